@@ -1,0 +1,1 @@
+"""Clips: raw layouts in, the clip store out, windows and augmentation for training."""

@@ -1,0 +1,84 @@
+"""What a running stage says: progress bars, lines, metrics and files, without knowing who listens.
+
+``run_stage`` sets a listener that passes metrics and files on to MLflow. Outside a stage they go nowhere,
+so that the science can be called from a notebook or a test as it is.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+LINE_EVERY_S = 15.0  # off a terminal (logs of a pod, DVC) a bar becomes a line now and then
+
+
+class Listener(Protocol):
+    """Receives what a stage reports."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+        """Takes named numbers, at a training step or at none."""
+
+    def file(self, path: Path, folder: str) -> None:
+        """Takes a file worth keeping with the run."""
+
+
+_listener: ContextVar[Listener | None] = ContextVar("maskcast_listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Sends everything reported inside the block to ``listener``."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Reports named numbers of the run (per training step where ``step`` is given)."""
+    listener = _listener.get()
+    if listener is not None:
+        listener.metrics(metrics, step)
+
+
+def report_file(path: Path, folder: str = "") -> None:
+    """Reports a picture or table to keep with the run, under ``folder`` of its artifacts."""
+    listener = _listener.get()
+    if listener is not None:
+        listener.file(path, folder)
+
+
+def say(message: str) -> None:
+    """Prints one line for the user."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yields ``items`` while showing progress: a bar on a terminal, a line every 15 s elsewhere."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield from _lines(items, description, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+    said = start = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - said > LINE_EVERY_S:
+            said = time.monotonic()
+            say(f"{description}: {done}{f'/{total}' if total else ''} ({said - start:.0f} s)")
+        yield item
