@@ -1,0 +1,151 @@
+"""Typed params: what ``params.yaml`` and KFP hand over becomes frozen pydantic models, or one clear line."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from maskcast.errors import MaskcastError
+
+
+class Params(BaseModel):
+    """Base of every params and config class: frozen, unknown keys fail, NaN and infinity fail.
+
+    Numbers are lax because KFP turns every ``3`` inside a dict into ``3.0``; ``3.5`` for an integer fails.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+def load_params_file(path: Path) -> dict[str, Any]:
+    """Returns the sections of a params file.
+
+    Raises:
+        MaskcastError: if the file is missing, is no YAML, or is no mapping of sections.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MaskcastError(f"{path}: no such params file; name one with --params (e.g. params.yaml)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MaskcastError(f"{path}: cannot be read as text ({error}); give a YAML params file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise MaskcastError(f"{path}: {where}not valid YAML ({_first_line(error)}); mend that line") from None
+    if not isinstance(content, dict):
+        raise MaskcastError(f"{path}: must map section names to params, one section per stage")
+    return content
+
+
+def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Returns section ``name``, which may be empty when every param has a default.
+
+    Raises:
+        MaskcastError: if the section is missing or is no mapping; the line lists the sections there are.
+    """
+    if name not in content:
+        present = ", ".join(map(str, content)) or "none"
+        raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); add it")
+    value = content[name]
+    if not isinstance(value, dict) and value is not None:
+        raise MaskcastError(f"{where}: section {name!r} must map keys to values, not {type(value).__name__}")
+    return dict(value or {})
+
+
+def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
+    """Returns ``values`` as ``model``.
+
+    Args:
+        model: the params class.
+        values: the section as read from YAML or passed by KFP.
+        where: what to name in an error, e.g. ``params.yaml: train_masker``.
+
+    Raises:
+        MaskcastError: naming the first key at fault, its value, what is allowed, and how many more are wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        fault = faults[0]
+        key = _dotted(fault["loc"])
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(model, fault["loc"][:-1])
+            close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            text = f"unknown key; {hint}allowed: {', '.join(known)}"
+        elif fault["type"] == "missing":
+            text = "missing; add it"
+        else:
+            text = f"{_lower_first(fault['msg'])}, got {_short(fault['input'])}; change it"
+        raise MaskcastError(f"{where}.{key}: {text}{more}") from None
+
+
+def params_hash(params: BaseModel) -> str:
+    """Returns 16 hex digits that name the values of ``params``."""
+    canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested mappings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    """Returns the field names of the model found by walking ``loc``; a union contributes the matching member."""
+    candidates = [model]
+    for step in loc:
+        inner = []
+        for candidate in candidates:
+            if step in getattr(candidate, "model_fields", {}):
+                inner += _models_in(candidate.model_fields[step].annotation)
+            elif _has_tag(candidate, step):
+                inner.append(candidate)
+        candidates = inner or candidates
+    return sorted({name for candidate in candidates for name in getattr(candidate, "model_fields", {})})
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for arg in get_args(annotation) for model in _models_in(arg)]
+
+
+def _has_tag(model: Any, tag: Any) -> bool:
+    return any(tag in get_args(field.annotation) for field in getattr(model, "model_fields", {}).values())
+
+
+def _dotted(loc: tuple[Any, ...]) -> str:
+    return ".".join(map(str, loc)) or "(section)"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]
