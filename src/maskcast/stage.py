@@ -11,12 +11,11 @@ import inspect
 import json
 import pkgutil
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
-from collections.abc import Iterator
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, validate
@@ -69,7 +68,9 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
     ports = []
     params: type[StageParams] | None = None
     for name, parameter in inspect.signature(function).parameters.items():
-        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{function.__name__}: {name} must be keyword-only"
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, (
+            f"{function.__name__}: {name} must be keyword-only"
+        )
         if name == "params":
             params = hints[name]
         else:
@@ -106,7 +107,9 @@ def resume_dir(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(".partial") + ".resume")
 
 
-def run_stage(name: str, params: Mapping[str, Any], *, where: str = "params", **paths: str | Path) -> dict[str, float]:
+def run_stage(
+    name: str, params: Mapping[str, Any], *, where: str = "params", **paths: str | Path
+) -> dict[str, float]:
     """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
 
     Args:
@@ -155,12 +158,16 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
     for port in the_stage.ports:
         if port.name not in paths:
             if not port.optional:
-                raise MaskcastError(f"{the_stage.name}: --{port.name} is missing; give its {port.direction}put path")
+                raise MaskcastError(
+                    f"{the_stage.name}: --{port.name} is missing; give its {port.direction}put path"
+                )
             continue
         path = Path(paths[port.name])
         if port.direction == "in":
             if not path.exists():
-                raise MaskcastError(f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it")
+                raise MaskcastError(
+                    f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it"
+                )
             inputs[port.name] = path
         else:
             outputs[port.name] = path
@@ -175,7 +182,7 @@ def _whole_or_not_at_all(outputs: Mapping[str, Path], partials: Mapping[str, Pat
         remove(partial)
     try:
         yield
-        for name, out in outputs.items():
+        for name in outputs:
             assert partials[name].exists(), f"the stage did not write its output {name!r}"
         for name, out in outputs.items():
             _replace(partials[name], out)

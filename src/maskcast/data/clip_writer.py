@@ -55,7 +55,13 @@ class ClipWriter:
     """
 
     def __init__(
-        self, root: Path, *, height: int, width: int, classes: Sequence[str], meta: dict[str, Any] | None = None
+        self,
+        root: Path,
+        *,
+        height: int,
+        width: int,
+        classes: Sequence[str],
+        meta: dict[str, Any] | None = None,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
         self.root, self.height, self.width, self.classes = root, height, width, list(classes)
@@ -122,7 +128,11 @@ class ClipWriter:
         if len(lengths) > 1 or 0 in lengths:
             raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
         size = (self.height, self.width)
-        for name, layer, tail in (("frames", frames, (3,)), ("masks", masks, ()), ("confidence", confidence, ())):
+        for name, layer, tail in (
+            ("frames", frames, (3,)),
+            ("masks", masks, ()),
+            ("confidence", confidence, ()),
+        ):
             if layer is not None and (layer.dtype != np.uint8 or layer.shape[1:] != size + tail):
                 raise MaskcastError(
                     f"clip {clip_id!r}: {name} are {layer.dtype} {layer.shape}; the store holds uint8 "

@@ -136,7 +136,9 @@ class ClipStore:
             shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
             mapped = np.load(self.root / span.shard, mmap_mode="r", allow_pickle=False)
             if mapped.shape != shape or mapped.dtype != np.uint8:
-                raise MaskcastError(f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}")
+                raise MaskcastError(
+                    f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
+                )
             self._maps[span.shard] = mapped
         return self._maps[span.shard][span.start : span.start + span.size]
 
@@ -156,7 +158,9 @@ class ClipStore:
         """
         for name, shard in self._shards.items():
             if sha256_of(self.root / name) != shard["sha256"]:
-                raise MaskcastError(f"{self.root / name}: contents differ from index.json; fetch or write it again")
+                raise MaskcastError(
+                    f"{self.root / name}: contents differ from index.json; fetch or write it again"
+                )
 
     def _span(self, clip: Clip, span: Span | None, layer: str) -> Span:
         if span is None:

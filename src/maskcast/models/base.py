@@ -1,0 +1,119 @@
+"""What every architecture shares: a config class that builds it, and weights on disk without pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+
+FORMAT = "maskcast-model/1"
+
+
+class ModelConfig(Params):
+    """Base of an architecture's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Returns a freshly initialised network for ``num_classes`` classes, background included."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+
+def save_model(
+    folder: Path, model: nn.Module, config: ModelConfig, *, num_classes: int, meta: dict[str, Any]
+) -> None:
+    """Writes ``model.safetensors`` and ``config.json`` into ``folder``.
+
+    Args:
+        folder: made if it does not exist.
+        model: its ``state_dict`` is saved, on the CPU.
+        config: the config it was built from.
+        num_classes: the number of classes it was built for.
+        meta: what a reader needs to know besides (class names, context length, ...), as JSON values.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": FORMAT})
+    description = {
+        "format": FORMAT,
+        "model": config.model_dump(mode="json"),
+        "num_classes": num_classes,
+        "meta": meta,
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the model in eval mode, and its description (``model``, ``num_classes``, ``meta``).
+
+    Args:
+        folder: what ``save_model`` wrote.
+        configs: the config class, or the union of config classes, that are welcome here.
+
+    Raises:
+        MaskcastError: if a file is missing or damaged, the architecture is not among ``configs``, or the
+            weights' names or shapes differ from the network's.
+    """
+    description = read_description(folder)
+    try:
+        config = TypeAdapter(configs).validate_python(description["model"])
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise MaskcastError(
+            f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage"
+        ) from None
+    model = config.build(description["num_classes"])
+    load_weights(model, folder / "model.safetensors")
+    return model.eval(), description
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Returns the contents of ``config.json``.
+
+    Raises:
+        MaskcastError: if it is missing or is none of ours.
+    """
+    path = folder / "config.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise MaskcastError(f"{path}: no model there; give the folder that a training stage wrote") from None
+    except ValueError as error:
+        raise MaskcastError(f"{path}: damaged ({error}); train or fetch the model again") from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
+    return description
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into ``model``; names and shapes must match exactly.
+
+    Raises:
+        MaskcastError: naming the file and the first weights that are missing, unknown or of another shape.
+    """
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again") from None
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
+    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has another shape for", shapes)):
+        if names:
+            raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
+    model.load_state_dict(state)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Returns the number of learnable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def best_device() -> torch.device:
+    """Returns the accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,50 @@
+"""What a killed training run leaves behind, and how it goes on exactly where it stopped."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskcast.progress import say
+
+STATE = "checkpoint.pt"
+OWNER = "fingerprint.json"
+
+
+class Checkpoints:
+    """One checkpoint in a folder, replaced as a whole.
+
+    Args:
+        folder: survives the run; see ``stage.resume_dir``.
+        fingerprint: names everything the run depends on (params, data); a checkpoint of another fingerprint
+            is discarded, never mixed in.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+
+    def load(self) -> dict[str, Any] | None:
+        """Returns the last saved state on the CPU, or None if there is none to go on from."""
+        path, owner = self.folder / STATE, self.folder / OWNER
+        if not path.exists() or not owner.exists():
+            return None
+        if json.loads(owner.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
+            say(f"{self.folder}: belongs to a run with other params or data; starting anew")
+            return None
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes ``state`` beside the last one, flushes it to the disk and puts it in its place."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / f"{STATE}.partial"
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        owner = self.folder / OWNER
+        if not owner.exists() or json.loads(owner.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
+            (self.folder / STATE).unlink(missing_ok=True)  # of another run
+            owner.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
+        partial.replace(self.folder / STATE)
