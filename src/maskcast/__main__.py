@@ -1,0 +1,129 @@
+"""The command line: ``python -m maskcast <stage> --params params.yaml --<port> PATH ...``."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from maskcast.errors import MaskcastError
+
+COMMANDS = {
+    "write-annotations": "write annotations.txt for a folder of clips in the competition layout",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one stage or command; returns the exit code (0 done, 2 a mistake that one line on stderr explains)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _keep_freed_memory()
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(_overview())
+            return 0
+        if arguments[0] == "write-annotations":
+            return _write_annotations(arguments[1:])
+        return _run_stage(arguments[0], arguments[1:])
+    except MaskcastError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _overview() -> str:
+    from maskcast import stages
+    from maskcast.stage import stage_names
+
+    lines = ["usage: python -m maskcast <stage> [--help] --params params.yaml --<port> PATH ...", "", "stages:"]
+    for name in stage_names():
+        # The docstring is read without importing the stage: importing torch takes seconds.
+        source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+        lines.append(f"  {name:22s}{summary}")
+    lines += ["", "commands:"] + [f"  {name:22s}{summary}" for name, summary in COMMANDS.items()]
+    lines += ["", "`dvc repro` runs all stages in order with the paths in dvc.yaml and the values in params.yaml."]
+    return "\n".join(lines)
+
+
+def _run_stage(name: str, arguments: Sequence[str]) -> int:
+    from maskcast.params import load_params_file, section
+    from maskcast.stage import get_stage, run_stage
+
+    the_stage = get_stage(name)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m maskcast {name}",
+        description=the_stage.summary,
+        epilog=f"keys of section {name!r} in the params file:\n{_describe(the_stage.params)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--params", metavar="FILE", required=True, help=f"YAML file with a section {name!r}")
+    for port in the_stage.ports:
+        kind = "input path" if port.direction == "in" else "output path, replaced as a whole on success"
+        required = not port.optional
+        parser.add_argument(f"--{port.name}", metavar="PATH", required=required, help=kind)
+    given = vars(parser.parse_args(arguments))
+    params_file = Path(given.pop("params"))
+    values = section(load_params_file(params_file), name, str(params_file))
+    paths = {port: path for port, path in given.items() if path is not None}
+    run_stage(name, values, where=f"{params_file}: {name}", **paths)
+    return 0
+
+
+def _write_annotations(arguments: Sequence[str]) -> int:
+    from maskcast.data.annotations import write_annotations
+
+    parser = argparse.ArgumentParser(
+        prog="python -m maskcast write-annotations",
+        description="Writes FOLDER/annotations.txt: one line 'video_<id> 0 <last frame> 0' per video.",
+    )
+    parser.add_argument("start", type=int, help="first video id")
+    parser.add_argument("end", type=int, help="one past the last video id")
+    parser.add_argument("folder", type=Path, help="folder that holds the videos")
+    parser.add_argument("frames", type=int, help="frames per video (22, or 11 for hidden ones)")
+    given = parser.parse_args(arguments)
+    print(write_annotations(given.start, given.end, given.folder, given.frames))
+    return 0
+
+
+def _describe(model: type[BaseModel], indent: str = "  ") -> str:
+    """Returns one line per key of a params class, nested classes indented below their key."""
+    lines = []
+    for name, field in model.model_fields.items():
+        default = (
+            "required"
+            if field.is_required()
+            else f"default {_plain(field.get_default(call_default_factory=True))}"
+        )
+        lines.append(f"{indent}{name}: {field.description or ''} ({default})".replace(":  (", ": ("))
+        lines.extend(_describe(nested, indent + "    ") for nested in _nested(field.annotation))
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return "as below" if isinstance(value, BaseModel) else str(value)
+
+
+def _nested(annotation: Any) -> list[type[BaseModel]]:
+    from typing import get_args
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for arg in get_args(annotation) for model in _nested(arg)]
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep large freed blocks; a CPU training step then spends no time on page faults."""
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # the names M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""MLflow, and the only module that imports it: one run per learning or measuring stage.
+
+The tracking URI and credentials come from the environment (``MLFLOW_TRACKING_URI`` and friends); the embedded
+default is ``mlflow.db`` and ``mlartifacts/`` in the working directory. A thread of its own talks to the server:
+training never waits for it. While the server is away everything queues up; what has not arrived two minutes
+after the stage's end is counted and said.
+"""
+
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from maskcast import __version__
+from maskcast.digest import digest_tree
+from maskcast.params import flatten, params_hash
+from maskcast.progress import say
+
+EXPERIMENT = "maskcast"
+FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
+SEND_EVERY_S = 2.0
+SAMPLE_EVERY_S = 10.0  # system metrics
+MAX_BATCH = 1000  # metrics per request, MLflow's limit
+MAX_PARAMS = 100  # params per request, MLflow's limit
+
+
+class TrackedRun:
+    """One MLflow run, fed from a queue; a listener of ``progress``."""
+
+    def __init__(self, stage: str, params: BaseModel, inputs: Mapping[str, Path], run_id_file: Path) -> None:
+        self.stage, self.params, self.inputs, self.run_id_file = stage, params, inputs, run_id_file
+        self._metrics: deque[tuple[str, float, int, int]] = deque()
+        self._files: deque[tuple[Path, str]] = deque()
+        self._stop = threading.Event()
+        self._deadline = float("inf")
+        self._status = "FINISHED"
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+        """Queues named numbers."""
+        now = int(time.time() * 1000)
+        self._metrics.extend((name, float(value), now, step or 0) for name, value in values.items())
+
+    def file(self, path: Path, folder: str) -> None:
+        """Queues a file; it must stay in its place until the run is closed."""
+        self._files.append((path, folder))
+
+    def close(self, status: str) -> None:
+        """Sends what is queued, waiting up to two minutes for a server that is away, and ends the run."""
+        self._status, self._deadline = status, time.monotonic() + FLUSH_S
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        client: _Client | None = None
+        said = False
+        while True:
+            stopping = self._stop.wait(SEND_EVERY_S)
+            try:
+                client = client or _Client(self)
+                client.send(self._metrics, self._files)
+                if stopping:
+                    client.end(self._status)
+                    return
+                said = False
+            # Whatever the server or the network does must not end a training run; it is said instead.
+            except Exception as error:
+                if time.monotonic() > self._deadline:
+                    say(
+                        f"tracking: lost {len(self._metrics)} metrics, {len(self._files)} files of {self.stage}: "
+                        f"{_uri()} did not answer ({_one_line(error)}); the outputs of the stage are complete"
+                    )
+                    return
+                if not said:
+                    say(f"tracking: {_uri()} does not answer ({_one_line(error)}); going on, metrics are kept")
+                    said = True
+                if stopping:
+                    time.sleep(SEND_EVERY_S)
+
+
+class _Client:
+    """The part that talks to MLflow; every method may raise when the server is away."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
+        import mlflow
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._mlflow = mlflow.MlflowClient(_uri())
+        self.run_id = self._open(run)
+        self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=_uri())
+        self._sampled = time.monotonic()
+        self._samples = 0
+
+    def send(self, metrics: deque[tuple[str, float, int, int]], files: deque[tuple[Path, str]]) -> None:
+        """Sends the queues; an item leaves its queue only once the server has it."""
+        from mlflow.entities import Metric
+
+        self._sample(metrics)
+        while metrics:
+            batch = [metrics[i] for i in range(min(len(metrics), MAX_BATCH))]
+            self._mlflow.log_batch(self.run_id, metrics=[Metric(*item) for item in batch])
+            for _ in batch:
+                metrics.popleft()
+        while files:
+            path, folder = files[0]
+            self._mlflow.log_artifact(self.run_id, str(path), folder or None)
+            files.popleft()
+
+    def end(self, status: str) -> None:
+        self._mlflow.set_terminated(self.run_id, status)
+
+    def _sample(self, metrics: deque[tuple[str, float, int, int]]) -> None:
+        """Queues CPU, memory, disk, network and GPU use, averaged since the last time."""
+        self._monitor.collect_metrics()
+        if time.monotonic() - self._sampled < SAMPLE_EVERY_S and self._samples:
+            return
+        now = int(time.time() * 1000)
+        used = self._monitor.aggregate_metrics()
+        metrics.extend((f"system/{name}", float(value), now, self._samples) for name, value in used.items())
+        for monitor in self._monitor.monitors:
+            monitor.clear_metrics()
+        self._sampled = time.monotonic()
+        self._samples += 1
+
+    def _open(self, run: TrackedRun) -> str:
+        """Goes on with the run that the environment or a killed process names, or creates one."""
+        from mlflow.entities import Param, RunTag
+
+        data_hash = {name: digest_tree(path) for name, path in run.inputs.items()}
+        known = os.environ.get("MLFLOW_RUN_ID") or _read(run.run_id_file)
+        if known is not None:
+            self._mlflow.update_run(known, status="RUNNING")
+            return known
+        created = self._mlflow.create_run(self._experiment(), run_name=run.stage)
+        run_id: str = created.info.run_id
+        tags = [RunTag(name, value) for name, value in _tags(run, data_hash).items()]
+        self._mlflow.log_batch(run_id, tags=tags)
+        params = [Param(name, str(value)) for name, value in flatten(run.params.model_dump(mode="json")).items()]
+        for start in range(0, len(params), MAX_PARAMS):
+            self._mlflow.log_batch(run_id, params=params[start : start + MAX_PARAMS])
+        self._mlflow.log_inputs(run_id, [_dataset(name, run.inputs[name], data_hash[name]) for name in data_hash])
+        run.run_id_file.parent.mkdir(parents=True, exist_ok=True)
+        run.run_id_file.write_text(run_id, encoding="utf-8")
+        return run_id
+
+    def _experiment(self) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        found = self._mlflow.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
+        embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
+        return str(self._mlflow.create_experiment(name, artifact_location=embedded))
+
+
+@contextmanager
+def tracked_run(
+    stage: str, params: BaseModel, inputs: Mapping[str, Path], run_id_file: Path
+) -> Iterator[TrackedRun]:
+    """Opens a run for the block; it ends FINISHED, or FAILED when the block raises.
+
+    Args:
+        stage: its name becomes the run's name.
+        params: logged flattened, with dotted keys.
+        inputs: the stage's inputs by port; each becomes a data set of the run, named by its digest.
+        run_id_file: remembers the run's id, so that a killed stage that is started again goes on with its run.
+    """
+    run = TrackedRun(stage, params, inputs, run_id_file)
+    try:
+        yield run
+    except BaseException:
+        run.close("FAILED")
+        raise
+    run.close("FINISHED")
+
+
+def _uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
+def _tags(run: TrackedRun, data_hash: Mapping[str, str]) -> dict[str, str]:
+    git_sha = _git("rev-parse", "HEAD") or "none"
+    group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or git_sha
+    return {
+        "maskcast.stage": run.stage,
+        "maskcast.group": group,
+        "maskcast.version": __version__,
+        "maskcast.git_sha": git_sha,
+        "maskcast.git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "maskcast.image": os.environ.get("MASKCAST_IMAGE", "none"),
+        "maskcast.params_hash": params_hash(run.params),
+        "mlflow.source.name": f"maskcast {run.stage}",
+        "mlflow.source.git.commit": git_sha,
+    } | {f"maskcast.data_hash.{name}": digest for name, digest in data_hash.items()}
+
+
+def _dataset(name: str, path: Path, digest: str) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(name, digest, "local", f'{{"uri": "{path.absolute().as_uri()}"}}')
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
