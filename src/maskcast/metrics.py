@@ -1,0 +1,126 @@
+"""Segmentation scores, all of them read from one confusion matrix.
+
+Count once over the whole split, add the integer matrices, and score at the end: a mean of per-batch scores is
+another number. Every score names its reduction; none averages silently over classes that never occur.
+
+Legend: K classes; a matrix M_KK has rows = target class, columns = predicted class, in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskcast.errors import MaskcastError
+
+Matrix = NDArray[np.int64]
+Absent = Literal["omit", "zero"]
+
+
+def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int | None = 255) -> Matrix:
+    """Count the pixels of every (target class, predicted class) pair.
+
+    Args:
+        target: Class ids, any shape, an integer dtype with values 0..255.
+        prediction: Class ids, same shape as `target`.
+        num_classes: K, at most 255; ids 0..K-1 are classes.
+        ignore: Pixels whose *target* has this value are left out, whatever was predicted there.
+
+    Returns:
+        M_KK int64, rows = target, columns = prediction; matrices of the parts of a split add up to its own.
+
+    Raises:
+        MaskcastError: A class id is K or above, or the shapes differ.
+    """
+    if target.shape != prediction.shape:
+        raise MaskcastError(f"target masks {target.shape} and predicted masks {prediction.shape} differ in shape")
+    # 8 + 8 bits index a 256 x 256 table, so bad ids land in rows and columns of their own: no pass to check.
+    pairs = (_bytes(target).astype(np.uint16) << 8) | _bytes(prediction)
+    table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+    if ignore is not None:
+        table[ignore] = 0
+    for name, counts in (("target", table.sum(axis=1)), ("predicted", table.sum(axis=0))):
+        outside = np.flatnonzero(counts[num_classes:])
+        if outside.size:
+            worst = num_classes + int(outside[0])
+            raise MaskcastError(
+                f"{name} masks hold class id {worst} ({int(counts[worst])} pixels), but the classes are "
+                f"0..{num_classes - 1}: correct the masks or name more classes"
+            )
+    return table[:num_classes, :num_classes].astype(np.int64)
+
+
+def jaccard_per_class(matrix: Matrix) -> NDArray[np.float64]:
+    """Intersection over union of each class, tp / (tp + fp + fn).
+
+    Args:
+        matrix: M_KK pixels.
+
+    Returns:
+        (K,) float64 in 0..1; NaN for a class that is absent from target and prediction alike (0 / 0).
+    """
+    hit, target, predicted = _margins(matrix)
+    return _divide(hit, target + predicted - hit)
+
+
+def macro_jaccard(matrix: Matrix, *, absent: Absent, background: bool = True) -> float:
+    """Unweighted mean over classes of the pooled per-class Jaccard index.
+
+    Args:
+        matrix: M_KK pixels, summed over all that is scored.
+        absent: What a class absent from target and prediction does: "omit" leaves it out of the mean
+            (torchmetrics 1.0 and later); "zero" counts it as 0 (torchmetrics up to 0.11.4; comparable only
+            on sets that hold every class).
+        background: Whether class 0 takes part in the mean.
+
+    Returns:
+        The score in 0..1; NaN when "omit" leaves no class over.
+    """
+    return _macro(jaccard_per_class(matrix), absent, background)
+
+
+def dice_per_class(matrix: Matrix) -> NDArray[np.float64]:
+    """Dice coefficient (F1) of each class, 2 tp / (2 tp + fp + fn), shaped as `jaccard_per_class`."""
+    hit, target, predicted = _margins(matrix)
+    return _divide(2 * hit, target + predicted)
+
+
+def macro_dice(matrix: Matrix, *, absent: Absent, background: bool = True) -> float:
+    """Unweighted mean over classes of the pooled per-class Dice; arguments as `macro_jaccard`."""
+    return _macro(dice_per_class(matrix), absent, background)
+
+
+def accuracy(matrix: Matrix) -> float:
+    """Fraction of all counted pixels predicted right (micro, background included); NaN without pixels."""
+    total = int(matrix.sum())
+    return int(np.trace(matrix)) / total if total else float("nan")
+
+
+def _bytes(masks: np.ndarray) -> NDArray[np.uint8]:
+    if masks.dtype == np.uint8:
+        return masks
+    if not np.issubdtype(masks.dtype, np.integer):
+        raise MaskcastError(f"masks of dtype {masks.dtype} are not class ids: give integers 0..255")
+    if masks.size and not 0 <= masks.min() <= masks.max() <= 255:
+        worst = masks.min() if masks.min() < 0 else masks.max()
+        raise MaskcastError(f"masks hold class id {worst}: give integers 0..255")
+    return masks.astype(np.uint8)
+
+
+def _margins(matrix: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    return np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+
+
+def _divide(numerator: NDArray[np.int64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:
+    out = np.full(len(numerator), np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+
+
+def _macro(per_class: NDArray[np.float64], absent: Absent, background: bool) -> float:
+    scores = per_class if background else per_class[1:]
+    if absent == "zero":
+        return float(np.nan_to_num(scores).mean()) if scores.size else float("nan")
+    present = scores[~np.isnan(scores)]
+    return float(present.mean()) if present.size else float("nan")
