@@ -1,0 +1,74 @@
+"""Macro Jaccard of 110 masks (160x240, 49 classes): ours against torchmetrics with validation on.
+
+    python benchmarks/jaccard.py [--rounds 9]
+
+torchmetrics needs int64, so the conversion of the uint8 masks belongs to it; ours validates class ids too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+import numpy as np
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from _common import interleaved, print_table, ratio
+from maskcast.metrics import confusion, macro_jaccard
+
+MASKS, HEIGHT, WIDTH, CLASSES = 110, 160, 240, 49
+
+
+def make_masks(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Background with five rectangles a mask, and the same moved by up to 6 pixels; (N, H, W) uint8 each."""
+    rng = np.random.default_rng(seed)
+    target = np.zeros((MASKS, HEIGHT, WIDTH), np.uint8)
+    prediction = np.zeros_like(target)
+    for n in range(MASKS):
+        for class_id in rng.choice(np.arange(1, CLASSES), 5, replace=False):
+            top, left = rng.integers(8, (HEIGHT - 40, WIDTH - 40))
+            height, width = rng.integers(12, 32, 2)
+            down, right = rng.integers(-6, 7, 2)
+            target[n, top : top + height, left : left + width] = class_id
+            prediction[n, top + down : top + down + height, left + right : left + right + width] = class_id
+    return target, prediction
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    target, prediction = make_masks(0)
+
+    def ours() -> float:
+        return macro_jaccard(confusion(target, prediction, CLASSES), absent="omit")
+
+    def theirs(validate: bool) -> float:
+        metric = MulticlassJaccardIndex(CLASSES, average="macro", validate_args=validate)
+        return float(metric(torch.from_numpy(prediction).long(), torch.from_numpy(target).long()))
+
+    variants = {
+        "torchmetrics, validation on": lambda: theirs(True),
+        "torchmetrics, validation off": lambda: theirs(False),
+        "maskcast, validation on": ours,
+    }
+    seconds = interleaved(variants, rounds)
+    scores = {name: call() for name, call in variants.items()}
+    base = seconds["torchmetrics, validation on"]
+    rows = [
+        (name, f"{statistics.median(s) * 1e3:.1f}", f"{ratio(base, s):.1f}x", f"{scores[name]:.8f}")
+        for name, s in seconds.items()
+    ]
+    title = f"Macro Jaccard, {MASKS} masks {HEIGHT}x{WIDTH}, K={CLASSES}, medians of {rounds} interleaved rounds"
+    print_table(title, ("variant", "CPU ms", "speed-up", "score"), rows)
+    difference = max(scores.values()) - min(scores.values())
+    equal = difference <= 1e-6  # torchmetrics divides in fp32
+    print(f"largest difference of scores: {difference:.1e} ({'equal' if equal else 'NOT EQUAL'})")
+    if not equal or ratio(base, seconds["maskcast, validation on"]) < 10:
+        raise SystemExit("target missed: equal scores, at least 10 times torchmetrics with validation on")
+
+
+if __name__ == "__main__":
+    main()
