@@ -93,10 +93,10 @@ class _Client:
     def __init__(self, run: TrackedRun) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
         import mlflow
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
         self._mlflow = mlflow.MlflowClient(_uri())
         self.run_id = self._open(run)
         self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=_uri())

@@ -20,8 +20,8 @@ README = """# A maskcast clip store
 Readable with numpy, json and zstandard alone:
 
 ```python
-import json, numpy as np, zstandard
-index = json.load(open("index.json"))
+import json, pathlib, numpy as np, zstandard
+index = json.loads(pathlib.Path("index.json").read_text())
 clip = index["clips"][0]
 span = clip["frames"]                                  # null where the store holds no frames
 frames = np.load(span["shard"], mmap_mode="r")[span["start"] : span["start"] + span["size"]]  # (T, H, W, 3) uint8

@@ -1,0 +1,66 @@
+"""Fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Bit-for-bit comparisons need one thread, and the test processes share two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real videos and masks, which is not part of the repository."""
+    folder = Path(os.environ.get("MASKCAST_SHARED_DATA", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        missing = f"{folder} is absent: set MASKCAST_SHARED_DATA to the folder of real data"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return folder
+
+
+def moving_squares(seed: int, num_frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns frames (T, H, W, 3) and masks (T, H, W) of two squares, classes 1 and 2, moving steadily."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((num_frames, height, width), np.uint8)
+    for class_id in (1, 2):
+        y, x = rng.uniform(2, height - 12), rng.uniform(2, width - 12)
+        dy, dx = rng.uniform(-0.5, 0.5, 2)
+        for t in range(num_frames):
+            top, left = round(y + dy * t), round(x + dx * t)
+            masks[t, max(top, 0) : max(top + 9, 0), max(left, 0) : max(left + 9, 0)] = class_id
+    colours = np.array([[90, 90, 90], [220, 40, 40], [40, 60, 220]], np.uint8)
+    noise = rng.integers(0, 12, (num_frames, height, width, 3), dtype=np.uint8)
+    return colours[masks] + noise, masks
+
+
+def write_store(root: Path, *, height: int = 32, width: int = 48, **counts: int) -> ClipStore:
+    """Writes a small clip store with ``counts`` clips per split and returns it opened."""
+    counts = counts or {"train": 2, "val": 2, "unlabeled": 2, "hidden": 1}
+    kinds = {"unlabeled": "unlabelled", "hidden": "hidden"}
+    with ClipWriter(root, height=height, width=width, classes=["background", "red", "blue"]) as writer:
+        for index, (split, count) in enumerate(counts.items()):
+            for k in range(count):
+                frames, masks = moving_squares(100 * index + k, 11 if split == "hidden" else 22, height, width)
+                kind = kinds.get(split, "labelled")
+                labels = masks if kind == "labelled" else None
+                writer.add(f"{split}_{k}", split=split, kind=kind, frames=frames, masks=labels)
+    return ClipStore(root)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    """A small clip store with every split but test."""
+    return write_store(tmp_path / "clips")

@@ -1,0 +1,118 @@
+"""The training loop: exact resume, early stopping, the schedule, and a clear stop when training diverges."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.seed import rng
+from maskcast.training.checkpoint import Checkpoints
+from maskcast.training.loop import TrainingParams, fit, learning_rate
+
+PARAMS = TrainingParams(
+    epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2
+)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL in the middle of a step."""
+
+
+class Regression:
+    """Fits a line, with dropout so that torch's random state matters, and batch norm so that buffers do."""
+
+    monitor = "score"
+
+    def __init__(self, fingerprint: str = "a", killed_at: int = -1, scores: list[float] | None = None) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.fingerprint, self.killed_at, self.scores = fingerprint, killed_at, scores
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        x = torch.from_numpy(rng(1, step).normal(size=(8, 4))).float()
+        return x, x.sum(1, keepdim=True)
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == self.killed_at:
+            raise Killed
+        return (self.model(batch[0]) - batch[1]).square().mean(), {}
+
+    def validate(self) -> dict[str, float]:
+        assert not self.model.training
+        if self.scores is not None:
+            return {"score": self.scores.pop(0)}
+        x, y = self.batch(10**6)
+        return {"score": -float((self.model(x) - y).square().mean())}
+
+
+@pytest.mark.parametrize("killed_at", [0, 3, 7, 10, 19])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int, precision: str) -> None:
+    params = PARAMS.model_copy(update={"precision": precision})
+    unbroken, killed, resumed = Regression(), Regression(killed_at=killed_at), Regression()
+    expected = fit(unbroken, params, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        fit(killed, params, tmp_path / "killed")
+    scores = fit(resumed, params, tmp_path / "killed")
+    assert scores["score"] == expected["score"]
+    for name, weights in unbroken.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    scores = fit(Regression(), PARAMS.model_copy(update={"epochs": 30}), tmp_path)
+    assert scores["score"] > -1.0  # the variance of the target is 4
+
+
+def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
+    task = Regression(scores=[0.1, 0.5, 0.4, 0.3, 0.9])
+    scores = fit(task, PARAMS.model_copy(update={"epochs": 5, "patience": 2}), tmp_path)
+    assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = fit(Regression(), PARAMS, tmp_path)
+    again = Regression(killed_at=0)
+    assert fit(again, PARAMS, tmp_path)["score"] == first["score"]
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Killed):
+        fit(Regression(killed_at=7), PARAMS, tmp_path)
+    other = Regression(fingerprint="b")
+    fit(other, PARAMS, tmp_path)
+    fresh = Regression(fingerprint="b")
+    fit(fresh, PARAMS, tmp_path / "fresh")
+    assert "other params or data" in capsys.readouterr().err
+    for name, weights in fresh.model.state_dict().items():
+        assert torch.equal(weights, other.model.state_dict()[name]), name
+
+
+def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "a")
+    checkpoints.save({"step": torch.tensor(1)})
+    (tmp_path / "checkpoint.pt.partial").write_bytes(b"half")
+    state = checkpoints.load()
+    assert state is not None
+    assert state["step"] == 1
+
+
+def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
+    class Diverging(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            loss, logged = super().loss(batch, step)
+            return loss * (math.inf if step == 3 else 1.0), logged
+
+    with pytest.raises(MaskcastError, match="step 3: .*lower learning_rate"):
+        fit(Diverging(), PARAMS, tmp_path)
+
+
+def test_schedule_by_hand() -> None:
+    params = PARAMS.model_copy(update={"learning_rate": 1.0, "min_learning_rate": 0.2, "warmup_steps": 4})
+    assert [learning_rate(params, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert learning_rate(params, 4) == 1.0
+    assert learning_rate(params, 12) == pytest.approx(0.6)  # half way between 4 and 20
+    assert learning_rate(params, 20) == pytest.approx(0.2)

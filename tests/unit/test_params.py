@@ -1,0 +1,88 @@
+"""Params: values as YAML and KFP give them are accepted, typos and nonsense are named."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params, flatten, load_params_file, params_hash, section, validate
+
+
+class Small(Params):
+    arch: Literal["small"]
+    width: int = Field(default=8, ge=1)
+
+
+class Large(Params):
+    arch: Literal["large"]
+    depth: int = 3
+
+
+class Example(Params):
+    epochs: int
+    rate: float = 0.1
+    flip: bool = True
+    model: Annotated[Small | Large, Field(discriminator="arch")] = Small(arch="small")
+
+
+def test_kfp_floats_are_integers() -> None:
+    assert validate(Example, {"epochs": 3.0}, "p").epochs == 3
+
+
+def test_the_word_false_is_false() -> None:
+    assert validate(Example, {"epochs": 1, "flip": "False"}, "p").flip is False
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({}, "p.epochs: missing"),
+        ({"epochs": 3.5}, "p.epochs: .*3.5"),
+        ({"epochs": "many"}, "p.epochs: .*'many'"),
+        ({"epochs": 1, "rate": float("nan")}, "p.rate: .*finite"),
+        ({"epochs": 1, "epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'"),
+        ({"epochs": 1, "flip": "perhaps"}, "p.flip: .*perhaps"),
+        ({"epochs": 1, "model": {"arch": "huge"}}, "p.model: .*huge.*'small', 'large'"),
+        ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.small.width: .*greater than or equal to 1"),
+        ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.small.wdth: unknown key; did you mean 'width'"),
+    ],
+)
+def test_bad_values_name_the_key(values: dict, said: str) -> None:
+    with pytest.raises(MaskcastError, match=said) as caught:
+        validate(Example, values, "p")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a: [1", "line 1: not valid YAML"), ("- 1\n- 2\n", "must map section names"), ("a: \x00", "not valid YAML")],
+)
+def test_bad_files(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(MaskcastError, match=said):
+        load_params_file(tmp_path / "params.yaml")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match="no such params file"):
+        load_params_file(tmp_path / "params.yaml")
+
+
+def test_sections() -> None:
+    assert section({"a": None}, "a", "f") == {}
+    with pytest.raises(MaskcastError, match=r"section 'b' is missing \(sections: a\)"):
+        section({"a": {}}, "b", "f")
+    with pytest.raises(MaskcastError, match="must map keys"):
+        section({"a": 3}, "a", "f")
+
+
+def test_hash_names_values_not_their_spelling() -> None:
+    first, second = (validate(Example, values, "p") for values in ({"epochs": 3}, {"epochs": 3.0, "rate": 0.1}))
+    assert params_hash(first) == params_hash(second)
+    assert params_hash(first) != params_hash(validate(Example, {"epochs": 4}, "p"))
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a.b": 1, "a.c.d": 2, "e": 3}

@@ -1,0 +1,126 @@
+"""The stage contract: ports from the signature, outputs whole or not at all, errors in one line."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from maskcast import stage as stage_module
+from maskcast.errors import MaskcastError
+from maskcast.stage import InPath, OutPath, Port, StageParams, get_stage, resume_dir, run_stage, stage
+
+
+class CopyParams(StageParams):
+    times: int = 1
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
+    """Makes a function a stage for the length of a test."""
+    monkeypatch.setattr(stage_module, "_REGISTRY", {})
+    monkeypatch.setattr(stage_module, "get_stage", lambda name: stage_module._REGISTRY[name])
+    return lambda function: stage(function) and None
+
+
+def copy(*, source: InPath, extra: InPath | None = None, copied: OutPath, params: CopyParams) -> None:
+    """Copies a file."""
+    copied.write_text(source.read_text() * params.times)
+
+
+def test_ports_come_from_the_signature(register) -> None:
+    register(copy)
+    the_stage = stage_module.get_stage("copy")
+    assert the_stage.ports == (Port("source", "in", False), Port("extra", "in", True), Port("copied", "out", False))
+    assert (the_stage.params, the_stage.summary, the_stage.tracked) == (CopyParams, "Copies a file.", False)
+
+
+def test_unknown_stage_lists_the_stages() -> None:
+    with pytest.raises(MaskcastError, match="no stage 'train'; stages: .*train_masker"):
+        get_stage("train")
+
+
+def test_replaces_an_older_output(tmp_path: Path, register) -> None:
+    register(copy)
+    (tmp_path / "in").write_text("ab")
+    for times in (1, 2):
+        run_stage("copy", {"times": times}, source=tmp_path / "in", copied=tmp_path / "new/out")
+    assert (tmp_path / "new/out").read_text() == "abab"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        ({"copied": "out"}, "--source is missing"),
+        ({"source": "absent", "copied": "out"}, r"absent: no such input \(--source of copy\)"),
+        ({"source": "in", "copied": "out", "other": "x"}, "no port 'other'; ports: source, extra, copied"),
+        ({"source": "in", "copied": "in/out"}, r"in/out: cannot be written \(--copied: Not a directory\)"),
+    ],
+)
+def test_bad_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, register, paths: dict, said: str) -> None:
+    register(copy)
+    monkeypatch.chdir(tmp_path)
+    Path("in").write_text("ab")
+    with pytest.raises(MaskcastError, match=said):
+        run_stage("copy", {}, **paths)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_failure_leaves_the_old_output_and_nothing_else(tmp_path: Path, register) -> None:
+    def fail(*, first: OutPath, second: OutPath, params: CopyParams) -> None:
+        """Writes one output and fails."""
+        first.mkdir()
+        (first / "half").write_text("half")
+        raise MaskcastError("bad clip")
+
+    register(fail)
+    (tmp_path / "second").write_text("old")
+    with pytest.raises(MaskcastError, match="bad clip"):
+        run_stage("fail", {}, first=tmp_path / "a/b/first", second=tmp_path / "second")
+    assert [path.name for path in tmp_path.iterdir()] == ["second"]
+    assert (tmp_path / "second").read_text() == "old"
+
+
+def test_what_a_killed_run_needs_outlives_a_failure_and_goes_on_success(tmp_path: Path, register) -> None:
+    def learn(*, model: OutPath, params: CopyParams) -> None:
+        """Fails once after a checkpoint."""
+        checkpoint = resume_dir(model) / "checkpoint"
+        if not checkpoint.exists():
+            checkpoint.parent.mkdir()
+            checkpoint.write_text("step 3")
+            raise KeyboardInterrupt
+        model.write_text(f"resumed from {checkpoint.read_text()}")
+
+    register(learn)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("learn", {}, model=tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.resume"]
+    run_stage("learn", {}, model=tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model").read_text() == "resumed from step 3"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(errno.ENOSPC, "no space left.*free some"), (errno.EROFS, "choose another path")]
+)
+def test_errors_of_the_disk_are_one_line(tmp_path: Path, register, code: int, said: str) -> None:
+    def write(*, out: OutPath, params: CopyParams) -> None:
+        """Meets an error of the disk."""
+        raise OSError(code, "as the system says it", str(out))
+
+    register(write)
+    with pytest.raises(MaskcastError, match=said):
+        run_stage("write", {}, out=tmp_path / "out")
+
+
+def test_metrics_are_returned(tmp_path: Path, register, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*, metrics: OutPath, params: CopyParams) -> None:
+        """Measures."""
+        metrics.write_text(json.dumps({"score": 0.5}))
+
+    register(measure)
+    monkeypatch.chdir(tmp_path)
+    assert run_stage("measure", {}, metrics=tmp_path / "metrics.json") == {"score": 0.5}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"score": 0.5}
