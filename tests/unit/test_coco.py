@@ -1,0 +1,74 @@
+"""COCO numbers of masks whose overlap is known by construction."""
+
+import numpy as np
+import pytest
+
+from maskcast.coco import NAMES, SegmentationAP
+from maskcast.errors import MaskcastError
+
+
+def square(top: int, left: int, class_id: int = 1, side: int = 20) -> np.ndarray:
+    mask = np.zeros((1, 40, 60), np.uint8)
+    mask[0, top : top + side, left : left + side] = class_id
+    return mask
+
+
+def score(target: np.ndarray, prediction: np.ndarray, confidence: np.ndarray | None = None) -> dict[str, float]:
+    ap = SegmentationAP(5)
+    ap.add(target, prediction, confidence)
+    return ap.compute()
+
+
+def test_perfect_masks_score_one_under_the_twelve_names() -> None:
+    values = score(square(5, 5), square(5, 5))
+    assert list(values) == list(NAMES)
+    assert values["AP"] == values["AR1"] == values["AR100"] == values["AP_small"] == pytest.approx(1)
+    assert np.isnan(values["AP_medium"])  # 400 pixels are small; no medium target exists
+    assert np.isnan(values["AP_large"])
+
+
+def test_a_shift_passes_the_thresholds_below_its_iou() -> None:
+    # 20 x 20 moved by 3: 17 / 23 = 0.739 passes .50 .55 .60 .65 .70, half of the ten thresholds.
+    values = score(square(5, 5), square(5, 8))
+    assert values["AP"] == pytest.approx(0.5)
+    assert values["AP50"] == pytest.approx(1)
+    assert values["AP75"] == pytest.approx(0)
+
+
+def test_classes_are_averaged_and_absent_ones_left_out() -> None:
+    target = np.maximum(square(5, 5, 1), square(5, 35, 2))
+    assert score(target, square(5, 5, 1))["AP"] == pytest.approx(0.5)  # classes 3 and 4 never occur
+
+
+def test_a_surer_false_alarm_ranks_before_the_hit() -> None:
+    target = np.concatenate([square(5, 5), np.zeros((1, 40, 60), np.uint8)])
+    prediction = np.concatenate([square(5, 5), square(5, 5)])  # the second frame holds nothing
+    confidence = np.full((2, 40, 60), 100, np.uint8)
+    confidence[1] = 200
+    assert score(target, prediction, confidence)["AP"] == pytest.approx(0.5)
+    confidence[1] = 50
+    assert score(target, prediction, confidence)["AP"] == pytest.approx(1)
+
+
+def test_ignored_pixels_hold_no_false_alarm() -> None:
+    target = square(5, 5)
+    target[0, :, 30:] = 255
+    assert score(target, np.maximum(square(5, 5), square(5, 35, 2)))["AP"] == pytest.approx(1)
+
+
+def test_nothing_found_is_zero_and_nothing_to_find_is_nan() -> None:
+    empty = np.zeros((1, 40, 60), np.uint8)
+    assert score(square(5, 5), empty)["AP"] == 0
+    assert np.isnan(score(empty, square(5, 5))["AP"])
+
+
+def test_it_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    score(square(5, 5), square(5, 8))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_sizes_are_refused() -> None:
+    ap = SegmentationAP(5)
+    ap.add(square(5, 5), square(5, 5))
+    with pytest.raises(MaskcastError, match=r"40, 60"):
+        ap.add(np.zeros((1, 8, 8), np.uint8), np.zeros((1, 8, 8), np.uint8))
