@@ -121,9 +121,10 @@ def test_ids_sort_as_people_count() -> None:
 )
 def test_bad_clips_are_refused(tmp_path: Path, change: dict, said: str) -> None:
     good = {"clip_id": "v_1", "split": "train", "kind": "labelled", "frames": FRAMES, "masks": MASKS}
+    first = good | {"clip_id": "v_0"}
     with pytest.raises(MaskcastError, match=said), writer(tmp_path / "s") as w:
-        w.add("v_0", split="train", kind="labelled", frames=FRAMES, masks=MASKS)
-        w.add(**(good | change))
+        for clip in (first, good | change):
+            w.add(**clip)
     assert not (tmp_path / "s/index.json").exists()
 
 

@@ -106,7 +106,7 @@ def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
             loss, logged = super().loss(batch, step)
             return loss * (math.inf if step == 3 else 1.0), logged
 
-    with pytest.raises(MaskcastError, match="step 3: .*lower learning_rate"):
+    with pytest.raises(MaskcastError, match=r"step 3: .*lower learning_rate"):
         fit(Diverging(), PARAMS, tmp_path)
 
 

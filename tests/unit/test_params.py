@@ -45,8 +45,8 @@ def test_the_word_false_is_false() -> None:
         ({"epochs": 1, "epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'"),
         ({"epochs": 1, "flip": "perhaps"}, "p.flip: .*perhaps"),
         ({"epochs": 1, "model": {"arch": "huge"}}, "p.model: .*huge.*'small', 'large'"),
-        ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.small.width: .*greater than or equal to 1"),
-        ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.small.wdth: unknown key; did you mean 'width'"),
+        ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.small.width: .*than or equal to 1"),
+        ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.small.wdth: .*did you mean 'width'"),
     ],
 )
 def test_bad_values_name_the_key(values: dict, said: str) -> None:

@@ -32,12 +32,13 @@ def copy(*, source: InPath, extra: InPath | None = None, copied: OutPath, params
 def test_ports_come_from_the_signature(register) -> None:
     register(copy)
     the_stage = stage_module.get_stage("copy")
-    assert the_stage.ports == (Port("source", "in", False), Port("extra", "in", True), Port("copied", "out", False))
+    source, extra, copied = Port("source", "in", False), Port("extra", "in", True), Port("copied", "out", False)
+    assert the_stage.ports == (source, extra, copied)
     assert (the_stage.params, the_stage.summary, the_stage.tracked) == (CopyParams, "Copies a file.", False)
 
 
 def test_unknown_stage_lists_the_stages() -> None:
-    with pytest.raises(MaskcastError, match="no stage 'train'; stages: .*train_masker"):
+    with pytest.raises(MaskcastError, match=r"no stage 'train'; stages: .*train_masker"):
         get_stage("train")
 
 

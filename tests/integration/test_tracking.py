@@ -1,0 +1,183 @@
+"""Tracking against real MLflow back ends: the embedded SQLite default, and a server that goes and comes back."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from maskcast import tracking
+from maskcast.params import Params
+from maskcast.progress import listening, report, report_file
+from maskcast.stage import StageParams
+from maskcast.tracking import tracked_run
+
+
+class LossParams(Params):
+    dice: float = 0.4
+
+
+class ExampleParams(StageParams):
+    epochs: int = 3
+    loss: LossParams = LossParams()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs; making one takes seconds, copying it nothing."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Path:
+    """A working directory with an input, and an environment that names no server and no run."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "KFP_RUN_ID", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "clips").write_text("data")
+    return tmp_path
+
+
+def track_something(folder: Path, last: int = 2500) -> None:
+    picture = folder / "strip.png"
+    picture.write_bytes(b"png")
+    inputs = {"clips": folder / "clips"}
+    with tracked_run("train_masker", ExampleParams(), inputs, folder / "r/run_id") as run, listening(run):
+        for step in range(1, last + 1):
+            report({"train/loss": 1 / step}, step=step)
+        report({"jaccard": 0.5})
+        report_file(picture, "pictures")
+
+
+def only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
+    experiment = client.get_experiment_by_name("maskcast")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
+
+
+def test_the_embedded_default_holds_everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-mole")
+    monkeypatch.setenv("MASKCAST_IMAGE", "maskcast@sha256:0123")
+    track_something(folder)
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    run = only_run(client)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"epochs": "3", "loss.dice": "0.4"}
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(s, 1 / s) for s in range(1, 2501)]
+    assert run.data.metrics["jaccard"] == 0.5
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "pictures")] == ["pictures/strip.png"]
+    tags = run.data.tags
+    assert tags["maskcast.group"] == "brave-mole"
+    assert (tags["maskcast.stage"], tags["maskcast.image"]) == ("train_masker", "maskcast@sha256:0123")
+    (lineage,) = run.inputs.dataset_inputs
+    assert (lineage.dataset.name, lineage.dataset.digest) == ("clips", tags["maskcast.data_hash.clips"])
+
+
+def test_a_failed_stage_is_a_failed_run(folder: Path) -> None:
+    with pytest.raises(KeyError), tracked_run("evaluate", ExampleParams(), {}, folder / "run_id"):
+        raise KeyError
+    assert only_run(mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")).info.status == "FAILED"
+
+
+def test_a_killed_stage_goes_on_with_its_run(folder: Path) -> None:
+    for start in (1, 11):
+        with tracked_run("train_masker", ExampleParams(), {}, folder / "r/run_id") as run:
+            for step in range(start, start + 10):
+                run.metrics({"loss": float(step)}, step)
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    history = client.get_metric_history(only_run(client).info.run_id, "loss")
+    assert [m.step for m in history] == list(range(1, 21))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[str]:
+    """Runs a real server on SQLite until the block ends."""
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(f"{uri}/health", timeout=1):
+                    break
+            except (urllib.error.URLError, OSError):
+                assert server.poll() is None, (folder / "server.log").read_text()
+                time.sleep(0.25)
+        yield uri
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+def test_a_server_that_is_away_loses_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(empty_database, folder / "server.db")
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with tracked_run("train_masker", ExampleParams(), {"clips": folder / "clips"}, folder / "run_id") as run:
+        run.metrics({"loss": 1.0}, 1)  # the server is not there yet
+        time.sleep(4)
+        with mlflow_server(folder, port):
+            for _ in range(100):
+                if (folder / "run_id").exists():
+                    break
+                time.sleep(0.2)
+            run.metrics({"loss": 2.0}, 2)
+            time.sleep(4)
+        run.metrics({"loss": 3.0}, 3)  # it is away again
+        time.sleep(3)
+        with mlflow_server(folder, port) as uri:
+            run.metrics({"loss": 4.0}, 4)
+            run.close("FINISHED")
+            client = mlflow.MlflowClient(uri)
+            found = only_run(client)
+            history = client.get_metric_history(found.info.run_id, "loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert found.info.status == "FINISHED"
+    assert "does not answer" in capfd.readouterr().err
+
+
+def test_what_never_arrives_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_S", 1.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    track_something(folder, last=10)
+    said = capfd.readouterr().err
+    assert "lost 11 metrics, 1 files of train_masker" in said
