@@ -1,0 +1,134 @@
+"""Convolutional recurrent cells, split so that the input half of the gates is computed for all steps at once.
+
+``inputs`` convolves what is seen, (B, T, C, H, W) in one go; ``step`` adds the hidden half, which alone has to wait
+for the step before. Under autocast the convolutions run in bf16; gates and states stay float32.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Peepholes = Literal["none", "channel", "full"]
+State = tuple[Tensor, ...]
+
+
+class ConvLSTMCell(nn.Module):
+    """ConvLSTM (Shi et al. 2015, arXiv 1506.04214) with forget bias 1 and, on request, peepholes that start at 0.
+
+    Args:
+        channels: of the input.
+        hidden: of the state.
+        kernel: odd size of both convolutions.
+        norm: GroupNorm on the gates.
+        activation: of candidate and output.
+        peepholes: none, one weight per channel, or one per channel and place of ``size`` (H, W).
+        size: of the state, for full peepholes.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        kernel: int,
+        *,
+        norm: bool = True,
+        activation: Literal["tanh", "relu"] = "tanh",
+        peepholes: Peepholes = "none",
+        size: tuple[int, int] = (1, 1),
+    ) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.activation = torch.tanh if activation == "tanh" else torch.relu
+        self.input = nn.Conv2d(channels, 4 * hidden, kernel, padding=kernel // 2)
+        self.recurrent = nn.Conv2d(hidden, 4 * hidden, kernel, padding=kernel // 2, bias=False)
+        self.norm = _gate_norm(4, hidden) if norm else nn.Identity()
+        bias = self.norm.bias if isinstance(self.norm, nn.GroupNorm) else self.input.bias
+        assert bias is not None
+        with torch.no_grad():
+            bias.zero_()[hidden : 2 * hidden] = 1.0
+        self.peepholes = None
+        if peepholes != "none":
+            self.peepholes = nn.Parameter(torch.zeros(3, hidden, *(size if peepholes == "full" else (1, 1))))
+
+    def start(self, like_BCHW: Tensor) -> State:
+        """Returns the zero state for an input's batch and size."""
+        batch, _, height, width = like_BCHW.shape
+        zeros = torch.zeros(
+            batch, self.hidden, height, width, device=like_BCHW.device, dtype=self.input.weight.dtype
+        )
+        return zeros, zeros
+
+    def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
+        """Returns the input half of the gates of every step."""
+        return _batched(self.input, x_BTCHW)
+
+    def blind(self) -> Tensor:
+        """Returns the input half of the gates of a step that sees nothing."""
+        assert self.input.bias is not None
+        return self.input.bias[:, None, None]
+
+    def step(self, gates: Tensor, state: State) -> State:
+        """Returns the state (h, c) after one step."""
+        hidden, cell = state
+        gates = self.norm(_sum(gates, self.recurrent(hidden)))
+        i, f, g, o = gates.chunk(4, dim=1)
+        if self.peepholes is not None:
+            i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * self.activation(g)
+        if self.peepholes is not None:
+            o = o + self.peepholes[2] * cell
+        return torch.sigmoid(o) * self.activation(cell), cell
+
+
+class ConvGRUCell(nn.Module):
+    """ConvGRU (Ballas et al. 2016, arXiv 1511.06432): reset gate before the candidate's convolution."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.input = nn.Conv2d(channels, 3 * hidden, kernel, padding=kernel // 2)
+        self.recurrent = nn.Conv2d(hidden, 2 * hidden, kernel, padding=kernel // 2, bias=False)
+        self.candidate = nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, bias=False)
+        self.norm, self.candidate_norm = _gate_norm(2, hidden), _gate_norm(1, hidden)
+
+    def start(self, like_BCHW: Tensor) -> State:
+        """Returns the zero state for an input's batch and size."""
+        batch, _, height, width = like_BCHW.shape
+        shape = (batch, self.hidden, height, width)
+        return (torch.zeros(shape, device=like_BCHW.device, dtype=self.input.weight.dtype),)
+
+    def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
+        """Returns the input half of gates and candidate of every step."""
+        return _batched(self.input, x_BTCHW)
+
+    def blind(self) -> Tensor:
+        """Returns the input half of a step that sees nothing."""
+        assert self.input.bias is not None
+        return self.input.bias[:, None, None]
+
+    def step(self, gates: Tensor, state: State) -> State:
+        """Returns the state (h,) after one step."""
+        (hidden,) = state
+        seen, seen_candidate = gates.split([2 * self.hidden, self.hidden], dim=-3)
+        update, reset = torch.sigmoid(self.norm(_sum(seen, self.recurrent(hidden)))).chunk(2, dim=1)
+        candidate = self.candidate_norm(_sum(seen_candidate, self.candidate(reset * hidden)))
+        return ((1 - update) * hidden + update * torch.tanh(candidate),)
+
+
+def _sum(seen: Tensor, remembered: Tensor) -> Tensor:
+    """Returns the sum of both halves in at least float32."""
+    total = seen + remembered
+    return total if total.dtype == torch.float64 else total.float()
+
+
+def _batched(conv: nn.Conv2d, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
+    """Returns the convolution of every step; unbound, for indexing a computed tensor per step costs O(T^2)."""
+    gates = conv(x_BTCHW.flatten(0, 1))
+    return gates.unflatten(0, x_BTCHW.shape[:2]).unbind(1)
+
+
+def _gate_norm(gates: int, hidden: int) -> nn.GroupNorm:
+    """Returns GroupNorm with whole groups of about 16 channels in every gate."""
+    per_gate = next(groups for groups in range(max(1, hidden // 16), 0, -1) if hidden % groups == 0)
+    return nn.GroupNorm(gates * per_gate, gates * hidden)

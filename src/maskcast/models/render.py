@@ -1,0 +1,83 @@
+"""Renders moved objects: the parts of the last seen mask, shifted and scaled, the nearer one in front.
+
+Shapes: B clips, S steps, N objects, K classes, H height, W width of the last mask, I rows and J columns rendered.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.motion import Path
+from maskcast.models.tracks import Tracks
+
+SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
+DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
+
+
+class Renderer(nn.Module):
+    """Logits of objects from their paths; differentiable in the paths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.depth = nn.Parameter(torch.tensor(DEPTH))
+
+    def forward(
+        self, last_BHW: Tensor, object_BN: Tensor, tracks: Tracks, path: Path, rows: slice, columns: slice
+    ) -> Tensor:
+        """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
+
+        Args:
+            last_BHW: class ids of the last seen mask.
+            object_BN: class ids of the objects; 0 is padding.
+            tracks: of the objects in the context.
+            path: of the objects at the steps to render.
+            rows: of the picture.
+            columns: of the picture.
+        """
+        centre = path.centre_BhN2
+        height, width = last_BHW.shape[1:]
+        y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
+        x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
+        shrink = torch.exp(-path.log_scale_BhN2.clamp(-2, 2))
+        was = tracks.centre_BTN2[:, -1:]
+        source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
+        source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
+        mask_BNHW = (last_BHW[:, None] == object_BN[..., None, None]).to(centre.dtype)
+        covered_BSNIJ = _sample(mask_BNHW, source_y, source_x)
+        return self.sharpness * (2 * covered_BSNIJ - 1) + self.depth * centre[..., :1, None]
+
+
+def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, num_classes: int, absent: Tensor) -> Tensor:
+    """Returns (B, S, K, I, J) logits from those of objects: 0 for class 0, ``absent`` for classes of no object."""
+    batch, steps, _, rows, columns = logits_BSNIJ.shape
+    out = absent.expand(batch, steps, num_classes, rows, columns)
+    real_B1N11 = (object_BN != 0)[:, None, :, None, None]
+    index = object_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
+    # padding adds 0 to class 0, which is then set to 0
+    out = out.scatter_add(2, index, (logits_BSNIJ - absent) * real_B1N11)
+    return torch.cat([torch.zeros_like(out[:, :, :1]), out[:, :, 1:]], dim=2)
+
+
+def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
+    """Returns the class ids (B, S, I, J) of the objects in front; 0 where there is none."""
+    best, slot = logits_BSNIJ.masked_fill((object_BN == 0)[:, None, :, None, None], -1).max(dim=2)
+    ids = object_BN[:, None, :, None, None].expand_as(logits_BSNIJ).gather(2, slot[:, :, None])[:, :, 0]
+    return ids * (best > 0)
+
+
+def _sample(mask_BNHW: Tensor, y_BSNI: Tensor, x_BSNJ: Tensor) -> Tensor:
+    """Returns bilinear samples (B, S, N, I, J) of the masks at the product of rows and columns; 0 outside.
+
+    Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
+    """
+    height, width = mask_BNHW.shape[-2:]
+    rows = _hat(y_BSNI * height + (height - 1) / 2, height)
+    columns = _hat(x_BSNJ * height + (width - 1) / 2, width)
+    return rows @ mask_BNHW[:, None] @ columns.transpose(-1, -2)
+
+
+def _hat(position: Tensor, size: int) -> Tensor:
+    """Returns (..., size) weights of linear interpolation at a position in pixels."""
+    pixels = torch.arange(size, device=position.device, dtype=position.dtype)
+    return F.relu(1 - (position[..., None] - pixels).abs())
