@@ -3,33 +3,27 @@
 Shapes: T frames, H rows, W columns.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from maskcast.data.clips import id_key
 from maskcast.errors import MaskcastError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 def is_junk(name: str) -> bool:
-    """Tells a file or folder that an operating system left behind (`__MACOSX`, `.DS_Store`, `._x`, `Thumbs.db`)."""
+    """Tells what an operating system left behind (`__MACOSX`, `.DS_Store`, `._x`, `Thumbs.db`) from data."""
     return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
-
-
-def numeric_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which `image_10` comes after `image_2`."""
-    parts = re.findall(r"\d+|\D+", name)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
 
 
 def numeric_sort(paths: Iterable[Path]) -> list[Path]:
     """Sorts paths by the numbers in their file names."""
-    return sorted(paths, key=lambda path: numeric_key(path.name))
+    return sorted(paths, key=lambda path: id_key(path.name))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -59,6 +53,20 @@ def read_image(path: Path) -> np.ndarray:
         return np.asarray(_decoded(path, image).convert("RGB"))
 
 
+def read_frames(paths: Sequence[Path]) -> np.ndarray:
+    """Reads the images of one clip as (T, H, W, 3) uint8.
+
+    Raises:
+        MaskcastError: when one cannot be read or two differ in size.
+    """
+    frames = [read_image(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            sizes = "{}x{} and {}x{}".format(*frame.shape[:2], *frames[0].shape[:2])
+            raise MaskcastError(f"{path}: differs in size from {paths[0]} ({sizes}); export the clip at one size")
+    return np.stack(frames)
+
+
 def read_labels(path: Path) -> np.ndarray:
     """Reads a label image (H, W) uint8: the index of a palette image or the value of a grey one.
 
@@ -71,7 +79,8 @@ def read_labels(path: Path) -> np.ndarray:
         labels = labels.astype(np.uint8)
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 255:
         raise MaskcastError(
-            f"{path}: a mask must be a palette or grey image with values 0..255, this one is {image.mode} {labels.dtype}"
+            f"{path}: a mask must be a palette or grey image with values 0..255, not of mode {image.mode}; "
+            "export the labels as an index image"
         )
     return labels.astype(np.uint8)
 
@@ -86,11 +95,11 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes masks (T, H, W) to (T, height, width) by the nearest pixel (pixel centres aligned), so no label is invented."""
-    rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * masks.shape[2] / width).astype(np.intp)
+    """Resizes masks (T, H, W) to (T, height, width) by the nearest pixel: no label is invented."""
     if masks.shape[1:3] == (height, width):
         return masks
+    rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)
+    columns = ((np.arange(width) + 0.5) * masks.shape[2] / width).astype(np.intp)
     return np.ascontiguousarray(masks[:, rows[:, None], columns[None, :]])
 
 

@@ -1,7 +1,9 @@
 """Reading video files. Shapes: T frames, H rows, W columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -9,41 +11,72 @@ import numpy as np
 from maskcast.errors import MaskcastError
 
 
+def count_frames(path: Path) -> int:
+    """Counts the frames of a video file without decoding them.
+
+    Raises:
+        MaskcastError: when the file is missing, is no video or is cut short.
+    """
+    with _opened(path) as (container, stream):
+        return len(_times(path, container, stream))
+
+
 def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     """Decodes a video file into RGB frames (T, H, W, 3) uint8.
 
     Args:
         path: video file of any container that FFmpeg reads.
-        indices: frames to keep, counted from 0 and increasing; None keeps all. Decoding stops after the last one.
+        indices: frames to keep, counted from 0 and increasing; None keeps all. Decoding starts at the key frame
+            before the first of them and stops after the last.
 
     Raises:
-        MaskcastError: when the file is missing, has no video, is cut short, or has fewer frames than `indices` asks for.
+        MaskcastError: when the file is missing, is no video, is damaged or cut short, or has too few frames.
     """
-    if not path.is_file():
-        raise MaskcastError(f"{path}: no such video")
-    wanted = None if indices is None else set(indices)
-    last = None if indices is None else max(indices, default=-1)
+    with _opened(path) as (container, stream):
+        times = _times(path, container, stream)
+    wanted = range(len(times)) if indices is None else indices
+    if not wanted or wanted[-1] >= len(times):
+        needed = wanted[-1] + 1 if wanted else 1
+        raise MaskcastError(f"{path}: the video has {len(times)} frames where {needed} are needed; ask for fewer")
+    keep = {times[index] for index in wanted}
     frames: list[np.ndarray] = []
-    count = 0
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MaskcastError(f"{path}: holds no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for index, frame in enumerate(container.decode(stream)):
-                count = index + 1
-                if wanted is None or index in wanted:
-                    frames.append(frame.to_ndarray(format="rgb24"))
-                if last is not None and index >= last:
-                    break
-    except (av.FFmpegError, OSError) as error:
-        raise MaskcastError(
-            f"{path}: the video cannot be decoded after frame {count} ({error}); copy it again from its origin"
-        ) from error
-    if not frames or (wanted is not None and len(frames) != len(wanted)):
-        needed = 1 if last is None else last + 1
-        raise MaskcastError(f"{path}: the video has {count} frames where {needed} are needed; it may be cut short")
+    with _opened(path) as (container, stream):
+        stream.thread_type = "SLICE"  # frame threads would be started anew for every window
+        if wanted[0] > 0:
+            container.seek(times[wanted[0]], stream=stream)
+        for frame in container.decode(stream):
+            if frame.pts in keep and not frame.is_corrupt:
+                frames.append(frame.to_ndarray(format="rgb24"))
+            if len(frames) == len(keep):
+                break
+    if len(frames) < len(keep):
+        raise MaskcastError(f"{path}: {len(keep) - len(frames)} frames are damaged; copy the video again")
     if len({frame.shape for frame in frames}) > 1:
         raise MaskcastError(f"{path}: the frame size changes within the video; encode it again at one size")
     return np.stack(frames)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Opens a file and its first video stream; errors inside the block become one line about the file."""
+    if not path.is_file():
+        raise MaskcastError(f"{path}: no such video")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise MaskcastError(f"{path}: holds no video stream; give a video file")
+            yield container, container.streams.video[0]
+    except (av.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MaskcastError(f"{path}: damaged or no video ({reason}); copy it again from its origin") from error
+
+
+def _times(path: Path, container: Any, stream: Any) -> list[int]:
+    """Presentation times of all frames in order, from the packets alone."""
+    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    if any(packet.pts is None for packet in packets):
+        raise MaskcastError(f"{path}: the frames carry no times; put the stream into an mp4 or mkv container")
+    if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
+        have = f"{len(packets)} of {stream.frames} frames"
+        raise MaskcastError(f"{path}: the video is cut short ({have}); copy it again from its origin")
+    return sorted(packet.pts for packet in packets)

@@ -1,8 +1,8 @@
 """What a raw layout is: a config that lists the clips of a folder without loading them.
 
-A source module defines one `SourceConfig` subclass whose `layout` names it; `maskcast.data.sources.table.Source` is the
-union of them all. `list` is cheap and reads names and annotations only; each clip's pixels are read by its `load`, in a
-worker process.
+A source module defines one `SourceConfig` subclass whose `layout` names it; `maskcast.data.sources.table.Source`
+is the union of them all. `list` is cheap and reads names and annotations only; each clip's pixels are read by its
+`load`, in a worker process.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
 
 Arrays = tuple[np.ndarray | None, np.ndarray | None]
 """Frames (T, H, W, 3) uint8 RGB or None, masks (T, H, W) uint8 class ids with `IGNORE` or None."""
@@ -54,17 +56,23 @@ class Listing:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-class SourceConfig(BaseModel):
-    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
+class LabelError(MaskcastError):
+    """Labels that contradict the params, e.g. a class id that does not exist.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A damaged file concerns one clip, which may be skipped; this concerns all of them, so it always stops.
+    """
+
+
+class SourceConfig(Params):
+    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the clips of a raw folder.
 
         Args:
             raw: folder that `fetch_dataset` wrote.
-            height: rows that the clips will be resized to, None to keep their own; a source that renders may render at it.
+            height: rows that the clips will be resized to, None to keep their own; a source that renders may
+                render at this size.
             width: columns, likewise.
             seed: seed of whatever the source draws (a split, a simulation).
 

@@ -1,0 +1,62 @@
+"""The competition's `annotations.txt`: one line `video_<id> <first> <last> <label> ` per video, last inclusive."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from maskcast.errors import MaskcastError
+
+FILE = "annotations.txt"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The frames of a video that a line names, both ends inclusive."""
+
+    first: int
+    last: int
+
+
+def write_annotations(start: int, end: int, folder: Path, num_frames: int) -> Path:
+    """Writes `annotations.txt` for the videos `start` to `end` (exclusive) of `num_frames` frames each.
+
+    The line ends in a space, as the readers of this format expect it from its generator.
+
+    Raises:
+        MaskcastError: on an empty range, no frames, or a folder that does not exist.
+    """
+    if not 0 <= start < end or num_frames < 1:
+        raise MaskcastError(
+            f"annotations of videos {start} to {end}, {num_frames} frames: give 0 <= START < END and FRAMES >= 1"
+        )
+    if not folder.is_dir():
+        raise MaskcastError(f"{folder}: no such folder; create it before writing {FILE} into it")
+    path = folder / FILE
+    path.write_text("".join(f"video_{i} 0 {num_frames - 1} 0 \n" for i in range(start, end)), encoding="utf-8")
+    return path
+
+
+def read_annotations(path: Path) -> dict[str, Annotation]:
+    """Reads the frame range of each video by its folder name; more than one label column is allowed.
+
+    Raises:
+        MaskcastError: naming the line that is not `<video> <first> <last> <label...>` or names a video twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise MaskcastError(f"{path}: not a text file ({error.reason}); write it with write-annotations") from None
+    found: dict[str, Annotation] = {}
+    for number, line in enumerate(lines, 1):
+        columns = line.split()
+        if not columns:
+            continue
+        name = PurePosixPath(columns[0]).name
+        if len(columns) < 4 or not all(column.isdecimal() for column in columns[1:]):
+            raise MaskcastError(
+                f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; mend the line"
+            )
+        annotation = Annotation(int(columns[1]), int(columns[2]))
+        if annotation.last < annotation.first or name in found:
+            raise MaskcastError(f"{path}: line {number} has an empty range or a video named before; mend the line")
+        found[name] = annotation
+    return found

@@ -1,0 +1,167 @@
+"""The competition layout: folders `train`, `val`, `unlabeled`, `hidden` of numbered frames and a mask array each.
+
+    train/data/video_0/image_0.png ... image_21.png, mask.npy (22, 160, 240)      the inner `data` may be missing
+    train/annotations.txt                                                         read where it exists
+
+Shapes: T frames, H rows, W columns.
+"""
+
+import re
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from maskcast.data.annotations import FILE, Annotation, read_annotations
+from maskcast.data.camera import CLASSES
+from maskcast.data.clips import IGNORE, id_key
+from maskcast.data.images import is_junk, read_frames
+from maskcast.data.sources import Arrays, LabelError, Listing, RawClip, SourceConfig
+from maskcast.errors import MaskcastError
+
+KIND_OF_SET = {"train": "labelled", "val": "labelled", "unlabeled": "unlabelled", "hidden": "hidden"}
+
+
+class CompetitionSource(SourceConfig):
+    """Folders of numbered PNG frames with one mask array per labelled video."""
+
+    layout: Literal["competition"] = "competition"
+    num_classes: int = Field(default=49, ge=2, le=IGNORE)
+    """Classes, background included; 49 have CLEVRER's names."""
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
+        root = _find_root(raw)
+        listing = Listing([], self._classes())
+        for name in KIND_OF_SET:
+            if (root / name).is_dir():
+                _list_set(root / name, self.num_classes, listing)
+        return listing
+
+    def _classes(self) -> tuple[str, ...]:
+        if self.num_classes == len(CLASSES):
+            return CLASSES
+        return ("background", *(f"class {i}" for i in range(1, self.num_classes)))
+
+
+def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int | None) -> Arrays:
+    """Reads the frames and, where `num_classes` is given, the masks of a video.
+
+    Args:
+        folder: the video's folder.
+        files: its frames in order.
+        first: number of the first of them: where `mask.npy` is cut.
+        num_classes: classes that a mask may hold.
+
+    Raises:
+        LabelError: on masks of another size or type, or with a class that does not exist.
+        MaskcastError: on files that cannot be read.
+    """
+    frames = read_frames([folder / name for name in files])
+    if num_classes is None:
+        return frames, None
+    path = folder / "mask.npy"
+    masks = _read_masks(path, num_classes)
+    if masks.shape[1:] != frames.shape[1:3]:
+        raise LabelError(f"{path}: masks are {masks.shape[1:]}, the frames {frames.shape[1:3]}; mend the masks")
+    if len(masks) > first + len(frames):
+        raise LabelError(f"{path}: {len(masks)} masks for {first + len(frames)} frames; mend masks or frames")
+    padded = np.full(frames.shape[:3], IGNORE, np.uint8)
+    padded[: max(len(masks) - first, 0)] = masks[first:]
+    return frames, padded
+
+
+def _find_root(raw: Path) -> Path:
+    """Returns the folder with the sets: `raw` or the one folder in it."""
+    folders = [p for p in raw.iterdir() if p.is_dir() and not is_junk(p.name)]
+    for root in (raw, *(folders if len(folders) == 1 else ())):
+        if any((root / name).is_dir() for name in KIND_OF_SET):
+            return root
+    raise MaskcastError(f"{raw}: none of the folders {', '.join(KIND_OF_SET)} is there; fetch the data set's root")
+
+
+def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
+    """Adds the videos of one set to the listing, in numeric order."""
+    inner = folder / "data" if (folder / "data").is_dir() else folder
+    notes = next((path for path in (folder / FILE, inner / FILE) if path.is_file()), None)
+    annotations = None if notes is None else read_annotations(notes)
+    videos: dict[str, dict[int, str]] = {}
+    for path in sorted(inner.iterdir(), key=lambda path: id_key(path.name)):
+        if not path.is_dir() or is_junk(path.name):
+            continue
+        if not re.fullmatch(r"video_\d+", path.name):
+            listing.skipped.append((f"{folder.name}/{path.name}", "not named video_<id>"))
+        elif annotations is not None and path.name not in annotations:
+            listing.skipped.append((f"{folder.name}/{path.name}", f"not in {FILE}"))
+        else:
+            videos[path.name] = _numbered_frames(path)
+    for name in annotations or {}:
+        if name not in videos:
+            listing.skipped.append((f"{folder.name}/{name}", f"in {FILE} but its folder is missing"))
+    usual = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
+    for name, frames in videos.items():
+        span = annotations[name] if annotations else Annotation(0, max([usual - 1, *frames]))
+        _list_video(inner / name, folder.name, span, frames, num_classes, listing)
+
+
+def _list_video(
+    video: Path, split: str, span: Annotation, frames: dict[int, str], num_classes: int, listing: Listing
+) -> None:
+    item = f"{split}/{video.name}"
+    labelled = KIND_OF_SET[split] == "labelled"
+    missing = [number for number in range(span.first, span.last + 1) if number not in frames]
+    if missing or not frames:
+        name = f"image_{missing[0] if missing else 0}.png"
+        listing.skipped.append(
+            (item, f"{name} is missing ({len(missing)} of {span.last - span.first + 1} frames)")
+        )
+        return
+    if labelled and not (video / "mask.npy").is_file():
+        listing.skipped.append((item, "mask.npy is missing"))
+        return
+    if labelled:
+        try:
+            short = span.last + 1 - len(_map_masks(video / "mask.npy"))
+        except LabelError:
+            raise
+        except MaskcastError as error:
+            listing.skipped.append((item, str(error)))
+            return
+        if short > 0:
+            reason = f"the last {short} masks are missing and set to {IGNORE} (ignored)"
+            listing.skipped.append((f"{item}/mask.npy", reason))
+    files = [frames[number] for number in range(span.first, span.last + 1)]
+    load = partial(load_video, video, files, span.first, num_classes if labelled else None)
+    listing.clips.append(RawClip(video.name, split, KIND_OF_SET[split], load))
+
+
+def _numbered_frames(video: Path) -> dict[int, str]:
+    """Returns the frame files of a folder by number."""
+    names = (path.name for path in video.iterdir())
+    return {int(match[1]): match[0] for name in names if (match := re.fullmatch(r"image_(\d+)\.png", name))}
+
+
+def _read_masks(path: Path, num_classes: int) -> np.ndarray:
+    masks = _map_masks(path)
+    low, high = (int(masks.min()), int(masks.max())) if masks.size else (0, 0)
+    if low < 0 or high >= num_classes:
+        wrong = low if low < 0 else high
+        raise LabelError(f"{path}: class id {wrong} is not in 0..{num_classes - 1}; mend the mask or num_classes")
+    return masks.astype(np.uint8)
+
+
+def _map_masks(path: Path) -> np.ndarray:
+    """Memory-maps the masks (T, H, W) of any integer type; pickled objects are refused."""
+    try:
+        masks = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MaskcastError(f"{path}: not a readable array ({error}); copy it again from its origin") from None
+    if masks.ndim != 3 or masks.dtype.kind not in "iub":
+        raise LabelError(
+            f"{path}: holds {masks.dtype} {masks.shape}, not integers (T, H, W); save the masks again"
+        )
+    return masks

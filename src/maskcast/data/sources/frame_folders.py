@@ -1,0 +1,202 @@
+"""Folders of frames with a mask image per frame: the layouts of DAVIS and CamVid, among others.
+
+DAVIS: `images: JPEGImages/480p/{clip}`, `masks: Annotations/480p/{clip}`, binary. CamVid by sequence:
+`images: "{clip}/images"`, `masks: "{clip}/labels"`, index, `ignore: 11`. `images` may also name a video file, e.g.
+`"{clip}_orig.mp4"`; its masks are matched by their numbers, all others by their file names.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+import glob
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from maskcast.data.clips import IGNORE, SPLITS, id_key
+from maskcast.data.images import image_files, is_junk, read_frames, read_labels, window_starts
+from maskcast.data.sources import Arrays, LabelError, Listing, RawClip, SourceConfig
+from maskcast.data.video import count_frames, read_video
+from maskcast.errors import MaskcastError
+from maskcast.seed import rng
+
+KIND_OF_SPLIT = dict.fromkeys(SPLITS, "labelled") | {"unlabeled": "unlabelled", "hidden": "hidden"}
+
+
+def _pattern(value: str) -> str:
+    path = PurePosixPath(value)
+    if value.count("{clip}") != 1 or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class FrameFoldersSource(SourceConfig):
+    """Sequences of images with mask images, cut into windows."""
+
+    layout: Literal["frame_folders"] = "frame_folders"
+    images: Pattern = "JPEGImages/480p/{clip}"
+    """Folder of a sequence's frames, or its video file; `{clip}` stands for the sequence's name."""
+    masks: Pattern = "Annotations/480p/{clip}"
+    """Folder of its mask images; frames without one are ignored by losses and metrics."""
+    encoding: Literal["index", "binary"] = "binary"
+    """`index`: palette or grey images of class ids; `binary`: 0 is class 0, 128 and more class 1."""
+    ignore: int | None = Field(default=None, ge=0, le=255)
+    """Value in the mask images that means no label."""
+    classes: tuple[str, ...] = Field(default=("background", "foreground"), min_length=2, max_length=IGNORE)
+    """Class names by id."""
+    frames: int = Field(default=22, ge=1)
+    """Frames of a clip."""
+    stride: int = Field(default=1, ge=1)
+    """Distance of a clip's frames in the sequence."""
+    window_step: int = Field(default=22, ge=1)
+    """Distance of consecutive clips' first frames in the sequence."""
+    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    """Share or names of the sequences of each split; the others are `train`."""
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all sequences (see `SourceConfig.list`)."""
+        sequences = _find_sequences(raw, self.images)
+        splits = assign_splits(sorted(sequences, key=id_key), self.splits, seed)
+        listing = Listing([], self.classes)
+        for name, split in splits.items():
+            try:
+                masks = _mask_files(raw, self.masks, name, required=KIND_OF_SPLIT[split] == "labelled")
+                images, pairs = _matched(sequences[name], masks)
+            except MaskcastError as error:
+                listing.skipped.append((name, str(error)))
+                continue
+            starts = window_starts(len(pairs), self.frames, self.stride, self.window_step)
+            if not starts:
+                needed = (self.frames - 1) * self.stride + 1
+                listing.skipped.append((name, f"has {len(pairs)} frames, a window needs {needed}"))
+            for start in starts:
+                window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
+                load = partial(
+                    load_window,
+                    images if isinstance(images, Path) else [images[i] for i in window],
+                    window,
+                    [pairs[i] for i in window] if masks else None,
+                    self.encoding,
+                    self.ignore,
+                    len(self.classes),
+                )
+                meta = {"video": name, "start": start, "stride": self.stride}
+                listing.clips.append(RawClip(f"{name}_{start:05d}", split, KIND_OF_SPLIT[split], load, meta))
+        return listing
+
+
+def load_window(
+    images: Path | Sequence[Path],
+    window: range,
+    masks: Sequence[Path | None] | None,
+    encoding: str,
+    ignore: int | None,
+    num_classes: int,
+) -> Arrays:
+    """Reads one window: the images of a folder, or the frames `window` of a video, and their masks.
+
+    Raises:
+        LabelError: on a mask of another size, or with a class that does not exist.
+        MaskcastError: on files that cannot be read or images that differ in size.
+    """
+    frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
+    if masks is None:
+        return frames, None
+    labels = np.full(frames.shape[:3], IGNORE, np.uint8)
+    for index, path in enumerate(masks):
+        if path is None:
+            continue
+        label = _classes_of(path, encoding, ignore, num_classes)
+        if label.shape != labels.shape[1:]:
+            raise LabelError(
+                f"{path}: the mask is {label.shape}, its frame {labels.shape[1:]}; export them at one size"
+            )
+        labels[index] = label
+    return frames, labels
+
+
+def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[str, str]:
+    """Gives every name a split: by list where named, else by share in an order drawn with the seed, else `train`.
+
+    Raises:
+        MaskcastError: on an unknown split, a name that is not there or stands twice, or shares that sum above 1.
+    """
+    found: dict[str, str] = {}
+    for split, members in splits.items():
+        if split not in SPLITS:
+            raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
+        for name in members if isinstance(members, tuple) else ():
+            if name not in names or name in found:
+                problem = "stands in two splits" if name in found else "is not among the sequences"
+                raise MaskcastError(f"splits.{split}: {name!r} {problem} ({', '.join(names[:20])}); mend the list")
+            found[name] = split
+    rest = [name for name in names if name not in found]
+    order = [rest[i] for i in rng(seed).permutation(len(rest))]
+    shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
+    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
+        raise MaskcastError(f"splits: shares must be at least 0 and sum to at most 1, got {shares}; lower them")
+    for split, share in shares.items():
+        count = min(len(order), max(round(share * len(rest)), 1 if share else 0))
+        found.update(dict.fromkeys(order[:count], split))
+        order = order[count:]
+    return {name: found.get(name, "train") for name in names}
+
+
+def _find_sequences(raw: Path, pattern: str) -> dict[str, Path]:
+    """Returns the folder or video of each sequence by the name that stands for `{clip}`."""
+    before, after = pattern.split("{clip}")
+    found = {}
+    for text in sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}", root_dir=raw)):
+        name = text[len(before) : len(text) - len(after)]
+        if name and not is_junk(name):
+            found[name] = raw / text
+    if not found:
+        raise MaskcastError(
+            f"{raw}: nothing matches images {pattern!r}; mend source.images or the data set's root"
+        )
+    return found
+
+
+def _mask_files(raw: Path, pattern: str, name: str, *, required: bool) -> dict[str, Path]:
+    folder = raw / pattern.replace("{clip}", name)
+    if not required:
+        return {}
+    files = {path.stem: path for path in image_files(folder)} if folder.is_dir() else {}
+    if not files:
+        raise MaskcastError(f"{folder}: no mask images; mend source.masks or put the sequence into unlabeled")
+    return files
+
+
+def _matched(sequence: Path, masks: dict[str, Path]) -> tuple[Path | Sequence[Path], Sequence[Path | None]]:
+    """Returns the images (or the video) of a sequence and one mask or None per frame."""
+    if sequence.is_file():
+        numbered = {
+            int(re.findall(r"\d+", stem)[-1]): path for stem, path in masks.items() if re.search(r"\d", stem)
+        }
+        pairs = [numbered.get(index) for index in range(count_frames(sequence))]
+        images: Path | Sequence[Path] = sequence
+    else:
+        images = image_files(sequence)
+        pairs = [masks.get(path.stem) for path in images]
+    if masks and not any(pairs):
+        raise MaskcastError(f"{sequence}: no frame has a mask of its name, e.g. {next(iter(masks.values()))}")
+    return images, pairs
+
+
+def _classes_of(path: Path, encoding: str, ignore: int | None, num_classes: int) -> np.ndarray:
+    labels = read_labels(path)
+    void = labels == ignore if ignore is not None else np.zeros(labels.shape, bool)
+    classes = (labels >= 128).astype(np.uint8) if encoding == "binary" else labels
+    wrong = classes[~void & (classes >= num_classes)]
+    if wrong.size:
+        raise LabelError(
+            f"{path}: class id {wrong.max()} is not in 0..{num_classes - 1}; mend source.classes or source.ignore"
+        )
+    return np.where(void, np.uint8(IGNORE), classes)

@@ -1,0 +1,16 @@
+"""The table of raw layouts: add a module and name it here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from maskcast.data.sources.clevrer import ClevrerSource
+from maskcast.data.sources.competition import CompetitionSource
+from maskcast.data.sources.frame_folders import FrameFoldersSource
+from maskcast.data.sources.synthetic import SyntheticSource
+from maskcast.data.sources.videos import VideosSource
+
+Source = Annotated[
+    CompetitionSource | ClevrerSource | FrameFoldersSource | VideosSource | SyntheticSource,
+    Field(discriminator="layout"),
+]

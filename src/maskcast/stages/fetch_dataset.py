@@ -1,0 +1,163 @@
+"""fetch_dataset: a data set from wherever it lies -> one local folder, with a note of where it came from."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from pydantic import Field, field_validator
+
+from maskcast import storage
+from maskcast.data.archives import is_archive, unpack
+from maskcast.data.clips import sha256_of
+from maskcast.data.images import is_junk
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.stage import OutPath, StageParams, resume_dir, stage
+
+NOTE = "SOURCE.json"
+
+
+class FetchDataset(StageParams):
+    """Params of fetch_dataset."""
+
+    uri: str = Field(min_length=1)
+    """`synthetic` (nothing to fetch), a local folder, zip, tar or file, `s3://bucket/prefix`, or a DVC pointer:
+    `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Expected sha256 of the archive or file; None takes what is there."""
+
+    @field_validator("uri")
+    @classmethod
+    def _without_credentials(cls, uri: str) -> str:
+        if re.search(r"://[^/@]*:[^/@]*@", uri):
+            raise ValueError("must hold no password; give credentials through the environment")
+        return uri
+
+
+@stage
+def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
+    """Fetches a data set, unpacks it if it is an archive, and notes its origin and digest in `SOURCE.json`.
+
+    Raises:
+        MaskcastError: when the data set is missing, cannot be reached, differs from its checksum, is an archive that
+            is not safe to unpack, or has links that leave its folder.
+    """
+    scratch = resume_dir(raw)
+    if params.uri == "synthetic":
+        _refuse_sha256(params)
+        raw.mkdir(parents=True)
+    elif params.uri.startswith("s3://"):
+        files = storage.fetch(params.uri, scratch / "s3")
+        single = len(files) == 1 and params.uri.rstrip("/").endswith(f"/{files[0].name}")
+        _take(files[0] if single else scratch / "s3", raw, params)
+    elif params.uri.startswith("dvc:"):
+        shutil.rmtree(scratch / "dvc", ignore_errors=True)
+        _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
+    else:
+        _take(Path(params.uri), raw, params)
+    (raw / NOTE).unlink(missing_ok=True)  # a hard link: never write through it
+    sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
+    note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": storage.digest_tree(raw)}
+    (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    say(f"fetched {params.uri}: {note['files']} files, {sum(sizes) / 1e6:.1f} MB, digest {note['digest']}")
+
+
+def _take(path: Path, raw: Path, params: FetchDataset) -> None:
+    """Unpacks, or hard-links where possible, what lies at `path` into the new folder `raw`."""
+    if path.is_dir():
+        _refuse_sha256(params)
+        root = path.resolve()
+        if root in raw.resolve().parents:
+            raise MaskcastError(f"{path}: holds the output {raw} itself; write the output elsewhere")
+        _link_tree(root, raw, root)
+        if not any(raw.iterdir()):
+            raise MaskcastError(f"{path}: the folder is empty; give the folder with the data")
+        return
+    if not path.is_file():
+        raise MaskcastError(f"{path}: no such file or folder; mend uri of fetch_dataset (or use s3://, dvc:)")
+    if params.sha256 is not None and (found := sha256_of(path)) != params.sha256:
+        raise MaskcastError(
+            f"{path}: sha256 is {found}, expected {params.sha256}; fetch the right file or mend sha256"
+        )
+    if is_archive(path):
+        unpack(path, raw)
+    elif path.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}:
+        raise MaskcastError(f"{path}: damaged, or no zip or tar archive; copy it again or unpack it yourself")
+    else:
+        raw.mkdir(parents=True)
+        _link(path.resolve(), raw / path.name)
+
+
+def _refuse_sha256(params: FetchDataset) -> None:
+    if params.sha256 is not None:
+        raise MaskcastError(f"fetch_dataset.sha256 pins an archive or file, but {params.uri} is none; remove it")
+
+
+def _link_tree(folder: Path, target: Path, root: Path) -> None:
+    """Links all files below `folder`; a symlink becomes the file that it names, which must lie below `root`."""
+    target.mkdir(parents=True)
+    for entry in sorted(folder.iterdir()):
+        if is_junk(entry.name):
+            continue
+        source = entry.resolve()
+        if entry.is_symlink() and (
+            not source.exists() or not source.is_relative_to(root) or source in entry.parents
+        ):
+            raise MaskcastError(
+                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target"
+            )
+        if source.is_dir():
+            _link_tree(source, target / entry.name, root)
+        elif source.is_file():
+            _link(source, target / entry.name)
+        else:
+            raise MaskcastError(f"{entry}: neither a file nor a folder; remove it from the data set")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _dvc_get(pointer: str, folder: Path) -> Path:
+    """Downloads what a DVC pointer names into `folder` and returns its path."""
+    repository, mark, path = pointer.partition("#")
+    if not mark and pointer.endswith(".dvc"):
+        repository, path = _read_pointer(Path(pointer))
+    if not path:
+        raise MaskcastError(
+            f"dvc:{pointer}: names no data; write dvc:<data.dvc> or dvc:<folder or git URL>#<path>"
+        )
+    folder.mkdir(parents=True)
+    target = folder / Path(path).name
+    command = [sys.executable, "-m", "dvc", "get", repository, path, "--out", str(target)]
+    limits = {"AWS_MAX_ATTEMPTS": "3", "AWS_RETRY_MODE": "standard", "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
+            f"exit {done.returncode}"
+        ]
+        reason = lines[0].removeprefix("ERROR: ")
+        raise MaskcastError(f"dvc:{pointer}: dvc get failed ({reason}); check pointer, remote and credentials")
+    return target
+
+
+def _read_pointer(pointer: Path) -> tuple[str, str]:
+    """Returns the DVC repository above a `.dvc` file and the path of its data in it."""
+    try:
+        path = pointer.resolve().parent / yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["path"]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+        raise MaskcastError(f"{pointer}: not a readable .dvc file ({error}); write it with dvc add") from None
+    for folder in path.parents:
+        if (folder / ".dvc").is_dir():
+            return str(folder), str(path.relative_to(folder))
+    raise MaskcastError(
+        f"{pointer}: no .dvc/config above it names a remote; keep the pointer in its DVC repository"
+    )

@@ -1,0 +1,167 @@
+"""prepare_clips: raw videos of any layout -> a clip store of one size."""
+
+import multiprocessing
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.images import resize_frames, resize_masks
+from maskcast.data.sources import Arrays, LabelError, Listing, RawClip
+from maskcast.data.sources.table import Source
+from maskcast.errors import MaskcastError
+from maskcast.progress import say, track
+from maskcast.stage import InPath, OutPath, StageParams, stage
+
+REASONS_SAID = 5
+
+
+class PrepareClips(StageParams):
+    """Params of prepare_clips."""
+
+    source: Source
+    """The raw layout and what it needs to know."""
+    height: int | None = Field(default=None, ge=1)
+    """Rows of the clips; None keeps the size of the source, which must then be one and the same."""
+    width: int | None = Field(default=None, ge=1)
+    """Columns of the clips, likewise."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that read clips; 0 is one per CPU."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what the source draws."""
+    on_error: Literal["skip", "fail"] = "skip"
+    """Whether a clip that cannot be read is left out and reported, or stops the stage."""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "PrepareClips":
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width must be set together or not at all")
+        return self
+
+
+@stage
+def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
+    """Writes the clips of a raw folder into a clip store.
+
+    Raises:
+        MaskcastError: when the layout is not the one named, labels contradict the params, sizes differ although
+            none is set, an id occurs twice, or a split loses all its clips.
+    """
+    listing = params.source.list(raw, height=params.height, width=params.width, seed=params.seed)
+    _check_ids(listing)
+    meta = {**listing.meta, "layout": params.source.layout}
+    size = None if params.height is None or params.width is None else (params.height, params.width)
+    unreadable: list[tuple[str, str]] = []
+    loaded = track(_load_all(listing.clips, size, params.workers), "preparing clips", len(listing.clips))
+    readable = _readable(loaded, unreadable, params.on_error)
+    first = next(readable, None)
+    if first is None:
+        raise MaskcastError(f"{raw}: no clips left to prepare{_reasons([*listing.skipped, *unreadable])}")
+    height, width = _size(first[1])
+    written: Counter[str] = Counter()
+    with ClipWriter(clips, height=height, width=width, classes=listing.classes, meta=meta) as writer:
+        for clip, (frames, masks) in chain([first], readable):
+            if (found := _size((frames, masks))) != (height, width):
+                sizes = f"{found[0]}x{found[1]}, {first[0].id!r} is {height}x{width}"
+                raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
+            writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, masks=masks, meta=clip.meta)
+            written[clip.split] += 1
+        for name, reason in [*listing.skipped, *unreadable]:
+            writer.skip(name, reason)
+        lost = {clip.split for clip in listing.clips} - set(written)
+        if lost:
+            raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{_reasons(unreadable)}")
+    _report(written, [*listing.skipped, *unreadable])
+
+
+def _check_ids(listing: Listing) -> None:
+    seen: dict[str, RawClip] = {}
+    for clip in listing.clips:
+        if clip.id in seen:
+            splits = f"{seen[clip.id].split} and {clip.split}"
+            raise MaskcastError(f"clip id {clip.id!r} occurs twice (splits {splits}); rename one of them")
+        seen[clip.id] = clip
+
+
+def _load_all(
+    clips: list[RawClip], size: tuple[int, int] | None, workers: int
+) -> Iterator[tuple[RawClip, Arrays | MaskcastError]]:
+    """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight."""
+    workers = min(workers or len(os.sched_getaffinity(0)), len(clips))
+    if workers <= 1:
+        for clip in clips:
+            yield clip, _load(clip, size)
+        return
+    # spawn: a forked child would inherit locks held by the threads of this process
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    flight: deque[tuple[RawClip, Future[Arrays | MaskcastError]]] = deque()
+    waiting = iter(clips)
+    try:
+        for clip in islice(waiting, 2 * workers):
+            flight.append((clip, pool.submit(_load, clip, size)))
+        while flight:
+            done, future = flight.popleft()
+            result = future.result()
+            for clip in islice(waiting, 1):
+                flight.append((clip, pool.submit(_load, clip, size)))
+            yield done, result
+    except BrokenProcessPool as error:
+        raise MaskcastError("a worker of prepare_clips died, perhaps for lack of memory; lower workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _load(clip: RawClip, size: tuple[int, int] | None) -> Arrays | MaskcastError:
+    try:
+        frames, masks = clip.load()
+    except LabelError:
+        raise
+    except MaskcastError as error:
+        return error
+    if size is not None:
+        frames = None if frames is None else resize_frames(frames, *size)
+        masks = None if masks is None else resize_masks(masks, *size)
+    return frames, masks
+
+
+def _readable(
+    loaded: Iterable[tuple[RawClip, Arrays | MaskcastError]], unreadable: list[tuple[str, str]], on_error: str
+) -> Iterator[tuple[RawClip, Arrays]]:
+    """Yields the clips that could be read and notes the others, or stops at the first of them."""
+    for clip, result in loaded:
+        if not isinstance(result, MaskcastError):
+            yield clip, result
+        elif on_error == "fail":
+            raise result
+        else:
+            unreadable.append((f"{clip.split}/{clip.id}", str(result)))
+
+
+def _size(arrays: Arrays) -> tuple[int, int]:
+    layer: np.ndarray | None = arrays[1] if arrays[0] is None else arrays[0]
+    assert layer is not None, "a clip has frames or masks"
+    return layer.shape[1], layer.shape[2]
+
+
+def _reasons(skipped: list[tuple[str, str]]) -> str:
+    if not skipped:
+        return "; mend the path or source.layout"
+    return f"; {len(skipped)} left out, first {skipped[0][0]}: {skipped[0][1]}"
+
+
+def _report(written: Counter[str], skipped: list[tuple[str, str]]) -> None:
+    counts = ", ".join(f"{count} {split}" for split, count in written.items())
+    say(f"prepared {written.total()} clips ({counts}); left out {len(skipped)} items")
+    for item, reason in skipped[:REASONS_SAID]:
+        say(f"  {item}: {reason}")
+    if len(skipped) > REASONS_SAID:
+        say(f"  ... and {len(skipped) - REASONS_SAID} more: see 'skipped' of index.json")
