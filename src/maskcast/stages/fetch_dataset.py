@@ -1,5 +1,6 @@
 """fetch_dataset: a data set from wherever it lies -> one local folder, with a note of where it came from."""
 
+import hashlib
 import json
 import os
 import re
@@ -44,17 +45,21 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     """Fetches a data set, unpacks it if it is an archive, and notes its origin and digest in `SOURCE.json`.
 
     Raises:
-        MaskcastError: when the data set is missing, cannot be reached, differs from its checksum, is an archive that
-            is not safe to unpack, or has links that leave its folder.
+        MaskcastError: when the data set is missing, cannot be reached, differs from its checksum, is an archive
+            that is not safe to unpack, or has links that leave its folder.
     """
     scratch = resume_dir(raw)
     if params.uri == "synthetic":
         _refuse_sha256(params)
         raw.mkdir(parents=True)
     elif params.uri.startswith("s3://"):
-        files = storage.fetch(params.uri, scratch / "s3")
-        single = len(files) == 1 and params.uri.rstrip("/").endswith(f"/{files[0].name}")
-        _take(files[0] if single else scratch / "s3", raw, params)
+        folder = scratch / hashlib.sha256(params.uri.encode()).hexdigest()[:16]
+        files = storage.fetch(params.uri, folder)
+        if [file.parent for file in files] == [folder]:
+            _take(files[0], raw, params)
+        else:
+            _refuse_sha256(params)
+            _link_files(files, folder, raw)
     elif params.uri.startswith("dvc:"):
         shutil.rmtree(scratch / "dvc", ignore_errors=True)
         _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
@@ -119,6 +124,15 @@ def _link_tree(folder: Path, target: Path, root: Path) -> None:
             raise MaskcastError(f"{entry}: neither a file nor a folder; remove it from the data set")
 
 
+def _link_files(files: list[Path], folder: Path, target: Path) -> None:
+    """Links the files below `folder` to the same places below `target`."""
+    for file in files:
+        relative = file.relative_to(folder)
+        if not any(map(is_junk, relative.parts)):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            _link(file, target / relative)
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
@@ -139,6 +153,7 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     target = folder / Path(path).name
     command = [sys.executable, "-m", "dvc", "get", repository, path, "--out", str(target)]
     limits = {"AWS_MAX_ATTEMPTS": "3", "AWS_RETRY_MODE": "standard", "DVC_NO_ANALYTICS": "1"}
+    say(f"dvc get {repository} {path}")
     done = subprocess.run(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [

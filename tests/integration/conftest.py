@@ -1,0 +1,119 @@
+"""A real S3 server (SeaweedFS) for the tests that need one."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "maskcast",
+    "AWS_SECRET_ACCESS_KEY": "maskcast-secret",
+    "AWS_REGION": "us-east-1",
+}
+START_S = 90
+
+
+@dataclass(frozen=True)
+class S3:
+    """A bucket of its own for one test, on a server whose address and keys are in the environment."""
+
+    endpoint: str
+    bucket: str
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}"
+
+    @property
+    def client(self):  # noqa: ANN201
+        return boto3.client("s3", endpoint_url=self.endpoint)
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Starts SeaweedFS once, when the first test asks for it, and stops it by its process id."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    names = ["master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc"]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert weed, "weed is missing: install maskcast[dev]"
+    flags = [
+        f"-{name.split('.')[0]}.port{'.grpc' if '.grpc' in name else ''}={port}" for name, port in ports.items()
+    ]
+    command = [
+        weed,
+        "-logtostderr",
+        "server",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-s3",
+        *flags,
+    ]
+    command += ["-s3.port.lance=0", "-s3.port.iceberg=0", "-volume.max=200", "-master.volumeSizeLimitMB=64"]
+    command += ["-master.telemetry=false"]
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **CREDENTIALS})
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    try:
+        _wait_until_writable(server, endpoint, log)
+        yield endpoint
+    finally:
+        server.kill()  # what it stored is thrown away; a gentle stop takes 20 s
+        server.wait()
+
+
+def _wait_until_writable(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=CREDENTIALS["AWS_REGION"],
+    )
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            client.create_bucket(Bucket="first")
+            client.put_object(Bucket="first", Key="probe", Body=b"x")
+            client.close()
+            return
+        except (BotoCoreError, ClientError):
+            late = time.monotonic() > deadline
+            assert server.poll() is None and not late, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.3)
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A fresh bucket; the environment holds what clients need to reach it."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", CREDENTIALS["AWS_REGION"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bucket = S3(s3_endpoint, f"test-{uuid4().hex[:12]}")
+    client = bucket.client
+    client.create_bucket(Bucket=bucket.bucket)
+    client.close()
+    return bucket

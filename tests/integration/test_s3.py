@@ -1,0 +1,223 @@
+"""Transfers with a real S3 server."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from maskcast import storage
+from maskcast.errors import MaskcastError
+from maskcast.stage import run_stage
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "a.bin").write_bytes(os.urandom(100_000))
+    (folder / "deep/er/b b.bin").write_bytes(os.urandom(20 << 20))  # more than one piece, a multipart upload
+    (folder / "deep/empty").write_bytes(b"")
+    return folder
+
+
+def test_what_is_put_is_fetched_byte_for_byte_with_its_digest(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/data/set")
+    fetched = storage.fetch(f"{s3.uri}/data/set/", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tree)
+    assert len(fetched) == 3
+    assert storage.digest_tree(tmp_path / "back") == storage.digest_tree(tree)
+
+
+def test_the_manifest_is_what_sha256sum_checks(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    s3.client.download_file(s3.bucket, "set/SHA256SUMS", str(tree / "SHA256SUMS"))
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tree, check=True)
+
+
+def test_a_single_object_is_fetched(s3, tmp_path):
+    s3.client.put_object(Bucket=s3.bucket, Key="some/clips.zip", Body=b"content")
+    (file,) = storage.fetch(f"{s3.uri}/some/clips.zip", tmp_path / "back")
+    assert file == tmp_path / "back/clips.zip"
+    assert file.read_bytes() == b"content"
+
+
+def test_a_complete_file_is_not_fetched_again(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    before = {p: p.stat().st_ino for p in (tmp_path / "back").rglob("*")}
+    (tmp_path / "back/a.bin").unlink()
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    after = {p: p.stat().st_ino for p in (tmp_path / "back").rglob("*")}
+    assert files_of(tmp_path / "back") == files_of(tree)
+    assert {p.name for p in after if before[p] != after[p] and p.is_file()} <= {"a.bin"}
+
+
+def test_a_changed_object_of_the_same_size_is_fetched_again(s3, tmp_path):
+    client = s3.client
+    client.put_object(Bucket=s3.bucket, Key="set/a", Body=b"old")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    time.sleep(1.1)  # S3 keeps times to the second
+    client.put_object(Bucket=s3.bucket, Key="set/a", Body=b"new")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert (tmp_path / "back/a").read_bytes() == b"new"
+
+
+def test_a_broken_transfer_goes_on_where_it_ended(s3, tree, tmp_path):
+    """A process that is killed in the middle leaves a part; the next one appends to it and the sums are right."""
+    storage.put(tree, f"{s3.uri}/set")
+    code = f"""
+import os, maskcast.storage as storage
+storage.CHUNK = 1 << 16
+written = 0
+original = storage._Bucket._download
+from pathlib import Path
+class Slow(storage.queue.SimpleQueue):
+    def put(self, *args):
+        global written
+        written += 1
+        if written > 100:
+            os.kill(os.getpid(), 9)
+        super().put(*args)
+storage.queue.SimpleQueue = Slow
+storage.fetch({f"{s3.uri}/set"!r}, Path({str(tmp_path / "back")!r}))
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -9
+    parts = [p for p in (tmp_path / "back/.parts").iterdir() if p.stat().st_size > 1 << 20]
+    assert len(parts) == 1
+    assert not (tmp_path / "back/deep/er/b b.bin").exists()
+    inode = parts[0].stat().st_ino
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert (tmp_path / "back/deep/er/b b.bin").stat().st_ino == inode
+    assert files_of(tmp_path / "back") == files_of(tree)
+
+
+def test_a_file_missing_from_the_manifest_set_is_named(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    s3.client.delete_object(Bucket=s3.bucket, Key="set/a.bin")
+    with pytest.raises(MaskcastError, match=r"'a\.bin' of SHA256SUMS is missing"):
+        storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+
+
+def test_an_object_that_differs_from_its_manifest_is_refused(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    s3.client.put_object(Bucket=s3.bucket, Key="set/a.bin", Body=b"forged")
+    with pytest.raises(MaskcastError, match=r"set/a\.bin' differs from its checksum"):
+        storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert not (tmp_path / "back/a.bin").exists()
+
+
+def test_an_object_outside_the_manifest_is_left_alone(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    s3.client.put_object(Bucket=s3.bucket, Key="set/stray", Body=b"x")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tree)
+
+
+def test_half_an_upload_is_never_read(s3, tree, tmp_path, monkeypatch):
+    original = storage._Bucket.put
+
+    def put_but_one(self, file, key, sha256):
+        if file.name == "empty":
+            raise MaskcastError("the line went dead")
+        original(self, file, key, sha256)
+
+    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="line went dead"):
+        patch.setattr(storage._Bucket, "put", put_but_one)
+        storage.put(tree, f"{s3.uri}/set")
+    with pytest.raises(MaskcastError, match="did not finish"):
+        storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    storage.put(tree, f"{s3.uri}/set")
+    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+    assert files_of(tmp_path / "back") == files_of(tree)
+
+
+def test_what_the_bucket_holds_is_not_sent_again(s3, tree):
+    storage.put(tree, f"{s3.uri}/set")
+    client = s3.client
+    before = client.head_object(Bucket=s3.bucket, Key="set/a.bin")["LastModified"]
+    time.sleep(1.1)
+    (tree / "deep/empty").write_bytes(b"no longer")
+    storage.put(tree, f"{s3.uri}/set")
+    assert client.head_object(Bucket=s3.bucket, Key="set/a.bin")["LastModified"] == before
+    assert client.head_object(Bucket=s3.bucket, Key="set/deep/empty")["ContentLength"] == 9
+
+
+def test_errors_are_one_line_with_a_remedy(s3, tmp_path, monkeypatch):
+    with pytest.raises(MaskcastError, match="no bucket 'absent-bucket'"):
+        storage.fetch("s3://absent-bucket/x", tmp_path / "back")
+    with pytest.raises(MaskcastError, match="holds no objects"):
+        storage.fetch(f"{s3.uri}/absent", tmp_path / "back")
+    with pytest.raises(MaskcastError, match="not an S3 address"):
+        storage.fetch("s3:/typo", tmp_path / "back")
+    with pytest.raises(MaskcastError, match="no files to upload"):
+        storage.put(tmp_path / "nothing", s3.uri)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(MaskcastError, match="access refused .*AWS_SECRET_ACCESS_KEY") as caught:
+        storage.fetch(f"{s3.uri}/x", tmp_path / "back")
+    assert "\n" not in str(caught.value)
+
+
+def test_fetch_dataset_takes_a_zip_from_s3_and_leaves_no_credentials(s3, tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("train/video_0/image_0.png", b"x")
+    storage.put(tmp_path / "set.zip", f"{s3.uri}/sets")
+    run_stage("fetch_dataset", {"uri": f"{s3.uri}/sets/set.zip"}, raw=tmp_path / "raw")
+    note = json.loads((tmp_path / "raw/SOURCE.json").read_text())
+    assert (tmp_path / "raw/train/video_0/image_0.png").read_bytes() == b"x"
+    assert (note["uri"], note["files"]) == (f"{s3.uri}/sets/set.zip", 1)
+    assert "maskcast-secret" not in json.dumps(note)
+    assert not (tmp_path / "raw.resume").exists()
+
+
+def test_fetch_dataset_takes_a_prefix_from_s3(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/sets")
+    run_stage("fetch_dataset", {"uri": f"{s3.uri}/sets"}, raw=tmp_path / "raw")
+    fetched = files_of(tmp_path / "raw")
+    note = json.loads(fetched.pop("SOURCE.json"))
+    assert fetched == files_of(tree)
+    assert note["digest"] == storage.digest_tree(tree)
+
+
+def dvc(*arguments: str, cwd: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def test_fetch_dataset_takes_a_dvc_pointer_with_an_s3_remote(s3, tree, tmp_path):
+    """The pointer file, its remote and an empty cache are enough."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    dvc("init", "--no-scm", cwd=repository)
+    shutil.copytree(tree, repository / "data/raw")
+    dvc("remote", "add", "-d", "store", f"{s3.uri}/dvc", cwd=repository)
+    dvc("remote", "modify", "store", "endpointurl", s3.endpoint, cwd=repository)
+    dvc("add", "data/raw", cwd=repository)
+    dvc("push", cwd=repository)
+    shutil.rmtree(repository / "data/raw")
+    shutil.rmtree(repository / ".dvc/cache")
+    for uri in (f"dvc:{repository}/data/raw.dvc", f"dvc:{repository}#data/raw"):
+        run_stage("fetch_dataset", {"uri": uri}, raw=tmp_path / "raw")
+        fetched = files_of(tmp_path / "raw")
+        fetched.pop("SOURCE.json")
+        assert fetched == files_of(tree)
+
+
+def test_parallel_readers_do_not_disturb_each_other(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/set")
+    threads = [threading.Thread(target=storage.fetch, args=(f"{s3.uri}/set", tmp_path / str(k))) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(files_of(tmp_path / str(k)) == files_of(tree) for k in range(3))

@@ -1,0 +1,134 @@
+import io
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from maskcast.data import archives
+from maskcast.data.archives import is_archive, unpack
+from maskcast.errors import MaskcastError
+
+
+def make_zip(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refuses(archive: Path, match: str) -> None:
+    destination = archive.parent / "out"
+    with pytest.raises(MaskcastError, match=match) as caught:
+        unpack(archive, destination)
+    assert str(archive) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    left = {p.name for p in archive.parent.iterdir()} - {archive.name}
+    assert not left, f"left behind: {left}"
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+def test_members_are_unpacked_without_junk(tmp_path, name):
+    members = {
+        "train/video_0/image_0.png": b"zero",
+        "train/empty": b"",
+        "__MACOSX/train/._image_0.png": b"junk",
+        "train/.DS_Store": b"junk",
+        "train/._x": b"junk",
+    }
+    if name == "set.zip":
+        archive = make_zip(tmp_path / name, **members)
+    else:
+        archive = make_tar(tmp_path / name, *((tarfile.TarInfo(n), c) for n, c in members.items()))
+    assert is_archive(archive)
+    unpack(archive, tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
+    assert found == {"train/video_0/image_0.png": b"zero"}
+    assert (tmp_path / "out/train/empty").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/etc/evil", "..\\evil", "C:\\evil"])
+def test_a_member_that_leaves_the_folder_is_refused(tmp_path, name):
+    refuses(make_zip(tmp_path / "set.zip", **{"fine": b"1", name: b"2"}), "points out of the folder")
+
+
+def test_a_tar_member_that_leaves_the_folder_is_refused(tmp_path):
+    refuses(
+        make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("../evil"), b"1")), "'../evil' points out of the folder"
+    )
+
+
+def test_a_symlink_in_a_zip_is_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    refuses(tmp_path / "set.zip", "'link' is a link or device")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
+    info = tarfile.TarInfo("odd")
+    info.type, info.linkname = kind, "/etc/passwd"
+    refuses(make_tar(tmp_path / "set.tgz", (info, b"")), "'odd' is a link or device")
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    with (
+        zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("bomb", "w") as m,
+    ):
+        for _ in range(128):
+            m.write(bytes(1 << 20))
+    refuses(tmp_path / "set.zip", "'bomb' would unpack to more than 200 times")
+
+
+def test_a_bomb_of_many_members_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "RATIO_FREE", 1 << 20)
+    members = ((tarfile.TarInfo(f"zeros_{i}"), bytes(400_000)) for i in range(20))
+    refuses(make_tar(tmp_path / "set.tgz", *members), "would unpack to more than 200 times")
+
+
+def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "set.zip", a=b"1" * 1000)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 999})())
+    refuses(archive, "free some")
+
+
+def test_a_name_used_twice_is_refused(tmp_path):
+    members = ((tarfile.TarInfo("same"), b"1"), (tarfile.TarInfo("same"), b"2"))
+    refuses(make_tar(tmp_path / "set.tgz", *members), "'same' occurs twice")
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("frame", b"0123456789" * 100)
+    content = bytearray(archive.read_bytes())
+    content[200] ^= 0xFF
+    archive.write_bytes(content)
+    refuses(archive, "member 'frame' is damaged")
+
+
+def test_a_tar_cut_short_is_refused(tmp_path):
+    archive = make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("noise"), bytes(range(256)) * 4000))
+    archive.write_bytes(archive.read_bytes()[:2000])
+    refuses(archive, "damaged")
+
+
+def test_a_password_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "set.zip", secret=b"x" * 50)
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    archive.write_bytes(content)
+    refuses(archive, "'secret' has a password")
