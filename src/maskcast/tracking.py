@@ -8,7 +8,9 @@ after the stage's end is counted and said.
 
 import logging
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections import deque
@@ -39,6 +41,8 @@ class TrackedRun:
         self.stage, self.params, self.inputs, self.run_id_file = stage, params, inputs, run_id_file
         self._metrics: deque[tuple[str, float, int, int]] = deque()
         self._files: deque[tuple[Path, str]] = deque()
+        self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
+        self._reported = 0
         self._stop = threading.Event()
         self._deadline = float("inf")
         self._status = "FINISHED"
@@ -51,14 +55,18 @@ class TrackedRun:
         self._metrics.extend((name, float(value), now, step or 0) for name, value in values.items())
 
     def file(self, path: Path, folder: str) -> None:
-        """Queues a file; it must stay in its place until the run is closed."""
-        self._files.append((path, folder))
+        """Queues a copy of a file: the stage may go on and remove its own."""
+        place = Path(self._spool.name) / str(self._reported)
+        place.mkdir()
+        self._reported += 1
+        self._files.append((Path(shutil.copy(path, place)), folder))
 
     def close(self, status: str) -> None:
         """Sends what is queued, waiting up to two minutes for a server that is away, and ends the run."""
         self._status, self._deadline = status, time.monotonic() + FLUSH_S
         self._stop.set()
         self._thread.join()
+        self._spool.cleanup()
 
     def _work(self) -> None:
         client: _Client | None = None

@@ -59,6 +59,7 @@ def track_something(folder: Path, last: int = 2500) -> None:
             report({"train/loss": 1 / step}, step=step)
         report({"jaccard": 0.5})
         report_file(picture, "pictures")
+        picture.unlink()  # a stage may remove what it reported
 
 
 def only_run(client: mlflow.MlflowClient) -> mlflow.entities.Run:
