@@ -36,7 +36,7 @@ class S3:
         return f"s3://{self.bucket}"
 
     @property
-    def client(self):  # noqa: ANN201
+    def client(self):
         return boto3.client("s3", endpoint_url=self.endpoint)
 
 

@@ -164,7 +164,7 @@ def test_errors_are_one_line_with_a_remedy(s3, tmp_path, monkeypatch):
     with pytest.raises(MaskcastError, match="no files to upload"):
         storage.put(tmp_path / "nothing", s3.uri)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(MaskcastError, match="access refused .*AWS_SECRET_ACCESS_KEY") as caught:
+    with pytest.raises(MaskcastError, match=r"access refused .*AWS_SECRET_ACCESS_KEY") as caught:
         storage.fetch(f"{s3.uri}/x", tmp_path / "back")
     assert "\n" not in str(caught.value)
 

@@ -64,7 +64,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise MaskcastError(f"{path}: holds no video stream; give a video file")
+                raise MaskcastError(f"{path}: holds no video stream; give a video file, or copy it again")
             yield container, container.streams.video[0]
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error

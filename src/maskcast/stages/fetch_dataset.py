@@ -160,6 +160,7 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
             f"exit {done.returncode}"
         ]
         reason = lines[0].removeprefix("ERROR: ")
+        shutil.rmtree(folder)
         raise MaskcastError(f"dvc:{pointer}: dvc get failed ({reason}); check pointer, remote and credentials")
     return target
 

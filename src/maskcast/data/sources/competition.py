@@ -68,10 +68,9 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
     masks = _read_masks(path, num_classes)
     if masks.shape[1:] != frames.shape[1:3]:
         raise LabelError(f"{path}: masks are {masks.shape[1:]}, the frames {frames.shape[1:3]}; mend the masks")
-    if len(masks) > first + len(frames):
-        raise LabelError(f"{path}: {len(masks)} masks for {first + len(frames)} frames; mend masks or frames")
     padded = np.full(frames.shape[:3], IGNORE, np.uint8)
-    padded[: max(len(masks) - first, 0)] = masks[first:]
+    masks = masks[first : first + len(frames)]
+    padded[: len(masks)] = masks
     return frames, padded
 
 
@@ -125,13 +124,15 @@ def _list_video(
         return
     if labelled:
         try:
-            short = span.last + 1 - len(_map_masks(video / "mask.npy"))
+            num_masks = len(_map_masks(video / "mask.npy"))
         except LabelError:
             raise
         except MaskcastError as error:
             listing.skipped.append((item, str(error)))
             return
-        if short > 0:
+        if num_masks > max(frames) + 1:
+            raise LabelError(f"{video}/mask.npy: {num_masks} masks for {max(frames) + 1} frames; mend either")
+        if (short := span.last + 1 - num_masks) > 0:
             reason = f"the last {short} masks are missing and set to {IGNORE} (ignored)"
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]

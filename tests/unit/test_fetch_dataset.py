@@ -1,0 +1,142 @@
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from maskcast.errors import MaskcastError
+from maskcast.stage import run_stage
+from maskcast.storage import digest_tree
+
+
+def fetch(uri: str | Path, raw: Path, **params) -> dict:
+    run_stage("fetch_dataset", {"uri": str(uri), **params}, raw=raw)
+    return json.loads((raw / "SOURCE.json").read_text())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    found.pop("SOURCE.json", None)
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "tree"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "a.png").write_bytes(b"one")
+    (folder / "deep/b.png").write_bytes(b"two")
+    return folder
+
+
+def refuses(tmp_path: Path, match: str, uri: str | Path, **params) -> None:
+    before = set(tmp_path.iterdir())
+    with pytest.raises(MaskcastError, match=match) as caught:
+        fetch(uri, tmp_path / "raw", **params)
+    assert "\n" not in str(caught.value)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_synthetic_needs_nothing(tmp_path):
+    note = fetch("synthetic", tmp_path / "raw")
+    assert (note["uri"], note["files"], note["bytes"]) == ("synthetic", 0, 0)
+    assert [p.name for p in (tmp_path / "raw").iterdir()] == ["SOURCE.json"]
+
+
+def test_a_folder_is_linked_and_noted(tmp_path, tree):
+    (tree / ".DS_Store").write_bytes(b"junk")
+    (tree / "SOURCE.json").write_text("an older note")
+    note = fetch(tree, tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == {"a.png": b"one", "deep/b.png": b"two"}
+    assert (tmp_path / "raw/a.png").stat().st_ino == (tree / "a.png").stat().st_ino
+    assert (tree / "SOURCE.json").read_text() == "an older note"
+    assert (note["uri"], note["files"], note["bytes"]) == (str(tree), 2, 6)
+    for name in (".DS_Store", "SOURCE.json"):
+        (tree / name).unlink()
+    assert note["digest"] == digest_tree(tree)
+
+
+def test_a_folder_on_another_file_system_is_copied(tmp_path, tree, monkeypatch):
+    def across_devices(source, target):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", across_devices)
+    fetch(tree, tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == files_of(tree)
+
+
+def test_links_inside_the_tree_become_what_they_name(tmp_path, tree):
+    (tree / "again.png").symlink_to("deep/b.png")
+    (tree / "more").symlink_to("deep", target_is_directory=True)
+    fetch(tree, tmp_path / "raw")
+    assert files_of(tmp_path / "raw")["again.png"] == files_of(tmp_path / "raw")["more/b.png"] == b"two"
+    assert not any(p.is_symlink() for p in (tmp_path / "raw").rglob("*"))
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "absent", "."])
+def test_links_out_of_the_tree_are_refused(tmp_path, tree, target):
+    (tmp_path / "outside").mkdir()
+    (tree / "deep/link").symlink_to(target)
+    refuses(tmp_path, "deep/link: a link that is broken, leaves .* or loops", tree)
+
+
+def test_a_pipe_in_the_tree_is_refused(tmp_path, tree):
+    os.mkfifo(tree / "pipe")
+    refuses(tmp_path, "pipe: neither a file nor a folder", tree)
+
+
+def test_a_zip_is_unpacked_and_its_checksum_pinned(tmp_path, tree):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name, content in files_of(tree).items():
+            opened.writestr(name, content)
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    note = fetch(archive, tmp_path / "raw", sha256=sha256)
+    assert files_of(tmp_path / "raw") == files_of(tree)
+    assert note["digest"] == digest_tree(tree)
+    shutil.rmtree(tmp_path / "raw")
+    refuses(tmp_path, f"set.zip: sha256 is {sha256}, expected 0000", archive, sha256="0" * 64)
+
+
+def test_a_hostile_or_damaged_zip_leaves_nothing(tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("../evil", b"x")
+    refuses(tmp_path, r"set\.zip: member '\.\./evil' points out of the folder", archive)
+    archive.write_bytes(archive.read_bytes()[:-10])
+    refuses(tmp_path, r"set\.zip: damaged, or no zip or tar archive", archive)
+
+
+def test_a_single_file_is_kept(tmp_path):
+    (tmp_path / "drive.mp4").write_bytes(b"video")
+    fetch(tmp_path / "drive.mp4", tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == {"drive.mp4": b"video"}
+
+
+def test_what_cannot_be_fetched_is_said(tmp_path, tree):
+    (tmp_path / "empty").mkdir()
+    refuses(tmp_path, "absent: no such file or folder", tmp_path / "absent")
+    refuses(tmp_path, "the folder is empty", tmp_path / "empty")
+    refuses(tmp_path, "sha256 pins an archive or file", tree, sha256="0" * 64)
+    refuses(tmp_path, "sha256 pins an archive or file", "synthetic", sha256="0" * 64)
+    refuses(tmp_path, "params.sha256: string should match pattern", tree, sha256="abc")
+    refuses(tmp_path, "must hold no password", "dvc:https://me:token@host/repository#data")
+    refuses(tmp_path, "holds the output .* itself", tmp_path)
+
+
+def test_dvc_pointers_that_name_nothing_are_said(tmp_path):
+    refuses(tmp_path, "names no data", f"dvc:{tmp_path}")
+    refuses(tmp_path, r"absent\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/absent.dvc")
+    (tmp_path / "data.dvc").write_text("outs: []")
+    refuses(tmp_path, r"data\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/data.dvc")
+    (tmp_path / "data.dvc").write_text("outs:\n- path: data\n")
+    refuses(tmp_path, r"no \.dvc/config above it", f"dvc:{tmp_path}/data.dvc")
+
+
+def test_a_dvc_repository_without_the_data_is_said(tmp_path):
+    (tmp_path / "repository/.dvc").mkdir(parents=True)
+    (tmp_path / "repository/.dvc/config").write_text("[core]\n    no_scm = true\n")
+    refuses(tmp_path, r"dvc get failed .*check pointer, remote and credentials", f"dvc:{tmp_path}/repository#raw")

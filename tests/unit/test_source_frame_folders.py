@@ -1,0 +1,204 @@
+import pickle
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from maskcast.data.clips import IGNORE
+from maskcast.data.sources import LabelError, Listing
+from maskcast.data.sources.frame_folders import FrameFoldersSource, assign_splits
+from maskcast.errors import MaskcastError
+
+SIZE = (6, 8)
+
+
+def write_sequence(raw: Path, name: str, frames: int = 5, value: int = 255, mode: str = "L") -> None:
+    """Writes a DAVIS sequence; frame and mask k hold k and, in row k, the value."""
+    images, masks = raw / "JPEGImages/480p" / name, raw / "Annotations/480p" / name
+    images.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    for k in range(frames):
+        Image.fromarray(np.full((*SIZE, 3), 20 * k, np.uint8)).save(images / f"{k:05d}.png")
+        mask = np.zeros(SIZE, np.uint8)
+        mask[k] = value
+        image = Image.fromarray(mask)
+        if mode == "P":
+            image.putpalette(list(range(256)) * 3)
+        image.save(masks / f"{k:05d}.png")
+
+
+def list_raw(raw: Path, seed: int = 0, **params) -> Listing:
+    return FrameFoldersSource(**params).list(raw, height=None, width=None, seed=seed)
+
+
+def test_windows_carry_frames_and_binary_masks(tmp_path):
+    write_sequence(tmp_path, "dog", frames=6)
+    listing = list_raw(tmp_path, frames=2, stride=2, window_step=3, splits={})
+    assert [(c.id, c.split, c.kind) for c in listing.clips] == [
+        ("dog_00000", "train", "labelled"),
+        ("dog_00003", "train", "labelled"),
+    ]
+    assert listing.clips[1].meta == {"video": "dog", "start": 3, "stride": 2}
+    frames, masks = pickle.loads(pickle.dumps(listing.clips[1].load))()
+    assert frames[:, 0, 0, 0].tolist() == [60, 100]
+    assert [mask.any(axis=1).nonzero()[0].tolist() for mask in masks] == [[3], [5]]
+    assert masks.max() == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
+    write_sequence(tmp_path, "road", value=2, mode=mode)
+    params = {"encoding": "index", "classes": ("sky", "road"), "frames": 5}
+    masks = list_raw(tmp_path, **params, ignore=2).clips[0].load()[1]
+    assert np.unique(masks).tolist() == [0, IGNORE]
+    with pytest.raises(LabelError, match=r"Annotations/480p/road/00000\.png: class id 2 is not in 0\.\.1"):
+        list_raw(tmp_path, **params).clips[0].load()
+
+
+def test_frames_without_a_mask_are_ignored(tmp_path):
+    write_sequence(tmp_path, "dog")
+    (tmp_path / "Annotations/480p/dog/00002.png").unlink()
+    masks = list_raw(tmp_path, frames=5).clips[0].load()[1]
+    assert [(mask == IGNORE).all() for mask in masks] == [False, False, True, False, False]
+
+
+def test_unlabelled_and_hidden_splits_need_no_masks(tmp_path):
+    for name in ("a", "b", "c"):
+        write_sequence(tmp_path, name)
+    for name in ("b", "c"):
+        for mask in (tmp_path / "Annotations/480p" / name).iterdir():
+            mask.unlink()
+    listing = list_raw(tmp_path, frames=5, splits={"unlabeled": ["b"], "hidden": ["c"]})
+    assert [(c.id, c.kind) for c in listing.clips] == [
+        ("a_00000", "labelled"),
+        ("b_00000", "unlabelled"),
+        ("c_00000", "hidden"),
+    ]
+    assert listing.clips[1].load()[1] is None
+
+
+def test_a_video_file_takes_the_place_of_images(tmp_path):
+    with av.open(str(tmp_path / "dogs_orig.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for k in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 60 * k, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (tmp_path / "dogs").mkdir()
+    for k in range(4):
+        Image.fromarray(np.full((16, 32), k, np.uint8)).save(tmp_path / f"dogs/{k:05d}.png")
+    params = {"images": "{clip}_orig.mp4", "masks": "{clip}", "encoding": "index", "classes": tuple("abcd")}
+    (clip,) = list_raw(tmp_path, **params, frames=2, stride=2, window_step=5, splits={}).clips
+    frames, masks = clip.load()
+    assert frames.shape == (2, 16, 32, 3)
+    assert abs(int(frames[1].mean()) - 120) < 6
+    assert masks[:, 0, 0].tolist() == [0, 2]
+
+
+def test_what_is_missing_is_reported_and_what_is_damaged_is_named(tmp_path):
+    write_sequence(tmp_path, "fine")
+    write_sequence(tmp_path, "short", frames=3)
+    write_sequence(tmp_path, "bare")
+    for mask in (tmp_path / "Annotations/480p/bare").iterdir():
+        mask.unlink()
+    listing = list_raw(tmp_path, frames=5, splits={})
+    assert [c.id for c in listing.clips] == ["fine_00000"]
+    found = dict(listing.skipped)
+    assert found["short"] == "has 3 frames, a window needs 5"
+    assert "no mask images" in found["bare"]
+    (tmp_path / "JPEGImages/480p/fine/00001.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(MaskcastError, match=r"fine/00001\.png: .*copy it again"):
+        listing.clips[0].load()
+
+
+def test_mixed_sizes_name_both_files(tmp_path):
+    write_sequence(tmp_path, "dog")
+    (clip,) = list_raw(tmp_path, frames=5).clips
+    Image.new("RGB", (3, 3)).save(tmp_path / "JPEGImages/480p/dog/00003.png")
+    with pytest.raises(MaskcastError, match=r"00003\.png: differs in size from .*00000\.png"):
+        clip.load()
+
+
+def test_a_mask_of_another_size_or_in_colour_is_named(tmp_path):
+    write_sequence(tmp_path, "dog")
+    (clip,) = list_raw(tmp_path, frames=5).clips
+    Image.new("L", (3, 3)).save(tmp_path / "Annotations/480p/dog/00003.png")
+    with pytest.raises(LabelError, match=r"00003\.png: the mask is \(3, 3\), its frame \(6, 8\)"):
+        clip.load()
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "Annotations/480p/dog/00003.png")
+    with pytest.raises(
+        MaskcastError, match=r"00003\.png: a mask must be a palette or grey image .* not of mode RGB"
+    ):
+        clip.load()
+
+
+def test_splits_go_by_name_or_by_share_of_whole_sequences():
+    names = [f"s{i}" for i in range(10)]
+    splits = assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=3)
+    assert list(splits) == names
+    assert splits["s0"] == splits["s1"] == "test"
+    assert sorted(splits.values()) == ["test"] * 2 + ["train"] * 6 + ["val"] * 2
+    assert splits == assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=3)
+    assert splits != assign_splits(names, {"val": 0.3, "test": ("s0", "s1")}, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("splits", "match"),
+    [
+        ({"valid": 0.5}, "splits.valid: no such split; allowed: train, val"),
+        ({"val": ("absent",)}, "'absent' is not among the sequences"),
+        ({"val": ("a",), "test": ("a",)}, "'a' stands in two splits"),
+        ({"val": 0.7, "test": 0.7}, "sum to at most 1"),
+        ({"val": -0.1}, "at least 0"),
+    ],
+)
+def test_impossible_splits_are_refused(splits, match):
+    with pytest.raises(MaskcastError, match=match):
+        assign_splits(["a", "b"], splits, seed=0)
+
+
+@pytest.mark.parametrize("pattern", ["images", "../{clip}", "/abs/{clip}", "{clip}/{clip}"])
+def test_patterns_that_leave_the_folder_or_name_no_clip_are_refused(pattern):
+    with pytest.raises(ValidationError, match=r"relative path with {clip} once"):
+        FrameFoldersSource(images=pattern)
+
+
+def test_a_folder_of_another_layout_is_refused(tmp_path):
+    with pytest.raises(MaskcastError, match="nothing matches images"):
+        list_raw(tmp_path)
+
+
+def test_real_camvid(shared_data):
+    classes = [
+        "Sky",
+        "Building",
+        "Pole",
+        "Road",
+        "Sidewalk",
+        "Tree",
+        "Sign",
+        "Fence",
+        "Car",
+        "Pedestrian",
+        "Bicyclist",
+    ]
+    params = {"images": "{clip}/images", "masks": "{clip}/labels", "encoding": "index", "ignore": 11}
+    listing = list_raw(shared_data / "camvid", **params, classes=classes, splits={"val": ["0016E5_15Hz"]})
+    assert [c.id for c in listing.clips if c.split == "val"][:2] == ["0016E5_15Hz_00000", "0016E5_15Hz_00022"]
+    frames, masks = listing.clips[0].load()
+    assert frames.shape == (22, 360, 480, 3)
+    assert masks.shape == (22, 360, 480)
+    assert set(np.unique(masks)) <= {*range(11), IGNORE}
+    assert (masks == 3).mean() > 0.1  # a road fills much of every view
+
+
+def test_real_davis_binary(shared_data):
+    listing = list_raw(shared_data / "davis2016_val", frames=3, window_step=200)
+    assert len({c.meta["video"] for c in listing.clips}) == len(listing.clips) >= 2
+    frames, masks = listing.clips[0].load()
+    assert frames.shape[1:] == (480, 854, 3)
+    assert np.unique(masks).tolist() == [0, 1]
