@@ -1,0 +1,116 @@
+"""Augmentation that moves a frame and its mask together.
+
+All geometry of a sample (flip, zoom, rotation, shift, crop) is one affine map, applied once to the frame
+(bilinear) and once to the mask (nearest); all colour changes are one 3x4 matrix. Every draw comes from the
+generator that is passed in: no global random state is touched, so batches can be made in any thread.
+
+Legend: H height, W width, C = 3 channels (RGB); frames and masks are uint8.
+"""
+
+from math import cos, radians, sin
+from typing import Annotated
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.data.clips import IGNORE
+from maskcast.params import Params
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+
+
+class AugmentParams(Params):
+    """What may change about a training frame; the defaults change nothing but its mirror image."""
+
+    hflip: Probability = 0.5
+    """Probability of mirroring left and right."""
+    zoom: tuple[float, float] = (1.0, 1.0)
+    """Least and greatest magnification, drawn evenly on a log scale."""
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    """Greatest rotation either way, in degrees."""
+    shift: float = Field(default=0.0, ge=0, le=1)
+    """Greatest shift either way, as a fraction of the height and of the width."""
+    crop: tuple[int, int] | None = None
+    """Height and width of a window cut out at random; null keeps whole frames."""
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of brightness."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of contrast, around mid-grey."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of saturation."""
+    blur: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of a Gaussian blur, in pixels."""
+    noise: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
+
+    @model_validator(mode="after")
+    def _sizes_make_sense(self) -> "AugmentParams":
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom {self.zoom} must be two factors above 0, the smaller first")
+        if self.crop is not None and min(self.crop) < 1:
+            raise ValueError(f"crop {self.crop} must be a height and a width of at least 1")
+        return self
+
+
+def augment(
+    frame_HWC: np.ndarray, mask_HW: np.ndarray, params: AugmentParams, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a changed copy of a frame and of its mask.
+
+    Args:
+        frame_HWC: uint8 RGB.
+        mask_HW: uint8 class ids.
+        params: what may change.
+        random: decides what does; its state is advanced.
+
+    Returns:
+        The frame and the mask, of ``params.crop`` (never larger than the frame) or the size they came in. What
+        the map uncovers repeats the frame's edge and is ``IGNORE`` in the mask.
+    """
+    height, width = mask_HW.shape
+    rows, columns = params.crop or (height, width)
+    rows, columns = min(rows, height), min(columns, width)
+    map_23 = _affine(params, random, (height, width), (rows, columns))
+    size = (columns, rows)
+    flags = cv2.WARP_INVERSE_MAP
+    frame = cv2.warpAffine(
+        frame_HWC, map_23, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    mask = cv2.warpAffine(
+        mask_HW, map_23, size, flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
+    )
+    return _recolour(frame, params, random), mask
+
+
+def _affine(
+    params: AugmentParams, random: np.random.Generator, size: tuple[int, int], crop: tuple[int, int]
+) -> np.ndarray:
+    """Returns the (2, 3) map from (x, y) of the result to (x, y) of the frame, turning about its centre."""
+    (height, width), (rows, columns) = size, crop
+    mirror = -1.0 if random.random() < params.hflip else 1.0
+    zoom = float(np.exp(random.uniform(*np.log(params.zoom))))
+    angle = radians(random.uniform(-params.rotate, params.rotate))
+    shift_y, shift_x = random.uniform(-params.shift, params.shift, 2) * size
+    top, left = random.integers(0, (height - rows + 1, width - columns + 1))
+    turn = np.array([[mirror * cos(angle), -mirror * sin(angle)], [sin(angle), cos(angle)]]) / zoom
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = centre + turn @ (np.array([left - shift_x, top - shift_y]) - centre)
+    return np.column_stack([turn, offset])
+
+
+def _recolour(frame_HWC: np.ndarray, params: AugmentParams, random: np.random.Generator) -> np.ndarray:
+    if params.brightness or params.contrast or params.saturation:
+        limits = np.array([params.brightness, params.contrast, params.saturation])
+        brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
+        matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
+        offset = np.full((3, 1), brightness * 127.5 * (1 - contrast))
+        frame_HWC = cv2.transform(frame_HWC, np.hstack([matrix, offset]))  # saturates at 0 and 255
+    if params.blur:
+        sigma = random.uniform(0, params.blur)
+        frame_HWC = cv2.GaussianBlur(frame_HWC, (0, 0), sigma) if sigma > 0.1 else frame_HWC
+    if params.noise:
+        noise = random.standard_normal(frame_HWC.shape, np.float32) * random.uniform(0, params.noise)
+        frame_HWC = np.clip(frame_HWC + noise + 0.5, 0, 255).astype(np.uint8)
+    return frame_HWC

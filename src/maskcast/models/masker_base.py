@@ -1,0 +1,91 @@
+"""A masker: a segmentation network with its normalisation inside, so that bytes go in and logits come out.
+
+Legend: B batch, H height, W width, C = 3 colour channels, K classes.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.base import ModelConfig
+
+
+class Masker(nn.Module):
+    """Normalises frames, pads them to what the network needs, and crops its logits back.
+
+    Args:
+        network: (B, C, H, W) float -> logits (B, K, H, W), for sizes that are multiples of ``multiple``.
+        multiple: what height and width must be divisible by; frames are padded with their edge pixels.
+
+    ``mean`` and ``std``, per channel of frames scaled to [0, 1], are buffers: training sets them, and they are
+    saved with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
+        self.register_buffer("mean", torch.full((3,), 0.5))
+        self.register_buffer("std", torch.full((3,), 0.25))
+
+    def forward(self, frames_BHWC: Tensor) -> Tensor:
+        """Returns logits_BKHW (channels_last where the network keeps it) of uint8 RGB frames."""
+        height, width = frames_BHWC.shape[1:3]
+        x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # channels_last, no copy
+        below, right = -height % self.multiple, -width % self.multiple
+        if below or right:
+            x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
+            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        logits_BKHW: Tensor = self.network(x_BCHW)
+        return logits_BKHW[..., :height, :width]
+
+
+class MaskerModelConfig(ModelConfig):
+    """Base of a masker's config: it names the network, ``build`` wraps it."""
+
+    def network(self, num_classes: int) -> tuple[nn.Module, int]:
+        """Returns a freshly initialised network and what its input size must be divisible by."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    def load_pretrained(self, masker: Masker) -> None:
+        """Loads the weights that training is to start from, where the config names any."""
+
+    def build(self, num_classes: int) -> Masker:
+        """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""
+        return Masker(*self.network(num_classes))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Returns the context in which a masker predicts: bf16 autocast, or fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def predict_masks(
+    masker: nn.Module, batches: Sequence[np.ndarray] | np.ndarray, precision: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masks one batch of frames, in eval mode, on the device where the masker is.
+
+    Args:
+        masker: forward as :class:`Masker`.
+        batches: (B, H, W, C) uint8 frames, whole or in pieces that are joined.
+        precision: ``bf16`` or ``fp32``.
+
+    Returns:
+        masks_BHW uint8 class ids, and confidence_BHW float32: the softmax probability of that class.
+    """
+    frames = batches if isinstance(batches, np.ndarray) else np.concatenate(batches)
+    device = next(masker.parameters()).device
+    with torch.inference_mode(), autocast(device, precision):
+        logits_BKHW = masker(torch.tensor(frames).to(device, non_blocking=True))
+        # argmax over the innermost axis is four times as fast as over a strided one
+        logits_BHWK = logits_BKHW.permute(0, 2, 3, 1).contiguous().float()
+        top_BHW, masks_BHW = logits_BHWK.max(-1)
+        confidence_BHW = (top_BHW - logits_BHWK.logsumexp(-1)).exp_()
+    return masks_BHW.to(torch.uint8).cpu().numpy(), confidence_BHW.cpu().numpy()

@@ -1,0 +1,161 @@
+"""generate_masks: frames of all clips -> the masker's masks, with a confidence per pixel."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import zstandard
+from pydantic import Field
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.digest import fingerprint
+from maskcast.errors import MaskcastError
+from maskcast.models.base import best_device
+from maskcast.models.masker_base import Masker, predict_masks
+from maskcast.models.maskers import load_masker
+from maskcast.progress import say, track
+from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
+
+
+class GenerateMasks(StageParams):
+    """Params of generate_masks."""
+
+    batch_size: int = Field(default=16, ge=1)
+    """Frames per forward pass; batches run on over the borders of clips."""
+    confidence_levels: int = Field(default=8, ge=2, le=256)
+    """Steps between 0 and 1 to which a confidence is rounded: few compress to almost nothing."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Autocast to bf16 or everything in fp32."""
+
+
+@stage
+def generate_masks(
+    *, clips: InPath, masker: InPath, masks: OutPath, metrics: OutPath, params: GenerateMasks
+) -> None:
+    """Masks every clip that has frames, of every split and kind.
+
+    The confidence of a pixel is the softmax probability of its class, rounded to ``confidence_levels`` even
+    steps and stored as a byte, 255 = certain. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the
+    pixels masked as an object, or over all where there is none: background is easy and would hide a bad mask.
+    A killed run goes on after the last finished clip and ends with the same bytes.
+
+    Raises:
+        MaskcastError: when no clip has frames, or the masker was trained for other classes.
+    """
+    store = ClipStore(clips)
+    found = [clip for clip in store.clips if clip.has_frames]
+    if not found:
+        raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips from videos")
+    model, description = load_masker(masker)
+    if description["meta"].get("classes") != list(store.classes):
+        raise MaskcastError(
+            f"{masker}: trained for {description['num_classes']} classes that are not the {store.num_classes} of "
+            f"{clips}; train a masker on these clips"
+        )
+    name = fingerprint(params, clips=clips, masker=masker)
+    finished = _Finished(resume_dir(masks), name, (store.height, store.width))
+    model.to(best_device())
+    started, done = time.monotonic(), sum(clip.num_frames for clip in found[: finished.count(len(found))])
+    for index, layers in _generate(store, found, finished.count(len(found)), model, params):
+        finished.save(index, *layers)
+    seconds = time.monotonic() - started
+
+    totals: defaultdict[str, list[float]] = defaultdict(list)
+    meta = {"masks": name, "confidence_levels": params.confidence_levels}
+    with ClipWriter(
+        masks, height=store.height, width=store.width, classes=store.classes, meta=store.meta | meta
+    ) as writer:
+        for index, clip in enumerate(found):
+            mask, confidence = finished.load(index)
+            mean = mean_confidence(mask, confidence)
+            totals[clip.kind].append(mean)
+            clip_meta = clip.meta | {"mean_confidence": round(mean, 4)}
+            writer.add(
+                clip.id, split=clip.split, kind=clip.kind, masks=mask, confidence=confidence, meta=clip_meta
+            )
+    frames = sum(clip.num_frames for clip in found)
+    size = sum(file.stat().st_size for file in masks.glob("*.zst"))
+    result = {"clips": len(found), "frames": frames, "bytes_per_frame": size / frames}
+    result |= {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in totals.items()}
+    if frames > done:
+        result["frames_per_second"] = (frames - done) / seconds
+    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    say(f"masked {len(found)} clips, {frames} frames, {size / frames:.0f} bytes a frame")
+
+
+def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
+    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
+    steps = levels - 1
+    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
+
+
+def mean_confidence(mask: np.ndarray, confidence: np.ndarray) -> float:
+    """Returns the mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
+    objects = mask > 0
+    return float(confidence[objects].mean() if objects.any() else confidence.mean()) / 255
+
+
+def _generate(
+    store: ClipStore, clips: list[Clip], first: int, model: Masker, params: GenerateMasks
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """Yields (index, (masks, confidence)) of clips from ``first`` on.
+
+    Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts, because
+    the last bits of a convolution may depend on what it is batched with.
+    """
+    ends = np.cumsum([clip.num_frames for clip in clips])
+    total, start = int(ends[-1]), int(ends[first - 1]) if first else 0
+    masks = np.empty((0, store.height, store.width), np.uint8)
+    confidence = masks
+    for low in track(range(start - start % params.batch_size, total, params.batch_size), "generating masks"):
+        pieces = _frames_between(store, clips, ends, low, min(low + params.batch_size, total))
+        new_masks, new_confidence = predict_masks(model, pieces, params.precision)
+        skip = max(start - low, 0)
+        masks = np.concatenate([masks, new_masks[skip:]])
+        confidence = np.concatenate([confidence, quantise(new_confidence[skip:], params.confidence_levels)])
+        while first < len(clips) and len(masks) >= clips[first].num_frames:
+            size = clips[first].num_frames
+            yield first, (masks[:size], confidence[:size])
+            masks, confidence, first = masks[size:], confidence[size:], first + 1
+
+
+def _frames_between(
+    store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int
+) -> list[np.ndarray]:
+    pieces = []
+    while low < high:
+        k = int(np.searchsorted(ends, low, side="right"))
+        begin = int(ends[k]) - clips[k].num_frames
+        pieces.append(store.frames(clips[k])[low - begin : high - begin])
+        low += len(pieces[-1])
+    return pieces
+
+
+class _Finished:
+    """Finished clips in a folder that survives a kill: one small file each, masks before confidence."""
+
+    def __init__(self, folder: Path, fingerprint: str, size: tuple[int, int]) -> None:
+        self.folder, self.size = folder / fingerprint, size  # clips of other params or data are never picked up
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def count(self, most: int) -> int:
+        """Returns how many clips from the first on are there."""
+        return next((index for index in range(most) if not self._path(index).exists()), most)
+
+    def save(self, index: int, masks: np.ndarray, confidence: np.ndarray) -> None:
+        partial = self._path(index).with_suffix(".partial")
+        partial.write_bytes(zstandard.ZstdCompressor().compress(np.stack([masks, confidence]).data))
+        partial.replace(self._path(index))
+
+    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        packed = zstandard.ZstdDecompressor().decompress(self._path(index).read_bytes())
+        masks, confidence = np.frombuffer(packed, np.uint8).reshape(2, -1, *self.size)
+        return masks, confidence
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:07d}.zst"

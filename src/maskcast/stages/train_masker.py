@@ -1,0 +1,161 @@
+"""train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.transforms import AugmentParams, augment
+from maskcast.digest import fingerprint
+from maskcast.errors import MaskcastError
+from maskcast.losses import MaskLoss, MaskLossConfig
+from maskcast.metrics import accuracy, confusion, macro_jaccard
+from maskcast.models.base import best_device, count_parameters, save_model
+from maskcast.models.masker_base import predict_masks
+from maskcast.models.maskers import MaskerConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.overlays import masker_strip
+from maskcast.progress import report_file, say
+from maskcast.seed import derive, rng
+from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
+from maskcast.training.loop import TrainingParams, fit
+
+STATISTICS_FRAMES = 256  # enough for mean and std of a data set to three digits
+PICTURES = 4
+
+
+class TrainMasker(StageParams):
+    """Params of train_masker."""
+
+    model: MaskerConfig = UNetConfig()
+    """Architecture and its sizes."""
+    loss: MaskLossConfig = MaskLossConfig()
+    """Terms of the loss, their weights and reductions."""
+    augment: AugmentParams = AugmentParams()
+    """How training frames are varied."""
+    training: TrainingParams
+    """Schedule; a sample of ``batch_size`` is one frame."""
+    val_frame_step: int = Field(default=1, ge=1)
+    """Validate on every n-th frame of the validation clips."""
+
+
+@stage
+def train_masker(*, clips: InPath, masker: OutPath, metrics: OutPath, params: TrainMasker) -> None:
+    """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept.
+
+    Raises:
+        MaskcastError: when train or val holds no labelled clips with frames, or training diverges.
+    """
+    store = ClipStore(clips)
+    task = MaskerTask(store, params, fingerprint(params, clips=clips))
+    scores = fit(task, params.training, resume_dir(masker))
+    meta = {"classes": list(store.classes), "height": store.height, "width": store.width}
+    save_model(masker, task.model, params.model, num_classes=store.num_classes, meta=meta)
+    result = {
+        "val_jaccard": scores["jaccard"],
+        "val_accuracy": scores["accuracy"],
+        "best_epoch": scores["best_epoch"],
+        "epochs": scores["epochs"],
+        "train_seconds": scores["train_seconds"],
+        "parameters": count_parameters(task.model),
+    }
+    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _report_pictures(store, task, resume_dir(masker) / "pictures")
+    say(f"masker: validation Jaccard {scores['jaccard']:.4f} after {scores['epochs']:.0f} epochs")
+
+
+class MaskerTask:
+    """Frames drawn at random from all labelled training clips, each as likely as any other."""
+
+    monitor = "jaccard"
+
+    def __init__(self, store: ClipStore, params: TrainMasker, fingerprint: str) -> None:
+        self.store, self.params, self.fingerprint = store, params, fingerprint
+        self.train = _with_frames(store, "train")
+        self.val = _with_frames(store, "val")
+        self._ends = np.cumsum([clip.num_frames for clip in self.train])
+        torch.manual_seed(derive(params.training.seed))
+        masker = params.model.build(store.num_classes)
+        params.model.load_pretrained(masker)
+        mean, std = frame_statistics(store, self.train)
+        masker.mean.copy_(mean)
+        masker.std.copy_(std)
+        self.model: nn.Module = masker
+        self.criterion = MaskLoss(params.loss)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Returns frames_BHWC and masks_BHW, uint8, augmented: a pure function of (seed, step)."""
+        samples = [self._sample(step, index) for index in range(self.params.training.batch_size)]
+        frames, masks = zip(*samples, strict=True)
+        return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(masks))
+
+    def _sample(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        random = rng(self.params.training.seed, step, index)
+        drawn = int(random.integers(self._ends[-1]))
+        k = int(np.searchsorted(self._ends, drawn, side="right"))
+        clip = self.train[k]
+        t = drawn - int(self._ends[k]) + clip.num_frames
+        return augment(self.store.frames(clip)[t], self.store.masks(clip)[t], self.params.augment, random)
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of a batch."""
+        frames_BHWC, masks_BHW = batch
+        return self.criterion(self.model(frames_BHWC), masks_BHW), {}
+
+    def validate(self) -> dict[str, float]:
+        """Returns macro Jaccard (absent classes left out) and accuracy over the pooled validation frames."""
+        matrix = np.zeros((self.store.num_classes,) * 2, np.int64)
+        for clip in self.val:
+            target, prediction = self.store.masks(clip)[:: self.params.val_frame_step], self.predict(clip)
+            matrix += confusion(target, prediction, self.store.num_classes)
+        return {"jaccard": macro_jaccard(matrix, absent="omit"), "accuracy": accuracy(matrix)}
+
+    def predict(self, clip: Clip) -> np.ndarray:
+        """Returns masks (T, H, W) of every ``val_frame_step``-th frame, under the conditions of generate_masks."""
+        frames = self.store.frames(clip)[:: self.params.val_frame_step]
+        size, precision = self.params.training.batch_size, self.params.training.precision
+        parts = [
+            predict_masks(self.model, frames[i : i + size], precision)[0] for i in range(0, len(frames), size)
+        ]
+        return np.concatenate(parts)
+
+
+def frame_statistics(store: ClipStore, clips: list[Clip]) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation per channel in [0, 1], from frames spread evenly over the clips."""
+    ends = np.cumsum([clip.num_frames for clip in clips])
+    total, squares, pixels = np.zeros(3), np.zeros(3), 0
+    for drawn in np.unique(np.linspace(0, ends[-1] - 1, STATISTICS_FRAMES, dtype=np.int64)):
+        k = int(np.searchsorted(ends, drawn, side="right"))
+        frame = store.frames(clips[k])[int(drawn - ends[k]) + clips[k].num_frames].reshape(-1, 3) / 255
+        total, squares, pixels = total + frame.sum(0), squares + np.square(frame).sum(0), pixels + len(frame)
+    mean = total / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)).clip(
+        min=1 / 255
+    )  # a constant colour must not divide by 0
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def _with_frames(store: ClipStore, split: str) -> list[Clip]:
+    labelled = store.select(split, "labelled")
+    found = [clip for clip in labelled if clip.has_frames]
+    if not found:
+        raise MaskcastError(
+            f"{store.root}: none of the {len(labelled)} labelled clips of split {split!r} has frames; "
+            "prepare clips with frames to train a masker"
+        )
+    return found
+
+
+def _report_pictures(store: ClipStore, task: MaskerTask, folder: Path) -> None:
+    """Draws some validation clips into a folder that outlives the run's upload."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task.model.to(best_device())
+    step = task.params.val_frame_step
+    for index, clip in enumerate(task.val[:PICTURES]):
+        strip = masker_strip(store.frames(clip)[::step], store.masks(clip)[::step], task.predict(clip), clip.id)
+        strip.save(folder / f"val_{index}.png")
+        report_file(folder / f"val_{index}.png", "masker")
