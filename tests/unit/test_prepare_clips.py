@@ -1,0 +1,145 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskcast.data.clips import IGNORE, ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.stage import run_stage
+
+SIZE = (12, 16)
+
+
+def write_raw(raw: Path, size: tuple[int, int] = SIZE, **ids: tuple[int, ...]) -> Path:
+    """Writes a competition data set: frame k of video i is grey 10 i + k, its mask class 1 on the right half."""
+    for split, numbers in ids.items():
+        for i in numbers:
+            folder = raw / split / f"video_{i}"
+            folder.mkdir(parents=True)
+            masks = np.zeros((3, *size), np.int64)
+            masks[:, :, size[1] // 2 :] = 1
+            for k in range(3):
+                Image.fromarray(np.full((*size, 3), 10 * i + k, np.uint8)).save(folder / f"image_{k}.png")
+            if split in ("train", "val"):
+                np.save(folder / "mask.npy", masks)
+    return raw
+
+
+def prepare(raw: Path, clips: Path, **params) -> ClipStore:
+    run_stage("prepare_clips", {"source": {"layout": "competition"}, "workers": 1, **params}, raw=raw, clips=clips)
+    store = ClipStore(clips)
+    store.verify()
+    return store
+
+
+def refuses(raw: Path, clips: Path, match: str, **params) -> None:
+    with pytest.raises(MaskcastError, match=match) as caught:
+        prepare(raw, clips, **params)
+    assert "\n" not in str(caught.value)
+    assert not [p.name for p in clips.parent.iterdir() if p.name.startswith(clips.name)]
+
+
+def test_a_raw_folder_becomes_a_store(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(10, 2), val=(3,), unlabeled=(4,), hidden=(5,))
+    store = prepare(raw, tmp_path / "clips")
+    assert [(c.id, c.split, c.kind, c.has_masks) for c in store.clips] == [
+        ("video_2", "train", "labelled", True),
+        ("video_10", "train", "labelled", True),
+        ("video_3", "val", "labelled", True),
+        ("video_4", "unlabeled", "unlabelled", False),
+        ("video_5", "hidden", "hidden", False),
+    ]
+    assert (store.height, store.width, store.num_classes) == (*SIZE, 49)
+    clip = store.get("video_10")
+    assert store.frames(clip)[:, 5, 5, 1].tolist() == [100, 101, 102]
+    assert np.unique(store.masks(clip)[..., :8]).tolist() == [0]
+    assert np.unique(store.masks(clip)[..., 8:]).tolist() == [1]
+
+
+def test_processes_and_order_do_not_change_a_byte(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=tuple(range(12)))
+    one = prepare(raw, tmp_path / "one", workers=1, height=6, width=8)
+    two = prepare(raw, tmp_path / "two", workers=2, height=6, width=8)
+    assert one.digest == two.digest
+
+
+def test_clips_are_resized_together_with_their_masks(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,))
+    store = prepare(raw, tmp_path / "clips", height=6, width=4)
+    (clip,) = store.clips
+    assert store.frames(clip).shape == (3, 6, 4, 3)
+    assert store.masks(clip)[0].tolist() == [[0, 0, 1, 1]] * 6
+
+
+def test_unreadable_clips_are_left_out_and_said(tmp_path, capsys):
+    raw = write_raw(tmp_path / "raw", train=(1, 2, 3))
+    (raw / "train/video_2/image_1.png").write_bytes(b"corrupt")
+    (raw / "train/video_3/image_0.png").unlink()
+    store = prepare(raw, tmp_path / "clips")
+    assert [c.id for c in store.clips] == ["video_1"]
+    skipped = {entry["item"]: entry["reason"] for entry in store.skipped}
+    assert "video_2/image_1.png: not a readable image" in skipped["train/video_2"]
+    assert "image_0.png is missing" in skipped["train/video_3"]
+    said = capsys.readouterr().err
+    assert "prepared 1 clips (1 train); left out 2 items" in said
+    assert "image_1.png: not a readable image" in said
+    refuses(raw, tmp_path / "strict", r"image_1\.png: not a readable image", on_error="fail")
+
+
+def test_short_masks_are_kept_with_the_rest_ignored(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,))
+    path = raw / "train/video_1/mask.npy"
+    np.save(path, np.load(path)[:2])
+    store = prepare(raw, tmp_path / "clips")
+    assert (store.masks(store.clips[0])[2] == IGNORE).all()
+    assert store.skipped[0]["item"] == "train/video_1/mask.npy"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_labels_that_contradict_the_params_always_stop(tmp_path, workers):
+    raw = write_raw(tmp_path / "raw", train=(1, 2))
+    path = raw / "train/video_2/mask.npy"
+    masks = np.load(path)
+    masks[0, 0, 0] = 49
+    np.save(path, masks)
+    refuses(raw, tmp_path / "clips", r"video_2/mask\.npy: class id 49 is not in 0\.\.48", workers=workers)
+
+
+def test_a_split_that_loses_all_its_clips_stops(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,), val=(2,))
+    (raw / "val/video_2/image_0.png").write_bytes(b"")
+    refuses(
+        raw, tmp_path / "clips", r"no clip of split 'val' can be read; 1 left out, first val/video_2: .*image_0"
+    )
+    (raw / "train/video_1/image_0.png").write_bytes(b"")
+    refuses(raw, tmp_path / "clips", r"no clips left to prepare; 2 left out, first train/video_1")
+
+
+def test_mixed_sizes_name_two_clips_and_the_remedy(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,))
+    write_raw(raw, size=(6, 8), train=(2,))
+    refuses(raw, tmp_path / "clips", r"'video_2' is 6x8, 'video_1' is 12x16; set height and width")
+    assert len(prepare(raw, tmp_path / "clips", height=6, width=8).clips) == 2
+
+
+def test_an_id_used_twice_stops(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(7,), val=(7,))
+    refuses(raw, tmp_path / "clips", r"clip id 'video_7' occurs twice \(splits train and val\)")
+
+
+def test_wrong_params_and_folders_are_said(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,))
+    refuses(raw, tmp_path / "clips", "height and width must be set together", height=6)
+    refuses(raw, tmp_path / "clips", "layout", source={"layout": "davis"})
+    refuses(raw, tmp_path / "clips", r"nothing matches images", source={"layout": "frame_folders"})
+    refuses(raw, tmp_path / "clips", r"num_class: unknown key", source={"layout": "competition", "num_class": 3})
+    (tmp_path / "empty").mkdir()
+    refuses(tmp_path / "empty", tmp_path / "clips", "none of the folders train, val, unlabeled, hidden")
+
+
+def test_the_index_tells_the_layout(tmp_path):
+    raw = write_raw(tmp_path / "raw", train=(1,))
+    prepare(raw, tmp_path / "clips")
+    assert json.loads((tmp_path / "clips/index.json").read_text())["meta"] == {"layout": "competition"}
