@@ -212,4 +212,4 @@ def _clip(entry: dict[str, Any]) -> Clip:
 
 def id_key(clip_id: str) -> list[tuple[int, int | str]]:
     """Sort key that orders ids as people number them: ``video_2`` before ``video_10``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", clip_id) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", clip_id) if part]
