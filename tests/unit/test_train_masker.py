@@ -1,0 +1,149 @@
+"""train_masker on small clips: it learns, resumes exactly, and says what is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.models.maskers import load_masker
+from maskcast.stage import run_stage
+from maskcast.stages import train_masker as stage_module
+from maskcast.stages.train_masker import MaskerTask, TrainMasker, frame_statistics, train_masker
+
+PARAMS = {
+    "model": {"arch": "unet", "width": 8},
+    "loss": {"ce": 1, "dice": 0.2, "focal": 0, "background_weight": 1},
+    "augment": {"hflip": 0.5, "crop": [24, 32]},
+    "training": {
+        "epochs": 3,
+        "steps_per_epoch": 25,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "precision": "fp32",
+        "checkpoint_every": 10,
+    },
+    "val_frame_step": 8,
+}
+
+
+def params(**training: object) -> TrainMasker:
+    return TrainMasker.model_validate(PARAMS | {"training": PARAMS["training"] | training})  # type: ignore[operator]
+
+
+def outputs(folder: Path) -> dict[str, Path]:
+    folder.mkdir()
+    return {"masker": folder / "masker", "metrics": folder / "metrics.json"}
+
+
+def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: Path) -> None:
+    out = outputs(tmp_path / "out")
+    train_masker(clips=store.root, params=params(epochs=2, steps_per_epoch=30), **out)
+    metrics = json.loads(out["metrics"].read_text())
+    assert metrics["val_jaccard"] > 0.8
+    assert metrics["epochs"] == 2
+    assert metrics["parameters"] > 1000
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    masker, description = load_masker(out["masker"])
+    assert description["meta"]["classes"] == ["background", "red", "blue"]
+    mean, std = frame_statistics(store, store.select("train"))
+    torch.testing.assert_close(masker.mean, mean)
+    torch.testing.assert_close(masker.std, std)
+    pictures = sorted((tmp_path / "out/masker.resume/pictures").iterdir())
+    assert [path.name for path in pictures] == ["val_0.png", "val_1.png"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_killed_run_ends_with_the_same_bytes(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = params(epochs=2, steps_per_epoch=6, checkpoint_every=4)
+    unbroken, killed = outputs(tmp_path / "unbroken"), outputs(tmp_path / "killed")
+    train_masker(clips=store.root, params=short, **unbroken)
+
+    class KilledTask(MaskerTask):
+        def loss(self, batch: object, step: int) -> object:  # type: ignore[override]
+            if step == 9:
+                raise Killed
+            return super().loss(batch, step)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage_module, "MaskerTask", KilledTask)
+        with pytest.raises(Killed):
+            train_masker(clips=store.root, params=short, **killed)
+    train_masker(clips=store.root, params=short, **killed)
+    first, second = (out["masker"] / "model.safetensors" for out in (unbroken, killed))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_batches_are_a_function_of_seed_and_step(store: ClipStore) -> None:
+    task, again, other = (MaskerTask(store, params(seed=seed), "x") for seed in (1, 1, 2))
+    assert torch.equal(task.batch(3)[0], again.batch(3)[0])
+    assert not torch.equal(task.batch(3)[0], task.batch(4)[0])
+    assert not torch.equal(task.batch(3)[0], other.batch(3)[0])
+    assert task.batch(0)[0].shape == (4, 24, 32, 3)
+    assert task.batch(0)[1].shape == (4, 24, 32)
+
+
+def test_every_frame_can_be_drawn_and_masks_fit(store: ClipStore) -> None:
+    whole = params(batch_size=64).model_copy(
+        update={
+            "augment": TrainMasker.model_validate(PARAMS).augment.model_copy(update={"hflip": 0.0, "crop": None})
+        }
+    )
+    task = MaskerTask(store, whole, "x")
+    clips = store.select("train")
+    known = {store.frames(c)[t].tobytes(): store.masks(c)[t].tobytes() for c in clips for t in range(c.num_frames)}
+    frames, masks = (torch.cat(parts) for parts in zip(*(task.batch(step) for step in range(6)), strict=True))
+    drawn = {frame.numpy().tobytes(): mask.numpy().tobytes() for frame, mask in zip(frames, masks, strict=True)}
+    assert drawn == known
+
+
+def test_statistics_are_those_of_the_frames(store: ClipStore) -> None:
+    clips = store.select("train")
+    mean, std = frame_statistics(store, clips)
+    pixels = np.concatenate([store.frames(clip) for clip in clips]).reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(std, pixels.std(0), rtol=1e-5)
+
+
+def test_a_store_without_labelled_clips_is_refused(tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "clips", height=8, width=8, classes=["background", "a"]) as writer:
+        writer.add("a", split="unlabeled", kind="unlabelled", frames=np.zeros((2, 8, 8, 3), np.uint8))
+    with pytest.raises(MaskcastError, match="holds no labelled clips in split 'train'"):
+        train_masker(clips=tmp_path / "clips", params=params(), **outputs(tmp_path / "out"))
+
+
+def test_masks_without_frames_are_refused(tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "clips", height=8, width=8, classes=["background", "a"]) as writer:
+        writer.add("a", split="train", kind="labelled", masks=np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(MaskcastError, match="none of the 1 labelled clips of split 'train' has frames"):
+        train_masker(clips=tmp_path / "clips", params=params(), **outputs(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"model": {"arch": "unet", "widht": 4}}, "unknown key; did you mean 'width'"),
+        ({"model": {"arch": "vnet"}}, "vnet"),
+        ({"loss": {"ce": -1}}, "loss.ce"),
+        ({"loss": {"ce": 0, "dice": 0, "focal": 0}}, "nothing would be learnt"),
+        ({"augment": {"crop": [0, 3]}}, "crop"),
+        ({"val_frame_step": 0}, "val_frame_step"),
+    ],
+)
+def test_wrong_params_name_their_key(
+    store: ClipStore, tmp_path: Path, change: dict[str, object], line: str
+) -> None:
+    out = outputs(tmp_path / "out")
+    with pytest.raises(MaskcastError, match=line) as error:
+        run_stage("train_masker", PARAMS | change, clips=store.root, **out)
+    assert "\n" not in str(error.value)
+    assert not any(path.exists() for path in out.values())
