@@ -1,0 +1,156 @@
+"""An evaluation: a forecaster and the baselines on the clips of one split.
+
+Legend: B clips, T frames, h horizon, K classes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.forecasting import Context, Forecast, Forecaster, context_source, forecast
+from maskcast.metrics import accuracy, confusion, macro_jaccard
+from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.pictures import ForecastView
+from maskcast.progress import track
+from maskcast.scores import ForecastScores, measured
+
+FORECASTER = "forecaster"
+RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
+BASELINES: dict[str, Forecaster] = {"persistence": Persistence(), RIVAL: ConstantVelocity()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is scored, and by which models.
+
+    Args:
+        prepared: the clips with their true masks.
+        generated: the masks of the masker.
+        chosen: labelled clips of `prepared`.
+        forecaster: on `device`, as is `masker`.
+        masker: needed by a forecaster of frames alone.
+        context: whether forecasts start from generated or from true masks.
+        context_frames: frames that are seen.
+        horizon: frames that are forecast.
+        batch_size: clips forecast at once.
+        device: where the models are.
+
+    Raises:
+        MaskcastError: a clip is too short.
+    """
+
+    prepared: ClipStore
+    generated: ClipStore
+    chosen: Sequence[Clip]
+    forecaster: Forecaster
+    masker: nn.Module | None
+    context: Context
+    context_frames: int
+    horizon: int
+    batch_size: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        needed = self.context_frames + self.horizon
+        for clip in self.chosen:
+            if clip.num_frames < needed:
+                raise MaskcastError(
+                    f"{self.prepared.root}: clip {clip.id!r} has {clip.num_frames} frames, context_frames + "
+                    f"horizon need {needed}; lower them or prepare longer clips"
+                )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the scores are measured on, in words."""
+        size = f"{self.prepared.height}x{self.prepared.width}"
+        seen = f"{self.context} masks of frames 1 to {self.context_frames}"
+        if self.forecaster.input == "frames":
+            seen += " for the baselines, the frames themselves for the forecaster"
+        return {
+            "clips": f"{len(self.chosen)} labelled clips of {size}, {self.prepared.num_classes} classes",
+            "context": seen,
+            "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
+            "clip store": self.prepared.digest,
+            "mask store": self.generated.digest,
+        }
+
+    def scores(self) -> dict[str, ForecastScores]:
+        """Scores the forecaster, then the baselines."""
+        return {name: self._score(name, model) for name, model in self._models.items()}
+
+    def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
+        """Returns all scores as flat finite numbers; those of the baselines carry their name."""
+        flat = {"clips": float(len(self.chosen))}
+        for name, one in scores.items():
+            suffix = "" if name == FORECASTER else f"_{name}"
+            flat |= {f"{key}{suffix}": value for key, value in one.table().items()}
+        return {key: value for key, value in (flat | self._masker_scores()).items() if np.isfinite(value)}
+
+    def view(self, n: int) -> ForecastView:
+        """Forecasts clip n once more, to draw it."""
+        clip = self.chosen[n]
+        own, rival = (next(self._forecasts(self._models[name], [clip])) for name in (FORECASTER, RIVAL))
+        seen = self.generated if self.context == "generated" else self.prepared
+        return ForecastView(
+            clip.id,
+            self.prepared.frames(clip) if clip.has_frames else None,
+            seen.masks(seen.get(clip.id))[: self.context_frames],
+            self._coming(self.prepared.masks(clip)),
+            {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
+            None if own.frames is None else own.frames[0],
+        )
+
+    @property
+    def _models(self) -> dict[str, Forecaster]:
+        return {FORECASTER: self.forecaster, **BASELINES}
+
+    def _forecasts(self, model: Forecaster, clips: Sequence[Clip]) -> Iterator[Forecast]:
+        """Yields the forecasts of `clips` batch by batch."""
+        generated = self.generated if self.context == "generated" else None
+        source = context_source(model, self.prepared, generated, clips, self.context_frames)
+        for start in range(0, len(clips), self.batch_size):
+            yield forecast(
+                model,
+                self.masker,
+                source,
+                clips[start : start + self.batch_size],
+                context_frames=self.context_frames,
+                horizon=self.horizon,
+                device=self.device,
+            )
+
+    def _score(self, name: str, model: Forecaster) -> ForecastScores:
+        scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
+        clips = iter(track(self.chosen, f"evaluate {name}"))
+        for batch in measured(scores, self._forecasts(model, self.chosen)):
+            # The batch comes first: zip would take a clip too many from the iterator where a batch ends.
+            for n, clip in zip(range(len(batch.masks)), clips, strict=False):
+                scores.add(clip.id, self._coming(self.prepared.masks(clip)), batch.masks[n])
+                if batch.frames is not None:
+                    scores.add_frames(self._coming(self.prepared.frames(clip)), batch.frames[n])
+        return scores
+
+    def _coming(self, layer: np.ndarray) -> np.ndarray:
+        """Returns the part of a layer (T, ...) that is to be forecast."""
+        return layer[self.context_frames :][: self.horizon]
+
+    def _masker_scores(self) -> dict[str, float]:
+        """Scores the generated masks over all frames of the split; nothing where there are none."""
+        masked = [clip for clip in self.chosen if clip.id in self.generated]
+        if not masked or self.generated.digest == self.prepared.digest:
+            return {}
+        matrix_KK = np.zeros((self.prepared.num_classes,) * 2, np.int64)
+        for clip in masked:
+            found = self.generated.masks(self.generated.get(clip.id))
+            matrix_KK += confusion(self.prepared.masks(clip), found, self.prepared.num_classes)
+        return {
+            "masker_jaccard": macro_jaccard(matrix_KK, absent="omit"),
+            "masker_jaccard_no_background": macro_jaccard(matrix_KK, absent="omit", background=False),
+            "masker_accuracy": accuracy(matrix_KK),
+        }

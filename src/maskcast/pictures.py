@@ -1,0 +1,130 @@
+"""Pictures of forecasts: strips, animations, and a gallery from the best clip to the worst.
+
+Frame numbers count from 1, as the names of scores do: after 11 seen frames the forecast starts at frame 12.
+
+Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); all arrays are uint8.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from maskcast.overlays import MAX_COLUMNS, PAPER, Row, error_map, grid, overlay, spread
+
+OVERVIEW_COLUMNS = 6
+GIF_MS = 180  # per frame; the last one stays four times as long
+
+
+@dataclass(frozen=True)
+class ForecastView:
+    """What one clip's pictures show.
+
+    Args:
+        clip_id: heading.
+        frames: (T + h, H, W, C), or None for masks alone.
+        seen: (T, H, W), the masks that the forecast started from.
+        truth: (h, H, W), the true masks of the forecast frames.
+        forecasts: (h, H, W) by the name of the forecaster; the first is the one to judge.
+        forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
+    """
+
+    clip_id: str
+    frames: np.ndarray | None
+    seen: np.ndarray
+    truth: np.ndarray
+    forecasts: dict[str, np.ndarray]
+    forecast_frames: np.ndarray | None = None
+
+    def draw_strip(self, title: str, columns: int = MAX_COLUMNS) -> Image.Image:
+        """Draws what was seen, what came, what was forecast, and where the first forecast is wrong.
+
+        Args:
+            title: heading.
+            columns: at most this many frames a row, spread evenly, the last always among them.
+        """
+        start = len(self.seen)
+        before, after = spread(start, columns), spread(len(self.truth), columns)
+        rows = [
+            Row("seen", [self._seen(t) for t in before], [f"frame {t + 1}" for t in before]),
+            Row("truth", [self._truth(t) for t in after], [f"frame {start + t + 1}" for t in after]),
+        ]
+        rows += [Row(name.replace("_", " "), [self._forecast(name, t) for t in after]) for name in self.forecasts]
+        rows.append(Row("error", [error_map(self.truth[t], self._judged[t]) for t in after]))
+        return grid(rows, title)
+
+    def animate(self, path: Path) -> None:
+        """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
+        start = len(self.seen)
+        name = next(iter(self.forecasts))
+        sheets = []
+        for t in range(start + len(self.truth)):
+            if t < start:
+                cells, right = [self._seen(t)] * 2, "seen"
+            else:
+                cells, right = [self._truth(t - start), self._forecast(name, t - start)], "forecast"
+            sheets.append(grid([Row("", cells, ["truth" if t >= start else "seen", right])], f"frame {t + 1}"))
+        durations = [GIF_MS] * (len(sheets) - 1) + [4 * GIF_MS]
+        sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
+
+    @property
+    def _judged(self) -> np.ndarray:
+        return next(iter(self.forecasts.values()))
+
+    def _seen(self, t: int) -> np.ndarray:
+        return overlay(None if self.frames is None else self.frames[t], self.seen[t])
+
+    def _truth(self, t: int) -> np.ndarray:
+        return overlay(None if self.frames is None else self.frames[len(self.seen) + t], self.truth[t])
+
+    def _forecast(self, name: str, t: int) -> np.ndarray:
+        own = self.forecast_frames is not None and name == next(iter(self.forecasts))
+        return overlay(self.forecast_frames[t] if own else None, self.forecasts[name][t])  # type: ignore[index]
+
+
+def draw_gallery(
+    folder: Path,
+    scores: Sequence[float],
+    count: int,
+    view: Callable[[int], ForecastView],
+    frame_number: int,
+) -> str:
+    """Draws `count` clips spread from the best to the worst score.
+
+    Writes `strips/<rank>_<clip>.png`, for best, median and worst also `gifs/<rank>_<clip>.gif`, and these three
+    together as the overview `forecast.png`, whose name it returns.
+
+    Args:
+        folder: where to.
+        scores: one per clip, Jaccard of the last forecast frame.
+        count: strips to draw.
+        view: gives the view of clip n.
+        frame_number: number of the last forecast frame, for the headings.
+    """
+    for name in ("strips", "gifs"):
+        (folder / name).mkdir()
+    ranked = sorted(range(len(scores)), key=lambda n: -scores[n])
+    picked = [ranked[place] for place in spread(len(ranked), count)]
+    named = {picked[len(picked) // 2]: "median"} | {picked[-1]: "worst"} | {picked[0]: "best"}
+    overview = []
+    for rank, n in enumerate(picked, start=1):
+        shown = view(n)
+        stem = f"{rank:02d}_{shown.clip_id.replace('/', '_')}"
+        title = f"{shown.clip_id} · Jaccard at frame {frame_number}: {scores[n]:.3f}"
+        shown.draw_strip(title).save(folder / "strips" / f"{stem}.png")
+        if n in named:
+            shown.animate(folder / "gifs" / f"{stem}.gif")
+            overview.append(shown.draw_strip(f"{named[n]}: {title}", OVERVIEW_COLUMNS))
+    _stacked(overview).save(folder / "forecast.png")
+    return "forecast.png"
+
+
+def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet

@@ -1,0 +1,81 @@
+"""Score a forecaster and its masker against two baselines, with tables and pictures."""
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from maskcast.data.clips import ClipStore, id_key
+from maskcast.evaluation import FORECASTER, Evaluation
+from maskcast.forecasting import Context, check_stores, load_models
+from maskcast.models.base import best_device
+from maskcast.pictures import draw_gallery
+from maskcast.progress import report_file, say
+from maskcast.report import headline, plot_horizons, printed, write_tables
+from maskcast.stage import InPath, OutPath, StageParams, stage
+
+
+class Evaluate(StageParams):
+    """Params of evaluate."""
+
+    split: str = "val"
+    """Split whose labelled clips are scored."""
+    context: Context = "generated"
+    """generated: the masker's masks, as when predicting; truth: true masks, for data without frames."""
+    context_frames: int = Field(11, ge=1)
+    """Frames that are seen."""
+    horizon: int = Field(11, ge=1)
+    """Frames that are forecast."""
+    batch_size: int = Field(8, ge=1)
+    """Clips forecast at once; no score depends on it."""
+    pictures: int = Field(6, ge=0)
+    """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs."""
+
+
+@stage
+def evaluate(
+    *,
+    clips: InPath,
+    masks: InPath,
+    masker: InPath,
+    forecaster: InPath,
+    metrics: OutPath,
+    report: OutPath,
+    params: Evaluate,
+) -> None:
+    """Score a forecaster and its masker against two baselines, with tables and pictures.
+
+    Args:
+        clips: clip store with the true masks.
+        masks: clip store of generated masks, the context (unless `context: truth`).
+        masker: the masker, used by a forecaster of frames.
+        forecaster: the model to score.
+        metrics: JSON, flat numbers; what they mean stands in the report's README.md.
+        report: folder of tables (CSV, Markdown) and pictures (PNG, GIF).
+        params: what to score and how much to draw.
+    """
+    prepared, generated = ClipStore(clips), ClipStore(masks)
+    check_stores(prepared, generated)
+    chosen = sorted(prepared.select(params.split, "labelled"), key=lambda clip: id_key(clip.id))
+    device = best_device()
+    models = load_models(forecaster, masker, prepared, device)
+    settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
+    evaluation = Evaluation(prepared, generated, chosen, *models, device=device, **settings)
+    scores = evaluation.scores()
+    flat = evaluation.flat(scores)
+    metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+
+    report.mkdir()
+    write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts})
+    plot_horizons(report / "per_horizon.png", scores)
+    overview = "per_horizon.png"
+    if params.pictures:
+        last = scores[FORECASTER]
+        by_clip = [jaccard_h[-1] for jaccard_h in last.clip_jaccard]
+        overview = draw_gallery(report, by_clip, params.pictures, evaluation.view, last.frame_numbers[-1])
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
+    say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
+    if "masker_jaccard" in flat:
+        say(f"masker: Jaccard {flat['masker_jaccard']:.4f} over all frames")
+    say(f"picture: {report.with_name(report.name.removesuffix('.partial')) / overview}")

@@ -1,0 +1,130 @@
+"""Forecast the clips whose future nobody has labelled."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import Clip, ClipStore, id_key
+from maskcast.errors import MaskcastError
+from maskcast.forecasting import Forecast, check_stores, context_source, forecast, load_models
+from maskcast.models.base import best_device
+from maskcast.overlays import palette
+from maskcast.progress import say, track
+from maskcast.stage import InPath, OutPath, StageParams, stage
+
+
+class Predict(StageParams):
+    """Params of predict."""
+
+    split: str = "hidden"
+    """Split whose clips are forecast."""
+    context_frames: int = Field(11, ge=1)
+    """Frames that are seen."""
+    horizon: int = Field(11, ge=1)
+    """Frames that are forecast."""
+    batch_size: int = Field(8, ge=1)
+    """Clips forecast at once."""
+    png: bool = False
+    """Whether to write palette PNGs, png/<clip>/mask_<k>.png with k counted from 0 as in image_<k>.png."""
+    submission: bool = False
+    """Whether to write the last masks as submission.pt, one (N, H, W) uint8 tensor, and submission_ids.txt."""
+    frame_png: int | None = Field(None, ge=1)
+    """Frame, counted from 1, that a forecaster of frames also draws as png/<clip>/image_<k>.png."""
+
+
+@stage
+def predict(
+    *,
+    clips: InPath,
+    masks: InPath,
+    masker: InPath,
+    forecaster: InPath,
+    predictions: OutPath,
+    params: Predict,
+) -> None:
+    """Forecast the clips whose future nobody has labelled.
+
+    Args:
+        clips: clip store.
+        masks: clip store of generated masks, the context.
+        masker: the masker, used by a forecaster of frames.
+        forecaster: the model that forecasts.
+        predictions: clip store with the forecast masks in the numeric order of clip ids (the clips' meta holds
+            `first_frame`, counted from 0), and what `params` asks for besides. A forecaster of frames also
+            writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
+        params: what to forecast and to write.
+    """
+    prepared, generated = ClipStore(clips), ClipStore(masks)
+    check_stores(prepared, generated)
+    chosen = sorted(prepared.select(params.split), key=lambda clip: id_key(clip.id))
+    device = best_device()
+    model, masking = load_models(forecaster, masker, prepared, device)
+    last = params.context_frames + params.horizon
+    if params.frame_png is not None and not (
+        model.input == "frames" and params.context_frames < params.frame_png <= last
+    ):
+        raise MaskcastError(
+            f"predict.frame_png: {params.frame_png} is no forecast frame; a forecaster of frames offers "
+            f"{params.context_frames + 1} to {last} (this one forecasts {model.input}): change or remove the key"
+        )
+    source = context_source(model, prepared, generated, chosen, params.context_frames)
+    writer = ClipWriter(
+        predictions,
+        height=prepared.height,
+        width=prepared.width,
+        classes=prepared.classes,
+        meta={"clips": prepared.digest, "context_frames": params.context_frames},
+    )
+    frames = None
+    if model.input == "frames":
+        shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
+        frames = np.lib.format.open_memmap(predictions / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+    submission = np.empty((len(chosen), prepared.height, prepared.width), np.uint8)
+    starts = range(0, len(chosen), params.batch_size)
+    with writer:
+        for start in track(starts, "predict"):
+            batch = chosen[start : start + params.batch_size]
+            found = forecast(
+                model,
+                masking,
+                source,
+                batch,
+                context_frames=params.context_frames,
+                horizon=params.horizon,
+                device=device,
+            )
+            for clip, masks_hHW in zip(batch, found.masks, strict=True):
+                kind = "hidden" if clip.kind == "hidden" else "unlabelled"
+                meta = {**clip.meta, "first_frame": params.context_frames}
+                writer.add(clip.id, split=clip.split, kind=kind, masks=masks_hHW, meta=meta)
+            submission[start : start + len(batch)] = found.masks[:, -1]
+            if frames is not None:
+                frames[start : start + len(batch)] = found.frames
+            _draw(predictions / "png", batch, found, params)
+    if frames is not None:
+        frames.flush()
+    if params.submission:
+        torch.save(torch.from_numpy(submission), predictions / "submission.pt")
+        ids = "".join(f"{clip.id}\n" for clip in chosen)
+        (predictions / "submission_ids.txt").write_text(ids, encoding="utf-8")
+    say(f"{len(chosen)} clips forecast, frames {params.context_frames + 1} to {last}")
+
+
+def _draw(folder: Path, batch: list[Clip], found: Forecast, params: Predict) -> None:
+    for n, clip in enumerate(batch):
+        place = folder / clip.id.replace("/", "_")
+        if params.png or params.frame_png is not None:
+            place.mkdir(parents=True)
+        if params.png:
+            for k, mask_HW in enumerate(found.masks[n], start=params.context_frames):
+                image = Image.fromarray(mask_HW)
+                image.putpalette(palette().tobytes())
+                image.save(place / f"mask_{k}.png")
+        if params.frame_png is not None:
+            assert found.frames is not None
+            k = params.frame_png - 1
+            Image.fromarray(found.frames[n, k - params.context_frames]).save(place / f"image_{k}.png")

@@ -1,0 +1,200 @@
+"""Evaluation: known forecasts give known scores, and context is what the masker saw."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import write_store
+from torch import Tensor
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.evaluation import Evaluation
+from maskcast.metrics import confusion, macro_jaccard
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.stages.evaluate import Evaluate, evaluate
+
+CLASSES = ["background", "red", "blue"]
+
+
+class Spy:
+    """A forecaster that repeats a constant shift of the last mask and keeps what it was shown."""
+
+    input = "masks"
+
+    def __init__(self, shift: int = 0) -> None:
+        self.shift, self.seen = shift, []
+
+    def forecast(self, context: Tensor, horizon: int) -> Tensor:
+        self.seen.append(context.clone())
+        return torch.roll(context[:, -1:], self.shift, dims=-1).repeat(1, horizon, 1, 1)
+
+
+def still_store(root: Path, *, shift: int = 0, classes: list[str] = CLASSES) -> ClipStore:
+    """One labelled clip of 22 frames in which a 10 x 10 square of class 1 stands still; `shift` moves it."""
+    masks = np.zeros((22, 32, 48), np.uint8)
+    masks[:, 10:20, 20 + shift : 30 + shift] = 1
+    with ClipWriter(root, height=32, width=48, classes=classes) as writer:
+        writer.add("video_0", split="val", kind="labelled", masks=masks)
+    return ClipStore(root)
+
+
+def evaluation(prepared: ClipStore, generated: ClipStore, model: object, context: str = "generated") -> Evaluation:
+    chosen = prepared.select("val", "labelled")
+    return Evaluation(prepared, generated, chosen, model, None, context, 11, 11, 1, torch.device("cpu"))
+
+
+def test_a_perfect_forecast_scores_one(tmp_path: Path) -> None:
+    store = still_store(tmp_path / "clips")
+    one = evaluation(store, store, Spy())
+    flat = one.flat(one.scores())
+    for name in ("jaccard_last", "jaccard_mean", "jaccard_h12", "accuracy_last", "dice_last", "coco_AP"):
+        assert flat[name] == pytest.approx(1)
+    assert flat["jaccard_last_persistence"] == flat["jaccard_last_constant_velocity"] == 1
+    assert flat["jaccard_last_absent_zero"] == pytest.approx(2 / 3)  # class 2 never occurs
+    assert flat["jaccard_last_absent_zero_no_background"] == pytest.approx(1 / 2)
+
+
+def test_a_shift_scores_what_the_overlap_says(tmp_path: Path) -> None:
+    store = still_store(tmp_path / "clips")
+    scores = evaluation(store, store, Spy(shift=5)).scores()["forecaster"].table()
+    square, rest = 50 / 150, (32 * 48 - 150) / (32 * 48 - 50)
+    assert scores["jaccard_last"] == pytest.approx((square + rest) / 2)
+    assert scores["jaccard_last_no_background"] == pytest.approx(square)
+    assert scores["accuracy_last"] == pytest.approx(1 - 100 / (32 * 48))
+    assert scores["coco_AP"] == 0
+    assert [scores[f"jaccard_h{n}"] for n in range(12, 23)] == pytest.approx([(square + rest) / 2] * 11)
+
+
+def test_context_is_generated_masks_and_truth_only_the_target(tmp_path: Path) -> None:
+    prepared, generated = still_store(tmp_path / "clips"), still_store(tmp_path / "masks", shift=5)
+    spy = Spy()
+    one = evaluation(prepared, generated, spy)
+    scores = one.scores()
+    shown = generated.masks(generated.clips[0])[:11]
+    np.testing.assert_array_equal(spy.seen[0][0].numpy(), shown)
+    truth, found = prepared.masks(prepared.clips[0]), generated.masks(generated.clips[0])
+    expected = macro_jaccard(confusion(truth[-1], found[-1], 3), absent="omit")
+    assert scores["forecaster"].table()["jaccard_last"] == pytest.approx(expected)
+    assert one.flat(scores)["masker_jaccard"] == pytest.approx(expected)  # every frame is alike here
+    spy = Spy()
+    assert evaluation(prepared, generated, spy, "truth").scores()["forecaster"].table()["jaccard_last"] == 1
+
+
+def test_scores_are_pooled_over_clips_and_independent_of_the_batch(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips", val=3)
+    chosen, cpu = store.select("val"), torch.device("cpu")
+    tables: list[dict[str, float]] = []
+    for batch_size in (1, 2, 3):
+        one = Evaluation(store, store, chosen, Spy(), None, "truth", 11, 11, batch_size, cpu)
+        scores = one.scores()["forecaster"]
+        assert scores.clip_ids == [clip.id for clip in chosen]
+        tables.append(
+            {k: v for k, v in scores.table().items() if k not in ("seconds_per_clip", "peak_memory_mib")}
+        )
+    np.testing.assert_equal(tables[1], tables[0])  # NaN equals NaN here
+    np.testing.assert_equal(tables[2], tables[0])
+    matrix = np.sum([confusion(store.masks(clip)[-1], store.masks(clip)[10], 3) for clip in chosen], axis=0)
+    assert tables[0]["jaccard_last"] == pytest.approx(macro_jaccard(matrix, absent="omit"))
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    """An untrained forecaster, which copies the last mask, and an untrained masker."""
+    config, unet = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
+    save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
+    save_model(tmp_path / "masker", unet.build(3), unet, num_classes=3, meta={})
+    return {"forecaster": tmp_path / "forecaster", "masker": tmp_path / "masker"}
+
+
+def run(folder: Path, models: dict[str, Path], clips: Path, masks: Path, **params: Any) -> dict[str, float]:
+    folder.mkdir(exist_ok=True)
+    metrics, report = folder / "metrics.json", folder / "report"
+    # The function itself: tracking is tested elsewhere and would take longer than the evaluation.
+    evaluate(clips=clips, masks=masks, **models, metrics=metrics, report=report, params=Evaluate(**params))
+    values: dict[str, float] = json.loads(metrics.read_text())
+    return values
+
+
+def test_the_stage_writes_tables_and_pictures_twice_alike(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(tmp_path / "clips", val=3)
+    first = run(tmp_path / "a", models, store.root, store.root, pictures=2)
+    assert first["jaccard_last"] == first["jaccard_last_persistence"]  # an untrained network copies
+    said = capsys.readouterr().err
+    assert "constant_velocity" in said
+    assert str(tmp_path / "a" / "report" / "forecast.png") in said
+
+    report = tmp_path / "a" / "report"
+    names = {str(path.relative_to(report)) for path in report.rglob("*.*")}
+    assert {"scores.md", "scores.csv", "per_class.csv", "per_clip.csv", "README.md", "per_horizon.png"} <= names
+    assert len(list((report / "strips").iterdir())) == 2
+    with (report / "per_horizon.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["horizon"] for row in rows if row["model"] == "forecaster"] == [str(n) for n in range(12, 23)]
+    assert float(rows[10]["jaccard"]) == pytest.approx(first["jaccard_h22"], abs=1e-6)
+    assert "generated masks" in (report / "README.md").read_text()
+    with Image.open(report / "forecast.png") as picture:
+        assert picture.width > 300
+
+    second = run(tmp_path / "b", models, store.root, store.root, pictures=2)
+    measured = ("seconds_per_clip", "peak_memory_mib")
+    assert {k: v for k, v in first.items() if not k.startswith(measured)} == {
+        k: v for k, v in second.items() if not k.startswith(measured)
+    }
+    for name in names - {"scores.md", "scores.csv", "README.md"}:
+        assert (report / name).read_bytes() == (tmp_path / "b" / "report" / name).read_bytes(), name
+
+
+def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> None:
+    store = write_store(tmp_path / "clips", val=1)
+    other = still_store(tmp_path / "other", classes=[*CLASSES, "green"])
+    nothing = write_store(tmp_path / "nothing", train=1)
+    cases: list[tuple[dict[str, Any], ClipStore, ClipStore, str]] = [
+        ({"split": "test"}, store, store, "'test'"),
+        ({"horizon": 12}, store, store, "'val_0' has 22 frames, context_frames . horizon need 23"),
+        ({}, store, nothing, "no generated masks of clip 'val_0'"),
+        ({}, store, other, "classes differ .* .3 and 4."),
+        ({}, other, other, "trained for 3 classes, .* has 4"),
+    ]
+    for params, clips, masks, message in cases:
+        with pytest.raises(MaskcastError, match=message):
+            run(tmp_path / "out", models, clips.root, masks.root, **params)
+        assert not list((tmp_path / "out").iterdir())
+
+
+class LastFrame:
+    """A forecaster of frames that repeats the last one, one shade too bright."""
+
+    input = "frames"
+
+    def forecast(self, context: Tensor, horizon: int) -> Tensor:
+        return (context[:, -1:] + 1).repeat(1, horizon, 1, 1, 1)
+
+
+def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> None:
+    frames, masks = np.full((22, 32, 48, 3), 80, np.uint8), np.ones((22, 32, 48), np.uint8)
+    with ClipWriter(tmp_path / "clips", height=32, width=48, classes=CLASSES) as writer:
+        writer.add("video_0", split="val", kind="labelled", frames=frames, masks=masks)
+    store = ClipStore(tmp_path / "clips")
+    masker = UNetConfig(width=2).build(3).eval()
+    with torch.no_grad():
+        masker.network.head.weight.zero_()
+        masker.network.head.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # everything is class 1
+    one = Evaluation(
+        store, store, store.select("val"), LastFrame(), masker, "generated", 11, 11, 1, torch.device("cpu")
+    )
+    scores = one.scores()["forecaster"].table()
+    assert scores["jaccard_last"] == 1
+    assert scores["frame_mse"] == pytest.approx(1 / 255**2)
+    assert scores["frame_psnr"] == pytest.approx(20 * np.log10(255))
+    assert np.all(one.view(0).forecast_frames == 81)

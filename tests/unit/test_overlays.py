@@ -1,0 +1,92 @@
+"""Pictures, pixel by pixel where it matters."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskcast import overlays
+from maskcast.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, error_map, masker_strip, overlay, palette
+from maskcast.pictures import ForecastView, draw_gallery
+
+
+def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((7, 32, 48), np.uint8)
+    for t in range(7):
+        masks[t, 8:20, 4 + 3 * t : 16 + 3 * t] = 1
+    pictures = rng.integers(0, 255, (7, 32, 48, 3), dtype=np.uint8) if frames else None
+    forecasts = {"forecaster": np.roll(masks[4:], 2, 2), "constant_velocity": masks[4:]}
+    return ForecastView(clip_id, pictures, masks[:4], masks[4:], forecasts)
+
+
+def test_colours_of_neighbouring_classes_differ() -> None:
+    colours = palette().astype(int)
+    assert colours.shape == (256, 3)
+    near = [np.abs(colours[k] - colours[k + step]).sum() for step in (1, 2, 8, 16) for k in range(1, 49)]
+    assert min(near) > 60
+
+
+def test_an_overlay_changes_objects_and_leaves_background() -> None:
+    frame = np.full((8, 8, 3), 100, np.uint8)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:7, 2:7] = 3
+    mask[0, 0] = 255
+    picture = overlay(frame, mask, opacity=0.5)
+    np.testing.assert_array_equal(picture[mask != 3], 100)
+    np.testing.assert_array_equal(picture[4, 4], np.round(0.5 * palette()[3] + 50))
+    np.testing.assert_array_equal(picture[2, 4], np.round(0.45 * palette()[3].astype(float) + 0.55 * 255))  # rim
+    np.testing.assert_array_equal(overlay(None, mask)[1, 1], palette()[0])
+    np.testing.assert_array_equal(overlay(frame, None), frame)
+
+
+def test_an_error_map_tells_the_kinds_of_errors_apart() -> None:
+    truth = np.array([[0, 1, 1, 0, 1, 255]], np.uint8)
+    prediction = np.array([[0, 1, 0, 1, 2, 1]], np.uint8)
+    expected = [overlays.CANVAS, RIGHT, MISSED, FALSE_ALARM, WRONG_CLASS, overlays.CANVAS]
+    np.testing.assert_array_equal(error_map(truth, prediction)[0], expected)
+
+
+def test_spread_keeps_first_and_last() -> None:
+    assert overlays.spread(22, 4) == [0, 7, 14, 21]
+    assert overlays.spread(3, 11) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_a_strip_has_a_row_per_layer_and_is_reproducible(frames: bool) -> None:
+    view = make_view(frames=frames)
+    strip, again = view.draw_strip("title"), view.draw_strip("title")
+    assert strip.tobytes() == again.tobytes()
+    pixels = np.asarray(strip)
+    for colour in (MISSED, FALSE_ALARM, RIGHT, palette()[1] if not frames else RIGHT):
+        assert (pixels == colour).all(-1).any()
+    assert view.draw_strip("title", columns=2).width < strip.width
+
+
+def test_masker_strips_with_and_without_truth() -> None:
+    view = make_view()
+    masks = np.concatenate([view.seen, view.truth])
+    with_truth, without = masker_strip(view.frames, masks, masks), masker_strip(view.frames, None, masks)
+    assert with_truth.height > without.height
+    assert with_truth.width == without.width
+
+
+def test_the_gallery_spans_best_to_worst(tmp_path: Path) -> None:
+    scores = [0.2, 0.9, 0.5, 0.7, 0.1]
+    name = draw_gallery(tmp_path, scores, 3, lambda n: make_view(f"video_{n}"), 7)
+    assert sorted(p.name for p in (tmp_path / "strips").iterdir()) == [
+        "01_video_1.png",
+        "02_video_2.png",
+        "03_video_4.png",
+    ]
+    with Image.open(tmp_path / "gifs" / "01_video_1.gif") as gif:
+        assert gif.n_frames == 7
+        assert gif.info["loop"] == 0
+    with Image.open(tmp_path / name) as overview, Image.open(tmp_path / "strips" / "01_video_1.png") as strip:
+        assert overview.height == 3 * strip.height
+
+
+def test_a_gallery_of_one_clip(tmp_path: Path) -> None:
+    draw_gallery(tmp_path, [0.5], 6, lambda n: make_view("a/b"), 7)
+    assert [p.name for p in (tmp_path / "strips").iterdir()] == ["01_a_b.png"]

@@ -1,0 +1,84 @@
+"""Prediction: forecasts of hidden clips, in the forms that people want."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import moving_squares, write_store
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.overlays import palette
+from maskcast.stage import run_stage
+
+CLASSES = ["background", "red", "blue"]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """Three hidden clips whose ids sort otherwise as text, their generated masks, and untrained models."""
+    clips, masks = tmp_path / "clips", tmp_path / "masks"
+    with (
+        ClipWriter(clips, height=32, width=48, classes=CLASSES) as prepared,
+        ClipWriter(masks, height=32, width=48, classes=CLASSES) as generated,
+    ):
+        for n in (10, 9, 100):
+            frames, found = moving_squares(n, 11, 32, 48)
+            prepared.add(f"video_{n}", split="hidden", kind="hidden", frames=frames, meta={"source": f"{n}.mp4"})
+            generated.add(f"video_{n}", split="hidden", kind="hidden", masks=found)
+    config, unet = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
+    save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
+    save_model(tmp_path / "masker", unet.build(3), unet, num_classes=3, meta={})
+    return {name: tmp_path / name for name in ("clips", "masks", "masker", "forecaster")}
+
+
+def test_forecasts_come_as_a_store_in_numeric_order(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    run_stage("predict", {"batch_size": 2}, **inputs, predictions=tmp_path / "out")
+    store, seen = ClipStore(tmp_path / "out"), ClipStore(inputs["masks"])
+    assert [clip.id for clip in store.clips] == ["video_9", "video_10", "video_100"]
+    for clip in store.clips:
+        assert (clip.kind, clip.num_frames, clip.meta["first_frame"]) == ("hidden", 11, 11)
+        last_seen = seen.masks(seen.get(clip.id))[-1]
+        np.testing.assert_array_equal(store.masks(clip), np.stack([last_seen] * 11))  # untrained: the copy
+    assert store.clips[0].meta["source"] == "9.mp4"
+    assert {path.name for path in store.root.iterdir()} == {"index.json", "masks-00000.zst", "README.md"}
+
+
+def test_png_and_submission_on_request(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    out = tmp_path / "out"
+    run_stage("predict", {"png": True, "submission": True}, **inputs, predictions=out)
+    store = ClipStore(out)
+    last = np.stack([store.masks(clip)[-1] for clip in store.clips])
+    submission = torch.load(out / "submission.pt", weights_only=True)
+    assert submission.dtype == torch.uint8
+    np.testing.assert_array_equal(submission.numpy(), last)
+    assert (out / "submission_ids.txt").read_text().split() == ["video_9", "video_10", "video_100"]
+    pictures = sorted(path.name for path in (out / "png" / "video_10").iterdir())
+    assert pictures == sorted(f"mask_{k}.png" for k in range(11, 22))
+    with Image.open(out / "png" / "video_10" / "mask_21.png") as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), last[1])
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), palette()[last[1]])
+
+
+def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    unlike = write_store(tmp_path / "unlike", height=16, hidden=1)
+    empty = write_store(tmp_path / "empty", val=1)
+    cases: list[tuple[dict[str, Any], dict[str, Path], str]] = [
+        ({"split": "test"}, {}, "'test'"),
+        ({"context_frames": 12}, {}, "'video_9' has 11 frames, the context needs 12"),
+        ({"frame_png": 22}, {}, "predict.frame_png: 22 .* forecasts masks"),
+        ({}, {"masks": empty.root}, "no generated masks of clip 'video_9'"),
+        ({}, {"masks": unlike.root}, "height differ .*32 and 16"),
+    ]
+    for params, swapped, message in cases:
+        with pytest.raises(MaskcastError, match=message):
+            run_stage("predict", params, **(inputs | swapped), predictions=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
