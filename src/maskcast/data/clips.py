@@ -85,7 +85,7 @@ class ClipStore:
         self.classes: tuple[str, ...] = tuple(index["classes"])
         self.meta: dict[str, Any] = index["meta"]
         self.skipped: list[dict[str, str]] = index["skipped"]
-        self.clips: tuple[Clip, ...] = tuple(_clip(entry) for entry in index["clips"])
+        self.clips: tuple[Clip, ...] = _clips(index, root / "index.json")
         self.digest = hashlib.sha256(raw).hexdigest()[:32]
         self._shards: dict[str, dict[str, Any]] = index["shards"]
         self._maps: dict[str, np.ndarray] = {}
@@ -134,7 +134,7 @@ class ClipStore:
         span = self._span(clip, clip.frames, "frames")
         if span.shard not in self._maps:
             shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
-            mapped = np.load(self.root / span.shard, mmap_mode="r", allow_pickle=False)
+            mapped = _map(self.root / span.shard)
             if mapped.shape != shape or mapped.dtype != np.uint8:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
@@ -205,9 +205,35 @@ def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     return index
 
 
+def _clips(index: dict[str, Any], path: Path) -> tuple[Clip, ...]:
+    """Returns the clips of an index whose layers lie in shards that it lists, files beside it."""
+    try:
+        clips = tuple(_clip(entry) for entry in index["clips"])
+        spans = [span for clip in clips for span in (clip.frames, clip.masks, clip.confidence) if span]
+        sound = all(span.shard in index["shards"] for span in spans)
+        sound &= all(
+            Path(name).name == name and {"bytes", "sha256"} <= set(index["shards"][name])
+            for name in index["shards"]
+        )
+    except (KeyError, TypeError) as error:
+        raise MaskcastError(f"{path}: not a valid index ({error!r}); write the clip store again") from None
+    if not sound:
+        raise MaskcastError(
+            f"{path}: names a shard that it does not list as a file beside it; write the store again"
+        )
+    return clips
+
+
 def _clip(entry: dict[str, Any]) -> Clip:
     spans = {layer: Span(**entry[layer]) if entry[layer] else None for layer in ("frames", "masks", "confidence")}
     return Clip(entry["id"], entry["split"], entry["kind"], entry["num_frames"], **spans, meta=entry["meta"])
+
+
+def _map(shard: Path) -> np.ndarray:
+    try:
+        return np.load(shard, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        raise MaskcastError(f"{shard}: damaged, no array to map; fetch or write the clip store again") from None
 
 
 def id_key(clip_id: str) -> list[tuple[int, int | str]]:
