@@ -1,7 +1,7 @@
 """Convolutional recurrent cells, split so that the input half of the gates is computed for all steps at once.
 
-``inputs`` convolves what is seen, (B, T, C, H, W) in one go; ``step`` adds the hidden half, which alone has to wait
-for the step before. Under autocast the convolutions run in bf16; gates and states stay float32.
+``inputs`` convolves all that is seen, (B, T, C, H, W); ``step`` adds the hidden half, which alone has to wait for
+the step before. Under autocast the convolutions run in bf16; gates and states stay float32.
 """
 
 from typing import Literal
@@ -71,7 +71,7 @@ class ConvLSTMCell(nn.Module):
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h, c) after one step."""
         hidden, cell = state
-        gates = self.norm(_sum(gates, self.recurrent(hidden)))
+        gates = self.norm(at_least_float32(gates + self.recurrent(hidden)))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
             i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell
@@ -111,15 +111,14 @@ class ConvGRUCell(nn.Module):
         """Returns the state (h,) after one step."""
         (hidden,) = state
         seen, seen_candidate = gates.split([2 * self.hidden, self.hidden], dim=-3)
-        update, reset = torch.sigmoid(self.norm(_sum(seen, self.recurrent(hidden)))).chunk(2, dim=1)
-        candidate = self.candidate_norm(_sum(seen_candidate, self.candidate(reset * hidden)))
+        update, reset = torch.sigmoid(self.norm(at_least_float32(seen + self.recurrent(hidden)))).chunk(2, dim=1)
+        candidate = self.candidate_norm(at_least_float32(seen_candidate + self.candidate(reset * hidden)))
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
 
 
-def _sum(seen: Tensor, remembered: Tensor) -> Tensor:
-    """Returns the sum of both halves in at least float32."""
-    total = seen + remembered
-    return total if total.dtype == torch.float64 else total.float()
+def at_least_float32(x: Tensor) -> Tensor:
+    """Returns ``x`` in float32, or as it is in float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _batched(conv: nn.Conv2d, x_BTCHW: Tensor) -> tuple[Tensor, ...]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.cells import at_least_float32
+
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
 
 
@@ -75,14 +77,17 @@ class EmbeddedClasses(nn.Module):
         missing = [-side % self.stride for side in probability_NKHW.shape[:-3:-1]]
         return self.stem.soft(F.pad(probability_NKHW, (0, missing[0], 0, missing[1]), mode="replicate"))
 
-    def correct(self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Returns float32 logits (N, K, I, J) of the picked pixels.
+    def correct(
+        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
+    ) -> Tensor:
+        """Returns float32 logits (N, K, I, J) of the picked pixels and classes.
 
         Args:
             state_NCHW: of the recurrent network.
             guide_NHW: class ids at half resolution (at full resolution for stride 1).
             rows: of the picture, from its top.
             columns: of the picture, from its left.
+            class_K: class ids.
         """
         x = F.pixel_shuffle(self.up(state_NCHW), self.stride // self.fine)
         height, width = x.shape[-2:]
@@ -90,7 +95,7 @@ class EmbeddedClasses(nn.Module):
         guide = F.pad(guide, (0, width - guide.shape[-1], 0, height - guide.shape[-2]))
         x = F.silu(self.join(torch.cat([x, guide.to(x.dtype)], dim=1)))
         x = F.pixel_shuffle(self.out(x), self.fine)[..., rows, columns]
-        return torch.einsum("neij,ke->nkij", x, self.classes).float()
+        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
 
 
 class OneHotClasses(nn.Module):
@@ -113,10 +118,11 @@ class OneHotClasses(nn.Module):
         """Returns the probabilities as they are."""
         return probability_NKHW
 
-    def correct(self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Returns float32 logits (N, K, I, J) of the picked pixels; the guide is not needed."""
-        out: Tensor = self.out(state_NCHW)[..., rows, columns].float()
-        return out
+    def correct(
+        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
+    ) -> Tensor:
+        """Returns float32 logits (N, K, I, J) of the picked pixels and classes; the guide is not needed."""
+        return at_least_float32(self.out(state_NCHW)[:, class_K, rows, columns])
 
 
 def _pad(ids_NHW: Tensor, stride: int) -> Tensor:

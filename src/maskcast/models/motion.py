@@ -9,7 +9,7 @@ not be learned one by one. All outputs start at zero: an untrained network moves
 Shapes: B clips, T context frames, h horizon, N objects, F features, L displacements used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +30,9 @@ class Path:
     centre_BhN2: Tensor  # (y, x) in picture heights from the picture's centre
     log_scale_BhN2: Tensor  # log of the size relative to the last seen mask, (y, x)
 
-    def at(self, steps: list[int]) -> "Path":
-        """Returns the picked steps of the path."""
-        return Path(self.centre_BhN2[:, steps], self.log_scale_BhN2[:, steps])
+    def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Path":
+        """Returns the path of some clips at some steps."""
+        return Path(self.centre_BhN2[clips][:, steps], self.log_scale_BhN2[clips][:, steps])
 
 
 def still(tracks: Tracks, horizon: int) -> Path:
@@ -57,40 +57,14 @@ def path_loss(path: Path, context: Tracks, future: Tracks) -> tuple[Tensor, Tens
     return place, size
 
 
-class Surroundings:
-    """Features of the recurrent state around objects, weighted by a Gaussian.
-
-    Args:
-        states: (B, C, rows, columns) per step, one cell per ``stride`` pixels.
-        height: of the picture in pixels.
-        width: of the picture in pixels.
-        stride: pixels per cell.
-    """
-
-    def __init__(self, states: Sequence[Tensor], height: int, width: int, stride: int) -> None:
-        rows, columns = states[0].shape[-2:]
-        options = {"device": states[0].device, "dtype": states[0].dtype}
-        y = (torch.arange(rows, **options) * stride + (stride - 1) / 2 - (height - 1) / 2) / height
-        x = (torch.arange(columns, **options) * stride + (stride - 1) / 2 - (width - 1) / 2) / height
-        self.cells_P2 = torch.cartesian_prod(y, x)
-        self.reach = max(SMALL, stride / height / 2)
-        self.states = [state.flatten(2).transpose(1, 2) for state in states]
-
-    def __call__(self, step: int, centre_BN2: Tensor) -> Tensor:
-        """Returns features (B, N, C) around the centres at ``step``."""
-        square = (centre_BN2[:, :, None] - self.cells_P2).square().sum(-1)
-        return torch.softmax(-square / (2 * self.reach**2), dim=-1) @ self.states[step]
-
-
 class ObjectMotion(nn.Module):
     """Rolls the objects of the last context frame out over any horizon.
 
     Args:
         hidden: width of an object's memory.
-        senses: features that ``sense`` gives per object and step (0: none).
     """
 
-    def __init__(self, hidden: int, senses: int) -> None:
+    def __init__(self, hidden: int) -> None:
         super().__init__()
         self.homography = nn.Parameter(torch.zeros(8))
         self.history = _mlp((PAST + 1) * 8, hidden, hidden)
@@ -99,21 +73,15 @@ class ObjectMotion(nn.Module):
         self.pair_shape = nn.Linear(8, hidden)
         self.pair = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.push = nn.Linear(hidden, 2)
-        self.node = _mlp(2 * hidden + 8 + senses, hidden, hidden)
+        self.node = _mlp(2 * hidden + 8, hidden, hidden)
         self.memory = nn.GRUCell(hidden, hidden)
         self.change = nn.Linear(hidden, 4)
         for head in (self.start, self.push, self.change):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def forward(self, tracks: Tracks, horizon: int, sense: Callable[[int, Tensor], Tensor] | None = None) -> Path:
-        """Returns the path of the objects over ``horizon`` steps.
-
-        Args:
-            tracks: of the context; objects not visible in its last frame are padding.
-            horizon: number of steps.
-            sense: (step, centre_BN2) -> features (B, N, senses) of the surroundings.
-        """
+    def forward(self, tracks: Tracks, horizon: int) -> Path:
+        """Returns the path over ``horizon`` steps of the objects visible in the last frame of ``tracks``."""
         exists_BN = tracks.visible_BTN[:, -1]
         last_BN2, spread_BN2 = tracks.centre_BTN2[:, -1], tracks.spread_BTN2[:, -1]
         place, velocity, memory, log_scale = self._start(tracks)
@@ -122,11 +90,9 @@ class ObjectMotion(nn.Module):
         centres, scales = [], []
         centre = self.to_picture(place)
         shift = last_BN2 - centre.detach()  # exact for an object that stays
-        for step in range(horizon):
+        for _ in range(horizon):
             push, message = self._interact(place, velocity, memory, spread_BN2, pairs_BNN)
             inputs = [memory, message, velocity * SPEED, push * SPEED, centre, log_scale]
-            if sense is not None:
-                inputs.append(sense(step, centre))
             memory_BNF = self.memory(self.node(torch.cat(inputs, -1)).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
             along, across, grow = self.change(memory).split([1, 1, 2], dim=-1)

@@ -11,6 +11,7 @@ from maskcast.models.motion import Path
 from maskcast.models.tracks import Tracks
 
 SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
+ABSENT = -8.0  # logit of a class that is not among the last mask's objects
 DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
 
 
@@ -21,6 +22,7 @@ class Renderer(nn.Module):
         super().__init__()
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self.depth = nn.Parameter(torch.tensor(DEPTH))
+        self.absent = nn.Parameter(torch.tensor(ABSENT))
 
     def forward(
         self, last_BHW: Tensor, object_BN: Tensor, tracks: Tracks, path: Path, rows: slice, columns: slice
@@ -48,14 +50,18 @@ class Renderer(nn.Module):
         return self.sharpness * (2 * covered_BSNIJ - 1) + self.depth * centre[..., :1, None]
 
 
-def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, num_classes: int, absent: Tensor) -> Tensor:
-    """Returns (B, S, K, I, J) logits from those of objects: 0 for class 0, ``absent`` for classes of no object."""
+def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:
+    """Returns the logits (B, S, C, I, J) of the classes ``class_C``, from those of objects.
+
+    Class 0, which is the first of ``class_C``, has 0 everywhere; a class of no object has ``absent``. The objects'
+    classes are among ``class_C``, which ascend.
+    """
     batch, steps, _, rows, columns = logits_BSNIJ.shape
-    out = absent.expand(batch, steps, num_classes, rows, columns)
-    real_B1N11 = (object_BN != 0)[:, None, :, None, None]
-    index = object_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
-    # padding adds 0 to class 0, which is then set to 0
-    out = out.scatter_add(2, index, (logits_BSNIJ - absent) * real_B1N11)
+    out = absent.expand(batch, steps, len(class_C), rows, columns)
+    index_BN = torch.searchsorted(class_C, object_BN)
+    index = index_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
+    # padding goes to class 0, which is set to 0 afterwards
+    out = out.scatter_add(2, index, logits_BSNIJ - absent)
     return torch.cat([torch.zeros_like(out[:, :, :1]), out[:, :, 1:]], dim=2)
 
 

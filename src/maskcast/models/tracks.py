@@ -20,13 +20,10 @@ class Tracks:
     spread_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     cut_BTN: Tensor  # bool: it touches the border, so that centre and spread are those of a part
 
-    def frames(self, start: int | None, stop: int | None) -> "Tracks":
-        """Returns the tracks of the frames from ``start`` to ``stop``."""
+    def pick(self, clips: slice) -> "Tracks":
+        """Returns the tracks of some clips."""
         return Tracks(
-            self.visible_BTN[:, start:stop],
-            self.centre_BTN2[:, start:stop],
-            self.spread_BTN2[:, start:stop],
-            self.cut_BTN[:, start:stop],
+            self.visible_BTN[clips], self.centre_BTN2[clips], self.spread_BTN2[clips], self.cut_BTN[clips]
         )
 
 

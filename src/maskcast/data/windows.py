@@ -1,0 +1,64 @@
+"""Windows of clips to train forecasters on: which clip, from which frame, how much of it seen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskcast.errors import MaskcastError
+from maskcast.seed import rng
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch of windows that share their lengths."""
+
+    clips: tuple[int, ...]
+    """Index of each window's clip."""
+    starts: tuple[int, ...]
+    """Its first frame."""
+    context: int
+    """Frames that are seen."""
+    horizon: int
+    """Frames that follow and are to be forecast."""
+
+
+class WindowSampler:
+    """Draws windows from clips of any lengths, as a pure function of (seed, step).
+
+    The context length is drawn per batch from ``min_context..context``, so that a clip no longer than one full
+    window still gives many: they start anywhere, and its last frame is the last target of one in so many. A clip
+    too short for the whole horizon is forecast up to its end.
+
+    Args:
+        lengths: frames of every clip.
+        context: longest context.
+        min_context: shortest context.
+        horizon: frames to forecast.
+        seed: of the draws.
+
+    Raises:
+        MaskcastError: if no clip is longer than ``min_context``.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, context: int, min_context: int, horizon: int, seed: int) -> None:
+        if not any(length > min_context for length in lengths):
+            longest = f"the longest of {len(lengths)} has {max(lengths)} frames" if lengths else "there is none"
+            raise MaskcastError(
+                f"no clip is longer than min_context_frames = {min_context} ({longest}); lower it or "
+                "prepare longer clips"
+            )
+        self.lengths, self.context, self.min_context = tuple(lengths), context, min_context
+        self.horizon, self.seed = horizon, seed
+
+    def draw(self, step: int, count: int) -> Windows:
+        """Returns the ``count`` windows of a step."""
+        random = rng(self.seed, step)
+        usable = [k for k, length in enumerate(self.lengths) if length > self.min_context]
+        first = self.lengths[usable[int(random.integers(len(usable)))]]
+        # a first clip that is short for both keeps the horizon and shortens the context, as far as it may
+        most = max(self.min_context, min(self.context, first - self.horizon))
+        context = int(random.integers(self.min_context, most + 1))
+        horizon = min(self.horizon, first - context)
+        usable = [k for k in usable if self.lengths[k] >= context + horizon]
+        clips = [usable[int(random.integers(len(usable)))] for _ in range(count)]
+        starts = [int(random.integers(self.lengths[k] - context - horizon + 1)) for k in clips]
+        return Windows(tuple(clips), tuple(starts), context, horizon)

@@ -1,0 +1,180 @@
+"""Past masks to future masks: a recurrent network that carries its state through the forecast.
+
+The network reads the context once and then goes on for any horizon. Its forecast is the last seen mask, each
+object moved along its path, plus corrections at full resolution; paths stay and corrections are 0 until it has
+learned something, so that an untrained network is the copy baseline.
+
+Shapes: B clips, T context frames, h horizon, S steps drawn, K classes, N objects, C channels, H height, W width,
+I rows and J columns of the pixels that are drawn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.data.clips import IGNORE
+from maskcast.models.codec import EmbeddedClasses, OneHotClasses
+from maskcast.models.motion import ObjectMotion, Path, path_loss, still
+from maskcast.models.recurrent import Recurrent
+from maskcast.models.render import Renderer, by_class, front_object
+from maskcast.models.tracks import Tracks, find_objects, track
+
+OBJECT_HIDDEN = 64  # width of an object's memory
+SIZE_WEIGHT = 0.5  # of the error of objects' sizes, beside 1 for their places
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Which pixels of a batch enter a training step's cross entropy; all of this is drawn anew at every step."""
+
+    steps: int
+    """Future frames; feedback needs them all."""
+    stride: int
+    """Every how many rows and columns."""
+    clips: int
+    """Clips, where objects move and so learn their paths from all clips; else all clips count."""
+
+
+class MaskForecaster(nn.Module):
+    """Past masks to future masks."""
+
+    input = "masks"
+
+    def __init__(
+        self,
+        codec: EmbeddedClasses | OneHotClasses,
+        rnn: Recurrent,
+        num_classes: int,
+        *,
+        residual: bool,
+        motion: bool,
+        feedback: bool,
+        pixels: Pixels,
+    ) -> None:
+        super().__init__()
+        self.codec, self.rnn, self.num_classes = codec, rnn, num_classes
+        self.feedback, self.pixels = feedback, pixels
+        self.render = Renderer() if residual else None
+        self.motion = ObjectMotion(OBJECT_HIDDEN) if motion else None
+
+    @torch.no_grad()
+    def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
+        """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
+
+        A residual network forecasts classes of the context only: what enters later cannot be known.
+        """
+        scene = self._observe(context_BTHW, horizon)
+        states = self._run(scene, context_BTHW, horizon)
+        out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
+        for clip, out_hHW in enumerate(out_BhHW):
+            one = slice(clip, clip + 1)
+            classes = None if self.render is None else self._classes_of(context_BTHW[one])
+            logits_hKHW = self._logits(
+                scene.pick(one), [state[one] for state in states], list(range(horizon)), classes=classes
+            )[0]
+            best_hHW = logits_hKHW.argmax(1)
+            out_hHW.copy_(best_hHW if classes is None else classes[best_hHW])
+        return out_BhHW
+
+    def loss(self, context_BTHW: Tensor, target_BhHW: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of forecasting ``target_BhHW`` after ``context_BTHW``, and its parts.
+
+        It is the cross entropy over some pixels (see ``Pixels``, drawn by torch's random state) and,
+        where objects move, the error of all paths. Targets of 255 are left out.
+        """
+        pixels, horizon = self.pixels, target_BhHW.shape[1]
+        scene = self._observe(context_BTHW, horizon)
+        clips = len(context_BTHW) if self.motion is None else min(pixels.clips, len(context_BTHW))
+        some = slice(clips)
+        states = self._run(scene.pick(some), context_BTHW[some], horizon)
+        steps = list(range(horizon))
+        if not self.feedback:
+            steps = sorted(torch.randperm(horizon)[: pixels.steps].tolist())
+        offsets = torch.randint(pixels.stride, (2,)).tolist()
+        rows, columns = (slice(offset, None, pixels.stride) for offset in offsets)
+        logits_BSKIJ = self._logits(scene.pick(some), states, steps, rows, columns)
+        target_BSIJ = target_BhHW[some, steps, rows, columns].long()
+        total = cross_entropy = F.cross_entropy(
+            logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE
+        )
+        parts = {"cross_entropy": float(cross_entropy.detach())}
+        if self.motion is not None:
+            future = track(target_BhHW, scene.object_BN, self.num_classes)
+            place, size = path_loss(scene.path, scene.tracks, future)
+            total = total + place + SIZE_WEIGHT * size
+            parts |= {"place": float(place.detach()), "size": float(size.detach())}
+        return total, parts
+
+    def _classes_of(self, context_BTHW: Tensor) -> Tensor:
+        """Returns the class ids in the context, ascending, class 0 always among them."""
+        seen = torch.bincount(context_BTHW.flatten(), minlength=self.num_classes)[: self.num_classes]
+        seen[0] = 1
+        return seen.nonzero().flatten()
+
+    def _observe(self, context_BTHW: Tensor, horizon: int) -> "_Scene":
+        """Returns the objects of the last mask and their paths."""
+        object_BN = find_objects(context_BTHW[:, -1], self.num_classes)
+        tracks = track(context_BTHW, object_BN, self.num_classes)
+        with torch.autocast(context_BTHW.device.type, enabled=False):
+            path = still(tracks, horizon) if self.motion is None else self.motion(tracks, horizon)
+        return _Scene(_known(context_BTHW[:, -1]), object_BN, tracks, path)
+
+    def _run(self, scene: "_Scene", context_BTHW: Tensor, horizon: int) -> list[Tensor]:
+        """Returns the recurrent state (B, C, H/stride, W/stride) of every step of the forecast."""
+
+        def feed(state_BCHW: Tensor) -> Tensor:
+            probability = self._logits(scene, [state_BCHW], [0])[:, 0].softmax(1)
+            hard = F.one_hot(probability.argmax(1), self.num_classes).movedim(-1, 1)
+            return self.codec.see_soft(hard + probability - probability.detach())
+
+        seen_BTCHW = self.codec.see(_known(context_BTHW).flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
+        return self.rnn(seen_BTCHW, horizon, feed if self.feedback else None)
+
+    def _logits(
+        self,
+        scene: "_Scene",
+        states: list[Tensor],
+        steps: Sequence[int],
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+        classes: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the logits (B, S, K, I, J) of the picked steps, rows, columns and classes (None: all)."""
+        classes = torch.arange(self.num_classes, device=scene.last_BHW.device) if classes is None else classes
+        state_BSCHW = torch.stack([states[step] for step in steps], dim=1)
+        half = slice(None, None, self.codec.fine)
+        guide_BSIJ = scene.last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)
+        base: Tensor | float = 0.0
+        if self.render is not None:
+            with torch.autocast(state_BSCHW.device.type, enabled=False):
+                path = scene.path.pick(steps=steps)
+                drawn = self.render(scene.last_BHW, scene.object_BN, scene.tracks, path, rows, columns)
+                base = by_class(drawn, scene.object_BN, classes, self.render.absent)
+                if self.motion is not None:
+                    with torch.no_grad():
+                        drawn = self.render(scene.last_BHW, scene.object_BN, scene.tracks, path, half, half)
+                        guide_BSIJ = front_object(drawn, scene.object_BN)
+        change = self.codec.correct(state_BSCHW.flatten(0, 1), guide_BSIJ.flatten(0, 1), rows, columns, classes)
+        return base + change.unflatten(0, state_BSCHW.shape[:2])
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The objects of the last seen mask and where they go."""
+
+    last_BHW: Tensor
+    object_BN: Tensor
+    tracks: Tracks
+    path: Path
+
+    def pick(self, clips: slice) -> "_Scene":
+        """Returns some of the clips."""
+        return _Scene(self.last_BHW[clips], self.object_BN[clips], self.tracks.pick(clips), self.path.pick(clips))
+
+
+def _known(ids: Tensor) -> Tensor:
+    """Returns class ids with background where they are unknown."""
+    return ids.masked_fill(ids == IGNORE, 0)

@@ -1,0 +1,62 @@
+"""finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
+
+from pydantic import TypeAdapter
+
+from maskcast.data.clips import ClipStore
+from maskcast.digest import fingerprint
+from maskcast.errors import MaskcastError
+from maskcast.forecasting import check_stores
+from maskcast.models.base import ModelConfig
+from maskcast.models.forecasters import ForecasterConfig, load_forecaster
+from maskcast.stage import InPath, OutPath, stage
+from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+
+
+class FinetuneForecaster(ForecastTraining):
+    """Params of finetune_forecaster."""
+
+
+@stage
+def finetune_forecaster(
+    *,
+    clips: InPath,
+    masks: InPath,
+    masker: InPath,
+    pretrained: InPath,
+    forecaster: OutPath,
+    metrics: OutPath,
+    params: FinetuneForecaster,
+) -> None:
+    """Trains a pretrained forecaster on labelled clips: generated context, true target.
+
+    The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
+    forecasts too) carried along, and the loss is taken on that.
+
+    Raises:
+        MaskcastError: when the stores and the model do not fit, no labelled clip is there, or training diverges.
+    """
+    store, generated = ClipStore(clips), ClipStore(masks)
+    check_stores(store, generated)
+    model, description = load_forecaster(pretrained)
+    if description["num_classes"] != store.num_classes:
+        raise MaskcastError(
+            f"{pretrained}: was trained for {description['num_classes']} classes, {clips} has {store.num_classes}"
+            "; pretrain it on these clips"
+        )
+    config: ModelConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
+    train = store.select("train", "labelled")
+    if missing := [clip for clip in train if clip.id not in generated]:
+        raise MaskcastError(
+            f"{masks}: has no generated masks of clip {missing[0].id!r}; run generate_masks on {clips}"
+        )
+    task = ForecastTask(
+        model,
+        params,
+        clips=store,
+        masks=generated,
+        target=store,
+        train=train,
+        masker=load_masker_for(model, masker),
+        fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
+    )
+    run(task, forecaster, config, metrics, {"clips": float(len(train))})

@@ -1,0 +1,75 @@
+"""pretrain_forecaster: generated masks (or frames) of the training clips -> a forecaster."""
+
+import torch
+from pydantic import Field
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.digest import fingerprint
+from maskcast.errors import MaskcastError
+from maskcast.forecasting import check_stores
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.forecasters import ForecasterConfig
+from maskcast.progress import say
+from maskcast.seed import derive
+from maskcast.stage import InPath, OutPath, stage
+from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+
+SPLITS = ("train", "unlabeled")
+
+
+class PretrainForecaster(ForecastTraining):
+    """Params of pretrain_forecaster."""
+
+    model: ForecasterConfig = ConvLSTMConfig()
+    """Architecture, its sizes, and whether it forecasts masks or frames."""
+    min_confidence: float = Field(default=0.0, ge=0, le=1)
+    """Leaves out clips whose generated masks have a lower mean confidence."""
+
+
+@stage
+def pretrain_forecaster(
+    *,
+    clips: InPath,
+    masks: InPath,
+    masker: InPath,
+    pretrained: OutPath,
+    metrics: OutPath,
+    params: PretrainForecaster,
+) -> None:
+    """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only.
+
+    Validation forecasts the labelled clips of the val split from generated masks; the best epoch is kept.
+
+    Raises:
+        MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
+    """
+    store, generated = ClipStore(clips), ClipStore(masks)
+    check_stores(store, generated)
+    train, left_out = _confident(generated, params.min_confidence)
+    torch.manual_seed(derive(params.training.seed))
+    model = params.model.build(store.num_classes)
+    task = ForecastTask(
+        model,
+        params,
+        clips=store,
+        masks=generated,
+        target=generated,
+        train=train,
+        masker=load_masker_for(model, masker),
+        fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
+    )
+    say(f"{len(train)} clips to train on; {left_out} left out, below min_confidence {params.min_confidence:g}")
+    extra = {"clips": float(len(train)), "clips_left_out": float(left_out)}
+    run(task, pretrained, params.model, metrics, extra)
+
+
+def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:
+    """Returns the clips of the training splits that are certain enough, and the number of the others."""
+    found = [clip for clip in masks.clips if clip.split in SPLITS]
+    kept = [clip for clip in found if clip.meta.get("mean_confidence", 1.0) >= min_confidence]
+    if not kept:
+        raise MaskcastError(
+            f"{masks.root}: none of {len(found)} clips of the splits {' and '.join(SPLITS)} has a mean confidence "
+            f"of min_confidence = {min_confidence:g} or more; lower it or train a better masker"
+        )
+    return kept, len(found) - len(kept)

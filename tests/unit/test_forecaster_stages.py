@@ -1,0 +1,123 @@
+"""pretrain_forecaster and finetune_forecaster on a store of two moving squares."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import write_store
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.models.base import save_model
+from maskcast.models.forecasters import load_forecaster
+from maskcast.models.unet import UNetConfig
+from maskcast.stage import run_stage
+
+TRAINING = {
+    "epochs": 2,
+    "steps_per_epoch": 3,
+    "batch_size": 4,
+    "learning_rate": 3e-3,
+    "precision": "fp32",
+}
+MODEL = {"arch": "convlstm", "hidden": 8, "stride": 4}
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> dict[str, Path]:
+    """Clips, their masks as a masker would give them (here: the true ones), and a masker."""
+    store = write_store(tmp_path / "clips", train=3, val=2, unlabeled=3)
+    confidences = {"train_0": 0.9, "unlabeled_0": 0.2}
+    with ClipWriter(tmp_path / "masks", height=32, width=48, classes=store.classes) as writer:
+        for clip in store.clips:
+            masks = (
+                (store.frames(clip)[..., 0] > 150).astype(np.uint8) if not clip.has_masks else store.masks(clip)
+            )
+            meta = {"mean_confidence": confidences.get(clip.id, 0.8)}
+            writer.add(
+                clip.id,
+                split=clip.split,
+                kind=clip.kind,
+                masks=masks,
+                confidence=np.full_like(masks, 200),
+                meta=meta,
+            )
+    config = UNetConfig(width=4)
+    torch.manual_seed(0)
+    save_model(tmp_path / "masker", config.build(3), config, num_classes=3, meta={"classes": list(store.classes)})
+    return {name: tmp_path / name for name in ("clips", "masks", "masker")}
+
+
+def pretrain(stores: dict[str, Path], out: Path, **params: Any) -> dict[str, float]:
+    values = {"training": TRAINING, "model": MODEL} | params
+    return run_stage("pretrain_forecaster", values, **stores, pretrained=out, metrics=out.with_suffix(".json"))
+
+
+def test_pretrain_then_finetune_writes_models_and_scores(stores: dict[str, Path], tmp_path: Path) -> None:
+    scores = pretrain(stores, tmp_path / "pretrained", min_confidence=0.5)
+    assert scores["clips_left_out"] == 1 and scores["clips"] == 5
+    assert scores["val_jaccard_last"] >= scores["persistence_val_jaccard_last"]
+    assert scores["sequences_per_second"] > 0
+    params = {"training": TRAINING, "min_context_frames": 11}
+    tuned = run_stage(
+        "finetune_forecaster",
+        params,
+        **stores,
+        pretrained=tmp_path / "pretrained",
+        forecaster=tmp_path / "forecaster",
+        metrics=tmp_path / "tuned.json",
+    )
+    assert json.loads((tmp_path / "tuned.json").read_text())["parameters"] == scores["parameters"]
+    assert tuned["persistence_val_jaccard_last"] == scores["persistence_val_jaccard_last"]
+    before, description = load_forecaster(tmp_path / "pretrained")
+    after, _ = load_forecaster(tmp_path / "forecaster")
+    assert description["meta"]["context_frames"] == 11
+    store = ClipStore(stores["clips"])
+    context = torch.tensor(store.masks(store.get("val_0"))[None, :11])
+    assert after.forecast(context, 3).shape == (1, 3, 32, 48)
+    assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_pretrain_on_frames_is_scored_through_the_masker(stores: dict[str, Path], tmp_path: Path) -> None:
+    scores = pretrain(stores, tmp_path / "frames", model=MODEL | {"input": "frames"})
+    assert 0 <= scores["val_jaccard_last"] <= 1
+    model, _ = load_forecaster(tmp_path / "frames")
+    assert model.input == "frames"
+
+
+def test_a_threshold_that_leaves_nothing_is_named(stores: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match="min_confidence = 0.95"):
+        pretrain(stores, tmp_path / "none", min_confidence=0.95)
+    assert not (tmp_path / "none").exists()
+
+
+def test_validation_clips_must_cover_the_horizon(stores: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match=r"validation clip 'val_0' has 22 frames.*is 31"):
+        pretrain(stores, tmp_path / "long", horizon=20)
+
+
+def test_finetune_refuses_a_forecaster_of_other_classes(stores: dict[str, Path], tmp_path: Path) -> None:
+    from maskcast.models.convrnn import ConvLSTMConfig
+
+    config = ConvLSTMConfig(hidden=4)
+    save_model(tmp_path / "other", config.build(5), config, num_classes=5, meta={})
+    with pytest.raises(MaskcastError, match="was trained for 5 classes"):
+        run_stage(
+            "finetune_forecaster",
+            {"training": TRAINING},
+            **stores,
+            pretrained=tmp_path / "other",
+            forecaster=tmp_path / "x",
+            metrics=tmp_path / "x.json",
+        )
+
+
+def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:
+    first, second = (tmp_path / name for name in ("first", "second"))
+    pretrain(stores, first)
+    pretrain(stores, second)
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
