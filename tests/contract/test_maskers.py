@@ -55,7 +55,7 @@ def test_frames_of_a_batch_do_not_mix_and_masks_are_bytes(config: MaskerModelCon
     masker = config.build(num_classes=5).eval()
     batch = frames(2, 64, 64).numpy()
     masks, confidence = predict_masks(masker, batch, "fp32")
-    alone, _ = predict_masks(masker, [batch[1:]], "fp32")
+    alone, _ = predict_masks(masker, batch[1:], "fp32")
     assert masks.dtype == np.uint8
     assert masks.shape == confidence.shape == (2, 64, 64)
     assert (masks[1:] == alone).mean() > 0.999  # the last bits may depend on the batch

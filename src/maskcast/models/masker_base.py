@@ -3,10 +3,6 @@
 Legend: B batch, H height, W width, C = 3 colour channels, K classes.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -62,28 +58,20 @@ class MaskerModelConfig(ModelConfig):
         return Masker(*self.network(num_classes))
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Returns the context in which a masker predicts: bf16 autocast, or fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def predict_masks(
-    masker: nn.Module, batches: Sequence[np.ndarray] | np.ndarray, precision: str
-) -> tuple[np.ndarray, np.ndarray]:
+def predict_masks(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
     """Masks one batch of frames, in eval mode, on the device where the masker is.
 
     Args:
         masker: forward as :class:`Masker`.
-        batches: (B, H, W, C) uint8 frames, whole or in pieces that are joined.
+        frames_BHWC: uint8 RGB.
         precision: ``bf16`` or ``fp32``.
 
     Returns:
         masks_BHW uint8 class ids, and confidence_BHW float32: the softmax probability of that class.
     """
-    frames = batches if isinstance(batches, np.ndarray) else np.concatenate(batches)
     device = next(masker.parameters()).device
-    with torch.inference_mode(), autocast(device, precision):
-        logits_BKHW = masker(torch.tensor(frames).to(device, non_blocking=True))
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits_BKHW = masker(torch.tensor(frames_BHWC).to(device, non_blocking=True))
         # argmax over the innermost axis is four times as fast as over a strided one
         logits_BHWK = logits_BKHW.permute(0, 2, 3, 1).contiguous().float()
         top_BHW, masks_BHW = logits_BHWK.max(-1)

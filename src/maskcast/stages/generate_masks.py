@@ -4,15 +4,14 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import zstandard
 from pydantic import Field
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.base import best_device
@@ -58,7 +57,7 @@ def generate_masks(
             f"{clips}; train a masker on these clips"
         )
     name = fingerprint(params, clips=clips, masker=masker)
-    finished = _Finished(resume_dir(masks), name, (store.height, store.width))
+    finished = FinishedClips(resume_dir(masks), name, (store.height, store.width))
     model.to(best_device())
     started, done = time.monotonic(), sum(clip.num_frames for clip in found[: finished.count(len(found))])
     for index, layers in _generate(store, found, finished.count(len(found)), model, params):
@@ -113,8 +112,8 @@ def _generate(
     masks = np.empty((0, store.height, store.width), np.uint8)
     confidence = masks
     for low in track(range(start - start % params.batch_size, total, params.batch_size), "generating masks"):
-        pieces = _frames_between(store, clips, ends, low, min(low + params.batch_size, total))
-        new_masks, new_confidence = predict_masks(model, pieces, params.precision)
+        frames = _frames_between(store, clips, ends, low, min(low + params.batch_size, total))
+        new_masks, new_confidence = predict_masks(model, frames, params.precision)
         skip = max(start - low, 0)
         masks = np.concatenate([masks, new_masks[skip:]])
         confidence = np.concatenate([confidence, quantise(new_confidence[skip:], params.confidence_levels)])
@@ -124,38 +123,11 @@ def _generate(
             masks, confidence, first = masks[size:], confidence[size:], first + 1
 
 
-def _frames_between(
-    store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int
-) -> list[np.ndarray]:
+def _frames_between(store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int) -> np.ndarray:
     pieces = []
     while low < high:
         k = int(np.searchsorted(ends, low, side="right"))
         begin = int(ends[k]) - clips[k].num_frames
         pieces.append(store.frames(clips[k])[low - begin : high - begin])
         low += len(pieces[-1])
-    return pieces
-
-
-class _Finished:
-    """Finished clips in a folder that survives a kill: one small file each, masks before confidence."""
-
-    def __init__(self, folder: Path, fingerprint: str, size: tuple[int, int]) -> None:
-        self.folder, self.size = folder / fingerprint, size  # clips of other params or data are never picked up
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def count(self, most: int) -> int:
-        """Returns how many clips from the first on are there."""
-        return next((index for index in range(most) if not self._path(index).exists()), most)
-
-    def save(self, index: int, masks: np.ndarray, confidence: np.ndarray) -> None:
-        partial = self._path(index).with_suffix(".partial")
-        partial.write_bytes(zstandard.ZstdCompressor().compress(np.stack([masks, confidence]).data))
-        partial.replace(self._path(index))
-
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        packed = zstandard.ZstdDecompressor().decompress(self._path(index).read_bytes())
-        masks, confidence = np.frombuffer(packed, np.uint8).reshape(2, -1, *self.size)
-        return masks, confidence
-
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:07d}.zst"
+    return np.concatenate(pieces)

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.statistics import frame_statistics
 from maskcast.data.transforms import AugmentParams, augment
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
@@ -24,7 +25,6 @@ from maskcast.seed import derive, rng
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
 from maskcast.training.loop import TrainingParams, fit
 
-STATISTICS_FRAMES = 256  # enough for mean and std of a data set to three digits
 PICTURES = 4
 
 
@@ -82,8 +82,8 @@ class MaskerTask:
         masker = params.model.build(store.num_classes)
         params.model.load_pretrained(masker)
         mean, std = frame_statistics(store, self.train)
-        masker.mean.copy_(mean)
-        masker.std.copy_(std)
+        masker.mean.copy_(torch.from_numpy(mean))
+        masker.std.copy_(torch.from_numpy(std))
         self.model: nn.Module = masker
         self.criterion = MaskLoss(params.loss)
 
@@ -122,21 +122,6 @@ class MaskerTask:
             predict_masks(self.model, frames[i : i + size], precision)[0] for i in range(0, len(frames), size)
         ]
         return np.concatenate(parts)
-
-
-def frame_statistics(store: ClipStore, clips: list[Clip]) -> tuple[Tensor, Tensor]:
-    """Returns mean and standard deviation per channel in [0, 1], from frames spread evenly over the clips."""
-    ends = np.cumsum([clip.num_frames for clip in clips])
-    total, squares, pixels = np.zeros(3), np.zeros(3), 0
-    for drawn in np.unique(np.linspace(0, ends[-1] - 1, STATISTICS_FRAMES, dtype=np.int64)):
-        k = int(np.searchsorted(ends, drawn, side="right"))
-        frame = store.frames(clips[k])[int(drawn - ends[k]) + clips[k].num_frames].reshape(-1, 3) / 255
-        total, squares, pixels = total + frame.sum(0), squares + np.square(frame).sum(0), pixels + len(frame)
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)).clip(
-        min=1 / 255
-    )  # a constant colour must not divide by 0
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
 
 
 def _with_frames(store: ClipStore, split: str) -> list[Clip]:
