@@ -1,14 +1,15 @@
 """CLEVRER's camera, its 49 classes, and class masks painted from the poses of objects.
 
-CLEVRER's camera never moves and its objects are convex, so a class mask is the convex hull of each object's projected
-outline, painted far to near. The camera was fitted to 616 pairs of annotated positions and pixels (median error 0.57
-pixels at 320x480; the focal length is a 35 mm lens on a 32 mm sensor). World units: objects are about 0.4 wide, the
-ground is the plane z = 0.
+CLEVRER's camera never moves and its objects are convex, so a class mask is the convex hull of each object's
+projected outline, painted far to near. The camera was fitted to 616 pairs of annotated positions and pixels
+(median error 0.57 pixels at 320x480; the focal length is a 35 mm lens on a 32 mm sensor). World units: objects are
+about 0.4 wide, the ground is the plane z = 0.
 
 Shapes: T frames, N objects, H rows, W columns, P outline points.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,9 +61,9 @@ class Motion:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: pixel = focal * (rotation @ world + translation)[:2] / depth + centre; pixel centres are integers.
+    """A pinhole camera: pixel = focal * (rotation @ world + translation)[:2] / depth + centre.
 
-    The defaults are CLEVRER's at its own size.
+    Pixel centres are integers. The defaults are CLEVRER's at its own size.
     """
 
     height: int = 320
@@ -75,6 +76,10 @@ class Camera:
         (-0.8672075430514067, -0.0025381708577870577, -0.49794039298237197),
     )
     translation: tuple[float, float, float] = (-0.0013586675871006763, 0.006466745295013371, 4.966652122274442)
+
+    def to_meta(self) -> dict[str, Any]:
+        """The camera as JSON, for the meta of a clip store."""
+        return asdict(self)
 
     @property
     def eye(self) -> np.ndarray:
@@ -93,7 +98,7 @@ class Camera:
         )
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Projects world points (..., 3) to (..., 3): column, row, depth. Columns and rows mean nothing behind the camera."""
+        """Projects world points (..., 3) to (..., 3): column, row, depth; only a positive depth is in front."""
         seen = points @ np.array(self.rotation).T + np.array(self.translation)
         depth = seen[..., 2:]
         safe = np.where(np.abs(depth) < 1e-6, 1e-6, depth)
@@ -176,8 +181,8 @@ def paint_masks(
 ) -> np.ndarray:
     """Paints class masks (T, height, width) uint8 as CLEVRER's camera would see the objects.
 
-    Small masks are painted at a whole multiple of their size, at least 320 rows, and sampled: filling a polygon marks
-    every pixel that its edge touches, which would fatten objects at low resolution.
+    Small masks are painted at a whole multiple of their size, at least 320 rows, and sampled: filling a polygon
+    marks every pixel that its edge touches, which would fatten objects at low resolution.
     """
     factor = -(-camera.height // height)
     large = camera.scaled(height * factor, width * factor)

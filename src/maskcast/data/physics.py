@@ -3,15 +3,15 @@
 What was measured on seven annotated videos (33 objects, 17 collisions):
 
 * one frame lasts 0.0279 units of time;
-* a sliding body loses (0.29 + 0.04 v + 0.04 v^2) of its speed v per unit of time, a rolling sphere the same without 0.29
-  (fit within 0.0002 per frame on metal);
+* a sliding body loses (0.29 + 0.04 v + 0.04 v^2) of its speed v per unit of time, a rolling sphere the same but
+  0.29 (fit within 0.0002 per frame on metal);
 * a turning cube loses about (2.8 + 1.2 w) of its yaw rate w per unit of time;
-* bodies have equal masses and exchange no momentum along their surfaces; cubes get their spin from where they are hit;
-  the restitution that fits best is 0.37.
+* bodies have equal masses and exchange no momentum along their surfaces; cubes get their spin from where they are
+  hit; the restitution that fits best is 0.37.
 
-With these, 55 frames computed from an annotated state end 0.009 (median) and 0.09 (mean) from the annotated positions,
-collisions included. Bodies are discs (spheres, cylinders) and squares (cubes) of mass 1. The loop is plain Python on
-floats: with 4 to 6 bodies it is faster than numpy.
+With these, 55 frames computed from an annotated state end 0.009 (median) and 0.09 (mean) from the annotated
+positions, collisions included. Bodies are discs (spheres, cylinders) and squares (cubes) of mass 1. The loop is
+plain Python on floats: with 4 to 6 bodies it is faster than numpy.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ SQUARE_INERTIA = 2 / 3 * SQUARE_HALF**2
 
 @dataclass
 class Body:
-    """A body on the plane: `x`, `y`, velocity `vx`, `vy` (world units per unit of time), `yaw` and yaw rate `spin`."""
+    """A body on the plane: `x`, `y`, velocity `vx`, `vy` (world units per unit of time), `yaw` and its rate."""
 
     shape: str
     x: float
@@ -172,7 +172,13 @@ def resolve(a: Body, b: Body, contact: Contact, restitution: float) -> bool:
 
 @dataclass(frozen=True)
 class Course:
-    """What `roll_out` computed: `poses` (T, N, 3) x, y, yaw and `velocities` (T, N, 3) per frame, impacts (frame, i, j)."""
+    """What `roll_out` computed.
+
+    Attributes:
+        poses: (T, N, 3) x, y, yaw.
+        velocities: (T, N, 3) their rates per unit of time.
+        impacts: (frame, i, j) of every hit.
+    """
 
     poses: np.ndarray
     velocities: np.ndarray

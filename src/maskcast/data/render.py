@@ -1,7 +1,7 @@
 """Shades synthetic scenes so that they look like CLEVRER's videos at the price of a few milliseconds a frame.
 
-Each object is ray-cast in its bounding box at twice the size, far objects first, over a background that was fitted to
-the videos. Colours, gradients and the lamps' places were read off real frames. Objects cast soft shadows on the ground only.
+Each object is ray-cast in its bounding box at twice the size, far objects first, over a background that was fitted
+to the videos. Colours, gradients and the lamps' places were read off real frames. Shadows fall on the ground only.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -25,7 +25,7 @@ COLOR_RGB = {
 }
 """Median colour of the rubber objects of each colour in the videos."""
 
-# Per channel the coefficients of u^i v^j (i + j <= 5, i slow, j fast), u and v from -1 to 1: the videos' empty ground.
+# The videos' empty ground: per channel the coefficients of u^i v^j (i + j <= 5, i slow, j fast), -1 <= u, v <= 1.
 _GROUND = np.array(
     [
         [134.3, 1.5, 0.6, 6.1, -8.8, 3.9, 3.1, -2.7, -17.3, 5.7, 7.6]
@@ -162,7 +162,7 @@ def _draw(
 
 
 def _intersect(shape: str, origin: np.ndarray, ray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Meets rays (P, 3) from `origin` with an object about 0: which hit (P,), and unit normals of those that do."""
+    """Meets rays (P, 3) from `origin` with an object about 0: which hit (P,), and the unit normals of those."""
     radius, half = HALF_SIZE[shape]
     with np.errstate(divide="ignore", invalid="ignore"):
         if shape == "cube":

@@ -1,7 +1,7 @@
-"""Synthetic CLEVRER: scenes drawn like the annotated ones, moved by `physics`, seen by `camera`, shaded by `render`.
+"""Synthetic CLEVRER: scenes like the annotated ones, moved by `physics`, seen by `camera`, shaded by `render`.
 
-A scene has 4 to 6 objects of different classes. Some rest in view; one to three come in at 2.7 to 3.0 units per unit of time
-from outside, timed to meet an object of the scene, so that a video of 128 frames has 2 or 3 collisions.
+A scene has 4 to 6 objects of different classes. Some rest in view; one to three come in from outside at 2.7 to 3.0
+units per unit of time, timed to meet an object of the scene, so that a video of 128 frames has 2 or 3 collisions.
 
 Shapes: T frames, N objects, H rows, W columns.
 """
@@ -29,25 +29,33 @@ SCENE_ATTEMPTS, PLACE_ATTEMPTS = 30, 200
 
 
 def simulate_clip(
-    seed: int, *, frames: int = 22, stride: int = 5, height: int = 160, width: int = 240, render: bool = True
+    seed: int,
+    *,
+    frames: int = 22,
+    stride: int = 5,
+    height: int = 160,
+    width: int = 240,
+    keep: int | None = None,
+    render: bool = True,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Simulates a clip: a window of a video of its own, a pure function of the arguments.
 
     Args:
-        seed: which video, and which window of it; the same scene comes out at any size, stride and with `render` off.
-        frames: frames of the clip.
+        seed: which video, and which window of it; the same scene comes out at any size and with `render` off.
+        frames: frames of the window.
         stride: distance of consecutive frames, in frames of the video (CLEVRER's has 25 a second).
         height: rows.
         width: columns.
-        render: False leaves the shaded frames out, which is many times faster.
+        keep: returns the first `keep` frames of the window only; None returns all.
+        render: False leaves the shaded frames out, which is several times faster.
 
     Returns:
         Frames (T, H, W, 3) uint8 RGB or None, and masks (T, H, W) uint8 class ids.
     """
     span = (frames - 1) * stride + 1
-    motion = simulate_motion(seed, num_frames=max(VIDEO_FRAMES, span))
-    start = int(rng(seed, 1).integers(max(VIDEO_FRAMES, span) - span + 1))
-    window = motion[start : start + span : stride]
+    num_frames = max(VIDEO_FRAMES, span)
+    start = int(rng(seed, 1).integers(num_frames - span + 1))
+    window = simulate_motion(seed, num_frames=num_frames)[start : start + span : stride][:keep]
     shaded = render_frames(window, height, width, seed=seed) if render else None
     return shaded, paint_masks(window, height, width)
 
@@ -90,7 +98,7 @@ def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarra
 
 
 def _target(random: np.random.Generator, scene: list[Body], meeting: int, restitution: np.ndarray) -> np.ndarray:
-    """Where a mover is sent: to an object already under way where there is one, so that the others stay at rest."""
+    """Where a mover is sent: to an object that is under way if there is one, so that the others stay at rest."""
     course = _course(scene, meeting + 1, restitution)
     under_way = np.flatnonzero((course.velocities != 0).any(axis=(0, 2)))
     return course.poses[meeting, random.choice(under_way if len(under_way) else len(scene)), :2]
@@ -110,7 +118,7 @@ def _place_at_rest(random: np.random.Generator, body: Body, scene: list[Body]) -
 def _place_moving(
     random: np.random.Generator, body: Body, scene: list[Body], target: np.ndarray, meeting: int
 ) -> None:
-    """Starts a body outside so that it passes near `target` after `meeting` frames, unless it meets something earlier."""
+    """Starts a body outside so that it passes `target` after `meeting` frames, unless it hits something before."""
     speed = float(random.uniform(*ENTRY_SPEED))
     runner, path = Body(body.shape, 0.0, 0.0, vx=speed), 0.0
     for _ in range(meeting):

@@ -1,0 +1,221 @@
+"""CLEVRER's official release: `video_<id>.mp4` and `annotation_<id>.json` below a folder; masks from the latter."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from maskcast.data.camera import (
+    CLASSES,
+    CLEVRER_CAMERA,
+    COLORS,
+    MATERIALS,
+    SHAPES,
+    Motion,
+    class_id,
+    euler_rotations,
+    paint_masks,
+)
+from maskcast.data.images import is_junk, resize_frames, window_starts
+from maskcast.data.sources import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.video import count_frames, read_video
+from maskcast.errors import MaskcastError
+
+Official = Literal["train", "validation", "test"]
+Split = Literal["train", "val", "test", "unlabeled", "hidden"]
+KIND_OF_SPLIT = {"unlabeled": "unlabelled", "hidden": "hidden"}  # all others are labelled
+VideoId = Annotated[int, Field(ge=0, le=99_999)]
+
+
+class ClevrerSource(SourceConfig):
+    """Windows of CLEVRER's videos.
+
+    A video with annotation gives labelled clips, an annotation without video labelled clips of masks only, a video
+    without annotation unlabelled clips. Clips of the split `hidden` are the first `context` frames without masks.
+    """
+
+    layout: Literal["clevrer"] = "clevrer"
+    frames: int = Field(default=22, ge=1)
+    """Frames of a clip."""
+    context: int = Field(default=11, ge=1)
+    """Frames of a hidden clip."""
+    stride: int = Field(default=5, ge=1)
+    """Distance of a clip's frames in the video."""
+    window_step: int | None = Field(default=None, ge=1)
+    """Distance of consecutive clips' first frames in the video; None takes one clip a video, from its start."""
+    splits: dict[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
+    """Split of the clips of each official split."""
+    id_splits: dict[VideoId, Split] = Field(default={})
+    """Split of single videos, against `splits`."""
+    ids: tuple[VideoId, ...] | None = None
+    """Videos to take; None takes all."""
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
+        size = None if height is None or width is None else (height, width)
+        rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
+        listing = Listing([], CLASSES, meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
+        videos = _find(raw, r"video_(\d+)\.mp4", listing)
+        annotations = _find(raw, r"annotation_(\d+)\.json", listing)
+        found = sorted(videos.keys() | annotations.keys())
+        if not found:
+            raise MaskcastError(
+                f"{raw}: holds no video_<id>.mp4 and no annotation_<id>.json; mend the path or layout"
+            )
+        absent = sorted({*(self.ids or ()), *self.id_splits} - set(found))
+        if absent:
+            raise MaskcastError(f"{raw}: holds no video {absent[0]:05d}; mend source.ids and source.id_splits")
+        for number in found if self.ids is None else sorted(set(self.ids)):
+            video, annotation = videos.get(number), annotations.get(number)
+            split = self._split(number, video, annotation)
+            try:
+                listing.clips.extend(self._windows(number, split, video, annotation, size))
+            except MaskcastError as error:
+                listing.skipped.append((f"video_{number:05d}", str(error)))
+        return listing
+
+    def _split(self, number: int, video: Path | None, annotation: Path | None) -> Split:
+        split = self.id_splits.get(number)
+        if split is None:
+            split = self.splits.get(_official(number, video or annotation), "unlabeled")
+            return split if annotation or split == "hidden" else "unlabeled"
+        if annotation is None and split not in KIND_OF_SPLIT:
+            raise MaskcastError(
+                f"source.id_splits: video {number} has no annotation, its split must be unlabeled or hidden"
+            )
+        return split
+
+    def _windows(
+        self, number: int, split: Split, video: Path | None, annotation: Path | None, size: tuple[int, int] | None
+    ) -> Iterator[RawClip]:
+        kind = KIND_OF_SPLIT.get(split, "labelled")
+        if kind != "labelled":
+            annotation = None
+        if video is None and annotation is None:
+            raise MaskcastError(f"video_{number:05d}.mp4 is absent and clips of the split {split} need frames")
+        length = self.context if kind == "hidden" else self.frames
+        starts = [0]
+        if self.window_step is not None:
+            total = count_frames(video) if video else len(read_motion(annotation).locations)
+            starts = window_starts(total, length, self.stride, self.window_step)
+            if not starts:
+                raise MaskcastError(f"has {total} frames, a window needs {(length - 1) * self.stride + 1}")
+        windows = [range(start, start + (length - 1) * self.stride + 1, self.stride) for start in starts]
+        needed = tuple(sorted({index for window in windows for index in window}))
+        for window in windows:
+            name = f"clevrer_{number:05d}_s{window.start:03d}"
+            load = partial(load_window, video, annotation, window, needed, size)
+            meta = {"video": number, "start": window.start, "stride": self.stride}
+            yield RawClip(name, split, kind, load, meta)
+
+
+def _find(raw: Path, pattern: str, listing: Listing) -> dict[int, Path]:
+    """Finds the files whose names match, by id; of two files with one id the first is taken."""
+    found: dict[int, Path] = {}
+    for path in sorted(raw.rglob("*")):
+        match = re.fullmatch(pattern, path.name)
+        if not match or any(map(is_junk, path.relative_to(raw).parts)):
+            continue
+        number = int(match[1])
+        if number in found:
+            listing.skipped.append(
+                (str(path.relative_to(raw)), f"the same id as {found[number].relative_to(raw)}")
+            )
+        else:
+            found[number] = path
+    return found
+
+
+def _official(number: int, path: Path | None) -> Official:
+    """The official split: what the folder says (`video_train`), else what the id says."""
+    for part in path.parts[::-1] if path else ():
+        match = re.fullmatch(r"(?:video|annotation)_(train|validation|test)", part)
+        if match:
+            return match[1]  # type: ignore[return-value]
+    return "train" if number < 10_000 else "validation" if number < 15_000 else "test"
+
+
+def load_window(
+    video: Path | None,
+    annotation: Path | None,
+    window: range,
+    needed: tuple[int, ...],
+    size: tuple[int, int] | None,
+) -> Arrays:
+    """Reads one window.
+
+    Args:
+        video: mp4 file or None.
+        annotation: JSON file or None.
+        window: frames of the video.
+        needed: frames of all windows of the video, decoded at once and kept for the next window.
+        size: rows and columns of the result; None keeps the size of the video.
+
+    Raises:
+        MaskcastError: when a file cannot be read or lacks a frame.
+    """
+    frames = None
+    if video is not None:
+        frames = _decoded(video, needed, size)[np.searchsorted(needed, window)]
+    if annotation is None:
+        return frames, None
+    motion = read_motion(annotation)
+    if window[-1] >= len(motion.locations):
+        raise MaskcastError(
+            f"{annotation}: motion_trajectory has {len(motion.locations)} frames where {window[-1] + 1} are needed; "
+            "copy the file again from its origin"
+        )
+    rows, columns = size or (
+        (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width) if frames is None else frames.shape[1:3]
+    )
+    return frames, paint_masks(motion[np.array(window)], rows, columns)
+
+
+@lru_cache(maxsize=1)
+def _decoded(video: Path, needed: tuple[int, ...], size: tuple[int, int] | None) -> np.ndarray:
+    frames = read_video(video, needed)
+    return frames if size is None else resize_frames(frames, *size)
+
+
+@lru_cache(maxsize=4)
+def read_motion(annotation: Path) -> Motion:
+    """Reads the objects of an annotation, frame by frame.
+
+    Raises:
+        MaskcastError: when the file is no CLEVRER annotation: broken JSON, an unknown colour, a missing frame.
+    """
+    try:
+        content = json.loads(annotation.read_bytes())
+        objects: list[dict[str, Any]] = sorted(content["object_property"], key=lambda item: item["object_id"])
+        trajectory: Sequence[dict[str, Any]] = content["motion_trajectory"]
+        column = {item["object_id"]: index for index, item in enumerate(objects)}
+        class_ids = np.array([_class_of(annotation, item) for item in objects], np.uint8)
+        locations = np.full((len(trajectory), len(objects), 3), np.nan)
+        angles = np.zeros_like(locations)
+        if sorted(frame["frame_id"] for frame in trajectory) != list(range(len(trajectory))):
+            raise MaskcastError(
+                f"{annotation}: motion_trajectory lacks frames; copy the file again from its origin"
+            )
+        for frame in trajectory:
+            for item in frame["objects"]:
+                locations[frame["frame_id"], column[item["object_id"]]] = item["location"]
+                angles[frame["frame_id"], column[item["object_id"]]] = item["orientation"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaskcastError(
+            f"{annotation}: not a CLEVRER annotation ({type(error).__name__} {error}); copy it again"
+        ) from error
+    except OSError as error:
+        raise MaskcastError(f"{annotation}: cannot be read ({error.strerror})") from error
+    return Motion(class_ids, locations, euler_rotations(angles))
+
+
+def _class_of(annotation: Path, item: dict[str, Any]) -> int:
+    for key, allowed in (("shape", SHAPES), ("material", MATERIALS), ("color", COLORS)):
+        if item[key] not in allowed:
+            raise MaskcastError(f"{annotation}: {key} {item[key]!r} is not one of {', '.join(allowed)}")
+    return class_id(item["shape"], item["material"], item["color"])

@@ -1,0 +1,76 @@
+"""Simulated clips, made on demand: every clip is a window of a video of its own, so splits never share one."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from maskcast.data.camera import CLASSES, CLEVRER_CAMERA
+from maskcast.data.clips import SPLITS
+from maskcast.data.sources import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.synthetic import simulate_clip
+from maskcast.seed import derive
+
+DEFAULT_SIZE = (160, 240)
+KIND_OF_SPLIT = {"unlabeled": "unlabelled", "hidden": "hidden"}  # all others are labelled
+
+
+class SyntheticSource(SourceConfig):
+    """Clips from `maskcast.data.synthetic`; the raw folder is not read."""
+
+    layout: Literal["synthetic"] = "synthetic"
+    train: int = Field(default=100, ge=0)
+    """Labelled clips to train on."""
+    val: int = Field(default=50, ge=0)
+    """Labelled clips to validate on."""
+    test: int = Field(default=0, ge=0)
+    """Labelled clips to test on."""
+    unlabeled: int = Field(default=200, ge=0)
+    """Clips without masks."""
+    hidden: int = Field(default=0, ge=0)
+    """Clips of which only the first `context` frames are shown."""
+    frames: int = Field(default=22, ge=1)
+    """Frames of a clip."""
+    context: int = Field(default=11, ge=1)
+    """Frames of a hidden clip."""
+    stride: int = Field(default=5, ge=1)
+    """Distance of a clip's frames in the simulated video, which has CLEVRER's 25 frames a second."""
+
+    @model_validator(mode="after")
+    def _some_clips(self) -> "SyntheticSource":
+        if not any(getattr(self, split) for split in SPLITS):
+            raise ValueError(f"all of {', '.join(SPLITS)} are 0; ask for at least one clip")
+        if self.context > self.frames:
+            raise ValueError(f"context is {self.context}, it must be at most frames, {self.frames}")
+        return self
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the clips, rendered at `height` x `width` or 160 x 240 (see `SourceConfig.list`)."""
+        rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
+        listing = Listing([], CLASSES, meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
+        for number, split in enumerate(SPLITS):
+            for index in range(getattr(self, split)):
+                clip_seed = derive(seed, number, index)
+                kind = KIND_OF_SPLIT.get(split, "labelled")
+                load = partial(
+                    load_clip,
+                    clip_seed,
+                    labelled=kind == "labelled",
+                    frames=self.frames,
+                    keep=self.context if kind == "hidden" else None,
+                    stride=self.stride,
+                    height=rows,
+                    width=columns,
+                )
+                meta = {"seed": clip_seed, "stride": self.stride}
+                listing.clips.append(RawClip(f"synthetic_{split}_{index:05d}", split, kind, load, meta))
+        return listing
+
+
+def load_clip(
+    seed: int, *, labelled: bool, frames: int, keep: int | None, stride: int, height: int, width: int
+) -> Arrays:
+    """Simulates one clip; a clip that is not labelled gets no masks."""
+    shaded, masks = simulate_clip(seed, frames=frames, stride=stride, height=height, width=width, keep=keep)
+    return shaded, masks if labelled else None
