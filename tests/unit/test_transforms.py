@@ -59,6 +59,18 @@ def test_a_crop_is_a_window_of_the_frame() -> None:
     assert min(found) < 5 < 15 < max(found) <= 20
 
 
+def test_a_crop_on_an_object_always_holds_one() -> None:
+    frame, mask = example()
+    mask[:, :72] = 0  # one column of objects is left, at the right edge
+    mask[:, 79] = IGNORE
+    mask[50, 75] = 2
+    crops = [augment(frame, mask, AugmentParams(crop=(10, 20), crop_on_object=1), rng(s))[1] for s in range(30)]
+    assert all((crop == 2).sum() == 1 for crop in crops)
+    assert len({int(np.argmax(crop == 2)) for crop in crops}) > 10  # anywhere in the window
+    _, empty = augment(frame, np.zeros_like(mask), AugmentParams(crop=(10, 20), crop_on_object=1), rng(0))
+    assert empty.shape == (10, 20)
+
+
 def test_what_a_shift_uncovers_has_no_label() -> None:
     for seed in range(20):
         _, mask = augment(*example(), AugmentParams(hflip=0, shift=0.5), rng(seed))

@@ -31,9 +31,12 @@ class AugmentParams(Params):
     rotate: float = Field(default=0.0, ge=0, le=180)
     """Greatest rotation either way, in degrees."""
     shift: float = Field(default=0.0, ge=0, le=1)
-    """Greatest shift either way, as a fraction of the height and of the width."""
+    """Greatest shift either way, as a fraction of the height and of the width of the result."""
     crop: tuple[int, int] | None = None
     """Height and width of a window cut out at random; null keeps whole frames."""
+    crop_on_object: Probability = 0.0
+    """Probability that the window must hold a pixel of an object, each pixel as likely as any other, as nnU-Net
+    does for a third of its patches; else it may lie anywhere."""
     brightness: float = Field(default=0.0, ge=0, le=1)
     """Greatest relative change of brightness."""
     contrast: float = Field(default=0.0, ge=0, le=1)
@@ -72,7 +75,8 @@ def augment(
     height, width = mask_HW.shape
     rows, columns = params.crop or (height, width)
     rows, columns = min(rows, height), min(columns, width)
-    map_23 = _affine(params, random, (height, width), (rows, columns))
+    corner = _corner(mask_HW, (rows, columns), params.crop_on_object, random)
+    map_23 = _affine(params, random, corner, (rows, columns))
     size = (columns, rows)
     flags = cv2.WARP_INVERSE_MAP
     frame = cv2.warpAffine(
@@ -84,20 +88,33 @@ def augment(
     return _recolour(frame, params, random), mask
 
 
+def _corner(
+    mask_HW: np.ndarray, crop: tuple[int, int], on_object: float, random: np.random.Generator
+) -> tuple[int, int]:
+    """Returns (top, left) of the window."""
+    last = np.subtract(mask_HW.shape, crop)
+    low, high = np.zeros_like(last), last
+    if on_object and random.random() < on_object:
+        pixels = np.flatnonzero((mask_HW != 0) & (mask_HW != IGNORE))
+        if len(pixels):
+            pixel = np.array(divmod(int(random.choice(pixels)), mask_HW.shape[1]))
+            low, high = np.maximum(pixel - crop + 1, 0), np.minimum(pixel, last)
+    top, left = random.integers(low, high + 1)
+    return int(top), int(left)
+
+
 def _affine(
-    params: AugmentParams, random: np.random.Generator, size: tuple[int, int], crop: tuple[int, int]
+    params: AugmentParams, random: np.random.Generator, corner: tuple[int, int], crop: tuple[int, int]
 ) -> np.ndarray:
-    """Returns the (2, 3) map from (x, y) of the result to (x, y) of the frame, turning about its centre."""
-    (height, width), (rows, columns) = size, crop
+    """Returns the (2, 3) map from (x, y) of the result to those of the frame, about the window's centre."""
     mirror = -1.0 if random.random() < params.hflip else 1.0
     zoom = float(np.exp(random.uniform(*np.log(params.zoom))))
     angle = radians(random.uniform(-params.rotate, params.rotate))
-    shift_y, shift_x = random.uniform(-params.shift, params.shift, 2) * size
-    top, left = random.integers(0, (height - rows + 1, width - columns + 1))
     turn = np.array([[mirror * cos(angle), -mirror * sin(angle)], [sin(angle), cos(angle)]]) / zoom
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    offset = centre + turn @ (np.array([left - shift_x, top - shift_y]) - centre)
-    return np.column_stack([turn, offset])
+    size, start = np.array(crop[::-1]), np.array(corner[::-1])
+    centre = (size - 1) / 2
+    shift = random.uniform(-params.shift, params.shift, 2) * size
+    return np.column_stack([turn, start + centre - turn @ (centre + shift)])
 
 
 def _recolour(frame_HWC: np.ndarray, params: AugmentParams, random: np.random.Generator) -> np.ndarray:
