@@ -85,11 +85,10 @@ def write_tables(
     )
     _csv(
         folder / "per_horizon.csv",
-        ["horizon", "model", "jaccard"],
+        ["horizon", *scores],
         [
-            [number, name, _number(score)]
-            for name, one in scores.items()
-            for number, score in zip(one.frame_numbers, one.per_horizon(), strict=True)
+            [number, *(_number(one.per_horizon()[index]) for one in scores.values())]
+            for index, number in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
     per_class = [jaccard_per_class(one.matrix_hKK[-1]) for one in scores.values()]
