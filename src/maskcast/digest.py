@@ -6,18 +6,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.data.clips import sha256_of
+from maskcast.data.clips import FORMAT, sha256_of
 
 
 def digest_tree(path: Path) -> str:
     """Returns 32 hex digits that name the contents of a file or folder.
 
-    A folder with an ``index.json`` (a clip store) is named by that file alone, because it holds the sha256 of
-    every shard; any other folder by the relative path and contents of each file, in sorted order.
+    A clip store is named by its ``index.json`` alone, because that holds the sha256 of every shard; any other
+    folder by the relative path and contents of each file, in sorted order.
     """
     index = path / "index.json"
-    if path.is_file() or index.is_file():
-        return sha256_of(path if path.is_file() else index)[:32]
+    if path.is_file():
+        return sha256_of(path)[:32]
+    if index.is_file() and FORMAT.encode() in index.read_bytes():
+        return sha256_of(index)[:32]
     total = hashlib.sha256()
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
         total.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())

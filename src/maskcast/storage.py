@@ -46,8 +46,10 @@ class _Object:
     sha256: str | None = None
 
     def is_complete(self, target: Path) -> bool:
-        found = target.stat() if target.is_file() else None
-        return found is not None and found.st_size == self.size and abs(found.st_mtime - self.modified) < 1
+        if not target.is_file():
+            return False
+        found = target.stat()
+        return found.st_size == self.size and abs(found.st_mtime - self.modified) < 1
 
 
 def fetch(uri: str, destination: Path) -> list[Path]:
@@ -63,8 +65,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
     Raises:
         MaskcastError: naming the object or the remedy, when something is missing, differs or cannot be reached.
     """
-    with _client(uri) as (client, bucket_name, prefix):
-        bucket = _Bucket(client, bucket_name, uri)
+    with _bucket(uri) as (bucket, prefix):
         objects = bucket.objects(prefix)
         parts = destination / ".parts"
         parts.mkdir(parents=True, exist_ok=True)
@@ -82,34 +83,20 @@ def put(path: Path, uri: str) -> None:
     Raises:
         MaskcastError: when there is nothing to upload or the bucket cannot be written.
     """
-    files = {path.name: path} if path.is_file() else {name: path / name for name in _walk(path)}
+    names = {*_walk(path)} - {MANIFEST, INCOMPLETE}
+    files = {path.name: path} if path.is_file() else {name: path / name for name in sorted(names)}
     if not files:
         raise MaskcastError(f"{path}: no files to upload; give a file or a folder that has some")
-    with _client(uri) as (client, bucket_name, prefix):
+    with _bucket(uri) as (bucket, prefix):
         folder = f"{prefix}/" if prefix else ""
-        bucket = _Bucket(client, bucket_name, uri)
-        client.put_object(Bucket=bucket_name, Key=folder + INCOMPLETE, Body=b"")
-        client.delete_object(Bucket=bucket_name, Key=folder + MANIFEST)
+        bucket.client.put_object(Bucket=bucket.name, Key=folder + INCOMPLETE, Body=b"")
+        bucket.client.delete_object(Bucket=bucket.name, Key=folder + MANIFEST)
         digests = {name: sha256_of(file) for name, file in files.items()}
         jobs = [partial(bucket.put, file, folder + name, digests[name]) for name, file in files.items()]
         total = sum(_chunks(file.stat().st_size) for file in files.values())
         bucket.run(jobs, f"uploading to {uri} (8 MiB pieces)", total)
-        client.put_object(Bucket=bucket_name, Key=folder + MANIFEST, Body=_sums(digests).encode())
-        client.delete_object(Bucket=bucket_name, Key=folder + INCOMPLETE)
-
-
-def digest_tree(path: Path) -> str:
-    """Names the contents of a file or folder with 32 hex digits of a sha256.
-
-    A clip store is named by its index alone, which lists the sha256 of every shard; any other folder by the sha256
-    and relative path of each file, i.e. by its `SHA256SUMS`.
-    """
-    if path.is_file():
-        return sha256_of(path)[:32]
-    index = path / "index.json"
-    if index.is_file() and b'"sha256"' in (content := index.read_bytes()):
-        return hashlib.sha256(content).hexdigest()[:32]
-    return hashlib.sha256(_sums({name: sha256_of(path / name) for name in _walk(path)}).encode()).hexdigest()[:32]
+        bucket.client.put_object(Bucket=bucket.name, Key=folder + MANIFEST, Body=_sums(digests).encode())
+        bucket.client.delete_object(Bucket=bucket.name, Key=folder + INCOMPLETE)
 
 
 def _walk(folder: Path) -> list[str]:
@@ -121,8 +108,8 @@ def _sums(digests: dict[str, str]) -> str:
 
 
 @contextmanager
-def _client(uri: str) -> Iterator[tuple[Any, str, str]]:
-    """Yields an S3 client, the bucket and the prefix of a URI; what fails inside the block becomes one line."""
+def _bucket(uri: str) -> Iterator[tuple["_Bucket", str]]:
+    """Yields the bucket and the prefix of a URI; what fails inside the block becomes one line."""
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
     if not match:
         raise MaskcastError(f"{uri}: not an S3 address; write s3://bucket/prefix")
@@ -138,22 +125,21 @@ def _client(uri: str) -> Iterator[tuple[Any, str, str]]:
         max_pool_connections=CONNECTIONS,
         s3={"addressing_style": "path"} if own else {},  # few servers of one's own resolve bucket.host
     )
-    client = None
     try:
         client = boto3.session.Session().client("s3", config=config)
-        yield client, match[1], match[2]
+    except ValueError as error:
+        raise MaskcastError(f"{uri}: {error}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port") from None
+    try:
+        yield _Bucket(client, match[1], uri), match[2]
     except problems.ClientError as error:
         raise MaskcastError(f"{uri}: {_refusal(error.response.get('Error', {}), match[1])}") from error
     except (problems.NoCredentialsError, problems.PartialCredentialsError) as error:
-        raise MaskcastError(
-            f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        ) from error
-    except (problems.BotoCoreError, ValueError) as error:
+        raise MaskcastError(f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY") from error
+    except problems.BotoCoreError as error:
         place = own or "AWS (AWS_ENDPOINT_URL_S3 is not set)"
         raise MaskcastError(f"{uri}: {place} cannot be reached ({error}); mend AWS_ENDPOINT_URL_S3") from error
     finally:
-        if client is not None:
-            client.close()
+        client.close()
 
 
 def _refusal(error: dict[str, str], bucket: str) -> str:
@@ -172,28 +158,28 @@ class _Bucket:
 
     def __init__(self, client: Any, name: str, uri: str) -> None:
         self.client, self.name, self.uri = client, name, uri
-        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # one token per chunk, for the bar
+        self._done: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # a 1 per chunk, ended jobs
         self._stop = threading.Event()
 
     def run(self, jobs: Sequence[Callable[[], None]], description: str, chunks: int) -> None:
         """Runs the jobs in threads with one bar over all chunks; the first error ends all."""
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            futures = [pool.submit(job) for job in jobs]
+            for job in jobs:
+                pool.submit(job).add_done_callback(self._done.put)
             try:
-                deque(track(self._until_done(set(futures)), description, chunks), maxlen=0)
+                deque(track(self._until_done(len(jobs)), description, chunks), maxlen=0)
             finally:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _until_done(self, waiting: set[Future[None]]) -> Iterator[int]:
-        while waiting:
-            try:
-                yield self._done.get(timeout=0.05)
-            except queue.Empty:
-                ended = {future for future in waiting if future.done()}
-                for future in ended:
-                    future.result()
-                waiting -= ended
+    def _until_done(self, num_jobs: int) -> Iterator[int]:
+        while num_jobs:
+            event = self._done.get()
+            if isinstance(event, int):
+                yield event
+            else:
+                event.result()
+                num_jobs -= 1
 
     def objects(self, prefix: str) -> list[_Object]:
         """Returns the objects below a prefix (those that its manifest lists, if it has one) or the one object."""
@@ -298,7 +284,7 @@ def _differs(part: Path, item: _Object, sha256: str | None) -> bool:
         return True
     if sha256 is not None:
         return sha256_of(part) != sha256
-    if re.fullmatch(r"[0-9a-f]{32}", item.etag):  # sent in one piece and not encrypted by the server: the MD5
-        with part.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != item.etag
-    return False
+    if not re.fullmatch(r"[0-9a-f]{32}", item.etag):  # sent in pieces or encrypted by the server: no MD5
+        return False
+    with part.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != item.etag

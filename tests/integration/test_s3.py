@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from maskcast import storage
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.stage import run_stage
 
@@ -36,7 +37,7 @@ def test_what_is_put_is_fetched_byte_for_byte_with_its_digest(s3, tree, tmp_path
     fetched = storage.fetch(f"{s3.uri}/data/set/", tmp_path / "back")
     assert files_of(tmp_path / "back") == files_of(tree)
     assert len(fetched) == 3
-    assert storage.digest_tree(tmp_path / "back") == storage.digest_tree(tree)
+    assert digest_tree(tmp_path / "back") == digest_tree(tree)
 
 
 def test_the_manifest_is_what_sha256sum_checks(s3, tree, tmp_path):
@@ -187,7 +188,7 @@ def test_fetch_dataset_takes_a_prefix_from_s3(s3, tree, tmp_path):
     fetched = files_of(tmp_path / "raw")
     note = json.loads(fetched.pop("SOURCE.json"))
     assert fetched == files_of(tree)
-    assert note["digest"] == storage.digest_tree(tree)
+    assert note["digest"] == digest_tree(tree)
 
 
 def dvc(*arguments: str, cwd: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.stage import run_stage
-from maskcast.storage import digest_tree
 
 
 def fetch(uri: str | Path, raw: Path, **params) -> dict:

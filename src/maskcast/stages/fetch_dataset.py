@@ -16,6 +16,7 @@ from maskcast import storage
 from maskcast.data.archives import is_archive, unpack
 from maskcast.data.clips import sha256_of
 from maskcast.data.images import is_junk
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.stage import OutPath, StageParams, resume_dir, stage
@@ -67,7 +68,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
         _take(Path(params.uri), raw, params)
     (raw / NOTE).unlink(missing_ok=True)  # a hard link: never write through it
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
-    note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": storage.digest_tree(raw)}
+    note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     say(f"fetched {params.uri}: {note['files']} files, {sum(sizes) / 1e6:.1f} MB, digest {note['digest']}")
 
@@ -156,10 +157,8 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     say(f"dvc get {repository} {path}")
     done = subprocess.run(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [
-            f"exit {done.returncode}"
-        ]
-        reason = lines[0].removeprefix("ERROR: ")
+        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
+        reason = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")), lines[-1])
         shutil.rmtree(folder)
         raise MaskcastError(f"dvc:{pointer}: dvc get failed ({reason}); check pointer, remote and credentials")
     return target
