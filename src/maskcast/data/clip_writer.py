@@ -207,7 +207,7 @@ class _PackedShards:
     def __init__(self, root: Path, layer: str) -> None:
         self.root, self.layer = root, layer
         self.shards: dict[str, dict[str, Any]] = {}
-        self._packer = zstandard.ZstdCompressor(level=3)
+        self._packer = zstandard.ZstdCompressor(level=3, write_checksum=True)
         self._file: BinaryIO | None = None
         self._name, self._bytes = "", 0
 
