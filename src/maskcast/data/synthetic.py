@@ -16,8 +16,8 @@ from maskcast.data.render import render_frames
 from maskcast.seed import rng
 
 VIDEO_FRAMES = 128
-OBJECT_COUNTS, OBJECT_ODDS = (4, 5, 6), (0.2, 0.6, 0.2)
-MOVER_COUNTS, MOVER_ODDS = (1, 2, 3), (0.15, 0.15, 0.7)
+OBJECT_COUNTS, OBJECT_ODDS = (4, 5, 6), (0.1, 0.6, 0.3)
+MOVER_COUNTS, MOVER_ODDS = (1, 2, 3), (0.2, 0.3, 0.5)
 REST_LOW, REST_HIGH = (-2.4, -1.5), (0.8, 1.6)  # corners of the ground where objects rest; movers start outside
 ENTRY_SPEED = (2.7, 3.0)
 FIRST_MEETING, LATER_MEETING = (15, 45), (40, 165)  # frame at which a mover meets its target

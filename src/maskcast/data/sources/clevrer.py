@@ -1,4 +1,4 @@
-"""CLEVRER's official release: `video_<id>.mp4` and `annotation_<id>.json` below a folder; masks from the latter."""
+"""CLEVRER's official release: `video_<id>.mp4`, and `annotation_<id>.json` from which masks are painted."""
 
 import json
 import re
@@ -167,8 +167,8 @@ def load_window(
     motion = read_motion(annotation)
     if window[-1] >= len(motion.locations):
         raise MaskcastError(
-            f"{annotation}: motion_trajectory has {len(motion.locations)} frames where {window[-1] + 1} are needed; "
-            "copy the file again from its origin"
+            f"{annotation}: motion_trajectory has {len(motion.locations)} frames where {window[-1] + 1} are "
+            "needed; copy the file again from its origin"
         )
     rows, columns = size or (
         (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width) if frames is None else frames.shape[1:3]
