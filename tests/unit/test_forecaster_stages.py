@@ -90,7 +90,7 @@ def test_pretrain_on_frames_is_scored_through_the_masker(stores: dict[str, Path]
 
 
 def test_a_threshold_that_leaves_nothing_is_named(stores: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match="min_confidence = 0.95"):
+    with pytest.raises(MaskcastError, match=r"min_confidence = 0\.95"):
         pretrain(stores, tmp_path / "none", min_confidence=0.95)
     assert not (tmp_path / "none").exists()
 

@@ -70,4 +70,4 @@ def _move_classes(clip_THW: Tensor, out_hHW: Tensor) -> None:
 def _slope(time_N: Tensor, position_N2: Tensor) -> Tensor:
     """Returns the least-squares velocity in pixels per frame, zero from a single sight."""
     time_N = time_N - time_N.mean()
-    return (time_N[:, None] * position_N2).sum(0) / (time_N**2).sum().clamp(min=1)
+    return (time_N[:, None] * position_N2).sum(0) / (time_N**2).sum().clamp(min=0.5)  # 0.5: two frames in a row

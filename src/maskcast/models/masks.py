@@ -144,6 +144,11 @@ class MaskForecaster(nn.Module):
     ) -> Tensor:
         """Returns the logits (B, S, K, I, J) of the picked steps, rows, columns and classes (None: all)."""
         classes = torch.arange(self.num_classes, device=scene.last_BHW.device) if classes is None else classes
+        # the state may cover more than the picture, by padding
+        rows, columns = (
+            slice(pick.start, size, pick.step)
+            for pick, size in zip((rows, columns), scene.last_BHW.shape[1:], strict=True)
+        )
         state_BSCHW = torch.stack([states[step] for step in steps], dim=1)
         half = slice(None, None, self.codec.fine)
         guide_BSIJ = scene.last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)

@@ -155,7 +155,7 @@ class ForecastTask:
 
 
 def run(task: ForecastTask, out: Path, config: ModelConfig, metrics: Path, extra: dict[str, float]) -> None:
-    """Trains, saves the model to ``out``, and writes ``extra`` and the scores of model and baselines to ``metrics``."""
+    """Trains, saves the model to ``out``, and writes ``extra`` and all scores to ``metrics``."""
     params = task.params
     for name, baseline in BASELINES.items():
         found = task.score(baseline)

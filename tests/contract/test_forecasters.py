@@ -1,0 +1,100 @@
+"""What every forecaster in the table must do, whatever its architecture."""
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from maskcast.models.base import ModelConfig, save_model
+from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.models.forecasters import ForecasterConfig, load_forecaster
+
+CLASSES = 4
+ARCHITECTURES: list[type[ModelConfig]] = list(get_args(get_args(ForecasterConfig)[0]))
+CASES = [
+    pytest.param(arch(**{"hidden": 8, "stride": 4, "loss_stride": 1, **changes}), id=f"{arch.__name__}-{name}")
+    for arch in ARCHITECTURES
+    for name, changes in {
+        "objects": {},
+        "plain": {"motion": "none"},
+        "two-layers": {"layers": 2, "stride": 2},
+        "frames": {"input": "frames"},
+    }.items()
+]
+
+
+def clips(model: Any, frames: int = 10) -> torch.Tensor:
+    """Returns two clips of squares that move, as masks or as frames; 26x38 is no multiple of any stride."""
+    masks = torch.zeros(2, frames, 26, 38, dtype=torch.uint8)
+    for t in range(frames):
+        masks[0, t, 4:12, 2 + 2 * t : 10 + 2 * t] = 1
+        masks[0, t, 15:22, 24 - t : 32 - t] = 2
+        masks[1, t, 3 + t : 10 + t, 20:28] = 3
+    return masks if model.input == "masks" else masks[..., None].mul(60).repeat(1, 1, 1, 1, 3)
+
+
+def build(config: Any) -> Any:
+    torch.manual_seed(0)
+    return config.build(CLASSES)
+
+
+@pytest.mark.parametrize("model", [Persistence(), ConstantVelocity()])
+def test_baselines_have_the_same_forecast(model: Any) -> None:
+    context = clips(model)
+    assert model.forecast(context, 3).shape == (2, 3, 26, 38) and model.forecast(context, 3).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("config", CASES)
+def test_forecast_gives_bytes_of_the_same_form_and_leaves_the_context_alone(config: Any) -> None:
+    model = build(config).eval()
+    context = clips(model)
+    before = context.clone()
+    for horizon in (1, 5):
+        out = model.forecast(context, horizon)
+        assert out.dtype == torch.uint8 and out.shape == (2, horizon, *context.shape[2:])
+        assert not out.requires_grad
+    assert torch.equal(context, before)
+    assert list(inspect.signature(model.forecast).parameters)[1:] == ["horizon"]
+
+
+@pytest.mark.parametrize("config", CASES)
+def test_learning_reaches_every_parameter_and_the_loaded_model_forecasts_the_same(
+    config: Any, tmp_path: Path
+) -> None:
+    model = build(config)
+    seen = clips(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    moved = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(3):  # heads start at 0: what is below them gets its gradient from the second step on
+        loss, _ = model.loss(seen[:, :5], seen[:, 5:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    still = [name for name, parameter in model.named_parameters() if torch.equal(moved[name], parameter)]
+    assert not still
+    save_model(tmp_path, model, config, num_classes=CLASSES, meta={})
+    loaded, description = load_forecaster(tmp_path)
+    assert description["num_classes"] == CLASSES
+    assert torch.equal(model.eval().forecast(seen[:, :5], 4), loaded.forecast(seen[:, :5], 4))
+
+
+@pytest.mark.parametrize("config", CASES)
+def test_one_clip_is_learned(config: Any) -> None:
+    model = build(config)
+    seen = clips(model)
+    context, target = seen[:, :6], seen[:, 6:]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    before = (model.forecast(context, 4).int() - target.int()).ne(0).float().mean()
+    for _ in range(80):
+        loss, _ = model.loss(context, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = model.eval().forecast(context, 4)
+    if model.input == "masks":
+        assert after.ne(target).float().mean() < 0.6 * before
+    else:
+        copied = seen[:, 5:6].float() - target.float()
+        assert (after.float() - target.float()).square().mean() < 0.6 * copied.square().mean()
