@@ -74,22 +74,21 @@ def test_it_comes_back_from_disk_as_it_was(config: MaskerModelConfig, tmp_path: 
         torch.testing.assert_close(loaded(frames(1, 64, 64)), masker(frames(1, 64, 64)), rtol=1e-5, atol=1e-5)
 
 
-def test_it_overfits_a_few_frames(config: MaskerModelConfig) -> None:
+def test_it_overfits_two_frames(config: MaskerModelConfig) -> None:
     torch.manual_seed(0)
     masker = config.build(num_classes=3)
-    masks = torch.zeros(4, 64, 64, dtype=torch.long)
-    for index in range(4):
-        masks[index, 8 * index : 8 * index + 24, 8:40] = 1
-        masks[index, 40:60, 8 * index : 8 * index + 24] = 2
+    masks = torch.zeros(2, 48, 48, dtype=torch.long)
+    masks[0, 4:24, 4:28], masks[0, 28:44, 20:44] = 1, 2
+    masks[1, 20:44, 4:24], masks[1, 4:20, 16:44] = 1, 2
     batch = torch.tensor([[40, 40, 40], [220, 60, 60], [60, 60, 220]], dtype=torch.uint8)[masks]
-    optimizer = torch.optim.AdamW(masker.parameters(), lr=5e-3)
-    for _ in range(40):
+    optimizer = torch.optim.AdamW(masker.parameters(), lr=1e-2)
+    for _ in range(30):
         loss = F.cross_entropy(masker(batch), masks)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():  # batch statistics: 40 steps are too few for the running ones
-        assert (masker(batch).argmax(1) == masks).float().mean() > 0.95
+    with torch.no_grad():  # in training mode: 30 steps are too few for the running statistics of the norms
+        assert (masker(batch).argmax(1) == masks).float().mean() > 0.93
 
 
 @pytest.mark.parametrize(("wrong", "close"), [("resnet19", "resnet18"), ("tu-resnet19", "tu-resnet18")])
