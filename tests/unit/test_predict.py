@@ -1,5 +1,6 @@
 """Prediction: forecasts of hidden clips, in the forms that people want."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.masker_base import predict_masks
+from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig
 from maskcast.overlays import palette
 from maskcast.stage import run_stage
@@ -82,3 +85,21 @@ def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
         with pytest.raises(MaskcastError, match=message):
             run_stage("predict", params, **(inputs | swapped), predictions=tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_forecaster_of_frames_leaves_frames_too(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    config = ConvLSTMConfig(input="frames", motion="none", hidden=4, stride=8)
+    shutil.rmtree(inputs["forecaster"])
+    save_model(inputs["forecaster"], config.build(3), config, num_classes=3, meta={})
+    out = tmp_path / "out"
+    run_stage("predict", {"frame_png": 22, "batch_size": 2}, **inputs, predictions=out)
+    frames, store, prepared = np.load(out / "frames.npy"), ClipStore(out), ClipStore(inputs["clips"])
+    assert frames.shape == (3, 11, 32, 48, 3)
+    assert frames.dtype == np.uint8
+    for n, clip in enumerate(store.clips):
+        last_seen = prepared.frames(prepared.get(clip.id))[-1]
+        np.testing.assert_array_equal(frames[n], np.stack([last_seen] * 11))  # untrained: the copy
+        masker, _ = load_masker(inputs["masker"])
+        np.testing.assert_array_equal(store.masks(clip), predict_masks(masker, frames[n], "fp32")[0])
+        with Image.open(out / "png" / clip.id / "image_21.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), frames[n, 10])
