@@ -1,22 +1,21 @@
 """Training speed of the default forecaster against a plain ConvLSTM at full resolution, side by side in one run.
 
-    python benchmarks/forecaster.py [--rounds 3] [--hidden 32] [--threads 1]
+Plain: the cell convolves cat(x, h) at every step, 49 one-hot channels in, zeros into the decoder, a 1x1 head per
+step, cross entropy over all 11 future frames, fp32. Ours: `ConvLSTMConfig()` under bf16 autocast, one training
+step as the stages take it. Both: forward, backward and optimiser step on 160x240 masks of 22 frames.
 
-Plain: the cell convolves cat(x, h) at every step, 49 one-hot channels in, zeros into the decoder, a 1x1 head per step,
-cross entropy over all 11 future frames, fp32. Ours: `ConvLSTMConfig()` under bf16 autocast, one training step as the
-stages take it. Both: forward, backward and optimiser step on 160x240 masks of 22 frames.
+    python benchmarks/forecaster.py [--rounds 3] [--hidden 32] [--batch 32] [--threads 1]
 """
 
 import argparse
 import statistics
-import subprocess
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from _common import interleaved, print_table, ratio
 from maskcast.data.synthetic import simulate_clip
 from maskcast.models.convrnn import ConvLSTMConfig
 
@@ -33,6 +32,7 @@ class PlainConvLSTM(nn.Module):
         self.head = nn.Conv2d(hidden, CLASSES, 1)
 
     def loss(self, context_BTHW: Tensor, target_BhHW: Tensor) -> Tensor:
+        """Returns the mean cross entropy of the future frames."""
         onehot = F.one_hot(context_BTHW.long(), CLASSES).movedim(-1, 2).float()
         batch, steps, _, height, width = onehot.shape
         h = c = torch.zeros(batch, self.hidden, height, width)
@@ -45,6 +45,7 @@ class PlainConvLSTM(nn.Module):
         return total / target_BhHW.shape[1]
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns h and c after one step."""
         i, f, o, g = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c
@@ -82,21 +83,14 @@ def main() -> None:
         "plain": (train_step(plain, lambda: plain.loss(masks[:1, :CONTEXT], masks[:1, CONTEXT:])), 1),
         "ours": (train_step(ours, our_loss), arguments.batch),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for round_ in range(arguments.rounds + 1):
-        for name, (step, windows) in variants.items():
-            start = time.process_time()
-            step()
-            if round_:  # the first round warms up
-                seconds[name].append((time.process_time() - start) / windows)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(
-        f"commit {commit.stdout.strip()}, hidden {arguments.hidden}, {arguments.rounds} rounds interleaved, CPU time"
-    )
-    print("| variant | s per sequence | sequences per s | speed-up |\n|---|---|---|---|")
-    for name, value in medians.items():
-        print(f"| {name} | {value:.4f} | {1 / value:.2f} | {medians['plain'] / value:.1f} |")
+    seconds = interleaved({name: step for name, (step, _) in variants.items()}, arguments.rounds)
+    each = {name: [value / variants[name][1] for value in values] for name, values in seconds.items()}
+    rows = []
+    for name, values in each.items():
+        value = statistics.median(values)
+        rows.append((name, f"{value:.4f}", f"{1 / value:.2f}", f"{ratio(each['plain'], values):.1f}"))
+    title = f"one training step, hidden {arguments.hidden}, {arguments.rounds} rounds, CPU time"
+    print_table(title, ("variant", "s per sequence", "sequences per s", "speed-up"), rows)
 
 
 if __name__ == "__main__":
