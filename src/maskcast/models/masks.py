@@ -75,7 +75,7 @@ class MaskForecaster(nn.Module):
             logits_hKHW = self._logits(
                 scene.pick(one), [state[one] for state in states], list(range(horizon)), classes=classes
             )[0]
-            best_hHW = logits_hKHW.argmax(1)
+            best_hHW = logits_hKHW.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
             out_hHW.copy_(best_hHW if classes is None else classes[best_hHW])
         return out_BhHW
 
