@@ -27,15 +27,15 @@ COLOR_RGB = {
 
 _DEGREE = 6
 _POWERS = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
-# The videos' empty ground: per channel the coefficients of u^i v^j in the order of _POWERS, u, v from -1 to 1.
+# The videos' empty ground: per channel the coefficients of u^i v^j in this order, u and v from -1 to 1.
 # fmt: off
 _GROUND = np.array([
     [134.6, 4.2, -5.8, -4.3, 8.6, 12.5, -12.1, 4.8, -11.9, -27.5, 42.3, 17.7, -30.2, -2.7, -7.4, 17.2, 4.0, -13.9,
      -6.1, 10.7, 6.9, -11.7, -0.9, 5.8, -6.1, 3.2, -3.8, 0.5],
     [134.7, 4.9, -8.6, -7.5, 14.3, 14.5, -16.5, 5.2, -13.6, -25.8, 50.0, 16.6, -36.7, -2.7, -9.0, 18.7, 4.7, -13.8,
      -7.7, 13.5, 6.4, -12.4, -1.0, 6.6, -7.3, 4.4, -5.8, 0.6],
-    [134.0, 1.4, -15.0, -6.0, 31.8, 15.2, -28.0, 6.1, -12.3, -36.2, 56.2, 23.7, -42.0, -2.4, -12.7, 26.9, 6.2, -20.1,
-     -8.2, 11.8, 9.8, -14.3, -2.4, 8.8, -10.4, 4.3, -4.6, 1.8],
+    [134.0, 1.4, -15.0, -6.0, 31.8, 15.2, -28.0, 6.1, -12.3, -36.2, 56.2, 23.7, -42.0, -2.4, -12.7, 26.9, 6.2,
+     -20.1, -8.2, 11.8, 9.8, -14.3, -2.4, 8.8, -10.4, 4.3, -4.6, 1.8],
 ])
 # fmt: on
 
@@ -45,7 +45,7 @@ GRAIN, FLICKER = 0.9, 0.6  # standard deviation of what stays within a clip and 
 _LAMPS = np.array([[-0.45, 0.45, 0.77], [0.55, -0.55, 0.63], [0.15, 0.1, 0.98]])
 _SHADOWS = ((0, 0.16), (1, 0.10))
 _SPOTS = np.array([[0.46, -0.2, 0.86], [-0.23, 0.41, 0.88], [-0.62, -0.71, 0.33]])  # lamps that metal mirrors
-_SPOT_SIZE, _GLOW_SIZE = 0.12, 0.35  # radians
+_SPOT_SIZE, _GLOW_SIZE = 0.2, 0.4  # radians
 _BEVEL = 20  # higher is sharper
 
 
@@ -202,11 +202,11 @@ def _shade(color: np.ndarray, metal: bool, normal: np.ndarray, direction: np.nda
     facing = -(normal * direction).sum(axis=1)
     mirrored = direction + 2 * facing[:, None] * normal
     up = mirrored[:, 2]  # what metal mirrors: bright ground, darker surroundings, a dark sky
-    lit = 1.0 - 0.22 * _step(up, 0.05, 0.1) - 0.4 * _step(up, 0.55, 0.15) + 0.1 * (1 - np.clip(facing, 0, 1)) ** 3
+    lit = 1.0 - 0.22 * _step(up, 0.05, 0.1) - 0.4 * _step(up, 0.5, 0.2) + 0.1 * (1 - np.clip(facing, 0, 1)) ** 3
     miss = 2 - 2 * mirrored @ _SPOTS.T  # squared angle to each lamp, near enough
     glow = np.exp(-miss / _GLOW_SIZE**2).sum(axis=1)
     spot = np.exp(-miss / _SPOT_SIZE**2).sum(axis=1)
-    return color * (lit + 0.25 * glow)[:, None] + 130 * np.minimum(spot, 1)[:, None]
+    return color * (lit + 0.25 * glow)[:, None] + 170 * np.minimum(spot, 1)[:, None]
 
 
 def _step(value: np.ndarray, at: float, width: float) -> np.ndarray:

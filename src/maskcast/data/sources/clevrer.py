@@ -104,7 +104,8 @@ class ClevrerSource(SourceConfig):
             total = count_frames(video) if video else len(read_motion(annotation).locations)
             starts = window_starts(total, length, self.stride, self.window_step)
             if not starts:
-                raise MaskcastError(f"has {total} frames, a window needs {(length - 1) * self.stride + 1}")
+                span = (length - 1) * self.stride + 1
+                raise MaskcastError(f"{video or annotation}: has {total} frames, a window needs {span}")
         windows = [range(start, start + (length - 1) * self.stride + 1, self.stride) for start in starts]
         needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:

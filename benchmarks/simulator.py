@@ -1,0 +1,101 @@
+"""Clips a minute of the simulator, and how far its clips score as the real masks do.
+
+    python benchmarks/simulator.py [--clips 300]
+
+Scores are macro Jaccard at frame 22 from ONE confusion matrix over all clips of 22 frames, classes absent from both
+left out. Real: windows that start every 2 frames of the seven annotated videos in MASKCAST_SHARED_DATA. Because all
+windows of a real video share its objects, "seven videos" also scores the simulator that way: mean and spread over
+sets of seven simulated videos with the same windows.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from _common import ROOT, print_table
+
+from maskcast.data.camera import Motion, paint_masks
+from maskcast.data.images import window_starts
+from maskcast.data.sources.clevrer import read_motion
+from maskcast.data.synthetic import simulate_clip, simulate_motion
+from maskcast.metrics import confusion, macro_jaccard
+from maskcast.models.baselines import ConstantVelocity, Persistence
+
+FRAMES, CONTEXT, CLASSES = 22, 11, 49
+SIZE = (160, 240)
+
+
+def scores(clips: Iterable[np.ndarray]) -> np.ndarray:
+    """Macro Jaccard at the last frame of copying and of constant velocity, (2,)."""
+    matrices = np.zeros((2, CLASSES, CLASSES), np.int64)
+    for masks in clips:
+        context = torch.from_numpy(masks[None, :CONTEXT].copy())
+        for matrix, baseline in zip(matrices, (Persistence(), ConstantVelocity()), strict=True):
+            forecast = baseline.forecast(context, FRAMES - CONTEXT)[0, -1].numpy()
+            matrix += confusion(masks[-1], forecast, CLASSES)
+    return np.array([macro_jaccard(matrix, absent="omit") for matrix in matrices])
+
+
+def windows(motion: Motion, stride: int) -> list[np.ndarray]:
+    masks = paint_masks(motion, *SIZE)
+    starts = window_starts(len(masks), FRAMES, stride, 2)
+    return [masks[start : start + FRAMES * stride : stride][:FRAMES] for start in starts]
+
+
+def seven_videos(group: int, stride: int) -> np.ndarray:
+    return scores(clip for k in range(7) for clip in windows(simulate_motion(7 * group + k), stride))
+
+
+def real_scores(stride: int) -> np.ndarray:
+    folder = Path(os.environ.get("MASKCAST_SHARED_DATA", ROOT / "../shared/data")) / "clevrer"
+    annotations = sorted(folder.rglob("annotation_*.json"))
+    return scores(clip for path in annotations for clip in windows(read_motion(path), stride))
+
+
+def clips_per_minute(render: bool, clips: int, pool: ProcessPoolExecutor) -> float:
+    make = partial(simulate_clip, render=render)
+    list(pool.map(make, range(4)))
+    start = time.perf_counter()
+    for _ in pool.map(make, range(clips), chunksize=8):
+        pass
+    return 60 * clips / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--groups", type=int, default=12, help="sets of seven simulated videos")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[tuple[object, ...]] = []
+    for stride in (5, 3):
+        clips = (simulate_clip(seed, stride=stride, render=False)[1] for seed in range(options.clips))
+        real, simulated = real_scores(stride), scores(clips)
+        sets = np.array([seven_videos(group, stride) for group in range(options.groups)])
+        for k, name in enumerate(("copy last mask", "constant velocity")):
+            spread = f"{sets[:, k].mean():.3f} ± {sets[:, k].std(ddof=1):.3f}"
+            rows.append((stride, name, f"{real[k]:.3f}", f"{simulated[k]:.3f}", spread))
+    header = (
+        "stride",
+        "forecaster",
+        "real, seven videos",
+        f"simulated, {options.clips} clips",
+        "simulated, seven videos",
+    )
+    print_table("Macro Jaccard at frame 22", header, rows)
+    with ProcessPoolExecutor(2) as pool:
+        speeds = [
+            ("frames and masks", f"{clips_per_minute(True, options.clips // 3, pool):.0f}"),
+            ("masks only", f"{clips_per_minute(False, options.clips * 2, pool):.0f}"),
+        ]
+    print_table("22 frames at 160x240, two processes", ("clips of", "clips a minute"), speeds)
+
+
+if __name__ == "__main__":
+    main()
