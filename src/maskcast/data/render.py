@@ -157,8 +157,8 @@ def _draw(
     color = np.zeros((len(hit), 4), np.float32)
     color[hit, :3] = _shade(np.array(COLOR_RGB[parts[2]], float), parts[1] == "metal", normal @ turn.T, direction)
     color[hit, 3] = 1
-    color = color.reshape(len(rows), len(columns), 4)
-    patch = cv2.resize(color, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    fine = color.reshape(len(rows), len(columns), 4)
+    patch = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     region = canvas[top:bottom, left:right]
     region *= 1 - patch[..., 3:]
     region += patch[..., :3]
