@@ -40,7 +40,7 @@ class ForecasterModelConfig(ModelConfig):
     """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
     loss_stride: int = Field(default=2, ge=1)
     """Every how many rows and columns of them, from a random offset."""
-    loss_clips: int = Field(default=8, ge=1)
+    loss_clips: int = Field(default=2, ge=1)
     """Clips of a batch whose pixels enter the loss where objects move; paths are learned from all."""
 
     @model_validator(mode="after")
