@@ -2,8 +2,8 @@
 
     python benchmarks/reader.py [--rounds 7]
 
-Both return the whole clip, (22, 160, 240, 3) uint8 in memory of its own, for 8 random clips of 40 in turn. Files are in
-the page cache. The frames are simulated ones with sensor noise, so the PNGs are of a realistic size.
+Both return the whole clip, (22, 160, 240, 3) uint8 in memory of its own, for 8 random clips of 40 in turn. Files
+are in the page cache. The frames are simulated ones with sensor noise, so the PNGs are of a realistic size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""dvc.yaml says what the code says: commands, ports, params sections, edges, and the modules each stage imports."""
+"""dvc.yaml says what the code says: commands, ports, params, edges, and the modules each stage imports."""
 
 import shlex
 import subprocess
@@ -66,7 +66,9 @@ def command(stage: dict[str, Any]) -> tuple[str, str, dict[str, str]]:
     return words[3], flags.pop("--params"), {flag.removeprefix("--"): path for flag, path in flags.items()}
 
 
-CASES = [pytest.param(path, name, id=f"{path.parent.name}-{name}") for path in PIPELINES for name in pipeline(path)]
+CASES = [
+    pytest.param(path, name, id=f"{path.parent.name}-{name}") for path in PIPELINES for name in pipeline(path)
+]
 
 
 def test_the_main_pipeline_has_all_stages_in_order() -> None:
@@ -94,7 +96,9 @@ def test_every_input_comes_from_the_output_port_of_the_same_name(path: Path, nam
     written = {}
     for other in pipeline(path):
         ports = command(pipeline(path)[other])[2]
-        written |= {ports[p.name]: p.name for p in get_stage(other).ports if p.direction == "out" and p.name in ports}
+        written |= {
+            ports[p.name]: p.name for p in get_stage(other).ports if p.direction == "out" and p.name in ports
+        }
     the_stage: Stage = get_stage(name)
     ports = command(pipeline(path)[name])[2]
     for port in the_stage.ports:

@@ -1,0 +1,88 @@
+"""SIGKILL in the middle of a training stage, then the same command: the weights of an unbroken run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import write_store
+
+from maskcast.stage import get_stage, run_stage
+
+TRAINING = {
+    "epochs": 6,
+    "steps_per_epoch": 20,
+    "batch_size": 2,
+    "learning_rate": 0.01,
+    "checkpoint_every": 7,
+    "precision": "bf16",
+}
+PARAMS = {
+    "train_masker": {"model": {"arch": "unet", "width": 4}, "training": TRAINING},
+    "generate_masks": {},
+    "pretrain_forecaster": {"model": {"arch": "convlstm", "hidden": 8}, "training": TRAINING},
+    "finetune_forecaster": {"training": TRAINING},
+}
+TRAINED = {"train_masker": "masker", "pretrain_forecaster": "pretrained", "finetune_forecaster": "forecaster"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs of every training stage: a clip store, a masker, its masks and a pretrained forecaster."""
+    folder = tmp_path_factory.mktemp("kill")
+    write_store(folder / "clips")
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in PARAMS:
+            run_stage(name, PARAMS[name], **ports(folder, name, folder))
+    return folder
+
+
+def ports(folder: Path, name: str, results: Path) -> dict[str, Path]:
+    """Returns a path per port: inputs from ``folder``, outputs in ``results``."""
+    return {
+        port.name: (folder if port.direction == "in" else results)
+        / (f"{name}.json" if port.name == "metrics" else port.name)
+        for port in get_stage(name).ports
+        if not port.optional
+    }
+
+
+def start(folder: Path, name: str, results: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "maskcast", name, "--params", str(folder / "params.yaml")]
+    for port, path in ports(folder, name, results).items():
+        command += [f"--{port}", str(path)]
+    results.mkdir(exist_ok=True)
+    with (results / "log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=results, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_killed_and_started_again(folder: Path, tmp_path: Path, name: str) -> None:
+    model = TRAINED[name]
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    assert start(folder, name, unbroken).wait(240) == 0, (unbroken / "log").read_text()
+    process = start(folder, name, killed)
+    checkpoint = killed / f"{model}.resume/checkpoint.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None, (killed / "log").read_text()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(30) == -signal.SIGKILL
+    assert not (killed / model).exists()
+    assert start(folder, name, killed).wait(240) == 0, (killed / "log").read_text()
+    assert "resuming at step" in (killed / "log").read_text()
+    weights = [(run / model / "model.safetensors").read_bytes() for run in (unbroken, killed)]
+    assert weights[0] == weights[1]
+    assert sorted(path.name for path in killed.iterdir() if not path.name.startswith("mlflow")) == sorted(
+        ["log", "mlartifacts", model, f"{name}.json"]
+        if (killed / "mlartifacts").exists()
+        else ["log", model, f"{name}.json"]
+    )
