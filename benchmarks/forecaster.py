@@ -10,6 +10,7 @@ step as the stages take it. Both: forward, backward and optimiser step on 160x24
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,12 @@ def main() -> None:
     clips = [torch.from_numpy(simulate_clip(seed, render=False)[1]) for seed in range(arguments.batch)]
     masks = torch.stack(clips)
     plain = PlainConvLSTM(arguments.hidden)
-    ours = ConvLSTMConfig(hidden=arguments.hidden).build(CLASSES)
+    ours: Any = ConvLSTMConfig(hidden=arguments.hidden).build(CLASSES)
 
     def our_loss() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return ours.loss(masks[:, :CONTEXT], masks[:, CONTEXT:])[0]
+            loss: Tensor = ours.loss(masks[:, :CONTEXT], masks[:, CONTEXT:])[0]
+        return loss
 
     variants = {
         "plain": (train_step(plain, lambda: plain.loss(masks[:1, :CONTEXT], masks[:1, CONTEXT:])), 1),
