@@ -23,7 +23,7 @@ repro: .venv/installed ## run the whole pipeline on the embedded default and sho
 	@echo "picture: $(CURDIR)/results/report/forecast.png"
 
 test: .venv/installed ## pass all tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed ## lint, format and types
 	ruff check .
