@@ -1,0 +1,130 @@
+"""Runs the reference recipe for several seeds, masks and frames as input, and prints the README's results table.
+
+    python recipes/reference/results.py [--seeds 0 1 2] [--clevrer FOLDER]
+
+Each run is a `dvc repro` of this recipe with other values in params.yaml, which is put back afterwards; what DVC has
+in its cache is not trained again. With the folder of CLEVRER's release, the forecasters, which have seen nothing but
+simulated clips, are also scored on the real masks named in real.yaml.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.data.clips import ClipStore
+
+HERE = Path(__file__).resolve().parent
+TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
+FRAMES = {"arch": "convgru", "input": "frames", "stride": 4, "hidden": 32, "loss_steps": 2}
+FRAMES_RATE = 1.0e-3
+ROWS = [
+    ("masker, Jaccard over all frames", "masks", "masker_jaccard"),
+    ("**forecaster, Jaccard at frame 22**", "masks", "jaccard_last"),
+    ("constant velocity", "masks", "jaccard_last_constant_velocity"),
+    ("copy of the last mask", "masks", "jaccard_last_persistence"),
+    ("frames as input, then masked", "frames", "jaccard_last"),
+    ("forecaster, mean over frames 12 to 22", "masks", "jaccard_mean"),
+    ("constant velocity, mean over frames 12 to 22", "masks", "jaccard_mean_constant_velocity"),
+    ("real CLEVRER masks: **forecaster, frame 22**", "real", "jaccard_last"),
+    ("real CLEVRER masks: constant velocity", "real", "jaccard_last_constant_velocity"),
+    ("real CLEVRER masks: copy", "real", "jaccard_last_persistence"),
+    ("training of masker and forecaster, minutes", "masks", "train_minutes"),
+    ("training of masker and forecaster of frames, minutes", "frames", "train_minutes"),
+]
+
+
+def main() -> None:
+    """Runs what is asked for and prints the table."""
+    parser = argparse.ArgumentParser(description="seeds of the reference recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
+    given = parser.parse_args()
+    scores: dict[str, list[dict[str, float]]] = {"masks": [], "frames": [], "real": []}
+    for seed in given.seeds:
+        for source in ("masks", "frames"):
+            with params_of(seed, source):
+                call("dvc", "repro")
+                scores[source].append(metrics())
+                if source == "masks" and given.clevrer:
+                    scores["real"].append(real_scores(given.clevrer.resolve()))
+    print_table(scores, given.seeds)
+
+
+@contextmanager
+def params_of(seed: int, source: str) -> Iterator[None]:
+    """Sets seed and input in params.yaml for the block."""
+    path = HERE / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    params: dict[str, Any] = yaml.safe_load(text)
+    for stage in TRAINED:
+        params[stage]["training"]["seed"] = seed
+    if source == "frames":
+        params["pretrain_forecaster"]["model"] = FRAMES
+        params["pretrain_forecaster"]["training"]["learning_rate"] = FRAMES_RATE
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def metrics() -> dict[str, float]:
+    """Returns the scores of the run in the working directory."""
+    found = {name: read(f"results/{name}.json") for name in ("evaluate", *TRAINED)}
+    seconds = sum(found[stage]["train_seconds"] for stage in TRAINED)
+    return found["evaluate"] | {"train_minutes": seconds / 60}
+
+
+def real_scores(clevrer: Path) -> dict[str, float]:
+    """Returns the scores of the forecaster in the working directory on the real masks."""
+    clips, out = HERE / "data/real", HERE / "results/real"
+    if not clips.exists():
+        stage("prepare_clips", raw=clevrer, clips=clips)
+    models = {"masker": HERE / "models/masker", "forecaster": HERE / "models/forecaster"}
+    stage("evaluate", clips=clips, masks=clips, **models, metrics=out.with_suffix(".json"), report=out)
+    return read("results/real.json")
+
+
+def stage(name: str, **ports: Path) -> None:
+    """Runs one stage with the values of real.yaml."""
+    flags = [word for port, path in ports.items() for word in (f"--{port}", str(path))]
+    call(sys.executable, "-m", "maskcast", name, "--params", "real.yaml", *flags)
+
+
+def call(*command: str) -> None:
+    """Runs a command in the folder of the recipe."""
+    subprocess.run(command, cwd=HERE, check=True)
+
+
+def read(name: str) -> dict[str, float]:
+    """Returns a JSON file of the recipe's folder."""
+    values: dict[str, float] = json.loads((HERE / name).read_text(encoding="utf-8"))
+    return values
+
+
+def print_table(scores: dict[str, list[dict[str, float]]], seeds: Sequence[int]) -> None:
+    """Prints mean and range over the seeds as Markdown."""
+    print(f"\n| seeds {', '.join(map(str, seeds))} | mean | lowest to highest |\n|---|---|---|")
+    for label, source, key in ROWS:
+        values = [one[key] for one in scores[source]]
+        if values:
+            print(f"| {label} | {statistics.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |")
+    clips = ClipStore(HERE / "data/clips").digest
+    print(f"\nclips {clips}, commit {git('rev-parse', '--short', 'HEAD')}")
+
+
+def git(*words: str) -> str:
+    """Returns what git says."""
+    return subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
