@@ -53,7 +53,7 @@ class Project:
             timeout=280,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        return done.stdout if "--json" in command else done.stdout + done.stderr
 
     def dvc(self, *words: str) -> str:
         return self.run("dvc", *words)
