@@ -195,7 +195,10 @@ def test_plots(project: Project) -> None:
     said = project.dvc("plots", "show", "--out", "dvc_plots")
     page = project.folder / "dvc_plots/index.html"
     assert str(page) in said
-    assert "per_horizon.csv" in page.read_text()
+    drawn = page.read_text()
+    assert "forecast quality by horizon" in drawn
+    assert '"constant_velocity"' in drawn
+    assert "results_report_forecast.png" in drawn
 
 
 def test_push_and_pull_through_s3(project: Project, s3, tmp_path: Path) -> None:
