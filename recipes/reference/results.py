@@ -24,7 +24,7 @@ from maskcast.data.clips import ClipStore
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
 FRAMES = {"arch": "convgru", "input": "frames", "stride": 4, "hidden": 32, "loss_steps": 2}
-FRAMES_TRAINING = {  # a step costs several times as much as one on masks: fewer of them, so that both train as long
+FRAMES_TRAINING = {  # a step costs several times one on masks: fewer of them, so that both train as long
     "pretrain_forecaster": {"learning_rate": 1.0e-3, "batch_size": 16, "steps_per_epoch": 45},
     "finetune_forecaster": {"batch_size": 16, "steps_per_epoch": 12},
 }
