@@ -68,7 +68,7 @@ def start(folder: Path, name: str, results: Path) -> subprocess.Popen[bytes]:
 def test_killed_and_started_again(folder: Path, tmp_path: Path, name: str) -> None:
     model = TRAINED[name]
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    assert start(folder, name, unbroken).wait(240) == 0, (unbroken / "log").read_text()
+    assert start(folder, name, unbroken).wait(800) == 0, (unbroken / "log").read_text()
     process = start(folder, name, killed)
     checkpoint = killed / f"{model}.resume/checkpoint.pt"
     while not checkpoint.exists():
@@ -77,7 +77,7 @@ def test_killed_and_started_again(folder: Path, tmp_path: Path, name: str) -> No
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
     assert not (killed / model).exists()
-    assert start(folder, name, killed).wait(240) == 0, (killed / "log").read_text()
+    assert start(folder, name, killed).wait(800) == 0, (killed / "log").read_text()
     assert "resuming at step" in (killed / "log").read_text()
     weights = [(run / model / "model.safetensors").read_bytes() for run in (unbroken, killed)]
     assert weights[0] == weights[1]
