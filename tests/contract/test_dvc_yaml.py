@@ -44,7 +44,7 @@ for name, module in sorted(sys.modules.items()):
 def imported_by(name: str) -> frozenset[str]:
     """Returns the project's modules that a fresh interpreter loads for a stage, relative to the root."""
     command = [sys.executable, "-c", LIST_IMPORTS, name, str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     return frozenset(done.stdout.split())
 
 

@@ -50,7 +50,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=800,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout if "--json" in command else done.stdout + done.stderr

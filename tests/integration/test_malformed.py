@@ -461,7 +461,7 @@ def test_malformed_input_ends_in_one_line(
 
 def run(folder: Path, flags: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maskcast", *flags]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False, **options)
 
 
 def test_a_full_disk_ends_in_one_line(good: Path, tmp_path: Path) -> None:
