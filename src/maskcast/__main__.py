@@ -41,7 +41,7 @@ def _overview() -> str:
         # The docstring is read without importing the stage: importing torch takes seconds.
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-        lines.append(f"  {name:22s}{summary}")
+        lines.append(f"  {name:22s}{summary.removeprefix(f'{name}: ')}")
     lines += ["", "commands:"] + [f"  {name:22s}{summary}" for name, summary in COMMANDS.items()]
     lines += ["", "`dvc repro` runs all stages in order with the paths in dvc.yaml and the values in params.yaml."]
     return "\n".join(lines)
