@@ -1,6 +1,6 @@
 """What a running stage says: progress bars, lines, metrics and files, without knowing who listens.
 
-``run_stage`` sets a listener that passes metrics and files on to MLflow. Outside a stage they go nowhere,
+``run_stage`` sets listeners: MLflow and the run's page. Outside a stage they go nowhere,
 so that the science can be called from a notebook or a test as it is.
 """
 
@@ -30,30 +30,28 @@ class Listener(Protocol):
         """Takes a file worth keeping with the run."""
 
 
-_listener: ContextVar[Listener | None] = ContextVar("maskcast_listener", default=None)
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("maskcast_listeners", default=())
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Sends everything reported inside the block to ``listener``."""
-    token = _listener.set(listener)
+def listening(*listeners: Listener) -> Iterator[None]:
+    """Sends everything reported inside the block to each of ``listeners``."""
+    token = _listeners.set(listeners)
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listeners.reset(token)
 
 
 def report(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Reports named numbers of the run (per training step where ``step`` is given)."""
-    listener = _listener.get()
-    if listener is not None:
+    for listener in _listeners.get():
         listener.metrics(metrics, step)
 
 
 def report_file(path: Path, folder: str = "") -> None:
     """Reports a picture or table to keep with the run, under ``folder`` of its artifacts."""
-    listener = _listener.get()
-    if listener is not None:
+    for listener in _listeners.get():
         listener.file(path, folder)
 
 

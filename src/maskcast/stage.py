@@ -3,12 +3,16 @@
 A stage is a keyword-only function of input paths, output paths and one params class. ``run_stage`` is the one
 way to run it: validate, open a tracked run, call, then move every output into place. Outputs appear whole or
 not at all: the stage writes to ``<output>.partial``, which is renamed on success and removed on failure.
+
+A stage with an output ``metrics`` learns or measures. It is tracked, and has one output more than its signature
+names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes.
 """
 
 import errno
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +54,7 @@ class Stage:
 
     @property
     def tracked(self) -> bool:
-        """Whether it learns or measures, and so is one MLflow run: it then has an output ``metrics``."""
+        """Whether it learns or measures, and so is one MLflow run with a page."""
         return any(port.name == "metrics" for port in self.ports)
 
     @property
@@ -76,6 +80,8 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
         else:
             ports.append(_port(name, hints[name]))
     assert params is not None and issubclass(params, StageParams), f"{function.__name__} needs params: StageParams"
+    if any(port.name == "metrics" for port in ports):
+        ports.append(Port("page", "out", optional=True))
     _REGISTRY[function.__name__] = Stage(function.__name__, function, params, tuple(ports))
     return function
 
@@ -100,11 +106,15 @@ def get_stage(name: str) -> Stage:
 
 
 def resume_dir(out: Path) -> Path:
-    """Returns the folder beside an output where a stage keeps what a killed run needs to go on.
+    """Returns the folder where a stage keeps what a killed run needs to go on: ``<output>.resume``.
 
-    It outlives a crash and a kill, and ``run_stage`` removes it once the output is in place.
+    It outlives a crash and a kill, and ``run_stage`` removes it once the output is in place. It lies beside the
+    output, or, where that is lost with its pod, below ``MASKCAST_RESUME_DIR`` (on a volume), by Kubeflow run.
     """
-    return out.with_name(out.name.removesuffix(".partial") + ".resume")
+    name = out.name.removesuffix(".partial") + ".resume"
+    if root := os.environ.get("MASKCAST_RESUME_DIR"):
+        return Path(root, os.environ.get("KFP_RUN_ID", "")) / name
+    return out.with_name(name)
 
 
 def run_stage(
@@ -127,12 +137,17 @@ def run_stage(
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
     with _whole_or_not_at_all(outputs, partials):
         if the_stage.tracked:
-            from maskcast import tracking
+            from maskcast.page import Page
+            from maskcast.tracking import tracked_run
 
             run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
-            with tracking.tracked_run(name, values, inputs, run_id_file) as run, listening(run):
-                the_stage.function(**inputs, **partials, params=values)
+            page = Page(name)
+            own = {port: partial for port, partial in partials.items() if port != "page"}
+            with tracked_run(name, values, inputs, run_id_file) as run, listening(run, page):
+                the_stage.function(**inputs, **own, params=values)
                 metrics = json.loads(partials["metrics"].read_text(encoding="utf-8"))
+                if "page" in partials:
+                    page.write(partials["page"], metrics)
                 run.metrics(metrics, None)
         else:
             the_stage.function(**inputs, **partials, params=values)

@@ -125,3 +125,10 @@ def test_metrics_are_returned(tmp_path: Path, register, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert run_stage("measure", {}, metrics=tmp_path / "metrics.json") == {"score": 0.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"score": 0.5}
+
+
+def test_resume_folders_lie_on_the_volume_by_run(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path))
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    assert stage_module.resume_dir(Path("/out/masker.partial")) == tmp_path / "run-1/masker.resume"
+    assert stage_module.resume_dir(Path("/out/masker")) == tmp_path / "run-1/masker.resume"
