@@ -51,13 +51,11 @@ class Page:
         """Writes the page with the stage's final ``metrics`` on top."""
         rows = "\n".join(f"<tr><td>{html.escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in metrics.items())
         curves = _picture(_plot(self._curves), "image/png", "curves by step") if self._curves else ""
-        body = "\n".join(["<table>", rows, "</table>", curves, *self._files.values()])
         title = html.escape(self.stage)
         head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        path.write_text(
-            f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n<h1>{title}</h1>\n{body}\n</body></html>",
-            encoding="utf-8",
-        )
+        body = "\n".join([f"<h1>{title}</h1>", "<table>", rows, "</table>", curves, *self._files.values()])
+        page = f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
+        path.write_text(page, encoding="utf-8")
 
 
 def _picture(data: bytes, kind: str, caption: str) -> str:
