@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
 
@@ -16,7 +16,8 @@ from maskcast.errors import MaskcastError
 class Params(BaseModel):
     """Base of every params and config class: frozen, unknown keys fail, NaN and infinity fail.
 
-    Numbers are lax because KFP turns every ``3`` inside a dict into ``3.0``; ``3.5`` for an integer fails.
+    Two things come from KFP's dicts: numbers are lax because every ``3`` arrives as ``3.0`` (``3.5`` for an
+    integer fails), and the text ``null`` is None, which such a dict cannot hold.
     """
 
     model_config = ConfigDict(
@@ -26,6 +27,13 @@ class Params(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_none(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {key: None if value == "null" else value for key, value in values.items()}
+        return values
 
 
 P = TypeVar("P", bound=BaseModel)

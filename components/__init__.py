@@ -1,0 +1,21 @@
+"""KFP components: one shim per stage, no logic. A shim hands its artifacts' paths to ``run_stage``."""
+
+from components.evaluate import evaluate
+from components.fetch_dataset import fetch_dataset
+from components.finetune_forecaster import finetune_forecaster
+from components.generate_masks import generate_masks
+from components.predict import predict
+from components.prepare_clips import prepare_clips
+from components.pretrain_forecaster import pretrain_forecaster
+from components.train_masker import train_masker
+
+__all__ = [
+    "evaluate",
+    "fetch_dataset",
+    "finetune_forecaster",
+    "generate_masks",
+    "predict",
+    "prepare_clips",
+    "pretrain_forecaster",
+    "train_masker",
+]

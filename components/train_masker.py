@@ -1,0 +1,17 @@
+"""KFP component of the stage train_masker."""
+
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output, component
+
+from components._image import IMAGE
+
+
+@component(base_image=IMAGE, install_kfp_package=False)
+def train_masker(
+    clips: Input[Dataset], masker: Output[Model], metrics: Output[Metrics], page: Output[HTML], params: dict
+) -> None:
+    """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept."""
+    from maskcast.stage import run_stage
+
+    metrics.metadata.update(run_stage(
+        "train_masker", params, clips=clips.path, masker=masker.path, metrics=metrics.path, page=page.path
+    ))

@@ -1,0 +1,199 @@
+"""Everything Kubernetes: what `cluster.yaml` says, and how it is put on a task. Nothing else knows of it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+from pydantic import Field, field_validator
+
+from maskcast.params import Params, load_params_file, validate
+from maskcast.stage import stage_names
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
+LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
+PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
+Kind = Literal["io", "cpu", "gpu"]
+
+
+class Toleration(Params):
+    """A taint that pods may run on, as Kubernetes spells it."""
+
+    key: str | None = None
+    """Key of the taint; null matches all."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the value must be equal or the key be there."""
+    value: str | None = None
+    """Value of the taint."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; null matches all."""
+
+
+class Pod(Params):
+    """What a stage's pod asks for."""
+
+    cpu: str = Field("2", pattern=QUANTITY)
+    """Cores, requested and at most."""
+    memory: str = Field("8Gi", pattern=QUANTITY)
+    """Memory, requested and at most."""
+    gpus: int = Field(0, ge=0)
+    """GPUs of the pod; a stage uses all it gets."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """Name of the GPU resource on the nodes."""
+    gpu_type: str | None = None
+    """Value of the node label nvidia.com/gpu.product to run on; null takes any."""
+    shared_memory: str | None = Field(None, pattern=QUANTITY)
+    """Size of /dev/shm, for data loaders and processes of one pod; null leaves the 64 MB of the runtime."""
+    timeout_s: int = Field(86400, ge=1)
+    """Seconds after which the pod is stopped."""
+    retries: int = Field(0, ge=0)
+    """How often a failed pod is started again, after 30 s, 60 s, 120 s, ... (at most 10 minutes)."""
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a node must have."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints that the pod may run on."""
+
+
+class Pods(Params):
+    """The three kinds of pods."""
+
+    io: Pod = Pod(retries=3)
+    """Moves data: fetch_dataset."""
+    cpu: Pod = Pod()
+    """Computes: prepare_clips, evaluate, predict."""
+    gpu: Pod = Pod()
+    """Trains and masks."""
+
+
+class Workspace(Params):
+    """A volume that outlives a pod: a training stage that is started again goes on from its checkpoint."""
+
+    claim: str = Field(pattern=DNS_LABEL)
+    """Name of the PersistentVolumeClaim."""
+    mount_path: str = Field("/workspace", pattern="^/")
+    """Where pods see it."""
+    size: str = Field("50Gi", pattern=QUANTITY)
+    """Size that `setup` asks for."""
+    storage_class: str | None = None
+    """Storage class that `setup` asks for; null takes the cluster's default."""
+
+
+class Cluster(Params):
+    """A cluster as `cluster.yaml` describes it. Names of secrets stand here, their values never."""
+
+    image: str
+    """Image of all stages, pinned: registry/name@sha256:... (`submit` takes nothing else)."""
+    namespace: str = Field("kubeflow-user", pattern=DNS_LABEL)
+    """Namespace of the runs."""
+    service_account: str = Field("maskcast-runner", pattern=DNS_LABEL)
+    """Service account of the pods."""
+    pipeline_root: str | None = None
+    """Where artifacts go, e.g. s3://bucket/maskcast; null takes the cluster's default."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""
+    secrets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Secrets by name, each with the keys that become environment variables of the same names."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When nodes pull the image."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of the secrets that pull it."""
+    workspace: Workspace | None = None
+    """Volume for checkpoints; null keeps them in the pod."""
+    pods: Pods = Pods()
+    """What each kind of pod asks for."""
+    stages: dict[str, Pod] = Field(default_factory=dict)
+    """Keys of a pod that differ for one stage, e.g. train_masker: {gpus: 4}."""
+
+    @field_validator("env")
+    @classmethod
+    def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if LOOKS_SECRET.search(name) or re.search(r"://[^/@]*:[^/@]*@", value):
+                raise ValueError(f"{name} must come from a secret; name it under `secrets`")
+        return env
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_exist(cls, stages: dict[str, Pod]) -> dict[str, Pod]:
+        for name in stages:
+            if name not in stage_names():
+                raise ValueError(f"there is no stage {name!r}; stages: {', '.join(stage_names())}")
+        return stages
+
+    def pod(self, stage: str, kind: Kind) -> Pod:
+        """Returns what the pod of a stage asks for: its kind's values with the stage's own on top."""
+        pod: Pod = getattr(self.pods, kind)
+        own = self.stages.get(stage)
+        return pod.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else pod
+
+
+def load_cluster(path: Path) -> Cluster:
+    """Returns the cluster that a YAML file describes.
+
+    Raises:
+        MaskcastError: naming the file and the key at fault.
+    """
+    return validate(Cluster, load_params_file(path), str(path))
+
+
+class Placement:
+    """Puts each task of a pipeline where it runs; on one machine (no cluster) it names the image alone."""
+
+    def __init__(self, image: str, cluster: Cluster | None = None) -> None:
+        self.image, self.cluster = image, cluster
+
+    def io(self, task: PipelineTask) -> PipelineTask:
+        """Places a task that moves data."""
+        return self._place(task, "io")
+
+    def cpu(self, task: PipelineTask) -> PipelineTask:
+        """Places a task that computes on CPUs."""
+        return self._place(task, "cpu")
+
+    def gpu(self, task: PipelineTask) -> PipelineTask:
+        """Places a task that uses every GPU its pod gets."""
+        return self._place(task, "gpu")
+
+    def _place(self, task: PipelineTask, kind: Kind) -> PipelineTask:
+        stage = task.name.replace("-", "_")
+        task.set_container_image(self.image).set_display_name(stage.replace("_", " "))
+        if self.cluster is not None:
+            _on_cluster(task, stage, self.cluster, self.cluster.pod(stage, kind))
+        return task
+
+
+def _on_cluster(task: PipelineTask, stage: str, cluster: Cluster, pod: Pod) -> None:
+    task.set_caching_options(PINNED.search(cluster.image) is not None)  # a tag may name other code tomorrow
+    task.set_cpu_request(pod.cpu).set_cpu_limit(pod.cpu)
+    task.set_memory_request(pod.memory).set_memory_limit(pod.memory)
+    if pod.retries:
+        task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
+    if pod.gpus:
+        task.set_accelerator_type(pod.gpu_resource).set_accelerator_limit(pod.gpus)
+    selector: Mapping[str, str] = pod.node_selector
+    if pod.gpus and pod.gpu_type:
+        selector = {"nvidia.com/gpu.product": pod.gpu_type, **selector}
+    for label, value in selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in pod.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump())
+    if pod.shared_memory:
+        kubernetes.empty_dir_mount(
+            task, "shared-memory", "/dev/shm", medium="Memory", size_limit=pod.shared_memory
+        )
+    for name, value in {"MASKCAST_IMAGE": cluster.image, **cluster.env}.items():
+        task.set_env_variable(name, value)
+    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
+    for secret, keys in cluster.secrets.items():
+        kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
+    if cluster.workspace:
+        kubernetes.mount_pvc(task, cluster.workspace.claim, cluster.workspace.mount_path)
+        task.set_env_variable("MASKCAST_RESUME_DIR", f"{cluster.workspace.mount_path}/resume/{stage}")
+    kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
+    if cluster.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.set_timeout(task, pod.timeout_s)

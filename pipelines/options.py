@@ -1,0 +1,39 @@
+"""Flags that several commands share."""
+
+import argparse
+from pathlib import Path
+
+from pipelines import PIPELINES
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """Declares which pipeline, with which values."""
+    parser.add_argument(
+        "--pipeline", choices=sorted(PIPELINES), default="forecasting", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--params",
+        metavar="FILE",
+        type=Path,
+        default=Path("params.yaml"),
+        help="values of its parameters, one section per stage (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-S",
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="another value for one key, e.g. -S train_masker.training.epochs=3; may be repeated",
+    )
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Declares the description of the cluster."""
+    parser.add_argument(
+        "--cluster",
+        metavar="FILE",
+        type=Path,
+        default=Path("pipelines/cluster.yaml"),
+        help="image, namespace, resources, names of secrets (default: %(default)s)",
+    )

@@ -1,0 +1,59 @@
+"""The values of a pipeline's parameters: a params file, and `-S section.key=value` on top, checked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.errors import MaskcastError
+from maskcast.params import load_params_file, section, validate
+from maskcast.stage import get_stage
+
+
+def load_values(path: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns the sections of a params file, one per stage, each as the stage's params class accepts it.
+
+    Args:
+        path: the params file.
+        overrides: ``section.key=value`` each; the value is read as YAML.
+
+    Raises:
+        MaskcastError: naming the file or the override, the key at fault and what is allowed.
+    """
+    content = load_params_file(path)
+    values = {stage: section(content, stage, str(path)) for stage in content}
+    for override in overrides:
+        _set(values, override)
+    for stage, given in values.items():
+        where = f"{path}: {stage}" if not overrides else f"{path} with -S: {stage}"
+        validate(get_stage(stage).params, given, where)
+    return values
+
+
+def for_kfp(values: Any) -> Any:
+    """Returns values as KFP's dicts can hold them: None as the text ``null``, which ``Params`` turns back."""
+    if isinstance(values, Mapping):
+        return {key: for_kfp(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [for_kfp(value) for value in values]
+    return "null" if values is None else values
+
+
+def _set(values: dict[str, dict[str, Any]], override: str) -> None:
+    address, equals, text = override.partition("=")
+    name, *keys = address.split(".")
+    if not equals or not keys:
+        raise MaskcastError(f"-S {override}: write section.key=value, e.g. train_masker.training.epochs=3")
+    if name not in values:
+        raise MaskcastError(f"-S {override}: no section {name!r}; sections: {', '.join(values)}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise MaskcastError(f"-S {override}: {text!r} is not valid YAML; quote it for the shell") from None
+    place = values[name]
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise MaskcastError(f"-S {override}: {key!r} holds {place!r}, no keys; set {key!r} itself")
+    place[keys[-1]] = value
