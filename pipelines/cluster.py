@@ -1,7 +1,6 @@
 """Everything Kubernetes: what `cluster.yaml` says, and how it is put on a task. Nothing else knows of it."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +55,12 @@ class Pod(Params):
     tolerations: tuple[Toleration, ...] = ()
     """Taints that the pod may run on."""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What a node must be labelled with: the node selector and the type of GPU."""
+        gpu_type = {"nvidia.com/gpu.product": self.gpu_type} if self.gpus and self.gpu_type else {}
+        return gpu_type | self.node_selector
+
 
 class Pods(Params):
     """The three kinds of pods."""
@@ -77,6 +82,8 @@ class Workspace(Params):
     """Where pods see it."""
     size: str = Field("50Gi", pattern=QUANTITY)
     """Size that `setup` asks for."""
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    """Access that `setup` asks for; ReadWriteOnce does where all pods run on one node."""
     storage_class: str | None = None
     """Storage class that `setup` asks for; null takes the cluster's default."""
 
@@ -144,6 +151,7 @@ class Placement:
 
     def __init__(self, image: str, cluster: Cluster | None = None) -> None:
         self.image, self.cluster = image, cluster
+        self.pods: dict[str, Pod] = {}  # what each stage's pod asks for, once a pipeline is built
 
     def io(self, task: PipelineTask) -> PipelineTask:
         """Places a task that moves data."""
@@ -161,7 +169,8 @@ class Placement:
         stage = task.name.replace("-", "_")
         task.set_container_image(self.image).set_display_name(stage.replace("_", " "))
         if self.cluster is not None:
-            _on_cluster(task, stage, self.cluster, self.cluster.pod(stage, kind))
+            self.pods[stage] = self.cluster.pod(stage, kind)
+            _on_cluster(task, stage, self.cluster, self.pods[stage])
         return task
 
 
@@ -173,10 +182,7 @@ def _on_cluster(task: PipelineTask, stage: str, cluster: Cluster, pod: Pod) -> N
         task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration="600s")
     if pod.gpus:
         task.set_accelerator_type(pod.gpu_resource).set_accelerator_limit(pod.gpus)
-    selector: Mapping[str, str] = pod.node_selector
-    if pod.gpus and pod.gpu_type:
-        selector = {"nvidia.com/gpu.product": pod.gpu_type, **selector}
-    for label, value in selector.items():
+    for label, value in pod.labels.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in pod.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump())
