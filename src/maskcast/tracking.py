@@ -199,7 +199,7 @@ def _uri() -> str:
 
 
 def _tags(run: TrackedRun, data_hash: Mapping[str, str]) -> dict[str, str]:
-    git_sha = os.environ.get("MASKCAST_COMMIT") or _git("rev-parse", "HEAD") or "none"  # an image has no git
+    git_sha = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or git_sha
     return {
         "maskcast.stage": run.stage,
