@@ -64,11 +64,9 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
         compiled = Path(folder) / "pipeline.yaml"
         Compiler().compile(built, str(compiled))
         if native is not None:
-            # One name per content: applying the same pipeline twice makes one version.
-            version = f"{built.name}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:12]}"
             options = KubernetesManifestOptions(
                 pipeline_name=built.name,
-                pipeline_version_name=version,
+                pipeline_version_name=version_name(built.name, compiled),
                 namespace=native.namespace,
                 include_pipeline_manifest=True,
             )
@@ -81,3 +79,8 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
             partial.replace(path)
         except OSError as error:
             raise MaskcastError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+def version_name(pipeline: str, compiled: Path) -> str:
+    """Returns the name of a pipeline's version: one per content, so that the same content makes one version."""
+    return f"{pipeline}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:12]}"
