@@ -1,290 +1,177 @@
-"""Moves files between this machine and S3: the only module that imports boto3.
+"""Moves data sets between this machine and where they are kept: `s3://bucket/prefix`, `file:///path` or a path.
 
-Endpoint, region and credentials come from the environment alone (`AWS_ENDPOINT_URL_S3`, `AWS_ACCESS_KEY_ID`, ...).
-`put` writes `SHA256SUMS` last, as `sha256sum` would; a prefix that has one is fetched exactly as it lists. While a
-`put` is under way the prefix holds `SHA256SUMS.incomplete`, and `fetch` refuses it.
+What `put` wrote is never half read. It removes the manifest `SHA256SUMS` first and writes it last, as `sha256sum`
+would; in between the address holds `SHA256SUMS.incomplete`, and `fetch` refuses all below it. An address with a
+manifest is fetched exactly as it lists, each file by its checksum. One without was filled by other tools: it is
+fetched as it lies, and of a bucket `fetch` says so. Let one `put` at a time write to an address.
+
+A transfer that was killed goes on when it is run again: whole files are passed over, and so are the pieces of a
+large object. What operating systems leave behind (`.DS_Store`, `__MACOSX`, dot files) is not moved.
 """
 
 import hashlib
-import os
-import queue
 import re
 import shutil
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from urllib.parse import unquote
 
 from maskcast.data.clips import sha256_of
+from maskcast.data.images import is_junk
 from maskcast.errors import MaskcastError
-from maskcast.progress import track
+from maskcast.folder import Folder
+from maskcast.progress import say
+from maskcast.s3 import open_bucket
+from maskcast.transfer import Item, Store, Transfer, num_pieces
 
 MANIFEST = "SHA256SUMS"
-INCOMPLETE = "SHA256SUMS.incomplete"
-CHUNK = 8 << 20  # bytes read, written and counted at a time
-CONNECTIONS = 16
-
-
-def _chunks(size: int) -> int:
-    return -(-size // CHUNK)
-
-
-@dataclass(frozen=True)
-class _Object:
-    """An object and where it goes below the destination; `modified` in seconds since 1970."""
-
-    key: str
-    relative: str
-    size: int
-    etag: str
-    modified: float
-    sha256: str | None = None
-
-    def is_complete(self, target: Path) -> bool:
-        if not target.is_file():
-            return False
-        found = target.stat()
-        return found.st_size == self.size and abs(found.st_mtime - self.modified) < 1
+INCOMPLETE = "SHA256SUMS.incomplete"  # the manifest-to-be, which tells the next run what was under way
 
 
 def fetch(uri: str, destination: Path) -> list[Path]:
-    """Downloads `s3://bucket/prefix` (all below it) or `s3://bucket/key` (one object) into a folder.
+    """Brings all files below an address, or the one file that it names, into a folder.
 
-    A file of the same size and modification time as its object is not fetched again, and a broken transfer goes on
-    where it ended. Each file gets its name once its checksum is right: its line in `SHA256SUMS`, the sha256 that
-    `put` stored with the object, or an MD5 ETag; without any of them its size.
+    A file of the same size and modification time is not fetched again. Each file gets its name once its checksum
+    is right: its line in `SHA256SUMS`, the sha256 that `put` stored with the object, or an MD5 ETag; without any
+    of them its size. Local files are hard-linked where possible: take what is fetched as read-only.
 
     Returns:
-        The files, in the order of their keys.
+        The files, in the order of their names.
 
     Raises:
-        MaskcastError: naming the object or the remedy, when something is missing, differs or cannot be reached.
+        MaskcastError: naming the file or the remedy, when something is missing, differs or cannot be reached.
     """
-    with _bucket(uri) as (bucket, prefix):
-        objects = bucket.objects(prefix)
+    with _open(uri) as store:
+        items = _whole(store, uri)
+        if isinstance(store, Folder) and store.holds(destination):
+            raise MaskcastError(f"{uri}: holds the output {destination} itself; write the output elsewhere")
         parts = destination / ".parts"
         parts.mkdir(parents=True, exist_ok=True)
-        jobs = [partial(bucket.fetch, item, destination / item.relative, parts) for item in objects]
-        bucket.run(jobs, f"fetching {uri} (8 MiB pieces)", sum(_chunks(item.size) for item in objects))
+        transfer = Transfer()
+
+        def fetch_file(item: Item) -> None:
+            target = destination / item.name
+            if item.is_at(target):
+                transfer.moved(num_pieces(item.size))
+                return
+            part = parts / hashlib.sha256(repr(item).encode()).hexdigest()[:32]
+            known = store.fetch(item, part, transfer)
+            if item.sha256 is not None:
+                known = "sha256", item.sha256
+            if part.stat().st_size != item.size or (known and _hash(part, known[0]) != known[1]):
+                part.unlink()
+                raise MaskcastError(
+                    f"{uri}: {item.name!r} differs from its checksum; fetch it again or store it again"
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.replace(target)
+
+        jobs = [partial(fetch_file, item) for item in items]
+        transfer.run(jobs, f"fetching {uri} (8 MiB pieces)", _pieces(items))
         shutil.rmtree(parts)
-    return [destination / item.relative for item in objects]
+    return [destination / item.name for item in items]
 
 
 def put(path: Path, uri: str) -> None:
-    """Uploads a file or all files of a folder below `s3://bucket/prefix`, then their `SHA256SUMS`.
+    """Stores a file, or all files of a folder, below an address, then their `SHA256SUMS`.
 
-    Objects that already hold the same bytes (by the sha256 stored with them) are not sent again.
+    Files that are there with the same content are not sent again.
 
     Raises:
-        MaskcastError: when there is nothing to upload or the bucket cannot be written.
+        MaskcastError: when there is nothing to store or the address cannot be written.
     """
-    names = {*_walk(path)} - {MANIFEST, INCOMPLETE}
-    files = {path.name: path} if path.is_file() else {name: path / name for name in sorted(names)}
-    if not files:
-        raise MaskcastError(f"{path}: no files to upload; give a file or a folder that has some")
-    with _bucket(uri) as (bucket, prefix):
-        folder = f"{prefix}/" if prefix else ""
-        bucket.client.put_object(Bucket=bucket.name, Key=folder + INCOMPLETE, Body=b"")
-        bucket.client.delete_object(Bucket=bucket.name, Key=folder + MANIFEST)
-        digests = {name: sha256_of(file) for name, file in files.items()}
-        jobs = [partial(bucket.put, file, folder + name, digests[name]) for name, file in files.items()]
-        total = sum(_chunks(file.stat().st_size) for file in files.values())
-        bucket.run(jobs, f"uploading to {uri} (8 MiB pieces)", total)
-        bucket.client.put_object(Bucket=bucket.name, Key=folder + MANIFEST, Body=_sums(digests).encode())
-        bucket.client.delete_object(Bucket=bucket.name, Key=folder + INCOMPLETE)
+    items = [item for name, item in Folder(path).items().items() if name not in (MANIFEST, INCOMPLETE)]
+    if not items:
+        raise MaskcastError(f"{path}: no files to store; give a file or a folder that has some")
+    for item in items:
+        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", item.name):
+            raise MaskcastError(f"{path}: no name for other machines: {item.name!r}; rename it")
+    with ThreadPoolExecutor() as pool:
+        checksums = list(pool.map(sha256_of, [Path(item.source) for item in items]))
+    sums = dict(zip([item.name for item in items], checksums, strict=True))
+    with _open(uri) as store:
+        begun = store.read(INCOMPLETE)
+        broken = _parse(begun, f"{uri}/{INCOMPLETE}") if begun else {}
+        store.forget({name for name in broken if broken[name] != sums.get(name)})
+        store.write(INCOMPLETE, _manifest(sums))
+        store.remove(MANIFEST)
+        transfer = Transfer()
+        jobs = [partial(store.put, item, sums[item.name], item.name in broken, transfer) for item in items]
+        transfer.run(jobs, f"storing in {uri} (8 MiB pieces)", _pieces(items))
+        store.write(MANIFEST, _manifest(sums))
+        store.remove(INCOMPLETE)
 
 
-def _walk(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+def local_path(uri: str) -> Path | None:
+    """Returns the path that `file:///path` or a path names, None for an `s3://` address.
+
+    Raises:
+        MaskcastError: for any other scheme.
+    """
+    scheme = re.match(r"([a-z][a-z0-9+.-]+):/", uri, re.IGNORECASE)
+    if not scheme:
+        return Path(uri)
+    if scheme[1] == "s3":
+        return None
+    if match := re.fullmatch(r"file:(?://(?:localhost)?)?(/[^/].*)", uri):
+        return Path(unquote(match[1]))
+    raise MaskcastError(f"{uri}: unknown address; write s3://bucket/prefix, file:///path or a path")
 
 
-def _sums(digests: dict[str, str]) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+def _open(uri: str) -> AbstractContextManager[Store]:
+    path = local_path(uri)
+    return open_bucket(uri) if path is None else nullcontext(Folder(path))
 
 
-@contextmanager
-def _bucket(uri: str) -> Iterator[tuple["_Bucket", str]]:
-    """Yields the bucket and the prefix of a URI; what fails inside the block becomes one line."""
-    match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
-    if not match:
-        raise MaskcastError(f"{uri}: not an S3 address; write s3://bucket/prefix")
-    import boto3
-    import botocore.exceptions as problems
-    from botocore.config import Config
+def _whole(store: Store, uri: str) -> list[Item]:
+    """Returns what an address holds, by name.
 
-    own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    config = Config(
-        connect_timeout=10,
-        read_timeout=60,
-        retries={"total_max_attempts": 4, "mode": "standard"},
-        max_pool_connections=CONNECTIONS,
-        s3={"addressing_style": "path"} if own else {},  # few servers of one's own resolve bucket.host
-    )
-    try:
-        client = boto3.session.Session().client("s3", config=config)
-    except ValueError as error:
-        raise MaskcastError(f"{uri}: {error}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port") from None
-    try:
-        yield _Bucket(client, match[1], uri), match[2]
-    except problems.ClientError as error:
-        raise MaskcastError(f"{uri}: {_refusal(error.response.get('Error', {}), match[1])}") from error
-    except (problems.NoCredentialsError, problems.PartialCredentialsError) as error:
-        raise MaskcastError(f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY") from error
-    except problems.BotoCoreError as error:
-        place = own or "AWS (AWS_ENDPOINT_URL_S3 is not set)"
-        raise MaskcastError(f"{uri}: {place} cannot be reached ({error}); mend AWS_ENDPOINT_URL_S3") from error
-    finally:
-        client.close()
+    What is asked after the listing sees every `put` that the listing may have met half-way.
+    """
+    found = store.items()
+    if store.has_above(INCOMPLETE) or any(name.endswith(f"/{INCOMPLETE}") for name in found):
+        raise MaskcastError(f"{uri}: what is being stored there is not complete; wait, or store it again")
+    manifest = store.read(MANIFEST)
+    if manifest is None:
+        names = [name for name in sorted(found) if _is_data(name)]
+        if len(names) > 1 and not isinstance(store, Folder):
+            say(f"{uri}: has no {MANIFEST}; its {len(names)} objects are fetched as they lie")
+        return [found[name] for name in names]
+    items = []
+    for name, sha256 in sorted(_parse(manifest, f"{uri}/{MANIFEST}").items()):
+        if name not in found:
+            raise MaskcastError(f"{uri}: {name!r} of {MANIFEST} is missing; store the data again")
+        items.append(replace(found[name], sha256=sha256))
+    return items
 
 
-def _refusal(error: dict[str, str], bucket: str) -> str:
-    code = error.get("Code", "unknown error")
-    if code == "NoSuchBucket":
-        return f"there is no bucket {bucket!r}; create it or mend the address"
-    if code in ("NoSuchKey", "404"):
-        return "an object vanished during the transfer; run the same command again"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken"):
-        return f"access refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights"
-    return f"the server answered {code}: {error.get('Message', '')}; run the same command again"
+def _pieces(items: list[Item]) -> int:
+    return sum(num_pieces(item.size) for item in items)
 
 
-class _Bucket:
-    """One bucket during one transfer."""
-
-    def __init__(self, client: Any, name: str, uri: str) -> None:
-        self.client, self.name, self.uri = client, name, uri
-        self._done: queue.SimpleQueue[int | Future[None]] = queue.SimpleQueue()  # a 1 per chunk, ended jobs
-        self._stop = threading.Event()
-
-    def run(self, jobs: Sequence[Callable[[], None]], description: str, chunks: int) -> None:
-        """Runs the jobs in threads with one bar over all chunks; the first error ends all."""
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            for job in jobs:
-                pool.submit(job).add_done_callback(self._done.put)
-            try:
-                deque(track(self._until_done(len(jobs)), description, chunks), maxlen=0)
-            finally:
-                self._stop.set()
-                pool.shutdown(cancel_futures=True)
-
-    def _until_done(self, num_jobs: int) -> Iterator[int]:
-        while num_jobs:
-            event = self._done.get()
-            if isinstance(event, int):
-                yield event
-            else:
-                event.result()
-                num_jobs -= 1
-
-    def objects(self, prefix: str) -> list[_Object]:
-        """Returns the objects below a prefix (those that its manifest lists, if it has one) or the one object."""
-        folder = f"{prefix}/" if prefix else ""
-        found: dict[str, _Object] = {}
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=folder):
-            for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):
-                    name = item["Key"].removeprefix(folder)
-                    found[name] = self._object(item["Key"], name, item["Size"], item)
-        if INCOMPLETE in found:
-            raise MaskcastError(f"{self.uri}: an upload to it did not finish; upload it again")
-        if MANIFEST in found:
-            return self._listed(found)
-        if not found and prefix and (head := self._head(prefix)):
-            return [self._object(prefix, PurePosixPath(prefix).name, head["ContentLength"], head)]
-        if not found:
-            raise MaskcastError(f"{self.uri}: holds no objects; mend the address")
-        return [found[name] for name in sorted(found)]
-
-    def _object(self, key: str, relative: str, size: int, item: dict[str, Any]) -> _Object:
-        path = PurePosixPath(relative)
-        if path.is_absolute() or ".." in path.parts:
-            raise MaskcastError(f"{self.uri}: object {key!r} would be written outside the folder; rename it")
-        return _Object(key, relative, size, item["ETag"].strip('"'), item["LastModified"].timestamp())
-
-    def _listed(self, found: dict[str, _Object]) -> list[_Object]:
-        body = self.client.get_object(Bucket=self.name, Key=found[MANIFEST].key)["Body"].read()
-        objects = []
-        for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), 1):
-            match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
-            if not match:
-                raise MaskcastError(f"{self.uri}/{MANIFEST}: line {number} is no checksum; upload the data again")
-            if match[2] not in found:
-                raise MaskcastError(f"{self.uri}: {match[2]!r} of {MANIFEST} is missing; upload the data again")
-            objects.append(replace(found[match[2]], sha256=match[1]))
-        return sorted(objects, key=lambda item: item.relative)
-
-    def _head(self, key: str) -> dict[str, Any] | None:
-        import botocore.exceptions as problems
-
-        try:
-            return self.client.head_object(Bucket=self.name, Key=key)
-        except problems.ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                return None
-            raise
-
-    def fetch(self, item: _Object, target: Path, parts: Path) -> None:
-        """Downloads one object under a temporary name, checks it and renames it."""
-        import botocore.exceptions as problems
-
-        if item.is_complete(target):
-            return
-        part = parts / hashlib.sha256(f"{item.key} {item.etag} {item.size}".encode()).hexdigest()[:32]
-        for pause in (1, 2, 4, None):
-            try:
-                stored = self._download(item, part)
-                break
-            except (problems.HTTPClientError, problems.IncompleteReadError):
-                if pause is None:
-                    raise
-                self._stop.wait(pause)
-        if self._stop.is_set():
-            return
-        if _differs(part, item, item.sha256 or stored):
-            part.unlink()
-            raise MaskcastError(f"{self.uri}: {item.key!r} differs from its checksum; upload it again")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.rename(target)
-        os.utime(target, (item.modified, item.modified))
-
-    def _download(self, item: _Object, part: Path) -> str | None:
-        """Appends to `part` what it lacks (at least a byte) and returns the sha256 stored with the object."""
-        part.touch()
-        start = min(part.stat().st_size, max(item.size - 1, 0))
-        wanted = {"Range": f"bytes={start}-"} if start else {}
-        answer = self.client.get_object(Bucket=self.name, Key=item.key, IfMatch=item.etag, **wanted)
-        with part.open("r+b") as file:
-            file.seek(start)
-            for chunk in answer["Body"].iter_chunks(CHUNK):
-                if self._stop.is_set():
-                    break
-                file.write(chunk)
-                self._done.put(1)
-        return answer["Metadata"].get("sha256")
-
-    def put(self, file: Path, key: str, sha256: str) -> None:
-        """Uploads one file unless the bucket holds it already."""
-        size = file.stat().st_size
-        stored = self._head(key)
-        same = stored and stored["ContentLength"] == size and stored["Metadata"].get("sha256") == sha256
-        if same or self._stop.is_set():
-            return
-        self.client.upload_file(str(file), self.name, key, ExtraArgs={"Metadata": {"sha256": sha256}})
-        for _ in range(_chunks(size)):
-            self._done.put(1)
+def _is_data(name: str) -> bool:
+    return not any(map(is_junk, name.split("/")))
 
 
-def _differs(part: Path, item: _Object, sha256: str | None) -> bool:
-    if part.stat().st_size != item.size:
-        return True
-    if sha256 is not None:
-        return sha256_of(part) != sha256
-    if not re.fullmatch(r"[0-9a-f]{32}", item.etag):  # sent in pieces or encrypted by the server: no MD5
-        return False
-    with part.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != item.etag
+def _manifest(sums: Mapping[str, str]) -> bytes:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+
+
+def _parse(manifest: bytes, where: str) -> dict[str, str]:
+    sums = {}
+    for number, line in enumerate(manifest.decode("utf-8", "replace").removesuffix("\n").split("\n"), 1):
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+?)\r?", line)
+        if not match:
+            raise MaskcastError(f"{where}: line {number} is no checksum; remove it and store the data again")
+        if _is_data(match[2]):
+            sums[match[2]] = match[1]
+    return sums
+
+
+def _hash(path: Path, function: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(function, usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) for the tests that need one."""
+"""A real S3 server (SeaweedFS), and a Kubeflow Pipelines server by contract, for the tests that need one."""
 
 import os
 import shutil
@@ -6,22 +6,38 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import boto3
+import kfp
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+
+from pipelines import transport, watch
+from pipelines.__main__ import main
+from tests.integration.kfp_server import KfpServer
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "maskcast",
     "AWS_SECRET_ACCESS_KEY": "maskcast-secret",
     "AWS_REGION": "us-east-1",
 }
+GROWTH = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}  # volumes made for a bucket; by default 7 of the 200
 START_S = 90
+CLUSTER = f"""
+image: registry.example.com/maskcast@sha256:{"ab" * 32}
+namespace: team
+service_account: runner
+pipeline_root: s3://bucket/runs
+env: {{MLFLOW_TRACKING_URI: "http://mlflow.mlflow.svc:5000"}}
+secrets: {{maskcast-s3: [AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY]}}
+workspace: {{claim: maskcast-workspace}}
+pods: {{gpu: {{gpus: 1, shared_memory: 8Gi, retries: 2}}}}
+"""
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,9 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["-master.telemetry=false"]
     log = folder / "log.txt"
     with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **CREDENTIALS})
+        server = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **CREDENTIALS, **GROWTH}
+        )
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     try:
         _wait_until_writable(server, endpoint, log)
@@ -104,16 +122,58 @@ def _wait_until_writable(server: subprocess.Popen[bytes], endpoint: str, log: Pa
             time.sleep(0.3)
 
 
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """A fresh bucket; the environment holds what clients need to reach it."""
+def new_bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """Makes a bucket and sets what clients need to reach it in the environment."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_DEFAULT_REGION", CREDENTIALS["AWS_REGION"])
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    bucket = S3(s3_endpoint, f"test-{uuid4().hex[:12]}")
+    bucket = S3(endpoint, f"test-{uuid4().hex[:12]}")
     client = bucket.client
     client.create_bucket(Bucket=bucket.bucket)
     client.close()
     return bucket
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A fresh bucket; the environment holds what clients need to reach it."""
+    return new_bucket(s3_endpoint, monkeypatch)
+
+
+@pytest.fixture
+def kfp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    """A Kubeflow Pipelines server that the environment names; clients wait no time between requests."""
+    for name in [name for name in os.environ if name.startswith(("KF_PIPELINES_", "KUBE"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(watch, "POLL_S", 0.01)
+    server = KfpServer()
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+    yield server
+    server.stop()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pipelines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs `python -m pipelines <arguments>` with the cluster file of the tests."""
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(CLUSTER)
+
+    def run(command: str, *arguments: str) -> Done:
+        code = main([command, "--cluster", str(cluster), *arguments])
+        return Done(code, *capsys.readouterr())
+
+    return run

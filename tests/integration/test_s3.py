@@ -74,36 +74,6 @@ def test_a_changed_object_of_the_same_size_is_fetched_again(s3, tmp_path):
     assert (tmp_path / "back/a").read_bytes() == b"new"
 
 
-def test_a_broken_transfer_goes_on_where_it_ended(s3, tree, tmp_path):
-    """A process that is killed in the middle leaves a part; the next one appends to it and the sums are right."""
-    storage.put(tree, f"{s3.uri}/set")
-    code = f"""
-import os, maskcast.storage as storage
-storage.CHUNK = 1 << 16
-written = 0
-original = storage._Bucket._download
-from pathlib import Path
-class Slow(storage.queue.SimpleQueue):
-    def put(self, *args):
-        global written
-        written += 1
-        if written > 100:
-            os.kill(os.getpid(), 9)
-        super().put(*args)
-storage.queue.SimpleQueue = Slow
-storage.fetch({f"{s3.uri}/set"!r}, Path({str(tmp_path / "back")!r}))
-"""
-    killed = subprocess.run([sys.executable, "-c", code], check=False)
-    assert killed.returncode == -9
-    parts = [p for p in (tmp_path / "back/.parts").iterdir() if p.stat().st_size > 1 << 20]
-    assert len(parts) == 1
-    assert not (tmp_path / "back/deep/er/b b.bin").exists()
-    inode = parts[0].stat().st_ino
-    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
-    assert (tmp_path / "back/deep/er/b b.bin").stat().st_ino == inode
-    assert files_of(tmp_path / "back") == files_of(tree)
-
-
 def test_a_file_missing_from_the_manifest_set_is_named(s3, tree, tmp_path):
     storage.put(tree, f"{s3.uri}/set")
     s3.client.delete_object(Bucket=s3.bucket, Key="set/a.bin")
@@ -114,7 +84,7 @@ def test_a_file_missing_from_the_manifest_set_is_named(s3, tree, tmp_path):
 def test_an_object_that_differs_from_its_manifest_is_refused(s3, tree, tmp_path):
     storage.put(tree, f"{s3.uri}/set")
     s3.client.put_object(Bucket=s3.bucket, Key="set/a.bin", Body=b"forged")
-    with pytest.raises(MaskcastError, match=r"set/a\.bin' differs from its checksum"):
+    with pytest.raises(MaskcastError, match=r"/set: 'a\.bin' differs from its checksum"):
         storage.fetch(f"{s3.uri}/set", tmp_path / "back")
     assert not (tmp_path / "back/a.bin").exists()
 
@@ -126,22 +96,33 @@ def test_an_object_outside_the_manifest_is_left_alone(s3, tree, tmp_path):
     assert files_of(tmp_path / "back") == files_of(tree)
 
 
-def test_half_an_upload_is_never_read(s3, tree, tmp_path, monkeypatch):
-    original = storage._Bucket.put
-
-    def put_but_one(self, file, key, sha256):
-        if file.name == "empty":
-            raise MaskcastError("the line went dead")
-        original(self, file, key, sha256)
-
-    with monkeypatch.context() as patch, pytest.raises(MaskcastError, match="line went dead"):
-        patch.setattr(storage._Bucket, "put", put_but_one)
-        storage.put(tree, f"{s3.uri}/set")
-    with pytest.raises(MaskcastError, match="did not finish"):
-        storage.fetch(f"{s3.uri}/set", tmp_path / "back")
-    storage.put(tree, f"{s3.uri}/set")
-    storage.fetch(f"{s3.uri}/set", tmp_path / "back")
+def test_nothing_that_holds_an_unfinished_upload_or_lies_in_it_is_fetched(s3, tree, tmp_path):
+    storage.put(tree, f"{s3.uri}/sets/one")
+    s3.client.put_object(Bucket=s3.bucket, Key="sets/one/SHA256SUMS.incomplete", Body=b"")
+    for address in ("", "/sets", "/sets/one", "/sets/one/deep", "/sets/one/a.bin"):
+        with pytest.raises(MaskcastError, match="is not complete; wait, or store it again"):
+            storage.fetch(f"{s3.uri}{address}", tmp_path / "back")
+    storage.put(tree, f"{s3.uri}/sets/two")
+    storage.fetch(f"{s3.uri}/sets/two", tmp_path / "back")
     assert files_of(tmp_path / "back") == files_of(tree)
+
+
+def test_what_other_tools_put_is_fetched_as_it_lies_and_said(s3, tmp_path, capsys):
+    for key in ("raw/a.png", "raw/deep/b.png", "raw/.DS_Store", "raw/__MACOSX/a.png"):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=key.encode())
+    storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
+    assert files_of(tmp_path / "back") == {"a.png": b"raw/a.png", "deep/b.png": b"raw/deep/b.png"}
+    assert f"{s3.uri}/raw: has no SHA256SUMS; its 2 objects are fetched as they lie" in capsys.readouterr().err
+
+
+def test_an_object_without_a_place_in_a_folder_is_refused(s3, tmp_path):
+    s3.client.put_object(Bucket=s3.bucket, Key="raw/a//b.png", Body=b"x")
+    try:
+        storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
+    except MaskcastError as error:
+        assert "has no place in a folder; rename it" in str(error)
+    else:
+        assert files_of(tmp_path / "back") == {"a/b.png": b"x"}
 
 
 def test_what_the_bucket_holds_is_not_sent_again(s3, tree):
@@ -162,8 +143,10 @@ def test_errors_are_one_line_with_a_remedy(s3, tmp_path, monkeypatch):
         storage.fetch(f"{s3.uri}/absent", tmp_path / "back")
     with pytest.raises(MaskcastError, match="not an S3 address"):
         storage.fetch("s3:/typo", tmp_path / "back")
-    with pytest.raises(MaskcastError, match="no files to upload"):
+    with pytest.raises(MaskcastError, match="nothing: no such file or folder"):
         storage.put(tmp_path / "nothing", s3.uri)
+    with pytest.raises(MaskcastError, match="no bucket 'absent-bucket'"):
+        storage.put(Path(__file__), "s3://absent-bucket/x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(MaskcastError, match=r"access refused .*AWS_SECRET_ACCESS_KEY") as caught:
         storage.fetch(f"{s3.uri}/x", tmp_path / "back")

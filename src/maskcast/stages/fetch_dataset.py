@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 from maskcast import storage
 from maskcast.data.archives import is_archive, unpack
 from maskcast.data.clips import sha256_of
-from maskcast.data.images import is_junk
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.folder import link
 from maskcast.progress import say
 from maskcast.stage import OutPath, StageParams, resume_dir, stage
 
@@ -28,8 +28,8 @@ class FetchDataset(StageParams):
     """Params of fetch_dataset."""
 
     uri: str = Field(min_length=1)
-    """`synthetic` (nothing to fetch), a local folder, zip, tar or file, `s3://bucket/prefix`, or a DVC pointer:
-    `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
+    """`synthetic` (nothing to fetch), a folder, zip, tar or file as a path or `file:///path`, `s3://bucket/prefix`,
+    or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Expected sha256 of the archive or file; None takes what is there."""
 
@@ -53,19 +53,19 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     if params.uri == "synthetic":
         _refuse_sha256(params)
         raw.mkdir(parents=True)
-    elif params.uri.startswith("s3://"):
+    elif params.uri.startswith("dvc:"):
+        shutil.rmtree(scratch / "dvc", ignore_errors=True)
+        _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
+    elif path := storage.local_path(params.uri):
+        _take(path, raw, params)
+    else:
         folder = scratch / hashlib.sha256(params.uri.encode()).hexdigest()[:16]
         files = storage.fetch(params.uri, folder)
-        if [file.parent for file in files] == [folder]:
+        if files == [folder / files[0].name]:
             _take(files[0], raw, params)
         else:
             _refuse_sha256(params)
             _link_files(files, folder, raw)
-    elif params.uri.startswith("dvc:"):
-        shutil.rmtree(scratch / "dvc", ignore_errors=True)
-        _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
-    else:
-        _take(Path(params.uri), raw, params)
     (raw / NOTE).unlink(missing_ok=True)  # a hard link: never write through it
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
@@ -74,18 +74,12 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
 
 
 def _take(path: Path, raw: Path, params: FetchDataset) -> None:
-    """Unpacks, or hard-links where possible, what lies at `path` into the new folder `raw`."""
+    """Unpacks or links what lies at `path` into the new folder `raw`."""
     if path.is_dir():
         _refuse_sha256(params)
-        root = path.resolve()
-        if root in raw.resolve().parents:
-            raise MaskcastError(f"{path}: holds the output {raw} itself; write the output elsewhere")
-        _link_tree(root, raw, root)
-        if not any(raw.iterdir()):
-            raise MaskcastError(f"{path}: the folder is empty; give the folder with the data")
-        return
     if not path.is_file():
-        raise MaskcastError(f"{path}: no such file or folder; mend uri of fetch_dataset (or use s3://, dvc:)")
+        storage.fetch(str(path), raw)
+        return
     if params.sha256 is not None and (found := sha256_of(path)) != params.sha256:
         raise MaskcastError(
             f"{path}: sha256 is {found}, expected {params.sha256}; fetch the right file or mend sha256"
@@ -95,50 +89,19 @@ def _take(path: Path, raw: Path, params: FetchDataset) -> None:
     elif path.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}:
         raise MaskcastError(f"{path}: damaged, or no zip or tar archive; copy it again or unpack it yourself")
     else:
-        raw.mkdir(parents=True)
-        _link(path.resolve(), raw / path.name)
+        _link_files([path], path.parent, raw)
+
+
+def _link_files(files: list[Path], folder: Path, raw: Path) -> None:
+    for file in files:
+        target = raw / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link(file.resolve(), target)
 
 
 def _refuse_sha256(params: FetchDataset) -> None:
     if params.sha256 is not None:
         raise MaskcastError(f"fetch_dataset.sha256 pins an archive or file, but {params.uri} is none; remove it")
-
-
-def _link_tree(folder: Path, target: Path, root: Path) -> None:
-    """Links all files below `folder`; a symlink becomes the file that it names, which must lie below `root`."""
-    target.mkdir(parents=True)
-    for entry in sorted(folder.iterdir()):
-        if is_junk(entry.name):
-            continue
-        source = entry.resolve()
-        if entry.is_symlink() and (
-            not source.exists() or not source.is_relative_to(root) or source in entry.parents
-        ):
-            raise MaskcastError(
-                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target"
-            )
-        if source.is_dir():
-            _link_tree(source, target / entry.name, root)
-        elif source.is_file():
-            _link(source, target / entry.name)
-        else:
-            raise MaskcastError(f"{entry}: neither a file nor a folder; remove it from the data set")
-
-
-def _link_files(files: list[Path], folder: Path, target: Path) -> None:
-    """Links the files below `folder` to the same places below `target`."""
-    for file in files:
-        relative = file.relative_to(folder)
-        if not any(map(is_junk, relative.parts)):
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            _link(file, target / relative)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
 
 
 def _dvc_get(pointer: str, folder: Path) -> Path:
