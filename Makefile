@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install repro test check lock clean
+.PHONY: help install repro test check image lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -12,7 +12,7 @@ install: .venv/installed ## install the locked packages and maskcast into .venv
 
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' docker/build.lock)
 	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
@@ -23,15 +23,23 @@ repro: .venv/installed ## run the whole pipeline on the embedded default and sho
 	@echo "picture: $(CURDIR)/results/report/forecast.png"
 
 test: .venv/installed ## pass all tests
-	pytest --numprocesses 2 --dist loadfile
+	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed ## lint, format and types
 	ruff check .
 	ruff format --check .
 	mypy
 
-lock: .venv/installed ## compile requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header --extra dev pyproject.toml --output-file requirements.lock
+TARGET ?= runtime
+image: ## build the image TARGET (runtime, runtime-cuda) with docker, podman or buildah; docs/images.md names its FLAGS
+	docker/build.sh $(TARGET) $(FLAGS)
+
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header
+lock: .venv/installed ## compile the locks anew: requirements.lock, and from it what the images hold
+	$(COMPILE) --extra dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --config-file docker/uv.toml --constraint requirements.lock --extra train --extra data \
+		pyproject.toml docker/requirements.in --output-file docker/requirements.lock
+	$(COMPILE) docker/build.in --output-file docker/build.lock
 
 clean: ## remove what the pipeline wrote (DVC's cache stays)
 	rm -rf data models results dvc_plots

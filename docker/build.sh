@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds an image from the working tree with docker, podman or buildah, whichever is there, and prints its name.
+#   docker/build.sh runtime|runtime-cuda [flags of the builder, e.g. --build-arg TORCH_INDEX=URL]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { echo "$@" >&2; }
+
+target=${1:-}
+case $target in
+  runtime) variant= ;;
+  runtime-cuda) variant=-cuda ;;
+  *) say "error: target '$target' is unknown; choose runtime or runtime-cuda"; exit 2 ;;
+esac
+shift
+
+if docker version >/dev/null 2>&1; then builder=docker
+elif command -v podman >/dev/null; then builder=podman
+elif command -v buildah >/dev/null; then builder=buildah
+else say "error: no Docker Engine answers, and there is neither podman nor buildah; start or install one"; exit 2
+fi
+
+# The name says what is in the image: the commit, and whether the files that it is built from differ from it.
+commit=$(git rev-parse HEAD)
+changes=$(git status --porcelain -- docker src pyproject.toml README.md .dockerignore)
+image=maskcast:${commit:0:12}${changes:+-dirty}$variant
+lock=$(sha256sum docker/requirements.lock | cut -d' ' -f1)
+
+say "building $image with $builder"
+"$builder" build --file docker/Dockerfile --target "$target" --tag "$image" \
+  --build-arg "GIT_SHA=$commit${changes:+-dirty}" --build-arg "LOCK_SHA256=$lock" "$@" . >&2
+
+say "built $image. To push it and see the digest that pins it:"
+remote=REGISTRY/$image
+case $builder in
+  docker) say "  docker tag $image $remote && docker push $remote"
+          say "  docker inspect --format '{{index .RepoDigests 0}}' $remote" ;;
+  *) say "  $builder push --digestfile /dev/stdout $image $remote" ;;
+esac
+echo "$image"
