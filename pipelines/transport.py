@@ -1,0 +1,121 @@
+"""kfp's HTTP client with time limits, retries, and one line for each way a request can fail."""
+
+import itertools
+import json
+import random
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from kfp_server_api.configuration import Configuration
+from kfp_server_api.exceptions import ApiException
+from kfp_server_api.rest import RESTClientObject
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+TIMEOUT_S = (10, 120)  # to connect, to answer
+RETRIES = 8  # about a minute and a half in all: long enough for a server's pod to be replaced
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+LOGIN = (
+    "log in anew and set KF_PIPELINES_TOKEN, KF_PIPELINES_COOKIE or --token-file, or correct --host "
+    "(a full Kubeflow has the API below /pipeline)"
+)
+REMEDIES = {
+    400: "correct what it names",
+    401: f"the credentials are missing, wrong or expired: {LOGIN}",
+    403: "these credentials may not do this in namespace {namespace}, or there is no such namespace: "
+    "correct --namespace, KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIE",
+    404: "correct the id or --namespace (`python -m pipelines status` lists runs)",
+    409: "run the same command again",
+}
+
+
+class Transport(RESTClientObject):
+    """Sends kfp's requests. What was asked for is done once at most: only reading is repeated.
+
+    Args:
+        config: kfp's configuration of the connection.
+        namespace: what an error names as the namespace asked for.
+    """
+
+    def __init__(self, config: Configuration, namespace: str) -> None:
+        config.retries = False  # urllib3's own: they are silent, and follow redirects with the credentials
+        super().__init__(config)
+        self.host, self.namespace = config.host, namespace
+        self.has_answered = False
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        _request_timeout: Any = None,
+        **rest: Any,
+    ) -> Any:
+        """Returns the answer.
+
+        A server that is gone or in trouble is asked again, with growing pauses, unless it never answered at all.
+
+        Raises:
+            MaskcastError: when there is no usable answer, in one line with the remedy.
+        """
+        for attempt in itertools.count(1):
+            try:
+                answer = super().request(
+                    method,
+                    url,
+                    headers=dict(headers or {}),
+                    _request_timeout=_request_timeout or TIMEOUT_S,
+                    **rest,
+                )
+            except (HTTPError, ApiException) as error:
+                self.has_answered |= isinstance(error, ApiException)
+                problem, remedy = self._explain(error)
+                may_pass = self.has_answered and _passes(error)
+                sent = not isinstance(error, ConnectTimeoutError)
+                if attempt > RETRIES or not may_pass or (sent and method != "GET"):
+                    raise MaskcastError(f"{problem}; {remedy}") from None
+            else:
+                self.has_answered = True
+                if "json" not in (answer.getheader("content-type") or ""):
+                    raise MaskcastError(f"{self.host} answers with a web page instead of the API; {LOGIN}")
+                return answer
+            pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
+            say(f"{problem}; trying again in {pause:.0f} s ({attempt} of {RETRIES})")
+            time.sleep(pause)
+        raise AssertionError("the loop ends by itself")
+
+    def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
+        """Returns what went wrong, and the remedy."""
+        if not isinstance(error, ApiException):
+            reason = str(error).removesuffix("')").rsplit(": ", 1)[-1]
+            return f"{self.host} cannot be reached ({reason})", "correct --host, or see that the server runs"
+        if error.status == 0:
+            reason = error.reason.splitlines()[-1]
+            remedy = "set SSL_CERT_FILE to the certificate of its authority, or correct --host (http or https)"
+            return f"{self.host}: no trusted connection ({reason})", remedy
+        if 300 <= error.status < 400:
+            there = urlsplit(error.headers.get("Location", ""))
+            address = f"{there.scheme}://{there.netloc}{there.path}" if there.netloc else there.path
+            return f"{self.host} redirects to {address}, perhaps a login page", LOGIN
+        remedy = REMEDIES.get(error.status, "try again; the pods of ml-pipeline in the cluster say more")
+        return f"{self.host} answers {error.status}: {_message(error)}", remedy.format(namespace=self.namespace)
+
+
+def _passes(error: HTTPError | ApiException) -> bool:
+    """Returns whether the same request may succeed in a moment."""
+    if isinstance(error, ApiException):
+        return error.status == 429 or error.status >= 500
+    return not isinstance(error, LocationValueError)
+
+
+def _message(error: ApiException) -> str:
+    """Returns what the server said, at most 300 characters of it."""
+    try:
+        said = str(json.loads(error.body)["message"])
+    except (ValueError, TypeError, KeyError):
+        said = str(error.reason)
+    return said if len(said) <= 300 else f"{said[:297]}..."
