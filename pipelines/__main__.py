@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 from maskcast.errors import MaskcastError
 
-COMMANDS = {"compile": "compile", "run-local": "local"}
+COMMANDS = {
+    "compile": "compile",
+    "run-local": "local",
+    "submit": "submit",
+    "status": "status",
+    "cancel": "cancel",
+    "schedule": "schedule",
+}
 
 OVERVIEW = """The pipeline of `dvc repro`, run by Kubeflow Pipelines: on this machine or on a cluster.
 
@@ -35,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MaskcastError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
