@@ -50,7 +50,8 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         s3={"addressing_style": "path"} if own else {},  # few servers of one's own resolve bucket.host
     )
     try:
-        client = boto3.session.Session().client("s3", config=config)
+        region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION alone
+        client = boto3.session.Session(region_name=region).client("s3", config=config)
     except ValueError as error:
         raise MaskcastError(f"{uri}: {error}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port") from None
     try:

@@ -1,5 +1,6 @@
 """A real S3 server (SeaweedFS), and a Kubeflow Pipelines server by contract, for the tests that need one."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -10,16 +11,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import boto3
 import kfp
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from tests.integration.kfp_server import KfpServer
 
 from pipelines import transport, watch
 from pipelines.__main__ import main
-from tests.integration.kfp_server import KfpServer
+
+if TYPE_CHECKING:
+    from tests.integration.kube_api import KubeApi
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "maskcast",
@@ -99,6 +104,9 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.kill()  # what it stored is thrown away; a gentle stop takes 20 s
         server.wait()
+        for port in ports.values():
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink()
 
 
 def _wait_until_writable(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
@@ -177,3 +185,29 @@ def pipelines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["KubeApi"]:
+    """A small cluster, which kubectl's configuration names."""
+    from tests.integration.kube_api import kube_api, kubeconfig, small_cluster
+
+    with kube_api() as api:
+        small_cluster(api)
+        (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        yield api
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+    """Name of the image built from the working tree; test processes that need it build it once."""
+    shared = tmp_path_factory.getbasetemp()
+    with (shared if worker_id == "master" else shared.parent).joinpath("image").open("a+") as name:
+        fcntl.flock(name, fcntl.LOCK_EX)
+        name.seek(0)
+        if not (built := name.read()):
+            built = images.build()
+            name.write(built)
+            name.flush()
+        return built

@@ -228,7 +228,7 @@ CASES = [
     Case("missing input", "evaluate", ("masks", "no such input", "run the stage"), partial(remove, "masks")),
     Case("unwritable output", "predict", ("results", "choose a writable path"), a_file_for_a_folder),
     # What was fetched.
-    Case("no data", "fetch_dataset", ("nowhere", "mend uri"), params={"uri": "nowhere"}),
+    Case("no data", "fetch_dataset", ("nowhere", "mend the path"), params={"uri": "nowhere"}),
     Case(
         "zip with ../",
         "fetch_dataset",

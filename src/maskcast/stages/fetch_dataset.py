@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -22,6 +23,7 @@ from maskcast.progress import say
 from maskcast.stage import OutPath, StageParams, resume_dir, stage
 
 NOTE = "SOURCE.json"
+QUIET_S = 300  # after which a download by DVC is given up; it may take as long as it likes while bytes arrive
 
 
 class FetchDataset(StageParams):
@@ -108,34 +110,69 @@ def _dvc_get(pointer: str, folder: Path) -> Path:
     """Downloads what a DVC pointer names into `folder` and returns its path."""
     repository, mark, path = pointer.partition("#")
     if not mark and pointer.endswith(".dvc"):
-        repository, path = _read_pointer(Path(pointer))
+        repository, path = _read_pointer(Path(pointer), folder / "repository")
     if not path:
         raise MaskcastError(
             f"dvc:{pointer}: names no data; write dvc:<data.dvc> or dvc:<folder or git URL>#<path>"
         )
-    folder.mkdir(parents=True)
-    target = folder / Path(path).name
+    target = folder / "data" / Path(path).name
+    target.parent.mkdir(parents=True)
     command = [sys.executable, "-m", "dvc", "get", repository, path, "--out", str(target)]
     limits = {"AWS_MAX_ATTEMPTS": "3", "AWS_RETRY_MODE": "standard", "DVC_NO_ANALYTICS": "1"}
     say(f"dvc get {repository} {path}")
-    done = subprocess.run(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        lines = done.stderr.splitlines() or [f"exit code {done.returncode}"]
-        reason = next((line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")), lines[-1])
+    with subprocess.Popen(command, env=limits | os.environ, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            reason = _failure(process, folder)
+        finally:
+            process.kill()
+    if reason:
         shutil.rmtree(folder)
         raise MaskcastError(f"dvc:{pointer}: dvc get failed ({reason}); check pointer, remote and credentials")
     return target
 
 
-def _read_pointer(pointer: Path) -> tuple[str, str]:
-    """Returns the DVC repository above a `.dvc` file and the path of its data in it."""
+def _failure(process: subprocess.Popen[str], folder: Path) -> str | None:
+    """Waits for dvc as long as `folder` grows and returns why it failed, if it did.
+
+    DVC itself repeats each object of a dead remote for minutes.
+    """
+    before, size = -1, _size(folder)
+    while before != size:
+        with suppress(subprocess.TimeoutExpired):
+            lines = process.communicate(timeout=QUIET_S)[1].splitlines() or [f"exit code {process.returncode}"]
+            errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+            return (errors or lines[-1:])[0] if process.returncode else None
+        before, size = size, _size(folder)
+    return f"nothing arrived for {QUIET_S} s"
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            total += path.lstat().st_size
+    return total
+
+
+def _read_pointer(pointer: Path, copy: Path) -> tuple[str, str]:
+    """Returns the DVC repository above a `.dvc` file and the path of its data in it.
+
+    DVC writes to `.dvc/tmp`; where it cannot (a read-only image or volume) it gets a copy of config and pointer.
+    """
+    pointer = Path(os.path.abspath(pointer))  # no links followed: those of a ConfigMap lead elsewhere
     try:
-        path = pointer.resolve().parent / yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["path"]
+        path = pointer.parent / yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["path"]
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
         raise MaskcastError(f"{pointer}: not a readable .dvc file ({error}); write it with dvc add") from None
     for folder in path.parents:
         if (folder / ".dvc").is_dir():
-            return str(folder), str(path.relative_to(folder))
+            if os.access(folder / ".dvc", os.W_OK):
+                return str(folder), str(path.relative_to(folder))
+            for file in (pointer, *(folder / ".dvc").glob("config*")):
+                target = copy / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+            return str(copy), str(path.relative_to(folder))
     raise MaskcastError(
         f"{pointer}: no .dvc/config above it names a remote; keep the pointer in its DVC repository"
     )
