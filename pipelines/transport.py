@@ -76,6 +76,8 @@ class Transport(RESTClientObject):
                 problem, remedy = self._explain(error)
                 may_pass = self.has_answered and _passes(error)
                 sent = not isinstance(error, ConnectTimeoutError)
+                if sent and method != "GET" and not isinstance(error, ApiException):
+                    remedy = "it may have been done all the same: see `python -m pipelines status`"
                 if attempt > RETRIES or not may_pass or (sent and method != "GET"):
                     raise MaskcastError(f"{problem}; {remedy}") from None
             else:
@@ -91,7 +93,7 @@ class Transport(RESTClientObject):
     def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
         """Returns what went wrong, and the remedy."""
         if not isinstance(error, ApiException):
-            reason = str(error).removesuffix("')").rsplit(": ", 1)[-1]
+            reason = str(error.args[-1]).rsplit(": ", 1)[-1]
             return f"{self.host} cannot be reached ({reason})", "correct --host, or see that the server runs"
         if error.status == 0:
             reason = error.reason.splitlines()[-1]

@@ -154,7 +154,9 @@ def test_what_changes_something_is_not_sent_twice(kfp_server: KfpServer, pipelin
     kfp_server.stored["runs"]["run-9"] = {"run_id": "run-9", "state": "RUNNING"}
     kfp_server.then = lambda: kfp_server.faults.append(503)
     assert "answers 503" in one_line(pipelines("cancel", "run-9"))
-    assert kfp_server.asked.count("POST /runs/run-9:terminate") == 1
+    kfp_server.then = lambda: kfp_server.faults.append("hang up")
+    assert "it may have been done all the same" in one_line(pipelines("cancel", "run-9"))
+    assert kfp_server.asked.count("POST /runs/run-9:terminate") == 2
 
 
 def test_nobody_there_is_said_at_once(kfp_server: KfpServer, pipelines: Cli) -> None:
