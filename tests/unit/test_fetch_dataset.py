@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from maskcast import storage
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.stage import run_stage
@@ -99,6 +100,26 @@ def test_a_zip_is_unpacked_and_its_checksum_pinned(tmp_path, tree):
     assert note["digest"] == digest_tree(tree)
     shutil.rmtree(tmp_path / "raw")
     refuses(tmp_path, f"set.zip: sha256 is {sha256}, expected 0000", archive, sha256="0" * 64)
+
+
+def test_a_file_url_names_a_folder_or_an_archive(tmp_path, tree):
+    note = fetch(tree.as_uri(), tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == files_of(tree)
+    assert (note["uri"], note["digest"]) == (tree.as_uri(), digest_tree(tree))
+    shutil.make_archive(str(tmp_path / "a set"), "zip", tree)
+    fetch((tmp_path / "a set.zip").as_uri(), tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == files_of(tree)
+    shutil.rmtree(tmp_path / "raw")
+    refuses(tmp_path, "unknown address; write s3://bucket/prefix, file:///path or a path", "https://host/set.zip")
+
+
+def test_a_folder_that_is_still_being_stored_is_refused(tmp_path, tree):
+    storage.put(tree, str(tmp_path / "kept"))
+    fetch(tmp_path / "kept", tmp_path / "raw")
+    assert files_of(tmp_path / "raw") == files_of(tree)
+    shutil.rmtree(tmp_path / "raw")
+    (tmp_path / "kept/SHA256SUMS.incomplete").touch()
+    refuses(tmp_path, "is not complete; wait, or store it again", tmp_path / "kept")
 
 
 def test_a_hostile_or_damaged_zip_leaves_nothing(tmp_path):
