@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from maskcast.errors import MaskcastError
 
 
+SECRET = "secret"  # type of the error of a value that must not be shown: PydanticCustomError(SECRET, ...)
+
+
 class Params(BaseModel):
     """Base of every params and config class: frozen, unknown keys fail, NaN and infinity fail.
 
@@ -100,6 +103,8 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
             text = f"unknown key; {hint}allowed: {', '.join(known)}"
         elif fault["type"] == "missing":
             text = "missing; add it"
+        elif fault["type"] == SECRET:
+            text = fault["msg"]  # the value is not shown
         else:
             text = f"{_lower_first(fault['msg'])}, got {_short(fault['input'])}; change it"
         raise MaskcastError(f"{where}.{key}: {text}{more}") from None

@@ -1,0 +1,194 @@
+"""compile: what a cluster gets, and what is said about a cluster file or a value that is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def compiled(tmp_path: Path, cluster: dict[str, Any], *flags: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the two documents of the IR: the pipeline, and what Kubernetes does with it."""
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, **cluster}))
+    out = tmp_path / "pipeline.yaml"
+    assert main(["compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out), *flags]) == 0
+    pipeline, platform = yaml.safe_load_all(out.read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_a_task_asks_for_what_its_pod_says(tmp_path: Path) -> None:
+    cluster = {
+        "env": {"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
+        "secrets": {"team-s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]},
+        "image_pull_policy": "Always",
+        "image_pull_secrets": ["pull"],
+        "workspace": {"claim": "work"},
+        "pods": {
+            "gpu": {
+                "cpu": "8",
+                "memory": "32Gi",
+                "gpus": 2,
+                "gpu_type": "NVIDIA-A100-SXM4-80GB",
+                "shared_memory": "4Gi",
+                "timeout_s": 600,
+                "node_selector": {"pool": "ml"},
+                "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            }
+        },
+        "stages": {"train_masker": {"gpus": 4}, "evaluate": {"gpus": 1}},
+    }
+    pipeline, platform = compiled(tmp_path, cluster)
+    executors = pipeline["deploymentSpec"]["executors"]
+    container = executors["exec-train-masker"]["container"]
+    assert container["image"] == DIGEST
+    assert container["resources"]["resourceCpuLimit"] == container["resources"]["resourceCpuRequest"] == "8"
+    assert container["resources"]["resourceMemoryLimit"] == "32Gi"
+    assert container["resources"]["accelerator"]["resourceCount"] == "4"
+    assert executors["exec-generate-masks"]["container"]["resources"]["accelerator"]["resourceCount"] == "2"
+    assert executors["exec-evaluate"]["container"]["resources"]["accelerator"]["resourceCount"] == "1"
+    assert "accelerator" not in executors["exec-prepare-clips"]["container"]["resources"]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert env["MLFLOW_TRACKING_URI"] == "http://mlflow:5000"
+    assert env["MASKCAST_IMAGE"] == DIGEST
+    assert env["MASKCAST_RESUME_DIR"] == "/workspace/resume/train_masker"
+    pod = platform["exec-train-masker"]
+    assert pod["activeDeadlineSeconds"] == "600"
+    assert pod["imagePullPolicy"] == "Always"
+    assert pod["imagePullSecret"][0]["secretName"] == "pull"
+    assert pod["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "pool": "ml"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+    assert pod["pvcMount"][0]["mountPath"] == "/workspace"
+    assert pod["securityContext"] == {"runAsNonRoot": True}
+    keys = pod["secretAsEnv"][0]["keyToEnv"]
+    assert {entry["secretKey"]: entry["envVar"] for entry in keys} == {
+        "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
+    }
+    assert pod["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
+
+
+def test_only_stages_that_move_data_are_retried_by_default(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, {})
+    tasks = pipeline["root"]["dag"]["tasks"]
+    assert tasks["fetch-dataset"]["retryPolicy"] == {
+        "maxRetryCount": 3,
+        "backoffDuration": "30s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": "600s",
+    }
+    assert [name for name, task in tasks.items() if "retryPolicy" in task] == ["fetch-dataset"]
+
+
+@pytest.mark.parametrize(("image", "cached"), [(DIGEST, True), ("maskcast:latest", False)])
+def test_a_digest_is_cached_and_a_tag_is_not(tmp_path: Path, image: str, cached: bool) -> None:
+    pipeline, _ = compiled(tmp_path, {"image": image})
+    options = [task["cachingOptions"] for task in pipeline["root"]["dag"]["tasks"].values()]
+    assert options == [{"enableCache": True} if cached else {}] * 8
+
+
+def test_values_come_from_the_file_and_from_flags(tmp_path: Path) -> None:
+    flags = ["-S", "train_masker.training.epochs=3", "-S", "train_masker.training.clip_grad_norm=null"]
+    pipeline, _ = compiled(tmp_path, {}, *flags)
+    values = pipeline["root"]["inputDefinitions"]["parameters"]["train_masker"]["defaultValue"]
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())["train_masker"]
+    shipped["training"] |= {"epochs": 3, "clip_grad_norm": "null"}
+    assert values == shipped
+
+
+def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, "namespace": "team"}))
+    out = tmp_path / "native.yaml"
+    flags = ["compile", "--native", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]
+    assert main(flags) == 0
+    pipeline, version = yaml.safe_load_all(out.read_text())
+    assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
+    assert {item["metadata"]["namespace"] for item in (pipeline, version)} == {"team"}
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "maskcast-forecasting"
+    first = version["metadata"]["name"]
+    assert main([*flags, "-S", "evaluate.pictures=1"]) == 0
+    second = list(yaml.safe_load_all(out.read_text()))[1]["metadata"]["name"]
+    assert first != second
+    assert main(flags) == 0
+    assert list(yaml.safe_load_all(out.read_text()))[1]["metadata"]["name"] == first
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ("image: [1", "line 1: not valid YAML"),
+        ("namespace: team", "cluster.yaml.image: missing; add it"),
+        ("image: x\nnamespace: Team_1", "cluster.yaml.namespace: string should match pattern"),
+        ("image: x\npods: {gpu: {gpu: 1}}", "pods.gpu.gpu: unknown key; did you mean 'gpus'?"),
+        ("image: x\npods: {gpu: {memory: 4 GB}}", "pods.gpu.memory: string should match pattern"),
+        ("image: x\nstages: {train: {gpus: 1}}", "there is no stage 'train'; stages: "),
+        ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
+        ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),
+    ],
+)
+def test_a_wrong_cluster_file_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cluster: str, said: str
+) -> None:
+    (tmp_path / "cluster.yaml").write_text(cluster)
+    out = tmp_path / "out.yaml"
+    assert main(["compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert "pw@" not in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train_masker", "write section.key=value"),
+        ("train=1", "write section.key=value"),
+        ("train.epochs=1", "no section 'train'; sections: fetch_dataset, "),
+        ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
+        ("train_masker.training.epochs=[1", "is not valid YAML"),
+        ("train_masker.training.epochs.x=1", "'epochs' holds 5, no keys"),
+        ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_value_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, said: str
+) -> None:
+    assert main(["compile", "--out", str(tmp_path / "out.yaml"), "-S", override]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+
+
+def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", "--out", str(tmp_path / "no/folder/out.yaml")]) == 2
+    assert "out.yaml: cannot be written (No such file or directory)" in capsys.readouterr().err
+    (tmp_path / "params.yaml").write_text("fetch_dataset: {uri: synthetic}")
+    assert main(["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]) == 2
+    assert "pipeline forecasting needs a section 'prepare_clips'; add it" in capsys.readouterr().err
+
+
+def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run-local", "--docker", "maskcast", "--out", str(tmp_path)],
+        env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/no.sock"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
