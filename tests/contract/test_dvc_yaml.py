@@ -15,16 +15,6 @@ from maskcast.stage import Stage, get_stage, stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = sorted([ROOT / "dvc.yaml", *ROOT.glob("recipes/*/dvc.yaml")])
-FORECASTING = [
-    "fetch_dataset",
-    "prepare_clips",
-    "train_masker",
-    "generate_masks",
-    "pretrain_forecaster",
-    "finetune_forecaster",
-    "evaluate",
-    "predict",
-]
 
 LIST_IMPORTS = """
 import sys
@@ -71,9 +61,8 @@ CASES = [
 ]
 
 
-def test_the_main_pipeline_has_all_stages_in_order() -> None:
-    assert list(pipeline(ROOT / "dvc.yaml")) == FORECASTING
-    assert set(FORECASTING) == set(stage_names())
+def test_the_main_pipeline_has_all_stages() -> None:
+    assert sorted(pipeline(ROOT / "dvc.yaml")) == stage_names()
 
 
 @pytest.mark.parametrize(("path", "name"), CASES)

@@ -3,66 +3,18 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).resolve().parents[2]
-STAGES = [
-    "fetch_dataset",
-    "prepare_clips",
-    "train_masker",
-    "generate_masks",
-    "pretrain_forecaster",
-    "finetune_forecaster",
-    "evaluate",
-    "predict",
-]
+from tests.integration.project import STAGES, Project
 
 
-class Project:
-    """A clone of this repository with params small enough for a test."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))
-        }
-        self.environment = environment | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(folder / "src"),
-            "OMP_NUM_THREADS": "1",
-            "GIT_AUTHOR_NAME": "Test",
-            "GIT_AUTHOR_EMAIL": "test@localhost",
-            "GIT_COMMITTER_NAME": "Test",
-            "GIT_COMMITTER_EMAIL": "test@localhost",
-        }
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=800,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout if "--json" in command else done.stdout + done.stderr
-
-    def dvc(self, *words: str) -> str:
-        return self.run("dvc", *words)
-
-    def reruns(self) -> list[str]:
-        """Returns the stages that ``dvc repro`` would run now, were the outputs to stay what they are."""
-        said = json.loads(self.run("dvc", "status", "--json"))
-        changed = {name for name, why in said.items() if any(_is_own_change(reason) for reason in why)}
-        return [name for name in STAGES if name in changed]
+def reruns(project: Project) -> list[str]:
+    """Returns the stages that ``dvc repro`` would run now, were the outputs to stay what they are."""
+    said = json.loads(project.run("dvc", "status", "--json"))
+    changed = {name for name, why in said.items() if any(_is_own_change(reason) for reason in why)}
+    return [name for name in STAGES if name in changed]
 
 
 def _is_own_change(reason: Any) -> bool:
@@ -73,32 +25,10 @@ def _is_own_change(reason: Any) -> bool:
     return any(path.endswith((".py", "params.yaml")) for path in changed) or "changed command" in reason
 
 
-def shrink(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns the shipped params with counts and sizes that take seconds."""
-    source = {"layout": "synthetic", "train": 3, "val": 2, "unlabeled": 3, "hidden": 2}
-    params["prepare_clips"] |= {"source": source, "height": 32, "width": 48, "workers": 1}
-    for name in ("train_masker", "pretrain_forecaster", "finetune_forecaster"):
-        params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
-    params["train_masker"]["model"] = {"arch": "unet", "width": 4}
-    params["evaluate"]["pictures"] = 1
-    return params
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project after its first ``dvc repro``, committed."""
-    folder = tmp_path_factory.mktemp("project")
-    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
-    for file in filter(None, files):
-        if (ROOT / file).is_file():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / file, folder / file)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    params = shrink(yaml.safe_load((folder / "params.yaml").read_text()))
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    project = Project(folder)
+    project = Project.copy_to(tmp_path_factory.mktemp("project"))
     project.run("git", "init", "--quiet")
     project.run("git", "add", "--all")
     project.run("git", "commit", "--quiet", "--message", "start")
@@ -146,7 +76,7 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
     said = project.dvc("repro")
     assert "Running stage" not in said
     assert "up to date" in said
-    assert project.reruns() == []
+    assert reruns(project) == []
 
 
 @pytest.mark.parametrize(
@@ -159,7 +89,7 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 )
 def test_one_section_reruns_one_stage(project: Project, edit, old: str, new: str, stages: list[str]) -> None:
     edit("params.yaml", old, new)
-    assert project.reruns() == stages
+    assert reruns(project) == stages
 
 
 @pytest.mark.parametrize(
@@ -176,7 +106,7 @@ def test_one_module_reruns_the_stages_that_import_it(
     project: Project, edit, module: str, stages: list[str]
 ) -> None:
     edit(f"src/maskcast/{module}", '"""', '"""Changed. ')
-    assert project.reruns() == stages
+    assert reruns(project) == stages
 
 
 def test_experiments_and_metrics(project: Project) -> None:

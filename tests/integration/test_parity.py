@@ -1,0 +1,94 @@
+"""`dvc repro`, KFP in processes and KFP in containers give equal weights, masks, predictions and scores."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from tests.integration.project import STAGES, Project
+
+from maskcast.data.clips import ClipStore
+from maskcast.stage import get_stage
+
+MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
+
+
+def fingerprint(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Returns a digest of what each output port holds, by ``stage.port``."""
+    found = {}
+    for name in STAGES:
+        for port in get_stage(name).ports:
+            path = paths.get(f"{name}.{port.name}")
+            if port.direction == "out" and port.name not in ("raw", "report", "page"):
+                assert path is not None and path.exists(), f"{name} has no {port.name}"
+                found[f"{name}.{port.name}"] = hashlib.sha256(content(path)).hexdigest()
+    return found
+
+
+def content(path: Path) -> bytes:
+    """Returns weights tensor by tensor, masks and frames clip by clip, or scores but for what a clock measures."""
+    if (path / "model.safetensors").exists():
+        tensors = sorted(load_file(path / "model.safetensors").items())
+        return b"".join(name.encode() + str(tensor.dtype).encode() + tensor.tobytes() for name, tensor in tensors)
+    if path.is_dir():
+        store = ClipStore(path)
+        clips = store.select()
+        arrays = [store.frames(clip).tobytes() for clip in clips if clip.frames is not None]
+        arrays += [store.masks(clip).tobytes() for clip in clips if clip.masks is not None]
+        assert arrays
+        return b"".join([*(clip.id.encode() for clip in clips), *arrays])
+    scores = json.loads(path.read_text())
+    assert scores
+    return json.dumps(
+        {key: value for key, value in scores.items() if not MEASURED_BY_THE_CLOCK.search(key)}
+    ).encode()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project.copy_to(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def by_dvc(project: Project) -> dict[str, str]:
+    """What `dvc repro` gives."""
+    project.run("git", "init", "--quiet")
+    project.dvc("repro")
+    paths = {}
+    for name, entry in project.dvc_stages().items():
+        words = entry["cmd"].split()
+        paths |= {
+            f"{name}.{flag.removeprefix('--')}": project.folder / path
+            for flag, path in zip(words[4::2], words[5::2], strict=True)
+        }
+    return fingerprint(paths)
+
+
+def by_kfp(project: Project, folder: Path, *flags: str) -> dict[str, str]:
+    """Returns what KFP's local runner gives."""
+    said = project.run("python", "-m", "pipelines", "run-local", "--out", str(folder), *flags)
+    assert "| forecaster |" in said
+    (run,) = [path for path in folder.iterdir() if path.name.startswith("maskcast-forecasting-")]
+    assert f"page: {run / 'evaluate/page'}" in said
+    return fingerprint(
+        {f"{task.name.replace('-', '_')}.{out.name}": out for task in run.iterdir() for out in task.iterdir()}
+    )
+
+
+def test_kfp_in_processes_gives_the_same(project: Project, by_dvc: dict[str, str], tmp_path: Path) -> None:
+    assert by_kfp(project, tmp_path) == by_dvc
+
+
+def test_another_seed_gives_something_else(by_dvc: dict[str, str], project: Project, tmp_path: Path) -> None:
+    """The comparison can fail: what depends on the masker's seed differs, what does not is equal."""
+    other = tmp_path / "masker", tmp_path / "metrics.json"
+    values = project.params()["train_masker"]
+    values["training"]["seed"] = 1
+    (tmp_path / "params.yaml").write_text(json.dumps({"train_masker": values}))
+    flags = ["--clips", "data/clips", "--masker", str(other[0]), "--metrics", str(other[1])]
+    project.run("python", "-m", "maskcast", "train_masker", "--params", str(tmp_path / "params.yaml"), *flags)
+    assert hashlib.sha256(content(other[0])).hexdigest() != by_dvc["train_masker.masker"]
+    assert hashlib.sha256(content(project.folder / "models/masker")).hexdigest() == by_dvc["train_masker.masker"]
