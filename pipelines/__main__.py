@@ -11,6 +11,8 @@ from maskcast.errors import MaskcastError
 COMMANDS = {
     "compile": "compile",
     "run-local": "local",
+    "setup": "setup",
+    "preflight": "preflight",
     "submit": "submit",
     "status": "status",
     "cancel": "cancel",

@@ -18,6 +18,7 @@ import boto3
 import kfp
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from tests.integration import images
 from tests.integration.kfp_server import KfpServer
 
 from pipelines import transport, watch

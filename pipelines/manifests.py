@@ -1,0 +1,71 @@
+"""What the pods of a pipeline need in their namespace, as plain Kubernetes manifests."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.cluster import Cluster
+
+Manifest = dict[str, Any]
+LABELS = {"app.kubernetes.io/part-of": "maskcast"}
+KFP_STORE = "mlpipeline-minio-artifact"  # the secret of KFP's own artifact store
+
+
+def manifests(cluster: Cluster) -> list[Manifest]:
+    """Returns service account, role, role binding and the claim of the workspace: all but the secrets."""
+    name = cluster.service_account
+    account = _object(cluster, "v1", "ServiceAccount", name)
+    if cluster.image_pull_secrets:
+        account["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
+    role = _object(cluster, "rbac.authorization.k8s.io/v1", "Role", name) | {"rules": rules(cluster)}
+    binding = _object(cluster, "rbac.authorization.k8s.io/v1", "RoleBinding", name) | {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
+    }
+    return [account, role, binding, *_workspace(cluster)]
+
+
+def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
+    """Returns the rights of the pods' service account, no more than Argo, KFP's launcher and a TrainJob use."""
+    stores = [KFP_STORE, *(name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys)]
+    return [
+        # Argo's executor reports the result of a pod, its agent those of KFP's driver.
+        _rule("argoproj.io", "workflowtaskresults", "create", "patch"),
+        _rule("argoproj.io", "workflowtasksets", "list", "watch"),
+        _rule("argoproj.io", "workflowtasksets/status", "patch"),
+        # KFP's launcher reads where artifacts go, and the keys of that store.
+        _rule("", "configmaps", "get") | {"resourceNames": ["kfp-launcher"]},
+        _rule("", "secrets", "get") | {"resourceNames": stores},
+        # A stage on several nodes starts a TrainJob and follows its pods.
+        _rule("trainer.kubeflow.org", "trainjobs", "create", "delete", "get", "list", "watch"),
+        _rule("", "pods", "get", "list"),
+        _rule("", "pods/log", "get"),
+    ]
+
+
+def secret(cluster: Cluster, name: str, values: Mapping[str, str]) -> Manifest:
+    """Returns a secret that holds ``values``."""
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return _object(cluster, "v1", "Secret", name) | {"type": "Opaque", "data": data}
+
+
+def _workspace(cluster: Cluster) -> list[Manifest]:
+    workspace = cluster.workspace
+    if workspace is None:
+        return []
+    spec: dict[str, Any] = {
+        "accessModes": [workspace.access_mode],
+        "resources": {"requests": {"storage": workspace.size}},
+    }
+    if workspace.storage_class is not None:
+        spec["storageClassName"] = workspace.storage_class
+    return [_object(cluster, "v1", "PersistentVolumeClaim", workspace.claim) | {"spec": spec}]
+
+
+def _object(cluster: Cluster, api_version: str, kind: str, name: str) -> Manifest:
+    metadata = {"name": name, "namespace": cluster.namespace, "labels": LABELS}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata}
+
+
+def _rule(group: str, resource: str, *verbs: str) -> dict[str, list[str]]:
+    return {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}

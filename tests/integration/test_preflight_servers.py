@@ -1,0 +1,204 @@
+"""The checks of preflight that talk to S3, MLflow and a DVC remote, against real servers."""
+
+import base64
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+import urllib3
+from tests.integration.conftest import S3, free_ports
+from tests.integration.kube_api import KubeApi, cluster_file
+from tests.integration.test_tracking import mlflow_server
+from urllib3.util import Retry
+
+from maskcast import storage
+from pipelines import preflight as preflight_module
+from pipelines.checks import Row
+from pipelines.cluster import load_cluster
+from pipelines.preflight import preflight
+
+KEYS = {"AWS_ACCESS_KEY_ID": "maskcast", "AWS_SECRET_ACCESS_KEY": "maskcast-secret"}
+
+
+def row(name: str, cluster: Path, uri: str = "synthetic") -> Row:
+    (found,) = [row for row in preflight(load_cluster(cluster), {}, uri) if row.check == name]
+    return found
+
+
+def said(found: Row) -> str:
+    return f"{found.state}: {found.found} -> {found.remedy}"
+
+
+def give_keys(api: KubeApi, monkeypatch: pytest.MonkeyPatch, **keys: str) -> None:
+    """Puts keys where only pods have them: into the secret, not into this machine's environment."""
+
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    api.put(
+        "secrets", "maskcast-s3", "team", data={k: base64.b64encode(v.encode()).decode() for k, v in keys.items()}
+    )
+
+
+def on_s3(folder: Path, s3: S3, root: str = "runs", **env: str) -> Path:
+    env = {"AWS_ENDPOINT_URL_S3": s3.endpoint, "AWS_DEFAULT_REGION": "us-east-1"} | env
+    return cluster_file(folder, env=env, pipeline_root=f"{s3.uri}/{root}")
+
+
+def test_artifacts_are_written_with_the_keys_of_the_pods_and_nothing_stays(kube, s3, tmp_path, monkeypatch):
+    give_keys(kube, monkeypatch, **KEYS)
+    found = row("artifacts", on_s3(tmp_path, s3))
+    assert said(found) == f"ok: {s3.uri}/runs is writable -> "
+    with monkeypatch.context() as environment:
+        for name, value in KEYS.items():
+            environment.setenv(name, value)
+        assert "Contents" not in s3.client.list_objects_v2(Bucket=s3.bucket)
+
+
+def test_keys_that_s3_refuses_fail(kube, s3, tmp_path, monkeypatch):
+    give_keys(kube, monkeypatch, AWS_ACCESS_KEY_ID="other", AWS_SECRET_ACCESS_KEY="other")
+    found = row("artifacts", on_s3(tmp_path, s3))
+    assert re.match("failed: .*access refused .* -> check AWS_ACCESS_KEY_ID", said(found))
+
+
+def test_a_bucket_that_is_not_there_fails(kube, s3, tmp_path):
+    found = row("data", on_s3(tmp_path, s3), "s3://nowhere/videos")
+    assert re.match("failed: s3://nowhere/videos: there is no bucket 'nowhere' -> create it", said(found)), found
+
+
+def test_a_server_that_is_silent_fails_in_time(kube, s3, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight_module, "LIMIT_S", 5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cluster = on_s3(tmp_path, s3, AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        found = row("artifacts", cluster)
+    assert said(found) == "failed: no answer in 5 s -> check that its server is up and reachable"
+
+
+def test_an_address_of_the_cluster_is_checked_where_a_port_is_forwarded(kube, s3, tmp_path):
+    cluster = on_s3(tmp_path, s3, AWS_ENDPOINT_URL_S3="http://s3.storage.svc:8333")
+    assert said(row("artifacts", cluster)) == f"ok: {s3.uri}/runs is writable -> "  # the fixture names where
+
+
+def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
+    cluster = on_s3(tmp_path, s3)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").write_bytes(b"12345")
+    storage.put(tmp_path / "videos", f"{s3.uri}/videos")
+    assert said(row("data", cluster, f"{s3.uri}/videos")).startswith(f"ok: {s3.uri}/videos: 2 objects")
+    assert re.match(
+        "failed: .*holds no objects -> mend the address", said(row("data", cluster, f"{s3.uri}/other"))
+    )
+    s3.client.put_object(Bucket=s3.bucket, Key=f"videos/{storage.INCOMPLETE}", Body=b"")
+    assert re.match("failed: .*left half way -> store the data", said(row("data", cluster, f"{s3.uri}/videos")))
+
+
+@pytest.mark.parametrize(
+    "uri", ["data/raw", "/data/raw.zip", "file:///data/raw", "dvc:data/raw.dvc", "dvc:../repo#raw"]
+)
+def test_files_of_this_machine_are_no_data_for_pods(kube, tmp_path, uri):
+    found = row("data", cluster_file(tmp_path), uri)
+    assert said(found).startswith(f"failed: {uri}: a pod does not see this machine's files -> put it to s3:// or")
+
+
+def test_what_lies_on_the_workspace_only_pods_see(kube, tmp_path):
+    found = row("data", cluster_file(tmp_path), "/workspace/raw")
+    assert said(found) == "not checked: /workspace/raw lies on the workspace volume, which only pods see -> "
+
+
+@pytest.fixture
+def repository(s3: S3, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A Git repository with a data set that DVC tracks, not yet pushed to its remote on S3, and its Git URL."""
+    folder = tmp_path / "git/videos"
+    (folder / "raw").mkdir(parents=True)
+    (folder / "raw/a.mp4").write_bytes(b"1")
+    (folder / "raw/b.mp4").write_bytes(b"2")
+    (folder / ".dvc").mkdir()
+    remote = f"['remote \"team\"']\n    url = {s3.uri}/dvc\n    endpointurl = {s3.endpoint}\n"
+    (folder / ".dvc/config").write_text(f"[core]\n    remote = team\n{remote}")
+    for command in (
+        "git init -q -b main",
+        "dvc add -q raw",
+        "git add -A",
+        "git -c user.name=Test -c user.email=test@localhost commit -q -m data",
+    ):
+        words = command.split()
+        words = [sys.executable, "-m", *words] if words[0] == "dvc" else words
+        subprocess.run(words, cwd=folder, check=True)
+    (port,) = free_ports(1)
+    git = shutil.which("git")
+    assert git
+    command = [git, "daemon", "--export-all", "--reuseaddr", f"--base-path={tmp_path / 'git'}"]
+    server = subprocess.Popen([*command, "--listen=127.0.0.1", f"--port={port}"], start_new_session=True)
+    try:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None
+        yield folder, f"git://127.0.0.1:{port}/videos"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def test_a_dvc_pointer_is_there_once_it_is_pushed(kube, s3, tmp_path, repository):
+    folder, url = repository
+    cluster = on_s3(tmp_path, s3)
+    found = said(row("data", cluster, f"dvc:{url}#raw"))
+    assert re.match(r"failed: .*#raw: not in its remote .* -> `dvc push` it", found), found
+    subprocess.run([sys.executable, "-m", "dvc", "push", "-q"], cwd=folder, check=True)
+    assert said(row("data", cluster, f"dvc:{url}#raw")) == f"ok: dvc:{url}#raw: in its remote, 2 files -> "
+    found = said(row("data", cluster, f"dvc:{url}#other"))
+    assert re.match("failed: .* tracks no 'other' -> mend the path or push the commit", found), found
+
+
+def test_a_repository_that_does_not_answer_fails(kube, tmp_path):
+    (port,) = free_ports(1)
+    found = said(row("data", cluster_file(tmp_path), f"dvc:git://127.0.0.1:{port}/videos#raw"))
+    assert re.match("failed: .* cannot be cloned .*refused.* -> check URL", found), found
+
+
+@pytest.fixture(scope="module")
+def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    (port,) = free_ports(1)
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), port) as uri:
+        retry = Retry(connect=60, backoff_factor=1, backoff_max=2)  # on a busy machine it starts slowly
+        assert urllib3.request("GET", f"{uri}/health", retries=retry).status == 200
+        yield uri
+
+
+def test_mlflow_keeps_a_run_and_its_file_and_neither_stays(kube, tmp_path, tracking_server):
+    cluster = cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": tracking_server})
+    found = row("MLflow", cluster)
+    assert said(found) == f"ok: {tracking_server}: version {mlflow.__version__}, keeps runs and their files -> "
+    client = mlflow.MlflowClient(tracking_server)
+    experiment = client.get_experiment_by_name("maskcast")
+    assert experiment is not None
+    assert client.search_runs([experiment.experiment_id]) == []
+    (deleted,) = client.search_runs(
+        [experiment.experiment_id], run_view_type=mlflow.entities.ViewType.DELETED_ONLY
+    )
+    assert client.list_artifacts(deleted.info.run_id) == []
+    assert row("MLflow", cluster).state == "ok"  # the experiment is there now
+
+
+def test_mlflow_that_cannot_keep_runs_fails(kube, tmp_path, tracking_server):
+    env = {"MLFLOW_TRACKING_URI": tracking_server, "MLFLOW_EXPERIMENT_NAME": "gone"}
+    client = mlflow.MlflowClient(tracking_server)
+    client.delete_experiment(client.create_experiment("gone"))
+    found = said(row("MLflow", cluster_file(tmp_path, env=env)))
+    assert re.match("failed: .*MLflow answers 400 .*INVALID_PARAMETER_VALUE.* -> see the server's log", found), (
+        found
+    )
+
+
+def test_another_server_is_not_mlflow(kube, s3, tmp_path):
+    found = said(row("MLflow", cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": s3.endpoint})))
+    assert re.match("failed: .*MLflow refuses .403.* -> check user, password", found), found
+    found = said(row("MLflow", cluster_file(tmp_path, env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})))
+    assert re.match("failed: http://127.0.0.1:9: MLflow does not answer .*refused", found), found

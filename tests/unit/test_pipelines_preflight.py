@@ -1,0 +1,136 @@
+"""The rules of preflight that need no server: which node takes which pod, and what `setup` grants."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from maskcast.errors import MaskcastError
+from pipelines import preflight as command
+from pipelines.checks import NotCheckedError, Row, Subject, rows_of
+from pipelines.checks.nodes import misfit, tolerates
+from pipelines.checks.outside import environment_of_pods
+from pipelines.cluster import Cluster, Pod, Toleration
+from pipelines.kube import ForbiddenError
+from pipelines.manifests import rules
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "registry.example.com/maskcast@sha256:" + "0" * 64
+
+
+def taint(key: str, value: str | None = None, effect: str = "NoSchedule") -> SimpleNamespace:
+    return SimpleNamespace(key=key, value=value, effect=effect)
+
+
+@pytest.mark.parametrize(
+    ("toleration", "against", "expected"),
+    [
+        ({"key": "gpu", "operator": "Exists"}, taint("gpu", "yes"), True),
+        ({"key": "gpu", "value": "yes"}, taint("gpu", "yes"), True),
+        ({"key": "gpu", "value": "no"}, taint("gpu", "yes"), False),
+        ({"key": "gpu"}, taint("gpu"), True),
+        ({"key": "other", "operator": "Exists"}, taint("gpu"), False),
+        ({"key": "gpu", "operator": "Exists", "effect": "NoExecute"}, taint("gpu"), False),
+        ({"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}, taint("gpu"), True),
+        ({"operator": "Exists"}, taint("gpu", effect="NoExecute"), True),
+        ({"value": "yes"}, taint("gpu", "yes"), False),
+    ],
+)
+def test_tolerations_follow_the_rules_of_kubernetes(toleration, against, expected):
+    assert tolerates(Toleration(**toleration), against) is expected
+
+
+def node(allocatable, *, labels=None, taints=None, ready="True", unschedulable=None) -> SimpleNamespace:
+    return SimpleNamespace(
+        metadata=SimpleNamespace(labels=labels),
+        spec=SimpleNamespace(taints=taints, unschedulable=unschedulable),
+        status=SimpleNamespace(
+            allocatable=allocatable, conditions=[SimpleNamespace(type="Ready", status=ready)] if ready else None
+        ),
+    )
+
+
+LARGE = {"cpu": "8", "memory": "65Gi", "nvidia.com/gpu": "4"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "on", "reasons"),
+    [
+        ({"cpu": "8", "memory": "64Gi", "gpus": 4}, node(LARGE), []),
+        ({"cpu": "7910m"}, node({"cpu": "7.91", "memory": "8388608Ki"}), []),
+        ({"cpu": "8"}, node({"cpu": "7910m", "memory": "8Gi"}), ["has cpu 7910m, asked 8"]),
+        ({"memory": "8Gi"}, node({"cpu": "4", "memory": "8G"}), ["has memory 8G, asked 8Gi"]),
+        ({"gpus": 1, "gpu_resource": "amd.com/gpu"}, node(LARGE), ["has amd.com/gpu 0, asked 1"]),
+        ({}, node(None), ["has cpu 0, asked 2", "has memory 0, asked 8Gi"]),
+        ({}, node(LARGE, ready="Unknown"), ["is not ready"]),
+        ({}, node(LARGE, ready=None), ["is not ready"]),
+        ({}, node(LARGE, unschedulable=True), ["takes no pods now"]),
+        ({}, node(LARGE, taints=[taint("old", effect="PreferNoSchedule")]), []),
+        ({}, node(LARGE, taints=[taint("gpu")]), ["its taint gpu:NoSchedule is not tolerated"]),
+        ({"tolerations": [{"key": "gpu"}]}, node(LARGE, taints=[taint("gpu")]), []),
+        ({"node_selector": {"zone": "a"}}, node(LARGE, labels={"zone": "b"}), ["its label zone is b, asked a"]),
+        ({"gpus": 1, "gpu_type": "H200"}, node(LARGE, labels={"nvidia.com/gpu.product": "H200"}), []),
+        ({"gpu_type": "H200"}, node(LARGE), []),
+    ],
+)
+def test_a_node_fits_or_says_why_not(pod, on, reasons):
+    assert misfit(Pod(**pod), on) == reasons
+
+
+def test_the_role_grants_no_more_than_is_used():
+    cluster = Cluster(image=IMAGE, secrets={"s3": ("AWS_ACCESS_KEY_ID",), "mlflow": ("MLFLOW_TRACKING_TOKEN",)})
+    granted = {(rule["apiGroups"][0], rule["resources"][0]): rule for rule in rules(cluster)}
+    assert not any("*" in part for rule in granted.values() for parts in rule.values() for part in parts)
+    assert granted["", "secrets"]["verbs"] == ["get"]
+    assert granted["", "secrets"]["resourceNames"] == ["mlpipeline-minio-artifact", "s3"]
+    assert granted["", "configmaps"]["resourceNames"] == ["kfp-launcher"]
+    assert ("", "pods/exec") not in granted
+    writing = {
+        resource for (_, resource), rule in granted.items() if {"create", "patch", "delete"} & {*rule["verbs"]}
+    }
+    assert writing == {"workflowtaskresults", "workflowtasksets/status", "trainjobs"}
+
+
+def subject(**config) -> Subject:
+    return Subject(Cluster(image=IMAGE, **config), {}, "synthetic", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotCheckedError("far away"), Row("it", "not checked", "far away")),
+        (ForbiddenError("nodes is forbidden"), Row("it", "not checked", "nodes is forbidden")),
+        (MaskcastError("is\n  broken; mend it; soon"), Row("it", "failed", "is broken", "mend it; soon")),
+    ],
+)
+def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):
+    def check(_):
+        yield Row("it", "ok", "first")
+        raise error
+
+    assert list(rows_of("it", check, subject())) == [Row("it", "ok", "first"), expected]
+
+
+def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://localhost:8333")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    before = dict(os.environ)
+    env = {"AWS_ENDPOINT_URL_S3": "https://s3.example.com", "MLFLOW_TRACKING_URI": "http://mlflow.tools.svc:5000"}
+    with environment_of_pods(subject(env=env)):
+        assert os.environ["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
+        assert os.environ["MLFLOW_TRACKING_URI"] == "http://localhost:5000"  # where the port is forwarded to
+    assert dict(os.environ) == before
+
+
+def test_only_a_failure_makes_the_exit_code_1(monkeypatch, capsys, tmp_path):
+    (tmp_path / "cluster.yaml").write_text(f"image: {IMAGE}\n")
+    rows = [Row("a", "ok", "[red]fine[/red]"), Row("b", "not checked", "far away")]
+    monkeypatch.setattr(command, "preflight", lambda *_: rows)
+    given = SimpleNamespace(
+        cluster=tmp_path / "cluster.yaml", pipeline="forecasting", params=ROOT / "params.yaml", set=[]
+    )
+    assert command.run(given) == 0
+    assert "[red]fine[/red]" in capsys.readouterr().out  # text is no markup
+    rows.append(Row("c", "failed", "is gone", "mend it"))
+    assert command.run(given) == 1
