@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -253,6 +254,25 @@ def test_a_killed_put_of_what_has_changed_since_starts_anew(s3, line, tree, tmp_
     assert uploads(s3) == []
     storage.fetch(f"{s3.uri}/set/deep/large.bin", tmp_path / "back")
     assert (tmp_path / "back/large.bin").read_bytes() == (tree / "deep/large.bin").read_bytes()
+
+
+def test_an_object_that_other_tools_replace_meanwhile_is_not_mixed(s3, line, tmp_path):
+    old, new = os.urandom(LARGE), os.urandom(LARGE)
+    s3.client.put_object(Bucket=s3.bucket, Key="raw/large", Body=old)
+    held = line.add(Fault("hold", "GET", "large"))
+    with ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(storage.fetch, f"{s3.uri}/raw", tmp_path / "back")
+        assert held.reached.wait(WAIT_S)
+        wait_for(lambda: line.answered("GET .*large") == 1)
+        s3.client.put_object(Bucket=s3.bucket, Key="raw/large", Body=new)
+        held.release.set()
+        with pytest.raises(
+            MaskcastError, match="changed or vanished during the transfer; run the same command again"
+        ):
+            fetched.result()
+    assert not (tmp_path / "back/large").exists()
+    storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
+    assert files_of(tmp_path / "back") == {"large": new}
 
 
 def test_a_reader_beside_a_writer_gets_one_version_or_none(s3, line, tree, tmp_path, monkeypatch):
