@@ -13,7 +13,31 @@ Peepholes = Literal["none", "channel", "full"]
 State = tuple[Tensor, ...]
 
 
-class ConvLSTMCell(nn.Module):
+class _Cell(nn.Module):
+    """What both cells share: the input half of the gates, and a state that starts at zero."""
+
+    hidden: int
+    input: nn.Conv2d
+    num_states: int
+
+    def start(self, like_BCHW: Tensor) -> State:
+        """Returns the zero state for an input's batch and size."""
+        batch, _, height, width = like_BCHW.shape
+        shape = (batch, self.hidden, height, width)
+        zeros = torch.zeros(shape, device=like_BCHW.device, dtype=self.input.weight.dtype)
+        return (zeros,) * self.num_states
+
+    def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
+        """Returns the input half of the gates of every step."""
+        return _batched(self.input, x_BTCHW)
+
+    def blind(self) -> Tensor:
+        """Returns the input half of the gates of a step that sees nothing."""
+        assert self.input.bias is not None
+        return self.input.bias[:, None, None]
+
+
+class ConvLSTMCell(_Cell):
     """ConvLSTM (Shi et al. 2015, arXiv 1506.04214) with forget bias 1 and, on request, peepholes that start at 0.
 
     Args:
@@ -25,6 +49,8 @@ class ConvLSTMCell(nn.Module):
         peepholes: none, one weight per channel, or one per channel and place of ``size`` (H, W).
         size: of the state, for full peepholes.
     """
+
+    num_states = 2  # hidden, cell
 
     def __init__(
         self,
@@ -51,23 +77,6 @@ class ConvLSTMCell(nn.Module):
         if peepholes != "none":
             self.peepholes = nn.Parameter(torch.zeros(3, hidden, *(size if peepholes == "full" else (1, 1))))
 
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the zero state for an input's batch and size."""
-        batch, _, height, width = like_BCHW.shape
-        zeros = torch.zeros(
-            batch, self.hidden, height, width, device=like_BCHW.device, dtype=self.input.weight.dtype
-        )
-        return zeros, zeros
-
-    def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
-        """Returns the input half of the gates of every step."""
-        return _batched(self.input, x_BTCHW)
-
-    def blind(self) -> Tensor:
-        """Returns the input half of the gates of a step that sees nothing."""
-        assert self.input.bias is not None
-        return self.input.bias[:, None, None]
-
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h, c) after one step."""
         hidden, cell = state
@@ -81,8 +90,10 @@ class ConvLSTMCell(nn.Module):
         return torch.sigmoid(o) * self.activation(cell), cell
 
 
-class ConvGRUCell(nn.Module):
+class ConvGRUCell(_Cell):
     """ConvGRU (Ballas et al. 2016, arXiv 1511.06432): reset gate before the candidate's convolution."""
+
+    num_states = 1
 
     def __init__(self, channels: int, hidden: int, kernel: int) -> None:
         super().__init__()
@@ -91,21 +102,6 @@ class ConvGRUCell(nn.Module):
         self.recurrent = nn.Conv2d(hidden, 2 * hidden, kernel, padding=kernel // 2, bias=False)
         self.candidate = nn.Conv2d(hidden, hidden, kernel, padding=kernel // 2, bias=False)
         self.norm, self.candidate_norm = _gate_norm(2, hidden), _gate_norm(1, hidden)
-
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the zero state for an input's batch and size."""
-        batch, _, height, width = like_BCHW.shape
-        shape = (batch, self.hidden, height, width)
-        return (torch.zeros(shape, device=like_BCHW.device, dtype=self.input.weight.dtype),)
-
-    def inputs(self, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
-        """Returns the input half of gates and candidate of every step."""
-        return _batched(self.input, x_BTCHW)
-
-    def blind(self) -> Tensor:
-        """Returns the input half of a step that sees nothing."""
-        assert self.input.bias is not None
-        return self.input.bias[:, None, None]
 
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h,) after one step."""
