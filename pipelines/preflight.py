@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any
 
 from kubernetes import client
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -140,7 +141,9 @@ def _image(subject: Subject) -> Iterator[Row]:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("check", "", "found", "what to do")
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("check", "state", "found", "what to do"):
+        table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(row.check, f"[{COLOURS[row.state]}]{row.state}[/]", escape(row.found), escape(row.remedy))
     return table

@@ -8,6 +8,8 @@ from maskcast.errors import MaskcastError
 from pipelines.cluster import Cluster, Pod
 from pipelines.kube import ForbiddenError
 
+State = Literal["ok", "failed", "not checked"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,7 +23,7 @@ class Row:
     """
 
     check: str
-    state: Literal["ok", "failed", "not checked"]
+    state: State
     found: str
     remedy: str = ""
 
@@ -60,12 +62,17 @@ def rows_of(name: str, check: Check, subject: Subject) -> Iterator[Row]:
     try:
         yield from check(subject)
     except (NotCheckedError, ForbiddenError) as why:
-        yield Row(name, "not checked", str(why))
+        yield _row(name, "not checked", why)
     except MaskcastError as error:
         yield failed(name, error)
 
 
 def failed(name: str, error: MaskcastError) -> Row:
-    """Returns the row of a check that an error ended; after its first semicolon it says what to do."""
+    """Returns the row of a check that an error ended."""
+    return _row(name, "failed", error)
+
+
+def _row(name: str, state: State, error: Exception) -> Row:
+    """Returns a row; what to do stands after the first semicolon of the error."""
     found, _, remedy = " ".join(str(error).split()).partition("; ")
-    return Row(name, "failed", found, remedy)
+    return Row(name, state, found, remedy)

@@ -52,16 +52,17 @@ def rights(subject: Subject) -> Iterator[Row]:
         ],
     }
     asked = _granted(subject)
-    denied = []
+    denied: dict[str, list[str]] = {}
     for attributes in asked:
         spec = client.V1SubjectAccessReviewSpec(**account, resource_attributes=attributes)
         metadata = client.V1ObjectMeta(namespace=subject.namespace)
         review = client.V1LocalSubjectAccessReview(metadata=metadata, spec=spec)
         answer = ask(api.create_namespaced_local_subject_access_review, subject.namespace, review)
         if answer is None or not answer.status.allowed:
-            denied.append(_said(attributes))
+            denied.setdefault(_resource(attributes), []).append(attributes.verb)
     if denied:
-        yield Row("rights", "failed", f"{name} may not {', '.join(denied)}", SETUP)
+        said = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
+        yield Row("rights", "failed", f"{name} may not {said}", SETUP)
     else:
         yield Row("rights", "ok", f"{name} may do all {len(asked)} things that runs do")
 
@@ -75,7 +76,7 @@ def your_rights(subject: Subject) -> Iterator[Row]:
         spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
         review = client.V1SelfSubjectAccessReview(spec=spec)
         if not ask(api.create_self_subject_access_review, review).status.allowed:
-            denied.append(_said(attributes))
+            denied.append(f"{verb} {resource}")
     if denied:
         remedy = f"ask for the role `view` in {subject.namespace}"
         yield Row("your rights", "failed", f"you may not {', '.join(denied)}, as `logs` does", remedy)
@@ -183,9 +184,9 @@ def _attributes(subject: Subject, group: str, resource: str, verb: str, name: st
     )
 
 
-def _said(attributes: Any) -> str:
+def _resource(attributes: Any) -> str:
     resource = "/".join(filter(None, [attributes.resource, attributes.subresource]))
-    return " ".join(filter(None, [attributes.verb, resource, attributes.name]))
+    return " ".join(filter(None, [resource, attributes.name]))
 
 
 def _registries(dockerconfig: bytes) -> set[str]:

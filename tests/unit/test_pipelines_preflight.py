@@ -99,7 +99,7 @@ def subject(**config) -> Subject:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotCheckedError("far away"), Row("it", "not checked", "far away")),
+        (NotCheckedError("far away; go there"), Row("it", "not checked", "far away", "go there")),
         (ForbiddenError("nodes is forbidden"), Row("it", "not checked", "nodes is forbidden")),
         (MaskcastError("is\n  broken; mend it; soon"), Row("it", "failed", "is broken", "mend it; soon")),
     ],
