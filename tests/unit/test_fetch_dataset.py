@@ -145,6 +145,9 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     refuses(tmp_path, "sha256 pins an archive or file", "synthetic", sha256="0" * 64)
     refuses(tmp_path, "params.sha256: string should match pattern", tree, sha256="abc")
     refuses(tmp_path, "must hold no password", "dvc:https://me:token@host/repository#data")
+    with pytest.raises(MaskcastError) as refused:
+        run_stage("fetch_dataset", {"uri": "s3://me:token@bucket"}, raw=tmp_path / "raw")
+    assert "token" not in str(refused.value)
     refuses(tmp_path, "holds the output .* itself", tmp_path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from maskcast import storage
 from maskcast.data.archives import is_archive, unpack
@@ -19,6 +20,7 @@ from maskcast.data.clips import sha256_of
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.folder import link
+from maskcast.params import SECRET
 from maskcast.progress import say
 from maskcast.stage import OutPath, StageParams, resume_dir, stage
 
@@ -39,7 +41,7 @@ class FetchDataset(StageParams):
     @classmethod
     def _without_credentials(cls, uri: str) -> str:
         if re.search(r"://[^/@]*:[^/@]*@", uri):
-            raise ValueError("must hold no password; give credentials through the environment")
+            raise PydanticCustomError(SECRET, "must hold no password; give credentials through the environment")
         return uri
 
 
