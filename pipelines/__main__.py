@@ -15,6 +15,7 @@ COMMANDS = {
     "preflight": "preflight",
     "submit": "submit",
     "status": "status",
+    "logs": "logs",
     "cancel": "cancel",
     "schedule": "schedule",
 }

@@ -47,7 +47,7 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         MaskcastError: when the API does not answer or refuses for another reason.
     """
     try:
-        return call(*arguments, _request_timeout=TIMEOUT_S, **options)
+        return call(*arguments, **{"_request_timeout": TIMEOUT_S, **options})
     except client.ApiException as error:
         if error.status == 404:
             return None

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.cluster import PINNED, Cluster, Placement
 from pipelines.compile import build, version_name, write
 from pipelines.connection import Client
 from pipelines.options import add_cluster, add_pipeline
+from pipelines.preflight import passes
 from pipelines.values import for_kfp, load_values
 
 
@@ -40,6 +42,7 @@ def add_package(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--experiment", default="maskcast", help="created where there is none (default: %(default)s)"
     )
+    parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
 
 
 def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
@@ -70,6 +73,20 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
             ir=compiled.read_text(encoding="utf-8"),
             parameters={name: for_kfp(values[name]) for name in built.component_spec.inputs},
         )
+
+
+def check_cluster(given: argparse.Namespace, cluster: Cluster) -> None:
+    """Checks what a run needs and shows it on stderr, unless ``--no-preflight`` is given.
+
+    Raises:
+        MaskcastError: when something is missing.
+    """
+    if given.no_preflight:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        ready = passes(cluster, given.pipeline, given.params, given.set)
+    if not ready:
+        raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
 
 
 def upload(client: Client, package: Package) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.connection import Client, add_connection, connect
-from pipelines.package import Package, add_package, experiment_id, make_package, upload
+from pipelines.package import Package, add_package, check_cluster, experiment_id, make_package, upload
 
 HELP = "run a pipeline again and again"
 
@@ -49,6 +49,7 @@ def run(given: argparse.Namespace) -> int:
     cluster = load_cluster(given.cluster)
     package = make_package(given, cluster)
     with connect(given) as client:
+        check_cluster(given, cluster)
         print(_create(client, given, package, cluster))
     return 0
 

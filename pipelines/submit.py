@@ -11,7 +11,7 @@ from datetime import datetime
 from maskcast.progress import say
 from pipelines.cluster import load_cluster
 from pipelines.connection import add_connection, connect
-from pipelines.package import add_package, experiment_id, make_package, quiet, upload
+from pipelines.package import add_package, check_cluster, experiment_id, make_package, quiet, upload
 from pipelines.watch import follow
 
 HELP = "start a run on the cluster"
@@ -32,6 +32,7 @@ def run(given: argparse.Namespace) -> int:
     cluster = load_cluster(given.cluster)
     package = make_package(given, cluster)
     with connect(given) as client:
+        check_cluster(given, cluster)
         pipeline_id, version_id = upload(client, package)
         experiment = experiment_id(client, given.experiment)
         with quiet():

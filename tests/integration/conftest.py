@@ -154,7 +154,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
 @pytest.fixture
 def kfp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     """A Kubeflow Pipelines server that the environment names; clients wait no time between requests."""
-    for name in [name for name in os.environ if name.startswith(("KF_PIPELINES_", "KUBE"))]:
+    for name in [name for name in os.environ if name.startswith(("KF_PIPELINES_", "KUBERNETES_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.01)

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ VERSION = "1.34.1"
 TOKEN = "token-of-alice"
 KINDS = {
     "nodes": "V1Node",
+    "pods": "V1Pod",
     "namespaces": "V1Namespace",
     "secrets": "V1Secret",
     "configmaps": "V1ConfigMap",
@@ -39,12 +41,15 @@ class KubeApi:
     Attributes:
         refused: status codes by `METHOD path` pattern.
         denied: what you may not do, e.g. `get pods/log`.
+        logs: what pods printed, by name; a missing one is gone. What follows the first piece comes 0.3 s later,
+            to those who follow.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, Any] = {}
         self.refused: dict[str, int] = {}
         self.denied: set[str] = set()
+        self.logs: dict[str, list[str]] = {}
         self.url = ""
 
     def put(self, plural: str, name: str, namespace: str | None = None, **fields: Any) -> Any:
@@ -112,7 +117,12 @@ def kube_api() -> Iterator[KubeApi]:
                     self._answer(200, state.objects[path])
                 elif plural in KINDS:
                     found = [each for at, each in state.objects.items() if at.rpartition("/")[0] == path]
+                    selector = parse_qs(urlsplit(self.path).query).get("labelSelector", [])
+                    wanted = dict(each.split("=") for each in selector)
+                    found = [each for each in found if wanted.items() <= (each.metadata.labels or {}).items()]
                     self._answer(200, {"items": found})
+                elif plural == "log" and (pieces := state.logs.get(path.split("/")[-2])) is not None:
+                    self._send_log(pieces if "follow=True" in self.path else pieces[:1])
                 else:
                     self._fail(404, f"{plural!r} not found")
 
@@ -144,6 +154,14 @@ def kube_api() -> Iterator[KubeApi]:
                 assert body["metadata"]["name"] == name
                 state.objects[address.path] = parse(body, KINDS[plural])
                 self._answer(200, body)
+
+        def _send_log(self, pieces: list[str]) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(pieces[0].encode())
+            for piece in pieces[1:]:
+                time.sleep(0.3)
+                self.wfile.write(piece.encode())
 
         def _admitted(self) -> bool:
             asked = f"{self.command} {urlsplit(self.path).path}"

@@ -13,10 +13,13 @@ import pytest
 import yaml
 from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer, check_model, task
+from tests.integration.kube_api import KubeApi
 
 from maskcast.params import load_params_file
 
 Cli = Callable[..., Done]
+SUBMIT = ("submit", "--no-preflight")  # the cluster of the tests has little but a namespace
+SCHEDULE = ("schedule", "--no-preflight", "--cron")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,7 +49,7 @@ def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_submit_makes_what_is_missing_and_starts_the_run(kfp_server: KfpServer, pipelines: Cli) -> None:
-    done = pipelines("submit", "-S", "train_masker.training.epochs=3", "--name", "first", "--experiment", "trial")
+    done = pipelines(*SUBMIT, "-S", "train_masker.training.epochs=3", "--name", "first", "--experiment", "trial")
     assert done.code == 0, done.err
     assert done.out == "run-1\n"
     assert f"{kfp_server.url}/#/runs/details/run-1" in done.err
@@ -68,14 +71,14 @@ def test_submit_makes_what_is_missing_and_starts_the_run(kfp_server: KfpServer, 
 
 
 def test_the_same_content_is_uploaded_once(kfp_server: KfpServer, pipelines: Cli, tmp_path: Path) -> None:
-    pipelines("submit")
-    again = pipelines("submit", "-S", "train_masker.training.epochs=2")
+    pipelines(*SUBMIT)
+    again = pipelines(*SUBMIT, "-S", "train_masker.training.epochs=2")
     assert "there already" in again.err
     assert (len(kfp_server.stored["versions"]), len(kfp_server.stored["runs"])) == (1, 2)
     changed = load_params_file(ROOT / "params.yaml")
     changed["predict"]["png"] = False
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
-    pipelines("submit", "--params", str(tmp_path / "params.yaml"))
+    pipelines(*SUBMIT, "--params", str(tmp_path / "params.yaml"))
     assert len(kfp_server.stored["versions"]) == 2
     assert len(kfp_server.stored["pipelines"]) == len(kfp_server.stored["experiments"]) == 1
     names = {version["display_name"] for version in kfp_server.stored["versions"].values()}
@@ -84,7 +87,7 @@ def test_the_same_content_is_uploaded_once(kfp_server: KfpServer, pipelines: Cli
 
 def test_a_server_for_one_user_is_asked_without_a_namespace(kfp_server: KfpServer, pipelines: Cli) -> None:
     kfp_server.multi_user = False
-    done = pipelines("submit")
+    done = pipelines(*SUBMIT)
     assert done.code == 0, done.err
     assert not kfp_server.only("experiments").get("namespace")
     assert pipelines("status").out.count("\n") == 1
@@ -95,7 +98,7 @@ def test_waiting_says_each_stage_and_exits_by_the_outcome(
     kfp_server: KfpServer, pipelines: Cli, state: str, code: int
 ) -> None:
     kfp_server.script.extend([*RUNS, ended(state)])
-    done = pipelines("submit", "--name", "trial", "--wait")
+    done = pipelines(*SUBMIT, "--name", "trial", "--wait")
     assert done.code == code
     said = done.err.splitlines()
     assert said.index("fetch_dataset: RUNNING") < said.index(f"fetch_dataset: {state} 0:01:05")
@@ -107,7 +110,7 @@ def test_on_a_terminal_the_stages_are_a_live_table(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     kfp_server.script.extend([*RUNS, ended("SUCCEEDED")])
-    done = pipelines("submit", "--name", "trial", "--wait")
+    done = pipelines(*SUBMIT, "--name", "trial", "--wait")
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.err)
     assert re.search(r"fetch_dataset +PENDING *\n", plain)
     assert re.search(r"fetch_dataset +SUCCEEDED +0:01:05 *\n", plain)
@@ -115,7 +118,7 @@ def test_on_a_terminal_the_stages_are_a_live_table(
 
 
 def test_status_shows_the_stages_in_order(kfp_server: KfpServer, pipelines: Cli) -> None:
-    run_id = pipelines("submit", "--name", "trial").out.strip()
+    run_id = pipelines(*SUBMIT, "--name", "trial").out.strip()
     kfp_server.script.append(ended("FAILED"))
     done = pipelines("status", run_id)
     assert done.code == 1
@@ -129,7 +132,7 @@ def test_status_shows_the_stages_in_order(kfp_server: KfpServer, pipelines: Cli)
 
 
 def test_cancel_stops_a_run_once(kfp_server: KfpServer, pipelines: Cli) -> None:
-    run_id = pipelines("submit").out.strip()
+    run_id = pipelines(*SUBMIT).out.strip()
     assert pipelines("cancel", run_id).code == 0
     assert kfp_server.only("runs")["state"] == "CANCELING"
     kfp_server.script.append(ended("CANCELED"))
@@ -141,7 +144,7 @@ def test_cancel_stops_a_run_once(kfp_server: KfpServer, pipelines: Cli) -> None:
 
 
 def test_schedule_is_made_listed_and_deleted(kfp_server: KfpServer, pipelines: Cli) -> None:
-    done = pipelines("schedule", "--cron", "0 0 3 * * 1", "--name", "weekly", "-S", "evaluate.pictures=2")
+    done = pipelines(*SCHEDULE, "0 0 3 * * 1", "--name", "weekly", "-S", "evaluate.pictures=2")
     assert done.code == 0, done.err
     made = kfp_server.only("recurringruns")
     sent = {key: value for key, value in made.items() if key not in ("recurring_run_id", "created_at", "status")}
@@ -151,7 +154,7 @@ def test_schedule_is_made_listed_and_deleted(kfp_server: KfpServer, pipelines: C
     assert body.service_account == "runner"
     assert body.pipeline_version_reference.pipeline_version_id == "version-1"
     assert body.runtime_config.parameters["evaluate"]["pictures"] == 2
-    twice = pipelines("schedule", "--cron", "0 0 4 * * 1", "--name", "weekly")
+    twice = pipelines(*SCHEDULE, "0 0 4 * * 1", "--name", "weekly")
     assert twice.code == 2
     assert done.out.strip() in twice.err
     assert "0 0 3 * * 1" in pipelines("schedule", "--list").out
@@ -160,7 +163,7 @@ def test_schedule_is_made_listed_and_deleted(kfp_server: KfpServer, pipelines: C
 
 
 def test_a_usual_cron_expression_is_refused_before_anything_is_sent(kfp_server: KfpServer, pipelines: Cli) -> None:
-    done = pipelines("schedule", "--cron", "0 3 * * 1")
+    done = pipelines(*SCHEDULE, "0 3 * * 1")
     assert (done.code, kfp_server.asked) == (2, [])
     assert "put a 0 before" in done.err
 
@@ -176,7 +179,7 @@ def test_a_server_that_restarts_while_waiting_is_waited_for(kfp_server: KfpServe
 
     kfp_server.script.extend(RUNS)
     kfp_server.then = restart
-    done = pipelines("submit", "--wait")
+    done = pipelines(*SUBMIT, "--wait")
     assert done.code == 0, done.err
     assert "answers 503: upstream connect error; trying again in 0 s (1 of 8)" in done.err
     assert "(2 of 8)" in done.err
@@ -185,7 +188,7 @@ def test_a_server_that_restarts_while_waiting_is_waited_for(kfp_server: KfpServe
 def test_a_server_that_is_gone_while_waiting_ends_in_one_line(kfp_server: KfpServer, pipelines: Cli) -> None:
     kfp_server.script.extend(RUNS)
     kfp_server.then = kfp_server.stop
-    done = pipelines("submit", "--wait")
+    done = pipelines(*SUBMIT, "--wait")
     assert done.code == 2
     assert "Connection refused" in done.err
     assert "The run goes on: python -m pipelines status run-1 --wait" in done.err.splitlines()[-1]
@@ -193,7 +196,7 @@ def test_a_server_that_is_gone_while_waiting_ends_in_one_line(kfp_server: KfpSer
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipelines: Cli, tmp_path: Path) -> None:
-    run_id = pipelines("submit").out.strip()
+    run_id = pipelines(*SUBMIT).out.strip()
     kfp_server.script.extend(RUNS)
     command = [sys.executable, "-m", "pipelines", "status", run_id, "--wait", "--namespace", "team"]
     waiting = subprocess.Popen(
@@ -207,3 +210,15 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipeline
     assert waiting.returncode == 130
     assert said == f"no longer waiting; the run goes on. To stop it: python -m pipelines cancel {run_id}\n"
     assert kfp_server.only("runs")["state"] == "RUNNING"
+
+
+def test_nothing_is_started_on_a_cluster_that_is_not_ready(
+    kube: KubeApi, kfp_server: KfpServer, pipelines: Cli
+) -> None:
+    """The namespace has no service account: nobody has set it up."""
+    for command in (["submit"], ["schedule", "--cron", "0 0 3 * * *"]):
+        done = pipelines(*command)
+        assert (done.code, done.out) == (2, "")
+        assert "preflight failed" in done.err.splitlines()[-1]
+        assert "service account" in done.err
+    assert not any(each.startswith("POST") for each in kfp_server.asked)
