@@ -5,6 +5,7 @@ run. With --wait it follows the stages, and exits with 0 when the run succeeded,
 """
 
 import argparse
+import os
 import subprocess
 from datetime import datetime
 
@@ -51,5 +52,14 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _name(pipeline: str) -> str:
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return " ".join([pipeline, *git.stdout.split(), f"{datetime.now():%Y-%m-%d %H:%M:%S}"])
+    return " ".join([pipeline, *_commit().split(), f"{datetime.now():%Y-%m-%d %H:%M:%S}"])
+
+
+def _commit() -> str:
+    if commit := os.environ.get("MASKCAST_COMMIT"):  # an image has no git
+        return commit[:7]
+    try:
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""

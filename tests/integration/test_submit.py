@@ -70,6 +70,20 @@ def test_submit_makes_what_is_missing_and_starts_the_run(kfp_server: KfpServer, 
     assert body.runtime_config.parameters == values
 
 
+def test_a_run_is_named_after_pipeline_commit_and_time(
+    kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipelines(*SUBMIT)
+    monkeypatch.setenv("MASKCAST_COMMIT", "0123456789abcdef")
+    pipelines(*SUBMIT)
+    monkeypatch.delenv("MASKCAST_COMMIT")
+    monkeypatch.setenv("PATH", "")
+    pipelines(*SUBMIT)
+    names = [run["display_name"].split() for run in kfp_server.stored["runs"].values()]
+    assert [len(name) for name in names] == [4, 4, 3]
+    assert names[1][:2] == ["maskcast-forecasting", "0123456"]
+
+
 def test_the_same_content_is_uploaded_once(kfp_server: KfpServer, pipelines: Cli, tmp_path: Path) -> None:
     pipelines(*SUBMIT)
     again = pipelines(*SUBMIT, "-S", "train_masker.training.epochs=2")
