@@ -3,8 +3,9 @@
     python recipes/reference/results.py [--seeds 0 1 2] [--clevrer FOLDER]
 
 Each run is a `dvc repro` of this recipe with other values in params.yaml, which is put back afterwards; what DVC
-has in its cache is not trained again. Forecasters of frames are all scored with the masker of the first seed. With the folder of CLEVRER's release, the forecasters, which have seen
-nothing but simulated clips, are also scored on the real masks named in real.yaml.
+has in its cache is not trained again. Forecasters of frames are all scored with the masker of the first seed. With
+the folder of CLEVRER's release, the forecasters, which have seen nothing but simulated clips, are also scored on
+the real masks named in real.yaml.
 """
 
 import argparse
