@@ -56,7 +56,7 @@ def _name(pipeline: str) -> str:
 
 
 def _commit() -> str:
-    if commit := os.environ.get("MASKCAST_COMMIT"):  # an image has no git
+    if commit := os.environ.get("MASKCAST_GIT_SHA"):  # an image has no git
         return commit[:7]
     try:
         git = ["git", "rev-parse", "--short", "HEAD"]
