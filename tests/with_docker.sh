@@ -8,6 +8,9 @@ fi
 
 folder=$(mktemp -d)
 export DOCKER_HOST=unix://$folder/docker.sock
+# The client that came with dockerd knows its BuildKit; another that stands before it in PATH may not.
+ln -s "$(dirname "$(command -v dockerd)")/../bin/docker" "$folder/docker"
+PATH=$folder:$PATH
 dockerd --iptables=false --ip6tables=false --bridge=none --host "$DOCKER_HOST" --data-root "$folder/root" \
   --exec-root "$folder/exec" --pidfile "$folder/pid" >"$folder/log" 2>&1 &
 engine=$!
