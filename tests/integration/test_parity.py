@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from tests.integration import images
 from tests.integration.project import STAGES, Project
 
 from maskcast.data.clips import ClipStore
@@ -49,7 +51,13 @@ def content(path: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.copy_to(tmp_path_factory.mktemp("project"))
+    """The project with the torch of the image: another version rounds differently."""
+    project = Project.copy_to(tmp_path_factory.mktemp("project"))
+    if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
+        folder = tmp_path_factory.mktemp("torch")
+        project.run("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel))
+        project.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +88,12 @@ def by_kfp(project: Project, folder: Path, *flags: str) -> dict[str, str]:
 
 def test_kfp_in_processes_gives_the_same(project: Project, by_dvc: dict[str, str], tmp_path: Path) -> None:
     assert by_kfp(project, tmp_path) == by_dvc
+
+
+def test_kfp_in_containers_gives_the_same(
+    project: Project, by_dvc: dict[str, str], tmp_path: Path, image: str
+) -> None:
+    assert by_kfp(project, tmp_path, "--docker", image) == by_dvc
 
 
 def test_another_seed_gives_something_else(by_dvc: dict[str, str], project: Project, tmp_path: Path) -> None:
