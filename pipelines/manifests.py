@@ -7,6 +7,8 @@ from typing import Any
 from pipelines.cluster import Cluster
 
 Manifest = dict[str, Any]
+RBAC = "rbac.authorization.k8s.io"
+ROLE = "maskcast"
 LABELS = {"app.kubernetes.io/part-of": "maskcast"}
 KFP_STORE = "mlpipeline-minio-artifact"  # the secret of KFP's own artifact store
 
@@ -17,9 +19,10 @@ def manifests(cluster: Cluster) -> list[Manifest]:
     account = _object(cluster, "v1", "ServiceAccount", name)
     if cluster.image_pull_secrets:
         account["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
-    role = _object(cluster, "rbac.authorization.k8s.io/v1", "Role", name) | {"rules": rules(cluster)}
-    binding = _object(cluster, "rbac.authorization.k8s.io/v1", "RoleBinding", name) | {
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+    role = _object(cluster, f"{RBAC}/v1", "Role", ROLE) | {"rules": rules(cluster)}
+    # Not the account's own name: Kubeflow binds its accounts by those.
+    binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", f"{ROLE}-to-{name}") | {
+        "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": ROLE},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
     }
     return [account, role, binding, *_workspace(cluster)]
@@ -27,7 +30,6 @@ def manifests(cluster: Cluster) -> list[Manifest]:
 
 def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
     """Returns the rights of the pods' service account, no more than Argo, KFP's launcher and a TrainJob use."""
-    stores = [KFP_STORE, *(name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys)]
     return [
         # Argo's executor reports the result of a pod, its agent those of KFP's driver.
         _rule("argoproj.io", "workflowtaskresults", "create", "patch"),
@@ -35,12 +37,17 @@ def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
         _rule("argoproj.io", "workflowtasksets/status", "patch"),
         # KFP's launcher reads where artifacts go, and the keys of that store.
         _rule("", "configmaps", "get") | {"resourceNames": ["kfp-launcher"]},
-        _rule("", "secrets", "get") | {"resourceNames": stores},
+        _rule("", "secrets", "get") | {"resourceNames": store_secrets(cluster)},
         # A stage on several nodes starts a TrainJob and follows its pods.
         _rule("trainer.kubeflow.org", "trainjobs", "create", "delete", "get", "list", "watch"),
         _rule("", "pods", "get", "list"),
         _rule("", "pods/log", "get"),
     ]
+
+
+def store_secrets(cluster: Cluster) -> list[str]:
+    """Returns the secrets that may hold the keys of the artifact store."""
+    return [KFP_STORE, *(name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys)]
 
 
 def secret(cluster: Cluster, name: str, values: Mapping[str, str]) -> Manifest:

@@ -85,15 +85,19 @@ def your_rights(subject: Subject) -> Iterator[Row]:
 
 
 def secrets(subject: Subject) -> Iterator[Row]:
-    """Each is there and has a value under each key."""
+    """Each is there and has a value under each key, without the line break that `echo` leaves."""
     for name, keys in subject.cluster.secrets.items():
         values = secret_values(subject, name)
         absent = [key for key in keys if not (values or {}).get(key)]
+        blank = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
         if values is None:
             remedy = f"set {', '.join(keys)} and {SETUP}"
             yield Row("secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
         elif absent:
             yield Row("secrets", "failed", f"{name} has no {', '.join(absent)}", f"set them and {SETUP}")
+        elif blank:
+            found = f"{name}: blanks or line breaks around {', '.join(blank)}"
+            yield Row("secrets", "failed", found, f"set them anew and {SETUP}")
         else:
             yield Row("secrets", "ok", f"{name}: {', '.join(keys)}")
 
@@ -109,7 +113,7 @@ def pull_secrets(subject: Subject) -> Iterator[Row]:
             remedy = f"`kubectl create secret docker-registry {name} --docker-server={registry} ...`"
             yield Row("pull secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
             return
-        known |= _registries(values.get(".dockerconfigjson", b""))
+        known |= _registries(values.get(".dockerconfigjson", ""))
     if not names:
         yield Row("pull secrets", "ok", "none named: the nodes pull without")
     elif registry in known:
@@ -139,12 +143,12 @@ def workspace(subject: Subject) -> Iterator[Row]:
         yield Row("workspace", "failed", what, f"`kubectl describe pvc {wanted.claim} -n {subject.namespace}`")
 
 
-def secret_values(subject: Subject, name: str) -> dict[str, bytes] | None:
+def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
     """Returns what a secret of the namespace holds, or None if there is none."""
     found = ask(client.CoreV1Api(subject.api).read_namespaced_secret, name, subject.namespace)
     if found is None:
         return None
-    return {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
+    return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (found.data or {}).items()}
 
 
 def _pending(subject: Subject, what: str, name: str | None) -> Row:
@@ -189,10 +193,10 @@ def _resource(attributes: Any) -> str:
     return " ".join(filter(None, [resource, attributes.name]))
 
 
-def _registries(dockerconfig: bytes) -> set[str]:
+def _registries(dockerconfig: str) -> set[str]:
     """Returns the hosts that a .dockerconfigjson has credentials for."""
     try:
-        addresses = json.loads(dockerconfig or b"{}").get("auths", {})
+        addresses = json.loads(dockerconfig or "{}").get("auths", {})
     except ValueError:
         return set()
     return {address.removeprefix("https://").partition("/")[0] for address in addresses}

@@ -18,23 +18,27 @@ def environment_of_pods(subject: Subject) -> Iterator[None]:
     Values of secrets are the cluster's where you may read them, else this machine's. The same goes for addresses
     that are known in the cluster alone: this machine's environment may name where, e.g., a port is forwarded to.
     """
-    own = dict(os.environ)
-    for name, value in subject.cluster.env.items():
-        if not (_inside(value) and name in own):
-            os.environ[name] = value
+    values = {
+        name: value for name, value in subject.cluster.env.items() if not (name in os.environ and _inside(value))
+    }
     for name, keys in subject.cluster.secrets.items():
         try:
-            values = (secret_values(subject, name) if subject.api else None) or {}
+            found = (secret_values(subject, name) if subject.api else None) or {}
         except MaskcastError:  # the row of the secret says it
             continue
-        os.environ.update({key: values[key].decode() for key in keys if key in values})
-        if "AWS_ACCESS_KEY_ID" in values:
-            os.environ.pop("AWS_SESSION_TOKEN", None)  # it belongs to this machine's keys
+        values |= {key: found[key] for key in keys if key in found}
+    if "AWS_ACCESS_KEY_ID" in values:
+        values["AWS_SESSION_TOKEN"] = ""  # this machine's belongs to other keys
+    own = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(own)
+        for name, value in own.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def must_be_known(variable: str) -> None:

@@ -16,6 +16,7 @@ from maskcast.storage import INCOMPLETE
 from pipelines.checks import NotCheckedError, Row, Subject
 from pipelines.checks.outside import must_be_known
 from pipelines.kube import ask
+from pipelines.manifests import store_secrets
 
 GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
 
@@ -40,13 +41,20 @@ def launcher(subject: Subject) -> Iterator[Row]:
         yield Row("launcher", "ok", "needs nothing")
         return
     found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
-    told = _endpoint((found.data or {}).get("providers", "") if found else "")
-    wanted = urlsplit(endpoint).netloc
-    if told == wanted:
-        yield Row("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {told}")
+    told = _s3_provider((found.data or {}).get("providers", "") if found else "")
+    address = str(told.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
+    credentials = told.get("credentials") or {}
+    keys = (credentials.get("secretRef") or {}).get("secretName")
+    readable = store_secrets(subject.cluster)
+    remedy = "set `providers` in it as docs/runbook.md shows"
+    if address != urlsplit(endpoint).netloc:
+        what = f"ConfigMap kfp-launcher names {address}, not {urlsplit(endpoint).netloc}"
+        yield Row("launcher", "failed", what, remedy)
+    elif not credentials.get("fromEnv") and keys not in readable:
+        what = f"ConfigMap kfp-launcher takes keys from secret {keys!r}, which pods may not read"
+        yield Row("launcher", "failed", what, f"{remedy}, with one of: {', '.join(readable)}")
     else:
-        what = f"ConfigMap kfp-launcher names {told or 'no S3 server'}, not {wanted}"
-        yield Row("launcher", "failed", what, "set `providers` in it as docs/runbook.md shows")
+        yield Row("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
 
 
 def data(subject: Subject) -> Iterator[Row]:
@@ -120,10 +128,9 @@ def _root(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _endpoint(providers: str) -> str | None:
-    """Returns the S3 server that the providers of ConfigMap kfp-launcher name."""
+def _s3_provider(providers: str) -> dict[str, Any]:
+    """Returns what the providers of ConfigMap kfp-launcher say of S3; empty when they say nothing."""
     try:
-        named: Any = yaml.safe_load(providers)["s3"]["default"]["endpoint"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        return None
-    return str(named).removeprefix("http://").removeprefix("https://")
+        return dict(yaml.safe_load(providers)["s3"]["default"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}

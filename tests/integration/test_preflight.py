@@ -107,6 +107,10 @@ def put_launcher(api: KubeApi, providers: str) -> None:
     api.put("configmaps", "kfp-launcher", NS, data={"providers": providers})
 
 
+def s3_provider(credentials: str) -> str:
+    return f"s3: {{default: {{endpoint: 'http://s3.storage.svc:8333', credentials: {credentials}}}}}"
+
+
 def forget(api: KubeApi, plural: str, name: str, namespace: str | None = NS) -> None:
     del api.objects[path_of(plural, name, namespace)]
 
@@ -136,6 +140,12 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             {},
             "secrets",
             "failed: maskcast-s3 has no AWS_SECRET_ACCESS_KEY -> set them",
+        ),
+        (
+            lambda api: put_secret(api, "maskcast-s3", AWS_ACCESS_KEY_ID="x\n", AWS_SECRET_ACCESS_KEY="y"),
+            {},
+            "secrets",
+            "failed: maskcast-s3: blanks or line breaks around AWS_ACCESS_KEY_ID -> set them anew",
         ),
         (lambda api: put_claim(api, "Lost", "disk"), {}, "workspace", "failed: maskcast-workspace: Lost"),
         (lambda api: put_claim(api, "Pending", None), {}, "workspace", "failed: .*: no default storage class"),
@@ -216,7 +226,7 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             "failed: you may not get pods/log, as `logs`",
         ),
         (
-            lambda api: forget(api, "rolebindings", "maskcast-runner"),
+            lambda api: forget(api, "rolebindings", "maskcast-to-maskcast-runner"),
             {},
             "rights",
             "failed: maskcast-runner may not create/patch workflowtaskresults, .*get secrets maskcast-s3",
@@ -230,11 +240,18 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             "failed: ConfigMap kfp-launcher names minio:9000, not s3.storage.svc:8333 -> set `providers`",
         ),
         (
-            lambda api: put_launcher(api, "s3: {default: {endpoint: 'http://s3.storage.svc:8333'}}"),
+            lambda api: put_launcher(api, s3_provider("{secretRef: {secretName: other}}")),
+            OWN_S3,
+            "launcher",
+            "failed: .*takes keys from secret 'other', which pods may not read -> .*artifact, maskcast-s3",
+        ),
+        (
+            lambda api: put_launcher(api, s3_provider("{secretRef: {secretName: maskcast-s3}}")),
             OWN_S3,
             "launcher",
             "ok: ConfigMap kfp-launcher sends artifacts to s3.storage.svc:8333",
         ),
+        (lambda api: put_launcher(api, s3_provider("{fromEnv: true}")), OWN_S3, "launcher", "ok: "),
         (None, OWN_S3, "artifacts", "not checked: s3.storage.svc is known in the cluster alone -> .*svc/s3 "),
         (None, {"pipeline_root": "gs://bucket/runs"}, "artifacts", "not checked: gs://bucket/runs: only s3://"),
         (None, {"env": {}}, "MLflow", "failed: pods know of no server: .* -> add MLFLOW_TRACKING_URI to `env`"),
@@ -303,3 +320,19 @@ def test_an_api_that_fails_on_one_thing_fails_one_row(kube, tmp_path, monkeypatc
     rows = rows_of(cluster)
     assert said(rows["nodes"][0]).startswith("failed: the Kubernetes API answers 503: no")
     assert rows["namespace"][0].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--cluster", "nowhere.yaml"], "error: nowhere.yaml: no such params file"),
+        (["-S", "fetch_dataset.url=s3://bucket"], "error: .*fetch_dataset.url: unknown key; did you mean 'uri'"),
+        (["--params", "nowhere.yaml"], "error: nowhere.yaml: no such params file"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, arguments, line):
+    files = ["--cluster", str(cluster_file(tmp_path)), "--params", str(ROOT / "params.yaml")]
+    assert main(["preflight", *files, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert re.match(line, err), err
+    assert (out, err.count("\n")) == ("", 1)

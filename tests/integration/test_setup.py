@@ -48,8 +48,8 @@ def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, k
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "ServiceAccount/maskcast-runner: applied",
-        "Role/maskcast-runner: applied",
-        "RoleBinding/maskcast-runner: applied",
+        "Role/maskcast: applied",
+        "RoleBinding/maskcast-to-maskcast-runner: applied",
         "PersistentVolumeClaim/maskcast-workspace: applied",
         "Secret/maskcast-s3: applied",
     ]
