@@ -1,5 +1,9 @@
 """The one exception that users are meant to see."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MaskcastError(Exception):
     """A user's mistake or a broken input, said in one line.
@@ -7,3 +11,21 @@ class MaskcastError(Exception):
     The line names the file or the key, what is allowed, and the remedy. The command line prints it after
     ``error:`` and exits with 2; nothing is left behind.
     """
+
+
+@contextmanager
+def disk_errors_said() -> Iterator[None]:
+    """Turns errors of the disk that a user can mend into a MaskcastError."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MaskcastError(
+                f"{place}no space left on the device; free some and run the same command again (it resumes)"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise MaskcastError(
+                f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"
+            ) from error
+        raise

@@ -3,7 +3,8 @@
 The three terms share one walk over the logits in chunks that fit the cache: forward keeps the logits, one
 log-sum-exp per pixel and a few sums per class; backward walks the same chunks again and writes the gradient
 in place. So the peak is the logits and their gradient, which no formulation avoids, and a term of weight 0
-costs nothing. Sums are float32 inside a chunk and float64 over chunks, whatever the logits' type.
+costs nothing. Sums are float32 inside a chunk and float64 over chunks, whatever the logits' type. Where several
+processes train together, their sums are added up before anything is divided.
 
 Shapes: N frames, K classes, P pixels of a frame, M pixels of a chunk.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.data.clips import IGNORE
+from maskcast.distributed import all_sum
 from maskcast.params import Params
 
 CPU_CHUNK = 2**17  # logits per chunk: half a MiB in float32, so that a chunk's temporaries stay in the L2 cache
@@ -71,6 +73,8 @@ class MaskLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a float32 scalar (float64 for float64 logits); 0 where no pixel counts.
+
+        Among processes that train together it is the loss of all their frames (see ``maskcast.distributed``).
 
         Args:
             logits: (N, K, ...) floating, NCHW or channels_last; the gradient comes in the same layout.
@@ -139,7 +143,7 @@ class _FusedLoss(torch.autograd.Function):
                 target.flatten(1),
                 lse_N1P,
                 ctx.coefficients,
-                grads[0],
+                all_sum(grads[0]),
                 ctx.config,
             )
         return gradient, None, None
@@ -191,6 +195,8 @@ def _forward(
             _, power, softplus = _focal_sigmoid(-true_N1M, config.focal_gamma)
             focal += (rest_N1M + power * softplus).mul_(kept_N1M).sum(dtype=torch.float64)
 
+    sums = all_sum(torch.cat([count_K, ce_K, mass_K, hit_K, focal[None]]))
+    count_K, ce_K, mass_K, hit_K, (focal,) = sums.split([num_classes] * 4 + [1])
     weight_K = torch.ones_like(count_K)
     weight_K[0] = config.background_weight
     pixels = count_K.sum().clamp_min(1)

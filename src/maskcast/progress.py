@@ -4,6 +4,7 @@
 so that the science can be called from a notebook or a test as it is.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -56,8 +57,9 @@ def report_file(path: Path, folder: str = "") -> None:
 
 
 def say(message: str) -> None:
-    """Prints one line for the user."""
-    print(message, file=sys.stderr, flush=True)
+    """Prints one line for the user; of the processes that torchrun starts the first one speaks."""
+    if not _silent():
+        print(message, file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -65,7 +67,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or _silent():
         yield from _lines(items, description, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -80,3 +82,7 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
             said = time.monotonic()
             say(f"{description}: {done}{f'/{total}' if total else ''} ({said - start:.0f} s)")
         yield item
+
+
+def _silent() -> bool:
+    return os.environ.get("RANK", "0") != "0"

@@ -8,20 +8,20 @@ A stage with an output ``metrics`` learns or measures. It is tracked, and has on
 names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes.
 """
 
-import errno
 import importlib
 import inspect
 import json
 import os
 import pkgutil
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, disk_errors_said
 from maskcast.params import Params, validate
 from maskcast.progress import listening
 
@@ -122,6 +122,9 @@ def run_stage(
 ) -> dict[str, float]:
     """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
 
+    Where ``training.processes`` or ``training.nodes`` ask for more processes, it starts them and waits. Started by
+    torchrun it is one of them.
+
     Args:
         name: the stage.
         params: its params as plain values.
@@ -135,24 +138,49 @@ def run_stage(
     values = validate(the_stage.params, params, where)
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
-    with _whole_or_not_at_all(outputs, partials):
-        if the_stage.tracked:
-            from maskcast.page import Page
-            from maskcast.tracking import tracked_run
+    training = getattr(values, "training", None)  # of the stages that train
+    with _whole_or_not_at_all(outputs, partials) if _first_process() else nullcontext():
+        if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
+            return execute(the_stage, values, inputs, partials)
+        from maskcast.launch import launch
 
-            run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
-            page = Page(name)
-            own = {port: partial for port, partial in partials.items() if port != "page"}
-            with tracked_run(name, values, inputs, run_id_file) as run, listening(run, page):
-                the_stage.function(**inputs, **own, params=values)
-                metrics = json.loads(partials["metrics"].read_text(encoding="utf-8"))
-                if "page" in partials:
-                    page.write(partials["page"], metrics)
-                run.metrics(metrics, None)
-        else:
-            the_stage.function(**inputs, **partials, params=values)
-            metrics = {}
-    return metrics
+        return launch(name, params, inputs, partials, nodes=training.nodes, processes=training.processes)
+
+
+def execute(
+    the_stage: Stage, values: StageParams, inputs: Mapping[str, Path], outputs: Mapping[str, Path]
+) -> dict[str, float]:
+    """Runs a stage in this process and returns its metrics.
+
+    Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
+    """
+    own = {port: path for port, path in outputs.items() if port != "page"}
+    with disk_errors_said():
+        if not _first_process():
+            with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+                os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's
+                the_stage.function(**inputs, **{port: Path(scratch, port) for port in own}, params=values)
+            return {}
+        if not the_stage.tracked:
+            the_stage.function(**inputs, **own, params=values)
+            return {}
+        from maskcast.page import Page
+        from maskcast.tracking import tracked_run
+
+        run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
+        page = Page(the_stage.name)
+        with tracked_run(the_stage.name, values, inputs, run_id_file) as run, listening(run, page):
+            the_stage.function(**inputs, **own, params=values)
+            metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
+            if "page" in outputs:
+                page.write(outputs["page"], metrics)
+            run.metrics(metrics, None)
+        return metrics
+
+
+def _first_process() -> bool:
+    """Whether this process is alone or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _port(name: str, hint: Any) -> Port:
@@ -196,21 +224,20 @@ def _whole_or_not_at_all(outputs: Mapping[str, Path], partials: Mapping[str, Pat
     for partial in partials.values():
         remove(partial)
     try:
-        yield
-        for name in outputs:
-            assert partials[name].exists(), f"the stage did not write its output {name!r}"
-        for name, out in outputs.items():
-            _replace(partials[name], out)
-            remove(resume_dir(out))
-    except BaseException as error:
+        with disk_errors_said():
+            yield
+            for name in outputs:
+                assert partials[name].exists(), f"the stage did not write its output {name!r}"
+            for name, out in outputs.items():
+                _replace(partials[name], out)
+                remove(resume_dir(out))
+    except BaseException:
         for partial in partials.values():
             remove(partial)
         for out in outputs.values():
             _drop_if_empty(resume_dir(out))
         for folder in reversed(made):
             _drop_if_empty(folder)
-        if isinstance(error, OSError) and (said := _said(error)):
-            raise MaskcastError(said) from error
         raise
 
 
@@ -254,13 +281,3 @@ def _drop_if_empty(folder: Path) -> None:
     """Removes a folder that holds nothing, or nothing but the id of a tracked run that never got far."""
     if folder.is_dir() and all(entry.name == "mlflow_run_id" for entry in folder.iterdir()):
         remove(folder)
-
-
-def _said(error: OSError) -> str | None:
-    """Returns the line for an error of the disk that users can mend, else None."""
-    place = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{place}no space left on the device; free some and run the same command again (it resumes)"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"
-    return None

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.seed import rng
 from maskcast.training.checkpoint import Checkpoints
-from maskcast.training.loop import TrainingParams, fit, learning_rate
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams, learning_rate
 
 PARAMS = TrainingParams(
     epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2

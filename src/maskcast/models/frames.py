@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.distributed import all_sum, world_size
 from maskcast.models.cells import at_least_float32
 from maskcast.models.recurrent import Recurrent
 
@@ -49,7 +50,7 @@ class FrameForecaster(nn.Module):
         states = self._run(context_BTHWC, horizon)
         steps = sorted(torch.randperm(horizon)[: self.loss_steps].tolist())
         drawn = self._draw(context_BTHWC, [states[step] for step in steps])
-        error = F.mse_loss(drawn, target_BhHWC[:, steps].to(drawn.dtype) / 255)
+        error = all_sum(F.mse_loss(drawn, target_BhHWC[:, steps].to(drawn.dtype) / 255)) / world_size()
         return error, {"squared_error": float(error.detach())}
 
     def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:

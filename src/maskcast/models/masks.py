@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.data.clips import IGNORE
+from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.motion import ObjectMotion, Path, path_loss, still
 from maskcast.models.recurrent import Recurrent
@@ -82,13 +83,15 @@ class MaskForecaster(nn.Module):
     def loss(self, context_BTHW: Tensor, target_BhHW: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of forecasting ``target_BhHW`` after ``context_BTHW``, and its parts.
 
-        It is the cross entropy over some pixels (see ``Pixels``, drawn by torch's random state) and,
-        where objects move, the error of all paths. Targets of 255 are left out.
+        It is the cross entropy over some pixels (see ``Pixels``, drawn by torch's random state) and, where objects
+        move, the error of all paths. Targets of 255 are left out. Among processes that train together it is the
+        loss of the whole batch, of which each has its ``own_part``.
         """
         pixels, horizon = self.pixels, target_BhHW.shape[1]
         scene = self._observe(context_BTHW, horizon)
-        clips = len(context_BTHW) if self.motion is None else min(pixels.clips, len(context_BTHW))
-        some = slice(clips)
+        batch = world_size() * len(context_BTHW)
+        clips = len(own_part(batch if self.motion is None else min(pixels.clips, batch)))
+        some = slice(max(1, clips))  # one too many runs through, but does not count
         states = self._run(scene.pick(some), context_BTHW[some], horizon)
         steps = list(range(horizon))
         if not self.feedback:
@@ -97,9 +100,11 @@ class MaskForecaster(nn.Module):
         rows, columns = (slice(offset, None, pixels.stride) for offset in offsets)
         logits_BSKIJ = self._logits(scene.pick(some), states, steps, rows, columns)
         target_BSIJ = target_BhHW[some, steps, rows, columns].long()
-        total = cross_entropy = F.cross_entropy(
-            logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE
+        target_BSIJ[clips:] = IGNORE
+        summed = F.cross_entropy(
+            logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
         )
+        total = cross_entropy = all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
         parts = {"cross_entropy": float(cross_entropy.detach())}
         if self.motion is not None:
             future = track(target_BhHW, scene.object_BN, self.num_classes)

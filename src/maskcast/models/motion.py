@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from maskcast.distributed import all_sum
 from maskcast.models.tracks import Tracks
 
 PAST = 5  # displacements before the last frame that the velocity is made of
@@ -48,12 +49,12 @@ def path_loss(path: Path, context: Tracks, future: Tracks) -> tuple[Tensor, Tens
     own size and grows like its square near 0, like its length far off.
     """
     counts = (future.visible_BTN & ~future.cut_BTN).to(path.centre_BhN2.dtype)
-    total = counts.sum().clamp(min=1)
+    total = all_sum(counts.sum()).clamp(min=1)
     unit = future.spread_BTN2.mean(-1, keepdim=True).clamp(min=SMALL)
     error = ((path.centre_BhN2 - future.centre_BTN2) / unit).square().sum(-1)
-    place = (((1 + error).sqrt() - 1) * counts).sum() / total
+    place = all_sum((((1 + error).sqrt() - 1) * counts).sum()) / total
     growth = (future.spread_BTN2.clamp(min=1e-3) / context.spread_BTN2[:, -1:].clamp(min=1e-3)).log()
-    size = ((path.log_scale_BhN2 - growth).abs().sum(-1) * counts).sum() / total
+    size = all_sum(((path.log_scale_BhN2 - growth).abs().sum(-1) * counts).sum()) / total
     return place, size
 
 

@@ -12,6 +12,7 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.data.transforms import AugmentParams, augment
 from maskcast.digest import fingerprint
+from maskcast.distributed import all_counts, own_part, rank
 from maskcast.errors import MaskcastError
 from maskcast.losses import MaskLoss, MaskLossConfig
 from maskcast.metrics import accuracy, confusion, macro_jaccard
@@ -23,7 +24,8 @@ from maskcast.overlays import masker_strip
 from maskcast.progress import report_file, say
 from maskcast.seed import derive, rng
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
-from maskcast.training.loop import TrainingParams, fit
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams
 
 PICTURES = 4
 
@@ -88,8 +90,8 @@ class MaskerTask:
         self.criterion = MaskLoss(params.loss)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Returns frames_BHWC and masks_BHW, uint8, augmented: a pure function of (seed, step)."""
-        samples = [self._sample(step, index) for index in range(self.params.training.batch_size)]
+        """Returns this process's frames_BHWC and masks_BHW, uint8, augmented: a pure function of (seed, step)."""
+        samples = [self._sample(step, index) for index in own_part(self.params.training.batch_size)]
         frames, masks = zip(*samples, strict=True)
         return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(masks))
 
@@ -103,15 +105,21 @@ class MaskerTask:
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch."""
+        if rank():
+            torch.manual_seed(
+                derive(self.params.training.seed, step, rank())
+            )  # or dropout repeats on each process
         frames_BHWC, masks_BHW = batch
         return self.criterion(self.model(frames_BHWC), masks_BHW), {}
 
     def validate(self) -> dict[str, float]:
         """Returns macro Jaccard (absent classes left out) and accuracy over the pooled validation frames."""
         matrix = np.zeros((self.store.num_classes,) * 2, np.int64)
-        for clip in self.val:
+        for k in own_part(len(self.val)):
+            clip = self.val[k]
             target, prediction = self.store.masks(clip)[:: self.params.val_frame_step], self.predict(clip)
             matrix += confusion(target, prediction, self.store.num_classes)
+        matrix = all_counts(matrix, self.model)
         return {"jaccard": macro_jaccard(matrix, absent="omit"), "accuracy": accuracy(matrix)}
 
     def predict(self, clip: Clip) -> np.ndarray:

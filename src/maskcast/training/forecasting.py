@@ -4,6 +4,7 @@ Legend: B windows, T context frames, h horizon, H height, W width; frames have c
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
+from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import Forecaster, context_source, forecast
 from maskcast.metrics import confusion, macro_jaccard
@@ -24,7 +26,8 @@ from maskcast.models.baselines import ConstantVelocity, Persistence
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.stage import StageParams, resume_dir
-from maskcast.training.loop import TrainingParams, fit
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams
 
 BASELINES: dict[str, Forecaster] = {"persistence": Persistence(), "constant_velocity": ConstantVelocity()}
 
@@ -102,11 +105,12 @@ class ForecastTask:
         self.val = _validation_clips(clips, params)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Returns context and target, uint8 (B, T, H, W) and (B, h, H, W), frames with (..., C)."""
+        """Returns this process's context and target, uint8 (B, T, H, W) and (B, h, H, W), frames with (..., C)."""
         windows = self._windows.draw(step, self.params.training.batch_size)
         middle, stop = windows.context, windows.context + windows.horizon
         context, target = [], []
-        for index, (k, start) in enumerate(zip(windows.clips, windows.starts, strict=True)):
+        for index in own_part(len(windows.clips)):
+            k, start = windows.clips[index], windows.starts[index]
             seen = self._context[k]()[start : start + middle]
             future = self._target[k]()[start + middle : start + stop]
             if rng(self.params.training.seed, step, index).random() < self.params.flip:
@@ -116,7 +120,7 @@ class ForecastTask:
         return torch.from_numpy(np.stack(context)), torch.from_numpy(np.stack(target))
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of a batch and its parts."""
+        """Returns the loss of a batch and its parts; all processes draw the same steps and pixels."""
         out: tuple[Tensor, dict[str, float]] = self.model.loss(*batch)
         return out
 
@@ -134,8 +138,8 @@ class ForecastTask:
         masker = None if self.masker is None or model.input == "masks" else self.masker.to(device)
         source = context_source(model, self.clips, self.masks, self.val, params.context_frames)
         matrices = np.zeros((params.horizon, self.clips.num_classes, self.clips.num_classes), np.int64)
-        for first in range(0, len(self.val), params.val_batch_size):
-            batch = self.val[first : first + params.val_batch_size]
+        for k in own_part(math.ceil(len(self.val) / params.val_batch_size)):
+            batch = self.val[k * params.val_batch_size :][: params.val_batch_size]
             found = forecast(
                 model,
                 masker,
@@ -149,6 +153,7 @@ class ForecastTask:
                 truth_hHW = self.clips.masks(clip)[params.context_frames :]
                 for step in range(params.horizon):
                     matrices[step] += confusion(truth_hHW[step], masks_hHW[step], self.clips.num_classes)
+        matrices = all_counts(matrices, self.model)
         per_step = [macro_jaccard(matrix, absent="omit") for matrix in matrices]
         last, mean = per_step[-1], float(np.mean(per_step))
         return {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}

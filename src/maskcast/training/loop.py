@@ -1,63 +1,35 @@
-"""The training loop: Fabric for devices and precision, our own for exact resume.
+"""The training loop: Fabric for devices, precision and DDP, our own for exact resume.
 
 What a step samples is a pure function of (seed, step), and torch's random state is set from (seed, step)
 before each loss. So the state of a run is: weights, optimiser, step, and the best weights so far. A run that
 is killed and started again ends with the weights of an unbroken one, bit for bit on the CPU with one thread.
+
+Started by torchrun, each process takes its part of the same batches, and all end with the same weights: those of
+one process up to rounding (``maskcast.distributed``). The first process alone writes checkpoints.
 """
 
+import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import Field
-from torch import Tensor, nn
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, distributed, nn
 
+from maskcast.distributed import join_batch_norms, world_size
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
 from maskcast.seed import derive
-from maskcast.stage import StageParams
 from maskcast.training.checkpoint import Checkpoints
+from maskcast.training.schedule import TrainingParams, learning_rate
 
 PREFETCH = 4  # batches made ahead, in one thread
-
-
-class TrainingParams(StageParams):
-    """How long and how fast to train; an epoch is ``steps_per_epoch`` batches and ends with a validation."""
-
-    epochs: int = Field(ge=1)
-    """Number of epochs at most."""
-    steps_per_epoch: int = Field(ge=1)
-    """Optimiser steps between two validations."""
-    batch_size: int = Field(ge=1)
-    """Samples per step."""
-    learning_rate: float = Field(gt=0)
-    """Peak of the schedule: linear warm-up, then cosine per step (AdamW)."""
-    min_learning_rate: float = Field(default=1e-8, ge=0)
-    """Where the cosine ends."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Steps of linear warm-up."""
-    weight_decay: float = Field(default=0.005, ge=0)
-    """Decoupled weight decay of AdamW, on tensors of two or more dimensions."""
-    clip_grad_norm: float | None = Field(default=1.0, gt=0)
-    """Clips the global norm of the gradient; null leaves it alone."""
-    patience: int = Field(default=15, ge=0)
-    """Epochs without a better validation score before training stops; 0 never stops."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast to bf16 (weights and sums stay fp32) or everything in fp32."""
-    seed: int = Field(default=0, ge=0)
-    """Decides initial weights, samples and augmentation."""
-    checkpoint_every: int = Field(default=200, ge=1)
-    """Steps between checkpoints; a killed run goes on from the last one."""
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps in all."""
-        return self.epochs * self.steps_per_epoch
 
 
 class Task(Protocol):
@@ -70,17 +42,22 @@ class Task(Protocol):
     """Names params and data: a checkpoint with another one is not continued."""
 
     def batch(self, step: int) -> Any:
-        """Returns the CPU tensors of a step, as a pure function of (seed, step); runs in another thread."""
+        """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
+
+        It runs in another thread.
+        """
 
     def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss and numbers to log."""
+        """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log."""
 
     def validate(self) -> dict[str, float]:
-        """Returns the validation scores of ``model`` as it is, which the loop has put in eval mode."""
+        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
 
 
 def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
+
+    Processes that torchrun started form a group for the length of the call.
 
     Args:
         task: model, batches, loss and validation.
@@ -91,14 +68,24 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
         The validation scores of the best epoch, ``best_epoch``, ``epochs`` run and ``train_seconds``.
 
     Raises:
-        MaskcastError: if the loss or the gradient is no longer finite.
+        MaskcastError: if the loss or the gradient is no longer finite, or the processes cannot share the batch.
     """
     fabric = make_fabric(params.precision)
+    fabric.launch()
+    if params.batch_size % world_size():
+        raise MaskcastError(
+            f"training.batch_size {params.batch_size} cannot be divided among {world_size()} processes; "
+            "choose a multiple"
+        )
     optimizer = torch.optim.AdamW(_groups(task.model, params.weight_decay), lr=params.learning_rate)
-    model, optimizer = fabric.setup(task.model, optimizer)
+    if world_size() > 1:
+        fabric.to_device(task.model)
+        join_batch_norms(task.model)
+    model, optimizer = fabric.setup(_Loss(task), optimizer)
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _Progress(best={}, best_weights=_weights(task.model))
-    if (state := checkpoints.load()) is not None:
+    state = fabric.broadcast(checkpoints.load() if fabric.is_global_zero else None)
+    if state is not None:
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         run = _Progress(**state["progress"])
@@ -106,6 +93,8 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
     started = time.monotonic() - run.seconds
 
     def save() -> None:
+        if not fabric.is_global_zero:
+            return
         run.seconds = time.monotonic() - started
         state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(run)}
         checkpoints.save(state)
@@ -116,8 +105,7 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(params, step)
         torch.manual_seed(derive(params.seed, step))
-        with fabric.autocast():
-            loss, logged = task.loss(fabric.to_device(batch), step)
+        loss, logged = model(fabric.to_device(batch), step)
         fabric.backward(loss)
         norm = _clip(fabric, model, optimizer, params.clip_grad_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
@@ -144,6 +132,8 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
                 break
         elif run.step % params.checkpoint_every == 0:
             save()
+    if world_size() > 1:
+        distributed.destroy_process_group()
     task.model.load_state_dict(run.best_weights)
     task.model.to("cpu").eval()
     epochs = run.step // params.steps_per_epoch
@@ -171,18 +161,38 @@ class _Progress:
         self.stale, self.stopped, self.seconds = stale, stopped, seconds
 
 
+class _Loss(nn.Module):
+    """What DDP wraps: it averages the gradients of what happens inside one forward."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model, self.task = task.model, task
+
+    def forward(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self.task.loss(batch, step)
+
+
 def make_fabric(precision: str) -> Fabric:
-    """Returns Fabric on the accelerator where there is one, else the CPU; bf16 autocasts, weights stay fp32."""
-    return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if precision == "bf16" else "32-true")
+    """Returns Fabric on the accelerators where there are any, else the CPU; bf16 autocasts, weights stay fp32.
 
+    In a process that torchrun started it is one of all its processes.
 
-def learning_rate(params: TrainingParams, step: int) -> float:
-    """Returns the rate at ``step``: linear warm-up to the peak, then half a cosine down to the minimum."""
-    if step < params.warmup_steps:
-        return params.learning_rate * (step + 1) / params.warmup_steps
-    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
-    span = params.learning_rate - params.min_learning_rate
-    return params.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
+    Raises:
+        MaskcastError: if there are more processes than GPUs.
+    """
+    processes, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no line per process
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise MaskcastError(f"training.processes {processes} is above the {gpus} GPUs of this machine; lower it")
+    ddp = DDPStrategy(static_graph=True)  # some encoders have weights that take no part
+    return Fabric(
+        accelerator="auto",
+        devices=processes,
+        num_nodes=everywhere // processes,
+        strategy=ddp if everywhere > 1 else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
 
 
 def _validate(task: Task, params: TrainingParams, run: _Progress) -> None:

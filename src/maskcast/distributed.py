@@ -1,0 +1,91 @@
+"""Several processes train one model: each takes its part of every batch, and sums go over all of them.
+
+The rule: every process computes the loss of the *whole* batch, from its own part and ``all_sum``. Backward through
+``all_sum`` gives each process the gradient of the sum of all processes' (equal) losses, and DDP takes the mean of
+these, which is the gradient that one process would have found, whatever the loss divides by. Outside a process
+group there is one process: ``all_sum`` returns its argument.
+"""
+
+import sys
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+
+def world_size() -> int:
+    """Returns the number of processes that train together."""
+    return distributed.get_world_size() if _grouped() else 1
+
+
+def rank() -> int:
+    """Returns the number of this process among them; the first is 0."""
+    return distributed.get_rank() if _grouped() else 0
+
+
+def own_part(count: int) -> range:
+    """Returns which of ``count`` samples are this process's: every ``world_size``-th, so that parts stay even."""
+    return range(rank(), count, world_size())
+
+
+def all_sum(x: Tensor) -> Tensor:
+    """Returns the sum of ``x`` over all processes; differentiable."""
+    total: Tensor = _AllSum.apply(x) if _grouped() else x
+    return total
+
+
+def all_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
+    """Returns the sum of integer counts over all processes; NCCL adds only where ``model`` is."""
+    total = all_sum(torch.from_numpy(counts).to(next(model.parameters()).device))
+    return total.cpu().numpy()
+
+
+def join_batch_norms(model: nn.Module) -> None:
+    """Makes every BatchNorm of ``model`` take its statistics over all processes; names and weights stay."""
+    if next(model.parameters()).device.type == "cuda":
+        # timm's knows its own BatchNorms, which have an activation inside, as well as torch's
+        library: Any = sys.modules.get("timm.layers", nn.SyncBatchNorm)
+        library.convert_sync_batchnorm(model)
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.forward = partial(_joint_batch_norm, module)  # type: ignore[method-assign]
+
+
+def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:
+    """Does on CPUs what nn.SyncBatchNorm does on GPUs; it has no kernel for CPUs."""
+    if not module.training:
+        out: Tensor = type(module).forward(module, x)
+        return out
+    axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    own_count = wide.new_full((1,), x.numel() // x.shape[1])
+    total, count = all_sum(torch.cat([wide.sum(axes), own_count])).split([x.shape[1], 1])
+    mean = total / count
+    centred = wide - mean.view(shape)
+    variance = all_sum(centred.square().sum(axes)) / count
+    with torch.no_grad():
+        module.num_batches_tracked += 1
+        module.running_mean.lerp_(mean, module.momentum)
+        module.running_var.lerp_(variance * count / (count - 1), module.momentum)
+    scaled = centred * (variance + module.eps).rsqrt().view(shape)
+    out = (scaled * module.weight.view(shape) + module.bias.view(shape)).to(x.dtype)
+    return module.act(module.drop(out)) if hasattr(module, "act") else out  # timm's
+
+
+class _AllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return _AllSum.forward(ctx, grads[0])
+
+
+def _grouped() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
