@@ -10,6 +10,7 @@ import torch
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.models import masker_base
 from maskcast.models.base import save_model
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
@@ -79,7 +80,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
             raise Killed
         return predict_masks(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stage_module, "predict_masks", counted)
+    monkeypatch.setattr(masker_base, "predict_masks", counted)
     with pytest.raises(Killed):
         run(store, masker, tmp_path / "killed")
     assert len(list((tmp_path / "killed/masks.resume").rglob("*.zst"))) == 2
@@ -88,6 +89,25 @@ def test_a_killed_run_ends_with_the_same_bytes(
     assert metrics["clips"] == 7
     for path in sorted(unbroken.root.iterdir()):
         assert path.read_bytes() == (resumed.root / path.name).read_bytes()
+
+
+def test_several_devices_write_the_same_bytes(
+    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = run(store, masker, tmp_path / "one")
+    used = set()
+
+    def watched(model: torch.nn.Module, *args: object) -> tuple[np.ndarray, np.ndarray]:
+        used.add(id(model))
+        return predict_masks(model, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage_module, "all_devices", lambda: [torch.device("cpu")] * 3)
+    monkeypatch.setattr(masker_base, "predict_masks", watched)
+    three, metrics = run(store, masker, tmp_path / "three")
+    assert len(used) == 3
+    assert metrics["clips"] == 7
+    for path in sorted(one.root.iterdir()):
+        assert path.read_bytes() == (three.root / path.name).read_bytes()
 
 
 def test_finished_clips_of_other_params_are_not_used(store: ClipStore, masker: Path, tmp_path: Path) -> None:

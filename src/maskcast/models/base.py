@@ -117,3 +117,8 @@ def count_parameters(model: nn.Module) -> int:
 def best_device() -> torch.device:
     """Returns the accelerator where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def all_devices() -> list[torch.device]:
+    """Returns every accelerator of this machine, or the CPU where there is none."""
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())] or [torch.device("cpu")]

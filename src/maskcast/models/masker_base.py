@@ -3,6 +3,10 @@
 Legend: B batch, H height, W width, C = 3 colour channels, K classes.
 """
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -77,3 +81,28 @@ def predict_masks(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) ->
         top_BHW, masks_BHW = logits_BHWK.max(-1)
         confidence_BHW = (top_BHW - logits_BHWK.logsumexp(-1)).exp_()
     return masks_BHW.to(torch.uint8).cpu().numpy(), confidence_BHW.cpu().numpy()
+
+
+def predict_on_all(
+    replicas: Sequence[Masker], batches: Iterable[np.ndarray], precision: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields what ``predict_masks`` returns for every batch, in order; the replicas work side by side.
+
+    Args:
+        replicas: copies of one masker, each on a device of its own.
+        batches: uint8 RGB frames_BHWC each; about two per replica are in memory at once.
+        precision: ``bf16`` or ``fp32``.
+    """
+    pools = [ThreadPoolExecutor(1, thread_name_prefix="masker") for _ in replicas]
+    running: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+    try:
+        for k, frames_BHWC in enumerate(batches):
+            turn = k % len(replicas)
+            running.append(pools[turn].submit(predict_masks, replicas[turn], frames_BHWC, precision))
+            if len(running) == 2 * len(replicas):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """generate_masks: frames of all clips -> the masker's masks, with a confidence per pixel."""
 
+import copy
 import json
 import time
 from collections import defaultdict
@@ -14,8 +15,8 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
-from maskcast.models.base import best_device
-from maskcast.models.masker_base import Masker, predict_masks
+from maskcast.models.base import all_devices
+from maskcast.models.masker_base import Masker, predict_on_all
 from maskcast.models.maskers import load_masker
 from maskcast.progress import say, track
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
@@ -36,7 +37,7 @@ class GenerateMasks(StageParams):
 def generate_masks(
     *, clips: InPath, masker: InPath, masks: OutPath, metrics: OutPath, params: GenerateMasks
 ) -> None:
-    """Masks every clip that has frames, of every split and kind.
+    """Masks every clip that has frames, of every split and kind, on all accelerators of the machine.
 
     The confidence of a pixel is the softmax probability of its class, rounded to ``confidence_levels`` even
     steps and stored as a byte, 255 = certain. A clip's ``meta["mean_confidence"]`` is the mean (0..1) over the
@@ -58,9 +59,9 @@ def generate_masks(
         )
     name = fingerprint(params, clips=clips, masker=masker)
     finished = FinishedClips(resume_dir(masks), name, (store.height, store.width))
-    model.to(best_device())
+    replicas = [copy.deepcopy(model).to(device) for device in all_devices()]
     started, done = time.monotonic(), sum(clip.num_frames for clip in found[: finished.count(len(found))])
-    for index, layers in _generate(store, found, finished.count(len(found)), model, params):
+    for index, layers in _generate(store, found, finished.count(len(found)), replicas, params):
         finished.save(index, *layers)
     seconds = time.monotonic() - started
 
@@ -100,23 +101,24 @@ def mean_confidence(mask: np.ndarray, confidence: np.ndarray) -> float:
 
 
 def _generate(
-    store: ClipStore, clips: list[Clip], first: int, model: Masker, params: GenerateMasks
+    store: ClipStore, clips: list[Clip], first: int, replicas: list[Masker], params: GenerateMasks
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
     """Yields (index, (masks, confidence)) of clips from ``first`` on.
 
-    Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts, because
-    the last bits of a convolution may depend on what it is batched with.
+    Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts and however
+    many replicas there are, because the last bits of a convolution may depend on what it is batched with.
     """
     ends = np.cumsum([clip.num_frames for clip in clips])
     total, start = int(ends[-1]), int(ends[first - 1]) if first else 0
+    lows = range(start - start % params.batch_size, total, params.batch_size)
+    batches = (_frames_between(store, clips, ends, low, min(low + params.batch_size, total)) for low in lows)
     masks = np.empty((0, store.height, store.width), np.uint8)
-    confidence = masks
-    for low in track(range(start - start % params.batch_size, total, params.batch_size), "generating masks"):
-        frames = _frames_between(store, clips, ends, low, min(low + params.batch_size, total))
-        new_masks, new_confidence = predict_masks(model, frames, params.precision)
-        skip = max(start - low, 0)
+    confidence, skip = masks, start - lows[0] if lows else 0
+    found = predict_on_all(replicas, batches, params.precision)
+    for new_masks, new_confidence in track(found, "generating masks", total=len(lows)):
         masks = np.concatenate([masks, new_masks[skip:]])
         confidence = np.concatenate([confidence, quantise(new_confidence[skip:], params.confidence_levels)])
+        skip = 0
         while first < len(clips) and len(masks) >= clips[first].num_frames:
             size = clips[first].num_frames
             yield first, (masks[:size], confidence[:size])
