@@ -67,6 +67,7 @@ def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
         for name, keys in cluster.secrets.items()
         if _given(api, cluster, name, keys, environment)
     ]
+    print(f"{api.configuration.host}, namespace {cluster.namespace}")
     for manifest in [*manifests(cluster), *secrets]:
         _apply(api, manifest)
         print(f"{manifest['kind']}/{manifest['metadata']['name']}: applied")

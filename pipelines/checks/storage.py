@@ -38,7 +38,7 @@ def launcher(subject: Subject) -> Iterator[Row]:
     """Kubeflow's launcher, which moves artifacts, is told of an S3 server of your own."""
     endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
     if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
-        yield Row("launcher", "ok", "needs nothing")
+        yield Row("launcher", "ok", "has no S3 server of your own to know")
         return
     found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
     told = _s3_provider((found.data or {}).get("providers", "") if found else "")
@@ -71,7 +71,7 @@ def data(subject: Subject) -> Iterator[Row]:
     elif workspace and PurePosixPath(uri).is_relative_to(workspace.mount_path):
         raise NotCheckedError(f"{uri} lies on the workspace volume, which only pods see")
     else:
-        remedy = "put it to s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
+        remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
         yield Row("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
 
 

@@ -1,6 +1,7 @@
 """The MLflow server, by its REST API: it answers, knows you, and keeps runs and their files."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ def mlflow(subject: Subject) -> Iterator[Row]:
         server.keep_file(run["artifact_uri"])
     finally:
         server.post("runs/delete", run_id=run["run_id"])
-    yield Row("MLflow", "ok", f"{uri}: version {version}, keeps runs and their files")
+    yield Row("MLflow", "ok", f"{server.shown}: version {version}, keeps runs and their files")
 
 
 class _Server:
@@ -46,6 +47,7 @@ class _Server:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
+        self.shown = re.sub("//[^/]*@", "//", self._uri)  # a secret may hold an address with a password
         self._session = requests.Session()
         if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
             self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
@@ -56,7 +58,7 @@ class _Server:
         answer = self._ask("GET", "/version")
         version: str = answer.text.strip()
         if not answer.ok or "<" in version:
-            raise MaskcastError(f"{self._uri}: answers, but not as MLflow does; mend {VARIABLE}")
+            raise MaskcastError(f"{self.shown}: answers, but not as MLflow does; mend {VARIABLE}")
         return version
 
     def experiment(self, name: str) -> str:
@@ -81,7 +83,7 @@ class _Server:
             write_and_remove(artifact_uri)
         else:
             raise MaskcastError(
-                f"{self._uri}: files of runs go to {artifact_uri}, where pods cannot write; "
+                f"{self.shown}: files of runs go to {artifact_uri}, where pods cannot write; "
                 "start the server with --artifacts-destination"
             )
 
@@ -90,14 +92,14 @@ class _Server:
         try:
             answer = self._session.request(method, f"{self._uri}{path}", timeout=TIMEOUT_S, **content)
         except requests.RequestException as error:
-            raise MaskcastError(f"{self._uri}: MLflow does not answer ({error}); check that it is up") from None
+            raise MaskcastError(f"{self.shown}: MLflow does not answer ({error}); check that it is up") from None
         if answer.status_code in (401, 403):
             remedy = "check user, password and the server's --allowed-hosts"
             raise MaskcastError(
-                f"{self._uri}: MLflow refuses ({answer.status_code}: {answer.text[:200]}); {remedy}"
+                f"{self.shown}: MLflow refuses ({answer.status_code}: {answer.text[:200]}); {remedy}"
             )
         if answer.status_code >= 400 and answer.status_code != 404:
             raise MaskcastError(
-                f"{self._uri}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
+                f"{self.shown}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
             )
         return answer

@@ -1,13 +1,17 @@
 """The checks of preflight that talk to S3, MLflow and a DVC remote, against real servers."""
 
 import base64
+import json
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -102,7 +106,7 @@ def test_a_data_set_on_s3_is_there_whole(kube, s3, tmp_path):
 )
 def test_files_of_this_machine_are_no_data_for_pods(kube, tmp_path, uri):
     found = row("data", cluster_file(tmp_path), uri)
-    assert said(found).startswith(f"failed: {uri}: a pod does not see this machine's files -> put it to s3:// or")
+    assert said(found).startswith(f"failed: {uri}: a pod does not see this machine's files -> put it on s3:// or")
 
 
 def test_what_lies_on_the_workspace_only_pods_see(kube, tmp_path):
@@ -195,6 +199,54 @@ def test_mlflow_that_cannot_keep_runs_fails(kube, tmp_path, tracking_server):
     assert re.match("failed: .*MLflow answers 400 .*INVALID_PARAMETER_VALUE.* -> see the server's log", found), (
         found
     )
+
+
+class LockedMlflow(BaseHTTPRequestHandler):
+    """As much of MLflow as preflight asks for, behind a password."""
+
+    def do_GET(self) -> None:
+        self._answer({"experiment": {"experiment_id": "1"}})
+
+    def do_POST(self) -> None:
+        self._answer({"run": {"info": {"run_id": "r", "artifact_uri": "mlflow-artifacts:/1/r/artifacts"}}})
+
+    do_PUT = do_DELETE = do_GET
+
+    def _answer(self, content: dict[str, Any]) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"team:right").decode()
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode() if known else b"You are not authenticated")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("password", "expected"),
+    [
+        ("right", "ok: http://127.0.0.1:[0-9]+: version .*, keeps runs and their files"),
+        ("wrong", "failed: http://127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password"),
+    ],
+)
+@pytest.mark.parametrize("inline", [False, True])
+def test_mlflow_is_asked_with_the_credentials_of_the_pods(kube, tmp_path, password, expected, inline):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), LockedMlflow)
+    threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+    address = f"127.0.0.1:{server.server_port}"
+    values = {"MLFLOW_TRACKING_URI": f"http://team:{password}@{address}" if inline else f"http://{address}"}
+    if not inline:
+        values |= {"MLFLOW_TRACKING_USERNAME": "team", "MLFLOW_TRACKING_PASSWORD": password}
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    kube.put("secrets", "maskcast-mlflow", "team", data=data)
+    try:
+        found = said(row("MLflow", cluster_file(tmp_path, env={}, secrets={"maskcast-mlflow": list(values)})))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert re.match(expected, found), found
+    assert password not in found
 
 
 def test_another_server_is_not_mlflow(kube, s3, tmp_path):
