@@ -74,9 +74,9 @@ def test_a_run_is_named_after_pipeline_commit_and_time(
     kfp_server: KfpServer, pipelines: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipelines(*SUBMIT)
-    monkeypatch.setenv("MASKCAST_COMMIT", "0123456789abcdef")
+    monkeypatch.setenv("MASKCAST_GIT_SHA", "0123456789abcdef")
     pipelines(*SUBMIT)
-    monkeypatch.delenv("MASKCAST_COMMIT")
+    monkeypatch.delenv("MASKCAST_GIT_SHA")
     monkeypatch.setenv("PATH", "")
     pipelines(*SUBMIT)
     names = [run["display_name"].split() for run in kfp_server.stored["runs"].values()]
