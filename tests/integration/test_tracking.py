@@ -132,13 +132,15 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        for _ in range(240):
+        for _ in range(720):
             try:
                 with urllib.request.urlopen(f"{uri}/health", timeout=1):
                     break
             except (urllib.error.URLError, OSError):
                 assert server.poll() is None, (folder / "server.log").read_text()
                 time.sleep(0.25)
+        else:
+            pytest.fail(f"no MLflow server after 3 minutes: {(folder / 'server.log').read_text()}")
         yield uri
     finally:
         os.killpg(server.pid, 15)
