@@ -42,8 +42,10 @@ def launch(
         MaskcastError: the one that a process raised, or saying which process was killed.
     """
     if nodes > 1:
-        from maskcast.trainjob import run_trainjob
-
+        try:
+            from maskcast.trainjob import run_trainjob
+        except ImportError as error:
+            raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
         return run_trainjob(name, params, inputs, outputs, nodes=nodes, processes=processes)
     arguments = name, dict(params), dict(inputs), dict(outputs), processes
     handler = signal.getsignal(signal.SIGTERM)
@@ -90,8 +92,8 @@ def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         return MaskcastError(
-            f"{name}: process {rank} of {processes} was killed by {failure.signal_name()}, by the system if memory "
-            "ran out; mend that and run the same command again: it goes on from the last checkpoint"
+            f"{name}: process {rank} of {processes} was killed by {failure.signal_name()}, by the system where "
+            "memory ran out; mend that and run the same command again: it goes on from the last checkpoint"
         )
     assert isinstance(failure.message, dict)  # of an error file
     kind, _, text = failure.message["message"].partition(": ")

@@ -1,0 +1,207 @@
+"""Kubernetes, and the only module that imports it: what a pod does with TrainJobs in its own namespace."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client
+from kubernetes.config import ConfigException
+from kubernetes.config.incluster_config import InClusterConfigLoader
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+Json = dict[str, Any]
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+NODE = "node"  # what Trainer's runtimes call their job and its container
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # Kubernetes mounts it into every pod
+POLL_S = 5.0
+TIMEOUT_S = (5, 30)  # to connect, to read
+# about four minutes without an API server; creating is never repeated
+RETRIES = Retry(10, backoff_factor=0.5, backoff_max=60, status_forcelist=(429, 500, 502, 503, 504))
+LAST_LINES = 30  # of a node that failed
+
+
+@contextmanager
+def own_cluster() -> Iterator["Cluster"]:
+    """Connects to the cluster that this pod is part of, as its service account.
+
+    Raises:
+        MaskcastError: this process runs in no pod.
+    """
+    configuration = client.Configuration()
+    configuration.retries = RETRIES
+    try:
+        InClusterConfigLoader(ACCOUNT / "token", ACCOUNT / "ca.crt").load_and_set(configuration)
+        namespace = (ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    except (ConfigException, OSError):
+        raise MaskcastError(
+            "training.nodes above 1 makes a TrainJob, from within a pod of a cluster, and this is none; set it to "
+            "1, or start torchrun on each machine yourself"
+        ) from None
+    with client.ApiClient(configuration) as api:
+        yield Cluster(api, namespace)
+
+
+class Cluster:
+    """What a pod may do in its namespace; every method raises a MaskcastError where the API does not let it."""
+
+    def __init__(self, api: client.ApiClient, namespace: str) -> None:
+        self.api, self.core, self.custom = api, client.CoreV1Api(api), client.CustomObjectsApi(api)
+        self.namespace = namespace
+
+    def own_pod(self) -> Json:
+        """Returns the pod of this process."""
+        name = os.environ.get("KFP_POD_NAME") or socket.gethostname()  # which cuts a long name
+        pod = _ask("read its own pod", self.core.read_namespaced_pod, name, self.namespace)
+        found: Json = self.api.sanitize_for_serialization(pod)
+        return found
+
+    def run(self, job: Json) -> None:
+        """Creates a TrainJob, shows the log of its first node, waits for its end and deletes it.
+
+        Raises:
+            MaskcastError: the job fails; the line is that of the node that failed, where it left one.
+        """
+        name, trainer = job["metadata"]["name"], job["spec"]["trainer"]
+        while self._delete(name):  # of an earlier try that was killed; it may take a while to stop
+            time.sleep(POLL_S)
+        _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
+        say(f"TrainJob {name}: {trainer['numNodes']} nodes with {trainer['numProcPerNode']} processes each")
+        try:
+            self._wait(name, trainer["numNodes"])
+        finally:
+            try:
+                self._delete(name)
+            except MaskcastError as error:
+                say(f"TrainJob {name} is left behind and goes with this pod ({error})")
+
+    def _wait(self, name: str, nodes: int) -> None:
+        log, running = _Log(self.core), 0
+        while True:
+            job = _ask("read a TrainJob", self.custom.get_namespaced_custom_object, *self._jobs, name)
+            pods = self._pods(name)
+            if (now := sum(pod.status.phase != "Pending" for pod in pods)) > running:
+                running = now
+                say(f"TrainJob {name}: {running} of {nodes} nodes have started")
+            for pod in pods:
+                if pod.metadata.labels.get(INDEX) == "0":
+                    log.show_new(pod)
+            for condition in job.get("status", {}).get("conditions", []):
+                if condition["status"] == "True" and condition["type"] == "Complete":
+                    return
+                if condition["status"] == "True" and condition["type"] == "Failed":
+                    raise self._failure(name, pods, condition.get("message", "no reason given"))
+            time.sleep(POLL_S)
+
+    def _failure(self, name: str, pods: Sequence[Any], message: str) -> MaskcastError:
+        """Returns what a node that failed says of itself, else what the job says."""
+        for pod in pods:
+            if pod.status.phase == "Failed":
+                lines = _read_log(self.core, pod, tail_lines=LAST_LINES)
+                own = [line for line in lines if line.startswith("error: ")]
+                if own:
+                    return MaskcastError(
+                        f"{own[0].removeprefix('error: ')} (node {pod.metadata.labels.get(INDEX)})"
+                    )
+                for line in lines:
+                    say(f"{pod.metadata.name}: {line}")
+        return MaskcastError(
+            f"TrainJob {name} failed: {message}; run the same again, it goes on from the last checkpoint"
+        )
+
+    def _pods(self, name: str) -> list[Any]:
+        selector = f"jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name={NODE}"
+        listed = _ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=selector)
+        return list(listed.items)
+
+    def _delete(self, name: str) -> bool:
+        """Deletes a TrainJob with its pods and tells whether it is still there."""
+        try:
+            _ask(
+                "delete a TrainJob",
+                self.custom.delete_namespaced_custom_object,
+                *self._jobs,
+                name,
+                propagation_policy="Foreground",
+            )
+        except _RefusedError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    @property
+    def _jobs(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self.namespace, "trainjobs"
+
+
+class _Log:
+    """Shows the lines of a pod's log as they come, each once; the API may fail in between."""
+
+    def __init__(self, core: client.CoreV1Api) -> None:
+        self.core, self.last, self.read_at = core, "", 0.0
+
+    def show_new(self, pod: Any) -> None:
+        """Prints what the pod has written since the last time."""
+        now = time.monotonic()
+        recent = {"since_seconds": int(now - self.read_at) + 60} if self.last else {}
+        stamped = [line.partition(" ") for line in _read_log(self.core, pod, timestamps=True, **recent)]
+        for stamp, _, line in stamped:
+            if stamp > self.last:
+                say(line)
+        self.last, self.read_at = max([self.last, *(stamp for stamp, _, _ in stamped)]), now
+
+
+def _read_log(core: client.CoreV1Api, pod: Any, **options: Any) -> list[str]:
+    """Returns the lines of a node's log; none where it has not started or is gone."""
+    name, namespace = pod.metadata.name, pod.metadata.namespace
+    try:
+        text = _ask(
+            "read the log of a pod", core.read_namespaced_pod_log, name, namespace, container=NODE, **options
+        )
+    except _RefusedError as error:
+        if error.status not in (400, 404):
+            raise
+        return []
+    return str(text).splitlines()
+
+
+class _RefusedError(MaskcastError):
+    """The API server said no."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Returns what the API answers; what it refuses becomes one line."""
+    try:
+        return call(*arguments, **options, _request_timeout=TIMEOUT_S)
+    except client.ApiException as error:
+        remedy = {
+            403: "`python -m pipelines setup` writes the rights that this takes",
+            404: "install Kubeflow Trainer 2.2 or later" if "TrainJob" in what else "mend that",
+        }.get(error.status, "mend that")
+        raise _RefusedError(
+            f"the cluster does not let this pod {what} ({error.status}: {_message(error)}); {remedy}", error.status
+        ) from None
+    except HTTPError as error:
+        raise MaskcastError(f"the API of the cluster does not answer ({error}); run the same again") from None
+
+
+def _message(error: client.ApiException) -> str:
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason)
