@@ -82,7 +82,7 @@ def run_local(built: BaseComponent, out: Path, image: str | None = None, mounts:
     except RuntimeError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
         raise MaskcastError(f"{text} Its own error stands above; mend that and run again.") from None
-    (folder,) = set(out.iterdir()) - before
+    (folder,) = (new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
     return folder
 
 
