@@ -9,7 +9,7 @@ from kfp.dsl import PipelineTask
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from maskcast.params import SECRET, Params, load_params_file, validate
+from maskcast.params import UNSHOWN, Params, load_params_file, validate
 from maskcast.stage import stage_names
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -120,7 +120,7 @@ class Cluster(Params):
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
             if LOOKS_SECRET.search(name) or re.search(r"://[^/@]*:[^/@]*@", value):
-                raise PydanticCustomError(SECRET, f"{name} must come from a secret; name it under `secrets`")
+                raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
         return env
 
     @field_validator("stages")

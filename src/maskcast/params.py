@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
 
-
-SECRET = "secret"  # type of the error of a value that must not be shown: PydanticCustomError(SECRET, ...)
+UNSHOWN = "unshown"  # type of the error of a value that must not be shown: PydanticCustomError(UNSHOWN, ...)
 
 
 class Params(BaseModel):
@@ -103,7 +102,7 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
             text = f"unknown key; {hint}allowed: {', '.join(known)}"
         elif fault["type"] == "missing":
             text = "missing; add it"
-        elif fault["type"] == SECRET:
+        elif fault["type"] == UNSHOWN:
             text = fault["msg"]  # the value is not shown
         else:
             text = f"{_lower_first(fault['msg'])}, got {_short(fault['input'])}; change it"

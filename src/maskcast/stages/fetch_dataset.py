@@ -20,7 +20,7 @@ from maskcast.data.clips import sha256_of
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.folder import link
-from maskcast.params import SECRET
+from maskcast.params import UNSHOWN
 from maskcast.progress import say
 from maskcast.stage import OutPath, StageParams, resume_dir, stage
 
@@ -41,7 +41,7 @@ class FetchDataset(StageParams):
     @classmethod
     def _without_credentials(cls, uri: str) -> str:
         if re.search(r"://[^/@]*:[^/@]*@", uri):
-            raise PydanticCustomError(SECRET, "must hold no password; give credentials through the environment")
+            raise PydanticCustomError(UNSHOWN, "must hold no password; give credentials through the environment")
         return uri
 
 
