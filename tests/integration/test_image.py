@@ -76,6 +76,21 @@ def test_a_stage_trains(run: Run, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["clips", "masker", "metrics", "page", "params.yaml"]
 
 
+def test_a_model_of_a_package_that_is_left_out_is_refused(run: Run, folder: Path) -> None:
+    write_store(folder / "clips")
+    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 1e-2}
+    section = {"model": {"arch": "smp_unet"}, "training": training}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": section}))
+    ports = [f"--{name}={folder / name}" for name in ("clips", "masker", "metrics", "page")]
+    done = run("python", "-m", "maskcast", "train_masker", f"--params={folder}/params.yaml", *ports, folder=folder)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: arch 'smp_unet' needs segmentation_models_pytorch, which is not installed; choose 'unet', "
+        "or use an image with torchvision (docs/images.md)"
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["clips", "params.yaml"]
+
+
 def test_data_comes_through_a_dvc_pointer(run: Run, folder: Path) -> None:
     repository, remote = folder / "repository", folder / "remote"
     (repository / "data").mkdir(parents=True)

@@ -30,9 +30,15 @@ class SmpConfig(MaskerModelConfig):
         """Returns the network, and the deepest stride of its encoder.
 
         Raises:
-            MaskcastError: if there is no such encoder, or the architecture cannot use it.
+            MaskcastError: if the library or the encoder is not there, or the architecture cannot use the encoder.
         """
-        import segmentation_models_pytorch as smp
+        try:
+            import segmentation_models_pytorch as smp
+        except ModuleNotFoundError as error:
+            raise MaskcastError(
+                f"arch {self.arch!r} needs {error.name}, which is not installed; choose 'unet', "
+                "or use an image with torchvision (docs/images.md)"
+            ) from None
 
         _check_encoder(self.encoder, smp.encoders.get_encoder_names())
         make = getattr(smp, CLASS_NAMES[self.arch])
