@@ -28,7 +28,7 @@ POLL_S = 5.0
 TIMEOUT_S = (5, 30)  # to connect, to read
 # about four minutes without an API server; creating is never repeated
 RETRIES = Retry(10, backoff_factor=0.5, backoff_max=60, status_forcelist=(429, 500, 502, 503, 504))
-LAST_LINES = 30  # of a node that failed
+LAST_LINES = 200  # of a node that failed: torchrun's own report is long
 
 
 @contextmanager

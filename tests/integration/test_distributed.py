@@ -1,0 +1,199 @@
+"""Two processes (gloo, on the CPU) against one with the same global batch, and what happens when one dies."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tests.conftest import ROOT, write_store
+
+from maskcast.errors import MaskcastError
+from maskcast.stage import run_stage
+
+TRAINING = {
+    "epochs": 2,
+    "steps_per_epoch": 6,
+    "batch_size": 4,
+    "learning_rate": 3e-4,  # low: Adam makes whole steps of gradients that are rounding alone
+    "warmup_steps": 12,
+    "checkpoint_every": 3,
+    "precision": "fp32",
+}
+MODELS = {
+    "train_masker": {"arch": "unet", "width": 4},
+    "pretrain_forecaster": {"arch": "convlstm", "hidden": 8, "loss_clips": 3},
+}
+OUTPUT = {"train_masker": "masker", "pretrain_forecaster": "pretrained"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips, a masker that has learned to see the objects, and its masks."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_store(folder / "clips", train=3, val=3, unlabeled=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        training = {"epochs": 1, "steps_per_epoch": 120, "batch_size": 8, "learning_rate": 0.02}
+        params = {"model": MODELS["train_masker"], "training": training}
+        run_stage("train_masker", params, clips="clips", masker="masker", metrics="a.json")
+        run_stage("generate_masks", {}, clips="clips", masker="masker", masks="masks", metrics="b.json")
+    return folder
+
+
+def ports(name: str, inputs: Path) -> dict[str, str]:
+    taken = ["clips"] if name == "train_masker" else ["clips", "masks", "masker"]
+    return {port: str(inputs / port) for port in taken} | {
+        OUTPUT[name]: OUTPUT[name],
+        "metrics": "metrics.json",
+        "page": "page.html",
+    }
+
+
+def params(name: str, **training: Any) -> dict[str, Any]:
+    return {"model": MODELS[name], "training": TRAINING | training}
+
+
+def curve(folder: Path) -> list[float]:
+    """Returns the loss of every step, as it was tracked."""
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        rows = database.execute("select value from metrics where key = 'train/loss' order by step").fetchall()
+    database.close()
+    return [value for (value,) in rows]
+
+
+def start(
+    folder: Path, inputs: Path, values: dict[str, Any], launcher: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """Starts train_masker by the command line, in a folder of its own; its output goes to `log`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": values}))
+    command = [sys.executable, *launcher, "-m", "maskcast", "train_masker", "--params", "params.yaml"]
+    for port, path in ports("train_masker", inputs).items():
+        command += [f"--{port}", path]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Returns the two processes that a stage has started, in order."""
+    found = psutil.Process(process.pid).children()
+    found = sorted((each for each in found if "spawn_main" in " ".join(each.cmdline())), key=lambda each: each.pid)
+    assert len(found) == 2
+    return found
+
+
+def wait_for(what: Path | str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits for a file, or for words in the log."""
+    while not (what.exists() if isinstance(what, Path) else what in log.read_text()):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(("mlflow", "mlartifacts"))}
+
+
+@pytest.mark.parametrize("name", OUTPUT)
+def test_the_curve_of_two_processes_is_that_of_one(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    found = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        found[processes] = run_stage(name, params(name, processes=processes), **ports(name, inputs))
+        assert left_in(folder) == {OUTPUT[name], "metrics.json", "page.html"}
+        assert json.loads((folder / "metrics.json").read_text()) == found[processes]
+    assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), rel=1e-5)
+    for score, value in found[1].items():
+        if "jaccard" in score:
+            assert found[2][score] == pytest.approx(value, abs=2e-3), score
+    one, two = (load_file(tmp_path / folder / OUTPUT[name] / "model.safetensors") for folder in "12")
+    assert one.keys() == two.keys()
+    for key, weights in one.items():
+        assert (two[key] - weights).float().abs().mean() < 2e-4, key
+
+
+def test_losses_and_batch_norms_are_exact(tmp_path: Path) -> None:
+    """In float64 nothing is left of the difference, so that in float32 it is rounding alone."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for processes in ([], launcher):
+        command = [sys.executable, *processes, "-m", "tests.integration.two_processes"]
+        subprocess.run([*command, str(tmp_path / str(len(processes)))], cwd=ROOT, check=True, timeout=600)
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("0", str(len(launcher))))
+    assert len(one) == 12
+    assert two == pytest.approx(one, rel=1e-12)
+
+
+def test_torchrun_may_start_the_stage_itself(inputs: Path, tmp_path: Path) -> None:
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(tmp_path / "run", inputs, params("train_masker"), torchrun)
+    log = tmp_path / "run/log"
+    assert process.wait(800) == 0, log.read_text()
+    assert log.read_text().count("epoch 1/2") == 1
+    assert (tmp_path / "run/masker/model.safetensors").exists()
+    assert len(curve(tmp_path / "run")) == 12
+
+
+def test_whatever_is_killed_the_next_run_resumes(inputs: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "run/log"
+    process = start(folder, inputs, params("train_masker", epochs=500, processes=2))
+    wait_for(folder / "masker.resume/checkpoint.pt", process, log)
+    workers(process)[1].kill()
+    assert process.wait(120) == 2, log.read_text()
+    (error,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
+    assert "train_masker: process 1 of 2 was killed by SIGKILL" in error
+    assert left_in(folder) == {"log", "params.yaml", "masker.resume"}
+
+    log.write_text("")
+    process = start(folder, inputs, params("train_masker", epochs=500, processes=2))
+    wait_for("resuming at step", process, log)
+    started = workers(process)
+    process.terminate()
+    assert process.wait(120) == 128 + signal.SIGTERM
+    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert left_in(folder) == {"log", "params.yaml", "masker.resume"}
+
+    log.write_text("")
+    process = start(folder, inputs, params("train_masker", epochs=500))
+    wait_for("resuming at step", process, log)
+    process.kill()
+    process.wait()
+
+
+def test_processes_go_with_the_one_that_started_them(inputs: Path, tmp_path: Path) -> None:
+    folder, log = tmp_path / "run", tmp_path / "run/log"
+    process = start(folder, inputs, params("train_masker", epochs=500, processes=2))
+    wait_for(folder / "masker.resume/checkpoint.pt", process, log)
+    started = workers(process)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(started, timeout=60)[1]
+    assert not (folder / "masker").exists()
+
+
+def test_a_process_that_meets_a_mistake_says_it_in_one_line(inputs: Path, tmp_path: Path) -> None:
+    write_store(tmp_path / "clips", val=1)
+    process = start(tmp_path / "run", tmp_path, params("train_masker", processes=2))
+    assert process.wait(800) == 2
+    (line,) = (tmp_path / "run/log").read_text().splitlines()
+    assert line.startswith(f"error: {tmp_path}/clips: holds no labelled clips in split 'train'")
+
+
+def test_a_batch_that_cannot_be_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = params("train_masker", batch_size=5, processes=2)
+    with pytest.raises(MaskcastError, match=r"batch_size 5 cannot be divided among nodes x processes = 1 x 2"):
+        run_stage("train_masker", values, clips="clips", masker="masker", metrics="metrics")

@@ -1,0 +1,186 @@
+"""A stage on several nodes: the pod's side for real, a small Trainer that runs the nodes' commands for real."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from tests.conftest import write_store
+from tests.integration.trainer import JOBS, Trainer, trainer
+
+from maskcast import kube
+from maskcast.errors import MaskcastError
+from maskcast.stage import run_stage
+
+TRAINING = {
+    "epochs": 2,
+    "steps_per_epoch": 6,
+    "batch_size": 4,
+    "learning_rate": 3e-4,
+    "warmup_steps": 12,
+    "checkpoint_every": 3,
+    "precision": "fp32",
+    "nodes": 2,
+}
+
+
+def params(**training: Any) -> dict[str, Any]:
+    return {"model": {"arch": "unet", "width": 4}, "training": TRAINING | training}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    """This process as a pod named `launcher`, whose workspace is a folder."""
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    variables = {"KFP_RUN_ID": "run-1", "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    container = {
+        "name": "main",
+        "image": "maskcast",
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "volumeMounts": [{"name": "workspace", "mountPath": str(workspace)}],
+    }
+    volume = {"name": "workspace", "persistentVolumeClaim": {"claimName": "maskcast-workspace"}}
+    pod = {
+        "metadata": {"name": "launcher", "namespace": "team", "uid": "1-2-3"},
+        "spec": {"containers": [container], "volumes": [volume]},
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KFP_POD_NAME", "launcher")
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", f"{workspace}/resume")
+    monkeypatch.setattr(kube, "ACCOUNT", tmp_path / "account")
+    monkeypatch.setattr(kube, "POLL_S", 0.1)
+    monkeypatch.chdir(tmp_path)
+    with trainer(tmp_path / "account", pod) as state:
+        yield state
+
+
+def train(folder: Path, name: str = "out", **training: Any) -> dict[str, float]:
+    out = folder / name
+    return run_stage(
+        "train_masker", params(**training), clips=folder / "clips", masker=out / "masker", metrics=out / "metrics"
+    )
+
+
+def while_running(act: Callable[[], None], ready: Callable[[], bool]) -> threading.Thread:
+    """Does something in another thread as soon as the time has come."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_two_nodes_learn_what_one_process_does(
+    cluster: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "clips")
+    cluster.refused = {f"GET {JOBS}": [503], "GET /api/v1/namespaces/team/pods": [500]}
+    found = train(tmp_path)
+    shown = capsys.readouterr().err
+    assert "2 nodes with 1 processes each" in shown
+    for line in ("epoch 1/2", "epoch 2/2", "masker: validation Jaccard"):
+        assert shown.count(line) == 1, shown
+    expected = train(tmp_path, "alone", nodes=1)
+    assert found["val_jaccard"] == pytest.approx(expected["val_jaccard"], abs=1e-3)
+    ours, theirs = (load_file(tmp_path / name / "masker/model.safetensors") for name in ("out", "alone"))
+    for name, weights in theirs.items():
+        assert (ours[name] - weights).float().abs().mean() < 2e-4, name
+    assert cluster.name is None
+    assert not list((tmp_path / "workspace/resume").rglob("*masker*"))
+    command = cluster.jobs[0]["spec"]["trainer"]["command"]
+    assert command[1:6] == ["-m", "torch.distributed.run", "-m", "maskcast", "train_masker"]
+
+
+def test_the_line_of_a_node_that_failed_is_the_error(cluster: Trainer, tmp_path: Path) -> None:
+    write_store(tmp_path / "clips", val=1)
+    with pytest.raises(MaskcastError, match=r"holds no labelled clips in split 'train'.*\(node [01]\)$"):
+        train(tmp_path)
+    assert cluster.name is None
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "workspace").rglob("inputs-*"))
+
+
+def test_a_job_that_was_left_behind_makes_way(
+    cluster: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_store(tmp_path / "clips")
+    cluster.refused = {f"DELETE {JOBS}": [404, 403], f"GET {JOBS}": [403]}
+    with pytest.raises(MaskcastError, match="read a TrainJob"):
+        train(tmp_path)
+    assert "is left behind and goes with this pod" in capsys.readouterr().err
+    assert cluster.name is not None
+    cluster.refused = {f"POST {JOBS}": [403]}
+    with pytest.raises(MaskcastError, match="create a TrainJob"):
+        train(tmp_path)
+    assert cluster.name is None
+
+
+def test_a_killed_node_ends_the_job_and_the_next_try_resumes(cluster: Trainer, tmp_path: Path) -> None:
+    write_store(tmp_path / "clips")
+    checkpoint = tmp_path / "workspace/resume/run-1/masker.resume/outputs/masker.resume/checkpoint.pt"
+    killer = while_running(lambda: cluster.nodes[1].kill(), checkpoint.exists)
+    with pytest.raises(MaskcastError, match=r"TrainJob maskcast-train-masker-\w{8} failed: .*run the same again"):
+        train(tmp_path, epochs=200)
+    killer.join()
+    assert not (tmp_path / "out").exists()
+    assert checkpoint.exists()
+    again = while_running(lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: resumed(cluster))
+    with pytest.raises(SystemExit):
+        train(tmp_path, epochs=200)
+    again.join()
+    assert cluster.name is None, "SIGTERM must take the job along"
+    assert len(cluster.jobs) == 2
+
+
+def resumed(cluster: Trainer) -> bool:
+    return any("resuming at step" in line for node in list(cluster.nodes) for line in node.lines)
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({f"POST {JOBS}": [404]}, r"create a TrainJob \(404: .*\); install Kubeflow Trainer 2.2 or later"),
+        ({f"POST {JOBS}": [403]}, r"create a TrainJob \(403: .* is refused\); `python -m pipelines setup` writes"),
+        ({f"POST {JOBS}": [422]}, r"create a TrainJob \(422: .*\); mend that"),
+        ({"GET /api/v1/namespaces/team/pods/launcher": [403]}, r"read its own pod \(403: .*pipelines setup"),
+    ],
+)
+def test_what_the_cluster_refuses(
+    cluster: Trainer, tmp_path: Path, refused: dict[str, list[int]], said: str
+) -> None:
+    write_store(tmp_path / "clips", train=1, val=1)
+    cluster.refused = refused
+    with pytest.raises(MaskcastError, match=said):
+        train(tmp_path)
+    assert not cluster.jobs
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_volume_that_nodes_share(
+    cluster: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "clips", train=1, val=1)
+    monkeypatch.delenv("MASKCAST_RESUME_DIR")
+    with pytest.raises(
+        MaskcastError, match=r"training.nodes 2: .* is on no volume that nodes share; set `workspace`"
+    ):
+        train(tmp_path)
+
+
+def test_outside_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store(tmp_path / "clips", train=1, val=1)
+    monkeypatch.setattr(kube, "ACCOUNT", tmp_path / "absent")
+    with pytest.raises(MaskcastError, match=r"training.nodes above 1 makes a TrainJob, .* set it to 1"):
+        train(tmp_path)

@@ -1,0 +1,83 @@
+"""Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.distributed import own_part
+from maskcast.losses import MaskLoss, MaskLossConfig
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.progress import listening
+from maskcast.seed import rng
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams
+
+PARAMS = TrainingParams(epochs=1, steps_per_epoch=12, batch_size=6, learning_rate=0.01, precision="fp32")
+CLASSES = 4
+SHAPE = (5, 8, 8)
+
+
+class Losses:
+    """A listener that keeps the losses."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+        if "train/loss" in values:
+            self.values.append(values["train/loss"])
+
+    def file(self, path: Path, folder: str) -> None:
+        raise AssertionError
+
+
+class Task:
+    """A masker with every term of its loss and a forecaster, both with BatchNorm.
+
+    Samples differ in classes and in the number of labelled pixels, so that a mean of means would be another.
+    """
+
+    monitor = "score"
+    fingerprint = "x"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        norm = nn.BatchNorm2d(6)
+        self.masker = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(6, CLASSES, 1))
+        config = ConvLSTMConfig(hidden=4, stride=2, layers=2, motion="none", residual=False, norm="batch")
+        self.forecaster = config.build(CLASSES)
+        self.model: nn.Module = nn.ModuleList([self.masker, self.forecaster]).double()
+        self.criterion = MaskLoss(MaskLossConfig(ce=1, dice=1, focal=1, background_weight=0.3))
+
+    def batch(self, step: int) -> Tensor:
+        samples = []
+        for index in own_part(PARAMS.batch_size):
+            random = rng(step, index)
+            ids = random.integers(index % CLASSES + 1, size=SHAPE)
+            ids[random.random(SHAPE) < index / PARAMS.batch_size] = 255
+            samples.append(torch.from_numpy(ids.astype("uint8")))
+        return torch.stack(samples)
+
+    def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        pictures = batch.flatten(0, 1)
+        masked = self.criterion(self.masker(pictures[:, None].double() / 255), pictures)
+        forecast, _ = self.forecaster.loss(batch[:, :3], batch[:, 3:])
+        return masked + forecast, {}
+
+    def validate(self) -> dict[str, float]:
+        return {"score": 0.0}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kept = Losses()
+    with listening(kept), tempfile.TemporaryDirectory() as folder:
+        fit(Task(), PARAMS, Path(folder, "resume"))
+    if os.environ.get("RANK", "0") == "0":
+        Path(sys.argv[1]).write_text(json.dumps(kept.values))

@@ -1,0 +1,98 @@
+"""The manifest of a TrainJob: like the pod that asks for it, and what Trainer's API has a place for."""
+
+import json
+from typing import Any
+
+import pytest
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+
+from maskcast.errors import MaskcastError
+from maskcast.trainjob import train_job
+
+POD: dict[str, Any] = {
+    "metadata": {"name": "launcher", "namespace": "team", "uid": "1-2-3"},
+    "spec": {
+        "serviceAccountName": "runner",
+        "nodeSelector": {"nvidia.com/gpu.product": "H200"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "volumes": [
+            {"name": "workspace", "persistentVolumeClaim": {"claimName": "maskcast-workspace"}},
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
+            {"name": "kube-api-access-x1", "projected": {"sources": []}},
+        ],
+        "containers": [
+            {"name": "wait", "image": "argoexec"},
+            {
+                "name": "main",
+                "image": "registry.example.com/maskcast@sha256:abc",
+                "command": ["argoexec"],
+                "resources": {"limits": {"cpu": "8", "nvidia.com/gpu": "4"}, "requests": {"cpu": "8"}},
+                "securityContext": {"runAsNonRoot": True},
+                "env": [
+                    {"name": "KFP_POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "KFP_RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['run']"}}},
+                    {"name": "MASKCAST_RESUME_DIR", "value": "/workspace/resume"},
+                    {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"},
+                    {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "mlflow", "key": "PASSWORD"}}},
+                ],
+                "volumeMounts": [
+                    {"name": "workspace", "mountPath": "/workspace"},
+                    {"name": "shared-memory", "mountPath": "/dev/shm"},
+                    {"name": "kube-api-access-x1", "mountPath": "/var/run/secrets", "readOnly": True},
+                ],
+            },
+        ],
+    },
+}
+
+
+def made() -> dict[str, Any]:
+    return train_job("maskcast-train-masker-0a", POD, ["torchrun", "-m", "maskcast"], nodes=3, processes=4)
+
+
+def test_a_node_is_like_the_pod_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_RUN_ID", "run-7")
+    job = made()
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "launcher", "1-2-3")
+    trainer = job["spec"]["trainer"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (3, 4)
+    assert trainer["image"] == "registry.example.com/maskcast@sha256:abc"
+    assert trainer["resourcesPerNode"] == POD["spec"]["containers"][1]["resources"]
+    assert trainer["env"] == [
+        {"name": "KFP_RUN_ID", "value": "run-7"},
+        {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"},
+        {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "mlflow", "key": "PASSWORD"}}},
+    ]
+    (patch,) = job["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert replicated["name"] == "node"
+    pod = replicated["template"]["spec"]["template"]["spec"]
+    for key in ("serviceAccountName", "nodeSelector", "tolerations", "imagePullSecrets"):
+        assert pod[key] == POD["spec"][key]
+    assert [volume["name"] for volume in pod["volumes"]] == ["workspace", "shared-memory"]
+    (container,) = pod["containers"]
+    assert container["name"] == "node"
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/workspace", "/dev/shm"]
+    assert container["securityContext"] == {"runAsNonRoot": True}
+
+
+def test_the_api_has_a_place_for_every_field() -> None:
+    job = made()
+    parsed = TrainerV1alpha1TrainJob.from_dict(job)
+    assert parsed is not None
+    assert json.loads(parsed.to_json()) == job
+
+
+def test_nodes_may_ask_for_more_than_the_pod_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKCAST_NODE_RESOURCES", '{"cpu": 16, "nvidia.com/gpu": "8"}')
+    limits = {"cpu": "16", "nvidia.com/gpu": "8"}
+    assert made()["spec"]["trainer"]["resourcesPerNode"] == {"limits": limits, "requests": limits}
+
+
+@pytest.mark.parametrize("text", ["cpu: 16", "[16]", "3"])
+def test_resources_that_are_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MASKCAST_NODE_RESOURCES", text)
+    with pytest.raises(MaskcastError, match=r"MASKCAST_NODE_RESOURCES: .* is no JSON object; write limits"):
+        made()
