@@ -9,3 +9,5 @@ find "$site/torch/bin" -type f \( -iname '*test*' -o -name 'protoc*' \) -delete
 # Nobody can write bytecode later, and without it every start takes seconds more. Templates that are no valid
 # Python fail to compile: never mind.
 /opt/venv/bin/python -m compileall -q -q -j 0 --invalidation-mode unchecked-hash "$site" || true
+
+rm -f /opt/venv/.lock # uv's, and everybody may write to it

@@ -174,6 +174,7 @@ def test_nothing_of_the_build_is_left(image: str) -> None:
     compilers = ["-name", "gcc*", "-o", "-name", "g++*", "-o", "-name", "cc", "-o", "-name", "uv"]
     found = docker(*as_root, "find", "/", "-xdev", "-executable", "-type", "f", "(", *compilers, ")")
     assert (found.stdout, found.stderr) == ("", "")
+    assert docker(*as_root, "find", "/", "-xdev", "-type", "f", "-perm", "-o+w").stdout == ""
     found = docker(*as_root, "find", "/build", "/opt/build", "/root/.cache", "/root/.local", "/tmp", "-type", "f")
     assert found.stdout == ""
     assert docker(*as_root, "find", "/opt/venv", "-name", "pip", "-o", "-name", "tests").stdout == ""
