@@ -14,7 +14,12 @@ PATH=$folder:$PATH
 dockerd --iptables=false --ip6tables=false --bridge=none --host "$DOCKER_HOST" --data-root "$folder/root" \
   --exec-root "$folder/exec" --pidfile "$folder/pid" >"$folder/log" 2>&1 &
 engine=$!
-trap 'kill $engine 2>/dev/null; wait $engine || true; rm -rf "$folder"' EXIT
+stop() {
+  kill $engine 2>/dev/null && wait $engine || true
+  umount "$folder"/exec/netns/* 2>/dev/null || true # dockerd leaves the network of its containers mounted
+  rm -rf "$folder"
+}
+trap stop EXIT
 for _ in {1..120}; do
   docker version >/dev/null 2>&1 && ready=yes && break
   kill -0 $engine || break
