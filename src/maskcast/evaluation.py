@@ -15,14 +15,13 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import Context, Forecast, Forecaster, context_source, forecast
 from maskcast.metrics import accuracy, confusion, macro_jaccard
-from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.models.baselines import BASELINES
 from maskcast.pictures import ForecastView
 from maskcast.progress import track
 from maskcast.scores import ForecastScores, measured
 
 FORECASTER = "forecaster"
 RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
-BASELINES: dict[str, Forecaster] = {"persistence": Persistence(), RIVAL: ConstantVelocity()}
 
 
 @dataclass(frozen=True)

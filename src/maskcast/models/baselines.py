@@ -40,6 +40,13 @@ class ConstantVelocity:
         return out_BhHW
 
 
+BASELINES: dict[str, Persistence | ConstantVelocity] = {
+    "persistence": Persistence(),
+    "constant_velocity": ConstantVelocity(),
+}
+"""Every baseline of the score tables, by the name it has there."""
+
+
 def centroids(clip_THW: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Returns the pixel count (T, K) and the centroid (T, K, 2; y then x; nan where absent) of every class."""
     frames, height, width = clip_THW.shape

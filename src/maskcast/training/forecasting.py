@@ -22,14 +22,12 @@ from maskcast.errors import MaskcastError
 from maskcast.forecasting import Forecaster, context_source, forecast
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.base import ModelConfig, count_parameters, save_model
-from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.models.baselines import BASELINES
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.stage import StageParams, resume_dir
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
-
-BASELINES: dict[str, Forecaster] = {"persistence": Persistence(), "constant_velocity": ConstantVelocity()}
 
 
 class ForecastTraining(StageParams):
