@@ -191,7 +191,7 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
     except client.ApiException as error:
         remedy = {
             403: "`python -m pipelines setup` writes the rights that this takes",
-            404: "install Kubeflow Trainer 2.2 or later" if "TrainJob" in what else "mend that",
+            404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
         }.get(error.status, "mend that")
         raise _RefusedError(
             f"the cluster does not let this pod {what} ({error.status}: {_message(error)}); {remedy}", error.status

@@ -90,12 +90,14 @@ def _worker(
 def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:
     """Returns what the process that failed first raised, or says how it died."""
     rank, failure = error.get_first_failure()
-    if failure.exitcode < 0:
+    if not isinstance(failure.message, dict):  # it left no error file
+        how = f"ended with exit code {failure.exitcode}"
+        if failure.exitcode < 0:
+            how = f"was killed by {failure.signal_name()}, by the system where memory ran out"
         return MaskcastError(
-            f"{name}: process {rank} of {processes} was killed by {failure.signal_name()}, by the system where "
-            "memory ran out; mend that and run the same command again: it goes on from the last checkpoint"
+            f"{name}: process {rank} of {processes} {how}; mend that and run the same command again: it goes on "
+            "from the last checkpoint"
         )
-    assert isinstance(failure.message, dict)  # of an error file
     kind, _, text = failure.message["message"].partition(": ")
     if kind == MaskcastError.__name__:
         return MaskcastError(text)
