@@ -17,7 +17,7 @@ engine=$!
 stop() {
   kill $engine 2>/dev/null && wait $engine || true
   umount "$folder"/exec/netns/* 2>/dev/null || true # dockerd leaves the network of its containers mounted
-  rm -rf "$folder"
+  rm -rf "$folder" >/dev/null 2>&1 & # some disks take minutes for these gigabytes: nobody need wait
 }
 trap stop EXIT
 for _ in {1..120}; do
