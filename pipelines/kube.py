@@ -1,6 +1,5 @@
 """The Kubernetes API, reached as kubectl reaches it; what it refuses becomes one line."""
 
-import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
 from maskcast.errors import MaskcastError
+from maskcast.kube import message_of
 
 TIMEOUT_S = (5, 10)  # to connect, to read
 
@@ -52,20 +52,13 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         if error.status == 404:
             return None
         if error.status == 403:
-            raise ForbiddenError(_message(error)) from None
+            raise ForbiddenError(message_of(error)) from None
         if error.status == 401:
             raise MaskcastError(
                 "the Kubernetes API does not know you (401); log in to the cluster again"
             ) from None
-        raise MaskcastError(f"the Kubernetes API answers {error.status}: {_message(error)}; mend that") from None
+        raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; mend that") from None
     except HTTPError as error:
         raise MaskcastError(
             f"the Kubernetes API does not answer ({error}); check `kubectl cluster-info` and the network"
         ) from None
-
-
-def _message(error: client.ApiException) -> str:
-    try:
-        return str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        return str(error.reason)

@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from pipelines.cluster import Placement
 from pipelines.compile import build
 from pipelines.options import add_pipeline
-from pipelines.values import load_values
+from pipelines.values import load_values, local_data
 
 HELP = "run a pipeline on this machine"
 PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container gets, too
@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     overrides = list(given.set)
     mounts = []
-    if given.docker and (folder := _local_data(given.params, overrides)):
+    if given.docker and (folder := local_data(load_values(given.params, overrides))):
         overrides.append(f"fetch_dataset.uri={folder}")
         mounts.append(folder)
     built = build(given.pipeline, given.params, overrides, Placement(given.docker or IMAGE))
@@ -105,9 +105,3 @@ def _docker_runner(out: Path, mounts: Sequence[Path]) -> Any:
         user=f"{os.getuid()}:{os.getgid()}",
         working_dir=str(out),  # mlflow.db appears there
     )
-
-
-def _local_data(params_file: Path, overrides: Sequence[str]) -> Path | None:
-    """Returns the absolute path that `fetch_dataset.uri` names on this machine, if it names one."""
-    uri = str(load_values(params_file, overrides).get("fetch_dataset", {}).get("uri", ""))
-    return Path(uri).absolute() if uri != "synthetic" and Path(uri).exists() else None

@@ -19,7 +19,7 @@ from pipelines.compile import build, version_name, write
 from pipelines.connection import Client
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.preflight import passes
-from pipelines.values import for_kfp, load_values
+from pipelines.values import for_kfp, load_values, local_data
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,9 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
             "pin it: registry/name@sha256:... (`docker buildx imagetools inspect` shows the digest)"
         )
     values = load_values(given.params, given.set)
-    uri = str(values.get("fetch_dataset", {}).get("uri", "synthetic"))
-    if uri != "synthetic" and Path(uri).exists():
+    if data := local_data(values):
         raise MaskcastError(
-            f"fetch_dataset.uri: {uri} lies on this machine, where pods do not see it; "
+            f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "
             "copy it to a bucket and give s3://bucket/prefix"
         )
     built = build(given.pipeline, given.params, (), Placement(cluster.image, cluster))

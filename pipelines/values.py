@@ -31,6 +31,13 @@ def load_values(path: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any
     return values
 
 
+def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
+    """Returns the absolute path that `fetch_dataset.uri` names on this machine, if it names one."""
+    uri = str(values.get("fetch_dataset", {}).get("uri", "synthetic"))
+    path = Path(uri.removeprefix("file://"))
+    return path.absolute() if uri != "synthetic" and path.exists() else None
+
+
 def for_kfp(values: Any) -> Any:
     """Returns values as KFP's dicts can hold them: None as the text ``null``, which ``Params`` turns back."""
     if isinstance(values, Mapping):

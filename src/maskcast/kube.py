@@ -194,13 +194,15 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
             404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
         }.get(error.status, "mend that")
         raise _RefusedError(
-            f"the cluster does not let this pod {what} ({error.status}: {_message(error)}); {remedy}", error.status
+            f"the cluster does not let this pod {what} ({error.status}: {message_of(error)}); {remedy}",
+            error.status,
         ) from None
     except HTTPError as error:
         raise MaskcastError(f"the API of the cluster does not answer ({error}); run the same again") from None
 
 
-def _message(error: client.ApiException) -> str:
+def message_of(error: client.ApiException) -> str:
+    """Returns what the API says of a refusal."""
     try:
         return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):

@@ -58,7 +58,7 @@ def report_file(path: Path, folder: str = "") -> None:
 
 def say(message: str) -> None:
     """Prints one line for the user; of the processes that torchrun starts the first one speaks."""
-    if not _silent():
+    if first_process():
         print(message, file=sys.stderr, flush=True)
 
 
@@ -67,7 +67,7 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)
-    if not console.is_terminal or _silent():
+    if not console.is_terminal or not first_process():
         yield from _lines(items, description, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -84,5 +84,6 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
         yield item
 
 
-def _silent() -> bool:
-    return os.environ.get("RANK", "0") != "0"
+def first_process() -> bool:
+    """Whether this process is alone or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from maskcast.errors import MaskcastError, disk_errors_said
 from maskcast.params import Params, validate
-from maskcast.progress import listening
+from maskcast.progress import first_process, listening
 
 InPath = Annotated[Path, "in"]
 OutPath = Annotated[Path, "out"]
@@ -139,7 +139,7 @@ def run_stage(
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
     training = getattr(values, "training", None)  # of the stages that train
-    with _whole_or_not_at_all(outputs, partials) if _first_process() else nullcontext():
+    with _whole_or_not_at_all(outputs, partials) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
             return execute(the_stage, values, inputs, partials)
         from maskcast.launch import launch
@@ -156,7 +156,7 @@ def execute(
     """
     own = {port: path for port, path in outputs.items() if port != "page"}
     with disk_errors_said():
-        if not _first_process():
+        if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's
                 the_stage.function(**inputs, **{port: Path(scratch, port) for port in own}, params=values)
@@ -176,11 +176,6 @@ def execute(
                 page.write(outputs["page"], metrics)
             run.metrics(metrics, None)
         return metrics
-
-
-def _first_process() -> bool:
-    """Whether this process is alone or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _port(name: str, hint: Any) -> Port:

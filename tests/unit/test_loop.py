@@ -11,7 +11,7 @@ from maskcast.errors import MaskcastError
 from maskcast.seed import rng
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.loop import fit
-from maskcast.training.schedule import TrainingParams, learning_rate
+from maskcast.training.schedule import SgdCosine, SgdPhases, TrainingParams
 
 PARAMS = TrainingParams(
     epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2
@@ -25,7 +25,7 @@ class Killed(BaseException):
 class Regression:
     """Fits a line, with dropout so that torch's random state matters, and batch norm so that buffers do."""
 
-    monitor = "score"
+    monitor: str | None = "score"
 
     def __init__(self, fingerprint: str = "a", killed_at: int = -1, scores: list[float] | None = None) -> None:
         torch.manual_seed(0)
@@ -74,6 +74,13 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
 
 
+def test_without_a_monitor_the_last_weights_are_kept(tmp_path: Path) -> None:
+    task = Regression(scores=[0.5, 0.1])
+    task.monitor = None
+    scores = fit(task, PARAMS.model_copy(update={"epochs": 2, "patience": 1}), tmp_path)
+    assert (scores["score"], scores["best_epoch"]) == (0.1, 2)
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = fit(Regression(), PARAMS, tmp_path)
     again = Regression(killed_at=0)
@@ -113,7 +120,22 @@ def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
 
 def test_schedule_by_hand() -> None:
     params = PARAMS.model_copy(update={"learning_rate": 1.0, "min_learning_rate": 0.2, "warmup_steps": 4})
-    assert [learning_rate(params, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    assert learning_rate(params, 4) == 1.0
-    assert learning_rate(params, 12) == pytest.approx(0.6)  # half way between 4 and 20
-    assert learning_rate(params, 20) == pytest.approx(0.2)
+    assert [params.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert params.rate(4) == 1.0
+    assert params.rate(12) == pytest.approx(0.6)  # half way between 4 and 20
+    assert params.rate(20) == pytest.approx(0.2)
+
+
+def test_phases_follow_each_other_after_the_warm_up() -> None:
+    phases = [{"learning_rate": 0.4, "epochs": 2}, {"learning_rate": 0.04, "epochs": 1}]
+    params = SgdPhases(steps_per_epoch=2, batch_size=1, warmup_steps=2, phases=phases)
+    assert params.steps == 6
+    assert [params.rate(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.04, 0.04])
+
+
+def test_sgd_learns_and_spares_biases_and_norms_the_decay(tmp_path: Path) -> None:
+    params = SgdCosine(epochs=20, steps_per_epoch=5, batch_size=8, learning_rate=0.02, weight_decay=0.1)
+    task = Regression()
+    decays = {group["weight_decay"]: len(group["params"]) for group in params.optimizer(task.model).param_groups}
+    assert decays == {0.1: 2, 0.0: 4}
+    assert fit(task, params, tmp_path)["score"] > -2.0  # the variance of the target is 4

@@ -69,6 +69,8 @@ def test_data_on_this_machine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
         package(tmp_path, f"fetch_dataset.uri={tmp_path / 'videos'}")
+    with pytest.raises(MaskcastError, match=r"fetch_dataset\.uri: .*/videos lies on this machine"):
+        package(tmp_path, f"fetch_dataset.uri=file://{tmp_path / 'videos'}")
 
 
 def test_a_wrong_key_is_named(tmp_path: Path) -> None:

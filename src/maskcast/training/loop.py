@@ -27,7 +27,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
 from maskcast.seed import derive
 from maskcast.training.checkpoint import Checkpoints
-from maskcast.training.schedule import TrainingParams, learning_rate
+from maskcast.training.schedule import Schedule
 
 PREFETCH = 4  # batches made ahead, in one thread
 
@@ -36,10 +36,12 @@ class Task(Protocol):
     """What is trained: the loop knows nothing else about it."""
 
     model: nn.Module
-    monitor: str
-    """The metric of ``validate`` that picks the best weights; higher is better."""
     fingerprint: str
     """Names params and data: a checkpoint with another one is not continued."""
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric of ``validate`` that picks the best weights, higher is better; None keeps the last weights."""
 
     def batch(self, step: int) -> Any:
         """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
@@ -54,7 +56,7 @@ class Task(Protocol):
         """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
 
 
-def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
+def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
 
     Processes that torchrun started form a group for the length of the call.
@@ -77,7 +79,7 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
             f"training.batch_size {params.batch_size} cannot be divided among {world_size()} processes; "
             "choose a multiple"
         )
-    optimizer = torch.optim.AdamW(_groups(task.model, params.weight_decay), lr=params.learning_rate)
+    optimizer = params.optimizer(task.model)
     if world_size() > 1:
         fabric.to_device(task.model)
         join_batch_norms(task.model)
@@ -103,7 +105,7 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
     for step, batch in track(_prefetch(task, steps), "training", total=len(steps)):
         task.model.train()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(params, step)
+            group["lr"] = params.rate(step)
         torch.manual_seed(derive(params.seed, step))
         loss, logged = model(fabric.to_device(batch), step)
         fabric.backward(loss)
@@ -120,7 +122,7 @@ def fit(task: Task, params: TrainingParams, resume: Path) -> dict[str, float]:
             {
                 "train/loss": loss.item(),
                 "train/grad_norm": norm,
-                "train/learning_rate": learning_rate(params, step),
+                "train/learning_rate": params.rate(step),
             }
             | {f"train/{name}": value for name, value in logged.items()},
             step=run.step,
@@ -195,13 +197,13 @@ def make_fabric(precision: str) -> Fabric:
     )
 
 
-def _validate(task: Task, params: TrainingParams, run: _Progress) -> None:
+def _validate(task: Task, params: Schedule, run: _Progress) -> None:
     epoch = run.step // params.steps_per_epoch
     task.model.eval()
     with torch.no_grad():
         scores = task.validate()
     report({f"val/{name}": value for name, value in scores.items()}, step=run.step)
-    better = not run.best or scores[task.monitor] > run.best[task.monitor]
+    better = task.monitor is None or not run.best or scores[task.monitor] > run.best[task.monitor]
     if better:
         run.best, run.best_epoch, run.best_weights, run.stale = scores, epoch, _weights(task.model), 0
     else:
@@ -209,16 +211,7 @@ def _validate(task: Task, params: TrainingParams, run: _Progress) -> None:
         run.stopped = 0 < params.patience <= run.stale
     mark = " *" if better else " (stopping early)" if run.stopped else ""
     shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    say(f"epoch {epoch}/{params.epochs}: {shown}{mark}")
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns parameter groups: biases and norms do not decay."""
-    learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in learnable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in learnable if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
 
 
 def _clip(fabric: Fabric, model: Any, optimizer: Any, max_norm: float | None) -> float:

@@ -1,30 +1,32 @@
-"""How long, how fast and on how many processes to train."""
+"""How long, how fast, by which optimiser and on how many processes to train."""
 
 import math
-from typing import Literal, Self
+from abc import ABC, abstractmethod
+from itertools import accumulate
+from typing import Any, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import nn
+from torch.optim import Optimizer
 
+from maskcast.params import Params
 from maskcast.stage import StageParams
 
 
-class TrainingParams(StageParams):
-    """How long and how fast to train; an epoch is ``steps_per_epoch`` batches and ends with a validation."""
+class Schedule(StageParams, ABC):
+    """What every training has: batches, stops and processes.
 
-    epochs: int = Field(ge=1)
-    """Number of epochs at most."""
+    A subclass says at which rate, for how long and by which optimiser. An epoch is ``steps_per_epoch`` batches
+    and ends with a validation.
+    """
+
     steps_per_epoch: int = Field(ge=1)
     """Optimiser steps between two validations."""
     batch_size: int = Field(ge=1)
     """Samples per step, of all processes together."""
-    learning_rate: float = Field(gt=0)
-    """Peak of the schedule: linear warm-up, then cosine per step (AdamW)."""
-    min_learning_rate: float = Field(default=1e-8, ge=0)
-    """Where the cosine ends."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    weight_decay: float = Field(default=0.005, ge=0)
-    """Decoupled weight decay of AdamW, on tensors of two or more dimensions."""
     clip_grad_norm: float | None = Field(default=1.0, gt=0)
     """Clips the global norm of the gradient; null leaves it alone."""
     patience: int = Field(default=15, ge=0)
@@ -40,6 +42,24 @@ class TrainingParams(StageParams):
     nodes: int = Field(default=1, ge=1, exclude=True)
     """Machines; more than 1 makes a Kubeflow TrainJob, from within a pod of the cluster."""
 
+    @property
+    @abstractmethod
+    def total_epochs(self) -> int:
+        """Epochs at most."""
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+
+    @abstractmethod
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Returns the optimiser of the learnable parameters; ``rate`` sets its learning rate before each step."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.total_epochs * self.steps_per_epoch
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch_size % (self.processes * self.nodes):
@@ -49,16 +69,88 @@ class TrainingParams(StageParams):
             )
         return self
 
+
+class CosineSchedule(Schedule):
+    """Linear warm-up to a peak, then half a cosine down."""
+
+    epochs: int = Field(ge=1)
+    """Number of epochs at most."""
+    learning_rate: float = Field(gt=0)
+    """Peak of the schedule: linear warm-up, then cosine per step."""
+    min_learning_rate: float = Field(default=1e-8, ge=0)
+    """Where the cosine ends."""
+
     @property
-    def steps(self) -> int:
-        """Optimiser steps in all."""
-        return self.epochs * self.steps_per_epoch
+    def total_epochs(self) -> int:
+        """Epochs at most."""
+        return self.epochs
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        span = self.learning_rate - self.min_learning_rate
+        return self.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def learning_rate(params: TrainingParams, step: int) -> float:
-    """Returns the rate at ``step``: linear warm-up to the peak, then half a cosine down to the minimum."""
-    if step < params.warmup_steps:
-        return params.learning_rate * (step + 1) / params.warmup_steps
-    done = (step - params.warmup_steps) / max(1, params.steps - params.warmup_steps)
-    span = params.learning_rate - params.min_learning_rate
-    return params.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))
+class TrainingParams(CosineSchedule):
+    """How long and how fast to train, by AdamW; an epoch ends with a validation."""
+
+    weight_decay: float = Field(default=0.005, ge=0)
+    """Decoupled weight decay of AdamW, on tensors of two or more dimensions."""
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Returns AdamW; biases and norms do not decay."""
+        return torch.optim.AdamW(decay_groups(model, self.weight_decay), lr=self.learning_rate)
+
+
+class _Sgd(Schedule):
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """L2 penalty of SGD, on tensors of two or more dimensions."""
+
+    def optimizer(self, model: nn.Module) -> Optimizer:
+        """Returns SGD with momentum; biases and norms do not decay."""
+        return torch.optim.SGD(decay_groups(model, self.weight_decay), lr=self.rate(0), momentum=self.momentum)
+
+
+class SgdCosine(CosineSchedule, _Sgd):
+    """How long and how fast to train, by SGD with momentum; an epoch ends with a validation."""
+
+
+class Phase(Params):
+    """A stretch of training at one learning rate."""
+
+    learning_rate: float = Field(gt=0)
+    """Rate of each step, but for those that warm up."""
+    epochs: int = Field(ge=1)
+    """Epochs at this rate."""
+
+
+class SgdPhases(_Sgd):
+    """Training by SGD with momentum in phases, each at one learning rate; the first one warms up."""
+
+    phases: list[Phase] = Field(min_length=1)
+    """What is trained one after the other: [{learning_rate: 0.03, epochs: 23}, ...]."""
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs at most."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        ends = accumulate(phase.epochs * self.steps_per_epoch for phase in self.phases)
+        rate = next(phase.learning_rate for phase, end in zip(self.phases, ends, strict=True) if step < end)
+        return rate * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else rate
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns the parameter groups of an optimiser: biases and norms do not decay."""
+    learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in learnable if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in learnable if p.ndim < 2], "weight_decay": 0.0},
+    ]
