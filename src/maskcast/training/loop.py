@@ -41,7 +41,7 @@ class Task(Protocol):
 
     @property
     def monitor(self) -> str | None:
-        """The metric of ``validate`` that picks the best weights, higher is better; None keeps the last weights."""
+        """The metric of ``validate`` that picks the best weights (higher is better); None keeps the last."""
 
     def batch(self, step: int) -> Any:
         """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
