@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.coco import SegmentationAP
+from maskcast.coco.class_masks import SegmentationAP
 from maskcast.forecasting import Forecast
 from maskcast.metrics import accuracy, confusion, macro_dice, macro_jaccard
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from maskcast.coco import NAMES, SegmentationAP
+from maskcast.coco.class_masks import SegmentationAP
+from maskcast.coco.evaluator import LINES
 from maskcast.errors import MaskcastError
 
 
@@ -21,7 +22,7 @@ def score(target: np.ndarray, prediction: np.ndarray, confidence: np.ndarray | N
 
 def test_perfect_masks_score_one_under_the_twelve_names() -> None:
     values = score(square(5, 5), square(5, 5))
-    assert list(values) == list(NAMES)
+    assert list(values) == list(LINES)
     assert values["AP"] == values["AR1"] == values["AR100"] == values["AP_small"] == pytest.approx(1)
     assert np.isnan(values["AP_medium"])  # 400 pixels are small; no medium target exists
     assert np.isnan(values["AP_large"])

@@ -7,27 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
+from maskcast.coco.evaluator import Truth, evaluate
 from maskcast.data.clips import IGNORE
 from maskcast.errors import MaskcastError
-
-# The twelve numbers of the COCO summary in its order, by the names of its leaderboard.
-NAMES = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
-)
 
 
 class SegmentationAP:
@@ -69,9 +53,7 @@ class SegmentationAP:
             self._images += 1
             valid_HW = target_HW != IGNORE
             for class_id, mask_HW in _instances(target_HW * valid_HW):
-                self._truths.append(
-                    self._instance(class_id, mask_HW) | {"id": len(self._truths) + 1, "iscrowd": 0}
-                )
+                self._truths.append(self._instance(class_id, mask_HW))
             for class_id, mask_HW in _instances(prediction_HW * valid_HW):
                 score = 1.0 if confidence_NHW is None else float(confidence_NHW[n][mask_HW].mean()) / 255
                 self._found.append(self._instance(class_id, mask_HW) | {"score": score})
@@ -82,21 +64,13 @@ class SegmentationAP:
         AP is the mean over IoU thresholds .50:.05:.95 and over the classes that occur in the targets; a value
         for which no target exists (COCO prints -1) is NaN.
         """
-        if not self._truths:
-            return dict.fromkeys(NAMES, float("nan"))
-        assert self._size is not None
-        height, width = self._size
-        truth = COCO(
-            {
-                "images": [{"id": n, "height": height, "width": width} for n in range(1, self._images + 1)],
-                "categories": [{"id": k, "name": str(k)} for k in range(1, self.num_classes)],
-                "annotations": self._truths,
-            },
-            print_function=_silent,
+        height, width = self._size or (0, 0)
+        truth = Truth(
+            [{"id": n, "height": height, "width": width} for n in range(1, self._images + 1)],
+            [{"id": k, "name": str(k)} for k in range(1, self.num_classes)],
+            self._truths,
         )
-        evaluation = COCOeval_faster(truth, truth.loadRes(self._found), "segm", print_function=_silent)
-        evaluation.run()
-        return {name: _or_nan(value) for name, value in zip(NAMES, evaluation.stats, strict=False)}
+        return dict(evaluate(truth, self._found, "segm").summary)
 
     def _instance(self, class_id: int, mask_HW: np.ndarray) -> dict[str, Any]:
         packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))
@@ -105,7 +79,6 @@ class SegmentationAP:
             "category_id": class_id,
             "segmentation": packed,
             "area": int(mask_HW.sum()),
-            "bbox": rle.toBbox(packed).tolist(),
         }
 
 
@@ -113,11 +86,3 @@ def _instances(mask_HW: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for class_id in np.flatnonzero(np.bincount(mask_HW.ravel())):
         if class_id > 0:
             yield int(class_id), mask_HW == class_id
-
-
-def _or_nan(value: float) -> float:
-    return float(value) if value >= 0 else float("nan")
-
-
-def _silent(*_: object) -> None:
-    """Takes what the library would print."""
