@@ -1,0 +1,149 @@
+"""A detection set: images with boxes in one form, as `prepare_detection` writes it.
+
+    dataset.json      class names, counts, checksums, what was left out and why
+    train.json        COCO form; categories 0..K-1, boxes x, y, width, height in pixels
+    val.json          likewise
+    images/train/...  the images of a split; images/val/... likewise
+    unlabeled/...     images without boxes, where the source has some
+
+Legend: N boxes, K classes, H height, W width, C = 3 channels (RGB).
+"""
+
+import hashlib
+import json
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.images import image_files, read_image
+from maskcast.errors import MaskcastError
+
+FORMAT = "maskcast-detection/1"
+SPLITS = ("train", "val")
+
+
+class DetectionSet:
+    """Opens a detection set; images are decoded when they are asked for.
+
+    Args:
+        root: the folder with `dataset.json`.
+
+    Attributes:
+        classes: names of the classes 0..K-1; there is no background class.
+        original_ids: per class the id that it has in the source; 0..K-1 where the source has names alone.
+        digest: names the contents: images, boxes and classes.
+
+    Raises:
+        MaskcastError: if the folder is no detection set.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        path = root / "dataset.json"
+        try:
+            raw = path.read_bytes()
+        except OSError:
+            raise MaskcastError(
+                f"{path}: no detection set there; give the folder that prepare_detection wrote"
+            ) from None
+        self.about = _parse(raw, path)
+        self.classes: tuple[str, ...] = tuple(self.about["classes"])
+        self.original_ids: tuple[int, ...] = tuple(self.about["original_ids"])
+        self.digest = hashlib.sha256(raw).hexdigest()[:32]
+
+    @property
+    def num_classes(self) -> int:
+        """K; a detector that reserves 0 for background adds one itself."""
+        return len(self.classes)
+
+    def split(self, name: str) -> "DetectionSplit":
+        """Returns the labelled images of `train` or `val`.
+
+        Raises:
+            MaskcastError: if there is no such split, or its file is missing, damaged or not the one listed.
+        """
+        if name not in self.about["splits"]:
+            have = ", ".join(self.about["splits"])
+            raise MaskcastError(f"{self.root}: no split {name!r}; it has {have}: prepare the set with that split")
+        return DetectionSplit(self.root, name, self.about["splits"][name]["sha256"])
+
+    @cached_property
+    def unlabeled(self) -> tuple[Path, ...]:
+        """The images without boxes, in numeric order; empty where the source has none."""
+        folder = self.root / "unlabeled"
+        return tuple(image_files(folder)) if folder.is_dir() else ()
+
+
+class DetectionSplit:
+    """The labelled images of one split, by their place 0..len-1.
+
+    Attributes:
+        truth: the split's COCO file, which `maskcast.coco.files.read_truth` reads.
+        ids: image id of each place.
+        paths: image file of each place.
+    """
+
+    def __init__(self, root: Path, name: str, sha256: str) -> None:
+        self.truth = root / f"{name}.json"
+        content = _read_split(self.truth, sha256)
+        self.ids: list[int] = [image["id"] for image in content["images"]]
+        self.paths: list[Path] = [root / "images" / name / image["file_name"] for image in content["images"]]
+        # One array for all boxes: a list of small arrays takes ten times the memory.
+        annotations = [one for one in content["annotations"] if not one["iscrowd"]]
+        place = {image_id: n for n, image_id in enumerate(self.ids)}
+        annotations.sort(key=lambda one: place[one["image_id"]])
+        counts = np.bincount([place[one["image_id"]] for one in annotations], minlength=len(self.ids))
+        self._spans = list(pairwise(accumulate(counts.tolist(), initial=0)))
+        boxes_N4 = np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4)
+        boxes_N4[:, 2:] += boxes_N4[:, :2]
+        self._boxes_N4 = boxes_N4.astype(np.float32)
+        self._labels_N = np.array([one["category_id"] for one in annotations], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, n: int) -> np.ndarray:
+        """Returns the image at place `n`, (H, W, C) uint8 RGB.
+
+        Raises:
+            MaskcastError: if its file is missing or damaged.
+        """
+        return read_image(self.paths[n])
+
+    def boxes(self, n: int) -> np.ndarray:
+        """Returns its boxes, (N, 4) float32: x1, y1, x2, y2 in pixels, inside the image; crowds are left out."""
+        start, stop = self._spans[n]
+        return self._boxes_N4[start:stop]
+
+    def labels(self, n: int) -> np.ndarray:
+        """Returns the classes of its boxes, (N,) int64 in 0..K-1."""
+        start, stop = self._spans[n]
+        return self._labels_N[start:stop]
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(raw)
+        missing = {"format", "classes", "original_ids", "splits"} - set(about)
+    except (ValueError, TypeError) as error:
+        raise MaskcastError(f"{path}: not valid ({error}); run prepare_detection again") from None
+    if missing or about["format"] != FORMAT:
+        raise MaskcastError(
+            f"{path}: not a {FORMAT} description (lacks {sorted(missing)}); run prepare_detection again"
+        )
+    return about
+
+
+def _read_split(path: Path, sha256: str) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        raw = b""
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise MaskcastError(
+            f"{path}: missing or not the file that dataset.json lists; run prepare_detection again"
+        )
+    return json.loads(raw)
