@@ -21,7 +21,22 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 
 
-class AugmentParams(Params):
+class ColourParams(Params):
+    """What may change about the colours of an image; the defaults change nothing."""
+
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of brightness."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of contrast, around mid-grey."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of saturation."""
+    blur: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of a Gaussian blur, in pixels."""
+    noise: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
+
+
+class AugmentParams(ColourParams):
     """What may change about a training frame; the defaults change nothing but its mirror image."""
 
     hflip: Probability = 0.5
@@ -37,16 +52,6 @@ class AugmentParams(Params):
     crop_on_object: Probability = 0.0
     """Probability that the window must hold a pixel of an object, each pixel as likely as any other, as nnU-Net
     does for a third of its patches; else it may lie anywhere."""
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of brightness."""
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of contrast, around mid-grey."""
-    saturation: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of saturation."""
-    blur: float = Field(default=0.0, ge=0)
-    """Greatest standard deviation of a Gaussian blur, in pixels."""
-    noise: float = Field(default=0.0, ge=0)
-    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
 
     @model_validator(mode="after")
     def _sizes_make_sense(self) -> "AugmentParams":
@@ -85,7 +90,7 @@ def augment(
     mask = cv2.warpAffine(
         mask_HW, map_23, size, flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
     )
-    return _recolour(frame, params, random), mask
+    return recolour(frame, params, random), mask
 
 
 def _corner(
@@ -117,7 +122,8 @@ def _affine(
     return np.column_stack([turn, start + centre - turn @ (centre + shift)])
 
 
-def _recolour(frame_HWC: np.ndarray, params: AugmentParams, random: np.random.Generator) -> np.ndarray:
+def recolour(frame_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
+    """Returns a frame (uint8 RGB) in changed colours; ``random`` decides which, and its state is advanced."""
     if params.brightness or params.contrast or params.saturation:
         limits = np.array([params.brightness, params.contrast, params.saturation])
         brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
