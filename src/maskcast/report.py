@@ -1,18 +1,15 @@
 """Tables and plots of an evaluation: what a person reads, and what `dvc plots` draws."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from maskcast.metrics import jaccard_per_class
+from maskcast.plots import plot_lines
 from maskcast.scores import ForecastScores
+from maskcast.tables import markdown, number, write_csv
 
 DEFINITIONS = {
     "jaccard_last": "macro Jaccard of the last forecast frame: one confusion matrix over that frame of all clips; "
@@ -42,8 +39,6 @@ HEADLINE = {
     "seconds_per_clip": "s / clip",
     "peak_memory_mib": "MiB",
 }
-INK, GRID = "#24292f", "#d8dee4"
-COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
 
 
 def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
@@ -54,58 +49,40 @@ def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list
     return header, rows
 
 
-def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    """Returns a table for a terminal of 120 columns, under its title."""
-    table = Table()
-    for column, name in enumerate(header):
-        table.add_column(name, justify="right" if column else "left", no_wrap=not column)
-    for row in rows:
-        table.add_row(*row)
-    text = StringIO()
-    Console(file=text, width=120).print(table)
-    return f"{title}\n{text.getvalue().rstrip()}"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table, numbers to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def write_tables(
     folder: Path, scores: Mapping[str, ForecastScores], classes: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv and README.md."""
     header, rows = headline(scores)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
-    _csv(
+    write_csv(
         folder / "scores.csv",
         ["model", "score", "value"],
-        [[name, key, _number(value)] for name, one in scores.items() for key, value in one.table().items()],
+        [[name, key, number(value)] for name, one in scores.items() for key, value in one.table().items()],
     )
-    _csv(
+    write_csv(
         folder / "per_horizon.csv",
         ["horizon", *scores],
         [
-            [number, *(_number(one.per_horizon()[index]) for one in scores.values())]
-            for index, number in enumerate(next(iter(scores.values())).frame_numbers)
+            [frame, *(number(one.per_horizon()[index]) for one in scores.values())]
+            for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
     per_class = [jaccard_per_class(one.matrix_hKK[-1]) for one in scores.values()]
     pixels_K = next(iter(scores.values())).matrix_hKK[-1].sum(axis=1)
-    _csv(
+    write_csv(
         folder / "per_class.csv",
         ["class_id", "class", "target_pixels", *scores],
         [
-            [k, name, int(pixels_K[k]), *(_number(jaccard_K[k]) for jaccard_K in per_class)]
+            [k, name, int(pixels_K[k]), *(number(jaccard_K[k]) for jaccard_K in per_class)]
             for k, name in enumerate(classes)
         ],
     )
-    _csv(
+    write_csv(
         folder / "per_clip.csv",
         ["clip", "model", "jaccard_last", "jaccard_mean"],
         [
-            [clip_id, name, _number(jaccard_h[-1]), _number(float(np.mean(jaccard_h)))]
+            [clip_id, name, number(jaccard_h[-1]), number(float(np.mean(jaccard_h)))]
             for name, one in scores.items()
             for clip_id, jaccard_h in zip(one.clip_ids, one.clip_jaccard, strict=True)
         ],
@@ -121,32 +98,15 @@ def write_tables(
 
 def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
     """Draws macro Jaccard over the forecast frames, one line per forecaster."""
-    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for (name, one), colour in zip(scores.items(), COLOURS, strict=False):
-        first = name == next(iter(scores))
-        style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
-        axes.plot(one.frame_numbers, one.per_horizon(), color=colour, marker="o", ms=4, label=name, **style)
-    axes.set_xticks(list(one.frame_numbers))
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("frame", color=INK)
-    axes.set_ylabel("macro Jaccard (absent classes omitted)", color=INK)
-    axes.set_title("Forecast quality by horizon", loc="left", color=INK, fontsize=12, fontweight="bold")
-    axes.grid(axis="y", color=GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(colors=INK, length=0)
-    axes.legend(frameon=False, ncols=len(scores), loc="upper right")
-    figure.savefig(path, metadata={"Software": None})
-
-
-def _csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def _number(value: float) -> str:
-    return f"{value:.6f}" if np.isfinite(value) else ""
+    plot_lines(
+        path,
+        next(iter(scores.values())).frame_numbers,
+        {name: one.per_horizon() for name, one in scores.items()},
+        title="Forecast quality by horizon",
+        x_label="frame",
+        y_label="macro Jaccard (absent classes omitted)",
+        points=True,
+    )
 
 
 def _cell(key: str, value: float) -> str:

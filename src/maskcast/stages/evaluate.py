@@ -11,8 +11,9 @@ from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
 from maskcast.pictures import draw_gallery
 from maskcast.progress import report_file, say
-from maskcast.report import headline, plot_horizons, printed, write_tables
+from maskcast.report import headline, plot_horizons, write_tables
 from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.tables import printed
 
 
 class Evaluate(StageParams):

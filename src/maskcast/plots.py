@@ -1,0 +1,51 @@
+"""Line plots of one look."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, GRID = "#24292f", "#d8dee4"
+COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
+
+
+def plot_lines(
+    path: Path,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    points: bool = False,
+) -> None:
+    """Draws scores in 0..1 over `x` into a PNG, one line per name; the first one stands out.
+
+    Args:
+        path: The file to write; the same lines give the same bytes.
+        x: Places on the horizontal axis.
+        lines: Values at `x`, by name.
+        title: Heading.
+        x_label: What `x` is.
+        y_label: What the values are.
+        points: Whether each value has a dot, and each place its tick.
+    """
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    axes: Axes = figure.subplots()
+    for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
+        first = name == next(iter(lines))
+        style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
+        axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
+    if points:
+        axes.set_xticks(list(x))
+    axes.set_ylim(0, 1)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.grid(axis="y", color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(colors=INK, length=0)
+    axes.legend(frameon=False, ncols=len(lines), loc="upper right")
+    figure.savefig(path, metadata={"Software": None})
