@@ -62,7 +62,7 @@ def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: f
     picture_HWC = colour_HWC
     if frame_HWC is not None:
         picture_HWC = np.where(object_HW1, opacity * colour_HWC + (1 - opacity) * frame_HWC, frame_HWC)
-    rim_HW1 = _rim(mask_HW)[..., None] & object_HW1
+    rim_HW1 = rim(mask_HW)[..., None] & object_HW1
     picture_HWC = np.where(rim_HW1, 0.45 * colour_HWC + 0.55 * 255, picture_HWC)
     return np.round(picture_HWC).astype(np.uint8)
 
@@ -93,13 +93,19 @@ def masker_strip(
     return grid(rows, title)
 
 
-def grid(rows: Sequence[Row], title: str) -> Image.Image:
-    """Draws rows of pictures with labels on the left, captions above, and the error colours explained below."""
+def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS) -> Image.Image:
+    """Draws rows of pictures with labels on the left, captions above, and the error colours explained below.
+
+    Args:
+        rows: All pictures of the size of the first one.
+        title: Heading.
+        widths: Least and greatest width of a picture on the sheet, pixels.
+    """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
-    cell_width = min(max(width, CELL_WIDTHS[0]), CELL_WIDTHS[1])
+    cell_width = min(max(width, widths[0]), widths[1])
     cell_height = round(height * cell_width / width)
     gap, margin = 4, 16
-    gutter = margin + max(round(_font(13).getlength(row.label)) + 12 if row.label else 0 for row in rows)
+    gutter = margin + max(round(font(13).getlength(row.label)) + 12 if row.label else 0 for row in rows)
     columns = max(len(row.cells) for row in rows)
     tops, y = [], margin + 32
     for row in rows:
@@ -110,18 +116,39 @@ def grid(rows: Sequence[Row], title: str) -> Image.Image:
     size = (gutter + columns * (cell_width + gap) - gap + margin, y - gap + margin + (28 if legend else 0))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin - 2), title, INK, _font(17))
+    draw.text((margin, margin - 2), title, INK, font(17))
     for row, top in zip(rows, tops, strict=True):
-        draw.text((gutter - 12, top + cell_height // 2), row.label, INK, _font(13), anchor="rm")
+        draw.text((gutter - 12, top + cell_height // 2), row.label, INK, font(13), anchor="rm")
         for column, cell in enumerate(row.cells):
             left = gutter + column * (cell_width + gap)
             if column < len(row.captions):
-                draw.text((left + 1, top - 4), row.captions[column], FAINT, _font(11), anchor="ls")
+                draw.text((left + 1, top - 4), row.captions[column], FAINT, font(11), anchor="ls")
             if cell is not None:
                 sheet.paste(_resized(cell, cell_width, cell_height), (left, top))
     if legend:
         _draw_legend(draw, gutter, size[1] - margin - 6)
     return sheet
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Returns pictures one below the other."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet
+
+
+def rim(mask_HW: np.ndarray) -> np.ndarray:
+    """Returns where a pixel's right, left, upper or lower neighbour has another class."""
+    rim_HW = np.zeros(mask_HW.shape, bool)
+    down, across = mask_HW[1:] != mask_HW[:-1], mask_HW[:, 1:] != mask_HW[:, :-1]
+    rim_HW[1:] |= down
+    rim_HW[:-1] |= down
+    rim_HW[:, 1:] |= across
+    rim_HW[:, :-1] |= across
+    return rim_HW
 
 
 def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -150,17 +177,6 @@ def spread(total: int, most: int) -> list[int]:
     return sorted({round(t) for t in np.linspace(0, total - 1, min(total, most))})
 
 
-def _rim(mask_HW: np.ndarray) -> np.ndarray:
-    """Returns where a pixel's right, left, upper or lower neighbour has another class."""
-    rim = np.zeros(mask_HW.shape, bool)
-    down, across = mask_HW[1:] != mask_HW[:-1], mask_HW[:, 1:] != mask_HW[:, :-1]
-    rim[1:] |= down
-    rim[:-1] |= down
-    rim[:, 1:] |= across
-    rim[:, :-1] |= across
-    return rim
-
-
 def _resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(picture_HWC))
     if image.size == (width, height):
@@ -177,10 +193,11 @@ def _draw_legend(draw: ImageDraw.ImageDraw, left: float, middle: float) -> None:
         ("wrong class", WRONG_CLASS),
     ):
         draw.rounded_rectangle((left, middle - 5, left + 10, middle + 5), 2, fill=colour)
-        draw.text((left + 16, middle), name, FAINT, _font(12), anchor="lm")
-        left += 16 + _font(12).getlength(name) + 18
+        draw.text((left + 16, middle), name, FAINT, font(12), anchor="lm")
+        left += 16 + font(12).getlength(name) + 18
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns the font of all pictures at this size in pixels."""
     return ImageFont.load_default(size)  # ships with Pillow: the same picture on every machine

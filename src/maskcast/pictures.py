@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.overlays import MAX_COLUMNS, PAPER, Row, error_map, grid, overlay, spread
+from maskcast.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, spread, stacked
 
 OVERVIEW_COLUMNS = 6
 GIF_MS = 180  # per frame; the last one stays four times as long
@@ -117,14 +117,5 @@ def draw_gallery(
         if n in named:
             shown.animate(folder / "gifs" / f"{stem}.gif")
             overview.append(shown.draw_strip(f"{named[n]}: {title}", OVERVIEW_COLUMNS))
-    _stacked(overview).save(folder / "forecast.png")
+    stacked(overview).save(folder / "forecast.png")
     return "forecast.png"
-
-
-def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER)
-    top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
-    return sheet
