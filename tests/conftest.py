@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -64,3 +65,15 @@ def write_store(root: Path, *, height: int = 32, width: int = 48, **counts: int)
 def store(tmp_path: Path) -> ClipStore:
     """A small clip store with every split but test."""
     return write_store(tmp_path / "clips")
+
+
+@pytest.fixture(scope="session")
+def real_windows(shared_data: Path) -> np.ndarray:
+    """Windows (84, 22, 160, 240) of real CLEVRER masks: every fifth frame, starting at every second."""
+    windows = []
+    for folder in sorted((shared_data / "clevrer" / "DERIVED_masks").glob("*_*/")):
+        files = sorted(folder.glob("*.png"))
+        masks = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[::2, ::2] for file in files])
+        span = 21 * 5 + 1
+        windows += [masks[start : start + span : 5] for start in range(0, len(masks) - span + 1, 2)]
+    return np.stack(windows)

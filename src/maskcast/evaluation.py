@@ -5,6 +5,7 @@ Legend: B clips, T frames, h horizon, K classes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import Context, Forecast, Forecaster, context_source, forecast
 from maskcast.metrics import accuracy, confusion, macro_jaccard
-from maskcast.models.baselines import BASELINES
+from maskcast.models.baselines import baselines_of
 from maskcast.pictures import ForecastView
 from maskcast.progress import track
-from maskcast.scores import ForecastScores, measured
+from maskcast.scores import ForecastScores, applicable, measured
 
 FORECASTER = "forecaster"
 RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
@@ -79,14 +80,14 @@ class Evaluation:
             "mask store": self.generated.digest,
         }
 
-    def scores(self) -> dict[str, ForecastScores]:
-        """Scores the forecaster, then the baselines."""
-        return {name: self._score(name, model) for name, model in self._models.items()}
+    def scores(self) -> dict[str, ForecastScores | None]:
+        """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""
+        return {name: None if model is None else self._score(name, model) for name, model in self._models.items()}
 
-    def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
+    def flat(self, scores: Mapping[str, ForecastScores | None]) -> dict[str, float]:
         """Returns all scores as flat finite numbers; those of the baselines carry their name."""
         flat = {"clips": float(len(self.chosen))}
-        for name, one in scores.items():
+        for name, one in applicable(scores).items():
             suffix = "" if name == FORECASTER else f"_{name}"
             flat |= {f"{key}{suffix}": value for key, value in one.table().items()}
         return {key: value for key, value in (flat | self._masker_scores()).items() if np.isfinite(value)}
@@ -94,7 +95,9 @@ class Evaluation:
     def view(self, n: int) -> ForecastView:
         """Forecasts clip n once more, to draw it."""
         clip = self.chosen[n]
-        own, rival = (next(self._forecasts(self._models[name], [clip])) for name in (FORECASTER, RIVAL))
+        rival_model = self._models[RIVAL]
+        assert rival_model is not None
+        own, rival = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
         seen = self.generated if self.context == "generated" else self.prepared
         return ForecastView(
             clip.id,
@@ -105,9 +108,9 @@ class Evaluation:
             None if own.frames is None else own.frames[0],
         )
 
-    @property
-    def _models(self) -> dict[str, Forecaster]:
-        return {FORECASTER: self.forecaster, **BASELINES}
+    @cached_property
+    def _models(self) -> dict[str, Forecaster | None]:
+        return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.chosen)}
 
     def _forecasts(self, model: Forecaster, clips: Sequence[Clip]) -> Iterator[Forecast]:
         """Yields the forecasts of `clips` batch by batch."""

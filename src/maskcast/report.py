@@ -8,7 +8,7 @@ import numpy as np
 
 from maskcast.metrics import jaccard_per_class
 from maskcast.plots import plot_lines
-from maskcast.scores import ForecastScores
+from maskcast.scores import ForecastScores, applicable
 from maskcast.tables import markdown, number, write_csv
 
 DEFINITIONS = {
@@ -41,19 +41,23 @@ HEADLINE = {
 }
 
 
-def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the score table, one row per forecaster."""
-    numbers = next(iter(scores.values())).frame_numbers
+def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the score table, one row per forecaster; None is one that does not apply."""
+    numbers = next(iter(applicable(scores).values())).frame_numbers
     header = ["forecaster", *(text.format(first=numbers[0], last=numbers[-1]) for text in HEADLINE.values())]
-    rows = [[name, *(_cell(key, one.table()[key]) for key in HEADLINE)] for name, one in scores.items()]
+    rows = [
+        [name, *(_cell(key, one.table()[key]) if one else "not applicable" for key in HEADLINE)]
+        for name, one in scores.items()
+    ]
     return header, rows
 
 
 def write_tables(
-    folder: Path, scores: Mapping[str, ForecastScores], classes: Sequence[str], facts: Mapping[str, Any]
+    folder: Path, results: Mapping[str, ForecastScores | None], classes: Sequence[str], facts: Mapping[str, Any]
 ) -> None:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv and README.md."""
-    header, rows = headline(scores)
+    header, rows = headline(results)
+    scores = applicable(results)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     write_csv(
         folder / "scores.csv",
@@ -62,9 +66,9 @@ def write_tables(
     )
     write_csv(
         folder / "per_horizon.csv",
-        ["horizon", *scores],
+        ["horizon", *results],
         [
-            [frame, *(number(one.per_horizon()[index]) for one in scores.values())]
+            [frame, *(number(one.per_horizon()[index]) if one else "" for one in results.values())]
             for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
@@ -91,7 +95,8 @@ def write_tables(
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", markdown(header, rows), "## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in DEFINITIONS.items()]
-    lines += ["", "In `metrics`, the baselines' scores end in `_persistence` and `_constant_velocity`."]
+    lines += ["", "In `metrics`, a baseline's scores end in its name. `rigid_body` knows CLEVRER's camera and"]
+    lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 

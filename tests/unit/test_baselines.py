@@ -1,8 +1,5 @@
 """The baselines by hand, and on real masks of CLEVRER."""
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +8,7 @@ from maskcast.data.clips import IGNORE
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.baselines import ConstantVelocity, Persistence
 
-WINDOW, CONTEXT, STRIDE = 22, 11, 5
+WINDOW, CONTEXT = 22, 11
 
 
 def moving(velocities: dict[int, tuple[int, int]], frames: int = 5) -> torch.Tensor:
@@ -62,18 +59,6 @@ def test_unknown_pixels_count_as_background() -> None:
     masks = moving({1: (0, 1)})
     masks[:, :, -1] = IGNORE
     assert ConstantVelocity().forecast(masks, 2).unique().tolist() == [0, 1]
-
-
-@pytest.fixture(scope="module")
-def real_windows(shared_data: Path) -> np.ndarray:
-    """Windows (84, 22, 160, 240) of real CLEVRER masks: every fifth frame, starting at every second."""
-    windows = []
-    for folder in sorted((shared_data / "clevrer" / "DERIVED_masks").glob("*_*/")):
-        files = sorted(folder.glob("*.png"))
-        masks = np.stack([cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[::2, ::2] for file in files])
-        span = (WINDOW - 1) * STRIDE + 1
-        windows += [masks[start : start + span : STRIDE] for start in range(0, len(masks) - span + 1, 2)]
-    return np.stack(windows)
 
 
 @pytest.mark.parametrize(("baseline", "expected"), [(Persistence(), 0.297), (ConstantVelocity(), 0.343)])

@@ -81,6 +81,11 @@ class Camera:
         """The camera as JSON, for the meta of a clip store."""
         return asdict(self)
 
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> "Camera":
+        """The camera that `to_meta` described, in JSON or not."""
+        return cls(**{name: _tuples(value) for name, value in meta.items()})
+
     @property
     def eye(self) -> np.ndarray:
         """Position of the camera in the world, (3,)."""
@@ -118,6 +123,10 @@ class Camera:
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = (z - eye[2]) / ray[..., 2:]
             return np.where(depth > 0, eye[:2] + depth * ray[..., :2], np.nan)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 CLEVRER_CAMERA = Camera()

@@ -3,10 +3,13 @@
 Shapes: B clips, T context frames, h horizon, K classes, H height, W width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import IGNORE
+from maskcast.data.clips import IGNORE, Clip, ClipStore
+from maskcast.models.rigid_body import RigidBody, rigid_body_of
 
 FIT_FRAMES = 4  # context frames of the velocity fit (the last ones in which the class is visible)
 
@@ -40,11 +43,16 @@ class ConstantVelocity:
         return out_BhHW
 
 
-BASELINES: dict[str, Persistence | ConstantVelocity] = {
-    "persistence": Persistence(),
-    "constant_velocity": ConstantVelocity(),
-}
-"""Every baseline of the score tables, by the name it has there."""
+Baseline = Persistence | ConstantVelocity | RigidBody
+
+
+def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Baseline | None]:
+    """Returns every baseline of the score tables by the name it has there; None where it does not apply."""
+    return {
+        "persistence": Persistence(),
+        "constant_velocity": ConstantVelocity(),
+        "rigid_body": rigid_body_of(store, chosen),
+    }
 
 
 def centroids(clip_THW: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

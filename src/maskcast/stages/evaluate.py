@@ -12,6 +12,7 @@ from maskcast.models.base import best_device
 from maskcast.pictures import draw_gallery
 from maskcast.progress import report_file, say
 from maskcast.report import headline, plot_horizons, write_tables
+from maskcast.scores import applicable
 from maskcast.stage import InPath, OutPath, StageParams, stage
 from maskcast.tables import printed
 
@@ -71,7 +72,7 @@ def evaluate(
     plot_horizons(report / "per_horizon.png", scores)
     overview = "per_horizon.png"
     if params.pictures:
-        last = scores[FORECASTER]
+        last = applicable(scores)[FORECASTER]
         by_clip = [jaccard_h[-1] for jaccard_h in last.clip_jaccard]
         overview = draw_gallery(report, by_clip, params.pictures, evaluation.view, last.frame_numbers[-1])
     for file in sorted(path for path in report.rglob("*") if path.is_file()):

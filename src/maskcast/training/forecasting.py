@@ -22,7 +22,7 @@ from maskcast.errors import MaskcastError
 from maskcast.forecasting import Forecaster, context_source, forecast
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.base import ModelConfig, count_parameters, save_model
-from maskcast.models.baselines import BASELINES
+from maskcast.models.baselines import baselines_of
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.stage import StageParams, resume_dir
@@ -160,7 +160,9 @@ class ForecastTask:
 def run(task: ForecastTask, out: Path, config: ModelConfig, metrics: Path, extra: dict[str, float]) -> None:
     """Trains, saves the model to ``out``, and writes ``extra`` and all scores to ``metrics``."""
     params = task.params
-    for name, baseline in BASELINES.items():
+    for name, baseline in baselines_of(task.clips, task.val).items():
+        if baseline is None:
+            continue
         found = task.score(baseline)
         for score in ("jaccard_last", "jaccard_mean"):
             extra[f"{name}_val_{score}"] = found[score]
