@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from maskcast.errors import MaskcastError
 
 COMMANDS = {
+    "evaluate-coco": "score detections (boxes or masks) against a COCO ground truth",
     "write-annotations": "write annotations.txt for a folder of clips in the competition layout",
 }
 
@@ -24,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_overview())
             return 0
+        if arguments[0] == "evaluate-coco":
+            from maskcast.coco.command import evaluate_coco
+
+            return evaluate_coco(arguments[1:])
         if arguments[0] == "write-annotations":
             return _write_annotations(arguments[1:])
         return _run_stage(arguments[0], arguments[1:])

@@ -139,7 +139,7 @@ def run_stage(
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
     training = getattr(values, "training", None)  # of the stages that train
-    with _whole_or_not_at_all(outputs, partials) if first_process() else nullcontext():
+    with outputs_whole(outputs, partials) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
             return execute(the_stage, values, inputs, partials)
         from maskcast.launch import launch
@@ -213,8 +213,16 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
 
 
 @contextmanager
-def _whole_or_not_at_all(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
-    """Moves the partial outputs into place when the block succeeds, removes them when it fails."""
+def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
+    """Moves the partial outputs into place when the block succeeds, removes them when it fails.
+
+    Args:
+        outputs: The final path of each output, by the flag that names it.
+        partials: Where the block writes each of them; beside it.
+
+    Raises:
+        MaskcastError: An output cannot be written, or the disk is full.
+    """
     made = _make_parents(outputs)
     for partial in partials.values():
         remove(partial)

@@ -45,7 +45,7 @@ class Truth:
         images: Each with `id`; `height` and `width` for masks; `file_name` for pictures.
         categories: Each with `id` and `name`.
         annotations: Each with `image_id`, `category_id`, `area`, `bbox` (x, y, width, height in pixels) or
-            `segmentation`, and perhaps `iscrowd`. Ids are not used.
+            `segmentation` (compressed RLE), and perhaps `iscrowd`. Their ids play no part.
     """
 
     images: Sequence[Record]
@@ -131,7 +131,7 @@ class CocoScores:
     def curves(self) -> dict[str, np.ndarray]:
         """Returns precision at the 101 recalls, mean over the categories that have truth, by IoU threshold.
 
-        The mean of a curve over recall is the AP of its name: `IoU=0.50` AP50, `IoU=0.75` AP75, `IoU=0.50:0.95` AP.
+        The mean of a curve over recall is an AP: of `IoU=0.50` AP50, of `IoU=0.75` AP75, of `IoU=0.50:0.95` AP.
         """
         precision_TRK = self.precision_TRK[:, :, self.precision_TRK[0, 0] >= 0]
         if not precision_TRK.size:
@@ -146,10 +146,11 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
     Args:
         truth: What was to be found.
         detections: Records of a COCO results file with `image_id`, `category_id`, `score` and `bbox` or
-            `segmentation`, ids those of `truth`, checked by `maskcast.coco.files`; none at all score 0.
+            `segmentation` (compressed RLE), ids those of `truth`; files of others are checked by
+            `maskcast.coco.files`. No detections at all score 0.
         kind: `bbox` compares boxes; `segm` compares masks, whose area alone sorts them into small, medium, large.
     """
-    evaluation = _evaluation(truth, detections, kind)
+    evaluation = evaluation_of(truth, detections, kind)
     evaluation.run()
     return CocoScores(
         truth,
@@ -161,8 +162,11 @@ def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScor
     )
 
 
-def _evaluation(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
-    """Returns the library's evaluation before it is run. Annotations are numbered from 1, as the library needs."""
+def evaluation_of(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
+    """Returns the library's evaluation before it is run.
+
+    Truths and detections are numbered from 1 in their order: an id 0 would mean "unmatched" inside.
+    """
     shape = "bbox" if kind == "bbox" else "segmentation"
     own = ("image_id", "category_id", "area", shape)
     truths = [
