@@ -118,6 +118,18 @@ def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
         fit(Diverging(), PARAMS, tmp_path)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_batch_reaches_the_loss_as_it_was_made(tmp_path: Path, precision: str) -> None:
+    """Boxes in pixels are floats that bf16 cannot tell apart."""
+
+    class Watching(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            assert torch.equal(batch[0], self.batch(step)[0])
+            return super().loss(batch, step)
+
+    assert fit(Watching(), PARAMS.model_copy(update={"precision": precision}), tmp_path)["epochs"] == 4
+
+
 def test_schedule_by_hand() -> None:
     params = PARAMS.model_copy(update={"learning_rate": 1.0, "min_learning_rate": 0.2, "warmup_steps": 4})
     assert [params.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]

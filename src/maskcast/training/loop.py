@@ -107,7 +107,7 @@ def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
         for group in optimizer.param_groups:
             group["lr"] = params.rate(step)
         torch.manual_seed(derive(params.seed, step))
-        loss, logged = model(fabric.to_device(batch), step)
+        loss, logged = model(_Uncast(fabric.to_device(batch)), step)
         fabric.backward(loss)
         norm = _clip(fabric, model, optimizer, params.clip_grad_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
@@ -163,6 +163,13 @@ class _Progress:
         self.stale, self.stopped, self.seconds = stale, stopped, seconds
 
 
+class _Uncast:
+    """A batch that Fabric leaves as it is: of an input it rounds every float to bf16, boxes in pixels, too."""
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+
 class _Loss(nn.Module):
     """What DDP wraps: it averages the gradients of what happens inside one forward."""
 
@@ -170,8 +177,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.task = task.model, task
 
-    def forward(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        return self.task.loss(batch, step)
+    def forward(self, uncast: _Uncast, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self.task.loss(uncast.batch, step)
 
 
 def make_fabric(precision: str) -> Fabric:
