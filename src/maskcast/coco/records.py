@@ -3,11 +3,14 @@
 Legend: N records; a column is checked as one array, a Python loop runs only to name a fault.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from maskcast.errors import MaskcastError
 
@@ -37,7 +40,7 @@ class Records:
         except (KeyError, TypeError):
             for n, one in enumerate(self.records):
                 if not isinstance(one, dict):
-                    self.fail(n, f"must be an object, not {_shown(one)}; write it again")
+                    self.fail(n, f"must be an object, not {shown(one)}; write it again")
                 if key not in one:
                     self.fail(n, f"lacks {key!r} (it has {', '.join(one) or 'no keys'}); {remedy}")
             raise
@@ -48,7 +51,7 @@ class Records:
         column_N = _array(values)
         if values and column_N.dtype != np.int64:
             n = next(n for n, one in enumerate(values) if type(one) is not int or abs(one) >= 2**63)
-            self.fail(n, f"{key} must be an integer, not {_shown(values[n])}; mend it")
+            self.fail(n, f"{key} must be an integer, not {shown(values[n])}; mend it")
         return column_N.astype(np.int64)
 
     def numbers(self, key: str, remedy: str, least: float = -np.inf) -> np.ndarray:
@@ -57,29 +60,28 @@ class Records:
         column_N = _array(values)
         if column_N.dtype.kind not in "iuf" or column_N.ndim != 1:
             n = next(n for n, one in enumerate(values) if not _is_number(one))
-            self.fail(n, f"{key} must be a number, not {_shown(values[n])}; {remedy}")
+            self.fail(n, f"{key} must be a number, not {shown(values[n])}; {remedy}")
         self.refuse(
             np.logical_or(~np.isfinite(column_N), column_N < least), key, f"must be finite{_at_least(least)}"
         )
         return column_N.astype(np.float64)
 
     def boxes(self, remedy: str) -> np.ndarray:
-        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite, sizes not negative."""
+        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite."""
         values = self.column("bbox", remedy)
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
             n = next(n for n, one in enumerate(values) if not _is_box(one))
-            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {_shown(values[n])}; mend it")
+            self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {shown(values[n])}; mend it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
         self.refuse(~np.isfinite(boxes_N4).all(axis=1), "bbox", "must be finite")
-        self.refuse((boxes_N4[:, 2:] < 0).any(axis=1), "bbox", "must have a width and height of at least 0")
         return boxes_N4
 
-    def refuse(self, wrong_N: np.ndarray, key: str, rule: str) -> None:
-        """Fails at the first record that is marked, e.g. with `id 7 stands twice`."""
-        if wrong_N.any():
-            n = int(wrong_N.argmax())
-            self.fail(n, f"{key} {rule}, not {_shown(self.records[n].get(key))}; mend it")
+    def refuse(self, wrong_N: ArrayLike, key: str, rule: str) -> None:
+        """Fails at the first record that is marked, e.g. with `score must be finite`."""
+        if np.any(wrong_N):
+            n = int(np.argmax(wrong_N))
+            self.fail(n, f"{key} {rule}, not {shown(self.records[n].get(key))}; mend it")
 
     def unique(self, key: str) -> np.ndarray:
         """Returns a column of integers of which none stands twice, (N,) int64."""
@@ -99,6 +101,53 @@ class Records:
             n, count = int(strange_N.argmax()), int(strange_N.sum())
             self.fail(n, f"{key} {column_N[n]} is no {what} ({count} of {len(column_N)} such); {_range(ids)}")
         return column_N
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        MaskcastError: It is missing, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MaskcastError(f"{path}: no such file; give the path of a COCO JSON file") from None
+    except OSError as error:
+        raise MaskcastError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from None
+    except (ValueError, RecursionError) as error:
+        raise MaskcastError(f"{path}: not valid JSON ({error}); write it again") from None
+
+
+def read_lists(path: Path) -> tuple[Records, Records, Records]:
+    """Reads images, categories and annotations of a ground truth whose ids fit together.
+
+    Raises:
+        MaskcastError: A list or an id is missing, an id stands twice, or one refers to nothing.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise MaskcastError(
+            f"{path}: a ground truth is an object of images, categories and annotations, not "
+            f"{'a list; results are lists, and come second' if isinstance(content, list) else shown(content)}"
+        )
+    lists = []
+    for key in ("images", "categories", "annotations"):
+        if not isinstance(content.get(key), list):
+            have = ", ".join(content) or "nothing"
+            raise MaskcastError(f"{path}: lacks the list {key!r} (it has {have}); add it")
+        if not content[key] and key != "annotations":
+            raise MaskcastError(f"{path}: {key} is empty; give a ground truth that has {key}")
+        lists.append(Records(f"{path}: {key}", content[key]))
+    images, categories, annotations = lists
+    image_ids, category_ids = images.unique("id"), categories.unique("id")
+    categories.column("name", "add it")
+    annotations.unique("id")
+    annotations.known("image_id", image_ids, f"image of {path}")
+    annotations.known("category_id", category_ids, f"category of {path}")
+    crowds = [one.get("iscrowd", 0) in (0, 1) for one in annotations.records]
+    annotations.refuse(np.logical_not(crowds), "iscrowd", "must be 0 or 1")
+    return images, categories, annotations
 
 
 def _array(values: list[Any]) -> np.ndarray:
@@ -127,6 +176,7 @@ def _range(ids: np.ndarray) -> str:
     return f"there are {ids.size}, {ids.min()} to {ids.max()}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Returns a JSON value as an error shows it, on one short line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
