@@ -6,6 +6,7 @@ from components.finetune_forecaster import finetune_forecaster
 from components.generate_masks import generate_masks
 from components.predict import predict
 from components.prepare_clips import prepare_clips
+from components.prepare_detection import prepare_detection
 from components.pretrain_forecaster import pretrain_forecaster
 from components.train_masker import train_masker
 
@@ -16,6 +17,7 @@ __all__ = [
     "generate_masks",
     "predict",
     "prepare_clips",
+    "prepare_detection",
     "pretrain_forecaster",
     "train_masker",
 ]

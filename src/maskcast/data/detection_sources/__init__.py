@@ -1,0 +1,1 @@
+"""Raw layouts of images with boxes, one module each."""

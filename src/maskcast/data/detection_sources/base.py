@@ -1,0 +1,135 @@
+"""What a raw layout of labelled images is: a config that lists them without decoding them.
+
+A module defines one `DetectionSource` subclass whose `layout` names it; `table.py` is the union of them all.
+
+Legend: N boxes of an image, K classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a relative path inside the data set")
+    return value
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image that a source found, and its boxes as they stand there.
+
+    Attributes:
+        id: unique within the split.
+        path: its file.
+        name: path relative to the folder of its split.
+        boxes_N4: float64 x1, y1, x2, y2 in pixels; finite, but neither clipped nor of positive size for certain.
+        labels_N: int64 classes 0..K-1.
+        crowd_N: bool, boxes around many objects.
+        size: height and width that the labels are meant for; None where the source does not say.
+    """
+
+    id: int
+    path: Path
+    name: str
+    boxes_N4: np.ndarray
+    labels_N: np.ndarray
+    crowd_N: np.ndarray
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source found.
+
+    Attributes:
+        classes: names of the classes 0..K-1.
+        original_ids: per class its id in the source; 0..K-1 where the source has names alone.
+        splits: `train` and perhaps `val`, in the order of the source.
+    """
+
+    classes: tuple[str, ...]
+    original_ids: tuple[int, ...]
+    splits: Mapping[str, Sequence[LabelledImage]]
+
+
+class DetectionSource(Params):
+    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
+
+    def list(self, raw: Path) -> Listing:
+        """Lists the labelled images below a folder.
+
+        Raises:
+            MaskcastError: when the folder does not have this layout, or labels are malformed.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement list()")
+
+
+@dataclass(frozen=True)
+class NamedBoxes:
+    """An image whose boxes carry class names; `where` is the file that says so."""
+
+    image: Path
+    where: Path
+    names: Sequence[str]
+    boxes: Sequence[Sequence[float]]
+
+
+def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> Listing:
+    """Returns a listing of images whose boxes carry names.
+
+    Args:
+        splits: images by split; they are numbered from 1 in each.
+        classes: names in the order of their ids; None takes those that occur, sorted.
+
+    Raises:
+        MaskcastError: on a name that is not among `classes`, or when no name occurs.
+    """
+    if classes is None:
+        classes = sorted({name for images in splits.values() for one in images for name in one.names})
+        if not classes:
+            raise MaskcastError(
+                f"no image of {', '.join(splits)} has an object; name the classes in source.classes"
+            )
+    ids = {name: k for k, name in enumerate(classes)}
+    listed: dict[str, list[LabelledImage]] = {}
+    for split, images in splits.items():
+        listed[split] = []
+        for n, one in enumerate(images, 1):
+            if unknown := set(one.names) - set(ids):
+                raise MaskcastError(
+                    f"{one.where}: unknown class {min(unknown)!r}; add it to source.classes ({', '.join(classes)})"
+                )
+            labels_N = np.array([ids[name] for name in one.names], np.int64)
+            boxes_N4 = np.array(one.boxes, np.float64).reshape(-1, 4)
+            crowd_N = np.zeros(len(labels_N), bool)
+            listed[split].append(LabelledImage(n, one.image, one.image.name, boxes_N4, labels_N, crowd_N))
+    return Listing(tuple(classes), tuple(range(len(classes))), listed)
+
+
+def number(value: Any, where: str) -> float:
+    """Returns a coordinate as a finite number.
+
+    Raises:
+        MaskcastError: if it is none; the line starts with `where`.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise MaskcastError(f"{where} must be a finite number, not {value!r}; mend it")
+    return found

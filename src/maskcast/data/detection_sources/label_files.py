@@ -1,0 +1,80 @@
+"""A YAML file per image: `images/<n>.JPEG` and `labels/<n>.yml` with the lists `labels` and `bboxes`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from maskcast.data.clips import id_key
+from maskcast.data.detection_sources.base import (
+    DetectionSource,
+    Listing,
+    NamedBoxes,
+    RelativePath,
+    named_listing,
+    number,
+)
+from maskcast.data.images import image_files
+from maskcast.errors import MaskcastError
+
+# libyaml is some ten times as fast; not every build of PyYAML has it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class LabelFilesSource(DetectionSource):
+    """A YAML file per image with `labels` (names) and `bboxes` ([xmin, ymin, xmax, ymax] each)."""
+
+    layout: Literal["label_files"] = "label_files"
+    train: RelativePath = "training"
+    """Folder that holds `images` and `labels` of the training images."""
+    val: RelativePath | None = "validation"
+    """The same of the validation images; None holds out `val_share` of the others."""
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Class names in the order of their ids; None takes those that occur, sorted."""
+
+    def list(self, raw: Path) -> Listing:
+        """Lists the images of both folders (see `DetectionSource.list`)."""
+        folders = {"train": self.train} | ({"val": self.val} if self.val else {})
+        return named_listing({split: _images(raw / folder) for split, folder in folders.items()}, self.classes)
+
+
+def _images(folder: Path) -> list[NamedBoxes]:
+    for part in ("images", "labels"):
+        if not (folder / part).is_dir():
+            raise MaskcastError(
+                f"{folder / part}: no such folder; mend source.train, source.val or the data's root"
+            )
+    images = {path.stem: path for path in image_files(folder / "images")}
+    labels = {path.stem: path for path in (folder / "labels").glob("*.yml")}
+    if not images:
+        raise MaskcastError(f"{folder / 'images'}: holds no images; mend source.train or source.val")
+    if alone := sorted(set(images) ^ set(labels), key=id_key):
+        lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
+        raise MaskcastError(
+            f"{folder}: {len(alone)} images and label files have no partner, first {lost}/{file}; add it "
+            "(empty lists where nothing is to be seen)"
+        )
+    return [_read(labels[stem], image) for stem, image in images.items()]
+
+
+def _read(path: Path, image: Path) -> NamedBoxes:
+    try:
+        content = yaml.load(path.read_bytes(), LOADER)  # noqa: S506 - both are safe loaders
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MaskcastError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend it") from None
+    names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
+    if len(names) != len(boxes):
+        raise MaskcastError(f"{path}: has {len(names)} labels and {len(boxes)} bboxes; give one for each")
+    for n, box in enumerate(boxes, 1):
+        if not isinstance(box, list) or len(box) != 4:
+            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {box!r}; mend it")
+    numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
+    return NamedBoxes(image, path, [str(name) for name in names], numbers)
+
+
+def _list(content: Any, key: str, path: Path) -> list[Any]:
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        raise MaskcastError(f"{path}: lacks the list {key!r}; it needs labels and bboxes, empty where nothing is")
+    return value

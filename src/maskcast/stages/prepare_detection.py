@@ -1,0 +1,113 @@
+"""prepare_detection: images with boxes of any layout -> a detection set of one form."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field
+
+from maskcast.data.clips import id_key
+from maskcast.data.detection_sources.base import LabelledImage, RelativePath
+from maskcast.data.detection_sources.table import Source
+from maskcast.data.detection_writer import DetectionWriter
+from maskcast.data.images import IMAGE_SUFFIXES, is_junk
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.seed import rng
+from maskcast.stage import InPath, OutPath, StageParams, stage
+
+T = TypeVar("T")
+
+
+class PrepareDetection(StageParams):
+    """Params of prepare_detection."""
+
+    source: Source
+    """The raw layout and what it needs to know."""
+    val_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training images held out as `val` where the source names no validation images."""
+    unlabeled: RelativePath | None = None
+    """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; None takes none."""
+    limit: int | None = Field(default=None, ge=1)
+    """Images of each split, drawn by the seed (the same ones of the same files); None takes all."""
+    max_size: int | None = Field(default=None, ge=1)
+    """Pixels that the longer side may have; larger images are shrunk once, with their boxes. None shrinks none."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of `val_share` and `limit`."""
+
+
+@stage
+def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection) -> None:
+    """Writes images and boxes of a raw folder as a detection set: COCO form, classes 0..K-1, boxes inside images.
+
+    Boxes are clipped to their image; those without a positive width and height, or under 1 pixel wide or high once
+    they are clipped and shrunk, are dropped. `dataset.json` counts both and names what was dropped.
+
+    Args:
+        raw: what `fetch_dataset` wrote.
+        dataset: the detection set (see `maskcast.data.detection`).
+        params: layout, choice and size.
+
+    Raises:
+        MaskcastError: when the layout is not the one named, labels are malformed, or an image is missing or
+            damaged.
+    """
+    listing = params.source.list(raw)
+    splits = dict(listing.splits)
+    if "val" not in splits:
+        splits |= _held_out(splits["train"], params.val_share, params.seed)
+    unlabeled = _unlabeled(raw, params.unlabeled) if params.unlabeled else []
+
+    writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size)
+    for split, images in splits.items():
+        chosen = _limited(images, params.limit, params.seed)
+        _report(split, len(chosen), writer.add_split(split, chosen))
+    if unlabeled:
+        chosen_files = _limited(unlabeled, params.limit, params.seed)
+        writer.add_unlabeled(chosen_files)
+        say(f"unlabeled: {len(chosen_files)} images")
+    writer.finish()
+    say(f"{len(listing.classes)} classes: {', '.join(listing.classes)}")
+
+
+def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
+    """Returns `train` and `val`, each in the order of the source."""
+    count = max(1, round(share * len(images)))
+    if count == len(images):
+        raise MaskcastError(f"val_share: {share} of {len(images)} images leaves none to train on; add images")
+    chosen = set(rng(seed, 0).permutation(len(images))[:count].tolist())
+    return {
+        "train": [one for n, one in enumerate(images) if n not in chosen],
+        "val": [one for n, one in enumerate(images) if n in chosen],
+    }
+
+
+def _limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[n] for n in sorted(rng(seed, 1).choice(len(items), limit, replace=False))]
+
+
+def _unlabeled(raw: Path, pattern: str) -> list[tuple[Path, str]]:
+    """Returns the images that a pattern matches, with names in which a subfolder is part of the name."""
+    files = [
+        path
+        for path in raw.glob(pattern)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
+    ]
+    if not files:
+        raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; mend the pattern, or set it to null")
+    common = os.path.commonpath([path.parent for path in files])
+    named = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
+    return sorted(named, key=lambda one: id_key(one[1]))
+
+
+def _report(split: str, images: int, boxes: Counter[str]) -> None:
+    kept = boxes["kept"] + boxes["clipped"]
+    dropped = boxes["degenerate"] + boxes["under_1_px"]
+    say(
+        f"{split}: {images} images, {kept} boxes ({boxes['clipped']} clipped to their image); dropped {dropped} "
+        f"({boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel)"
+    )
