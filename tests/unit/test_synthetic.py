@@ -147,9 +147,17 @@ def test_source_hides_what_is_to_be_hidden():
     assert len(frames) == 22 and masks is None
 
 
+def test_source_without_rendering_has_the_same_masks_alone():
+    only = {"train": 1, "val": 0, "unlabeled": 0}
+    rendered, masked = listing(**only).clips[0].load(), listing(**only, render=False).clips[0].load()
+    assert masked[0] is None
+    np.testing.assert_array_equal(masked[1], rendered[1])
+
+
 @pytest.mark.parametrize(
     ("params", "key"),
     [
+        ({"render": False, "unlabeled": 3}, "set both to 0"),
         ({"train": 0, "val": 0, "unlabeled": 0}, "at least one clip"),
         ({"context": 30}, "context is 30"),
         ({"stride": 0}, "stride"),

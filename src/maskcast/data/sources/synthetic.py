@@ -36,6 +36,8 @@ class SyntheticSource(SourceConfig):
     """Frames of a hidden clip."""
     stride: int = Field(default=5, ge=1)
     """Distance of a clip's frames in the simulated video, which has CLEVRER's 25 frames a second."""
+    render: bool = True
+    """Render frames, too; without them there are masks alone, many times faster, to train forecasters on."""
 
     @model_validator(mode="after")
     def _some_clips(self) -> "SyntheticSource":
@@ -43,6 +45,8 @@ class SyntheticSource(SourceConfig):
             raise ValueError(f"all of {', '.join(SPLITS)} are 0; ask for at least one clip")
         if self.context > self.frames:
             raise ValueError(f"context is {self.context}, it must be at most frames, {self.frames}")
+        if not self.render and (self.unlabeled or self.hidden):
+            raise ValueError("render: false leaves nothing of unlabeled and hidden clips; set both to 0")
         return self
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -57,6 +61,7 @@ class SyntheticSource(SourceConfig):
                     load_clip,
                     clip_seed,
                     labelled=kind == "labelled",
+                    render=self.render,
                     frames=self.frames,
                     keep=self.context if kind == "hidden" else None,
                     stride=self.stride,
@@ -69,8 +74,18 @@ class SyntheticSource(SourceConfig):
 
 
 def load_clip(
-    seed: int, *, labelled: bool, frames: int, keep: int | None, stride: int, height: int, width: int
+    seed: int,
+    *,
+    labelled: bool,
+    render: bool,
+    frames: int,
+    keep: int | None,
+    stride: int,
+    height: int,
+    width: int,
 ) -> Arrays:
     """Simulates one clip; a clip that is not labelled gets no masks."""
-    shaded, masks = simulate_clip(seed, frames=frames, stride=stride, height=height, width=width, keep=keep)
+    shaded, masks = simulate_clip(
+        seed, frames=frames, stride=stride, height=height, width=width, keep=keep, render=render
+    )
     return shaded, masks if labelled else None
