@@ -7,6 +7,7 @@ from components.generate_masks import generate_masks
 from components.predict import predict
 from components.prepare_clips import prepare_clips
 from components.prepare_detection import prepare_detection
+from components.pretrain_encoder import pretrain_encoder
 from components.pretrain_forecaster import pretrain_forecaster
 from components.train_masker import train_masker
 
@@ -18,6 +19,7 @@ __all__ = [
     "predict",
     "prepare_clips",
     "prepare_detection",
+    "pretrain_encoder",
     "pretrain_forecaster",
     "train_masker",
 ]

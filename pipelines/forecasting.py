@@ -25,6 +25,7 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
     def pipeline(
         fetch_dataset: dict = values["fetch_dataset"],
         prepare_clips: dict = values["prepare_clips"],
+        pretrain_encoder: dict = values["pretrain_encoder"],
         train_masker: dict = values["train_masker"],
         generate_masks: dict = values["generate_masks"],
         pretrain_forecaster: dict = values["pretrain_forecaster"],
@@ -35,7 +36,8 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
         raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
         clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
 
-        masker = on.gpu(stage.train_masker(clips=clips, params=train_masker)).outputs["masker"]
+        encoder = on.gpu(stage.pretrain_encoder(unlabeled=clips, params=pretrain_encoder)).outputs["encoder"]
+        masker = on.gpu(stage.train_masker(clips=clips, encoder=encoder, params=train_masker)).outputs["masker"]
         masks = on.gpu(stage.generate_masks(clips=clips, masker=masker, params=generate_masks)).outputs["masks"]
 
         seen = {"clips": clips, "masks": masks, "masker": masker}

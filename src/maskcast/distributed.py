@@ -8,11 +8,13 @@ group there is one process: ``all_sum`` returns its argument.
 
 import sys
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -42,16 +44,31 @@ def all_counts(counts: np.ndarray, model: nn.Module) -> np.ndarray:
     return total.cpu().numpy()
 
 
+def all_items(items: list[T]) -> list[T]:
+    """Returns the items of all processes, on each of them: the first process's first."""
+    if not _grouped():
+        return items
+    parts: list[Any] = [None] * world_size()
+    distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
 def join_batch_norms(model: nn.Module) -> None:
-    """Makes every BatchNorm of ``model`` take its statistics over all processes; names and weights stay."""
-    if next(model.parameters()).device.type == "cuda":
-        # timm's knows its own BatchNorms, which have an activation inside, as well as torch's
-        library: Any = sys.modules.get("timm.layers", nn.SyncBatchNorm)
-        library.convert_sync_batchnorm(model)
-        return
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.forward = partial(_joint_batch_norm, module)  # type: ignore[method-assign]
+    """Makes every BatchNorm of ``model`` take its statistics over all processes; names and weights stay.
+
+    Children of ``model`` that learn nothing are left as they are: a slow copy takes statistics of its own.
+    """
+    for name, child in model.named_children():
+        if not any(parameter.requires_grad for parameter in child.parameters()):
+            continue
+        if next(child.parameters()).device.type == "cuda":
+            # timm's knows its own BatchNorms, which have an activation inside, as well as torch's
+            library: Any = sys.modules.get("timm.layers", nn.SyncBatchNorm)
+            setattr(model, name, library.convert_sync_batchnorm(child))
+            continue
+        for module in child.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.forward = partial(_joint_batch_norm, module)  # type: ignore[method-assign]
 
 
 def _joint_batch_norm(module: Any, x: Tensor) -> Tensor:

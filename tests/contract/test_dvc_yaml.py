@@ -92,7 +92,7 @@ def test_every_input_comes_from_the_output_port_of_the_same_name(path: Path, nam
     ports = command(pipeline(path)[name])[2]
     for port in the_stage.ports:
         if port.direction == "in" and port.name in ports:
-            assert written[ports[port.name]] == port.name
+            assert port.name in (written[ports[port.name]], "unlabeled")  # an encoder learns from any data set
 
 
 @pytest.mark.parametrize(("path", "name"), CASES)

@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.masker_base import MaskerModelConfig, predict_masks
 from maskcast.models.maskers import MaskerConfig, load_masker
-from maskcast.models.smp import CLASS_NAMES, SmpConfig
+from maskcast.models.smp import CLASS_NAMES, SmpConfig, bare
 from maskcast.models.unet import UNetConfig
 
 SMALL = "tu-test_resnet"  # timm's tiny network for tests
@@ -107,10 +107,10 @@ def test_encoder_weights_come_from_a_local_file(tmp_path: Path) -> None:
     path = tmp_path / "encoder.safetensors"
     config = SmpConfig(arch="smp_unet", encoder=SMALL, encoder_weights=path)
     other, masker = config.build(2), config.build(2)
-    state = {name: tensor.contiguous() for name, tensor in other.network.encoder.state_dict().items()}  # type: ignore[union-attr]
+    state = {name: tensor.contiguous() for name, tensor in bare(config.encoder_of(other)).state_dict().items()}
     save_file(state, path)
     config.load_pretrained(masker)
-    for name, tensor in masker.network.encoder.state_dict().items():  # type: ignore[union-attr]
+    for name, tensor in bare(config.encoder_of(masker)).state_dict().items():
         torch.testing.assert_close(tensor, state[name])
     name = next(iter(state))
     save_file({k: v for k, v in state.items() if k != name}, path)

@@ -73,8 +73,9 @@ def shrink(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the shipped params with counts and sizes that take seconds."""
     source = {"layout": "synthetic", "train": 3, "val": 2, "unlabeled": 3, "hidden": 2}
     params["prepare_clips"] |= {"source": source, "height": 32, "width": 48, "workers": 1}
-    for name in ("train_masker", "pretrain_forecaster", "finetune_forecaster"):
+    for name in ("pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"):
         params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
-    params["train_masker"]["model"] = {"arch": "unet", "width": 4}
+    params["pretrain_encoder"]["method"] = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
+    params["pretrain_encoder"]["model"] = params["train_masker"]["model"] = {"arch": "unet", "width": 4}
     params["evaluate"]["pictures"] = 1
     return params

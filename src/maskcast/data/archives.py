@@ -1,13 +1,15 @@
-"""Unpacks zip and tar archives that nobody has vouched for.
+"""Unpacks zip, tar and squashfs archives that nobody has vouched for.
 
 Members may neither leave the folder nor be links, and may not fill the disk; what operating systems left behind
 is passed over. Members are streamed one by one into a sibling folder that gets its name when all are there.
+A squashfs file is read through the program `unsquashfs`, without being mounted.
 """
 
 import gzip
 import lzma
 import shutil
 import stat
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -37,8 +39,8 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Tells whether a file is a zip or tar archive, by its contents."""
-    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    """Tells whether a file is a zip, tar or squashfs archive, by its contents."""
+    return path.is_file() and (zipfile.is_zipfile(path) or _is_squashfs(path) or tarfile.is_tarfile(path))
 
 
 def unpack(archive: Path, destination: Path) -> None:
@@ -53,7 +55,9 @@ def unpack(archive: Path, destination: Path) -> None:
     try:
         with _reading(archive):
             folder.mkdir(parents=True)
-            if zipfile.is_zipfile(archive):
+            if _is_squashfs(archive):
+                _unsquash(archive, folder)
+            elif zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as opened:
                     infos = opened.infolist()
                     _check_disk(archive, sum(info.file_size for info in infos), folder)
@@ -123,6 +127,48 @@ def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[_Member]:
         if not (info.isreg() or info.isdir()):
             raise _not_plain(archive, info.name)
         yield _Member(info.name, packed, info.size, info.isdir(), partial(opened.extractfile, info))
+
+
+def _is_squashfs(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"hsqs"
+
+
+def _unsquash(archive: Path, folder: Path) -> None:
+    """Unpacks a squashfs file; it is listed first, so that what is refused is not written."""
+    _check_listing(archive, folder, _run_unsquashfs(archive, folder, "-llnumeric"))
+    _run_unsquashfs(archive, folder, "-no-xattrs", "-force")
+    for junk in [path for path in folder.rglob("*") if is_junk(path.name)]:
+        shutil.rmtree(junk, ignore_errors=True) if junk.is_dir() else junk.unlink(missing_ok=True)
+
+
+def _run_unsquashfs(archive: Path, folder: Path, *flags: str) -> str:
+    program = shutil.which("unsquashfs")
+    if program is None:
+        raise MaskcastError(
+            f"{archive}: a squashfs file needs the program unsquashfs, which is not there; install "
+            "squashfs-tools, or unpack it and give the folder"
+        )
+    command = [program, "-no-progress", *flags, "-dest", str(folder), str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+        raise MaskcastError(f"{archive}: cannot be unpacked ({said[-1]}); copy the archive again from its origin")
+    return done.stdout
+
+
+def _check_listing(archive: Path, folder: Path, listing: str) -> None:
+    """Refuses links, devices and too many bytes; a line is `-rw-r--r-- 0/0  123 2026-11-21 10:00 folder/name`."""
+    written = 0
+    for line in listing.splitlines():
+        kind, name = line[:1], line.partition(f"{folder}/")[2]
+        if not name or kind == "d":
+            continue
+        if kind != "-":
+            raise _not_plain(archive, name.partition(" -> ")[0])
+        member = _Member(name, archive.stat().st_size, int(line.split(maxsplit=3)[2]), False, lambda: None)
+        _check_member(archive, member, folder, written)
+        written += member.size
 
 
 def _relative(archive: Path, name: str) -> PurePosixPath | None:

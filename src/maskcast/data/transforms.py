@@ -7,7 +7,7 @@ generator that is passed in: no global random state is touched, so batches can b
 Legend: H height, W width, C = 3 channels (RGB); frames and masks are uint8.
 """
 
-from math import cos, radians, sin
+from math import cos, pi, radians, sin, sqrt
 from typing import Annotated
 
 import cv2
@@ -30,6 +30,8 @@ class ColourParams(Params):
     """Greatest relative change of contrast, around mid-grey."""
     saturation: float = Field(default=0.0, ge=0, le=1)
     """Greatest relative change of saturation."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Greatest turn of the hue, as a fraction of the circle."""
     blur: float = Field(default=0.0, ge=0)
     """Greatest standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
@@ -124,10 +126,12 @@ def _affine(
 
 def recolour(frame_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
     """Returns a frame (uint8 RGB) in changed colours; ``random`` decides which, and its state is advanced."""
-    if params.brightness or params.contrast or params.saturation:
+    if params.brightness or params.contrast or params.saturation or params.hue:
         limits = np.array([params.brightness, params.contrast, params.saturation])
         brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
         matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
+        if params.hue:
+            matrix = matrix @ _hue_turn(random.uniform(-params.hue, params.hue))
         offset = np.full((3, 1), brightness * 127.5 * (1 - contrast))
         frame_HWC = cv2.transform(frame_HWC, np.hstack([matrix, offset]))  # saturates at 0 and 255
     if params.blur:
@@ -137,3 +141,10 @@ def recolour(frame_HWC: np.ndarray, params: ColourParams, random: np.random.Gene
         noise = random.standard_normal(frame_HWC.shape, np.float32) * random.uniform(0, params.noise)
         frame_HWC = np.clip(frame_HWC + noise + 0.5, 0, 255).astype(np.uint8)
     return frame_HWC
+
+
+def _hue_turn(part: float) -> np.ndarray:
+    """Returns the matrix (3, 3) that turns colours about the axis of greys, by a part of the circle."""
+    angle = 2 * pi * part
+    off = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
+    return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * off

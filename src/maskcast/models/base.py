@@ -14,6 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.params import Params
 
 FORMAT = "maskcast-model/1"
+WEIGHTS = "model.safetensors"
 
 
 class ModelConfig(Params):
@@ -24,9 +25,7 @@ class ModelConfig(Params):
         raise TypeError(f"{type(self).__name__} does not say how to build its network")
 
 
-def save_model(
-    folder: Path, model: nn.Module, config: ModelConfig, *, num_classes: int, meta: dict[str, Any]
-) -> None:
+def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
     """Writes ``model.safetensors`` and ``config.json`` into ``folder``.
 
     Args:
@@ -38,7 +37,12 @@ def save_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": FORMAT})
+    save_file(state, folder / WEIGHTS, metadata={"format": FORMAT})
+    save_description(folder, config, num_classes=num_classes, meta=meta)
+
+
+def save_description(folder: Path, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
+    """Writes ``config.json`` into ``folder``, which says what the weights beside it belong to."""
     description = {
         "format": FORMAT,
         "model": config.model_dump(mode="json"),
@@ -68,7 +72,7 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage"
         ) from None
     model = config.build(description["num_classes"])
-    load_weights(model, folder / "model.safetensors")
+    load_weights(model, folder / WEIGHTS)
     return model.eval(), description
 
 

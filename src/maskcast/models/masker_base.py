@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskcast.models.base import ModelConfig
+from maskcast.models.encoder_base import EncoderModelConfig, padded
 
 
 class Masker(nn.Module):
@@ -39,11 +39,7 @@ class Masker(nn.Module):
         """Returns logits_BKHW (channels_last where the network keeps it) of uint8 RGB frames."""
         height, width = frames_BHWC.shape[1:3]
         x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # channels_last, no copy
-        below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
-            x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
-            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-        logits_BKHW: Tensor = self.network(x_BCHW)
+        logits_BKHW: Tensor = self.network(padded(x_BCHW, self.multiple))
         return logits_BKHW[..., :height, :width]
 
 
@@ -53,6 +49,15 @@ class MaskerModelConfig(ModelConfig):
     def network(self, num_classes: int) -> tuple[nn.Module, int]:
         """Returns a freshly initialised network and what its input size must be divisible by."""
         raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    @property
+    def encoder_config(self) -> EncoderModelConfig:
+        """The config of the encoder that it could start from."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def encoder_of(self, masker: Masker) -> nn.Module:
+        """Returns the part of a masker that is its encoder."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
 
     def load_pretrained(self, masker: Masker) -> None:
         """Loads the weights that training is to start from, where the config names any."""

@@ -1,5 +1,7 @@
 """The vanilla four-level U-Net (Ronneberger et al. 2015, arXiv 1505.04597) with norms and bilinear upsampling.
 
+Its down path is an encoder of its own, which ``pretrain_encoder`` can train without labels.
+
 Legend: B batch, C channels, H height, W width, K classes.
 """
 
@@ -11,38 +13,66 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.masker_base import MaskerModelConfig
+from maskcast.models.encoder_base import EncoderModelConfig
+from maskcast.models.masker_base import Masker, MaskerModelConfig
 
 LEVELS = 4
+
+
+class UNetEncoder(nn.ModuleList):
+    """The down path: two 3x3 convolutions a level, each with batch norm and ReLU, and 2x2 max pooling in between.
+
+    Its maps have ``width * (1, 2, 4, 8)`` channels at strides 1, 2, 4, 8.
+    """
+
+    output_stride = 2 ** (LEVELS - 1)
+
+    def __init__(self, width: int) -> None:
+        self.out_channels = [width * 2**level for level in range(LEVELS)]
+        super().__init__(map(_double_conv, [3, *self.out_channels[:-1]], self.out_channels))
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Returns the map of each level, finest first; height and width must be multiples of 8."""
+        maps = []
+        for level, block in enumerate(self):
+            x_BCHW = block(x_BCHW if level == 0 else F.max_pool2d(x_BCHW, 2))
+            maps.append(x_BCHW)
+        return maps
 
 
 class UNet(nn.Module):
     """Four levels of two 3x3 convolutions, each with batch norm and ReLU, and skip connections.
 
-    The encoder has ``width * (1, 2, 4, 8)`` channels with 2x2 max pooling in between; the decoder doubles the
-    size bilinearly (corners aligned), appends the skip and halves the channels; a 1x1 convolution gives the
-    logits. With width 64 and 49 classes it has 7 788 849 parameters.
+    The decoder doubles the size bilinearly (corners aligned), appends the skip and halves the channels; a 1x1
+    convolution gives the logits. With width 64 and 49 classes it has 7 788 849 parameters.
     """
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        channels = [width * 2**level for level in range(LEVELS)]
-        self.down = nn.ModuleList(_double_conv(a, b) for a, b in zip([3, *channels[:-1]], channels, strict=True))
-        self.up = nn.ModuleList(_double_conv(a + b, a) for a, b in pairwise(channels))
+        self.down = UNetEncoder(width)
+        self.up = nn.ModuleList(_double_conv(a + b, a) for a, b in pairwise(self.down.out_channels))
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns logits_BKHW; height and width must be multiples of 8."""
-        skips = []
-        for level, block in enumerate(self.down):
-            x_BCHW = block(x_BCHW if level == 0 else F.max_pool2d(x_BCHW, 2))
-            skips.append(x_BCHW)
-        skips.pop()
+        *skips, x_BCHW = self.down(x_BCHW)
         for block in reversed(self.up):
             x_BCHW = F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
             x_BCHW = block(torch.cat([x_BCHW, skips.pop()], 1))
         logits_BKHW: Tensor = self.head(x_BCHW)
         return logits_BKHW
+
+
+class UNetEncoderConfig(EncoderModelConfig):
+    """The down path of the vanilla U-Net."""
+
+    arch: Literal["unet"] = "unet"
+    width: int = Field(64, ge=1)
+    """Channels of the first level; each level below has twice as many."""
+
+    def build(self) -> nn.Module:
+        """Returns the down path, freshly initialised."""
+        return UNetEncoder(self.width)
 
 
 class UNetConfig(MaskerModelConfig):
@@ -54,7 +84,18 @@ class UNetConfig(MaskerModelConfig):
 
     def network(self, num_classes: int) -> tuple[nn.Module, int]:
         """Returns the U-Net, for sizes divisible by 8."""
-        return UNet(self.width, num_classes), 2 ** (LEVELS - 1)
+        return UNet(self.width, num_classes), UNetEncoder.output_stride
+
+    @property
+    def encoder_config(self) -> UNetEncoderConfig:
+        """The config of the encoder that it could start from."""
+        return UNetEncoderConfig(width=self.width)
+
+    def encoder_of(self, masker: Masker) -> nn.Module:
+        """Returns the part of a masker that is its encoder."""
+        encoder = masker.network.down
+        assert isinstance(encoder, nn.Module)
+        return encoder
 
 
 def _double_conv(inputs: int, outputs: int) -> nn.Sequential:

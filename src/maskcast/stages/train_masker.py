@@ -17,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.losses import MaskLoss, MaskLossConfig
 from maskcast.metrics import accuracy, confusion, macro_jaccard
 from maskcast.models.base import best_device, count_parameters, save_model
+from maskcast.models.encoders import load_into
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import MaskerConfig
 from maskcast.models.unet import UNetConfig
@@ -46,14 +47,18 @@ class TrainMasker(StageParams):
 
 
 @stage
-def train_masker(*, clips: InPath, masker: OutPath, metrics: OutPath, params: TrainMasker) -> None:
+def train_masker(
+    *, clips: InPath, encoder: InPath | None = None, masker: OutPath, metrics: OutPath, params: TrainMasker
+) -> None:
     """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept.
 
     Raises:
-        MaskcastError: when train or val holds no labelled clips with frames, or training diverges.
+        MaskcastError: when train or val holds no labelled clips with frames, the encoder is of another
+            architecture than ``model``, or training diverges.
     """
     store = ClipStore(clips)
-    task = MaskerTask(store, params, fingerprint(params, clips=clips))
+    inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
+    task = MaskerTask(store, params, fingerprint(params, **inputs), encoder)
     scores = fit(task, params.training, resume_dir(masker))
     meta = {"classes": list(store.classes), "height": store.height, "width": store.width}
     save_model(masker, task.model, params.model, num_classes=store.num_classes, meta=meta)
@@ -75,7 +80,9 @@ class MaskerTask:
 
     monitor = "jaccard"
 
-    def __init__(self, store: ClipStore, params: TrainMasker, fingerprint: str) -> None:
+    def __init__(
+        self, store: ClipStore, params: TrainMasker, fingerprint: str, encoder: Path | None = None
+    ) -> None:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.train = _with_frames(store, "train")
         self.val = _with_frames(store, "val")
@@ -83,9 +90,15 @@ class MaskerTask:
         torch.manual_seed(derive(params.training.seed))
         masker = params.model.build(store.num_classes)
         params.model.load_pretrained(masker)
-        mean, std = frame_statistics(store, self.train)
-        masker.mean.copy_(torch.from_numpy(mean))
-        masker.std.copy_(torch.from_numpy(std))
+        start = encoder and load_into(
+            params.model.encoder_of(masker), encoder, params.model.encoder_config, "train_masker.model"
+        )
+        if start:  # its weights belong to these colours
+            mean, std = start["meta"]["mean"], start["meta"]["std"]
+        else:
+            mean, std = frame_statistics(store, self.train)
+        masker.mean.copy_(torch.as_tensor(mean))
+        masker.std.copy_(torch.as_tensor(std))
         self.model: nn.Module = masker
         self.criterion = MaskLoss(params.loss)
 

@@ -1,0 +1,115 @@
+"""What an encoder learns from without labels: the frames of a clip store, or images of any sizes.
+
+Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.archives import is_archive, unpack
+from maskcast.data.clips import ClipStore, id_key
+from maskcast.data.images import IMAGE_SUFFIXES, is_junk, read_image
+from maskcast.errors import MaskcastError
+
+SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
+MOST_THREADS = 8  # that decode images
+
+
+class Frames(ABC):
+    """Frames by number."""
+
+    threads = 1
+    """How many may read at once, where reading takes long."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Returns how many frames there are."""
+
+    @abstractmethod
+    def frame(self, index: int) -> np.ndarray:
+        """Returns a frame, (H, W, C)."""
+
+    def near(self, index: int, distance: int, random: np.random.Generator) -> np.ndarray:
+        """Returns a frame of the same video at most ``distance`` frames away; an image has itself alone."""
+        return self.frame(index)
+
+
+class ClipFrames(Frames):
+    """The frames of a store's labelled train clips and unlabelled clips; labels are not looked at."""
+
+    def __init__(self, store: ClipStore) -> None:
+        self.store = store
+        self.clips = [clip for clip in store.clips if (clip.split, clip.kind) in SEEN and clip.has_frames]
+        if not self.clips:
+            have = ", ".join(sorted({f"{clip.split} ({clip.kind})" for clip in store.clips})) or "nothing"
+            raise MaskcastError(
+                f"{store.root}: no clip of split train or unlabeled has frames; it has {have}: prepare some"
+            )
+        self._ends = np.cumsum([clip.num_frames for clip in self.clips])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def frame(self, index: int) -> np.ndarray:
+        """Returns a frame, (H, W, C)."""
+        return self.near(index, 0, np.random.default_rng(0))
+
+    def near(self, index: int, distance: int, random: np.random.Generator) -> np.ndarray:
+        """Returns a frame of the same clip at most ``distance`` frames away."""
+        k = int(np.searchsorted(self._ends, index, side="right"))
+        clip = self.clips[k]
+        t = index - int(self._ends[k]) + clip.num_frames
+        if distance:
+            t = int(random.integers(max(0, t - distance), min(clip.num_frames, t + distance + 1)))
+        return self.store.frames(clip)[t]
+
+
+class ImageFrames(Frames):
+    """The images of a folder and its subfolders; of a detection set all but those it is validated on."""
+
+    def __init__(self, folder: Path) -> None:
+        parts = ("images/train", "unlabeled") if (folder / "dataset.json").is_file() else ("",)
+        roots = [folder / part for part in parts]
+        self.threads = min(MOST_THREADS, os.cpu_count() or 1)
+        self.paths = sorted(
+            (path for root in roots for path in root.rglob("*") if _is_image(path.relative_to(root))),
+            key=lambda path: id_key(path.relative_to(folder).as_posix()),
+        )
+        if not self.paths:
+            kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+            raise MaskcastError(
+                f"{folder}: no clip store and no images in it ({kinds}); give the folder with them"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def frame(self, index: int) -> np.ndarray:
+        """Returns an image, (H, W, C)."""
+        return read_image(self.paths[index])
+
+
+def open_frames(path: Path, scratch: Path) -> Frames:
+    """Opens a clip store, a folder of images, or a zip, tar or squashfs file with one of these.
+
+    Args:
+        path: what to learn from.
+        scratch: folder where an archive is unpacked, once.
+
+    Raises:
+        MaskcastError: if there are no frames, or an archive is damaged or cannot be unpacked here.
+    """
+    if path.is_file():
+        if not is_archive(path):
+            raise MaskcastError(f"{path}: no zip, tar or squashfs file; give one of these or a folder")
+        if not (scratch / "unpacked").exists():
+            unpack(path, scratch / "unpacked")
+        path = scratch / "unpacked"
+    return ClipFrames(ClipStore(path)) if (path / "index.json").is_file() else ImageFrames(path)
+
+
+def _is_image(relative: Path) -> bool:
+    return relative.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, relative.parts))

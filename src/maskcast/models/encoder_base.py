@@ -1,0 +1,29 @@
+"""An encoder: frames in, feature maps of falling size out.
+
+Built by its config it has ``out_channels``, one number per map, and ``output_stride``, the last map's; its
+``forward`` takes normalised frames (B, 3, H, W), height and width multiples of that stride, and returns the maps,
+finest first.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.params import Params
+
+
+class EncoderModelConfig(Params):
+    """Base of an encoder's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
+
+    def build(self) -> nn.Module:
+        """Returns a freshly initialised encoder."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its encoder")
+
+
+def padded(x_BCHW: Tensor, multiple: int) -> Tensor:
+    """Returns frames with their edge repeated below and to the right, so that both sizes are multiples."""
+    below, right = -x_BCHW.shape[2] % multiple, -x_BCHW.shape[3] % multiple
+    if not (below or right):
+        return x_BCHW
+    x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
+    return x_BCHW.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,193 @@
+"""pretrain_encoder: frames without labels -> an encoder that other models start from.
+
+Legend: B samples of a batch, H height, W width, C = 3 channels (RGB).
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.statistics import colour_statistics, spread
+from maskcast.data.unlabeled import ClipFrames, Frames, open_frames
+from maskcast.data.views import ViewParams, two_views
+from maskcast.digest import fingerprint
+from maskcast.distributed import own_part
+from maskcast.errors import MaskcastError
+from maskcast.models.base import best_device, count_parameters
+from maskcast.models.byol import ByolConfig
+from maskcast.models.encoders import EncoderConfig, save_encoder
+from maskcast.models.moco import DenseCLConfig, MocoConfig
+from maskcast.models.siamese import MethodConfig, Normalised, Views, embedding_spread
+from maskcast.models.unet import UNetEncoderConfig
+from maskcast.params import Params
+from maskcast.probe import can_probe, probe
+from maskcast.progress import first_process, report_file, say
+from maskcast.seed import derive, rng
+from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
+from maskcast.training.loop import fit
+from maskcast.training.schedule import SgdCosine
+
+WATCHED = 256  # samples by which a collapse is noticed
+COLLAPSED = 0.01  # spread of their embeddings; 1 is even
+PICTURED = 8  # pairs of views
+
+
+class NoMethod(Params):
+    """Trains nothing: what starts from the encoder starts at random."""
+
+    name: Literal["none"]
+
+
+class PretrainEncoder(StageParams):
+    """Params of pretrain_encoder."""
+
+    model: EncoderConfig = UNetEncoderConfig()
+    """Architecture and its sizes."""
+    method: Annotated[MocoConfig | DenseCLConfig | ByolConfig | NoMethod, Field(discriminator="name")] = (
+        DenseCLConfig()
+    )
+    """What is learned without labels."""
+    views: ViewParams = ViewParams()
+    """How the two views of a sample are made."""
+    max_frame_distance: int = Field(default=0, ge=0)
+    """The second view is of a frame of the same clip at most so many frames away."""
+    training: SgdCosine
+    """Schedule; a sample of ``batch_size`` is two views of one frame, or of two frames of a clip."""
+
+    @model_validator(mode="after")
+    def _sub_batches_fit(self) -> Self:
+        if not isinstance(self.method, NoMethod):
+            batch, parts = self.training.batch_size, self.method.sub_batches
+            if batch % parts:
+                raise ValueError(f"training.batch_size {batch} is no multiple of method.sub_batches {parts}")
+            processes = self.training.processes * self.training.nodes
+            if parts % processes:
+                raise ValueError(f"method.sub_batches {parts} is no multiple of the {processes} processes")
+            if batch // parts < 2:
+                raise ValueError(f"method.sub_batches {parts} leaves one sample of {batch} a part; lower it")
+        return self
+
+
+@stage
+def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, params: PretrainEncoder) -> None:
+    """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept.
+
+    Raises:
+        MaskcastError: when there are no frames, an archive is damaged, the queue does not fit, training diverges
+            or collapses.
+    """
+    if isinstance(params.method, NoMethod):
+        save_encoder(encoder, None, params.model, {"method": "none"})
+        metrics.write_text(json.dumps({"epochs": 0}) + "\n", encoding="utf-8")
+        say("encoder: not trained (method none)")
+        return
+    frames = open_frames(unlabeled, resume_dir(encoder))
+    task = EncoderTask(frames, params, params.method, fingerprint(params, unlabeled=unlabeled))
+    _report_views(task, resume_dir(encoder) / "views.png")
+    start = deepcopy(task.siamese.encoder)
+    scores = fit(task, params.training, resume_dir(encoder))
+    trained = task.siamese.encoder
+    result = {
+        "embedding_spread": scores["embedding_spread"],
+        "epochs": scores["epochs"],
+        "train_seconds": scores["train_seconds"],
+        "parameters": count_parameters(trained),
+        "frames": len(frames),
+    }
+    if isinstance(frames, ClipFrames) and can_probe(frames.store):
+        result |= _probed(trained, start, frames.store)
+    meta = {"method": params.method.name, "mean": trained.mean.tolist(), "std": trained.std.tolist()}
+    save_encoder(encoder, trained.encoder, params.model, meta)
+    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+class EncoderTask:
+    """Two views of frames drawn at random, each frame as likely as any other."""
+
+    monitor = None
+
+    def __init__(self, frames: Frames, params: PretrainEncoder, method: MethodConfig, fingerprint: str) -> None:
+        self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
+        method.check(params.training.batch_size, len(frames))
+        torch.manual_seed(derive(params.training.seed))
+        encoder = params.model.build()
+        mean, std = map(torch.from_numpy, colour_statistics(frames.frame(index) for index in spread(len(frames))))
+        self.siamese = method.build(Normalised(encoder, mean, std))
+        self.model: nn.Module = self.siamese
+        self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")
+
+    def batch(self, step: int) -> Views:
+        """Returns this process's views: a pure function of (seed, step)."""
+        size, parts = self.params.training.batch_size, self.method.sub_batches
+        own = list(own_part(size))
+        shuffled = rng(self.params.training.seed, step).permutation(size).reshape(parts, -1)
+        order = shuffled[own_part(parts)].flatten().tolist()
+        needed = sorted({*own, *order})
+        pairs = dict(zip(needed, self._threads.map(partial(self._pair, step), needed), strict=True))
+        own_views, shuffled_views = (
+            torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
+        )
+        return Views(own_views, shuffled_views, torch.tensor(order))
+
+    def _pair(self, step: int, index: int) -> np.ndarray:
+        """Returns both views of a sample, (2, H, W, C)."""
+        random = rng(self.params.training.seed, step, index)
+        drawn = int(random.integers(len(self.frames)))
+        first = self.frames.frame(drawn)
+        distance = self.params.max_frame_distance
+        second = self.frames.near(drawn, distance, random) if distance else first
+        return np.stack(two_views(first, second, self.params.views, random))
+
+    def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of a batch."""
+        return self.siamese.loss(batch, step)
+
+    def validate(self) -> dict[str, float]:
+        """Returns ``embedding_spread`` of the same views after each epoch.
+
+        Raises:
+            MaskcastError: if all embeddings have become one.
+        """
+        unseen = self.params.training.steps  # the number of a step that is not trained on
+        pairs = self._threads.map(partial(self._pair, unseen), range(WATCHED))
+        frames_BHWC = torch.from_numpy(np.stack([pair[0] for pair in pairs]))
+        found = embedding_spread(self.siamese.embed(frames_BHWC.to(self.siamese.encoder.mean.device)))
+        if found < COLLAPSED:
+            raise MaskcastError(
+                f"pretrain_encoder: collapsed: embeddings of {WATCHED} views spread {found:.2g} (1 is even, below "
+                f"{COLLAPSED} is one point); lower learning_rate, raise momentum, or choose method moco"
+            )
+        return {"embedding_spread": found}
+
+
+def _probed(trained: Normalised, start: Normalised, store: ClipStore) -> dict[str, float]:
+    """Returns the scores of the trained encoder and of the random one that it started as."""
+    device = best_device()
+    scores = probe(trained.to(device), store)
+    scores |= {f"{name}_random": value for name, value in probe(start.to(device), store).items()}
+    trained.to("cpu")
+    say(
+        f"encoder: linear probe {scores['linear_probe']:.3f} (random {scores['linear_probe_random']:.3f}), "
+        f"kNN {scores['knn']:.3f} (random {scores['knn_random']:.3f}), mean class accuracy"
+    )
+    return scores
+
+
+def _report_views(task: EncoderTask, path: Path) -> None:
+    """Draws pairs of views, one above the other, into a folder that outlives the run's upload."""
+    if not first_process():
+        return
+    views_2BHWC = task.batch(0).own[:, :PICTURED].numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in views_2BHWC])).save(path)
+    report_file(path, "encoder")
