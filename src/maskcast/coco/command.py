@@ -1,7 +1,9 @@
 """The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
 
 import argparse
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from maskcast.coco.evaluator import CocoScores, Kind, evaluate
@@ -67,8 +69,21 @@ def evaluate_files(truth: Path, results: Path, kind: Kind) -> CocoScores:
     Raises:
         MaskcastError: naming the first fault of a file.
     """
-    checked = read_truth(truth, kind)
-    return evaluate(checked, read_detections(results, checked, kind), kind)
+    with _collector_paused():
+        checked = read_truth(truth, kind)
+        return evaluate(checked, read_detections(results, checked, kind), kind)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pauses the cyclic garbage collector: looking for cycles in parsed JSON would take a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_folders(images: Path | None, out: Path | None) -> None:
