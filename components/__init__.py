@@ -1,6 +1,7 @@
 """KFP components: one shim per stage, no logic. A shim hands its artifacts' paths to ``run_stage``."""
 
 from components.evaluate import evaluate
+from components.evaluate_detector import evaluate_detector
 from components.fetch_dataset import fetch_dataset
 from components.finetune_forecaster import finetune_forecaster
 from components.generate_masks import generate_masks
@@ -9,10 +10,12 @@ from components.prepare_clips import prepare_clips
 from components.prepare_detection import prepare_detection
 from components.pretrain_encoder import pretrain_encoder
 from components.pretrain_forecaster import pretrain_forecaster
+from components.train_detector import train_detector
 from components.train_masker import train_masker
 
 __all__ = [
     "evaluate",
+    "evaluate_detector",
     "fetch_dataset",
     "finetune_forecaster",
     "generate_masks",
@@ -21,5 +24,6 @@ __all__ = [
     "prepare_detection",
     "pretrain_encoder",
     "pretrain_forecaster",
+    "train_detector",
     "train_masker",
 ]

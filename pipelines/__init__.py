@@ -6,6 +6,10 @@ from typing import Any
 from kfp.dsl.base_component import BaseComponent
 
 from pipelines.cluster import Placement
+from pipelines.detection import detection
 from pipelines.forecasting import forecasting
 
-PIPELINES: dict[str, Callable[[Mapping[str, Any], Placement], BaseComponent]] = {"forecasting": forecasting}
+PIPELINES: dict[str, Callable[[Mapping[str, Any], Placement], BaseComponent]] = {
+    "forecasting": forecasting,
+    "detection": detection,
+}

@@ -1,7 +1,10 @@
 """Fixtures that all tests share."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,3 +80,46 @@ def real_windows(shared_data: Path) -> np.ndarray:
         span = 21 * 5 + 1
         windows += [masks[start : start + span : 5] for start in range(0, len(masks) - span + 1, 2)]
     return np.stack(windows)
+
+
+def painted_boxes(seed: int, height: int, width: int, boxes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns an image (H, W, 3), boxes (N, 4) and labels (N,): red (0) and blue (1) rectangles, apart."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(80, 100, (height, width, 3), dtype=np.uint8)
+    found, labels = [], rng.integers(0, 2, boxes)
+    slot = width // max(boxes, 1)
+    for k, label in enumerate(labels):
+        w, h = rng.integers(slot // 2, slot - 1), rng.integers(height // 3, height - 4)
+        left, top = k * slot + rng.integers(0, slot - w), rng.integers(0, height - h)
+        image[top : top + h, left : left + w] = ((220, 40, 40), (40, 60, 220))[label]
+        found.append((left, top, left + w, top + h))
+    return image, np.array(found, np.float32).reshape(-1, 4), labels.astype(np.int64)
+
+
+def write_detection_set(root: Path, *, unlabeled: int = 0, boxes: int = 2, **counts: int) -> Path:
+    """Writes a small detection set of ``counts`` images per split, every fourth of them without boxes."""
+    classes, splits = ["red", "blue"], {}
+    for number, (split, count) in enumerate((counts or {"train": 6, "val": 4}).items()):
+        (root / "images" / split).mkdir(parents=True)
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for k in range(count):
+            height, width = 48 + 4 * (k % 3), 64 + 6 * (k % 2)
+            image, found, labels = painted_boxes(100 * number + k, height, width, boxes if k % 4 != 3 else 0)
+            cv2.imwrite(str(root / "images" / split / f"{k}.png"), image[..., ::-1])
+            images.append({"id": 10 + k, "file_name": f"{k}.png", "height": height, "width": width})
+            for (x1, y1, x2, y2), label in zip(found.tolist(), labels.tolist(), strict=True):
+                box = [x1, y1, x2 - x1, y2 - y1]
+                one = {"id": len(annotations) + 1, "image_id": 10 + k, "category_id": label, "bbox": box}
+                annotations.append(one | {"area": box[2] * box[3], "iscrowd": 0})
+        categories = [{"id": k, "name": name} for k, name in enumerate(classes)]
+        content = {"images": images, "categories": categories, "annotations": annotations}
+        raw = json.dumps(content).encode()
+        (root / f"{split}.json").write_bytes(raw)
+        splits[split] = {"sha256": hashlib.sha256(raw).hexdigest()}
+    for k in range(unlabeled):
+        (root / "unlabeled").mkdir(exist_ok=True)
+        cv2.imwrite(str(root / "unlabeled" / f"{k}.png"), painted_boxes(900 + k, 48, 64, boxes)[0][..., ::-1])
+    about = {"format": "maskcast-detection/1", "classes": classes, "original_ids": [7, 3], "splits": splits}
+    (root / "dataset.json").write_text(json.dumps(about))
+    return root

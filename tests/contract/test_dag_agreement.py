@@ -1,7 +1,9 @@
-"""`dvc.yaml` and the compiled pipeline are one DAG: stages, edges, ports, params sections."""
+"""Each pipeline and its `dvc.yaml` are one DAG: stages, edges, ports, params sections."""
 
 import shlex
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -9,11 +11,20 @@ import yaml
 from kfp.compiler import Compiler
 
 from maskcast.stage import get_stage
+from pipelines import PIPELINES
 from pipelines.cluster import Placement
 from pipelines.compile import build
 
 ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = {
+    "forecasting": ROOT,
+    "detection": ROOT / "recipes/detection",
+}  # of each pipeline's dvc.yaml and params.yaml
 Dag = dict[str, dict[str, Any]]
+
+
+def test_every_pipeline_is_compared() -> None:
+    assert set(FOLDERS) == set(PIPELINES)
 
 
 def dag_of_dvc(stages: dict[str, Any]) -> Dag:
@@ -60,43 +71,50 @@ def dag_of_kfp(spec: dict[str, Any]) -> Dag:
     return dag
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("ir") / "pipeline.yaml"
-    Compiler().compile(build("forecasting", ROOT / "params.yaml", [], Placement("image")), str(path))
-    return yaml.safe_load(path.read_text())
+@cache
+def compiled(name: str, params: str = "params.yaml") -> dict[str, Any]:
+    """Returns the IR of a pipeline."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "pipeline.yaml")
+        Compiler().compile(build(name, FOLDERS[name] / params, [], Placement("image")), str(path))
+        return yaml.safe_load(path.read_text())
 
 
-def dvc_stages() -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+def dvc_stages(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDERS[name] / "dvc.yaml").read_text())["stages"]
 
 
-def test_both_are_the_same_dag(compiled: dict[str, Any]) -> None:
-    assert dag_of_kfp(compiled) == dag_of_dvc(dvc_stages())
+@pytest.mark.parametrize("name", FOLDERS)
+def test_both_are_the_same_dag(name: str) -> None:
+    assert dag_of_kfp(compiled(name)) == dag_of_dvc(dvc_stages(name))
 
 
-def test_the_pipeline_takes_the_sections_of_the_params_file(compiled: dict[str, Any]) -> None:
-    sections = yaml.safe_load((ROOT / "params.yaml").read_text())
-    parameters = compiled["root"]["inputDefinitions"]["parameters"]
+@pytest.mark.parametrize(
+    ("name", "params"), [*((name, "params.yaml") for name in FOLDERS), ("detection", "full.yaml")]
+)
+def test_the_pipeline_takes_the_sections_of_the_params_file(name: str, params: str) -> None:
+    sections = yaml.safe_load((FOLDERS[name] / params).read_text())
+    parameters = compiled(name, params)["root"]["inputDefinitions"]["parameters"]
     assert set(parameters) == set(sections)
     assert {name: entry["defaultValue"] for name, entry in parameters.items()} == sections
 
 
 def wrong_paths() -> list[Any]:
-    """Returns dvc.yaml's stages with one path of one input changed, for every input."""
+    """Returns each dvc.yaml's stages with one path of one input changed, for every input."""
     cases = []
-    for name, entry in dvc_stages().items():
-        words = shlex.split(entry["cmd"])
-        for place in range(6, len(words), 2):
-            port = words[place].removeprefix("--")
-            if direction(name, port) == "in":
-                for other in {f"data/{port}_v2", "data/raw", "data/masks"} - {words[place + 1]}:
-                    stages = dvc_stages()
-                    stages[name]["cmd"] = shlex.join([*words[: place + 1], other, *words[place + 2 :]])
-                    cases.append(pytest.param(stages, id=f"{name}-{port}-{other}"))
+    for pipeline in FOLDERS:
+        for name, entry in dvc_stages(pipeline).items():
+            words = shlex.split(entry["cmd"])
+            for place in range(6, len(words), 2):
+                port = words[place].removeprefix("--")
+                if direction(name, port) == "in":
+                    for other in {f"data/{port}_v2", "data/raw", "data/masks"} - {words[place + 1]}:
+                        stages = dvc_stages(pipeline)
+                        stages[name]["cmd"] = shlex.join([*words[: place + 1], other, *words[place + 2 :]])
+                        cases.append(pytest.param(pipeline, stages, id=f"{pipeline}-{name}-{port}-{other}"))
     return cases
 
 
-@pytest.mark.parametrize("stages", sorted(wrong_paths(), key=lambda case: case.id))
-def test_a_single_wrong_path_is_noticed(stages: dict[str, Any], compiled: dict[str, Any]) -> None:
-    assert dag_of_kfp(compiled) != dag_of_dvc(stages)
+@pytest.mark.parametrize(("pipeline", "stages"), sorted(wrong_paths(), key=lambda case: case.id))
+def test_a_single_wrong_path_is_noticed(pipeline: str, stages: dict[str, Any]) -> None:
+    assert dag_of_kfp(compiled(pipeline)) != dag_of_dvc(stages)

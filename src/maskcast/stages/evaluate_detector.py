@@ -1,0 +1,75 @@
+"""Score a detector as COCO does, with tables, curves and pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from maskcast.coco.evaluator import evaluate
+from maskcast.coco.files import read_truth
+from maskcast.coco.report import write_report
+from maskcast.data.detection import DetectionSet
+from maskcast.detection import batches, detect
+from maskcast.errors import MaskcastError
+from maskcast.models.base import best_device
+from maskcast.models.detectors import load_detector
+from maskcast.progress import report_file, say, track
+from maskcast.stage import InPath, OutPath, StageParams, stage
+
+
+class EvaluateDetector(StageParams):
+    """Params of evaluate_detector."""
+
+    split: Literal["train", "val"] = "val"
+    """Split whose images are scored."""
+    batch_size: int = Field(8, ge=1)
+    """Images detected at once; they are padded to one size, which the last digits of a score may show."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Autocast to bf16 or everything in fp32."""
+    pictures: int = Field(8, ge=0)
+    """Images drawn with their boxes, spread from the best to the worst."""
+
+
+@stage
+def evaluate_detector(
+    *, dataset: InPath, detector: InPath, metrics: OutPath, report: OutPath, params: EvaluateDetector
+) -> None:
+    """Score a detector as COCO does, with tables, curves and pictures.
+
+    Args:
+        dataset: what ``prepare_detection`` wrote.
+        detector: what ``train_detector`` wrote.
+        metrics: JSON, flat numbers; what they mean stands in the report's README.md.
+        report: folder of tables (CSV, Markdown), curves and pictures (PNG), and ``detections.json``: a COCO
+            results file with the image and category ids of the source, boxes in pixels of the prepared images.
+        params: what to score and how much to draw.
+
+    Raises:
+        MaskcastError: if the detector was trained for other classes.
+    """
+    data = DetectionSet(dataset)
+    model, description = load_detector(detector)
+    if tuple(description["meta"]["classes"]) != data.classes:
+        raise MaskcastError(
+            f"{detector}: its classes ({_listed(description['meta']['classes'])}) are not those of {dataset} "
+            f"({_listed(data.classes)}); train a detector on this data set"
+        )
+    split = data.split(params.split)
+    places = track(batches(len(split), params.batch_size), "detect")
+    found = list(detect(model.to(best_device()), split, places, params.precision))
+    scores = evaluate(read_truth(split.truth, "bbox"), found, "bbox")
+    metrics.write_text(json.dumps(scores.flat(), indent=1) + "\n", encoding="utf-8")
+
+    report.mkdir()
+    write_report(report, scores, dataset / "images" / params.split, params.pictures)
+    own_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in found]
+    (report / "detections.json").write_text(json.dumps(own_ids) + "\n", encoding="utf-8")
+    for file in sorted(path for path in report.rglob("*") if path.is_file()):
+        report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
+    say(scores.table())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f", ... {len(names)} in all" if len(names) > 3 else "")
