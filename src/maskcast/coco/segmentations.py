@@ -42,8 +42,10 @@ def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]
             compressed.append(n)
     for start in range(0, len(compressed), CHUNK):
         _check_compressed(records, compressed[start : start + CHUNK], sizes_N2.prod(axis=1))
+    packed = set(compressed)
     return [
-        rle.segmToRle(mask, width, height) for mask, (height, width) in zip(masks, sizes_N2.tolist(), strict=True)
+        mask if n in packed else rle.segmToRle(mask, width, height)
+        for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True))
     ]
 
 
