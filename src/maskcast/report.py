@@ -101,8 +101,9 @@ def write_tables(
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
+def plot_horizons(path: Path, results: Mapping[str, ForecastScores | None]) -> None:
     """Draws macro Jaccard over the forecast frames, one line per forecaster."""
+    scores = applicable(results)
     plot_lines(
         path,
         next(iter(scores.values())).frame_numbers,
