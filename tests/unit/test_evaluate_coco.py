@@ -14,6 +14,7 @@ from PIL import Image
 from maskcast.__main__ import main
 from maskcast.coco.evaluator import Truth, evaluate
 from maskcast.coco.matches import match
+from maskcast.coco.report import write_report
 from maskcast.overlays import FALSE_ALARM, MISSED
 
 BOX = [8, 8, 16, 16]
@@ -194,8 +195,20 @@ def test_a_detection_matches_at_iou_50_alone() -> None:
     assert matches.threshold == 0.9
 
 
+@pytest.mark.parametrize("truths", [[ONE], []])
+@pytest.mark.parametrize("results", [[ONE | {"score": 0.5}], []])
+def test_a_report_needs_neither_truths_nor_detections(
+    tmp_path: Path, truths: list[Any], results: list[Any]
+) -> None:
+    truth = Truth([{"id": 1}], [{"id": 1, "name": "cat"}], truths)
+    write_report(tmp_path, evaluate(truth, results, "bbox"))
+    (category,) = rows(tmp_path / "per_category.csv")
+    assert category["AP"] == ("" if not truths else "1.000000" if results else "0.000000")
+    assert rows(tmp_path / "per_image.csv")[0]["f1"] == f"{len(truths) == len(results):.6f}"
+
+
 def test_nothing_found_is_all_missed() -> None:
     truth = Truth([{"id": 1}], [{"id": 1, "name": "cat"}], [ONE])
     matches = match(evaluate(truth, [], "bbox"))
-    assert np.isnan(matches.threshold)
+    assert matches.threshold == 0
     assert (matches.missed_I.tolist(), matches.f1_I.tolist()) == ([1], [0])

@@ -17,7 +17,7 @@ class Matches:
     """Right and wrong detections of an evaluation at the score threshold of its best F1.
 
     Args:
-        threshold: The score at which F1 over all images and categories is highest; NaN without detections.
+        threshold: The score at which F1 over all images and categories is highest; 0 without detections.
         found_G: Truths that a detection from the threshold on matches.
         right_D: These detections.
         false_D: Detections from the threshold on that match nothing; what matches a crowd is neither.
@@ -81,7 +81,7 @@ def _pairs(scores: CocoScores) -> tuple[np.ndarray, np.ndarray]:
 
 def _best_threshold(score_D: np.ndarray, right_D: np.ndarray, counted_D: np.ndarray, truths: int) -> float:
     if not score_D.size:
-        return float("nan")
+        return 0.0
     order_D = (-score_D).argsort(kind="stable")
     f1_D = 2 * right_D[order_D].cumsum() / np.maximum(counted_D[order_D].cumsum() + truths, 1)
     ends_D = np.r_[np.diff(score_D[order_D]) < 0, True]  # equal scores pass a threshold together

@@ -28,7 +28,7 @@ FILES = {
     "precision_recall.csv, precision_recall.png": "precision at 101 recalls, mean over categories; the mean of a "
     "column is AP, AP50 or AP75",
     "per_image.csv": "what was found and missed in each image at one score threshold, worst images first",
-    "pictures.png, pictures/": "images from the best F1 to the worst, truth left, detections right",
+    "pictures.png, pictures/": "where images are given: from best F1 to worst, truth left, detections right",
 }
 
 
