@@ -12,7 +12,7 @@ from maskcast.models.cells import ConvGRUCell, ConvLSTMCell
 from maskcast.models.codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.convrnn import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.motion import ObjectMotion, Path, still
-from maskcast.models.render import Renderer, by_class, front_object
+from maskcast.models.render import Renderer, by_class, front_object, paint, seen_masks
 from maskcast.models.tracks import find_objects, track
 
 SYSTEM_0 = {
@@ -121,17 +121,20 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
     tracks = track(last[:, None], objects, 4)
     centre = still(tracks, 1).centre_BhN2 + torch.tensor([[8 / 24, 6 / 24], [0.0, 6 / 24]])
     scale = torch.tensor([[0.0, 0.0], [0.0, math.log(0.5)]]).expand_as(centre)
-    drawn = Renderer()(last, objects, tracks, Path(centre, scale), slice(None), slice(None))
+    sight = tracks.last_sight()
+    masks = seen_masks(last[:, None], objects, sight)
+    drawn = Renderer()(masks, sight, Path(centre, scale))
     picture = front_object(drawn, objects)[0, 0]
     expected = torch.zeros(24, 24, dtype=torch.long)
     expected[10:14, 8:12], expected[12:16, 9:11] = 1, 2
     assert torch.equal(picture, expected)
+    assert torch.equal(paint(masks, objects, sight, Path(centre, scale))[0, 0], expected)
     logits = by_class(drawn, objects, torch.arange(4), torch.tensor(-8.0))
     assert torch.equal(logits.argmax(2)[0, 0], expected) and (logits[:, :, 3] == -8).all()
 
 
 def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
-    motion = ObjectMotion(8)
+    motion = ObjectMotion(8, 5)
     points = torch.rand(50, 2) - 0.5
     torch.testing.assert_close(motion.to_plane(points), points)
     torch.nn.init.normal_(motion.homography, std=0.2)
@@ -139,7 +142,7 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
 
 
 def test_forces_turn_with_the_scene() -> None:
-    motion = randomised(ObjectMotion(8))
+    motion = randomised(ObjectMotion(8, 5))
     place, velocity, memory = torch.randn(1, 3, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 8)
     pairs = ~torch.eye(3, dtype=torch.bool)[None]
     spread = torch.full((1, 3, 2), 0.05)

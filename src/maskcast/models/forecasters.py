@@ -7,8 +7,9 @@ from pydantic import Field
 
 from maskcast.models.base import load_model
 from maskcast.models.convrnn import ConvGRUConfig, ConvLSTMConfig
+from maskcast.models.objects import ObjectsConfig
 
-ForecasterConfig = Annotated[ConvLSTMConfig | ConvGRUConfig, Field(discriminator="arch")]
+ForecasterConfig = Annotated[ConvLSTMConfig | ConvGRUConfig | ObjectsConfig, Field(discriminator="arch")]
 
 
 def load_forecaster(folder: Path) -> tuple[Any, dict[str, Any]]:

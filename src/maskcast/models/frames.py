@@ -25,7 +25,7 @@ class FrameForecaster(nn.Module):
         loss_steps: future frames, drawn at random, that enter a training step's loss.
     """
 
-    input = "frames"
+    input = learns_from = "frames"
 
     def __init__(self, rnn: Recurrent, hidden: int, stride: int, loss_steps: int) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class Pixels:
 class MaskForecaster(nn.Module):
     """Past masks to future masks."""
 
-    input = "masks"
+    input = learns_from = "masks"
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class MaskForecaster(nn.Module):
         self.codec, self.rnn, self.num_classes = codec, rnn, num_classes
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
-        self.motion = ObjectMotion(OBJECT_HIDDEN) if motion else None
+        self.motion = ObjectMotion(OBJECT_HIDDEN, num_classes) if motion else None
 
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
@@ -124,7 +124,7 @@ class MaskForecaster(nn.Module):
         object_BN = find_objects(context_BTHW[:, -1], self.num_classes)
         tracks = track(context_BTHW, object_BN, self.num_classes)
         with torch.autocast(context_BTHW.device.type, enabled=False):
-            path = still(tracks, horizon) if self.motion is None else self.motion(tracks, horizon)
+            path = still(tracks, horizon) if self.motion is None else self.motion(object_BN, tracks, horizon)
         return _Scene(_known(context_BTHW[:, -1]), object_BN, tracks, path)
 
     def _run(self, scene: "_Scene", context_BTHW: Tensor, horizon: int) -> list[Tensor]:
@@ -161,11 +161,12 @@ class MaskForecaster(nn.Module):
         if self.render is not None:
             with torch.autocast(state_BSCHW.device.type, enabled=False):
                 path = scene.path.pick(steps=steps)
-                drawn = self.render(scene.last_BHW, scene.object_BN, scene.tracks, path, rows, columns)
+                seen = scene.masks(), scene.tracks.last_sight(), path
+                drawn = self.render(*seen, rows, columns)
                 base = by_class(drawn, scene.object_BN, classes, self.render.absent)
                 if self.motion is not None:
                     with torch.no_grad():
-                        drawn = self.render(scene.last_BHW, scene.object_BN, scene.tracks, path, half, half)
+                        drawn = self.render(*seen, half, half)
                         guide_BSIJ = front_object(drawn, scene.object_BN)
         change = self.codec.correct(state_BSCHW.flatten(0, 1), guide_BSIJ.flatten(0, 1), rows, columns, classes)
         return base + change.unflatten(0, state_BSCHW.shape[:2])
@@ -179,6 +180,10 @@ class _Scene:
     object_BN: Tensor
     tracks: Tracks
     path: Path
+
+    def masks(self) -> Tensor:
+        """Returns (B, N, H, W) bool: where every object is in the last seen mask."""
+        return (self.last_BHW[:, None] == self.object_BN[..., None, None]) & (self.object_BN > 0)[..., None, None]
 
     def pick(self, clips: slice) -> "_Scene":
         """Returns some of the clips."""

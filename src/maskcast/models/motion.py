@@ -1,8 +1,9 @@
-"""Object motion: where every object of the last seen mask goes.
+"""Object motion: where every object that was seen goes.
 
 A recurrent network over objects and pairs of objects (an interaction network: Battaglia et al. 2016, arXiv
-1612.00222). Positions live on a plane that a learned homography of the picture defines: a camera that looks at a
-floor sees straight motion bend and shrink, on the floor it is straight. Every vector that the network adds is a
+1612.00222). Positions live on a plane that a homography of the picture defines: a camera that looks at a floor
+sees straight motion bend and shrink, on the floor it is straight. How the sizes of objects change across the
+picture tells where the floor is; learned by gradient it drifts away. Every vector that the network adds is a
 learned multiple of a vector at hand (past displacements, the line between two objects), so that directions need
 not be learned one by one. All outputs start at zero: an untrained network moves nothing.
 
@@ -16,20 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.distributed import all_sum
-from maskcast.models.tracks import Tracks
+from maskcast.models.tracks import Sight, Tracks
 
 PAST = 5  # displacements before the last frame that the velocity is made of
+KIND = 16  # width of what is learned of a class: friction, bounce, size
 SPREAD = 20.0  # spreads of objects are about 0.05 picture heights: brings them to about 1
 SMALL = 0.02  # spread of a small object
 SPEED = 10.0  # the same for displacements per frame
+FAR = 5.0  # what features are cut off at: one object that flies off must not drown the gradient of all others
+FOCAL_LENGTH = 1.5  # of a usual lens, in picture heights
+ENOUGH = 100  # sights to calibrate by
+TILT = 1.4  # most that the scale of the plane may change over a picture height
 
 
 @dataclass(frozen=True)
 class Path:
-    """The forecast of every object, relative to its part of the last seen mask."""
+    """The forecast of every object, relative to its last sight."""
 
     centre_BhN2: Tensor  # (y, x) in picture heights from the picture's centre
-    log_scale_BhN2: Tensor  # log of the size relative to the last seen mask, (y, x)
+    log_scale_BhN2: Tensor  # log of the size relative to the last sight, (y, x)
 
     def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Path":
         """Returns the path of some clips at some steps."""
@@ -37,38 +43,44 @@ class Path:
 
 
 def still(tracks: Tracks, horizon: int) -> Path:
-    """Returns the path of objects that stay where they were in the last frame of ``tracks``."""
-    centre = tracks.centre_BTN2[:, -1:].expand(-1, horizon, -1, -1)
+    """Returns the path of objects that stay where they were seen last."""
+    centre = tracks.last_sight().centre_BN2[:, None].expand(-1, horizon, -1, -1)
     return Path(centre, torch.zeros_like(centre))
 
 
 def path_loss(path: Path, context: Tracks, future: Tracks) -> tuple[Tensor, Tensor]:
     """Returns the errors of place and size, averaged over objects and steps where they can be told.
 
-    An object counts where it is visible and does not touch the border. The error of its place is in units of its
-    own size and grows like its square near 0, like its length far off.
+    An object that was seen counts where it is visible and does not touch the border. The error of its place is in
+    units of its own size and grows like its square near 0, like its length far off.
     """
-    counts = (future.visible_BTN & ~future.cut_BTN).to(path.centre_BhN2.dtype)
+    sight = context.last_sight()
+    counts = (future.visible_BTN & ~future.cut_BTN & sight.exists_BN[:, None]).to(path.centre_BhN2.dtype)
     total = all_sum(counts.sum()).clamp(min=1)
     unit = future.spread_BTN2.mean(-1, keepdim=True).clamp(min=SMALL)
     error = ((path.centre_BhN2 - future.centre_BTN2) / unit).square().sum(-1)
     place = all_sum((((1 + error).sqrt() - 1) * counts).sum()) / total
-    growth = (future.spread_BTN2.clamp(min=1e-3) / context.spread_BTN2[:, -1:].clamp(min=1e-3)).log()
+    growth = (future.spread_BTN2.clamp(min=1e-3) / sight.spread_BN2[:, None].clamp(min=1e-3)).log()
     size = all_sum(((path.log_scale_BhN2 - growth).abs().sum(-1) * counts).sum()) / total
     return place, size
 
 
 class ObjectMotion(nn.Module):
-    """Rolls the objects of the last context frame out over any horizon.
+    """Rolls the objects of the context out over any horizon.
 
     Args:
         hidden: width of an object's memory.
+        num_classes: K; what is learned of a class tells a sphere, which rolls on, from a cube.
     """
 
-    def __init__(self, hidden: int) -> None:
+    homography: Tensor
+
+    def __init__(self, hidden: int, num_classes: int) -> None:
         super().__init__()
-        self.homography = nn.Parameter(torch.zeros(8))
-        self.history = _mlp((PAST + 1) * 8, hidden, hidden)
+        self.register_buffer("homography", torch.zeros(8))
+        self.kind = nn.Embedding(num_classes, KIND)
+        nn.init.normal_(self.kind.weight, std=0.1)
+        self.history = _mlp((PAST + 1) * 8 + KIND, hidden, hidden)
         self.start = nn.Linear(hidden, PAST + 4)
         self.pair_own, self.pair_other = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.pair_shape = nn.Linear(8, hidden)
@@ -81,51 +93,60 @@ class ObjectMotion(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def forward(self, tracks: Tracks, horizon: int) -> Path:
-        """Returns the path over ``horizon`` steps of the objects visible in the last frame of ``tracks``."""
-        exists_BN = tracks.visible_BTN[:, -1]
-        last_BN2, spread_BN2 = tracks.centre_BTN2[:, -1], tracks.spread_BTN2[:, -1]
-        place, velocity, memory, log_scale = self._start(tracks)
-        pairs_BNN = exists_BN[:, :, None] & exists_BN[:, None]
-        pairs_BNN = pairs_BNN & ~torch.eye(exists_BN.shape[1], dtype=torch.bool, device=exists_BN.device)
+    def forward(self, object_BN: Tensor, tracks: Tracks, horizon: int) -> Path:
+        """Returns the path over ``horizon`` steps of objects, of those that ``tracks`` never shows any path.
+
+        Args:
+            object_BN: class ids, 0 as padding.
+            tracks: of these objects in the context; what lies more than ``PAST`` frames back is not used.
+            horizon: steps after the last frame.
+        """
+        tracks = _latest(tracks)
+        sight = tracks.last_sight()
+        place, velocity, memory, log_scale = self._start(object_BN, tracks, sight)
+        pairs_BNN = sight.exists_BN[:, :, None] & sight.exists_BN[:, None]
+        pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
         centres, scales = [], []
-        centre = self.to_picture(place)
-        shift = last_BN2 - centre.detach()  # exact for an object that stays
+        offset = sight.centre_BN2 - self.to_picture(place).detach()  # exact for an object that stays
+        ago = (PAST - sight.frame_BN)[..., None]
+        place = place + velocity * ago
+        centre = self.to_picture(place) + offset
         for _ in range(horizon):
-            push, message = self._interact(place, velocity, memory, spread_BN2, pairs_BNN)
-            inputs = [memory, message, velocity * SPEED, push * SPEED, centre, log_scale]
+            push, message = self._interact(place, velocity, memory, sight.spread_BN2, pairs_BNN)
+            inputs = [memory, message, _cut(velocity * SPEED), _cut(push * SPEED), _cut(centre), log_scale]
             memory_BNF = self.memory(self.node(torch.cat(inputs, -1)).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
             along, across, grow = self.change(memory).split([1, 1, 2], dim=-1)
             velocity = velocity * (1 + along) + _turned(velocity) * across + push
             place = place + velocity
             log_scale = log_scale + 0.1 * grow
-            centre = self.to_picture(place) + shift
+            centre = self.to_picture(place) + offset
             centres.append(centre)
             scales.append(log_scale)
         return Path(torch.stack(centres, 1), torch.stack(scales, 1))
 
-    def _start(self, tracks: Tracks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns place and velocity on the plane, memory, and log scale at the last context frame."""
-        visible, centre, spread, cut = _latest(tracks, PAST + 1)
-        place = self.to_plane(centre)
+    def _start(self, object_BN: Tensor, tracks: Tracks, sight: Sight) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns place (when last seen) and velocity on the plane, memory, and log scale."""
+        visible = tracks.visible_BTN
+        place = self.to_plane(tracks.centre_BTN2)
         both = (visible[:, 1:] & visible[:, :-1])[..., None]
         moved_BLN2 = (place[:, 1:] - place[:, :-1]) * both
         first = torch.zeros_like(moved_BLN2[:, :1])
         features = torch.cat(
             [
                 visible[..., None],
-                cut[..., None],
-                centre * visible[..., None],
-                spread * SPREAD,
+                tracks.cut_BTN[..., None],
+                tracks.centre_BTN2 * visible[..., None],
+                tracks.spread_BTN2 * SPREAD,
                 torch.cat([first, moved_BLN2 * SPEED], dim=1),
             ],
             dim=-1,
         )
-        memory = self.history(features.transpose(1, 2).flatten(2))
+        memory = self.history(torch.cat([features.transpose(1, 2).flatten(2), self.kind(object_BN)], -1))
         weight, shift, grow = self.start(memory).split([PAST, 2, 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
-        return place[:, -1] + 0.1 * shift, velocity, memory, 0.1 * grow
+        seen = place.gather(1, sight.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
+        return seen + 0.1 * shift, velocity, memory, 0.1 * grow
 
     def _interact(
         self, place: Tensor, velocity: Tensor, memory: Tensor, spread: Tensor, pairs_BNN: Tensor
@@ -144,7 +165,15 @@ class ObjectMotion(nn.Module):
         size = spread.mean(-1)
         sizes = torch.stack([size[:, :, None].expand_as(pairs_BNN), size[:, None].expand_as(pairs_BNN)], -1)
         shape = torch.cat(
-            [distance * 4, 0.1 / distance, approach * SPEED, pass_by * SPEED, when, nearest * 10, sizes * SPREAD],
+            [
+                _cut(distance * 4),
+                _cut(0.1 / distance),
+                _cut(approach * SPEED),
+                _cut(pass_by * SPEED),
+                when,
+                _cut(nearest * 10),
+                sizes * SPREAD,
+            ],
             -1,
         )
         pair = self.pair(
@@ -154,11 +183,38 @@ class ObjectMotion(nn.Module):
         along, across = (self.push(pair) * 0.1 * pairs_BNN[..., None]).split(1, dim=-1)
         return (along * normal + across * _turned(normal)).sum(2), pair.sum(2)
 
+    @torch.no_grad()
+    def calibrate(self, class_M: Tensor, centre_M2: Tensor, spread_M: Tensor) -> None:
+        """Lays the plane where the sizes of M sights of whole objects say that it is.
+
+        On a plane that a camera looks at, the size of an object in the picture is linear in its place: the slope
+        is that of the homography's denominator, and the horizon it tells, with a usual focal length, how much the
+        plane is foreshortened. Sizes of classes and the slope are fitted in turn. Few sights change nothing.
+
+        Args:
+            class_M: class of the object of each sight; objects of a class are of one size.
+            centre_M2: its centre.
+            spread_M: its size.
+        """
+        if len(class_M) < ENOUGH:
+            return
+        slope_2 = torch.zeros(2)
+        for _ in range(10):
+            flat_M = spread_M / (1 + centre_M2 @ slope_2).clamp(min=0.2)
+            count_K = torch.bincount(class_M).clamp(min=1)
+            size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M].float()
+            slope_2 = torch.linalg.lstsq(centre_M2, (spread_M / size_M - 1)[:, None]).solution[:, 0]
+            slope_2 = slope_2 * min(1.0, TILT / max(float(slope_2.norm()), 1e-6))
+        stretch = (1 + (slope_2.norm() * FOCAL_LENGTH) ** 2).sqrt() - 1
+        along = slope_2 / slope_2.norm().clamp(min=1e-6)
+        (a, b), (c, d) = (stretch * torch.outer(along, along)).tolist()
+        self.homography.copy_(torch.tensor([a, b, 0.0, c, d, 0.0, *slope_2.tolist()]))
+
     def to_plane(self, centre: Tensor) -> Tensor:
         """Returns picture positions (..., 2) on the plane."""
         y, x = centre.unbind(-1)
         a = self.homography
-        scale = (1 + a[6] * y + a[7] * x).clamp(min=0.1)
+        scale = (1 + a[6] * y + a[7] * x).clamp(min=0.25)
         return torch.stack([y + a[0] * y + a[1] * x + a[2], x + a[3] * y + a[4] * x + a[5]], -1) / scale[..., None]
 
     def to_picture(self, place: Tensor) -> Tensor:
@@ -172,11 +228,15 @@ class ObjectMotion(nn.Module):
             ]
         )
         point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ torch.linalg.inv(matrix).T
-        return point[..., :2] / point[..., 2:].clamp(min=0.05)
+        return point[..., :2] / point[..., 2:].clamp(min=0.3)  # what flies off must not drown all gradients
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs), nn.SiLU())
+
+
+def _cut(feature: Tensor) -> Tensor:
+    return feature.clamp(-FAR, FAR)
 
 
 def _turned(vector: Tensor) -> Tensor:
@@ -184,12 +244,12 @@ def _turned(vector: Tensor) -> Tensor:
     return torch.stack([-vector[..., 1], vector[..., 0]], -1)
 
 
-def _latest(tracks: Tracks, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the fields of the last ``frames`` frames, with frames of nothing in front where there are fewer."""
-    fields = (tracks.visible_BTN, tracks.centre_BTN2, tracks.spread_BTN2, tracks.cut_BTN)
-    missing = max(0, frames - fields[0].shape[1])
-    visible, centre, spread, cut = (
-        torch.cat([torch.zeros_like(field[:, :1]).expand(-1, missing, *field.shape[2:]), field[:, -frames:]], 1)
-        for field in fields
-    )
-    return visible, centre, spread, cut
+def _latest(tracks: Tracks) -> Tracks:
+    """Returns the last ``PAST + 1`` frames, with frames of nothing in front where there are fewer."""
+    missing = max(0, PAST + 1 - tracks.visible_BTN.shape[1])
+
+    def last(field: Tensor) -> Tensor:
+        nothing = torch.zeros_like(field[:, :1]).expand(-1, missing, *field.shape[2:])
+        return torch.cat([nothing, field[:, -PAST - 1 :]], 1)
+
+    return Tracks(*(last(field) for field in vars(tracks).values()))

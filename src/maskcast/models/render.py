@@ -1,6 +1,7 @@
-"""Renders moved objects: the parts of the last seen mask, shifted and scaled, the nearer one in front.
+"""Renders moved objects: what was seen of each one last, shifted and scaled, the nearer one in front.
 
-Shapes: B clips, S steps, N objects, K classes, H height, W width of the last mask, I rows and J columns rendered.
+Shapes: B clips, T context frames, S steps, N objects, K classes, H height, W width of the masks, I rows and
+J columns rendered.
 """
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.motion import Path
-from maskcast.models.tracks import Tracks
+from maskcast.models.tracks import Sight
 
 SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
 ABSENT = -8.0  # logit of a class that is not among the last mask's objects
 DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
+ALL = slice(None)
 
 
 class Renderer(nn.Module):
@@ -25,29 +27,49 @@ class Renderer(nn.Module):
         self.absent = nn.Parameter(torch.tensor(ABSENT))
 
     def forward(
-        self, last_BHW: Tensor, object_BN: Tensor, tracks: Tracks, path: Path, rows: slice, columns: slice
+        self, mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL
     ) -> Tensor:
         """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
 
         Args:
-            last_BHW: class ids of the last seen mask.
-            object_BN: class ids of the objects; 0 is padding.
-            tracks: of the objects in the context.
+            mask_BNHW: bool, the objects in their last sights (``seen_masks``).
+            sight: where they were there.
             path: of the objects at the steps to render.
             rows: of the picture.
             columns: of the picture.
         """
-        centre = path.centre_BhN2
-        height, width = last_BHW.shape[1:]
-        y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
-        x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
-        shrink = torch.exp(-path.log_scale_BhN2.clamp(-2, 2))
-        was = tracks.centre_BTN2[:, -1:]
-        source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
-        source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
-        mask_BNHW = (last_BHW[:, None] == object_BN[..., None, None]).to(centre.dtype)
-        covered_BSNIJ = _sample(mask_BNHW, source_y, source_x)
-        return self.sharpness * (2 * covered_BSNIJ - 1) + self.depth * centre[..., :1, None]
+        return self.sharpness * (2 * cover(mask_BNHW, sight, path, rows, columns) - 1) + self.depth * _near(path)
+
+
+def seen_masks(context_BTHW: Tensor, object_BN: Tensor, sight: Sight) -> Tensor:
+    """Returns (B, N, H, W) bool: every object in the frame of its last sight; nothing of one never seen."""
+    frame = sight.frame_BN[..., None, None].expand(-1, -1, *context_BTHW.shape[2:])
+    seen = context_BTHW.gather(1, frame) == object_BN[..., None, None]
+    return seen & (object_BN > 0)[..., None, None]
+
+
+def cover(mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL) -> Tensor:
+    """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1."""
+    centre = path.centre_BhN2
+    height, width = mask_BNHW.shape[2:]
+    y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
+    x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
+    shrink = torch.exp(-path.log_scale_BhN2.clamp(-2, 2))
+    was = sight.centre_BN2[:, None]
+    source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
+    source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
+    return _sample(mask_BNHW.to(centre.dtype), source_y, source_x)
+
+
+def _near(path: Path) -> Tensor:
+    """Returns (B, S, N, 1, 1) how near an object is: on the ground, the lower in the picture the nearer."""
+    return path.centre_BhN2[..., :1, None].clamp(-1, 1)
+
+
+def paint(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path) -> Tensor:
+    """Returns the class ids (B, S, H, W) of moved objects: the nearest that covers half of a pixel, else 0."""
+    covered_BSNHW = cover(mask_BNHW, sight, path)
+    return front_object(torch.where(covered_BSNHW > 0.5, 2 + _near(path), -1.0), object_BN)
 
 
 def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:

@@ -20,6 +20,15 @@ class Tracks:
     spread_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     cut_BTN: Tensor  # bool: it touches the border, so that centre and spread are those of a part
 
+    def last_sight(self) -> "Sight":
+        """Returns where every object was seen last; one that touched the border then and is gone now has left."""
+        frames = torch.arange(1, self.visible_BTN.shape[1] + 1, device=self.visible_BTN.device)
+        frame_BN = (frames[:, None] * self.visible_BTN).argmax(1)
+        index = frame_BN[:, None, :, None].expand(-1, 1, -1, 2)
+        centre, spread = self.centre_BTN2.gather(1, index)[:, 0], self.spread_BTN2.gather(1, index)[:, 0]
+        left_BN = self.cut_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
+        return Sight(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, spread)
+
     def pick(self, clips: slice) -> "Tracks":
         """Returns the tracks of some clips."""
         return Tracks(
@@ -27,13 +36,27 @@ class Tracks:
         )
 
 
-def find_objects(last_BHW: Tensor, num_classes: int) -> Tensor:
-    """Returns (B, N) long class ids visible in the (B, H, W) masks, ascending, 0 (background) as padding; N >= 1.
+@dataclass(frozen=True)
+class Sight:
+    """The last frame in which every object was seen, and what was seen of it there."""
+
+    exists_BN: Tensor  # bool: it was seen and has not left
+    frame_BN: Tensor  # long: index of the frame; 0 where it was not seen
+    centre_BN2: Tensor
+    spread_BN2: Tensor
+
+    def pick(self, clips: slice) -> "Sight":
+        """Returns the sights of some clips."""
+        return Sight(self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.spread_BN2[clips])
+
+
+def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
+    """Returns (B, N) long class ids in (B, ..., H, W) masks, ascending, 0 (background) as padding; N >= 1.
 
     Ids from ``num_classes`` up, such as the ignore value, are no objects.
     """
-    batch = len(last_BHW)
-    ids = last_BHW.flatten(1).long().clamp(max=num_classes)
+    batch = len(ids_BHW)
+    ids = ids_BHW.flatten(1).long().clamp(max=num_classes)
     seen_BK = ids.new_zeros(batch, num_classes + 1).scatter_(1, ids, 1)[:, 1:num_classes]
     slots = max(1, int(seen_BK.sum(1).max()))
     order_BK = torch.argsort(seen_BK, dim=1, descending=True, stable=True)[:, :slots]
@@ -66,3 +89,34 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     spread = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
     visible = count > 0
     return Tracks(visible, centre, spread * visible[..., None], sums[..., 5] > 0)
+
+
+PACKED = ("class", "visible", "y", "x", "spread_y", "spread_x", "cut")
+"""What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
+
+
+def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
+    """Returns the tracks (T, S, 7) float32 of all S objects in (T, H, W) uint8 masks, as ``PACKED`` says."""
+    found_K = torch.bincount(ids_THW.flatten(), minlength=num_classes)[:num_classes]
+    object_S = found_K[1:].nonzero().flatten() + 1
+    if not len(object_S):
+        return torch.zeros(len(ids_THW), 0, len(PACKED))
+    tracks = track(ids_THW[None], object_S[None], num_classes)
+    fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.cut_BTN[0]]
+    class_id, visible, cut = (field[..., None].float() for field in fields)
+    return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.spread_BTN2[0], cut], -1)
+
+
+def unpack_tracks(packed_BTS7: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
+    """Returns the objects (B, N) and tracks that were packed; those of ``object_BN`` where it is given."""
+    if packed_BTS7.shape[2] == 0:
+        packed_BTS7 = packed_BTS7.new_zeros(*packed_BTS7.shape[:2], 1, len(PACKED))
+    slot_BS = packed_BTS7[:, :, :, 0].amax(1).long()
+    if object_BN is not None:
+        same_BNS = (object_BN[:, :, None] == slot_BS[:, None]) & (object_BN[:, :, None] > 0)
+        index_BN = same_BNS.int().argmax(-1)
+        index = index_BN[:, None, :, None].expand(-1, packed_BTS7.shape[1], -1, len(PACKED))
+        packed_BTS7 = packed_BTS7.gather(2, index) * same_BNS.any(-1)[:, None, :, None]
+        slot_BS = object_BN
+    visible, cut = packed_BTS7[..., 1] > 0, packed_BTS7[..., 6] > 0
+    return slot_BS, Tracks(visible, packed_BTS7[..., 2:4], packed_BTS7[..., 4:6], cut)

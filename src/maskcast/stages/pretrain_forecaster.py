@@ -9,10 +9,12 @@ from maskcast.errors import MaskcastError
 from maskcast.forecasting import check_stores
 from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.models.forecasters import ForecasterConfig
+from maskcast.models.motion import ObjectMotion
 from maskcast.progress import say
 from maskcast.seed import derive
 from maskcast.stage import InPath, OutPath, stage
 from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+from maskcast.training.layers import whole_sights
 
 SPLITS = ("train", "unlabeled")
 
@@ -48,6 +50,8 @@ def pretrain_forecaster(
     train, left_out = _confident(generated, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
+    if isinstance(motion := getattr(model, "motion", None), ObjectMotion):
+        motion.calibrate(*whole_sights(generated, train))
     task = ForecastTask(
         model,
         params,

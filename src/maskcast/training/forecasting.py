@@ -5,13 +5,11 @@ Legend: B windows, T context frames, h horizon, H height, W width; frames have c
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -26,6 +24,7 @@ from maskcast.models.baselines import baselines_of
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.stage import StageParams, resume_dir
+from maskcast.training.layers import layer_of
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 
@@ -91,8 +90,8 @@ class ForecastTask:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
         self.clips, self.masks = clips, masks
         frames = model.input == "frames"
-        self._context = _layers(clips if frames else masks, train, frames)
-        self._target = _layers(clips if frames else target, train, frames)
+        self._context = layer_of(model.learns_from, clips if frames else masks, train)
+        self._target = layer_of(model.learns_from, clips if frames else target, train)
         self._windows = WindowSampler(
             [clip.num_frames for clip in train],
             context=params.context_frames,
@@ -103,19 +102,16 @@ class ForecastTask:
         self.val = _validation_clips(clips, params)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Returns this process's context and target, uint8 (B, T, H, W) and (B, h, H, W), frames with (..., C)."""
+        """Returns this process's context and target: (B, T, ...) and (B, h, ...) of what the model learns from."""
         windows = self._windows.draw(step, self.params.training.batch_size)
         middle, stop = windows.context, windows.context + windows.horizon
         context, target = [], []
         for index in own_part(len(windows.clips)):
             k, start = windows.clips[index], windows.starts[index]
-            seen = self._context[k]()[start : start + middle]
-            future = self._target[k]()[start + middle : start + stop]
-            if rng(self.params.training.seed, step, index).random() < self.params.flip:
-                seen, future = seen[:, :, ::-1], future[:, :, ::-1]
-            context.append(seen)
-            target.append(future)
-        return torch.from_numpy(np.stack(context)), torch.from_numpy(np.stack(target))
+            mirrored = rng(self.params.training.seed, step, index).random() < self.params.flip
+            context.append(self._context.window(k, slice(start, start + middle), mirrored))
+            target.append(self._target.window(k, slice(start + middle, start + stop), mirrored))
+        return self._context.stack(context), self._target.stack(target)
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch and its parts; all processes draw the same steps and pixels."""
@@ -196,12 +192,6 @@ def load_masker_for(model: Any, masker: Path) -> nn.Module | None:
     from maskcast.models.maskers import load_masker  # takes seconds to import
 
     return load_masker(masker)[0].requires_grad_(False)
-
-
-def _layers(store: ClipStore, chosen: Sequence[Clip], frames: bool) -> list[Callable[[], np.ndarray]]:
-    """Returns readers of the clips' frames or masks; numpy sees only the part that is used."""
-    read = store.frames if frames else store.masks
-    return [partial(read, store.get(clip.id)) for clip in chosen]
 
 
 def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:

@@ -1,0 +1,76 @@
+"""Masks to objects, objects through time, objects to masks: no pixel is learned, so that training is cheap.
+
+A class id is an object (a semantic class of many things is one object that changes its shape). What was seen of an
+object last is moved, scaled and painted, the nearer one in front; its path is learned from tracks alone, which are
+a thousandth of the masks. No camera is given: how the ground lies in the picture is read from how objects shrink.
+
+Shapes: B clips, T context frames, h horizon, S and N objects, H height, W width.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from maskcast.models.base import ModelConfig
+from maskcast.models.motion import PAST, ObjectMotion, path_loss
+from maskcast.models.render import paint, seen_masks
+from maskcast.models.tracks import find_objects, track, unpack_tracks
+
+SIZE_WEIGHT = 0.5  # of the error of objects' sizes, beside 1 for their places
+
+
+class ObjectForecaster(nn.Module):
+    """Forecasts masks by the paths of the objects in them.
+
+    Args:
+        hidden: width of an object's memory.
+        num_classes: K, background included.
+    """
+
+    input, learns_from = "masks", "tracks"
+
+    def __init__(self, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.motion = ObjectMotion(hidden, num_classes)
+
+    @torch.no_grad()
+    def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
+        """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
+
+        Objects of the last frames are forecast only: what enters later cannot be known.
+        """
+        recent_BTHW = context_BTHW[:, -PAST - 1 :]
+        object_BN = find_objects(recent_BTHW, self.num_classes)
+        tracks = track(recent_BTHW, object_BN, self.num_classes)
+        path, sight = self.motion(object_BN, tracks, horizon), tracks.last_sight()
+        masks_BNHW = seen_masks(recent_BTHW, object_BN, sight)
+        out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
+        for clip in range(len(out_BhHW)):  # one at a time: all objects of a clip at all steps are large enough
+            one = slice(clip, clip + 1)
+            out_BhHW[one] = paint(masks_BNHW[one], object_BN[one], sight.pick(one), path.pick(one))
+        return out_BhHW
+
+    def loss(self, context_BTS7: Tensor, target_BhS7: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of the paths after packed tracks (``models.tracks.PACKED``), and its parts."""
+        object_BN, context = unpack_tracks(context_BTS7)
+        _, future = unpack_tracks(target_BhS7, object_BN)
+        with torch.autocast(context_BTS7.device.type, enabled=False):
+            path = self.motion(object_BN, context, target_BhS7.shape[1])
+            place, size = path_loss(path, context, future)
+        parts = {"place": float(place.detach()), "size": float(size.detach())}
+        return place + SIZE_WEIGHT * size, parts
+
+
+class ObjectsConfig(ModelConfig):
+    """Objects that move, learned from their tracks."""
+
+    arch: Literal["objects"] = "objects"
+    hidden: int = Field(default=64, ge=1)
+    """Width of an object's memory."""
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Returns the network."""
+        return ObjectForecaster(self.hidden, num_classes)

@@ -1,0 +1,101 @@
+"""Tracks, how the plane is found from sizes, and the forecaster of objects."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskcast.data.camera import CLEVRER_CAMERA, paint_masks
+from maskcast.data.synthetic import simulate_motion
+from maskcast.models.motion import ObjectMotion
+from maskcast.models.objects import ObjectsConfig
+from maskcast.models.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
+
+
+def squares(**places: list[tuple[int, int] | None]) -> torch.Tensor:
+    """Returns masks (T, 24, 32) of 4x4 squares; ``c3=[(y, x), None, ...]`` puts class 3 there, or hides it."""
+    masks = torch.zeros(len(next(iter(places.values()))), 24, 32, dtype=torch.uint8)
+    for name, seen in places.items():
+        for t, corner in enumerate(seen):
+            if corner is not None:
+                y, x = corner
+                masks[t, max(y, 0) : y + 4, max(x, 0) : x + 4] = int(name[1:])
+    return masks
+
+
+def test_packing_keeps_the_tracks_of_all_objects() -> None:
+    masks = squares(c3=[(4, 4), (4, 6), None], c1=[None, (12, 20), (10, 20)])
+    packed = pack_tracks(masks, 5)
+    assert packed.shape == (3, 2, len(PACKED)) and packed[:, :, 0].unique(dim=0).tolist() == [[1, 3]]
+    objects, tracks = unpack_tracks(packed[None])
+    assert objects.tolist() == [[1, 3]]
+    direct = track(masks[None], objects, 5)
+    for field in vars(tracks):
+        torch.testing.assert_close(getattr(tracks, field).float(), getattr(direct, field).float())
+
+
+def test_unpacking_finds_the_objects_asked_for_and_leaves_others_unseen() -> None:
+    packed = pack_tracks(squares(c3=[(4, 4)], c1=[(12, 20)]), 5)[None]
+    wanted = torch.tensor([[3, 4, 0]])
+    objects, tracks = unpack_tracks(packed, wanted)
+    assert objects is wanted and tracks.visible_BTN.tolist() == [[[True, False, False]]]
+    torch.testing.assert_close(tracks.centre_BTN2[0, 0, 0], torch.tensor([(5.5 - 11.5) / 24, (5.5 - 15.5) / 24]))
+    objects, tracks = unpack_tracks(pack_tracks(torch.zeros(2, 8, 8, dtype=torch.uint8), 5)[None])
+    assert objects.tolist() == [[0]] and not tracks.visible_BTN.any()
+
+
+def test_the_last_sight_of_a_hidden_object_is_kept_and_of_one_that_left_is_not() -> None:
+    masks = squares(c1=[(4, 4), (4, 8), None], c2=[(12, 4), (12, -2), None], c3=[(4, 20), (5, 20), (6, 20)])[None]
+    sight = track(masks, find_objects(masks, 5), 5).last_sight()
+    assert sight.exists_BN.tolist() == [[True, False, True]]
+    assert sight.frame_BN.tolist() == [[1, 1, 2]]
+    torch.testing.assert_close(sight.centre_BN2[0, 0], torch.tensor([(5.5 - 11.5) / 24, (9.5 - 15.5) / 24]))
+
+
+def test_a_hidden_object_is_painted_again() -> None:
+    seen = [(8, 2 + 3 * t) for t in range(7)]
+    masks = squares(c1=[*seen, None])[None]
+    model = ObjectsConfig(hidden=8).build(5).eval()
+    with torch.no_grad():
+        model.motion.start.bias[4] = 1.0  # the last displacement between two sights is the velocity
+    forecast = model.forecast(squares(c1=seen)[None], 2)
+    assert torch.equal(forecast[0], squares(c1=[(8, 23), (8, 26)]))
+    forecast = model.forecast(masks, 1)  # the displacement to a frame in which it is hidden is unknown: it waits
+    assert torch.equal(forecast[0], squares(c1=[(8, 20)]))
+
+
+def test_the_plane_is_found_from_the_sizes_of_objects() -> None:
+    rows = []
+    for seed in range(12):
+        masks = torch.from_numpy(paint_masks(simulate_motion(seed)[::5], 160, 240))
+        rows.append(pack_tracks(masks, 49).flatten(0, 1))
+    rows_M7 = torch.cat(rows)
+    rows_M7 = rows_M7[(rows_M7[:, 1] > 0) & (rows_M7[:, 6] == 0)]
+    motion = ObjectMotion(8, 49)
+    motion.calibrate(rows_M7[:, 0].long(), rows_M7[:, 2:4], rows_M7[:, 4:6].mean(-1))
+    # equal steps on the ground, seen by the camera, are nearly equal steps on the plane
+    y, x = np.mgrid[40:150:20, 60:200:20] + 0.0
+    ground = CLEVRER_CAMERA.scaled(160, 240).to_plane(x, y, 0.2)
+    points = torch.from_numpy(np.stack([(y - 79.5) / 160, (x - 119.5) / 160], -1)).float()
+    plane = motion.to_plane(points).detach().numpy()
+    fit, *_ = np.linalg.lstsq(np.insert(ground.reshape(-1, 2), 2, 1, 1), plane.reshape(-1, 2), rcond=None)
+    error = np.insert(ground.reshape(-1, 2), 2, 1, 1) @ fit - plane.reshape(-1, 2)
+    assert np.abs(error).max() < 0.05 * np.ptp(plane)
+    stretch = np.linalg.svd(fit[:2])[1]
+    assert stretch[0] / stretch[1] < 1.3  # 1 would be a plane without any foreshortening; the picture has 2
+
+
+def test_few_sights_and_equal_sizes_leave_the_picture_the_plane() -> None:
+    motion = ObjectMotion(8, 5)
+    few = torch.ones(9, dtype=torch.long), torch.rand(9, 2), torch.rand(9)
+    motion.calibrate(*few)
+    assert not motion.homography.any()
+    many = torch.ones(500, dtype=torch.long), torch.rand(500, 2) - 0.5, torch.full((500,), 0.05)
+    motion.calibrate(*many)
+    assert motion.homography.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("context", [1, 3, 11])
+def test_any_length_of_context_will_do(context: int) -> None:
+    model = ObjectsConfig(hidden=8).build(5).eval()
+    masks = squares(c1=[(8, 2 + t) for t in range(context)], c3=[(2, 20)] * context)[None]
+    assert torch.equal(model.forecast(masks, 2), masks[:, -1:].expand(-1, 2, -1, -1))  # untrained: it stays
