@@ -31,7 +31,7 @@ class PrepareDetection(StageParams):
     unlabeled: RelativePath | None = None
     """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; None takes none."""
     limit: int | None = Field(default=None, ge=1)
-    """Images drawn by the seed of each split and of the unlabelled ones; the same of the same files. None takes all."""
+    """Images drawn from each split, and from the unlabelled ones, by the seed; None takes all."""
     max_size: int | None = Field(default=None, ge=1)
     """Pixels that the longer side may have; larger images are shrunk once, with their boxes. None shrinks none."""
     seed: int = Field(default=0, ge=0)
