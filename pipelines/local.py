@@ -48,8 +48,9 @@ def run(given: argparse.Namespace) -> int:
         mounts.append(folder)
     built = build(given.pipeline, given.params, overrides, Placement(given.docker or IMAGE))
     folder = run_local(built, given.out, given.docker, mounts)
-    for table in folder.glob("*/report/scores.md"):
-        print(table.read_text(encoding="utf-8"), end="")
+    for name in ("scores.md", "table.txt"):
+        for table in folder.glob(f"*/report/{name}"):
+            print(table.read_text(encoding="utf-8"), end="")
     for page in sorted(folder.glob("*/page")):
         print(f"page: {page}")
     return 0

@@ -8,22 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.conftest import write_detection_set
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+SMALL_SSL = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
 
 
 class Project:
-    """The files of this repository in a folder of their own."""
+    """The files of this repository in a folder of their own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where commands run.
+        root: where the project lies, if that is another folder.
+    """
+
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))
         }
         self.environment = environment | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(folder / "src"),
+            "PYTHONPATH": str((root or folder) / "src"),
             "OMP_NUM_THREADS": "1",
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@localhost",
@@ -55,6 +62,14 @@ class Project:
     def dvc(self, *words: str) -> str:
         return self.run("dvc", *words)
 
+    def detection(self) -> "Project":
+        """Returns the recipe of the detection pipeline in it, with small params and data."""
+        recipe = Project(self.folder / "recipes/detection", self.folder)
+        raw = write_detection_set(recipe.folder / "release", train=6, val=3, unlabeled=3)
+        params = shrink_detection(recipe.params(), raw)
+        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return recipe
+
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
@@ -75,7 +90,22 @@ def shrink(params: dict[str, Any]) -> dict[str, Any]:
     params["prepare_clips"] |= {"source": source, "height": 32, "width": 48, "workers": 1}
     for name in ("pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"):
         params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
-    params["pretrain_encoder"]["method"] = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
+    params["pretrain_encoder"]["method"] = SMALL_SSL
     params["pretrain_encoder"]["model"] = params["train_masker"]["model"] = {"arch": "unet", "width": 4}
     params["evaluate"]["pictures"] = 1
+    return params
+
+
+def shrink_detection(params: dict[str, Any], raw: Path) -> dict[str, Any]:
+    """Returns the params of the detection recipe for a few images in ``raw``; every edge of the DAG matters."""
+    files = {split: {"annotations": f"{split}.json", "images": f"images/{split}"} for split in ("train", "val")}
+    params["fetch_dataset"]["uri"] = str(raw)
+    params["prepare_detection"] = {"source": {"layout": "coco"} | files, "unlabeled": "unlabeled/*.png"}
+    params["pretrain_encoder"] |= {"model": {"arch": "smp", "encoder": "tu-test_resnet"}, "method": SMALL_SSL}
+    params["train_detector"]["model"] |= {"encoder": "tu-test_resnet", "width": 16, "proposals": 40, "rois": 16}
+    params["train_detector"] |= {"unlabeled": {"batch_size": 1, "burn_in_steps": 1, "threshold": 0.05}}
+    phases = {"phases": [{"learning_rate": 0.01, "epochs": 1}]}
+    for name, length in (("pretrain_encoder", {"epochs": 1}), ("train_detector", phases)):
+        params[name]["training"] |= {"steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0} | length
+    params["evaluate_detector"]["pictures"] = 1
     return params
