@@ -13,6 +13,7 @@ from maskcast.errors import MaskcastError
 
 COMMANDS = {
     "evaluate-coco": "score detections (boxes or masks) against a COCO ground truth",
+    "models": "list, compare, promote and roll back registered models",
     "write-annotations": "write annotations.txt for a folder of clips in the competition layout",
 }
 
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from maskcast.coco.command import evaluate_coco
 
             return evaluate_coco(arguments[1:])
+        if arguments[0] == "models":
+            from maskcast.registry.command import models
+
+            return models(arguments[1:])
         if arguments[0] == "write-annotations":
             return _write_annotations(arguments[1:])
         return _run_stage(arguments[0], arguments[1:])

@@ -3,6 +3,7 @@
 Legend: B clips, T frames, h horizon, K classes.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +80,20 @@ class Evaluation:
             "clip store": self.prepared.digest,
             "mask store": self.generated.digest,
         }
+
+    def data_digest(self) -> str:
+        """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames of the chosen clips.
+
+        Other clips of the store, such as new ones to train on, do not change it.
+        """
+        needed = self.context_frames + self.horizon
+        total = hashlib.sha256(repr((self.prepared.classes, self.context_frames, self.horizon)).encode())
+        for clip in self.chosen:
+            total.update(f"\0{clip.id}\0".encode())
+            total.update(self.prepared.masks(clip)[:needed].tobytes())
+            if clip.has_frames:
+                total.update(self.prepared.frames(clip)[:needed].tobytes())
+        return total.hexdigest()[:32]
 
     def scores(self) -> dict[str, ForecastScores | None]:
         """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""

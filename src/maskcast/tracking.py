@@ -1,4 +1,4 @@
-"""MLflow, and the only module that imports it: one run per learning or measuring stage.
+"""MLflow, and the only module that imports it: a client, and one run per learning or measuring stage.
 
 The tracking URI and credentials come from the environment (``MLFLOW_TRACKING_URI`` and friends); the embedded
 default is ``mlflow.db`` and ``mlartifacts/`` in the working directory. A thread of its own talks to the server:
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from maskcast import __version__
 from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
 from maskcast.params import flatten, params_hash
 from maskcast.progress import say
 
@@ -85,11 +86,13 @@ class TrackedRun:
                 if time.monotonic() > self._deadline:
                     say(
                         f"tracking: lost {len(self._metrics)} metrics, {len(self._files)} files of {self.stage}: "
-                        f"{_uri()} did not answer ({_one_line(error)}); the outputs of the stage are complete"
+                        f"{tracking_uri()} did not answer ({_one_line(error)}); "
+                        "the outputs of the stage are complete"
                     )
                     return
                 if not said:
-                    say(f"tracking: {_uri()} does not answer ({_one_line(error)}); going on, metrics are kept")
+                    away = f"{tracking_uri()} does not answer ({_one_line(error)})"
+                    say(f"tracking: {away}; going on, metrics are kept")
                     said = True
                 if stopping:
                     time.sleep(SEND_EVERY_S)
@@ -99,15 +102,11 @@ class _Client:
     """The part that talks to MLflow; every method may raise when the server is away."""
 
     def __init__(self, run: TrackedRun) -> None:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import mlflow
+        self._mlflow = new_client()
+        self.run_id = self._open(run)
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
-        self._mlflow = mlflow.MlflowClient(_uri())
-        self.run_id = self._open(run)
-        self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=_uri())
+        self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=tracking_uri())
         self._sampled = time.monotonic()
         self._samples = 0
 
@@ -144,33 +143,14 @@ class _Client:
 
     def _open(self, run: TrackedRun) -> str:
         """Goes on with the run that the environment or a killed process names, or creates one."""
-        from mlflow.entities import Param, RunTag
-
-        data_hash = {name: digest_tree(path) for name, path in run.inputs.items()}
         known = os.environ.get("MLFLOW_RUN_ID") or _read(run.run_id_file)
         if known is not None:
             self._mlflow.update_run(known, status="RUNNING")
             return known
-        created = self._mlflow.create_run(self._experiment(), run_name=run.stage)
-        run_id: str = created.info.run_id
-        tags = [RunTag(name, value) for name, value in _tags(run, data_hash).items()]
-        self._mlflow.log_batch(run_id, tags=tags)
-        params = [Param(name, str(value)) for name, value in flatten(run.params.model_dump(mode="json")).items()]
-        for start in range(0, len(params), MAX_PARAMS):
-            self._mlflow.log_batch(run_id, params=params[start : start + MAX_PARAMS])
-        self._mlflow.log_inputs(run_id, [_dataset(name, run.inputs[name], data_hash[name]) for name in data_hash])
+        run_id = start_run(self._mlflow, run.stage, run.params, run.inputs)
         run.run_id_file.parent.mkdir(parents=True, exist_ok=True)
         run.run_id_file.write_text(run_id, encoding="utf-8")
         return run_id
-
-    def _experiment(self) -> str:
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-        found = self._mlflow.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
-        embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
-        return str(self._mlflow.create_experiment(name, artifact_location=embedded))
 
 
 @contextmanager
@@ -194,22 +174,73 @@ def tracked_run(
     run.close("FINISHED")
 
 
-def _uri() -> str:
+def tracking_uri() -> str:
+    """Returns the server of the environment, or the embedded default in the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
-def _tags(run: TrackedRun, data_hash: Mapping[str, str]) -> dict[str, str]:
+def new_client() -> Any:
+    """Returns an ``MlflowClient`` of runs and the registry that soon says when its server is away."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
+    return mlflow.MlflowClient(tracking_uri())
+
+
+@contextmanager
+def server_errors_said() -> Iterator[None]:
+    """Turns what MLflow, its database or the network raise into one MaskcastError."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise MaskcastError(
+            f"{tracking_uri()}: MLflow says: {_one_line(error)}; mend that or MLFLOW_TRACKING_URI and try again"
+        ) from error
+
+
+def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> str:
+    """Creates the run of a stage, with its tags, params and data sets, and returns its id."""
+    from mlflow.entities import Param, RunTag
+
+    data_hash = {name: digest_tree(path) for name, path in inputs.items()}
+    run_id: str = client.create_run(_experiment_id(client), run_name=stage).info.run_id
+    client.log_batch(run_id, tags=[RunTag(*item) for item in run_tags(stage, params, data_hash).items()])
+    logged = [Param(name, str(value)) for name, value in flatten(params.model_dump(mode="json")).items()]
+    for start in range(0, len(logged), MAX_PARAMS):
+        client.log_batch(run_id, params=logged[start : start + MAX_PARAMS])
+    client.log_inputs(run_id, [_dataset(name, inputs[name], data_hash[name]) for name in data_hash])
+    return run_id
+
+
+def _experiment_id(client: Any) -> str:
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
+    embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
+    return str(client.create_experiment(name, artifact_location=embedded))
+
+
+def run_tags(stage: str, params: BaseModel, data_hash: Mapping[str, str]) -> dict[str, str]:
+    """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest."""
     git_sha = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or git_sha
     return {
-        "maskcast.stage": run.stage,
+        "maskcast.stage": stage,
         "maskcast.group": group,
         "maskcast.version": __version__,
         "maskcast.git_sha": git_sha,
         "maskcast.git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
         "maskcast.image": os.environ.get("MASKCAST_IMAGE", "none"),
-        "maskcast.params_hash": params_hash(run.params),
-        "mlflow.source.name": f"maskcast {run.stage}",
+        "maskcast.params_hash": params_hash(params),
+        "mlflow.source.name": f"maskcast {stage}",
         "mlflow.source.git.commit": git_sha,
     } | {f"maskcast.data_hash.{name}": digest for name, digest in data_hash.items()}
 

@@ -1,19 +1,12 @@
 """Tracking against real MLflow back ends: the embedded SQLite default, and a server that goes and comes back."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
+from tests.integration.mlflow_server import free_port, mlflow_server
 
 from maskcast import tracking
 from maskcast.params import Params
@@ -103,48 +96,6 @@ def test_a_killed_stage_goes_on_with_its_run(folder: Path) -> None:
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     history = client.get_metric_history(only_run(client).info.run_id, "loss")
     assert [m.step for m in history] == list(range(1, 21))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """Runs a real server on SQLite until the block ends."""
-    uri = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with (folder / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(720):
-            try:
-                with urllib.request.urlopen(f"{uri}/health", timeout=1):
-                    break
-            except (urllib.error.URLError, OSError):
-                assert server.poll() is None, (folder / "server.log").read_text()
-                time.sleep(0.25)
-        else:
-            pytest.fail(f"no MLflow server after 3 minutes: {(folder / 'server.log').read_text()}")
-        yield uri
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
 
 
 def test_a_server_that_is_away_loses_nothing(

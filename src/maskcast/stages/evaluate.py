@@ -6,12 +6,13 @@ from pathlib import Path
 from pydantic import Field
 
 from maskcast.data.clips import ClipStore, id_key
+from maskcast.digest import digest_tree
 from maskcast.evaluation import FORECASTER, Evaluation
 from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
 from maskcast.pictures import draw_gallery
 from maskcast.progress import report_file, say
-from maskcast.report import headline, plot_horizons, write_tables
+from maskcast.report import headline, plot_horizons, write_record, write_tables
 from maskcast.scores import applicable
 from maskcast.stage import InPath, OutPath, StageParams, stage
 from maskcast.tables import printed
@@ -53,7 +54,8 @@ def evaluate(
         masker: the masker, used by a forecaster of frames.
         forecaster: the model to score.
         metrics: JSON, flat numbers; what they mean stands in the report's README.md.
-        report: folder of tables (CSV, Markdown) and pictures (PNG, GIF).
+        report: folder of tables (CSV, Markdown), pictures (PNG, GIF) and evaluation.json: all scores, and what
+            was measured on what.
         params: what to score and how much to draw.
     """
     prepared, generated = ClipStore(clips), ClipStore(masks)
@@ -69,6 +71,18 @@ def evaluate(
 
     report.mkdir()
     write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts})
+    write_record(
+        report / "evaluation.json",
+        scores=flat,
+        split=params.split,
+        **settings,
+        data=evaluation.data_digest(),
+        clip_store=prepared.digest,
+        mask_store=generated.digest,
+        precision=generated.meta.get("precision", "fp32"),
+        masker=digest_tree(masker),
+        forecaster=digest_tree(forecaster),
+    )
     plot_horizons(report / "per_horizon.png", scores)
     overview = "per_horizon.png"
     if params.pictures:

@@ -66,7 +66,7 @@ def generate_masks(
     seconds = time.monotonic() - started
 
     totals: defaultdict[str, list[float]] = defaultdict(list)
-    meta = {"masks": name, "confidence_levels": params.confidence_levels}
+    meta = {"masks": name, "confidence_levels": params.confidence_levels, "precision": params.precision}
     with ClipWriter(
         masks, height=store.height, width=store.width, classes=store.classes, meta=store.meta | meta
     ) as writer:

@@ -1,0 +1,98 @@
+"""A bundle as an MLflow model: beside it what ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` read.
+
+Written by hand, as MLflow's own writer needs pandas, which images do not have; the tests read it with MLflow.
+
+    MLmodel                     names our loader and the signature; no flavor but python_function
+    requirements.txt            with python_env.yaml: what a server installs
+    input_example.json          with serving_input_example.json: a small clip
+    README.md                   the model card
+    data/                       the bundle
+"""
+
+import json
+import platform
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from maskcast import __version__
+from maskcast.errors import MaskcastError
+from maskcast.registry.runtime import Model, load_bundle
+
+LOADER = "maskcast.registry.runtime"
+REQUIREMENTS = ("mlflow-skinny", "numpy", "safetensors", "segmentation-models-pytorch", "torch", "torchvision")
+EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
+
+
+def write_artifact(folder: Path, card: str, example: np.ndarray, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Writes what stands beside ``folder/data``.
+
+    Args:
+        folder: holds the bundle as ``data``.
+        card: the model card.
+        example: a small input that the model was run on.
+        shapes: of input and output, -1 for any length; both are uint8.
+    """
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
+    (folder / "requirements.txt").write_text("\n".join([f"maskcast=={__version__}", *pins, ""]), encoding="utf-8")
+    python = platform.python_version()
+    environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False), encoding="utf-8")
+    (folder / "input_example.json").write_text(json.dumps(example.tolist()), encoding="utf-8")
+    (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example.tolist()}), encoding="utf-8")
+    inputs, outputs = (
+        json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": list(shape)}}])
+        for shape in shapes
+    )
+    flavor = {"loader_module": LOADER, "data": "data", "python_version": python}
+    model = {
+        "flavors": {"python_function": flavor | {"env": {"virtualenv": "python_env.yaml"}}},
+        "mlflow_version": version("mlflow-skinny"),
+        "model_uuid": uuid.uuid4().hex,
+        "saved_input_example_info": {
+            "artifact_path": "input_example.json",
+            "serving_input_path": "serving_input_example.json",
+            "type": "ndarray",
+        },
+        "signature": {"inputs": inputs, "outputs": outputs, "params": None},
+        "utc_time_created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
+    }
+    (folder / "MLmodel").write_text(yaml.safe_dump(model), encoding="utf-8")
+
+
+def load_artifact(folder: Path, digest: str) -> Model:
+    """Returns the model of a downloaded artifact, once it is found to be what was registered.
+
+    Args:
+        folder: the artifact.
+        digest: of its bundle, as the registry has it.
+
+    Raises:
+        MaskcastError: if the bundle differs, or ``MLmodel`` names another loader than ours.
+    """
+    path = folder / "MLmodel"
+    try:
+        flavors: Any = yaml.safe_load(path.read_bytes())["flavors"]
+        flavor = flavors["python_function"]
+        ours = set(flavors) == {"python_function"} and (flavor["loader_module"], flavor["data"]) == (
+            LOADER,
+            "data",
+        )
+        ours &= flavor.keys() <= {"loader_module", "data", "python_version", "env"}  # `code` would be imported
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise MaskcastError(f"{path}: cannot be read ({error!r}); register the model again") from None
+    if not ours:
+        raise MaskcastError(f"{path}: names another loader than {LOADER}; somebody changed it: register it again")
+    return load_bundle(folder / "data", digest)
+
+
+def shrink_clip(clip_THWC: np.ndarray) -> np.ndarray:
+    """Returns every n-th row and column of a clip, so few that it fits an example."""
+    step = -(-max(clip_THWC.shape[1:3]) // EXAMPLE_PIXELS)
+    return np.ascontiguousarray(clip_THWC[:, ::step, ::step])

@@ -1,0 +1,117 @@
+"""A registered model on disk: weights and configs without pickle, and their digests.
+
+model.json          what the model is (pipeline, masker or forecaster) and how its parts work together
+masker/             config.json and model.safetensors, as train_masker wrote them
+forecaster/         the same of finetune_forecaster
+digests.json        the sha256 of every other file
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from maskcast.data.clips import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.models.base import WEIGHTS
+from maskcast.params import Params, validate
+
+DIGESTS = "digests.json"
+FILES = ("config.json", WEIGHTS)  # of each part
+
+Kind = Literal["pipeline", "masker", "forecaster"]
+PARTS: dict[Kind, tuple[str, ...]] = {
+    "pipeline": ("masker", "forecaster"),
+    "masker": ("masker",),
+    "forecaster": ("forecaster",),
+}
+
+
+class Description(Params):
+    """Contents of model.json."""
+
+    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
+    kind: Kind
+    """Frames to future masks, frames to masks, or a past to its future."""
+    context_frames: int = Field(ge=1)
+    """Frames that were seen when the model was evaluated."""
+    horizon: int = Field(ge=1)
+    """Frames that it forecasts."""
+    precision: Literal["bf16", "fp32"]
+    """Of the masker, as when the masks were generated that the evaluation started from."""
+
+
+def write_bundle(folder: Path, description: Description, parts: Mapping[str, Path]) -> str:
+    """Writes a bundle and returns its digest, which names the weights, the configs and the description.
+
+    Args:
+        folder: made by this.
+        description: what it is.
+        parts: the folders that the training stages wrote; those its kind needs are copied.
+
+    Raises:
+        MaskcastError: naming a file that is missing.
+    """
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    for part in PARTS[description.kind]:
+        (folder / part).mkdir()
+        for name in FILES:
+            source = parts[part] / name
+            if not source.is_file():
+                raise MaskcastError(f"{source}: no such file; give the folder that a training stage wrote")
+            shutil.copyfile(source, folder / part / name)
+    digests = {name: sha256_of(folder / name) for name in _files(folder)}
+    (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    return bundle_digest(folder)
+
+
+def bundle_digest(folder: Path) -> str:
+    """Returns the sha256 of digests.json, which names the whole bundle."""
+    return sha256_of(folder / DIGESTS)
+
+
+def read_bundle(folder: Path, digest: str | None = None) -> Description:
+    """Checks that a bundle is what was written, to the last byte and with no file more, and describes it.
+
+    Args:
+        folder: the bundle.
+        digest: what its digest was at registration, where that is known.
+
+    Raises:
+        MaskcastError: naming the first file that differs, is missing or does not belong there.
+    """
+    path = folder / DIGESTS
+    try:
+        raw = path.read_bytes()
+        digests = json.loads(raw)
+    except (OSError, ValueError) as error:
+        raise MaskcastError(f"{path}: cannot be read ({error}); fetch or register the model again") from None
+    if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
+        raise MaskcastError(f"{path}: is not what was registered; somebody changed it: register the model again")
+    found = _files(folder)
+    for name in sorted({*found, *digests}):
+        if name not in digests:
+            raise MaskcastError(f"{folder / name}: does not belong to the model; somebody put it there: remove it")
+        if name not in found or sha256_of(folder / name) != digests[name]:
+            fault = "differs from what was registered" if name in found else "is missing"
+            raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
+    try:
+        values = json.loads((folder / "model.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise MaskcastError(f"{folder / 'model.json'}: cannot be read ({error}); register it again") from None
+    description = validate(Description, values, str(folder / "model.json"))
+    expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
+    if other := set(found) ^ expected:
+        raise MaskcastError(f"{folder / min(other)}: a {description.kind} has {', '.join(sorted(expected))} alone")
+    return description
+
+
+def _files(folder: Path) -> list[str]:
+    """Returns every file of a bundle but its digests, by relative path."""
+    entries = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(name for path in entries if (name := path.relative_to(folder).as_posix()) != DIGESTS)

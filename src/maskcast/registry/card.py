@@ -1,0 +1,74 @@
+"""The model card: what people read before they promote a model."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from maskcast.models.base import read_description
+from maskcast.params import flatten
+from maskcast.registry.bundle import PARTS, Description
+from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.tables import markdown
+
+SCORES = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
+PURPOSE = {
+    "pipeline": "RGB frames of a clip in, class masks of the frames that follow out.",
+    "masker": "RGB frames in, class masks of these frames out.",
+    "forecaster": "The past of a clip in, its future out.",
+}
+
+
+def model_card(
+    about: Description, parts: Mapping[str, Path], record: EvaluationRecord, tags: Mapping[str, str]
+) -> str:
+    """Returns a model card in Markdown.
+
+    Args:
+        about: what the model is.
+        parts: folders of its masker and forecaster.
+        record: its evaluation.
+        tags: where it comes from, as MLflow tags.
+    """
+    facts = record.facts
+    descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
+    meta = read_description(parts["masker"])["meta"]
+    lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Where it comes from", ""]
+    lines += [
+        f"- {name.removeprefix('maskcast.')}: `{value}`"
+        for name, value in tags.items()
+        if name.startswith("maskcast.")
+    ]
+    lines += ["", "## Scores", ""]
+    lines += [
+        f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
+        f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
+        "the report's README.md defines each score."
+    ]
+    lines += ["", _score_table(record)]
+    if "masker_jaccard" in record.scores:
+        lines += [f"The masker's own Jaccard over all frames is {record.scores['masker_jaccard']:.4f}.", ""]
+    lines += ["## Params", ""]
+    lines += [
+        f"- {name}.{key}: `{value}`"
+        for name, description in descriptions.items()
+        for key, value in flatten(description["model"]).items()
+    ]
+    classes = meta.get("classes", [])
+    lines += ["", "## Limits", ""]
+    lines += [
+        f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
+        f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
+        f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon} frames, no more.",
+        "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _score_table(record: EvaluationRecord) -> str:
+    models = ("forecaster", *record.baselines)
+    rows = []
+    for model in models:
+        keys = [name if model == "forecaster" else f"{name}_{model}" for name in SCORES]
+        rows.append([model, *(f"{record.scores[key]:.4f}" if key in record.scores else "-" for key in keys)])
+    return markdown(["forecaster", *SCORES], rows)

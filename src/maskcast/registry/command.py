@@ -1,0 +1,142 @@
+"""The command `models`: what is registered, and who may be champion."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.evaluations import why_incomparable
+from maskcast.registry.gate import Gate, paired_difference
+from maskcast.registry.lineage import lineage
+from maskcast.registry.promotion import Decision, decisions, promote, rollback
+from maskcast.registry.store import CANDIDATE, Registry
+from maskcast.tables import printed
+from maskcast.tracking import server_errors_said
+
+EPILOG = """\
+A VERSION is a number or an alias: candidate (passed the gate last), champion, previous.
+The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
+
+examples:
+  python -m maskcast models list
+  python -m maskcast models promote
+  python -m maskcast models compare champion candidate
+"""
+
+
+def models(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m maskcast models",
+        description="Lists, compares and promotes the models that register_models registered.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="versions, aliases, scores, data and commit, and the last decisions")
+    one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")
+    one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
+    one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
+    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
+    commands.add_parser("rollback", help="make the previous version the champion again")
+    one = commands.add_parser("compare", help="differences of the scores of each clip, B less A, with an interval")
+    one.add_argument("a", metavar="A")
+    one.add_argument("b", metavar="B")
+    one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
+    one.add_argument("version", metavar="VERSION")
+    given = parser.parse_args(arguments)
+    with server_errors_said():
+        if given.command == "list":
+            print(_list(given.name))
+        elif given.command == "promote":
+            print(_said(given.name, promote(given.name, given.version, _reason(given.force, given.reason))))
+        elif given.command == "rollback":
+            print(_said(given.name, rollback(given.name)))
+        elif given.command == "compare":
+            print(_compare(Registry(given.name), given.a, given.b))
+        else:
+            print(lineage(Registry(given.name), given.version))
+    return 0
+
+
+def _reason(force: bool, reason: str | None) -> str | None:
+    """Returns the reason to overrule the gate, None where it is not overruled."""
+    if force != bool(reason and reason.strip()):
+        raise MaskcastError("promote: --force and --reason TEXT go together; give both to overrule the gate")
+    return reason
+
+
+def _said(name: str, done: Decision) -> str:
+    before = f"version {done.champion} is the previous one" if done.champion else "it is the first"
+    return f"{name}: version {done.version} is the champion, {before} (decision {done.number} by {done.user})"
+
+
+def _list(name: str) -> str:
+    versions = Registry(name).versions()
+    if not versions:
+        raise MaskcastError(f"{name}: nothing is registered under this name; run register_models, or give --name")
+    rows = [
+        [
+            str(each.number),
+            ", ".join(each.aliases),
+            each.tags.get("maskcast.verdict", "-"),
+            each.tags.get("maskcast.score.jaccard_last", "-"),
+            each.tags.get("maskcast.score.jaccard_mean", "-"),
+            each.tags.get("maskcast.data", "-")[:12],
+            each.tags.get("maskcast.git_sha", "-")[:12],
+            _time(each.created_ms),
+        ]
+        for each in versions
+    ]
+    header = ["version", "alias", "gate", "jaccard last", "mean", "data", "commit", "registered (UTC)"]
+    found = [printed(header, rows, name)]
+    if trail := decisions(name)[:10]:
+        rows = [
+            [
+                str(each.number),
+                each.action,
+                str(each.version),
+                str(each.champion or "-"),
+                each.user,
+                each.outcome,
+                each.reason,
+                _time(each.created_ms),
+            ]
+            for each in trail
+        ]
+        header = [
+            "decision",
+            "action",
+            "version",
+            "before",
+            "by",
+            "outcome",
+            "gate overruled because",
+            "when (UTC)",
+        ]
+        found.append(printed(header, rows, "last decisions"))
+    return "\n".join(found)
+
+
+def _compare(registry: Registry, a: str, b: str) -> str:
+    versions = [registry.find(which) for which in (a, b)]
+    first, second = (registry.evaluation(version) for version in versions)
+    if (why := why_incomparable(second, first)) is not None:
+        raise MaskcastError(
+            f"{registry.name}: versions {versions[0].number} and {versions[1].number} are not comparable: {why}; "
+            "evaluate and register both on the same clips"
+        )
+    rows = []
+    for score in sorted(first.per_clip):
+        means = [sum(each.per_clip[score].values()) / len(each.per_clip[score]) for each in (first, second)]
+        difference = paired_difference(second.per_clip[score], first.per_clip[score], Gate())
+        rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
+    names = [f"version {version.number}" for version in versions]
+    title = f"{registry.name}: means over clips, and B less A with its 95 % interval (paired bootstrap)"
+    return printed(["score of a clip", *names, "difference"], rows, title)
+
+
+def _time(created_ms: int) -> str:
+    return datetime.fromtimestamp(created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

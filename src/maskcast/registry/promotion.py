@@ -1,0 +1,174 @@
+"""Promotion: moves the aliases ``champion`` and ``previous``, one person at a time, and writes down who did it.
+
+MLflow moves an alias without asking what it pointed to. What its API does do whole is to number the versions of a
+registered model. So each decision is a version of a second one, ``<name>-promotions``: whoever gets the number
+after the last one that they saw before they read the aliases may move them; anybody else was overtaken and is
+told. These versions are the audit trail, overtaken attempts included; their source is what was promoted.
+"""
+
+import getpass
+import os
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
+
+ABANDONED_S = 60  # a decision that takes longer was killed; clocks must not differ by more
+
+Action = Literal["promote", "rollback"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One entry of the audit trail.
+
+    Args:
+        number: counted from 1.
+        created_ms: when, by the server's clock.
+        action: promote or rollback.
+        version: the version that became champion.
+        champion: the champion before, 0 where there was none.
+        user: who.
+        reason: why the gate was overruled; empty where it was not.
+        outcome: open while the aliases move, then done; overtaken or abandoned if they did not, or not by this.
+    """
+
+    number: int
+    created_ms: int
+    action: str
+    version: int
+    champion: int
+    user: str
+    reason: str
+    outcome: str
+
+
+def decisions(name: str) -> list[Decision]:
+    """Returns the audit trail of a registered model, newest first."""
+    return [_decision(version) for version in Registry(_trail(name)).versions()]
+
+
+def promote(name: str, which: str = CANDIDATE, reason: str | None = None) -> Decision:
+    """Makes a version the champion, and the champion the previous one.
+
+    Args:
+        name: the registered model.
+        which: number or alias.
+        reason: overrules the gate, and is written down.
+
+    Raises:
+        MaskcastError: there is no such version, it is the champion, the gate did not let it pass or held it
+            against another champion, or somebody else decides at the same time.
+    """
+    turn = Turn(name)
+    version = turn.registry.find(which)
+    if CHAMPION in version.aliases:
+        raise MaskcastError(f"{name}: version {version.number} is the champion already")
+    if reason is None:
+        _check_gate(version, turn.champion)
+    return turn.decide("promote", version, reason or "")
+
+
+def rollback(name: str) -> Decision:
+    """Makes the previous version the champion again, and the champion the previous one.
+
+    Raises:
+        MaskcastError: there is no previous version, or somebody else decides at the same time.
+    """
+    turn = Turn(name)
+    if PREVIOUS not in turn.registry.aliases():
+        raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
+    return turn.decide("rollback", turn.registry.find(PREVIOUS), "")
+
+
+class Turn:
+    """What one person knows when they decide: the last decision, and the champion after it.
+
+    Raises:
+        MaskcastError: somebody else's decision is under way.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.registry, self._trail = Registry(name), Registry(_trail(name))
+        last = next(iter(decisions(name)), None)
+        if last is not None and last.outcome == "open":
+            if time.time() - last.created_ms / 1000 < ABANDONED_S:
+                raise MaskcastError(
+                    f"{name}: {last.user} is about to {last.action} version {last.version}; "
+                    "look at `maskcast models list` in a minute and decide again"
+                )
+            self._trail.tag(last.number, {"maskcast.outcome": "abandoned"})
+        self._last = last.number if last else 0
+        self.champion = self.registry.aliases().get(CHAMPION, 0)  # read after the last decision: it is no older
+
+    def decide(self, action: Action, version: Version, reason: str) -> Decision:
+        """Moves the aliases, unless somebody else has decided since this turn began.
+
+        Raises:
+            MaskcastError: if so; the line says what they did.
+        """
+        name = self.registry.name
+        entry = {
+            "maskcast.action": action,
+            "maskcast.version": str(version.number),
+            "maskcast.champion": str(self.champion),
+            "maskcast.user": os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser(),
+            "maskcast.reason": reason,
+            "maskcast.outcome": "open",
+        }
+        number = self._trail.create(f"models:/{name}/{version.number}", None, entry)
+        if number != self._last + 1:
+            self._trail.tag(number, {"maskcast.outcome": "overtaken"})
+            first = next(each for each in decisions(name) if each.number == self._last + 1)
+            did = f"decision {first.number}: {first.action} version {first.version}"
+            raise MaskcastError(
+                f"{name}: {first.user} was first ({did}); nothing of yours was done: "
+                "look at `maskcast models list` and decide again"
+            )
+        if self.champion:
+            self.registry.set_alias(PREVIOUS, self.champion)
+        self.registry.set_alias(CHAMPION, version.number)
+        if CANDIDATE in version.aliases:
+            self.registry.drop_alias(CANDIDATE)
+        self._trail.tag(number, {"maskcast.outcome": "done"})
+        now = self.registry.aliases().get(CHAMPION)
+        if now != version.number:
+            raise MaskcastError(
+                f"{name}: {CHAMPION} points to {now}, not to {version.number}: somebody moved it by other means; "
+                "look at `maskcast models list` and decide again"
+            )
+        return next(each for each in decisions(name) if each.number == number)
+
+
+def _check_gate(version: Version, champion: int) -> None:
+    remedy = "run register_models again, or overrule it with --force --reason TEXT"
+    verdict = version.tags.get("maskcast.verdict")
+    if verdict != "passed":
+        told = "did not pass the gate" if verdict else "never stood at the gate"
+        raise MaskcastError(f"{version.name}: version {version.number} {told}; {remedy}")
+    if (version.gate.get("champion") or 0) != champion:
+        against = version.gate.get("champion") or "no champion"
+        raise MaskcastError(
+            f"{version.name}: the gate held version {version.number} against {against}, "
+            f"the champion is now {champion or 'none'}; {remedy}"
+        )
+
+
+def _trail(name: str) -> str:
+    return f"{name}-promotions"
+
+
+def _decision(version: Version) -> Decision:
+    tags = version.tags
+    return Decision(
+        version.number,
+        version.created_ms,
+        tags["maskcast.action"],
+        int(tags["maskcast.version"]),
+        int(tags["maskcast.champion"]),
+        tags["maskcast.user"],
+        tags["maskcast.reason"],
+        tags["maskcast.outcome"],
+    )

@@ -1,0 +1,154 @@
+"""Brings masker, forecaster and pipeline into the registry, each version whole or not at all.
+
+Artifacts are uploaded to a run first; only then a version appears that names them, and with it all its tags. A
+process that is killed leaves a run without versions, or some of the three models; the next one finds those by
+their digest and adds what lacks.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskcast.progress import say
+from maskcast.registry.bundle import Kind
+from maskcast.registry.evaluations import FILES, EvaluationRecord
+from maskcast.registry.gate import Gate, Verdict, judge
+from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
+
+SCORES = (
+    "jaccard_last",
+    "jaccard_last_no_background",
+    "jaccard_last_absent_zero",
+    "jaccard_mean",
+    "accuracy_last",
+    "dice_last",
+    "coco_AP",
+    "masker_jaccard",
+)  # a version carries these as tags; its run has all
+ORDER: tuple[Kind, ...] = ("masker", "forecaster", "pipeline")  # the last names the versions of the others
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is to be uploaded: a folder (see ``artifact.py``), the digest of its bundle, its model card."""
+
+    folder: Path
+    digest: str
+    card: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the models come from.
+
+    Args:
+        tags: of a run (see ``tracking.run_tags``); each version carries them, too.
+        start_run: creates the run that the artifacts are uploaded to, and returns its id.
+        report: folder of the evaluation.
+    """
+
+    tags: Mapping[str, str]
+    start_run: Callable[[], str]
+    report: Path
+
+
+def register(
+    artifacts: Mapping[Kind, Artifact],
+    record: EvaluationRecord,
+    names: Mapping[Kind, str],
+    gate: Gate,
+    origin: Origin,
+) -> tuple[Verdict, dict[str, int]]:
+    """Registers what is new, holds the pipeline against the gate, and points ``candidate`` to it if it passes.
+
+    Args:
+        artifacts: masker, forecaster and pipeline.
+        record: their evaluation.
+        names: of the registered models, by kind.
+        gate: what the pipeline must reach.
+        origin: where they come from.
+
+    Returns:
+        The verdict, and the version of each registered model by its name.
+
+    Raises:
+        MaskcastError: the gate names a score that was not measured.
+    """
+    registries = {kind: Registry(name) for kind, name in names.items()}
+    known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in artifacts}
+    verdict = _verdict(registries["pipeline"], artifacts["pipeline"].digest, record, gate)
+    versions: dict[str, int] = {}
+    if any(found is None or found.tags.get("maskcast.evaluation") != record.digest for found in known.values()):
+        evaluated = _evaluation_tags(record)
+        with _run(registries["pipeline"].client, record, origin) as (run_id, artifact_uri):
+            evaluated["maskcast.evaluation_run"] = run_id
+            for kind in ORDER:
+                registry, found = registries[kind], known[kind]
+                if found is not None:
+                    registry.tag(found.number, evaluated)
+                    versions[registry.name] = found.number
+                    continue
+                registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
+                tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
+                if kind == "pipeline":  # born with its verdict, and with the versions of its parts
+                    tags |= _verdict_tags(verdict) | {f"maskcast.part.{n}": str(v) for n, v in versions.items()}
+                number = registry.create(f"{artifact_uri}/{kind}", run_id, tags, artifacts[kind].card)
+                versions[registry.name] = number
+                say(f"registry: {registry.name} version {number} is new")
+    for kind, found in known.items():
+        if found is not None:
+            versions[found.name] = found.number
+            say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
+    _point_candidate(registries["pipeline"], versions[names["pipeline"]], verdict)
+    return verdict, versions
+
+
+def _verdict(pipeline: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
+    """Holds the pipeline against the gate; a champion is not compared with itself."""
+    champion = next((each for each in pipeline.versions() if CHAMPION in each.aliases), None)
+    if champion is None or champion.digest == digest:
+        return judge(record, None, None, gate)
+    return judge(record, champion.number, pipeline.evaluation(champion), gate)
+
+
+def _point_candidate(pipeline: Registry, number: int, verdict: Verdict) -> None:
+    pipeline.tag(number, _verdict_tags(verdict))
+    aliases = pipeline.aliases()
+    if verdict.passed and aliases.get(CHAMPION) != number:
+        pipeline.set_alias(CANDIDATE, number)
+    elif aliases.get(CANDIDATE) == number:
+        pipeline.drop_alias(CANDIDATE)
+
+
+@contextmanager
+def _run(client: Any, record: EvaluationRecord, origin: Origin) -> Iterator[tuple[str, str]]:
+    """Opens the run of the registration, puts the evaluation there, and gives its id and artifact URI."""
+    run_id = origin.start_run()
+    try:
+        for name in FILES:
+            client.log_artifact(run_id, str(origin.report / name), EVALUATION)
+        yield run_id, client.get_run(run_id).info.artifact_uri
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _with_digest(registry: Registry, digest: str) -> Version | None:
+    return next((version for version in registry.versions() if version.digest == digest), None)
+
+
+def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
+    tags = {f"maskcast.score.{name}": f"{record.scores[name]:.6f}" for name in SCORES if name in record.scores}
+    facts = {f"maskcast.{name}": str(record.facts[name]) for name in ("data", "clip_store", "mask_store")}
+    return tags | facts | {"maskcast.evaluation": record.digest}
+
+
+def _verdict_tags(verdict: Verdict) -> dict[str, str]:
+    return {
+        "maskcast.verdict": "passed" if verdict.passed else "failed",
+        "maskcast.gate": json.dumps(verdict.as_json()),
+    }

@@ -1,0 +1,145 @@
+"""Runs a registered model: what MLflow's pyfunc loads, named as ``loader_module`` in its ``MLmodel``.
+
+Nothing here unpickles: the bundle's digests are checked, then configs are read as JSON and weights as safetensors.
+
+Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from maskcast.data.clips import IGNORE
+from maskcast.errors import MaskcastError
+from maskcast.models.base import best_device
+from maskcast.models.forecasters import load_forecaster
+from maskcast.models.masker_base import predict_masks
+from maskcast.models.maskers import load_masker
+from maskcast.registry.bundle import read_bundle
+
+FRAMES_AT_ONCE = 16
+
+Shape = tuple[int, ...]  # with the batch axis; -1 stands for any length of at least 1
+
+
+class Model(Protocol):
+    """A registered model of any kind."""
+
+    shape_in: Shape
+    shape_out: Shape
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Runs the model on a uint8 batch, or on one sample without the batch axis."""
+        ...
+
+
+class MaskerModel:
+    """Frames (B, H, W, C) uint8 -> masks (B, H, W) uint8."""
+
+    shape_in: Shape = (-1, -1, -1, 3)
+    shape_out: Shape = (-1, -1, -1)
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        masker, _ = load_masker(folder)
+        self._masker, self._precision = masker.to(best_device()), precision
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Masks frames; one frame (H, W, C) gives one mask."""
+        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        starts = range(0, len(frames_BHWC), FRAMES_AT_ONCE)
+        batches = (frames_BHWC[start : start + FRAMES_AT_ONCE] for start in starts)
+        masks_BHW = np.concatenate([predict_masks(self._masker, each, self._precision)[0] for each in batches])
+        return masks_BHW[0] if alone else masks_BHW
+
+
+class ForecasterModel:
+    """Masks (B, T, H, W) uint8 -> the masks (B, h, H, W) that follow; a forecaster of frames has a last axis C."""
+
+    def __init__(self, folder: Path, horizon: int) -> None:
+        model, _ = load_forecaster(folder)
+        self._device = best_device()
+        self._forecaster, self._horizon = model.to(self._device), horizon
+        self.input: str = model.input
+        channels = () if self.input == "masks" else (3,)
+        self.shape_in: Shape = (-1, -1, -1, -1, *channels)
+        self.shape_out: Shape = (-1, horizon, -1, -1, *channels)
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Continues clips; one clip (T, H, W) or (T, H, W, C) gives one future."""
+        context_BT, alone = batched(data, self.shape_in, self.input)
+        context = torch.tensor(context_BT)
+        if self.input == "masks":
+            context = context.masked_fill(context == IGNORE, 0)
+        future_Bh: np.ndarray = self._forecaster.forecast(context.to(self._device), self._horizon).cpu().numpy()
+        return future_Bh[0] if alone else future_Bh
+
+
+class PipelineModel:
+    """Frames (B, T, H, W, C) uint8 -> the masks (B, h, H, W) uint8 of the frames that follow."""
+
+    shape_in: Shape = (-1, -1, -1, -1, 3)
+
+    def __init__(self, masker: MaskerModel, forecaster: ForecasterModel) -> None:
+        self.masker, self.forecaster = masker, forecaster
+        self.shape_out: Shape = forecaster.shape_out[:4]
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Forecasts clips; one clip (T, H, W, C) gives (h, H, W)."""
+        clips_BTHWC, alone = batched(data, self.shape_in, "frames")
+        futures_BhHW = np.stack([self._forecast(clip_THWC) for clip_THWC in clips_BTHWC])
+        return futures_BhHW[0] if alone else futures_BhHW
+
+    def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
+        if self.forecaster.input == "frames":
+            return self.masker.predict(self.forecaster.predict(clip_THWC))
+        return self.forecaster.predict(self.masker.predict(clip_THWC))
+
+
+def load_bundle(folder: Path, digest: str | None = None) -> Model:
+    """Checks a bundle (see ``read_bundle``) and returns its model.
+
+    Raises:
+        MaskcastError: if anything differs from what was registered, or a config names what is none of ours.
+    """
+    about = read_bundle(folder, digest)
+    if about.kind == "masker":
+        return MaskerModel(folder / "masker", about.precision)
+    forecaster = ForecasterModel(folder / "forecaster", about.horizon)
+    if about.kind == "forecaster":
+        return forecaster
+    # Frames that a forecaster made are masked as the evaluation does it.
+    precision = "fp32" if forecaster.input == "frames" else about.precision
+    return PipelineModel(MaskerModel(folder / "masker", precision), forecaster)
+
+
+def _load_pyfunc(path: str) -> Model:
+    """What ``mlflow.pyfunc.load_model`` calls with the path of the bundle."""
+    return load_bundle(Path(path))
+
+
+def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
+    """Returns uint8 data with a batch axis, and whether it came without one.
+
+    Args:
+        data: an array, or nested lists.
+        shape: with the batch axis; -1 stands for any length of at least 1.
+        what: what errors call it.
+
+    Raises:
+        MaskcastError: if type or shape differ; the line says what is allowed.
+    """
+    array = np.asarray(data)
+    alone = array.ndim == len(shape) - 1
+    found = array[None] if alone else array
+    fits = found.ndim == len(shape) and all(
+        have == want if want > 0 else have > 0 for have, want in zip(found.shape, shape, strict=False)
+    )
+    if array.dtype != np.uint8 or not fits:
+        axes = ", ".join("any" if length < 0 else str(length) for length in shape)
+        raise MaskcastError(
+            f"{what}: got {array.dtype} of shape {array.shape}; give uint8 of shape ({axes}), "
+            "or one sample without the first axis"
+        )
+    return found, alone

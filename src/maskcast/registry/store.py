@@ -1,0 +1,128 @@
+"""One registered model in MLflow's registry: its versions, aliases and evaluations.
+
+A version's tags: ``maskcast.digest`` (of its bundle), ``maskcast.evaluation_run`` (the run that holds
+evaluation.json and per_clip.csv), ``maskcast.verdict`` (passed or failed), ``maskcast.gate`` (the verdict with its
+numbers, as JSON), ``maskcast.score.<name>``, and where it comes from, as on every run.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.evaluations import FILES, EvaluationRecord, read_evaluation
+from maskcast.tracking import new_client
+
+EVALUATION = "evaluation"  # folder of a run's artifacts
+CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model, as it was when it was read."""
+
+    name: str
+    number: int
+    run_id: str
+    created_ms: int
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """The digest of its bundle."""
+        return self.tags.get("maskcast.digest", "")
+
+    @property
+    def gate(self) -> dict[str, Any]:
+        """What the gate said; empty where it never stood at the gate."""
+        found: dict[str, Any] = json.loads(self.tags.get("maskcast.gate", "{}"))
+        return found
+
+
+class Registry:
+    """A registered model; methods raise what MLflow raises (see ``tracking.server_errors_said``)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.client = new_client()
+
+    def aliases(self) -> dict[str, int]:
+        """Returns the version of each alias; none where the model is not registered."""
+        found = self.client.search_registered_models(f"name = '{self.name}'")
+        return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
+
+    def versions(self) -> list[Version]:
+        """Returns all versions, newest first."""
+        aliases = self.aliases()
+        found = self.client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+        versions = [
+            Version(
+                self.name,
+                int(each.version),
+                each.run_id or "",
+                each.creation_timestamp,
+                dict(each.tags),
+                tuple(sorted(alias for alias, number in aliases.items() if number == int(each.version))),
+            )
+            for each in found
+        ]
+        return sorted(versions, key=lambda each: -each.number)
+
+    def find(self, which: str) -> Version:
+        """Returns the version with a number or an alias.
+
+        Raises:
+            MaskcastError: if there is none; the line names those there are.
+        """
+        versions = self.versions()
+        for version in versions:
+            if which == str(version.number) or which in version.aliases:
+                return version
+        have = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
+        raise MaskcastError(
+            f"{self.name}: no version or alias {which!r}; there are: {have or 'none, run register_models'}"
+        )
+
+    def create(self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "") -> int:
+        """Creates a version, born with all its tags, and returns its number; makes the model if there is none."""
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            try:
+                self.client.create_registered_model(self.name)
+            except Exception:  # somebody else made it in between, or it cannot be made
+                if not self.client.search_registered_models(f"name = '{self.name}'"):
+                    raise
+        created = self.client.create_model_version(
+            self.name, source, run_id=run_id, tags=dict(tags), description=description or None
+        )
+        return int(created.version)
+
+    def tag(self, number: int, tags: Mapping[str, str]) -> None:
+        """Sets tags of a version."""
+        for name, value in tags.items():
+            self.client.set_model_version_tag(self.name, str(number), name, value)
+
+    def set_alias(self, alias: str, number: int) -> None:
+        """Points an alias to a version."""
+        self.client.set_registered_model_alias(self.name, alias, str(number))
+
+    def drop_alias(self, alias: str) -> None:
+        """Removes an alias."""
+        self.client.delete_registered_model_alias(self.name, alias)
+
+    def evaluation(self, version: Version) -> EvaluationRecord:
+        """Returns the evaluation that a version was last registered with.
+
+        Raises:
+            MaskcastError: if it has none.
+        """
+        run_id = version.tags.get("maskcast.evaluation_run")
+        if run_id is None:
+            raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it by register_models")
+        with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+            for name in FILES:
+                self.client.download_artifacts(run_id, f"{EVALUATION}/{name}", scratch)
+            return read_evaluation(Path(scratch, EVALUATION))

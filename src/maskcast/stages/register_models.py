@@ -1,0 +1,126 @@
+"""Register the models and hold them against the gate."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from pydantic import Field
+
+from maskcast.data.clips import ClipStore
+from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.progress import say
+from maskcast.registry.artifact import shrink_clip, write_artifact
+from maskcast.registry.bundle import Description, Kind, write_bundle
+from maskcast.registry.card import model_card
+from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.gate import Gate
+from maskcast.registry.register import Artifact, Origin, register
+from maskcast.registry.runtime import PipelineModel, load_bundle
+from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.tracking import new_client, run_tags, server_errors_said, start_run
+
+NAME = r"^[\w.-]+$"
+
+
+class Names(Params):
+    """Names of the registered models; runs that compete for one champion share them."""
+
+    pipeline: str = Field("maskcast", pattern=NAME)
+    """Frames in, future masks out: the one that is promoted."""
+    masker: str = Field("maskcast-masker", pattern=NAME)
+    """Its masker alone."""
+    forecaster: str = Field("maskcast-forecaster", pattern=NAME)
+    """Its forecaster alone."""
+
+    @property
+    def by_kind(self) -> dict[Kind, str]:
+        """The names by what they name."""
+        return {"pipeline": self.pipeline, "masker": self.masker, "forecaster": self.forecaster}
+
+
+class RegisterModels(StageParams):
+    """Params of register_models."""
+
+    names: Names = Names()
+    """Names of the registered models."""
+    gate: Gate = Gate()
+    """What the pipeline must reach to become a candidate."""
+
+
+@stage
+def register_models(
+    *,
+    clips: InPath,
+    masker: InPath,
+    forecaster: InPath,
+    report: InPath,
+    registration: OutPath,
+    params: RegisterModels,
+) -> None:
+    """Register the models and hold them against the gate.
+
+    Masker, forecaster and pipeline become versions in MLflow's registry; weights that are there already keep their
+    version. Where the gate passes, the pipeline's alias ``candidate`` points to its version.
+
+    Args:
+        clips: clip store that was evaluated on; one of its clips becomes the input example.
+        masker: the masker.
+        forecaster: the forecaster.
+        report: what evaluate wrote about these two.
+        registration: JSON: the versions, and the verdict with its numbers.
+        params: names and gate.
+
+    Raises:
+        MaskcastError: the report is of other models, no clip has frames, the gate names an unknown score, or the
+            MLflow server does not do its part.
+    """
+    record = read_evaluation(report)
+    parts = {"masker": masker, "forecaster": forecaster}
+    record.check_models(**parts)
+    inputs = {"clips": clips, **parts, "report": report}
+    tags = run_tags("register_models", params, {name: digest_tree(path) for name, path in inputs.items()})
+    example = _example(ClipStore(clips), record)
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
+        artifacts = _write(Path(scratch), parts, record, example, tags)
+        origin = Origin(tags, lambda: start_run(new_client(), "register_models", params, inputs), report)
+        verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
+    registration.write_text(
+        json.dumps({"versions": versions, **verdict.as_json()}, indent=1) + "\n", encoding="utf-8"
+    )
+    name = params.names.pipeline
+    say(f"gate: {name} version {versions[name]} {verdict.line}")
+
+
+def _example(store: ClipStore, record: EvaluationRecord) -> np.ndarray:
+    """Returns a small clip, (T, H, W, 3) uint8, of as many frames as the evaluation saw."""
+    for clip in store.clips:
+        if clip.has_frames:
+            return shrink_clip(store.frames(clip)[: record.facts["context_frames"]])
+    raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
+
+
+def _write(
+    folder: Path, parts: Mapping[str, Path], record: EvaluationRecord, example: np.ndarray, tags: Mapping[str, str]
+) -> dict[Kind, Artifact]:
+    """Writes the artifact of each model, loads it back and runs it on the example."""
+    artifacts: dict[Kind, Artifact] = {}
+    examples: dict[Kind, np.ndarray] = {}
+    facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    for kind in kinds:
+        about = Description(kind=kind, **facts)
+        digest = write_bundle(folder / kind / "data", about, parts)
+        model = load_bundle(folder / kind / "data", digest)
+        if isinstance(model, PipelineModel):
+            seen = example if model.forecaster.input == "frames" else model.masker.predict(example)
+            examples = {"pipeline": example[None], "masker": example[:2], "forecaster": seen[None]}
+        model.predict(examples[kind])
+        card = model_card(about, parts, record, tags)
+        write_artifact(folder / kind, card, examples[kind], (model.shape_in, model.shape_out))
+        artifacts[kind] = Artifact(folder / kind, digest, card)
+    return artifacts

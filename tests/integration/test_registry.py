@@ -1,0 +1,311 @@
+"""Registering, promoting and rolling back on a real MLflow server, and on the embedded default."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from tests.conftest import write_store
+from tests.integration.mlflow_server import free_port, mlflow_server
+
+from maskcast.__main__ import main
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.registry.artifact import load_artifact
+from maskcast.registry.promotion import Turn, decisions
+from maskcast.registry.store import Registry
+from maskcast.stages.evaluate import Evaluate, evaluate
+from maskcast.stages.register_models import RegisterModels, register_models
+
+Run = Callable[..., dict[str, Any]]
+
+
+class Workshop:
+    """Clips, a masker and forecasters of known quality, evaluated: what a pipeline leaves behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clips = write_store(folder / "clips", val=3).root
+        torch.manual_seed(0)
+        config = UNetConfig(width=4)
+        meta = {"classes": list(ClipStore(self.clips).classes), "height": 32, "width": 48}
+        save_model(folder / "masker", config.build(3), config, num_classes=3, meta=meta)
+
+    def forecaster(self, seed: int, noise: float = 0.0, clips: Path | None = None) -> dict[str, Path]:
+        """Returns the inputs of register_models: without noise the forecaster copies the last mask."""
+        place = self.folder / f"{seed}-{noise}-{clips is None}"
+        if not place.exists():
+            config = ConvLSTMConfig(hidden=4, stride=4, loss_stride=1)
+            torch.manual_seed(seed)
+            model = config.build(3)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(noise * torch.randn_like(parameter))
+            meta = {"context_frames": 11, "horizon": 11}
+            save_model(place / "forecaster", model, config, num_classes=3, meta=meta)
+            models = {"masker": self.folder / "masker", "forecaster": place / "forecaster"}
+            store = clips or self.clips
+            out = {"metrics": place / "metrics.json", "report": place / "report"}
+            evaluate(clips=store, masks=store, **models, **out, params=Evaluate(pictures=0))
+        inputs = {"clips": clips or self.clips, "masker": self.folder / "masker"}
+        return inputs | {name: place / name for name in ("forecaster", "report")}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("server"), free_port()) as uri:
+        yield uri
+
+
+@pytest.fixture
+def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs register_models and returns what it wrote."""
+
+    def register(inputs: dict[str, Path], **params: Any) -> dict[str, Any]:
+        out = tmp_path / "registration.json"
+        register_models(**inputs, registration=out, params=RegisterModels.model_validate(params))
+        return json.loads(out.read_text())
+
+    return register
+
+
+def command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = main(["models", *words])
+    out, err = capsys.readouterr()
+    return code, out + err
+
+
+@pytest.mark.usefixtures("on_server")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_from_the_first_registration_to_the_rollback(
+    workshop: Workshop, run: Run, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, good, worse = (
+        workshop.forecaster(0, 0.3),
+        workshop.forecaster(1),
+        workshop.forecaster(2, 0.6),
+    )
+    registry = Registry("maskcast")
+
+    first = run(bad)
+    assert first["versions"] == {"maskcast": 1, "maskcast-masker": 1, "maskcast-forecaster": 1}
+    assert first["passed"]
+    assert first["champion"] is None
+    assert "gate: maskcast version 1 passed: no champion" in capsys.readouterr().err
+    assert run(bad) == first
+    assert "has these pipeline weights already, as version 1" in capsys.readouterr().err
+    assert len(registry.versions()) == 1
+
+    # MLflow's own loader runs it, and finds signature, example and requirements.
+    mlflow.set_tracking_uri(server)
+    model = mlflow.pyfunc.load_model("models:/maskcast@candidate")
+    store = ClipStore(workshop.clips)
+    clips = np.stack([store.frames(clip)[:11] for clip in store.select("val")])
+    found = model.predict(clips)
+    assert found.shape == (3, 11, 32, 48)
+    assert found.dtype == np.uint8
+    example = model.input_example
+    assert example.shape[0] == 1
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {
+        "dtype": "uint8",
+        "shape": (-1, -1, -1, -1, 3),
+    }
+    assert model.predict(example.astype(np.uint8)).shape[:2] == (1, 11)
+    folder = Path(mlflow.artifacts.download_artifacts("models:/maskcast/1", dst_path=str(tmp_path / "model")))
+    ours = load_artifact(folder, registry.find("1").digest)
+    assert np.array_equal(ours.predict(clips[0]), found[0])  # one clip without the batch axis
+    card = (folder / "README.md").read_text()
+    assert "constant_velocity" in card
+    assert store.digest in json.dumps(dict(registry.find("1").tags))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".bin")]
+
+    assert command(capsys, "promote")[0] == 0
+    assert registry.aliases() == {"champion": 1}
+    code, said = command(capsys, "promote")
+    assert (code, "no version or alias 'candidate'; there are: 1, champion" in said) == (2, True)
+
+    better = run(good)
+    assert better["passed"]
+    assert better["champion"] == 1
+    assert better["difference"]["low"] > 0
+    assert better["versions"] == {"maskcast": 2, "maskcast-masker": 1, "maskcast-forecaster": 2}
+    code, said = command(capsys, "compare", "champion", "candidate")
+    assert code == 0
+    assert f"{better['difference']['mean']:+.4f} [" in said
+    assert command(capsys, "promote", "2")[0] == 0
+    assert registry.aliases() == {"champion": 2, "previous": 1}
+
+    failed = run(worse)
+    assert not failed["passed"]
+    assert failed["difference"]["low"] < -0.01
+    assert registry.aliases() == {"champion": 2, "previous": 1}
+    code, said = command(capsys, "promote", "3")
+    assert (code, "version 3 did not pass the gate; run register_models again, or" in said) == (2, True)
+    for words in (["--force"], ["--reason", "demo"], ["--force", "--reason", " "]):
+        code, said = command(capsys, "promote", "3", *words)
+        assert (code, "--force and --reason TEXT go together" in said) == (2, True)
+    assert command(capsys, "promote", "3", "--force", "--reason", "a demo on Friday")[0] == 0
+    assert registry.aliases() == {"champion": 3, "previous": 2}
+    code, said = command(capsys, "rollback")
+    assert (code, "version 2 is the champion, version 3 is the previous one" in said) == (0, True)
+    assert registry.aliases() == {"champion": 2, "previous": 3}
+
+    trail = [
+        (each.action, each.version, each.champion, each.reason, each.outcome) for each in decisions("maskcast")
+    ]
+    assert trail == [
+        ("rollback", 2, 3, "", "done"),
+        ("promote", 3, 2, "a demo on Friday", "done"),
+        ("promote", 2, 1, "", "done"),
+        ("promote", 1, 0, "", "done"),
+    ]
+    code, said = command(capsys, "list")
+    assert code == 0
+    for text in ("champion", "previous", "passed", "failed", "a demo on Friday", "rollback"):
+        assert text in said
+    code, said = command(capsys, "lineage", "3")
+    assert code == 0
+    for text in (
+        "commit: ",
+        "clip store: " + store.digest,
+        "register_models: run ",
+        "overruling the gate: a demo",
+    ):
+        assert text in said
+
+    other = run(workshop.forecaster(3, clips=write_store(tmp_path / "other", val=2, train=1).root))
+    assert not other["passed"]
+    assert "on other clips" in other["incomparable"]
+    code, said = command(capsys, "compare", "2", "4")
+    assert (code, "versions 2 and 4 are not comparable: scored on other clips" in said) == (2, True)
+
+
+@pytest.mark.usefixtures("on_server")
+def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
+    workshop: Workshop, run: Run, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"pipeline": "contest", "masker": "contest-masker", "forecaster": "contest-forecaster"}
+    for seed in (11, 12, 13):
+        assert run(workshop.forecaster(seed), names=names)["passed"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "maskcast", "models", "--name", "contest", "promote", version],
+            env={**os.environ, "MLFLOW_TRACKING_URI": server, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for version in ("1", "2")
+    ]
+    ended = [process.communicate(timeout=300) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 2], ended
+    winner = codes.index(0)
+    assert Registry("contest").aliases()["champion"] == winner + 1
+    told = ended[1 - winner][1]
+    assert any(text in told for text in ("was first", "is about to promote", "the champion is now"))
+
+    # The worst moment, made certain: both have read the same state before either decides.
+    registry = Registry("contest")
+    one, two = Turn("contest"), Turn("contest")
+    one.decide("promote", registry.find("3"), "")
+    before = registry.aliases()
+    with pytest.raises(
+        MaskcastError, match=r"was first \(decision \d: promote version 3\); nothing of yours was done"
+    ):
+        two.decide("promote", registry.find("previous"), "")
+    assert registry.aliases() == before
+    assert [each.outcome for each in decisions("contest")][:2] == ["overtaken", "done"]
+
+
+@pytest.mark.usefixtures("on_server")
+def test_a_decision_that_was_killed_blocks_for_a_minute_alone(
+    workshop: Workshop, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"pipeline": "killed", "masker": "killed-masker", "forecaster": "killed-forecaster"}
+    run(workshop.forecaster(11), names=names)
+    registry, trail = Registry("killed"), Registry("killed-promotions")
+    Turn("killed").decide("promote", registry.find("1"), "")
+    trail.tag(1, {"maskcast.outcome": "open"})  # as a process leaves it that is killed on its way
+    with pytest.raises(MaskcastError, match="is about to promote version 1; look at"):
+        Turn("killed")
+    monkeypatch.setattr("maskcast.registry.promotion.ABANDONED_S", 0)
+    Turn("killed").decide("promote", registry.find("1"), "")
+    assert [each.outcome for each in decisions("killed")] == ["done", "abandoned"]
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that names no server: mlflow.db in the working directory."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_the_embedded_default_and_what_commands_refuse(
+    workshop: Workshop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusals = {
+        ("list",): "maskcast: nothing is registered under this name; run register_models, or give --name",
+        ("promote",): "no version or alias 'candidate'; there are: none, run register_models",
+        ("promote", "7"): "no version or alias '7'",
+        ("rollback",): "no version has the alias 'previous'; promote twice",
+        ("compare", "1", "2"): "no version or alias '1'",
+        ("lineage", "champion"): "no version or alias 'champion'",
+        ("--name", "it's", "list"): "MLflow says: ",
+    }
+    for words, message in refusals.items():
+        code, said = command(capsys, *words)
+        assert (code, said.count("\n"), message in said) == (2, 1, True), said
+    inputs = workshop.forecaster(1)
+    least = {"jaccard_mean": 1.1}
+    found = run(inputs, gate={"least": least})
+    assert not found["passed"]
+    assert (tmp_path / "mlartifacts").is_dir()
+    assert Registry("maskcast").aliases() == {}
+    assert run(inputs)["passed"]
+    assert Registry("maskcast").aliases() == {"candidate": 1}
+    assert run(inputs, gate={"least": least})["passed"] is False  # the verdict follows the gate
+    assert Registry("maskcast").aliases() == {}
+    code, said = command(capsys, "promote", "1")
+    assert (code, "version 1 did not pass the gate" in said) == (2, True)
+
+    with pytest.raises(MaskcastError, match="scores another forecaster than .*; run evaluate on this one"):
+        run(inputs | {"forecaster": workshop.forecaster(0, 0.3)["forecaster"]})
+    blind = tmp_path / "blind"
+    shutil.copytree(inputs["report"], blind)
+    (blind / "per_clip.csv").unlink()
+    with pytest.raises(MaskcastError, match=r"evaluation\.json: no evaluation there"):
+        run(inputs | {"report": blind})
+
+
+def test_a_server_that_is_away_is_said(
+    workshop: Workshop, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    code, said = command(capsys, "list")
+    assert (code, said.count("\n"), "MLflow says: " in said) == (2, 1, True)
+    with pytest.raises(MaskcastError, match="MLflow says: .*mend that or MLFLOW_TRACKING_URI"):
+        run(workshop.forecaster(1))

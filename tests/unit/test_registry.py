@@ -1,0 +1,283 @@
+"""The registry without a server: the gate, what a registered model is made of, and changed ones."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from maskcast.data.clips import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.forecasters import load_forecaster
+from maskcast.models.masker_base import predict_masks
+from maskcast.models.maskers import load_masker
+from maskcast.models.unet import UNetConfig
+from maskcast.registry.artifact import load_artifact, write_artifact
+from maskcast.registry.bundle import DIGESTS, Description, bundle_digest, write_bundle
+from maskcast.registry.evaluations import EvaluationRecord, read_evaluation, why_incomparable
+from maskcast.registry.gate import Gate, judge, paired_difference
+from maskcast.registry.runtime import load_bundle
+
+CLASSES = ["background", "red", "blue"]
+SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}
+
+
+def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
+    known = {"data": "d", "definitions": "m", "context": "generated", "split": "val"} | facts
+    scores = {"jaccard_mean": float(np.mean(list(per_clip.values()))), "clips": float(len(per_clip))}
+    return EvaluationRecord("report", known, scores, {"jaccard_mean": per_clip}, ())
+
+
+def test_an_equal_difference_has_no_width() -> None:
+    theirs = {f"c{k}": k / 10 for k in range(5)}
+    ours = {clip: value + 0.25 for clip, value in theirs.items()}
+    found = paired_difference(ours, theirs, Gate())
+    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    assert found.clips == 5
+
+
+@pytest.mark.parametrize(("confidence", "low", "high"), [(0.95, 0.0, 1.0), (0.6, 0.0, 1.0), (0.4, 0.5, 0.5)])
+def test_the_bootstrap_of_two_clips_is_the_one_counted_by_hand(confidence: float, low: float, high: float) -> None:
+    """Differences 0 and 1: the resampled mean is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
+    found = paired_difference({"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, Gate(confidence=confidence))
+    assert (found.mean, found.low, found.high) == (0.5, low, high)
+
+
+def test_the_same_seed_gives_the_same_interval_and_pairs_are_matched_by_clip() -> None:
+    rng = np.random.default_rng(0)
+    ours, theirs = ({f"c{k}": float(value) for k, value in enumerate(rng.random(20))} for _ in range(2))
+    first = paired_difference(ours, theirs, Gate())
+    assert first == paired_difference(ours, dict(reversed(theirs.items())), Gate())
+    assert first != paired_difference(ours, theirs, Gate(seed=1))
+    assert first.low < first.mean < first.high
+
+
+def test_thresholds_decide() -> None:
+    ours = record({"a": 0.5, "b": 0.7})
+    verdict = judge(ours, None, None, Gate(least={"jaccard_mean": 0.6}))
+    assert verdict.passed
+    assert verdict.line == "passed: jaccard_mean 0.6000 >= 0.6; no champion to compare with"
+    verdict = judge(ours, None, None, Gate(least={"jaccard_mean": 0.61}))
+    assert not verdict.passed
+    assert verdict.as_json()["thresholds"] == [
+        {"score": "jaccard_mean", "value": 0.6, "least": 0.61, "passed": False}
+    ]
+    with pytest.raises(
+        MaskcastError, match=r"gate\.least: 'jacard' was not measured; scores: clips, jaccard_mean"
+    ):
+        judge(ours, None, None, Gate(least={"jacard": 0.5}))
+
+
+@pytest.mark.parametrize(("worse_by", "passed"), [(-0.1, True), (0.009, True), (0.011, False)])
+def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, passed: bool) -> None:
+    champion = {f"c{k}": 0.5 + k / 100 for k in range(9)}
+    ours = record({clip: value - worse_by for clip, value in champion.items()})
+    verdict = judge(ours, 3, record(champion), Gate(margin=0.01))
+    assert verdict.passed is passed
+    assert verdict.champion == 3
+    assert verdict.as_json()["difference"]["mean"] == pytest.approx(-worse_by)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (record({"a": 0.1}, data="other"), "on other clips .d and other."),
+        (record({"a": 0.1}, definitions="other"), "by other definitions of the scores"),
+        (record({"a": 0.1}, context="truth"), "from another kind of context"),
+        (record({"b": 0.1}), "of other clips"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_and_passes_only_when_allowed(theirs: EvaluationRecord, why: str) -> None:
+    ours = record({"a": 0.9})
+    verdict = judge(ours, 2, theirs, Gate())
+    assert not verdict.passed
+    assert verdict.difference is None
+    assert re.search(f"failed: not comparable with champion 2: .*{why}", verdict.line)
+    assert judge(ours, 2, theirs, Gate(allow_incomparable=True)).passed
+    assert why_incomparable(ours, ours) is None
+
+
+def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match=r"evaluation\.json: no evaluation there"):
+        read_evaluation(tmp_path)
+    (tmp_path / "evaluation.json").write_text('{"format": "other", "scores": {}}')
+    (tmp_path / "per_clip.csv").write_text("clip,model,jaccard_last,jaccard_mean\n")
+    with pytest.raises(MaskcastError, match=r"evaluation\.json: not a maskcast-evaluation/1"):
+        read_evaluation(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    configs = {"masker": UNetConfig(width=4), "forecaster": ConvLSTMConfig(**SMALL)}
+    configs["frames"] = ConvLSTMConfig(input="frames", **SMALL)
+    for name, config in configs.items():
+        save_model(folder / name, config.build(3), config, num_classes=3, meta={"classes": CLASSES})
+    return {name: folder / name for name in configs}
+
+
+@pytest.fixture
+def bundle(parts: dict[str, Path], tmp_path: Path) -> Path:
+    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="fp32")
+    write_bundle(tmp_path / "data", about, parts)
+    return tmp_path / "data"
+
+
+def clip(frames: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (frames, 16, 24, 3), dtype=np.uint8)
+
+
+def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) -> None:
+    found = load_bundle(bundle).predict(clip())
+    masks, _ = predict_masks(load_masker(parts["masker"])[0], clip(), "fp32")
+    expected = load_forecaster(parts["forecaster"])[0].forecast(torch.from_numpy(masks[None]), 3)[0].numpy()
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, expected)
+    assert np.array_equal(load_bundle(bundle).predict(np.stack([clip()] * 2)), np.stack([expected] * 2))
+
+
+def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp_path: Path) -> None:
+    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="bf16")
+    write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
+    frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
+    expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")
+    assert np.array_equal(load_bundle(tmp_path / "data").predict(clip()), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (clip().astype(np.float32), "got float32 of shape .4, 16, 24, 3.; give uint8 of shape"),
+        (clip()[..., :1], r"shape \(any, any, any, any, 3\)"),
+        (clip()[0], "or one sample without the first axis"),
+        (clip()[:0], r"got uint8 of shape \(0, 16, 24, 3\)"),
+        ("no clip", "frames: got"),
+    ],
+)
+def test_what_is_no_clip_is_refused(bundle: Path, data: Any, message: str) -> None:
+    with pytest.raises(MaskcastError, match=message):
+        load_bundle(bundle).predict(data)
+
+
+class Payload:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+def rewrite_digests(bundle: Path) -> None:
+    """What somebody does who may write everything in a bundle."""
+    files = sorted(path for path in bundle.rglob("*") if path.is_file() and path.name != DIGESTS)
+    (bundle / DIGESTS).write_text(json.dumps({f.relative_to(bundle).as_posix(): sha256_of(f) for f in files}))
+
+
+def change_byte(bundle: Path, payload: Path) -> None:
+    path = bundle / "forecaster/model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def slip_in_pickle(bundle: Path, payload: Path) -> None:
+    (bundle / "python_model.pkl").write_bytes(pickle.dumps(Payload(payload)))
+
+
+def replace_by_pickle(bundle: Path, payload: Path) -> None:
+    (bundle / "masker/model.safetensors").write_bytes(pickle.dumps(Payload(payload)))
+
+
+def replace_by_torch_pickle(bundle: Path, payload: Path) -> None:
+    torch.save(Payload(payload), bundle / "masker/model.safetensors")
+
+
+def name_other_class(bundle: Path, payload: Path) -> None:
+    path = bundle / "masker/config.json"
+    config = json.loads(path.read_text())
+    config["model"] = {"arch": "os.mkdir", "path": str(payload)}
+    path.write_text(json.dumps(config))
+
+
+def swap_parts(bundle: Path, payload: Path) -> None:
+    shutil.copy(bundle / "masker/config.json", bundle / "forecaster/config.json")
+
+
+def remove_weights(bundle: Path, payload: Path) -> None:
+    (bundle / "masker/model.safetensors").unlink()
+
+
+TAMPERINGS = [
+    (change_byte, r"forecaster/model\.safetensors: differs from what was registered", None),
+    (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: a pipeline has"),
+    (replace_by_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
+    (replace_by_torch_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
+    (name_other_class, r"masker/config\.json: differs", r"masker/config\.json: model: .*'os\.mkdir'"),
+    (swap_parts, r"forecaster/config\.json: differs", r"forecaster/config\.json: model: .*'unet'"),
+    (remove_weights, r"masker/model\.safetensors: is missing", r"masker/model\.safetensors: a pipeline has"),
+]
+
+
+@pytest.mark.parametrize(("tamper", "message", "with_new_digests"), TAMPERINGS)
+def test_a_changed_bundle_is_refused_and_runs_nothing(
+    bundle: Path, tmp_path: Path, tamper: Any, message: str, with_new_digests: str | None
+) -> None:
+    digest, payload = bundle_digest(bundle), tmp_path / "payload"
+    tamper(bundle, payload)
+    with pytest.raises(MaskcastError, match=message):
+        load_bundle(bundle)
+    rewrite_digests(bundle)
+    with pytest.raises(MaskcastError, match=r"digests\.json: is not what was registered"):
+        load_bundle(bundle, digest)
+    if with_new_digests is not None:
+        with pytest.raises(MaskcastError, match=with_new_digests):
+            load_bundle(bundle)
+    assert not payload.exists()
+
+
+def test_the_digest_names_the_weights(parts: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
+    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="fp32")
+    assert write_bundle(tmp_path / "again", about, parts) == bundle_digest(bundle)
+    other = about.model_copy(update={"horizon": 4})
+    assert write_bundle(tmp_path / "other", other, parts) != bundle_digest(bundle)
+    assert load_file(bundle / "masker/model.safetensors").keys()
+
+
+def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path) -> None:
+    write_artifact(tmp_path, "# card\n", clip()[None, :, :2, :2], ((-1, -1, -1, -1, 3), (-1, 3, -1, -1)))
+    digest = bundle_digest(bundle)
+    assert load_artifact(tmp_path, digest).predict(clip()).shape == (3, 16, 24)
+    path = tmp_path / "MLmodel"
+    sound = yaml.safe_load(path.read_text())
+    flavor = sound["flavors"]["python_function"]
+    for changed in (
+        {"python_function": flavor | {"loader_module": "mlflow.pyfunc.model", "python_model": "python_model.pkl"}},
+        {"python_function": flavor | {"code": "code"}},
+        {"python_function": flavor, "pytorch": {"model_data": "data"}},
+    ):
+        path.write_text(yaml.safe_dump(sound | {"flavors": changed}))
+        with pytest.raises(MaskcastError, match="MLmodel: names another loader"):
+            load_artifact(tmp_path, digest)
+    path.write_text("- no model")
+    with pytest.raises(MaskcastError, match="MLmodel: cannot be read"):
+        load_artifact(tmp_path, digest)
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path, parts: dict[str, Path]) -> None:
+    about = Description(kind="forecaster", context_frames=4, horizon=3, precision="fp32")
+    with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such file"):
+        write_bundle(tmp_path / "data", about, {"forecaster": tmp_path / "nothing"})
