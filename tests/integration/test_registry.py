@@ -292,7 +292,7 @@ def test_the_embedded_default_and_what_commands_refuse(
     code, said = command(capsys, "promote", "1")
     assert (code, "version 1 did not pass the gate" in said) == (2, True)
 
-    with pytest.raises(MaskcastError, match="scores another forecaster than .*; run evaluate on this one"):
+    with pytest.raises(MaskcastError, match=r"scores another forecaster than .*; run evaluate on this one"):
         run(inputs | {"forecaster": workshop.forecaster(0, 0.3)["forecaster"]})
     blind = tmp_path / "blind"
     shutil.copytree(inputs["report"], blind)
@@ -307,5 +307,5 @@ def test_a_server_that_is_away_is_said(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     code, said = command(capsys, "list")
     assert (code, said.count("\n"), "MLflow says: " in said) == (2, 1, True)
-    with pytest.raises(MaskcastError, match="MLflow says: .*mend that or MLFLOW_TRACKING_URI"):
+    with pytest.raises(MaskcastError, match=r"MLflow says: .*mend that or MLFLOW_TRACKING_URI"):
         run(workshop.forecaster(1))
