@@ -29,10 +29,12 @@ TRAINING = {
     "precision": "fp32",
 }
 MODELS = {
+    "pretrain_encoder": {"arch": "unet", "width": 4},
     "train_masker": {"arch": "unet", "width": 4},
     "pretrain_forecaster": {"arch": "convlstm", "hidden": 8, "loss_clips": 3},
 }
-OUTPUT = {"train_masker": "masker", "pretrain_forecaster": "pretrained"}
+METHOD = {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4, "sub_batches": 2}
+OUTPUT = {"pretrain_encoder": "encoder", "train_masker": "masker", "pretrain_forecaster": "pretrained"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ports(name: str, inputs: Path) -> dict[str, str]:
     taken = ["clips"] if name == "train_masker" else ["clips", "masks", "masker"]
-    return {port: str(inputs / port) for port in taken} | {
+    given = {port: str(inputs / port) for port in taken}
+    if name == "pretrain_encoder":
+        given = {"unlabeled": str(inputs / "clips")}
+    return given | {
         OUTPUT[name]: OUTPUT[name],
         "metrics": "metrics.json",
         "page": "page.html",
@@ -59,7 +64,8 @@ def ports(name: str, inputs: Path) -> dict[str, str]:
 
 
 def params(name: str, **training: Any) -> dict[str, Any]:
-    return {"model": MODELS[name], "training": TRAINING | training}
+    own = {"method": METHOD, "views": {"size": [16, 16]}} if name == "pretrain_encoder" else {}
+    return {"model": MODELS[name], "training": TRAINING | training} | own
 
 
 def curve(folder: Path) -> list[float]:
