@@ -75,6 +75,7 @@ class _Heads(nn.Module):
 class Moco(Siamese):
     """MoCo v2; the queue is part of its state."""
 
+    head: Any
     queue_KD: Tensor
 
     def __init__(self, config: MocoConfig, encoder: Normalised, heads: _Heads) -> None:
@@ -132,7 +133,8 @@ class DenseCL(Moco):
 
     def _dense_keys(self, map_nChw: Tensor) -> list[Tensor]:
         """Returns the keys of frames and cells, the features by which cells are matched, and the cells' mean."""
-        dense_nDhw = self.target[1].cell(map_nChw)
+        heads: Any = self.target[1]
+        dense_nDhw = heads.cell(map_nChw)
         mean_nD = F.normalize(pool(dense_nDhw).float(), dim=1)
         return [*self._keys(map_nChw), cells(dense_nDhw), cells(map_nChw), mean_nD]
 
