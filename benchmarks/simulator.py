@@ -20,21 +20,22 @@ import numpy as np
 import torch
 
 from _common import ROOT, print_table
-from maskcast.data.camera import Motion, paint_masks
+from maskcast.data.camera import CLEVRER_CAMERA, Motion, paint_masks
 from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.data.synthetic import simulate_clip, simulate_motion
 from maskcast.metrics import confusion, macro_jaccard
-from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.models.baselines import Baseline, ConstantVelocity, Persistence
+from maskcast.models.rigid_body import RigidBody
 
 FRAMES, CONTEXT, CLASSES = 22, 11, 49
 SIZE = (160, 240)
 
 
-def scores(clips: Iterable[np.ndarray]) -> np.ndarray:
-    """Macro Jaccard at the last frame of copying and of constant velocity, (2,)."""
-    matrices = np.zeros((2, CLASSES, CLASSES), np.int64)
-    baselines: tuple[Persistence | ConstantVelocity, ...] = (Persistence(), ConstantVelocity())
+def scores(clips: Iterable[np.ndarray], stride: int) -> np.ndarray:
+    """Macro Jaccard at the last frame of the three baselines, (3,)."""
+    matrices = np.zeros((3, CLASSES, CLASSES), np.int64)
+    baselines: list[Baseline] = [Persistence(), ConstantVelocity(), RigidBody(CLEVRER_CAMERA, stride)]
     for masks in clips:
         context = torch.from_numpy(masks[None, :CONTEXT].copy())
         for matrix, baseline in zip(matrices, baselines, strict=True):
@@ -50,13 +51,13 @@ def windows(motion: Motion, stride: int) -> list[np.ndarray]:
 
 
 def seven_videos(group: int, stride: int) -> np.ndarray:
-    return scores(clip for k in range(7) for clip in windows(simulate_motion(7 * group + k), stride))
+    return scores((clip for k in range(7) for clip in windows(simulate_motion(7 * group + k), stride)), stride)
 
 
 def real_scores(stride: int) -> np.ndarray:
     folder = Path(os.environ.get("MASKCAST_SHARED_DATA", ROOT / "../shared/data")) / "clevrer"
     annotations = sorted(folder.rglob("annotation_*.json"))
-    return scores(clip for path in annotations for clip in windows(read_motion(path), stride))
+    return scores((clip for path in annotations for clip in windows(read_motion(path), stride)), stride)
 
 
 def clips_per_minute(render: bool, clips: int, pool: ProcessPoolExecutor) -> float:
@@ -77,9 +78,9 @@ def main() -> None:
     rows: list[tuple[object, ...]] = []
     for stride in (5, 3):
         clips = (simulate_clip(seed, stride=stride, render=False)[1] for seed in range(options.clips))
-        real, simulated = real_scores(stride), scores(clips)
+        real, simulated = real_scores(stride), scores(clips, stride)
         sets = np.array([seven_videos(group, stride) for group in range(options.groups)])
-        for k, name in enumerate(("copy last mask", "constant velocity")):
+        for k, name in enumerate(("copy last mask", "constant velocity", "rigid bodies")):
             spread = f"{sets[:, k].mean():.3f} ± {sets[:, k].std(ddof=1):.3f}"
             rows.append((stride, name, f"{real[k]:.3f}", f"{simulated[k]:.3f}", spread))
     header = (

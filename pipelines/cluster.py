@@ -69,9 +69,9 @@ class Pods(Params):
     io: Pod = Pod(retries=3)
     """Moves data: fetch_dataset."""
     cpu: Pod = Pod()
-    """Computes: prepare_clips, evaluate, predict."""
+    """Computes: prepares data, evaluates and predicts."""
     gpu: Pod = Pod()
-    """Trains and masks."""
+    """Trains, masks and detects."""
 
 
 class Workspace(Params):

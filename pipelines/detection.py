@@ -34,9 +34,8 @@ def detection(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseCompon
         dataset = on.cpu(stage.prepare_detection(raw=raw, params=prepare_detection)).outputs["dataset"]
 
         encoder = on.gpu(stage.pretrain_encoder(unlabeled=dataset, params=pretrain_encoder)).outputs["encoder"]
-        detector = on.gpu(
-            stage.train_detector(dataset=dataset, encoder=encoder, params=train_detector)
-        ).outputs["detector"]
+        trained = on.gpu(stage.train_detector(dataset=dataset, encoder=encoder, params=train_detector))
+        detector = trained.outputs["detector"]
 
         on.gpu(stage.evaluate_detector(dataset=dataset, detector=detector, params=evaluate_detector))
 

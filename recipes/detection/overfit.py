@@ -2,7 +2,7 @@
 
     python recipes/detection/overfit.py FOLDER --annotations annotations/train.json --images train
 
-FOLDER holds images and COCO annotations. The params of the recipe apply, but nothing is augmented. Prints
+FOLDER holds images and COCO annotations. The params of the recipe apply, but nothing is augmented. Says
 the twelve COCO numbers on the images trained on, AP50 of each class, and the time it took.
 """
 
@@ -47,7 +47,6 @@ def main() -> None:
     )
     found = {"dataset": out / "dataset", "detector": out / "detector"}
     stage("evaluate_detector", **found, metrics=out / "evaluate_detector.json", report=out / "report")
-    print((out / "report/table.txt").read_text(encoding="utf-8"))
     print((out / "report/per_category.md").read_text(encoding="utf-8"))
     minutes = (time.process_time() - start) / 60
     print(json.dumps(learned | {"cpu_minutes": round(minutes, 1)}, indent=1))

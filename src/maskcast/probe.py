@@ -63,7 +63,7 @@ def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
         value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     with torch.no_grad():
         return F.linear(val_NC, weights_KC, bias_K).argmax(1)
 

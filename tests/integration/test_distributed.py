@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 from safetensors.torch import load_file
-from tests.conftest import ROOT, write_store
+from tests.conftest import ROOT, write_detection_set, write_store
 
 from maskcast.errors import MaskcastError
 from maskcast.stage import run_stage
@@ -29,10 +29,12 @@ TRAINING = {
     "precision": "fp32",
 }
 MODELS = {
+    "pretrain_encoder": {"arch": "unet", "width": 4},
     "train_masker": {"arch": "unet", "width": 4},
     "pretrain_forecaster": {"arch": "convlstm", "hidden": 8, "loss_clips": 3},
 }
-OUTPUT = {"train_masker": "masker", "pretrain_forecaster": "pretrained"}
+METHOD = {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4, "sub_batches": 2}
+OUTPUT = {"pretrain_encoder": "encoder", "train_masker": "masker", "pretrain_forecaster": "pretrained"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ports(name: str, inputs: Path) -> dict[str, str]:
     taken = ["clips"] if name == "train_masker" else ["clips", "masks", "masker"]
-    return {port: str(inputs / port) for port in taken} | {
+    given = {port: str(inputs / port) for port in taken}
+    if name == "pretrain_encoder":
+        given = {"unlabeled": str(inputs / "clips")}
+    return given | {
         OUTPUT[name]: OUTPUT[name],
         "metrics": "metrics.json",
         "page": "page.html",
@@ -59,7 +64,8 @@ def ports(name: str, inputs: Path) -> dict[str, str]:
 
 
 def params(name: str, **training: Any) -> dict[str, Any]:
-    return {"model": MODELS[name], "training": TRAINING | training}
+    own = {"method": METHOD, "views": {"size": [16, 16]}} if name == "pretrain_encoder" else {}
+    return {"model": MODELS[name], "training": TRAINING | training} | own
 
 
 def curve(folder: Path) -> list[float]:
@@ -124,6 +130,29 @@ def test_the_curve_of_two_processes_is_that_of_one(
     assert one.keys() == two.keys()
     for key, weights in one.items():
         assert (two[key] - weights).float().abs().mean() < 2e-4, key
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_two_processes_score_a_detector_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each draws proposals of its own, so losses differ; what both find in their halves of val is put together."""
+    monkeypatch.chdir(tmp_path)
+    dataset = write_detection_set(tmp_path / "dataset", train=4, val=6)
+    sizes = {"min_size": 48, "max_size": 80, "anchor_sizes": [8, 16, 24, 32, 48], "proposals": 40, "rois": 32}
+    training = {"phases": [{"learning_rate": 0.02, "epochs": 1}], "steps_per_epoch": 4, "batch_size": 4}
+    values = {
+        "model": {"version": 2, "encoder": "tu-test_resnet", "width": 16} | sizes,
+        "training": training | {"processes": 2, "precision": "fp32"},
+        "ema": 0.5,
+        "val_batch_size": 2,
+    }
+    scores = run_stage("train_detector", values, dataset=dataset, detector="detector", metrics="a.json")
+    alone = {"batch_size": 2, "precision": "fp32", "pictures": 0}
+    found = run_stage(
+        "evaluate_detector", alone, dataset=dataset, detector="detector", metrics="b.json", report="report"
+    )
+    assert found["AP50"] > 0
+    assert scores["val_AP"] == pytest.approx(found["AP"], rel=1e-6)
+    assert scores["val_AP50"] == pytest.approx(found["AP50"], rel=1e-6)
 
 
 def test_losses_and_batch_norms_are_exact(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_one_section_reruns_one_stage(project: Project, edit, old: str, new: str
     ("module", "stages"),
     [
         ("storage.py", ["fetch_dataset"]),
-        ("models/unet.py", ["train_masker", "generate_masks"]),
+        ("models/unet.py", ["pretrain_encoder", "train_masker", "generate_masks"]),
         ("models/motion.py", ["pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"]),
         ("tracking.py", []),
         ("stage.py", STAGES),

@@ -22,12 +22,23 @@ TRAINING = {
     "precision": "bf16",
 }
 PARAMS = {
+    "pretrain_encoder": {
+        "model": {"arch": "unet", "width": 4},
+        "method": {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4},
+        "views": {"size": [16, 16]},
+        "training": TRAINING | {"batch_size": 8},
+    },
     "train_masker": {"model": {"arch": "unet", "width": 4}, "training": TRAINING},
     "generate_masks": {},
     "pretrain_forecaster": {"model": {"arch": "convlstm", "hidden": 8}, "training": TRAINING},
     "finetune_forecaster": {"training": TRAINING},
 }
-TRAINED = {"train_masker": "masker", "pretrain_forecaster": "pretrained", "finetune_forecaster": "forecaster"}
+TRAINED = {
+    "pretrain_encoder": "encoder",
+    "train_masker": "masker",
+    "pretrain_forecaster": "pretrained",
+    "finetune_forecaster": "forecaster",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs of every training stage: a clip store, a masker, its masks and a pretrained forecaster."""
     folder = tmp_path_factory.mktemp("kill")
     write_store(folder / "clips")
+    (folder / "unlabeled").symlink_to(folder / "clips")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -60,6 +60,16 @@ def test_an_object_behind_another_comes_out_again() -> None:
     assert overlap(forecast[:, 0], masks[:, 11], SPHERE) > 0.8
 
 
+def test_a_sliver_of_another_class_is_no_object() -> None:
+    masks = simulate({CUBE: Body("cube", 0.0, 0.3, yaw=0.4)})
+    edge = torch.where(masks == CUBE, 0, 1).diff(dim=-1, prepend=torch.ones(1, 16, 160, 1).int()) < 0
+    noisy = masks.masked_fill(edge, SPHERE)
+    baseline = RigidBody(CLEVRER_CAMERA, STRIDE)
+    forecast = baseline.forecast(noisy[:, :11], 5)
+    assert (noisy == SPHERE).sum() > 0 and not (forecast == SPHERE).any()
+    assert overlap(forecast[:, -1], masks[:, -1], CUBE) > 0.9
+
+
 def test_empty_and_unknown_pixels_give_background() -> None:
     masks = torch.full((1, 11, 32, 48), 255, dtype=torch.uint8)
     assert not RigidBody(CLEVRER_CAMERA, STRIDE).forecast(masks, 2).any()

@@ -94,7 +94,7 @@ def test_the_copy_moves_by_momentum_and_learns_nothing_else(name: str) -> None:
 def test_the_loss_of_moco_is_that_of_its_parts() -> None:
     model = build(MocoConfig(queue=4, **SMALL | {"sub_batches": 1}))
     seen, queue = views([2, 0, 3, 1]), model.queue_KD.clone()
-    query = model.embed(seen.own[0])
+    query = F.normalize(model.head.frame(model.encoder(seen.own[0]).mean((2, 3))), dim=1)
     encoder, head = model.target
     key = F.normalize(head.frame(encoder(seen.own[1]).mean((2, 3))), dim=1)
     expected = F.cross_entropy(

@@ -11,7 +11,9 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.errors import MaskcastError
+from maskcast.models.encoders import save_encoder
 from maskcast.models.maskers import load_masker
+from maskcast.models.smp import SmpEncoderConfig
 from maskcast.stage import run_stage
 from maskcast.stages import train_masker as stage_module
 from maskcast.stages.train_masker import MaskerTask, TrainMasker, train_masker
@@ -148,3 +150,18 @@ def test_wrong_params_name_their_key(
         run_stage("train_masker", PARAMS | change, clips=store.root, **out)
     assert "\n" not in str(error.value)
     assert not any(path.exists() for path in out.values())
+
+
+def test_one_encoder_to_start_from_is_enough(store: ClipStore, tmp_path: Path) -> None:
+    config = SmpEncoderConfig(arch="smp", encoder="tu-test_resnet")
+    meta = {"method": "moco", "mean": [0.5] * 3, "std": [0.25] * 3}
+    save_encoder(tmp_path / "encoder", config.build(), config, meta)
+    weights = str(tmp_path / "encoder/model.safetensors")
+    model = {"model": {"arch": "smp_unet", "encoder": config.encoder, "encoder_weights": weights}}
+    with pytest.raises(MaskcastError, match=r"encoder_weights is another encoder to start from; set it to null"):
+        train_masker(
+            clips=store.root,
+            encoder=tmp_path / "encoder",
+            params=TrainMasker.model_validate(PARAMS | model),
+            **outputs(tmp_path / "out"),
+        )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
-from maskcast.models.siamese import MethodConfig, Normalised, Siamese, Views, pool
+from maskcast.models.siamese import MethodConfig, Normalised, Siamese, Views, embedding_spread, pool
 
 
 class ByolConfig(MethodConfig):
@@ -35,12 +35,8 @@ class Byol(Siamese):
         )
         self.predictor = _mlp(config.dim, config.hidden, config.dim)
 
-    def embed(self, frames_BHWC: Tensor) -> Tensor:
-        """Returns the normalised projection of each frame, (B, D)."""
-        return F.normalize(self.head(pool(self.encoder(frames_BHWC))).float(), dim=1)
-
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the mean over the batch of both directions' losses, each between 0 and 4."""
+        """Returns the sum of both directions' losses, each between 0 and 4, and the spread."""
         self.move_target()
         losses = []
         for mine, other in ((0, 1), (1, 0)):
@@ -48,10 +44,10 @@ class Byol(Siamese):
             foretold_bD = self.predictor(self.head(pool(self.encoder(views.own[mine]))))
             own_b = byol_loss(foretold_bD.float(), self.own(target_BD))
             losses.append(all_sum(own_b.sum()) / len(target_BD))
-        return losses[0] + losses[1], {}
+        return losses[0] + losses[1], {"embedding_spread": embedding_spread(target_BD)}
 
     def _projections(self, map_nChw: Tensor) -> list[Tensor]:
-        return [self.target[1](pool(map_nChw))]
+        return [F.normalize(self.target[1](pool(map_nChw)).float(), dim=1)]
 
 
 def byol_loss(foretold_bD: Tensor, target_bD: Tensor) -> Tensor:

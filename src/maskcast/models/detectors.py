@@ -218,7 +218,7 @@ class FasterRcnnConfig(ModelConfig):
             if found:
                 raise MaskcastError(
                     f"model.encoder_weights {self.encoder_weights} and the encoder {encoder} both hold weights; "
-                    "set one of them to null, or pretrain_encoder.method.name to none"
+                    "set model.encoder_weights to null, or pretrain_encoder.method.name to none"
                 )
             load_weights(bare(detector.encoder), self.encoder_weights)
         elif not found and self.norm == "frozen":

@@ -59,8 +59,9 @@ class MaskerModelConfig(ModelConfig):
         """Returns the part of a masker that is its encoder."""
         raise TypeError(f"{type(self).__name__} does not say what its encoder is")
 
-    def load_pretrained(self, masker: Masker) -> None:
-        """Loads the weights that training is to start from, where the config names any."""
+    def load_pretrained(self, masker: Masker) -> bool:
+        """Loads the weights that training is to start from, where the config names any, and returns whether."""
+        return False
 
     def build(self, num_classes: int) -> Masker:
         """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""

@@ -3,7 +3,7 @@
 Legend: B samples of the whole batch, b of this process, C channels, D embedding, K queue, S cells of the last map.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
-from maskcast.models.siamese import MethodConfig, Normalised, Siamese, Views, cells, pool
+from maskcast.models.siamese import MethodConfig, Normalised, Siamese, Views, cells, embedding_spread, pool
 
 
 class MocoConfig(MethodConfig):
@@ -75,6 +75,7 @@ class _Heads(nn.Module):
 class Moco(Siamese):
     """MoCo v2; the queue is part of its state."""
 
+    head: Any
     queue_KD: Tensor
 
     def __init__(self, config: MocoConfig, encoder: Normalised, heads: _Heads) -> None:
@@ -82,21 +83,20 @@ class Moco(Siamese):
         self.config = config
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def embed(self, frames_BHWC: Tensor) -> Tensor:
-        """Returns the normalised embedding of each frame, (B, D)."""
-        return F.normalize(self.head.frame(pool(self.encoder(frames_BHWC))).float(), dim=1)
-
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of the whole batch, and how often the right key is the most similar one."""
+        """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
         self.move_target()
-        query_bD = self.embed(views.own[0])
+        query_bD = _embedded(self.head, self.encoder(views.own[0]))
         (key_BD,) = self.targets(views.shuffled[1], views.order, self._keys)
         loss, hits = info_nce(query_bD, self.own(key_BD), self.queue_KD, self.config.temperature)
         enqueue(self.queue_KD, key_BD, step)
-        return _mean(loss, len(key_BD)), {"accuracy": _mean(hits, len(key_BD)).item()}
+        return _mean(loss, len(key_BD)), {
+            "accuracy": _mean(hits, len(key_BD)).item(),
+            "embedding_spread": embedding_spread(key_BD),
+        }
 
     def _keys(self, map_nChw: Tensor) -> list[Tensor]:
-        return [F.normalize(self.target[1].frame(pool(map_nChw)).float(), dim=1)]
+        return [_embedded(self.target[1], map_nChw)]
 
 
 class DenseCL(Moco):
@@ -110,10 +110,10 @@ class DenseCL(Moco):
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the weighted sum of both losses, and the hits of both."""
+        """Returns the weighted sum of both losses, the hits of both, and the spread."""
         self.move_target()
         map_bChw = self.encoder(views.own[0])
-        query_bD = F.normalize(self.head.frame(pool(map_bChw)).float(), dim=1)
+        query_bD = _embedded(self.head, map_bChw)
         query_bDS = cells(self.head.cell(map_bChw))
         key_BD, key_BDS, like_BCS, mean_BD = self.targets(views.shuffled[1], views.order, self._dense_keys)
         temperature, batch = self.config.temperature, len(key_BD)
@@ -128,11 +128,13 @@ class DenseCL(Moco):
         return frame_part + self.dense_weight * _mean(cell_loss, cell_count), {
             "accuracy": _mean(frame_hits, batch).item(),
             "cell_accuracy": _mean(cell_hits, cell_count).item(),
+            "embedding_spread": embedding_spread(key_BD),
         }
 
     def _dense_keys(self, map_nChw: Tensor) -> list[Tensor]:
         """Returns the keys of frames and cells, the features by which cells are matched, and the cells' mean."""
-        dense_nDhw = self.target[1].cell(map_nChw)
+        heads: Any = self.target[1]
+        dense_nDhw = heads.cell(map_nChw)
         mean_nD = F.normalize(pool(dense_nDhw).float(), dim=1)
         return [*self._keys(map_nChw), cells(dense_nDhw), cells(map_nChw), mean_nD]
 
@@ -160,6 +162,11 @@ def enqueue(queue_KD: Tensor, key_BD: Tensor, step: int) -> None:
     """Puts the keys of a step in the place of the oldest; the queue is a multiple of the batch."""
     start = step * len(key_BD) % len(queue_KD)
     queue_KD[start : start + len(key_BD)] = key_BD
+
+
+def _embedded(heads: Any, map_BChw: Tensor) -> Tensor:
+    """Returns the normalised embedding of each frame, (B, D)."""
+    return F.normalize(heads.frame(pool(map_BChw)).float(), dim=1)
 
 
 def _mean(own: Tensor, count: int) -> Tensor:

@@ -23,6 +23,7 @@ DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # of speed per fr
 RESTITUTION = 0.37
 AT_REST = 0.06  # world units per unit of time: slower is taken for noise of the masks
 YAWS = 9  # angles tried for a cube, of a quarter turn
+SLIVER = 0.2  # of an object's area: where never more was seen of a class, it is noise of a masker
 
 
 class RigidBody:
@@ -67,6 +68,8 @@ class RigidBody:
         place_N2 = camera.to_plane(np.array(columns), np.array(rows), HALF_SIZE[shape][1])
         if np.isnan(place_N2).any():  # above the horizon
             return
+        if mask_THW[seen].sum((1, 2)).max() < SLIVER * _area(camera, shape, place_N2[-1]):
+            return
         last = len(context_THW) - 1
         x, y, vx, vy = _fit((last - seen) * self.stride, place_N2, DECAY[shape])
         if hypot(vx, vy) < AT_REST:
@@ -88,6 +91,13 @@ def rigid_body_of(store: ClipStore, chosen: Sequence[Clip]) -> RigidBody | None:
         return None
     stride = strides.pop()
     return RigidBody(Camera.from_meta(camera), stride) if isinstance(stride, int) else None
+
+
+def _area(camera: Camera, shape: str, place_2: np.ndarray) -> float:
+    """Returns the pixels that a ball of an object's size covers at a place on the ground."""
+    radius, half_height = HALF_SIZE[shape]
+    depth = camera.project(np.array([*place_2, half_height]))[2]
+    return float(pi * np.prod(np.array(camera.focal) * radius / depth))
 
 
 def _cut(mask_THW: np.ndarray) -> np.ndarray:

@@ -76,12 +76,12 @@ class Siamese(nn.Module):
         self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
 
     def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of the whole batch and numbers to log."""
-        raise TypeError(f"{type(self).__name__} has no loss")
+        """Returns the loss of the whole batch, and numbers to log.
 
-    def embed(self, frames_BHWC: Tensor) -> Tensor:
-        """Returns the normalised global embedding (B, D) that collapses if the method does."""
-        raise TypeError(f"{type(self).__name__} has no embedding")
+        Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
+        falls to 0.
+        """
+        raise TypeError(f"{type(self).__name__} has no loss")
 
     @torch.no_grad()
     def move_target(self) -> None:

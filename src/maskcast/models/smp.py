@@ -76,10 +76,12 @@ class SmpConfig(MaskerModelConfig):
         """Returns the part of a masker that is its encoder."""
         return _encoder(masker.network)
 
-    def load_pretrained(self, masker: Masker) -> None:
-        """Loads ``encoder_weights``; names and shapes must match the encoder's exactly."""
-        if self.encoder_weights is not None:
-            load_weights(bare(self.encoder_of(masker)), self.encoder_weights)
+    def load_pretrained(self, masker: Masker) -> bool:
+        """Loads ``encoder_weights``, if it is set; names and shapes must match the encoder's exactly."""
+        if self.encoder_weights is None:
+            return False
+        load_weights(bare(self.encoder_of(masker)), self.encoder_weights)
+        return True
 
 
 def bare(encoder: nn.Module) -> nn.Module:

@@ -27,7 +27,7 @@ from maskcast.models.base import best_device, count_parameters
 from maskcast.models.byol import ByolConfig
 from maskcast.models.encoders import EncoderConfig, save_encoder
 from maskcast.models.moco import DenseCLConfig, MocoConfig
-from maskcast.models.siamese import MethodConfig, Normalised, Views, embedding_spread
+from maskcast.models.siamese import MethodConfig, Normalised, Views
 from maskcast.models.unet import UNetEncoderConfig
 from maskcast.params import Params
 from maskcast.probe import can_probe, probe
@@ -37,8 +37,7 @@ from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
 from maskcast.training.loop import fit
 from maskcast.training.schedule import SgdCosine
 
-WATCHED = 256  # samples by which a collapse is noticed
-COLLAPSED = 0.01  # spread of their embeddings; 1 is even
+COLLAPSED = 0.01  # spread of a batch's embeddings; 1 is even
 PICTURED = 8  # pairs of views
 
 
@@ -150,24 +149,22 @@ class EncoderTask:
 
     def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch."""
-        return self.siamese.loss(batch, step)
+        loss, logged = self.siamese.loss(batch, step)
+        self._spread = logged["embedding_spread"]
+        return loss, logged
 
     def validate(self) -> dict[str, float]:
-        """Returns ``embedding_spread`` of the same views after each epoch.
+        """Returns the spread of the last batch's embeddings; nothing else is known without labels.
 
         Raises:
             MaskcastError: if all embeddings have become one.
         """
-        unseen = self.params.training.steps  # the number of a step that is not trained on
-        pairs = self._threads.map(partial(self._pair, unseen), range(WATCHED))
-        frames_BHWC = torch.from_numpy(np.stack([pair[0] for pair in pairs]))
-        found = embedding_spread(self.siamese.embed(frames_BHWC.to(self.siamese.encoder.mean.device)))
-        if found < COLLAPSED:
+        if self._spread < COLLAPSED:
             raise MaskcastError(
-                f"pretrain_encoder: collapsed: embeddings of {WATCHED} views spread {found:.2g} (1 is even, below "
-                f"{COLLAPSED} is one point); lower learning_rate, raise momentum, or choose method moco"
+                f"pretrain_encoder: collapsed: the embeddings of a batch spread {self._spread:.2g} (1 is even, "
+                f"below {COLLAPSED} is one point); lower learning_rate, raise momentum, or choose method moco"
             )
-        return {"embedding_spread": found}
+        return {"embedding_spread": self._spread}
 
 
 def _probed(trained: Normalised, start: Normalised, store: ClipStore) -> dict[str, float]:

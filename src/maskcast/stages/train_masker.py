@@ -89,10 +89,14 @@ class MaskerTask:
         self._ends = np.cumsum([clip.num_frames for clip in self.train])
         torch.manual_seed(derive(params.training.seed))
         masker = params.model.build(store.num_classes)
-        params.model.load_pretrained(masker)
+        loaded = params.model.load_pretrained(masker)
         start = encoder and load_into(
             params.model.encoder_of(masker), encoder, params.model.encoder_config, "train_masker.model"
         )
+        if loaded and start:
+            raise MaskcastError(
+                f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
+            )
         if start:  # its weights belong to these colours
             mean, std = start["meta"]["mean"], start["meta"]["std"]
         else:

@@ -1,0 +1,104 @@
+"""Compares a masker that starts from a pretrained encoder with one that starts at random, and prints the table.
+
+    python recipes/few-labels/compare.py [--seeds 0 1 2]
+
+Each run is a `dvc repro` of this recipe with other values in params.yaml, which is put back afterwards. The seeds
+are the masker's; the encoder is trained once. Method `none` makes the masker start at random. The encoder is also
+measured on the clips of probe.yaml, where eight times as many are labelled.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from maskcast.data.clips import ClipStore
+from maskcast.models.encoders import load_encoder
+from maskcast.models.siamese import Normalised
+from maskcast.models.unet import UNetEncoderConfig
+from maskcast.probe import probe
+from maskcast.seed import derive
+
+HERE = Path(__file__).resolve().parent
+STARTS = ("random", "pretrained")
+PROBES = (("linear probe", "linear_probe"), ("kNN", "knn"))
+
+
+def main() -> None:
+    """Runs what is asked for and prints the table."""
+    parser = argparse.ArgumentParser(description="seeds of the recipe with few labels")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    seeds = parser.parse_args().seeds
+    path = HERE / "params.yaml"
+    shipped = path.read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(shipped)
+    method = values["pretrain_encoder"]["method"]
+    jaccard: dict[str, list[float]] = {start: [] for start in STARTS}
+    try:
+        for start in reversed(STARTS):
+            values["pretrain_encoder"]["method"] = method if start == "pretrained" else {"name": "none"}
+            for seed in seeds:
+                values["train_masker"]["training"]["seed"] = seed
+                path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+                call("dvc", "repro")
+                jaccard[start].append(read("train_masker")["val_jaccard"])
+            if start == "pretrained":
+                few, many = read("pretrain_encoder"), probed_on_many_labels(values["pretrain_encoder"])
+    finally:
+        path.write_text(shipped, encoding="utf-8")
+    print_table(few, many, jaccard, seeds)
+
+
+def probed_on_many_labels(values: dict[str, Any]) -> dict[str, float]:
+    """Returns the scores of the encoder in the working directory, and of the random one it started as."""
+    clips = HERE / "data/probe"
+    if not clips.exists():
+        flags = ["--raw", "data/raw", "--clips", "data/probe"]
+        call(sys.executable, "-m", "maskcast", "prepare_clips", "--params", "probe.yaml", *flags)
+    encoder, description = load_encoder(HERE / "models/encoder")
+    torch.manual_seed(derive(values["training"].get("seed", 0)))
+    start = UNetEncoderConfig.model_validate(values["model"]).build()
+    mean, std = (torch.tensor(description["meta"][name]) for name in ("mean", "std"))
+    scores = probe(Normalised(encoder, mean, std), ClipStore(clips))
+    random = probe(Normalised(start, mean, std), ClipStore(clips))
+    return scores | {f"{name}_random": value for name, value in random.items()}
+
+
+def call(*command: str) -> None:
+    """Runs a command in the folder of the recipe."""
+    subprocess.run(command, cwd=HERE, check=True)
+
+
+def read(stage: str) -> dict[str, float]:
+    """Returns the metrics of a stage."""
+    values: dict[str, float] = json.loads((HERE / f"results/{stage}.json").read_text(encoding="utf-8"))
+    return values
+
+
+def print_table(
+    few: dict[str, float], many: dict[str, float], jaccard: dict[str, list[float]], seeds: list[int]
+) -> None:
+    """Prints the scores as Markdown."""
+    print(f"\n| | {' | '.join(STARTS)} |\n|---|---|---|")
+    for labelled, scores in (("120", many), ("15", few)):
+        for label, key in PROBES:
+            name = f"{label} on {labelled} labelled clips, mean class accuracy"
+            print(f"| {name} | {scores[f'{key}_random']:.3f} | {scores[key]:.3f} |")
+    means = " | ".join(f"{statistics.mean(jaccard[start]):.3f}" for start in STARTS)
+    spans = " | ".join(f"{min(jaccard[start]):.3f} to {max(jaccard[start]):.3f}" for start in STARTS)
+    print(f"| masker on 15 labelled clips, Jaccard, mean of seeds {', '.join(map(str, seeds))} | {means} |")
+    print(f"| lowest to highest | {spans} |")
+    digest = ClipStore(HERE / "data/clips").digest
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()
+    print(f"\npretraining {few['train_seconds'] / 60:.1f} minutes; clips {digest}, commit {commit}")
+
+
+if __name__ == "__main__":
+    main()
