@@ -32,6 +32,7 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
         finetune_forecaster: dict = values["finetune_forecaster"],
         evaluate: dict = values["evaluate"],
         predict: dict = values["predict"],
+        register_models: dict = values["register_models"],
     ) -> None:
         raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
         clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
@@ -46,7 +47,10 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
             stage.finetune_forecaster(**seen, pretrained=pretrained, params=finetune_forecaster)
         ).outputs["forecaster"]
 
-        on.cpu(stage.evaluate(**seen, forecaster=forecaster, params=evaluate))
+        report = on.cpu(stage.evaluate(**seen, forecaster=forecaster, params=evaluate)).outputs["report"]
         on.cpu(stage.predict(**seen, forecaster=forecaster, params=predict))
+        models = {"masker": masker, "forecaster": forecaster, "report": report}
+        registered = on.cpu(stage.register_models(clips=clips, **models, params=register_models))
+        registered.set_caching_options(False)  # a cached task would register nothing
 
     return pipeline

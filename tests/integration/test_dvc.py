@@ -61,6 +61,8 @@ def test_the_run_left_what_it_should(project: Project) -> None:
     assert (report / "forecast.png").is_file()
     assert (project.folder / "results/predictions/index.json").is_file()
     assert (project.folder / "mlflow.db").is_file()
+    registration = json.loads((project.folder / "results/registration.json").read_text())
+    assert registration["versions"] == {"maskcast": 1, "maskcast-masker": 1, "maskcast-forecaster": 1}
     assert "jaccard_last" in json.loads((project.folder / "results/evaluate.json").read_text())
     left = [path.name for path in project.folder.rglob("*") if path.name.endswith((".partial", ".resume", ".old"))]
     assert left == []
@@ -96,9 +98,12 @@ def test_one_section_reruns_one_stage(project: Project, edit, old: str, new: str
     ("module", "stages"),
     [
         ("storage.py", ["fetch_dataset"]),
-        ("models/unet.py", ["pretrain_encoder", "train_masker", "generate_masks"]),
-        ("models/motion.py", ["pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"]),
-        ("tracking.py", []),
+        ("models/unet.py", ["pretrain_encoder", "train_masker", "generate_masks", "register_models"]),
+        (
+            "models/motion.py",
+            ["pretrain_forecaster", "finetune_forecaster", "evaluate", "predict", "register_models"],
+        ),
+        ("tracking.py", ["register_models"]),
         ("stage.py", STAGES),
     ],
 )
@@ -111,7 +116,7 @@ def test_one_module_reruns_the_stages_that_import_it(
 
 def test_experiments_and_metrics(project: Project) -> None:
     said = project.dvc("exp", "run", "--name", "two-pictures", "-S", "evaluate.pictures=2")
-    assert said.count("Running stage") == 1
+    assert said.count("Running stage") == 2  # evaluate, and register_models with its new report
     shown = project.dvc("exp", "show", "--csv")
     assert "two-pictures" in shown
     diff = json.loads(project.dvc("metrics", "diff", "--all", "--json"))
