@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.registry.evaluations import FILES, EvaluationRecord, read_evaluation
+from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.tracking import new_client
 
 EVALUATION = "evaluation"  # folder of a run's artifacts
@@ -123,6 +123,4 @@ class Registry:
         if run_id is None:
             raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it by register_models")
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-            for name in FILES:
-                self.client.download_artifacts(run_id, f"{EVALUATION}/{name}", scratch)
-            return read_evaluation(Path(scratch, EVALUATION))
+            return read_evaluation(Path(self.client.download_artifacts(run_id, EVALUATION, scratch)))
