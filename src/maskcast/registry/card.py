@@ -27,17 +27,13 @@ def model_card(
         about: what the model is.
         parts: folders of its masker and forecaster.
         record: its evaluation.
-        tags: where it comes from, as MLflow tags.
+        tags: where it comes from, as the tags of its version.
     """
     facts = record.facts
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
     meta = read_description(parts["masker"])["meta"]
     lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Where it comes from", ""]
-    lines += [
-        f"- {name.removeprefix('maskcast.')}: `{value}`"
-        for name, value in tags.items()
-        if name.startswith("maskcast.")
-    ]
+    lines += [f"- {name.removeprefix('maskcast.')}: `{value}`" for name, value in tags.items()]
     lines += ["", "## Scores", ""]
     lines += [
         f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "

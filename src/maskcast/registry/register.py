@@ -30,6 +30,9 @@ SCORES = (
 )  # a version carries these as tags; its run has all
 ORDER: tuple[Kind, ...] = ("masker", "forecaster", "pipeline")  # the last names the versions of the others
 
+MAX_DESCRIPTION = 5000  # characters
+CUT = "\n\n(The whole card is README.md of the artifact.)\n"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -45,7 +48,7 @@ class Origin:
     """Where the models come from.
 
     Args:
-        tags: of a run (see ``tracking.run_tags``); each version carries them, too.
+        tags: of each version (see ``tracking.run_tags``).
         start_run: creates the run that the artifacts are uploaded to, and returns its id.
         report: folder of the evaluation.
     """
@@ -81,21 +84,24 @@ def register(
     known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in artifacts}
     verdict = _verdict(registries["pipeline"], artifacts["pipeline"].digest, record, gate)
     versions: dict[str, int] = {}
-    if any(found is None or found.tags.get("maskcast.evaluation") != record.digest for found in known.values()):
+    pipeline = known["pipeline"]
+    same = pipeline is not None and pipeline.tags.get("maskcast.evaluation") == record.digest
+    if not same or None in known.values():
         evaluated = _evaluation_tags(record)
         with _run(registries["pipeline"].client, record, origin) as (run_id, artifact_uri):
             evaluated["maskcast.evaluation_run"] = run_id
             for kind in ORDER:
                 registry, found = registries[kind], known[kind]
                 if found is not None:
-                    registry.tag(found.number, evaluated)
                     versions[registry.name] = found.number
+                    if kind == "pipeline":  # the parts keep the evaluation that they came with
+                        registry.tag(found.number, evaluated)
                     continue
                 registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
                 tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
                 if kind == "pipeline":  # born with its verdict, and with the versions of its parts
                     tags |= _verdict_tags(verdict) | {f"maskcast.part.{n}": str(v) for n, v in versions.items()}
-                number = registry.create(f"{artifact_uri}/{kind}", run_id, tags, artifacts[kind].card)
+                number = registry.create(f"{artifact_uri}/{kind}", run_id, tags, _fit(artifacts[kind].card))
                 versions[registry.name] = number
                 say(f"registry: {registry.name} version {number} is new")
     for kind, found in known.items():
@@ -135,6 +141,13 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin) -> Iterator[tupl
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def _fit(card: str) -> str:
+    """Returns a card cut to what MLflow's databases hold of a description."""
+    if len(card) <= MAX_DESCRIPTION:
+        return card
+    return card[: MAX_DESCRIPTION - len(CUT)].rpartition("\n")[0] + CUT
 
 
 def _with_digest(registry: Registry, digest: str) -> Version | None:

@@ -83,7 +83,8 @@ def register_models(
     parts = {"masker": masker, "forecaster": forecaster}
     record.check_models(**parts)
     inputs = {"clips": clips, **parts, "report": report}
-    tags = run_tags("register_models", params, {name: digest_tree(path) for name, path in inputs.items()})
+    known = run_tags("register_models", params, {name: digest_tree(path) for name, path in inputs.items()})
+    tags = {name: value for name, value in known.items() if name.startswith("maskcast.")}
     example = _example(ClipStore(clips), record)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
         artifacts = _write(Path(scratch), parts, record, example, tags)
