@@ -54,11 +54,11 @@ def model_card(
     lines += [
         f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
-        f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon} frames, no more.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
-        "",
     ]
-    return "\n".join(lines)
+    if about.kind != "masker":
+        lines.append(f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon}, no more.")
+    return "\n".join([*lines, ""])
 
 
 def _score_table(record: EvaluationRecord) -> str:

@@ -22,7 +22,7 @@ ORIGIN = {
 def lineage(registry: Registry, which: str) -> str:
     """Returns what is known of a version's origin, as text.
 
-    The training runs are those of the same group: the last that finished of each stage.
+    The training runs are those of the same group: of each stage the last that was finished before registration.
 
     Raises:
         MaskcastError: there is no such version.
@@ -54,11 +54,12 @@ def lineage(registry: Registry, which: str) -> str:
 
 
 def _runs_of_group(registry: Registry, run_id: str, group: str) -> list[Any]:
-    """Returns the last finished run of each stage of a group, the first stage first."""
-    experiment = registry.client.get_run(run_id).info.experiment_id
+    """Returns the last finished run of each stage of a group up to a run, the first stage first."""
+    last = registry.client.get_run(run_id).info
     found = registry.client.search_runs(
-        [experiment],
-        f"tags.`maskcast.group` = '{group}' and attributes.status = 'FINISHED'",
+        [last.experiment_id],
+        f"tags.`maskcast.group` = '{group}' and attributes.status = 'FINISHED' "
+        f"and attributes.start_time <= {last.start_time}",
         order_by=["attributes.start_time ASC"],
     )
     latest = {run.info.run_name: run for run in found}

@@ -109,7 +109,7 @@ def register(
             versions[found.name] = found.number
             say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
     _point_candidate(registries["pipeline"], versions[names["pipeline"]], verdict)
-    return verdict, versions
+    return verdict, dict(sorted(versions.items()))
 
 
 def _verdict(pipeline: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
