@@ -194,7 +194,7 @@ def new_client() -> Any:
 def server_errors_said() -> Iterator[None]:
     """Turns what MLflow, its database or the network raise into one MaskcastError."""
     from mlflow.exceptions import MlflowException
-    from requests import RequestException
+    from requests import RequestException  # type: ignore[import-untyped]
     from sqlalchemy.exc import SQLAlchemyError
 
     try:

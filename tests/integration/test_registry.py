@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,10 @@ def test_from_the_first_registration_to_the_rollback(
     assert "constant_velocity" in card
     assert store.digest in json.dumps(dict(registry.find("1").tags))
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt", ".pth", ".bin")]
+
+    (folder / "data/python_model.pkl").write_bytes(pickle.dumps(print))
+    with pytest.raises(MaskcastError, match=r"python_model\.pkl: does not belong to the model"):
+        mlflow.pyfunc.load_model(str(folder))
 
     assert command(capsys, "promote")[0] == 0
     assert registry.aliases() == {"champion": 1}
