@@ -6,7 +6,7 @@ import torch
 
 from maskcast.data.camera import CLEVRER_CAMERA, paint_masks
 from maskcast.data.synthetic import simulate_motion
-from maskcast.models.motion import ObjectMotion
+from maskcast.models.motion import ObjectMotion, Path, path_loss
 from maskcast.models.objects import ObjectsConfig
 from maskcast.models.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
 
@@ -29,7 +29,8 @@ def test_packing_keeps_the_tracks_of_all_objects() -> None:
     objects, tracks = unpack_tracks(packed[None])
     assert objects.tolist() == [[1, 3]]
     direct = track(masks[None], objects, 5)
-    for field in vars(tracks):
+    assert tracks.aspect == pytest.approx(direct.aspect) == pytest.approx(32 / 24)
+    for field in vars(tracks).keys() - {"aspect"}:
         torch.testing.assert_close(getattr(tracks, field).float(), getattr(direct, field).float())
 
 
@@ -68,10 +69,10 @@ def test_the_plane_is_found_from_the_sizes_of_objects() -> None:
     for seed in range(12):
         masks = torch.from_numpy(paint_masks(simulate_motion(seed)[::5], 160, 240))
         rows.append(pack_tracks(masks, 49).flatten(0, 1))
-    rows_M7 = torch.cat(rows)
-    rows_M7 = rows_M7[(rows_M7[:, 1] > 0) & (rows_M7[:, 6] == 0)]
+    rows_M8 = torch.cat(rows)
+    rows_M8 = rows_M8[(rows_M8[:, 1] > 0) & (rows_M8[:, 6] == 0)]
     motion = ObjectMotion(8, 49)
-    motion.calibrate(rows_M7[:, 0].long(), rows_M7[:, 2:4], rows_M7[:, 4:6].mean(-1))
+    motion.calibrate(rows_M8[:, 0].long(), rows_M8[:, 2:4], rows_M8[:, 4:6].mean(-1))
     # equal steps on the ground, seen by the camera, are nearly equal steps on the plane
     y, x = np.mgrid[40:150:20, 60:200:20] + 0.0
     ground = CLEVRER_CAMERA.scaled(160, 240).to_plane(x, y, 0.2)
@@ -99,3 +100,24 @@ def test_any_length_of_context_will_do(context: int) -> None:
     model = ObjectsConfig(hidden=8).build(5).eval()
     masks = squares(c1=[(8, 2 + t) for t in range(context)], c3=[(2, 20)] * context)[None]
     assert torch.equal(model.forecast(masks, 2), masks[:, -1:].expand(-1, 2, -1, -1))  # untrained: it stays
+
+
+def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
+    # a 4x4 square is whole, then half out, then gone
+    seen = squares(c1=[(8, 20), (8, 24)])[None]
+    future = squares(c1=[(8, 26), (8, 30), None, None])[None]
+    objects = torch.tensor([[1]])
+    context, target = track(seen, objects, 5), track(future, objects, 5)
+
+    def border(*columns: float) -> float:
+        y = torch.full((4,), 9.5 - 11.5)
+        centre = torch.stack([y, torch.tensor(columns) - 15.5], -1) / 24
+        path = Path(centre[None, :, None], torch.zeros(1, 4, 1, 2))
+        return float(path_loss(path, context, target)["border"])
+
+    right = border(27.5, 31.5, 36.0, 40.0)
+    assert right < 0.02
+    assert border(27.5, 31.5, 60.0, 99.0) == pytest.approx(right)  # how far it is gone does not matter
+    assert border(27.5, 31.5, 27.5, 27.5) > right + 1
+    assert border(27.5, 27.5, 36.0, 40.0) > right + 0.1
+    assert border(20.0, 31.5, 36.0, 40.0) == pytest.approx(right, abs=0.3)  # whole: that is for ``place``

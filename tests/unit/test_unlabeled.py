@@ -1,5 +1,6 @@
 """What an encoder learns from: clips without their labels, images in folders and archives."""
 
+import os
 import shutil
 import subprocess
 import zipfile
@@ -16,9 +17,12 @@ from maskcast.data.unlabeled import ClipFrames, ImageFrames, open_frames
 from maskcast.errors import MaskcastError
 from maskcast.seed import rng
 
-needs_squashfs = pytest.mark.skipif(
-    not (shutil.which("mksquashfs") and shutil.which("unsquashfs")), reason="squashfs-tools are not installed"
-)
+
+@pytest.fixture
+def squashfs_tools() -> None:
+    """The programs that write and read squashfs files; CI installs them."""
+    if not (shutil.which("mksquashfs") and shutil.which("unsquashfs")):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("squashfs-tools are not installed")
 
 
 def write_images(folder: Path, *names: str) -> Path:
@@ -128,7 +132,7 @@ def squash(folder: Path, out: Path) -> Path:
     return out
 
 
-@needs_squashfs
+@pytest.mark.usefixtures("squashfs_tools")
 def test_a_squashfs_file_is_read(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "s", "a/with space.png", "b/2.png", "__MACOSX/3.png")
     frames = open_frames(squash(folder, tmp_path / "a.sqsh"), tmp_path / "scratch")
@@ -137,7 +141,7 @@ def test_a_squashfs_file_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "scratch/unpacked/__MACOSX").exists()
 
 
-@needs_squashfs
+@pytest.mark.usefixtures("squashfs_tools")
 def test_a_squashfs_file_with_a_link_or_cut_short_is_refused(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "s", "1.png")
     whole = squash(folder, tmp_path / "a.sqsh").read_bytes()

@@ -18,13 +18,12 @@ from torch.nn import functional as F
 from maskcast.data.clips import IGNORE
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
-from maskcast.models.motion import ObjectMotion, Path, path_loss, still
+from maskcast.models.motion import ObjectMotion, Path, path_loss, path_total, still
 from maskcast.models.recurrent import Recurrent
 from maskcast.models.render import Renderer, by_class, front_object
 from maskcast.models.tracks import Tracks, find_objects, track
 
 OBJECT_HIDDEN = 64  # width of an object's memory
-SIZE_WEIGHT = 0.5  # of the error of objects' sizes, beside 1 for their places
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,9 @@ class MaskForecaster(nn.Module):
         parts = {"cross_entropy": float(cross_entropy.detach())}
         if self.motion is not None:
             future = track(target_BhHW, scene.object_BN, self.num_classes)
-            place, size = path_loss(scene.path, scene.tracks, future)
-            total = total + place + SIZE_WEIGHT * size
-            parts |= {"place": float(place.detach()), "size": float(size.detach())}
+            errors = path_loss(scene.path, scene.tracks, future)
+            total = total + path_total(errors)
+            parts |= {name: float(error.detach()) for name, error in errors.items()}
         return total, parts
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:

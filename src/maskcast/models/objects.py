@@ -14,11 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.models.base import ModelConfig
-from maskcast.models.motion import PAST, ObjectMotion, path_loss
+from maskcast.models.motion import PAST, ObjectMotion, path_loss, path_total
 from maskcast.models.render import paint, seen_masks
 from maskcast.models.tracks import find_objects, track, unpack_tracks
-
-SIZE_WEIGHT = 0.5  # of the error of objects' sizes, beside 1 for their places
 
 
 class ObjectForecaster(nn.Module):
@@ -53,15 +51,14 @@ class ObjectForecaster(nn.Module):
             out_BhHW[one] = paint(masks_BNHW[one], object_BN[one], sight.pick(one), path.pick(one))
         return out_BhHW
 
-    def loss(self, context_BTS7: Tensor, target_BhS7: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of the paths after packed tracks (``models.tracks.PACKED``), and its parts."""
-        object_BN, context = unpack_tracks(context_BTS7)
-        _, future = unpack_tracks(target_BhS7, object_BN)
-        with torch.autocast(context_BTS7.device.type, enabled=False):
-            path = self.motion(object_BN, context, target_BhS7.shape[1])
-            place, size = path_loss(path, context, future)
-        parts = {"place": float(place.detach()), "size": float(size.detach())}
-        return place + SIZE_WEIGHT * size, parts
+        object_BN, context = unpack_tracks(context_BTS8)
+        _, future = unpack_tracks(target_BhS8, object_BN)
+        with torch.autocast(context_BTS8.device.type, enabled=False):
+            path = self.motion(object_BN, context, target_BhS8.shape[1])
+            parts = path_loss(path, context, future)
+        return path_total(parts), {name: float(part.detach()) for name, part in parts.items()}
 
 
 class ObjectsConfig(ModelConfig):

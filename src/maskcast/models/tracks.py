@@ -19,6 +19,7 @@ class Tracks:
     centre_BTN2: Tensor  # centroid, (y, x)
     spread_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     cut_BTN: Tensor  # bool: it touches the border, so that centre and spread are those of a part
+    aspect: float  # width of the picture over its height
 
     def last_sight(self) -> "Sight":
         """Returns where every object was seen last; one that touched the border then and is gone now has left."""
@@ -32,7 +33,11 @@ class Tracks:
     def pick(self, clips: slice) -> "Tracks":
         """Returns the tracks of some clips."""
         return Tracks(
-            self.visible_BTN[clips], self.centre_BTN2[clips], self.spread_BTN2[clips], self.cut_BTN[clips]
+            self.visible_BTN[clips],
+            self.centre_BTN2[clips],
+            self.spread_BTN2[clips],
+            self.cut_BTN[clips],
+            self.aspect,
         )
 
 
@@ -88,15 +93,15 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     centre, square = mean.split(2, dim=-1)
     spread = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
     visible = count > 0
-    return Tracks(visible, centre, spread * visible[..., None], sums[..., 5] > 0)
+    return Tracks(visible, centre, spread * visible[..., None], sums[..., 5] > 0, width / height)
 
 
-PACKED = ("class", "visible", "y", "x", "spread_y", "spread_x", "cut")
+PACKED = ("class", "visible", "y", "x", "spread_y", "spread_x", "cut", "aspect")
 """What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
 
 
 def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
-    """Returns the tracks (T, S, 7) float32 of all S objects in (T, H, W) uint8 masks, as ``PACKED`` says."""
+    """Returns the tracks (T, S, 8) float32 of all S objects in (T, H, W) uint8 masks, as ``PACKED`` says."""
     found_K = torch.bincount(ids_THW.flatten(), minlength=num_classes)[:num_classes]
     object_S = found_K[1:].nonzero().flatten() + 1
     if not len(object_S):
@@ -104,19 +109,20 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     tracks = track(ids_THW[None], object_S[None], num_classes)
     fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.cut_BTN[0]]
     class_id, visible, cut = (field[..., None].float() for field in fields)
-    return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.spread_BTN2[0], cut], -1)
+    aspect = torch.full_like(cut, tracks.aspect)
+    return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.spread_BTN2[0], cut, aspect], -1)
 
 
-def unpack_tracks(packed_BTS7: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
+def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
     """Returns the objects (B, N) and tracks that were packed; those of ``object_BN`` where it is given."""
-    if packed_BTS7.shape[2] == 0:
-        packed_BTS7 = packed_BTS7.new_zeros(*packed_BTS7.shape[:2], 1, len(PACKED))
-    slot_BS = packed_BTS7[:, :, :, 0].amax(1).long()
+    if packed_BTS8.shape[2] == 0:
+        packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, len(PACKED))
+    slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), float(packed_BTS8[..., 7].max())
     if object_BN is not None:
         same_BNS = (object_BN[:, :, None] == slot_BS[:, None]) & (object_BN[:, :, None] > 0)
         index_BN = same_BNS.int().argmax(-1)
-        index = index_BN[:, None, :, None].expand(-1, packed_BTS7.shape[1], -1, len(PACKED))
-        packed_BTS7 = packed_BTS7.gather(2, index) * same_BNS.any(-1)[:, None, :, None]
+        index = index_BN[:, None, :, None].expand(-1, packed_BTS8.shape[1], -1, len(PACKED))
+        packed_BTS8 = packed_BTS8.gather(2, index) * same_BNS.any(-1)[:, None, :, None]
         slot_BS = object_BN
-    visible, cut = packed_BTS7[..., 1] > 0, packed_BTS7[..., 6] > 0
-    return slot_BS, Tracks(visible, packed_BTS7[..., 2:4], packed_BTS7[..., 4:6], cut)
+    visible, cut = packed_BTS8[..., 1] > 0, packed_BTS8[..., 6] > 0
+    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], cut, aspect)

@@ -43,10 +43,10 @@ def whole_sights(store: ClipStore, chosen: Sequence[Clip], limit: int = 200) -> 
     """
     some = [chosen[k * len(chosen) // limit] for k in range(limit)] if len(chosen) > limit else chosen
     packed = [_pack(store, store.get(clip.id)).flatten(0, 1) for clip in some]
-    rows_M7 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
-    size_M = rows_M7[:, 4:6].mean(-1)
-    rows_M7, size_M = rows_M7[size_M > SPECK], size_M[size_M > SPECK]
-    return rows_M7[:, 0].long(), rows_M7[:, 2:4], size_M
+    rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
+    size_M = rows_M8[:, 4:6].mean(-1)
+    rows_M8, size_M = rows_M8[size_M > SPECK], size_M[size_M > SPECK]
+    return rows_M8[:, 0].long(), rows_M8[:, 2:4], size_M
 
 
 def _pack(store: ClipStore, clip: Clip) -> Tensor:
