@@ -23,6 +23,7 @@ from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig
+from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import DIGESTS, Description, bundle_digest, write_bundle
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation, why_incomparable
@@ -255,6 +256,13 @@ def test_the_digest_names_the_weights(parts: dict[str, Path], bundle: Path, tmp_
     other = about.model_copy(update={"horizon": 4})
     assert write_bundle(tmp_path / "other", other, parts) != bundle_digest(bundle)
     assert load_file(bundle / "masker/model.safetensors").keys()
+
+
+def test_what_is_not_installed_is_not_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "REQUIREMENTS", ("numpy", "no-such-package"))
+    write_artifact(tmp_path, "# card\n", clip()[None, :, :2, :2], ((-1, -1), (-1, 3)))
+    pins = (tmp_path / "requirements.txt").read_text().split()
+    assert [pin.partition("==")[0] for pin in pins] == ["maskcast", "numpy"]
 
 
 def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ Written by hand, as MLflow's own writer needs pandas, which images do not have; 
 import json
 import platform
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,7 @@ def write_artifact(folder: Path, card: str, example: np.ndarray, shapes: tuple[t
         shapes: of input and output, -1 for any length; both are uint8.
     """
     (folder / "README.md").write_text(card, encoding="utf-8")
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
-    (folder / "requirements.txt").write_text("\n".join([f"maskcast=={__version__}", *pins, ""]), encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join([*_pins(), ""]), encoding="utf-8")
     python = platform.python_version()
     environment = {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(yaml.safe_dump(environment, sort_keys=False), encoding="utf-8")
@@ -64,6 +64,15 @@ def write_artifact(folder: Path, card: str, example: np.ndarray, shapes: tuple[t
         "utc_time_created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     }
     (folder / "MLmodel").write_text(yaml.safe_dump(model), encoding="utf-8")
+
+
+def _pins() -> list[str]:
+    """Returns what is installed here; an image may lack some, and the model has just run without them."""
+    pins = [f"maskcast=={__version__}"]
+    for name in REQUIREMENTS:
+        with suppress(PackageNotFoundError):
+            pins.append(f"{name}=={version(name).partition('+')[0]}")
+    return pins
 
 
 def load_artifact(folder: Path, digest: str) -> Model:
