@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
 
-import pytest
+from tests.conftest import lacking
 
 Done = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +30,7 @@ CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 def build() -> str:
     """Builds the image and returns its name; what is lacking for it fails the test (with CI set) or skips it."""
     if docker("version").returncode:
-        _lacking("no Docker Engine answers: start one, or install dockerd and run `make test` as root")
+        lacking("no Docker Engine answers: start one, or install dockerd and run `make test` as root")
     with _torch() as (index, requirement):
         arguments = [f"BASE_IMAGE={base()}", f"TORCH_INDEX={index}", f"CPU_TORCH={requirement}"]
         arguments = [word for argument in arguments for word in ("--build-arg", argument)]
@@ -69,7 +68,7 @@ def _torch() -> Iterator[tuple[str, str]]:
             with _served(folder) as index:
                 yield index, f"torch=={wheel.name.split('-')[1].removesuffix('+cpu')}"
     else:
-        _lacking("no CPU build of torch: set TORCH_INDEX to a package index that has them")
+        lacking("no CPU build of torch: set TORCH_INDEX to a package index that has them")
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def base() -> str:
     if docker("pull", OFFICIAL_BASE).returncode == 0:
         return OFFICIAL_BASE
     if not shutil.which("mmdebstrap"):
-        _lacking(f"{OFFICIAL_BASE} cannot be pulled, and there is no mmdebstrap to make a stand-in")
+        lacking(f"{OFFICIAL_BASE} cannot be pulled, and there is no mmdebstrap to make a stand-in")
     excluded = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "man")]
     # Builds must trust what this machine trusts, a proxy for example.
     certificates = f"--customize-hook=upload {CERTIFICATES} {CERTIFICATES}"
@@ -110,7 +109,3 @@ def base() -> str:
         subprocess.run(command, stdin=packages.stdout, stdout=subprocess.DEVNULL, check=True)
     assert packages.returncode == 0, "mmdebstrap failed: its lines stand above"
     return STAND_IN_BASE
-
-
-def _lacking(what: str) -> NoReturn:
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from maskcast.models.cells import ConvGRUCell, ConvLSTMCell
 from maskcast.models.codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.convrnn import ConvGRUConfig, ConvLSTMConfig
-from maskcast.models.motion import ObjectMotion, Path, still
+from maskcast.models.motion import ObjectMotion
+from maskcast.models.paths import Path, still
 from maskcast.models.render import Renderer, by_class, front_object, paint, seen_masks
 from maskcast.models.tracks import find_objects, track
 

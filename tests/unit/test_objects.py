@@ -6,8 +6,9 @@ import torch
 
 from maskcast.data.camera import CLEVRER_CAMERA, paint_masks
 from maskcast.data.synthetic import simulate_motion
-from maskcast.models.motion import ObjectMotion, Path, path_loss
+from maskcast.models.motion import ObjectMotion
 from maskcast.models.objects import ObjectsConfig
+from maskcast.models.paths import Path, path_loss
 from maskcast.models.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
 
 

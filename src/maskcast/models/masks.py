@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from maskcast.data.clips import IGNORE
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
-from maskcast.models.motion import ObjectMotion, Path, path_loss, path_total, still
+from maskcast.models.motion import ObjectMotion
+from maskcast.models.paths import Path, path_loss, path_total, still
 from maskcast.models.recurrent import Recurrent
 from maskcast.models.render import Renderer, by_class, front_object
 from maskcast.models.tracks import Tracks, find_objects, track

@@ -14,7 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.models.base import ModelConfig
-from maskcast.models.motion import PAST, ObjectMotion, path_loss, path_total
+from maskcast.models.motion import PAST, ObjectMotion
+from maskcast.models.paths import path_loss, path_total
 from maskcast.models.render import paint, seen_masks
 from maskcast.models.tracks import find_objects, track, unpack_tracks
 

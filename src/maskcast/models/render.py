@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.motion import Path
+from maskcast.models.paths import Path
 from maskcast.models.tracks import Sight
 
 SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
