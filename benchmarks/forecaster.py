@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from _common import interleaved, print_table, ratio
 from maskcast.data.synthetic import simulate_clip
 from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.tracks import Lesson, pack_tracks, stack_tracks
 
 CLASSES, CONTEXT, HORIZON = 49, 11, 11
 
@@ -76,9 +77,13 @@ def main() -> None:
     plain = PlainConvLSTM(arguments.hidden)
     ours: Any = ConvLSTMConfig(hidden=arguments.hidden).build(CLASSES)
 
+    tracks = stack_tracks([pack_tracks(clip, CLASSES) for clip in clips])  # a clip's are made once in a training
+    few = masks[: ours.pixels.clips]
+
     def our_loss() -> Tensor:
+        seen, coming = (Lesson(tracks[:, part], few[:, part]) for part in (slice(CONTEXT), slice(CONTEXT, None)))
         with torch.autocast("cpu", torch.bfloat16):
-            loss: Tensor = ours.loss(masks[:, :CONTEXT], masks[:, CONTEXT:])[0]
+            loss: Tensor = ours.loss(seen, coming)[0]
         return loss
 
     variants = {

@@ -10,7 +10,7 @@ import torch
 from maskcast.models.base import ModelConfig, save_model
 from maskcast.models.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasters import ForecasterConfig, load_forecaster
-from maskcast.models.tracks import pack_tracks
+from maskcast.models.tracks import Lesson, pack_tracks, stack_tracks
 
 CLASSES = 4
 ARCHITECTURES: list[type[ModelConfig]] = list(get_args(get_args(ForecasterConfig)[0]))
@@ -42,13 +42,12 @@ def clips(model: Any, frames: int = 10) -> torch.Tensor:
     return masks if model.input == "masks" else masks[..., None].mul(60).repeat(1, 1, 1, 1, 3)
 
 
-def learn_from(model: Any, pictures: torch.Tensor) -> torch.Tensor:
+def learn_from(model: Any, pictures: torch.Tensor) -> Any:
     """Returns what the model learns from, of clips of what it forecasts."""
-    if model.learns_from != "tracks":
+    if "tracks" not in model.learns_from:
         return pictures
-    packed = [pack_tracks(clip, CLASSES) for clip in pictures]
-    slots = max(one.shape[1] for one in packed)
-    return torch.stack([torch.nn.functional.pad(one, (0, 0, 0, slots - one.shape[1])) for one in packed])
+    tracks = stack_tracks([pack_tracks(clip, CLASSES) for clip in pictures])
+    return tracks if model.learns_from == "tracks" else Lesson(tracks, pictures[: model.pixels.clips])
 
 
 def build(config: Any) -> Any:
@@ -81,11 +80,11 @@ def test_learning_reaches_every_parameter_and_the_loaded_model_forecasts_the_sam
 ) -> None:
     model = build(config)
     seen = clips(model)
-    lessons = learn_from(model, seen)
+    lessons = learn_from(model, seen[:, :5]), learn_from(model, seen[:, 5:])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     moved = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for _ in range(3):  # heads start at 0: what is below them gets its gradient from the second step on
-        loss, _ = model.loss(lessons[:, :5], lessons[:, 5:])
+        loss, _ = model.loss(*lessons)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -102,11 +101,11 @@ def test_one_clip_is_learned(config: Any) -> None:
     model = build(config)
     seen = clips(model)
     context, target = seen[:, :6], seen[:, 6:]
-    lessons = learn_from(model, seen)
+    lessons = learn_from(model, context), learn_from(model, target)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     before = (model.forecast(context, 4).int() - target.int()).ne(0).float().mean()
     for _ in range(60):
-        loss, _ = model.loss(lessons[:, :6], lessons[:, 6:])
+        loss, _ = model.loss(*lessons)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -19,10 +19,10 @@ from maskcast.data.clips import IGNORE
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.motion import ObjectMotion
-from maskcast.models.paths import Path, path_loss, path_total, still
 from maskcast.models.recurrent import Recurrent
 from maskcast.models.render import Renderer, by_class, front_object
-from maskcast.models.tracks import Tracks, find_objects, track
+from maskcast.models.scene import Scene, observe
+from maskcast.models.tracks import Lesson
 
 OBJECT_HIDDEN = 64  # width of an object's memory
 
@@ -42,7 +42,7 @@ class Pixels:
 class MaskForecaster(nn.Module):
     """Past masks to future masks."""
 
-    input = learns_from = "masks"
+    input = "masks"
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class MaskForecaster(nn.Module):
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
         self.motion = ObjectMotion(OBJECT_HIDDEN, num_classes) if motion else None
+        self.learns_from = "tracks and masks" if motion else "masks"
 
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
@@ -67,7 +68,8 @@ class MaskForecaster(nn.Module):
 
         A residual network forecasts classes of the context only: what enters later cannot be known.
         """
-        scene = self._observe(context_BTHW, horizon)
+        context_BTHW = _known(context_BTHW)
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
         out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
         for clip, out_hHW in enumerate(out_BhHW):
@@ -80,38 +82,44 @@ class MaskForecaster(nn.Module):
             out_hHW.copy_(best_hHW if classes is None else classes[best_hHW])
         return out_BhHW
 
-    def loss(self, context_BTHW: Tensor, target_BhHW: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of forecasting ``target_BhHW`` after ``context_BTHW``, and its parts.
+    def loss(self, context: Tensor | Lesson, target: Tensor | Lesson) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of forecasting ``target`` after ``context``, and its parts.
 
         It is the cross entropy over some pixels (see ``Pixels``, drawn by torch's random state) and, where objects
-        move, the error of all paths. Targets of 255 are left out. Among processes that train together it is the
-        loss of the whole batch, of which each has its ``own_part``.
+        move, the error of the paths of all clips, learned from their tracks. Targets of 255 are left out. Among
+        processes that train together it is the loss of the whole batch, of which each has its ``own_part``.
         """
+        if self.motion is None:
+            assert isinstance(context, Tensor) and isinstance(target, Tensor)
+            return self._pixel_loss(context, target, len(context))
+        assert isinstance(context, Lesson) and isinstance(target, Lesson)
+        counted = len(own_part(min(self.pixels.clips, world_size() * len(context.tracks_BTS8))))
+        some = slice(max(1, counted))  # one too many runs through, but does not count
+        pixels, parts = self._pixel_loss(context.masks_CTHW[some], target.masks_CTHW[some], counted)
+        paths, errors = self.motion.loss(context.tracks_BTS8, target.tracks_BTS8)
+        return pixels + paths, parts | errors
+
+    def _pixel_loss(
+        self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
         pixels, horizon = self.pixels, target_BhHW.shape[1]
-        scene = self._observe(context_BTHW, horizon)
-        batch = world_size() * len(context_BTHW)
-        clips = len(own_part(batch if self.motion is None else min(pixels.clips, batch)))
-        some = slice(max(1, clips))  # one too many runs through, but does not count
-        states = self._run(scene.pick(some), context_BTHW[some], horizon)
+        context_BTHW = _known(context_BTHW)
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+        states = self._run(scene, context_BTHW, horizon)
         steps = list(range(horizon))
         if not self.feedback:
             steps = sorted(torch.randperm(horizon)[: pixels.steps].tolist())
         offsets = torch.randint(pixels.stride, (2,)).tolist()
         rows, columns = (slice(offset, None, pixels.stride) for offset in offsets)
-        logits_BSKIJ = self._logits(scene.pick(some), states, steps, rows, columns)
-        target_BSIJ = target_BhHW[some, steps, rows, columns].long()
-        target_BSIJ[clips:] = IGNORE
+        logits_BSKIJ = self._logits(scene, states, steps, rows, columns)
+        target_BSIJ = target_BhHW[:, steps, rows, columns].long()
+        target_BSIJ[counted:] = IGNORE
         summed = F.cross_entropy(
             logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
         )
-        total = cross_entropy = all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
-        parts = {"cross_entropy": float(cross_entropy.detach())}
-        if self.motion is not None:
-            future = track(target_BhHW, scene.object_BN, self.num_classes)
-            errors = path_loss(scene.path, scene.tracks, future)
-            total = total + path_total(errors)
-            parts |= {name: float(error.detach()) for name, error in errors.items()}
-        return total, parts
+        mean = all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
+        return mean, {"cross_entropy": float(mean.detach())}
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
         """Returns the class ids in the context, ascending, class 0 always among them."""
@@ -119,28 +127,20 @@ class MaskForecaster(nn.Module):
         seen[0] = 1
         return seen.nonzero().flatten()
 
-    def _observe(self, context_BTHW: Tensor, horizon: int) -> "_Scene":
-        """Returns the objects of the last mask and their paths."""
-        object_BN = find_objects(context_BTHW[:, -1], self.num_classes)
-        tracks = track(context_BTHW, object_BN, self.num_classes)
-        with torch.autocast(context_BTHW.device.type, enabled=False):
-            path = still(tracks, horizon) if self.motion is None else self.motion(object_BN, tracks, horizon)
-        return _Scene(_known(context_BTHW[:, -1]), object_BN, tracks, path)
-
-    def _run(self, scene: "_Scene", context_BTHW: Tensor, horizon: int) -> list[Tensor]:
-        """Returns the recurrent state (B, C, H/stride, W/stride) of every step of the forecast."""
+    def _run(self, scene: Scene, context_BTHW: Tensor, horizon: int) -> list[Tensor]:
+        """Returns the state (B, C, H/stride, W/stride) of every step of the forecast."""
 
         def feed(state_BCHW: Tensor) -> Tensor:
             probability = self._logits(scene, [state_BCHW], [0])[:, 0].softmax(1)
             hard = F.one_hot(probability.argmax(1), self.num_classes).movedim(-1, 1)
             return self.codec.see_soft(hard + probability - probability.detach())
 
-        seen_BTCHW = self.codec.see(_known(context_BTHW).flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
+        seen_BTCHW = self.codec.see(context_BTHW.flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
         return self.rnn(seen_BTCHW, horizon, feed if self.feedback else None)
 
     def _logits(
         self,
-        scene: "_Scene",
+        scene: Scene,
         states: list[Tensor],
         steps: Sequence[int],
         rows: slice = slice(None),
@@ -148,46 +148,28 @@ class MaskForecaster(nn.Module):
         classes: Tensor | None = None,
     ) -> Tensor:
         """Returns the logits (B, S, K, I, J) of the picked steps, rows, columns and classes (None: all)."""
-        classes = torch.arange(self.num_classes, device=scene.last_BHW.device) if classes is None else classes
+        last_BHW = scene.last_mask
+        classes = torch.arange(self.num_classes, device=last_BHW.device) if classes is None else classes
         # the state may cover more than the picture, by padding
         rows, columns = (
             slice(pick.start, size, pick.step)
-            for pick, size in zip((rows, columns), scene.last_BHW.shape[1:], strict=True)
+            for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)
         )
         state_BSCHW = torch.stack([states[step] for step in steps], dim=1)
         half = slice(None, None, self.codec.fine)
-        guide_BSIJ = scene.last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)
+        guide_BSIJ = last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)
         base: Tensor | float = 0.0
         if self.render is not None:
             with torch.autocast(state_BSCHW.device.type, enabled=False):
-                path = scene.path.pick(steps=steps)
-                seen = scene.masks(), scene.tracks.last_sight(), path
-                drawn = self.render(*seen, rows, columns)
+                then = scene.masks, scene.sight, scene.path.pick(steps=steps)
+                drawn = self.render(*then, rows, columns)
                 base = by_class(drawn, scene.object_BN, classes, self.render.absent)
                 if self.motion is not None:
                     with torch.no_grad():
-                        drawn = self.render(*seen, half, half)
+                        drawn = self.render(*then, half, half)
                         guide_BSIJ = front_object(drawn, scene.object_BN)
         change = self.codec.correct(state_BSCHW.flatten(0, 1), guide_BSIJ.flatten(0, 1), rows, columns, classes)
         return base + change.unflatten(0, state_BSCHW.shape[:2])
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """The objects of the last seen mask and where they go."""
-
-    last_BHW: Tensor
-    object_BN: Tensor
-    tracks: Tracks
-    path: Path
-
-    def masks(self) -> Tensor:
-        """Returns (B, N, H, W) bool: where every object is in the last seen mask."""
-        return (self.last_BHW[:, None] == self.object_BN[..., None, None]) & (self.object_BN > 0)[..., None, None]
-
-    def pick(self, clips: slice) -> "_Scene":
-        """Returns some of the clips."""
-        return _Scene(self.last_BHW[clips], self.object_BN[clips], self.tracks.pick(clips), self.path.pick(clips))
 
 
 def _known(ids: Tensor) -> Tensor:

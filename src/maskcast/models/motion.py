@@ -13,8 +13,8 @@ Shapes: B clips, T context frames, h horizon, N objects, F features, L displacem
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.paths import Path
-from maskcast.models.tracks import Sight, Tracks
+from maskcast.models.paths import Path, path_loss, path_total
+from maskcast.models.tracks import Sight, Tracks, unpack_tracks
 
 PAST = 5  # displacements before the last frame that the velocity is made of
 KIND = 16  # width of what is learned of a class: friction, bounce, size
@@ -85,6 +85,14 @@ class ObjectMotion(nn.Module):
             centres.append(centre)
             scales.append(log_scale)
         return Path(torch.stack(centres, 1), torch.stack(scales, 1))
+
+    def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of the paths after packed tracks (``tracks.PACKED``), and its parts."""
+        object_BN, context = unpack_tracks(context_BTS8)
+        _, future = unpack_tracks(target_BhS8, object_BN)
+        with torch.autocast(context_BTS8.device.type, enabled=False):
+            parts = path_loss(self(object_BN, context, target_BhS8.shape[1]), context, future)
+        return path_total(parts), {name: float(part.detach()) for name, part in parts.items()}
 
     def _start(self, object_BN: Tensor, tracks: Tracks, sight: Sight) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns place (when last seen) and velocity on the plane, memory, and log scale."""

@@ -14,10 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.models.base import ModelConfig
-from maskcast.models.motion import PAST, ObjectMotion
-from maskcast.models.paths import path_loss, path_total
-from maskcast.models.render import paint, seen_masks
-from maskcast.models.tracks import find_objects, track, unpack_tracks
+from maskcast.models.motion import ObjectMotion
+from maskcast.models.render import paint
+from maskcast.models.scene import observe
 
 
 class ObjectForecaster(nn.Module):
@@ -41,25 +40,16 @@ class ObjectForecaster(nn.Module):
 
         Objects of the last frames are forecast only: what enters later cannot be known.
         """
-        recent_BTHW = context_BTHW[:, -PAST - 1 :]
-        object_BN = find_objects(recent_BTHW, self.num_classes)
-        tracks = track(recent_BTHW, object_BN, self.num_classes)
-        path, sight = self.motion(object_BN, tracks, horizon), tracks.last_sight()
-        masks_BNHW = seen_masks(recent_BTHW, object_BN, sight)
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
         for clip in range(len(out_BhHW)):  # one at a time: all objects of a clip at all steps are large enough
-            one = slice(clip, clip + 1)
-            out_BhHW[one] = paint(masks_BNHW[one], object_BN[one], sight.pick(one), path.pick(one))
+            one = scene.pick(slice(clip, clip + 1))
+            out_BhHW[clip] = paint(one.masks, one.object_BN, one.sight, one.path)[0]
         return out_BhHW
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of the paths after packed tracks (``models.tracks.PACKED``), and its parts."""
-        object_BN, context = unpack_tracks(context_BTS8)
-        _, future = unpack_tracks(target_BhS8, object_BN)
-        with torch.autocast(context_BTS8.device.type, enabled=False):
-            path = self.motion(object_BN, context, target_BhS8.shape[1])
-            parts = path_loss(path, context, future)
-        return path_total(parts), {name: float(part.detach()) for name, part in parts.items()}
+        return self.motion.loss(context_BTS8, target_BhS8)
 
 
 class ObjectsConfig(ModelConfig):

@@ -5,10 +5,13 @@ depends on the resolution. Shapes: B clips, T frames, K classes, N slots (the ob
 W width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,13 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     return Tracks(visible, centre, spread * visible[..., None], sums[..., 5] > 0, width / height)
 
 
+class Lesson(NamedTuple):
+    """What a forecaster learns from that moves objects and corrects pixels."""
+
+    tracks_BTS8: Tensor  # of the whole batch, packed
+    masks_CTHW: Tensor  # uint8, of its first clips
+
+
 PACKED = ("class", "visible", "y", "x", "spread_y", "spread_x", "cut", "aspect")
 """What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
 
@@ -111,6 +121,12 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     class_id, visible, cut = (field[..., None].float() for field in fields)
     aspect = torch.full_like(cut, tracks.aspect)
     return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.spread_BTN2[0], cut, aspect], -1)
+
+
+def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
+    """Returns packed tracks (T, S, 8) of clips as one batch (B, T, S, 8), padded to the largest S."""
+    slots = max(one.shape[1] for one in packed)
+    return torch.stack([F.pad(one, (0, 0, 0, slots - one.shape[1])) for one in packed])
 
 
 def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:

@@ -21,10 +21,11 @@ from maskcast.forecasting import Forecaster, context_source, forecast
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.base import ModelConfig, count_parameters, save_model
 from maskcast.models.baselines import baselines_of
+from maskcast.models.tracks import Lesson
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.stage import StageParams, resume_dir
-from maskcast.training.layers import layer_of
+from maskcast.training.layers import Window, layer_of
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 
@@ -90,8 +91,8 @@ class ForecastTask:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
         self.clips, self.masks = clips, masks
         frames = model.input == "frames"
-        self._context = layer_of(model.learns_from, clips if frames else masks, train)
-        self._target = layer_of(model.learns_from, clips if frames else target, train)
+        self._context = layer_of(model, clips if frames else masks, train)
+        self._target = layer_of(model, clips if frames else target, train)
         self._windows = WindowSampler(
             [clip.num_frames for clip in train],
             context=params.context_frames,
@@ -101,7 +102,7 @@ class ForecastTask:
         )
         self.val = _validation_clips(clips, params)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> tuple[Tensor | Lesson, Tensor | Lesson]:
         """Returns this process's context and target: (B, T, ...) and (B, h, ...) of what the model learns from."""
         windows = self._windows.draw(step, self.params.training.batch_size)
         middle, stop = windows.context, windows.context + windows.horizon
@@ -109,11 +110,11 @@ class ForecastTask:
         for index in own_part(len(windows.clips)):
             k, start = windows.clips[index], windows.starts[index]
             mirrored = rng(self.params.training.seed, step, index).random() < self.params.flip
-            context.append(self._context.window(k, slice(start, start + middle), mirrored))
-            target.append(self._target.window(k, slice(start + middle, start + stop), mirrored))
-        return self._context.stack(context), self._target.stack(target)
+            context.append(Window(k, slice(start, start + middle), mirrored))
+            target.append(Window(k, slice(start + middle, start + stop), mirrored))
+        return self._context.batch(context), self._target.batch(target)
 
-    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: tuple[Tensor | Lesson, Tensor | Lesson], step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch and its parts; all processes draw the same steps and pixels."""
         out: tuple[Tensor, dict[str, float]] = self.model.loss(*batch)
         return out

@@ -1,36 +1,45 @@
-"""What a forecaster learns from: frames, masks, or the tracks of the objects in the masks, window by window.
+"""What a forecaster learns from: frames, masks, the tracks of the objects in the masks, or both of these.
 
 Legend: B windows, T frames, H height, W width, S objects, F features of an object (see ``models.tracks``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.models.tracks import PACKED, pack_tracks
+from maskcast.models.tracks import PACKED, Lesson, pack_tracks, stack_tracks
 
 SPECK = 0.02  # spread, in picture heights, below which an object is too small to measure
+
+
+class Window(NamedTuple):
+    """Some frames of the ``clip``-th clip, mirrored left to right or not."""
+
+    clip: int
+    frames: slice
+    mirrored: bool
 
 
 class Layer(Protocol):
     """One kind of data of some clips of a store."""
 
-    def window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
-        """Returns some frames of the ``clip``-th clip, mirrored left to right or not."""
-
-    def stack(self, windows: Sequence[np.ndarray]) -> Tensor:
+    def batch(self, windows: Sequence[Window]) -> Tensor | Lesson:
         """Returns windows of the same number of frames as one batch."""
 
 
-def layer_of(kind: str, store: ClipStore, chosen: Sequence[Clip]) -> Layer:
-    """Returns the layer ``frames``, ``masks`` or ``tracks`` of the clips of ``store`` that have the chosen ids."""
+def layer_of(model: Any, store: ClipStore, chosen: Sequence[Clip]) -> Layer:
+    """Returns what ``model`` learns from, of the clips of ``store`` that have the ids of the chosen ones."""
     clips = [store.get(clip.id) for clip in chosen]
-    return _Tracks(store, clips) if kind == "tracks" else _Pictures(kind, store, clips)
+    if model.learns_from == "tracks":
+        return _Tracks(store, clips)
+    if model.learns_from == "tracks and masks":
+        return _TracksAndMasks(_Tracks(store, clips), _Pictures(store.masks, clips), model.pixels.clips)
+    return _Pictures(store.frames if model.learns_from == "frames" else store.masks, clips)
 
 
 def whole_sights(store: ClipStore, chosen: Sequence[Clip], limit: int = 200) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,31 +65,39 @@ def _pack(store: ClipStore, clip: Clip) -> Tensor:
 class _Pictures:
     """Frames (T, H, W, 3) or masks (T, H, W), uint8; numpy sees only the part that is used."""
 
-    def __init__(self, kind: str, store: ClipStore, clips: Sequence[Clip]) -> None:
-        self.read, self.clips = store.frames if kind == "frames" else store.masks, clips
+    def __init__(self, read: Callable[[Clip], np.ndarray], clips: Sequence[Clip]) -> None:
+        self.read, self.clips = read, clips
 
-    def window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
+    def batch(self, windows: Sequence[Window]) -> Tensor:
+        return torch.from_numpy(np.stack([self._window(*window) for window in windows]))
+
+    def _window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
         pictures = self.read(self.clips[clip])[frames]
         return pictures[:, :, ::-1] if mirrored else pictures
-
-    def stack(self, windows: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(windows))
 
 
 class _Tracks:
     """Tracks (T, S, F) float32, made from a clip's masks when first asked for: a thousandth of their size."""
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        self.read = cache(lambda clip: _pack(store, clips[clip]).numpy())
+        self.read = cache(lambda clip: _pack(store, clips[clip]))
 
-    def window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
-        tracks = self.read(clip)[frames]
+    def batch(self, windows: Sequence[Window]) -> Tensor:
+        return stack_tracks([self._window(*window) for window in windows])
+
+    def _window(self, clip: int, frames: slice, mirrored: bool) -> Tensor:
+        tracks: Tensor = self.read(clip)[frames]
         if mirrored:
-            tracks = tracks.copy()
+            tracks = tracks.clone()
             tracks[..., PACKED.index("x")] *= -1
         return tracks
 
-    def stack(self, windows: Sequence[np.ndarray]) -> Tensor:
-        slots = max(window.shape[1] for window in windows)
-        padded = [np.pad(window, ((0, 0), (0, slots - window.shape[1]), (0, 0))) for window in windows]
-        return torch.from_numpy(np.stack(padded))
+
+class _TracksAndMasks:
+    """Tracks of all windows, masks of the first ones: few are enough for what is learned from pixels."""
+
+    def __init__(self, tracks: _Tracks, masks: _Pictures, count: int) -> None:
+        self.tracks, self.masks, self.count = tracks, masks, count
+
+    def batch(self, windows: Sequence[Window]) -> Lesson:
+        return Lesson(self.tracks.batch(windows), self.masks.batch(windows[: self.count]))

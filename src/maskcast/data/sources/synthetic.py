@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,8 +34,9 @@ class SyntheticSource(SourceConfig):
     """Frames of a clip."""
     context: int = Field(default=11, ge=1)
     """Frames of a hidden clip."""
-    stride: int = Field(default=5, ge=1)
-    """Distance of a clip's frames in the simulated video, which has CLEVRER's 25 frames a second."""
+    stride: Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = 5
+    """Distance of a clip's frames in the simulated video, which has CLEVRER's 25 frames a second; of several, the
+    clips take turns."""
     render: bool = True
     """Render frames, too; without them there are masks alone, many times faster, to train forecasters on."""
 
@@ -52,10 +53,12 @@ class SyntheticSource(SourceConfig):
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the clips, rendered at `height` x `width` or 160 x 240 (see `SourceConfig.list`)."""
         rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
+        strides = self.stride if isinstance(self.stride, list) else [self.stride]
         listing = Listing([], CLASSES, meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 clip_seed = derive(seed, number, index)
+                stride = strides[index % len(strides)]
                 kind = KIND_OF_SPLIT.get(split, "labelled")
                 load = partial(
                     load_clip,
@@ -64,11 +67,11 @@ class SyntheticSource(SourceConfig):
                     render=self.render,
                     frames=self.frames,
                     keep=self.context if kind == "hidden" else None,
-                    stride=self.stride,
+                    stride=stride,
                     height=rows,
                     width=columns,
                 )
-                meta = {"seed": clip_seed, "stride": self.stride}
+                meta = {"seed": clip_seed, "stride": stride}
                 listing.clips.append(RawClip(f"synthetic_{split}_{index:05d}", split, kind, load, meta))
         return listing
 
