@@ -57,6 +57,7 @@ class EmbeddedClasses(nn.Module):
     def __init__(self, num_classes: int, hidden: int, stride: int, embedding: int) -> None:
         super().__init__()
         self.channels, self.stride, self.fine = hidden, stride, min(stride, 2)
+        self.num_classes = num_classes
         self.stem = PatchEmbedding(num_classes, embedding, hidden, stride)
         self.guide = nn.Embedding(num_classes, HEAD_WIDTH)
         self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)

@@ -5,43 +5,28 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from torch import nn
 
-from maskcast.models.base import ModelConfig
 from maskcast.models.cells import ConvGRUCell, ConvLSTMCell, Peepholes
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.frames import FrameForecaster
-from maskcast.models.masks import MaskForecaster, Pixels
+from maskcast.models.masks import EMBEDDING, MaskForecasterConfig
 from maskcast.models.recurrent import Recurrent
 
-EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 
-
-class ForecasterModelConfig(ModelConfig):
+class RecurrentConfig(MaskForecasterConfig):
     """What ConvLSTM and ConvGRU share."""
 
     input: Literal["masks", "frames"] = "masks"
     """Forecast masks from masks, or frames from frames."""
-    stride: Literal[1, 2, 4, 8] = 8
-    """Pixels per cell of the recurrent state, along each axis."""
-    hidden: int = Field(default=32, ge=1)
-    """Channels of the recurrent state."""
     layers: int = Field(default=1, ge=1)
     """Recurrent layers."""
     kernel: Literal[1, 3, 5, 7] = 3
     """Size of the recurrent convolutions."""
-    motion: Literal["object", "none"] = "object"
-    """Masks only: move every object of the last seen mask along a learned path, or leave it where it was."""
     embedding: Literal["learned", "onehot"] = "learned"
     """Masks only: what the network sees of a class and speaks in: a learned vector, or a channel per class."""
     residual: bool = True
     """Masks only: forecast changes of the last seen mask, or every pixel anew."""
     feedback: bool = False
     """Masks only: show the network its own forecast (straight-through, so that gradients pass)."""
-    loss_steps: int = Field(default=2, ge=1)
-    """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
-    loss_stride: int = Field(default=2, ge=1)
-    """Every how many rows and columns of them, from a random offset."""
-    loss_clips: int = Field(default=2, ge=1)
-    """Clips of a batch whose pixels enter the loss where objects move; paths are learned from all."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,22 +47,15 @@ class ForecasterModelConfig(ModelConfig):
             codec = OneHotClasses(num_classes, self.hidden, start_at_zero=self.residual)
         else:
             codec = EmbeddedClasses(num_classes, self.hidden, self.stride, EMBEDDING)
-        return MaskForecaster(
-            codec,
-            self.recurrent(codec.channels),
-            num_classes,
-            residual=self.residual,
-            motion=self.motion == "object",
-            feedback=self.feedback,
-            pixels=Pixels(self.loss_steps, self.loss_stride, self.loss_clips),
-        )
+        dynamics = self.recurrent(codec.channels)
+        return self.around(dynamics, codec, residual=self.residual, feedback=self.feedback)
 
     def recurrent(self, channels: int) -> Recurrent:
         """Returns the recurrent layers over an input of ``channels``."""
         raise TypeError(f"{type(self).__name__} does not say what its recurrent layers are")
 
 
-class ConvLSTMConfig(ForecasterModelConfig):
+class ConvLSTMConfig(RecurrentConfig):
     """Encoder-forecaster of ConvLSTM layers."""
 
     arch: Literal["convlstm"] = "convlstm"
@@ -116,7 +94,7 @@ class ConvLSTMConfig(ForecasterModelConfig):
         return Recurrent(cells, batch_norm=self.norm == "batch")
 
 
-class ConvGRUConfig(ForecasterModelConfig):
+class ConvGRUConfig(RecurrentConfig):
     """Encoder-forecaster of ConvGRU layers."""
 
     arch: Literal["convgru"] = "convgru"

@@ -8,8 +8,11 @@ from pydantic import Field
 from maskcast.models.base import load_model
 from maskcast.models.convrnn import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.objects import ObjectsConfig
+from maskcast.models.simvp import SimVPConfig
 
-ForecasterConfig = Annotated[ConvLSTMConfig | ConvGRUConfig | ObjectsConfig, Field(discriminator="arch")]
+ForecasterConfig = Annotated[
+    ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig, Field(discriminator="arch")
+]
 
 
 def load_forecaster(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Past masks to future masks: a recurrent network that carries its state through the forecast.
+"""Past masks to future masks: a network over patches of the picture that reads the context once.
 
-The network reads the context once and then goes on for any horizon. Its forecast is the last seen mask, each
+Its forecast is the last seen mask, each
 object moved along its path, plus corrections at full resolution; paths stay and corrections are 0 until it has
 learned something, so that an untrained network is the copy baseline.
 
@@ -10,21 +10,26 @@ I rows and J columns of the pixels that are drawn.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.data.clips import IGNORE
 from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.models.base import ModelConfig
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.motion import ObjectMotion
 from maskcast.models.recurrent import Recurrent
 from maskcast.models.render import Renderer, by_class, front_object
 from maskcast.models.scene import Scene, observe
 from maskcast.models.tracks import Lesson
+from maskcast.models.translator import Translator
 
 OBJECT_HIDDEN = 64  # width of an object's memory
+EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ class MaskForecaster(nn.Module):
     def __init__(
         self,
         codec: EmbeddedClasses | OneHotClasses,
-        rnn: Recurrent,
-        num_classes: int,
+        dynamics: Recurrent | Translator,
         *,
         residual: bool,
         motion: bool,
@@ -56,10 +60,10 @@ class MaskForecaster(nn.Module):
         pixels: Pixels,
     ) -> None:
         super().__init__()
-        self.codec, self.rnn, self.num_classes = codec, rnn, num_classes
+        self.codec, self.dynamics, self.num_classes = codec, dynamics, codec.num_classes
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
-        self.motion = ObjectMotion(OBJECT_HIDDEN, num_classes) if motion else None
+        self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
         self.learns_from = "tracks and masks" if motion else "masks"
 
     @torch.no_grad()
@@ -136,7 +140,7 @@ class MaskForecaster(nn.Module):
             return self.codec.see_soft(hard + probability - probability.detach())
 
         seen_BTCHW = self.codec.see(context_BTHW.flatten(0, 1)).unflatten(0, context_BTHW.shape[:2])
-        return self.rnn(seen_BTCHW, horizon, feed if self.feedback else None)
+        return self.dynamics(seen_BTCHW, horizon, feed if self.feedback else None)
 
     def _logits(
         self,
@@ -175,3 +179,33 @@ class MaskForecaster(nn.Module):
 def _known(ids: Tensor) -> Tensor:
     """Returns class ids with background where they are unknown."""
     return ids.masked_fill(ids == IGNORE, 0)
+
+
+class MaskForecasterConfig(ModelConfig):
+    """What all forecasters of masks share that learn pixels."""
+
+    stride: Literal[1, 2, 4, 8] = 8
+    """Pixels per cell of the network's state, along each axis."""
+    hidden: int = Field(default=32, ge=1)
+    """Channels of the state."""
+    motion: Literal["object", "none"] = "object"
+    """Masks only: move every object of the last seen mask along a learned path, or leave it where it was."""
+    loss_steps: int = Field(default=2, ge=1)
+    """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
+    loss_stride: int = Field(default=2, ge=1)
+    """Every how many rows and columns of them, from a random offset."""
+    loss_clips: int = Field(default=2, ge=1)
+    """Clips of a batch whose pixels enter the loss where objects move; paths are learned from all."""
+
+    def around(
+        self,
+        dynamics: Recurrent | Translator,
+        codec: EmbeddedClasses | OneHotClasses,
+        *,
+        residual: bool = True,
+        feedback: bool = False,
+    ) -> MaskForecaster:
+        """Returns the forecaster around a network."""
+        pixels = Pixels(self.loss_steps, self.loss_stride, self.loss_clips)
+        motion = self.motion == "object"
+        return MaskForecaster(codec, dynamics, residual=residual, motion=motion, feedback=feedback, pixels=pixels)
