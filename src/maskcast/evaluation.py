@@ -118,7 +118,7 @@ class Evaluation:
             clip.id,
             self.prepared.frames(clip) if clip.has_frames else None,
             seen.masks(seen.get(clip.id))[: self.context_frames],
-            self._coming(self.prepared.masks(clip)),
+            self.prepared.masks(clip)[: self.context_frames + self.horizon],
             {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
             None if own.frames is None else own.frames[0],
         )

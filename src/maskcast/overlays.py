@@ -124,7 +124,7 @@ def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS)
             if column < len(row.captions):
                 draw.text((left + 1, top - 4), row.captions[column], FAINT, font(11), anchor="ls")
             if cell is not None:
-                sheet.paste(_resized(cell, cell_width, cell_height), (left, top))
+                sheet.paste(resized(cell, cell_width, cell_height), (left, top))
     if legend:
         _draw_legend(draw, gutter, size[1] - margin - 6)
     return sheet
@@ -138,6 +138,15 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(picture, (0, top))
         top += picture.height
     return sheet
+
+
+def resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
+    """Returns a picture (H, W, C) in another size: enlarged to hard edges, shrunk to smooth ones."""
+    image = Image.fromarray(np.ascontiguousarray(picture_HWC))
+    if image.size == (width, height):
+        return image
+    enlarge = width > image.size[0]
+    return image.resize((width, height), Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
 
 
 def rim(mask_HW: np.ndarray) -> np.ndarray:
@@ -175,14 +184,6 @@ def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.nda
 def spread(total: int, most: int) -> list[int]:
     """Returns at most `most` indices below `total`, evenly spread, first and last included."""
     return sorted({round(t) for t in np.linspace(0, total - 1, min(total, most))})
-
-
-def _resized(picture_HWC: np.ndarray, width: int, height: int) -> Image.Image:
-    image = Image.fromarray(np.ascontiguousarray(picture_HWC))
-    if image.size == (width, height):
-        return image
-    enlarge = width > image.size[0]
-    return image.resize((width, height), Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, left: float, middle: float) -> None:

@@ -1,34 +1,46 @@
 """The page of a run: one HTML file with its scores, curves and pictures, whole in itself.
 
-`run_stage` writes one for every learning or measuring stage: a browser opens it after `dvc repro`, and the
-Kubeflow UI shows it as the stage's HTML artifact.
+`run_stage` writes one for every learning or measuring stage. A browser opens it after `dvc repro`, the Kubeflow UI
+shows it as the stage's HTML artifact, and MLflow keeps it with the run. It runs on any phone, in light and dark
+colours, by keyboard and by screen reader; its policy lets it load nothing and run its own script alone.
 """
 
 import base64
-import html
+import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Mapping
-from io import BytesIO
+from datetime import UTC, datetime
 from pathlib import Path
+
+from pydantic import BaseModel
+
+from maskcast.charts import line_chart
+from maskcast.markup import Html, element, folded, joined, table
+from maskcast.page_style import SCRIPT, STYLE
+from maskcast.params import flatten
 
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #24292f }
-table { border-collapse: collapse } td { padding: .15rem 1rem .15rem 0; border-bottom: 1px solid #d8dee4 }
-td + td { text-align: right; font-variant-numeric: tabular-nums }
-figure { margin: 1.5rem 0 } img { max-width: 100%; image-rendering: pixelated } figcaption { color: #57606a }
-pre { overflow-x: auto; background: #f6f8fa; padding: .75rem }
-"""
+ORIGIN = {
+    "maskcast.git_sha": "commit",
+    "maskcast.git_dirty": "uncommitted changes",
+    "maskcast.image": "image",
+    "maskcast.version": "maskcast",
+    "maskcast.params_hash": "hash of the params",
+    "maskcast.group": "group of runs",
+}
+DATA = "maskcast.data_hash."
 
 
 class Page:
-    """Collects what a stage reports; a listener of ``progress``."""
+    """Collects what a stage reports and shows; a listener of ``progress``."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self._files: dict[str, str] = {}  # caption to HTML
+        self._curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._files: dict[str, Html] = {}  # by caption
+        self._sections: dict[str, Html] = {}  # by title
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
         """Takes one point of each curve; numbers without a step are no curve."""
@@ -40,43 +52,81 @@ class Page:
         """Takes a picture (PNG, GIF) or a text (Markdown) into the page; MLflow alone keeps other kinds."""
         caption = f"{folder}/{path.name}" if folder not in ("", ".") else path.name
         if path.suffix in PICTURES:
-            self._files[caption] = _picture(path.read_bytes(), PICTURES[path.suffix], caption)
+            source = data_uri(path.read_bytes(), PICTURES[path.suffix])
+            content = element("img", alt=caption, src=source)
         elif path.suffix in TEXTS:
-            text = html.escape(path.read_text(encoding="utf-8"))
-            self._files[caption] = (
-                f"<figure><figcaption>{html.escape(caption)}</figcaption><pre>{text}</pre></figure>"
-            )
+            content = element("pre", path.read_text(encoding="utf-8"), tabindex=0)
+        else:
+            return
+        self._files[caption] = element("figure", content, element("figcaption", caption))
 
-    def write(self, path: Path, metrics: Mapping[str, float]) -> None:
-        """Writes the page with the stage's final ``metrics`` on top."""
-        rows = "\n".join(f"<tr><td>{html.escape(k)}</td><td>{v:.6g}</td></tr>" for k, v in metrics.items())
-        curves = _picture(_plot(self._curves), "image/png", "curves by step") if self._curves else ""
-        title = html.escape(self.stage)
-        head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-        body = "\n".join([f"<h1>{title}</h1>", "<table>", rows, "</table>", curves, *self._files.values()])
-        page = f"<!doctype html>\n<html lang=en><head>{head}</head>\n<body>\n{body}\n</body></html>\n"
-        path.write_text(page, encoding="utf-8")
+    def section(self, title: str, content: Html) -> None:
+        """Takes a part of the page that the stage made itself; the page of such a stage leaves its files out."""
+        self._sections[title] = content
+
+    def write(self, path: Path, metrics: Mapping[str, float], params: BaseModel, tags: Mapping[str, str]) -> None:
+        """Writes the page.
+
+        Args:
+            path: The file.
+            metrics: The stage's final numbers; a stage without sections of its own has them on top.
+            params: The stage's params.
+            tags: Where it ran, see ``tracking.run_tags``.
+        """
+        numbers = table("Final numbers", ["name", "value"], [[k, f"{v:.6g}"] for k, v in metrics.items()])
+        own = bool(self._sections)
+        sections = dict(self._sections)
+        sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers, unfolded=not own)
+        if self._curves:
+            charts = [line_chart(name, {name: at}, x_label="step") for name, at in sorted(self._curves.items())]
+            sections["Curves"] = element("div", *charts, class_="charts")
+        if self._files and not own:
+            sections["Pictures and texts"] = joined(self._files.values())
+        sections["Lineage"] = _lineage(params, tags)
+        path.write_text(_document(self.stage, sections), encoding="utf-8")
 
 
-def _picture(data: bytes, kind: str, caption: str) -> str:
-    source = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-    caption = html.escape(caption)
-    return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+def data_uri(data: bytes, kind: str) -> str:
+    """Returns a file as the address of itself."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _plot(curves: Mapping[str, list[tuple[int, float]]]) -> bytes:
-    """Returns a PNG of all curves, small multiples in columns of three."""
-    from matplotlib.figure import Figure
+def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
+    known = [[text, tags[tag]] for tag, text in ORIGIN.items() if tag in tags]
+    known += [[f"input {tag.removeprefix(DATA)}", digest] for tag, digest in tags.items() if tag.startswith(DATA)]
+    values = [[key, str(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
+    return element(
+        "div",
+        table("Where it ran, on what", ["fact", "value"], known),
+        table("Params, seeds among them", ["param", "value"], values),
+        class_="facts",
+    )
 
-    rows = -(-len(curves) // 3)
-    figure = Figure(figsize=(12, 2.4 * rows), layout="constrained")
-    for place, (name, points) in enumerate(sorted(curves.items()), 1):
-        axes = figure.add_subplot(rows, 3, place)
-        axes.plot(*zip(*points, strict=True), color="#0969da", linewidth=1, marker="." if len(points) < 40 else "")
-        axes.set_title(name, fontsize=9, loc="left")
-        axes.tick_params(labelsize=7)
-        axes.grid(color="#d8dee4", linewidth=0.5)
-        axes.set_axisbelow(True)
-    png = BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    return png.getvalue()
+
+def _document(title: str, sections: Mapping[str, Html]) -> str:
+    ids = {name: re.sub(r"\W+", "-", name.lower()).strip("-") for name in sections}
+    links = [element("li", element("a", name, href=f"#{ids[name]}")) for name in sections]
+    parts = [
+        element("section", element("h2", name, id=ids[name]), content, aria_labelledby=ids[name])
+        for name, content in sections.items()
+    ]
+    body = [
+        element("a", "To the content", href="#content", class_="skip"),
+        element("header", element("h1", title), element("nav", element("ul", *links), aria_label="Sections")),
+        element("main", *parts, id="content", tabindex=-1),
+        element("footer", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by maskcast."),
+        element("script", Html(SCRIPT)),
+    ]
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}"
+    head = [
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(STYLE)),
+    ]
+    return f"<!doctype html>\n{element('html', element('head', *head), element('body', *body), lang='en')}\n"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""What a running stage says: progress bars, lines, metrics and files, without knowing who listens.
+"""What a running stage says: progress bars, lines, metrics, files and pages, without knowing who listens.
 
 ``run_stage`` sets listeners: MLflow and the run's page. Outside a stage they go nowhere,
 so that the science can be called from a notebook or a test as it is.
@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from maskcast.markup import Html
 
 T = TypeVar("T")
 
@@ -29,6 +32,9 @@ class Listener(Protocol):
 
     def file(self, path: Path, folder: str) -> None:
         """Takes a file worth keeping with the run."""
+
+    def section(self, title: str, content: "Html") -> None:
+        """Takes a part of the run's page."""
 
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("maskcast_listeners", default=())
@@ -54,6 +60,12 @@ def report_file(path: Path, folder: str = "") -> None:
     """Reports a picture or table to keep with the run, under ``folder`` of its artifacts."""
     for listener in _listeners.get():
         listener.file(path, folder)
+
+
+def show(title: str, content: "Html") -> None:
+    """Shows a section on the run's page; in place of the pictures and texts among the run's files."""
+    for listener in _listeners.get():
+        listener.section(title, content)
 
 
 def say(message: str) -> None:

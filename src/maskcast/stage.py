@@ -5,7 +5,7 @@ way to run it: validate, open a tracked run, call, then move every output into p
 not at all: the stage writes to ``<output>.partial``, which is renamed on success and removed on failure.
 
 A stage with an output ``metrics`` learns or measures. It is tracked, and has one output more than its signature
-names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes.
+names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes; MLflow keeps the same file.
 """
 
 import importlib
@@ -164,17 +164,23 @@ def execute(
         if not the_stage.tracked:
             the_stage.function(**inputs, **own, params=values)
             return {}
+        from maskcast.digest import digest_tree
         from maskcast.page import Page
-        from maskcast.tracking import tracked_run
+        from maskcast.tracking import run_tags, tracked_run
 
         run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
         page = Page(the_stage.name)
         with tracked_run(the_stage.name, values, inputs, run_id_file) as run, listening(run, page):
             the_stage.function(**inputs, **own, params=values)
             metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
-            if "page" in outputs:
-                page.write(outputs["page"], metrics)
             run.metrics(metrics, None)
+            tags = run_tags(the_stage.name, values, {port: digest_tree(path) for port, path in inputs.items()})
+            with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+                file = Path(scratch, f"{the_stage.name}.html")
+                page.write(file, metrics, values, tags)
+                run.file(file, "")
+                if "page" in outputs:
+                    shutil.copy(file, outputs["page"])
         return metrics
 
 

@@ -62,6 +62,9 @@ class TrackedRun:
         self._reported += 1
         self._files.append((Path(shutil.copy(path, place)), folder))
 
+    def section(self, title: str, content: object) -> None:
+        """Keeps nothing: the page that it becomes part of is a file of the run."""
+
     def close(self, status: str) -> None:
         """Sends what is queued, waiting up to two minutes for a server that is away, and ends the run."""
         self._status, self._deadline = status, time.monotonic() + FLUSH_S

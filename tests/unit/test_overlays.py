@@ -18,7 +18,7 @@ def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
         masks[t, 8:20, 4 + 3 * t : 16 + 3 * t] = 1
     pictures = rng.integers(0, 255, (7, 32, 48, 3), dtype=np.uint8) if frames else None
     forecasts = {"forecaster": np.roll(masks[4:], 2, 2), "constant_velocity": masks[4:]}
-    return ForecastView(clip_id, pictures, masks[:4], masks[4:], forecasts)
+    return ForecastView(clip_id, pictures, masks[:4], masks, forecasts)
 
 
 def test_colours_of_neighbouring_classes_differ() -> None:
@@ -66,7 +66,7 @@ def test_a_strip_has_a_row_per_layer_and_is_reproducible(frames: bool) -> None:
 
 def test_masker_strips_with_and_without_truth() -> None:
     view = make_view()
-    masks = np.concatenate([view.seen, view.truth])
+    masks = view.truth
     with_truth, without = masker_strip(view.frames, masks, masks), masker_strip(view.frames, None, masks)
     assert with_truth.height > without.height
     assert with_truth.width == without.width
@@ -74,7 +74,7 @@ def test_masker_strips_with_and_without_truth() -> None:
 
 def test_the_gallery_spans_best_to_worst(tmp_path: Path) -> None:
     scores = [0.2, 0.9, 0.5, 0.7, 0.1]
-    name = draw_gallery(tmp_path, scores, 3, lambda n: make_view(f"video_{n}"), 7)
+    featured = draw_gallery(tmp_path, scores, 3, lambda n: make_view(f"video_{n}"), 7)
     assert sorted(p.name for p in (tmp_path / "strips").iterdir()) == [
         "01_video_1.png",
         "02_video_2.png",
@@ -83,7 +83,15 @@ def test_the_gallery_spans_best_to_worst(tmp_path: Path) -> None:
     with Image.open(tmp_path / "gifs" / "01_video_1.gif") as gif:
         assert gif.n_frames == 7
         assert gif.info["loop"] == 0
-    with Image.open(tmp_path / name) as overview, Image.open(tmp_path / "strips" / "01_video_1.png") as strip:
+    assert [(name, n, view.clip_id) for name, (n, view) in featured.items()] == [
+        ("best", 1, "video_1"),
+        ("median", 2, "video_2"),
+        ("worst", 4, "video_4"),
+    ]
+    with (
+        Image.open(tmp_path / "forecast.png") as overview,
+        Image.open(tmp_path / "strips" / "01_video_1.png") as strip,
+    ):
         assert overview.height == 3 * strip.height
 
 

@@ -1,5 +1,7 @@
 """The page of a run: scores, curves and pictures in one file that needs nothing else."""
 
+import base64
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -8,12 +10,19 @@ import numpy as np
 from PIL import Image
 
 from maskcast import stage as stage_module
+from maskcast.markup import Html, element, table
 from maskcast.page import Page
+from maskcast.params import Params
 from maskcast.progress import report, report_file
 from maskcast.stage import OutPath, StageParams, run_stage, stage
 
 
-def test_holds_scores_curves_and_pictures(tmp_path: Path) -> None:
+class Given(Params):
+    seed: int = 7
+    note: str = "<i>"
+
+
+def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     page = Page("train_masker")
     for step in range(3):
         page.metrics({"train/loss": 1.0 / (step + 1)}, step)
@@ -24,14 +33,55 @@ def test_holds_scores_curves_and_pictures(tmp_path: Path) -> None:
     page.file(tmp_path / "scores.md", ".")
     (tmp_path / "scores.csv").write_text("a,b")
     page.file(tmp_path / "scores.csv", "")
-    page.write(tmp_path / "page.html", {"val_jaccard": 0.5})
+    tags = {"maskcast.git_sha": "abc", "maskcast.data_hash.clips": "def", "mlflow.source.name": "hidden"}
+    page.write(tmp_path / "page.html", {"val_jaccard": 0.5}, Given(), tags)
     text = (tmp_path / "page.html").read_text()
-    assert "<tr><td>val_jaccard</td><td>0.5</td></tr>" in text
-    assert len(re.findall("data:image/png;base64,", text)) == 2
+    assert '<th scope="row">val_jaccard</th><td>0.5</td>' in text
+    assert '<th scope="row">1</th><td>0.5</td>' in text  # the curve's numbers
+    assert len(re.findall("data:image/png;base64,", text)) == 1
     assert "masker/val&lt;0&gt;.png" in text
-    assert "<pre>| a | &lt;b&gt; |</pre>" in text
+    assert ">| a | &lt;b&gt; |</pre>" in text
     assert "a,b" not in text
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    for name, value in (("commit", "abc"), ("input clips", "def"), ("seed", "7"), ("note", "&lt;i&gt;")):
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in text
+    assert "hidden" not in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+
+
+def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> None:
+    Page("x").write(tmp_path / "page.html", {}, Given(), {})
+    text = (tmp_path / "page.html").read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1].replace("&#x27;", "'")
+    hashes = [
+        base64.b64encode(hashlib.sha256(re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1].encode()).digest())
+        for tag in ("style", "script")
+    ]
+    style, script = (f"'sha256-{each.decode()}'" for each in hashes)
+    assert policy == f"default-src 'none'; img-src data:; style-src {style}; script-src {script}"
+    assert not re.search(r"<[^>]* (style|on\w+)=", text)
+
+
+def test_a_stage_that_shows_sections_keeps_its_files_off_the_page(tmp_path: Path) -> None:
+    page = Page("evaluate")
+    (tmp_path / "a.md").write_text("of the file")
+    page.section("Own <part>", element("p", "shown"))
+    page.file(tmp_path / "a.md", "")
+    page.write(tmp_path / "page.html", {}, Given(), {})
+    text = (tmp_path / "page.html").read_text()
+    assert '<h2 id="own-part">Own &lt;part&gt;</h2><p>shown</p>' in text
+    assert '<a href="#own-part">' in text
+    assert "of the file" not in text
+
+
+def test_what_is_not_markup_is_escaped() -> None:
+    evil = '"><script>x</script>'
+    safe = "&quot;&gt;&lt;script&gt;x&lt;/script&gt;"
+    assert element("p", evil, Html("<b>"), class_=evil, hidden=True, open=False, x=0) == (
+        f'<p class="{safe}" hidden x="0">{safe}<b></p>'
+    )
+    assert element("img", alt=None, aria_label="a") == '<img aria-label="a">'
+    assert table(evil, [evil, evil], [[evil, evil]]).count(safe) == 6
+    assert "<script" not in table(evil, [evil, evil], [[evil, evil]])
 
 
 def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
@@ -49,6 +99,6 @@ def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
 
     run_stage("measure", {}, metrics=tmp_path / "m.json", page=tmp_path / "m.html")
     text = (tmp_path / "m.html").read_text()
-    assert "<td>score</td><td>0.25</td>" in text
+    assert '<th scope="row">score</th><td>0.25</td>' in text
     assert 'alt="look.png"' in text
-    assert 'alt="curves by step"' in text
+    assert 'aria-label="val/score, by step' in text

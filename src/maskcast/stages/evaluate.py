@@ -8,9 +8,10 @@ from pydantic import Field
 from maskcast.data.clips import ClipStore, id_key
 from maskcast.digest import digest_tree
 from maskcast.evaluation import FORECASTER, Evaluation
+from maskcast.evaluation_page import show_evaluation
 from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
-from maskcast.pictures import draw_gallery
+from maskcast.pictures import OVERVIEW, ForecastView, draw_gallery
 from maskcast.progress import report_file, say
 from maskcast.report import headline, plot_horizons, write_record, write_tables
 from maskcast.scores import applicable
@@ -32,7 +33,8 @@ class Evaluate(StageParams):
     batch_size: int = Field(8, ge=1)
     """Clips forecast at once; no score depends on it."""
     pictures: int = Field(6, ge=0)
-    """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs."""
+    """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs and on the
+    page."""
 
 
 @stage
@@ -84,14 +86,16 @@ def evaluate(
         forecaster=digest_tree(forecaster),
     )
     plot_horizons(report / "per_horizon.png", scores)
-    overview = "per_horizon.png"
+    featured: dict[str, tuple[int, ForecastView]] = {}
     if params.pictures:
         last = applicable(scores)[FORECASTER]
         by_clip = [jaccard_h[-1] for jaccard_h in last.clip_jaccard]
-        overview = draw_gallery(report, by_clip, params.pictures, evaluation.view, last.frame_numbers[-1])
+        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, last.frame_numbers[-1])
+    show_evaluation(evaluation, scores, flat, featured)
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
     say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
     if "masker_jaccard" in flat:
         say(f"masker: Jaccard {flat['masker_jaccard']:.4f} over all frames")
+    overview = OVERVIEW if featured else "per_horizon.png"
     say(f"picture: {report.with_name(report.name.removesuffix('.partial')) / overview}")

@@ -1,0 +1,120 @@
+"""Line charts as inline SVG, each with its numbers as a table for those who do not see it."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from maskcast.markup import Html, element, folded, table
+from maskcast.overlays import spread
+
+WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38
+MOST_POINTS, MOST_ROWS = 400, 40
+DOTTED_UP_TO = 30  # points of a line that are drawn as dots, too
+STYLES = 5  # classes line-0 to line-4 of the style sheet
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(
+    title: str,
+    lines: Mapping[str, Points],
+    *,
+    x_label: str,
+    y_label: str = "",
+    y_range: tuple[float, float] | None = None,
+) -> Html:
+    """Returns a figure: chart, legend and, folded, the numbers.
+
+    Of very many points an even selection is drawn and listed, first and last included.
+
+    Args:
+        title: Caption.
+        lines: (x, y) by name; points that are not finite leave a gap in the table and none in the line.
+        x_label: What x is.
+        y_label: What y is.
+        y_range: Least and greatest y of the axis; None takes what the lines need.
+    """
+    lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
+    finite = {name: [point for point in points if _finite(point)] for name, points in lines.items()}
+    drawn = [point for points in finite.values() for point in points]
+    if not drawn:
+        return element("p", f"{title}: no finite numbers.")
+    x_low, x_high = min(x for x, _ in drawn), max(x for x, _ in drawn)
+    y_low, y_high = y_range or (min(y for _, y in drawn), max(y for _, y in drawn))
+    y_ticks = _ticks(y_low, y_high)
+    y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        up = (y - y_low) / (y_high - y_low)
+        return round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(
+            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
+        )
+
+    parts: list[Html] = []
+    for tick in y_ticks:
+        _, y = place(x_low, tick)
+        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
+        parts.append(element("text", f"{tick:g}", x=LEFT - 6, y=y + 4, text_anchor="end"))
+    whole = all(float(x).is_integer() for x, _ in drawn)
+    for tick in _ticks(x_low, x_high, whole=whole):
+        if x_low <= tick <= x_high:
+            x, _ = place(tick, y_low)
+            parts.append(element("text", f"{tick:g}", x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+    parts.append(element("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
+    for k, points in reversed(list(enumerate(finite.values()))):  # the first line lies on top
+        at = [place(*point) for point in points]
+        style = f"line line-{k % STYLES}"
+        parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=style))
+        if len(at) <= DOTTED_UP_TO:
+            parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in at]
+    said = f"{title}, {y_label + ' ' if y_label else ''}by {x_label}; the numbers follow as a table"
+    chart = element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
+    caption = element("figcaption", f"{title}: {y_label}" if y_label else title)
+    return element("figure", caption, chart, _legend(list(lines)), _numbers(title, x_label, lines), class_="chart")
+
+
+def _legend(names: Sequence[str]) -> Html:
+    if len(names) < 2:
+        return Html()
+    swatch = {"viewBox": "0 0 28 8", "aria_hidden": "true"}
+    entries = [
+        element(
+            "li", element("svg", element("path", d="M0 4H28", class_=f"line line-{k % STYLES}"), **swatch), name
+        )
+        for k, name in enumerate(names)
+    ]
+    return element("ul", *entries, class_="legend")
+
+
+def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
+    by_x = {name: dict(points) for name, points in lines.items()}
+    places = sorted({x for values in by_x.values() for x in values})
+    shown = [places[n] for n in spread(len(places), MOST_ROWS)]
+    rows = [[f"{x:g}", *(_said(values.get(x)) for values in by_x.values())] for x in shown]
+    return folded("Numbers", table(f"{title}, by {x_label}", [x_label, *lines], rows))
+
+
+def _thinned(points: Points, most: int) -> Points:
+    return [points[n] for n in spread(len(points), most)] if points else points
+
+
+def _finite(point: tuple[float, float]) -> bool:
+    return all(map(math.isfinite, point))
+
+
+def _said(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
+    """Returns round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above `high`."""
+    if high <= low:
+        margin = abs(low) / 10 or 0.5
+        low, high = low - margin, high + margin
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    step = max(math.ceil(step), 1) if whole else step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, last + 1)]

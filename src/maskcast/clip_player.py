@@ -1,0 +1,133 @@
+"""A clip on a page: all its frames in one picture, of which a slider shows one at a time."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from maskcast.markup import Html, element
+from maskcast.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized, spread
+from maskcast.pictures import ForecastView
+
+MOST_FRAMES = 24  # of a longer clip an even selection
+MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk
+MOST_BYTES = 900_000  # of one clip's picture; three of them and the rest of a page stay below 5 MB
+QUALITIES = (85, 70, 50, 30, 10)
+COLOURS = {"right": RIGHT, "missed": MISSED, "false alarm": FALSE_ALARM, "wrong class": WRONG_CLASS}
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """All panels of a clip in one WebP: a column per frame, a row per panel.
+
+    Args:
+        data: the file.
+        frames: which frames, counted from 0.
+        panels: names of the rows.
+        size: height and width of one panel, pixels.
+    """
+
+    data: bytes
+    frames: tuple[int, ...]
+    panels: tuple[str, ...]
+    size: tuple[int, int]
+
+
+def draw_sprite(view: ForecastView) -> Sprite:
+    """Draws the panels of a clip; masks without frames are kept to the last bit if they fit."""
+    height, width = view.truth.shape[1:]
+    scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5)
+    height, width = max(round(height * scale), 1), max(round(width * scale), 1)
+    frames = spread(len(view.truth), MOST_FRAMES)
+    columns = [view.panels(t) for t in frames]
+    cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
+    sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
+    data = b""
+    if view.frames is None:
+        data = _webp(sheet, lossless=True)
+    for quality in QUALITIES:
+        if data and len(data) <= MOST_BYTES:
+            break
+        data = _webp(sheet, quality=quality)
+    return Sprite(data, tuple(frames), tuple(columns[0]), (height, width))
+
+
+def player(
+    name: str, title: str, sprite: Sprite, captions: Mapping[str, str], frames: Sequence[str], uri: str
+) -> Html:
+    """Returns a clip with a slider; without scripts its last frame is shown.
+
+    Args:
+        name: an identifier, unique on the page.
+        title: heading.
+        sprite: the panels.
+        captions: by panel.
+        frames: what is said of each frame of the sprite.
+        uri: address of the sprite's picture.
+    """
+    height, width = sprite.size
+    last = len(sprite.frames) - 1
+    whole = {"width": width * len(sprite.frames), "height": height * len(sprite.panels)}
+    source = element(
+        "svg", element("image", id=f"{name}-frames", href=uri, **whole), class_="sprites", aria_hidden="true"
+    )
+    panels = [
+        element(
+            "figure",
+            element(
+                "svg",
+                element("use", href=f"#{name}-frames"),
+                viewBox=f"{width * last} {height * row} {width} {height}",
+                role="img",
+                aria_label=f"{captions[panel]}, {frames[last]}",
+                data_name=captions[panel],
+            ),
+            element("figcaption", captions[panel]),
+        )
+        for row, panel in enumerate(sprite.panels)
+    ]
+    slider = element(
+        "input",
+        type="range",
+        min=0,
+        max=last,
+        value=last,
+        aria_label=f"Frame of {title}",
+        aria_valuetext=frames[last],
+        data_frames=json.dumps(list(frames)),
+    )
+    label = element(
+        "label", element("span", "Frame"), slider, element("span", frames[last], class_="now", aria_hidden="true")
+    )
+    body = element("div", *panels, class_="panels")
+    return element(
+        "article", element("h3", title, id=name), source, body, label, class_="clip", aria_labelledby=name
+    )
+
+
+def error_legend() -> Html:
+    """Returns what the colours of error maps mean."""
+    entries = [
+        element(
+            "li",
+            element(
+                "svg",
+                element("rect", width=12, height=12, rx=2, fill=f"rgb{colour}"),
+                viewBox="0 0 12 12",
+                class_="swatch",
+                aria_hidden="true",
+            ),
+            name,
+        )
+        for name, colour in COLOURS.items()
+    ]
+    return element("ul", *entries, class_="legend", aria_label="Colours of errors")
+
+
+def _webp(sheet: Image.Image, **how: bool | int) -> bytes:
+    file = BytesIO()
+    sheet.save(file, format="webp", method=4, **how)
+    return file.getvalue()

@@ -1,0 +1,225 @@
+"""The sections of an evaluation on its page: scores, horizon, clips, classes, confusions, timing.
+
+Legend: K classes, h horizon; a matrix M_KK has rows = target class, columns = forecast class, in pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from maskcast.charts import line_chart
+from maskcast.clip_player import draw_sprite, error_legend, player
+from maskcast.evaluation import FORECASTER, RIVAL, Evaluation
+from maskcast.markup import Html, element, folded, joined, scrolling, table
+from maskcast.metrics import jaccard_per_class
+from maskcast.page import data_uri
+from maskcast.pictures import ForecastView
+from maskcast.progress import show
+from maskcast.report import DEFINITIONS, headline
+from maskcast.scores import ForecastScores, applicable
+
+CONFUSIONS = 12  # pairs of classes that are listed
+MOST_CLASSES = 60  # of the heat map; more would not be readable
+CELL, GUTTER = 14, 190  # pixels of the heat map: side of a cell, width of the class names
+
+
+def show_evaluation(
+    evaluation: Evaluation,
+    scores: Mapping[str, ForecastScores | None],
+    flat: Mapping[str, float],
+    featured: Mapping[str, tuple[int, ForecastView]],
+) -> None:
+    """Shows an evaluation on the run's page.
+
+    Args:
+        evaluation: what was scored.
+        scores: of the forecaster and the baselines.
+        flat: all scores as flat numbers.
+        featured: the clips to look at, see ``pictures.draw_gallery``.
+    """
+    known = applicable(scores)
+    classes = evaluation.prepared.classes
+    show("Scores", _scores(evaluation, scores, flat))
+    show("By horizon", _horizons(known))
+    if featured:
+        show("Clips", _clips(known[FORECASTER], featured))
+    show("By class", _classes(known, classes))
+    show("Confusions", _confusions(known[FORECASTER], classes))
+    show("Learning curves", _learning())
+    show("Timing", _timing(known, evaluation.device))
+    show("What the scores mean", _definitions())
+
+
+def _scores(
+    evaluation: Evaluation, scores: Mapping[str, ForecastScores | None], flat: Mapping[str, float]
+) -> Html:
+    known = applicable(scores)
+    last = {name: one.table()["jaccard_last"] for name, one in known.items()}
+    best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
+    frame = known[FORECASTER].frame_numbers[-1]
+    difference = last[FORECASTER] - last[best]
+    lead = element(
+        "p",
+        f"Jaccard {last[FORECASTER]:.3f} at frame {frame}: ",
+        element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
+        f" the best baseline, {_words(best)}, with {last[best]:.3f}.",
+    )
+    header, rows = headline(known)
+    facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
+    parts = [
+        lead,
+        table("Scores of the forecaster and of the baselines", header, [[_words(n), *r] for n, *r in rows]),
+    ]
+    if without := [_words(name) for name, one in scores.items() if one is None]:
+        parts.append(element("p", f"Not applicable to these clips: {', '.join(without)}."))
+    if "masker_jaccard" in flat:
+        parts.append(
+            element(
+                "p", f"The masker's own masks: Jaccard {flat['masker_jaccard']:.3f} over all frames of the split."
+            )
+        )
+    return joined([*parts, folded("What was measured", facts)])
+
+
+def _horizons(known: Mapping[str, ForecastScores]) -> Html:
+    lines = {
+        _words(name): list(zip(map(float, one.frame_numbers), one.per_horizon(), strict=True))
+        for name, one in known.items()
+    }
+    return line_chart(
+        "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
+    )
+
+
+def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastView]]) -> Html:
+    last = scores.frame_numbers[-1]
+    parts = [
+        element(
+            "p", f"Ranked by the Jaccard of frame {last} of the clip alone. Drag a slider, or use the arrow keys."
+        )
+    ]
+    for name, (n, view) in featured.items():
+        sprite = draw_sprite(view)
+        jaccard_h = scores.clip_jaccard[n]
+        seen = len(view.seen)
+        frames = [
+            f"frame {t + 1} of {len(view.truth)}, "
+            + ("seen" if t < seen else f"forecast, Jaccard {jaccard_h[t - seen]:.3f}")
+            for t in sprite.frames
+        ]
+        captions = {panel: f"seen, then {_words(panel)}" for panel in view.forecasts} | {
+            "truth": "truth",
+            "error": f"error of the {FORECASTER}",
+        }
+        title = f"{name.capitalize()}: {view.clip_id}, Jaccard {jaccard_h[-1]:.3f}"
+        uri = data_uri(sprite.data, "image/webp")
+        parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri))
+    return joined([*parts, error_legend()])
+
+
+def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
+    pixels_K = known[FORECASTER].matrix_hKK[-1].sum(axis=1)
+    own_K, rival_K = (jaccard_per_class(known[name].matrix_hKK[-1]) for name in (FORECASTER, RIVAL))
+    order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
+    rows = [
+        [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", _score(rival_K[k]), f"{pixels_K[k]:,}"]
+        for k in order
+    ]
+    frame = known[FORECASTER].frame_numbers[-1]
+    caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, the mark {_words(RIVAL)}"
+    parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(RIVAL), "true pixels"], rows)]
+    if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
+        parts.append(element("p", f"Neither in truth nor forecast: {', '.join(absent)}."))
+    return joined(parts)
+
+
+def _bar(own: float, rival: float) -> Html:
+    parts = [element("rect", width=f"{100 * own:.1f}", height=10, class_="own")]
+    if np.isfinite(rival):
+        parts.append(element("rect", x=f"{99 * rival:.1f}", width=1.5, height=10, class_="rival"))
+    return element(
+        "svg", *parts, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true"
+    )
+
+
+def _confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
+    matrix_KK = scores.matrix_hKK[-1]
+    wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
+    true_K = matrix_KK.sum(axis=1)
+    places = np.argsort(-wrong_KK, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [divmod(int(place), len(classes)) for place in places]
+    rows = [
+        [classes[i], classes[j], f"{wrong_KK[i, j]:,}", f"{wrong_KK[i, j] / true_K[i]:.1%}"]
+        for i, j in pairs
+        if wrong_KK[i, j]
+    ]
+    frame = scores.frame_numbers[-1]
+    listed = table(
+        f"Most frequent confusions at frame {frame}", ["truth", "forecast as", "pixels", "of the true class"], rows
+    )
+    return joined([listed, _heat_map(matrix_KK, wrong_KK, classes, frame)])
+
+
+def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str], frame: int) -> Html:
+    there_K = (matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1)) > 0
+    errors_K = wrong_KK.sum(axis=0) + wrong_KK.sum(axis=1)
+    shown = sorted(sorted(np.flatnonzero(there_K).tolist(), key=lambda k: -errors_K[k])[:MOST_CLASSES])
+    true_K = np.maximum(matrix_KK.sum(axis=1), 1)
+    parts: list[Html] = []
+    for row, i in enumerate(shown):
+        middle = CELL * (row + 1) + 11
+        parts.append(element("text", f"{classes[i]} {i}", x=GUTTER - 6, y=middle, text_anchor="end"))
+        parts.append(element("text", i, x=GUTTER + CELL * row + CELL / 2, y=10, text_anchor="middle"))
+        for column, j in enumerate(shown):
+            if matrix_KK[i, j]:
+                share = matrix_KK[i, j] / true_K[i]
+                said = f"{classes[i]} forecast as {classes[j]}: {share:.1%} ({matrix_KK[i, j]:,} pixels)"
+                place = {"x": GUTTER + CELL * column, "y": CELL * (row + 1), "width": CELL - 1, "height": CELL - 1}
+                kind = "cell" if i == j else "cell cell-off"
+                opacity = f"{max(share**0.5, 0.08):.2f}"
+                parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
+    width, height = GUTTER + CELL * len(shown) + 1, CELL * (len(shown) + 1) + 1
+    said = f"Confusion matrix at frame {frame}: the table above lists its greatest errors"
+    chart = element("svg", *parts, width=width, height=height, role="img", aria_label=said)
+    left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
+    caption = (
+        "Rows are true classes, columns what they were forecast as, by number; the stronger a cell, the greater "
+        f"its share of the row (its square root, so that small errors show).{left_out}"
+    )
+    return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))
+
+
+def _learning() -> Html:
+    return element(
+        "p",
+        "An evaluation sees the trained models, not their training. Their learning curves are on the pages of the "
+        "stages that trained them, which ran before this one: results/<stage>.html after dvc repro, the output "
+        "`page` on Kubeflow, and in MLflow the runs that share the group named under ",
+        element("a", "Lineage", href="#lineage"),
+        ".",
+    )
+
+
+def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+    rows = []
+    for name, one in known.items():
+        clips, memory = len(one.clip_ids), one.peak_memory_mib
+        rate = clips / one.seconds if one.seconds else float("inf")
+        rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:.1f}", f"{memory:.0f}"])
+    header = ["forecaster", "seconds a clip", "clips a second", "peak MiB"]
+    return table(f"Reading the context and forecasting, on {where}", header, rows)
+
+
+def _definitions() -> Html:
+    entries = [part for name, text in DEFINITIONS.items() for part in (element("dt", name), element("dd", text))]
+    return folded("Definitions", element("dl", *entries))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"

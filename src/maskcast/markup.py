@@ -1,0 +1,59 @@
+"""HTML and SVG from Python: what is not markup is escaped, so that no class name or clip id becomes any."""
+
+import html
+from collections.abc import Iterable, Sequence
+
+VOID = frozenset({"img", "input", "meta"})  # of those used here: they have no end tag
+
+
+class Html(str):
+    """Markup. Any other text is escaped where it enters an element."""
+
+    __slots__ = ()
+
+
+def element(name: str, /, *children: object, **attributes: object) -> Html:
+    """Returns one element.
+
+    Args:
+        name: Of the tag.
+        children: Html as it is, anything else as text.
+        attributes: Underscores stand for hyphens, ``class_`` for ``class``; True is written without a value,
+            False and None are left out.
+    """
+    given = "".join(_attribute(key, value) for key, value in attributes.items() if value is not None)
+    end = "" if name in VOID else f"</{name}>"
+    return Html(f"<{name}{given}>{joined(children)}{end}")
+
+
+def joined(children: Iterable[object]) -> Html:
+    """Returns children one after the other, escaped unless they are markup."""
+    return Html("".join(each if isinstance(each, Html) else html.escape(str(each)) for each in children))
+
+
+def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
+    """Returns a table in a frame that scrolls by itself; the first cell of each row is its heading."""
+    head = element("tr", *(element("th", cell, scope="col") for cell in header))
+    body = [
+        element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
+        for first, *rest in rows
+    ]
+    whole = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
+    return scrolling(caption, whole)
+
+
+def scrolling(label: str, *children: object) -> Html:
+    """Returns a frame for what may be wider than a phone; the keyboard reaches and scrolls it."""
+    return element("div", *children, class_="scroll", role="region", aria_label=label, tabindex=0)
+
+
+def folded(summary: str, *children: object, unfolded: bool = False) -> Html:
+    """Returns what a reader unfolds."""
+    return element("details", element("summary", summary), *children, open=unfolded)
+
+
+def _attribute(key: str, value: object) -> str:
+    if value is False:
+        return ""
+    name = key.rstrip("_").replace("_", "-")
+    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'

@@ -1,0 +1,224 @@
+"""The page of an evaluation in a browser: on a desk and a phone, in the dark, by keyboard, without the network."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from playwright.sync_api import Browser, Page, sync_playwright
+from tests.conftest import lacking
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.stage import run_stage
+
+EVIL = '<script>document.title = "run"</script>'
+CLASSES = ["background", EVIL, *(f"class {k}" for k in range(2, 49))]
+FRAMES = 22
+
+CONTRASTS = """() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => {
+    const [r, g, b] = channels(colour).slice(0, 3).map(c => c / 255)
+      .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = element => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = getComputedStyle(each).backgroundColor;
+      if ((channels(colour)[3] ?? 1) > 0) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const worst = {};
+  for (const element of document.querySelectorAll("body *")) {
+    const text = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if (!text || ["SCRIPT", "title"].includes(element.tagName)) continue;
+    const style = getComputedStyle(element);
+    const ink = luminance(element.tagName === "text" ? style.fill : style.color), back = luminance(paper(element));
+    const ratio = (Math.max(ink, back) + 0.05) / (Math.min(ink, back) + 0.05);
+    worst[element.tagName] = Math.min(worst[element.tagName] ?? 99, ratio);
+  }
+  return worst;
+}"""  # WCAG 2.2, contrast ratio of every element that holds text
+
+
+def write_clips(root: Path) -> Path:
+    """Three clips of noise, 49 classes, with moving squares: the hardest to compress."""
+    rng = np.random.default_rng(0)
+    with ClipWriter(root, height=160, width=240, classes=CLASSES) as writer:
+        for n in range(3):
+            masks = np.zeros((FRAMES, 160, 240), np.uint8)
+            for k in range(48):
+                top, left = rng.integers(0, 130), rng.integers(0, 150)
+                for t in range(FRAMES):
+                    masks[t, top : top + 20, left + 3 * t : left + 3 * t + 20] = k + 1
+            frames = rng.integers(0, 255, (FRAMES, 160, 240, 3), dtype=np.uint8)
+            writer.add(f"<b>{n}</b>", split="val", kind="labelled", frames=frames, masks=masks)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage evaluate leaves, and the MLflow server (a file) that it reports to."""
+    root = tmp_path_factory.mktemp("report")
+    clips = write_clips(root / "clips")
+    forecaster, masker = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
+    save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})
+    save_model(root / "masker", masker.build(49), masker, num_classes=49, meta={})
+    models = {"masker": root / "masker", "forecaster": root / "forecaster"}
+    outputs = {"metrics": root / "metrics.json", "report": root / "report", "page": root / "page.html"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        run_stage("evaluate", {"pictures": 3}, clips=clips, masks=clips, **models, **outputs)
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        lacking("chromium is absent: install it (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def opened(browser: Browser, folder: Path):
+    """Opens the page; what it asks for besides itself, and what its console says, fails the test."""
+    contexts, requests, said = [], [], []
+
+    def open_page(width: int = 1200, **how) -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **how))
+        page = contexts[-1].new_page()
+        page.on("request", lambda request: requests.append(request.url.split(",")[0][:80]))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((folder / "page.html").as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    own = (folder / "page.html").as_uri()[:80]
+    assert [url for url in requests if url != own and not url.startswith("data:image/")] == []
+    assert said == []
+
+
+def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path) -> None:
+    page = (folder / "page.html").read_bytes()
+    assert len(page) < 5_000_000
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("maskcast")
+    (run,) = client.search_runs([experiment.experiment_id])
+    artifact = Path(client.download_artifacts(run.info.run_id, "evaluate.html"))
+    assert artifact.read_bytes() == page
+
+
+def test_scores_are_those_of_the_stage_and_names_stay_text(folder: Path, opened) -> None:
+    page, metrics = opened(), json.loads((folder / "metrics.json").read_text())
+    assert page.title() == "evaluate"  # the script in a class name did not run
+    row = page.locator("#scores + * >> xpath=.. >> css=tbody tr").first
+    assert f"{metrics['jaccard_last']:.4f}" in row.inner_text()
+    assert page.locator("section", has=page.locator("#by-class")).get_by_role("rowheader", name=EVIL).count() == 1
+    assert page.get_by_role("heading", name=re.compile("Best: <b>")).count() == 1
+    assert page.locator("section", has=page.locator("#lineage")).get_by_text("input forecaster").count() == 1
+    assert page.locator("script").count() == 1
+
+
+def test_a_slider_moves_the_frames_by_pointer_and_keyboard(opened) -> None:
+    page = opened()
+    clip = page.locator(".clip").first
+    slider, panel = clip.get_by_role("slider"), clip.locator(".panels svg").first
+
+    def state() -> tuple[str | None, bytes]:
+        return slider.get_attribute("aria-valuetext"), panel.screenshot()
+
+    text, last = state()
+    assert re.fullmatch(rf"frame {FRAMES} of {FRAMES}, forecast, Jaccard 0\.\d+", text or "")
+    slider.focus()
+    slider.press("Home")
+    text, first = state()
+    assert text == f"frame 1 of {FRAMES}, seen"
+    slider.press("ArrowRight")
+    text, second = state()
+    assert text == f"frame 2 of {FRAMES}, seen"
+    assert panel.get_attribute("aria-label") == f"truth, {text}"
+    assert clip.locator(".now").inner_text() == text
+    box = slider.bounding_box()
+    slider.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    text, middle = state()
+    assert 8 < int(text.split()[1]) < 16
+    assert len({first, second, middle, last}) == 4
+    assert page.locator(".clip").nth(1).get_by_role("slider").input_value() == str(
+        FRAMES - 1
+    )  # another clip stays
+
+
+def test_without_scripts_the_last_frame_is_shown(opened) -> None:
+    with_scripts, without = opened(), opened(java_script_enabled=False)
+    pictures = [page.locator(".panels").first.screenshot() for page in (with_scripts, without)]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(opened, scheme: str) -> None:
+    page = opened(color_scheme=scheme)
+    for details in page.locator("details").all():
+        details.evaluate("each => each.open = true")
+    contrasts = page.evaluate(CONTRASTS)
+    assert {"P", "TD", "TH", "A", "SUMMARY", "text", "FIGCAPTION", "CAPTION"} <= contrasts.keys()
+    assert min(contrasts.values()) >= 4.5, contrasts
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen(opened, width: int) -> None:
+    page = opened(width)
+    for details in page.locator("details").all():
+        details.evaluate("each => each.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    slider = page.get_by_role("slider").first.bounding_box()
+    assert slider["width"] >= 200 and slider["height"] >= 24
+
+
+def test_a_screen_reader_finds_its_way(opened) -> None:
+    page = opened()
+    assert page.locator("html").get_attribute("lang") == "en"
+    for landmark in ("banner", "navigation", "main", "contentinfo"):
+        assert page.get_by_role(landmark).count() == 1
+    levels = [int(each.evaluate("e => e.tagName[1]")) for each in page.locator("h1, h2, h3").all()]
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for selector, check in {
+        "img": "e => !!e.alt",
+        "input": "e => e.labels.length === 1 && !!e.getAttribute('aria-label')",
+        "table": "e => !!e.caption && e.querySelectorAll('th:not([scope])').length === 0",
+        "svg:not([aria-hidden])": "e => e.getAttribute('role') === 'img' && !!e.getAttribute('aria-label')",
+        "nav a, main a": "e => !!document.getElementById(e.hash.slice(1))",
+        "[id]": "e => document.querySelectorAll('#' + CSS.escape(e.id)).length === 1",
+        ".scroll": "e => e.tabIndex === 0 && !!e.getAttribute('aria-label')",
+    }.items():
+        found = page.locator(selector).all()
+        assert found or selector == "img"
+        assert all(each.evaluate(check) for each in found), selector
+
+
+def test_the_keyboard_sees_where_it_is(opened) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="To the content")
+    assert skip.evaluate("e => e === document.activeElement") and skip.bounding_box()["x"] >= 0
+    assert skip.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")

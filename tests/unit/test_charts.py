@@ -1,0 +1,65 @@
+"""Line charts: points where their numbers say, and the numbers as a table."""
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from maskcast.charts import MOST_POINTS, MOST_ROWS, line_chart
+
+
+def parsed(chart: str) -> ElementTree.Element:
+    return ElementTree.fromstring(chart)  # every element is closed
+
+
+def line(chart: str, n: int = 0) -> list[tuple[float, float]]:
+    found = parsed(chart).findall(f".//polyline[@class='line line-{n}']")
+    return [tuple(map(float, pair.split(","))) for pair in found[0].get("points").split()]
+
+
+def test_a_line_lies_where_its_numbers_say() -> None:
+    chart = line_chart("Scores", {"own": [(12, 0.0), (13, 0.5), (14, 1.0)]}, x_label="frame", y_range=(0, 1))
+    (x0, y0), (x1, y1), (x2, y2) = line(chart)
+    assert x1 - x0 == pytest.approx(x2 - x1) and x2 > x0
+    assert y0 - y1 == pytest.approx(y1 - y2) and y0 > y2  # up is less in SVG
+    texts = [each.text for each in parsed(chart).iter("text")]
+    assert {"0", "1", "12", "13", "14", "frame"} <= set(texts)
+    assert "12.5" not in texts  # there is no half frame
+    cells = [[cell.text for cell in row] for row in parsed(chart).iter("tr")]
+    assert cells == [["frame", "own"], ["12", "0"], ["13", "0.5"], ["14", "1"]]
+
+
+def test_the_first_of_several_lines_lies_on_top_and_each_is_named() -> None:
+    lines = {"own": [(1, 0.3)], "a<b": [(2, 0.4), (3, math.nan), (4, 0.2)]}
+    chart = line_chart("Scores", lines, x_label="step")
+    classes = [each.get("class") for each in parsed(chart).iter("polyline")]
+    assert classes == ["line line-1", "line line-0"]
+    assert len(line(chart, 1)) == 2  # without the point that is not finite
+    assert [each.findtext("svg") is not None and each[0].tail for each in parsed(chart).iter("li")] == [
+        "own",
+        "a<b",
+    ]
+    cells = [[cell.text for cell in row] for row in parsed(chart).iter("tr")][1:]
+    assert cells == [["1", "0.3", "-"], ["2", "-", "0.4"], ["3", "-", "-"], ["4", "-", "0.2"]]
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e-9, 7e8])
+def test_a_line_without_rise_has_an_axis(value: float) -> None:
+    chart = line_chart("Loss", {"loss": [(1, value), (2, value)]}, x_label="step")
+    assert all(math.isfinite(y) for _, y in line(chart))
+    ticks = [float(each.text) for each in parsed(chart).iter("text") if re.fullmatch(r"-?[\d.e+-]+", each.text)]
+    assert min(ticks) <= value * (1 + 1e-6) and max(ticks) >= value * (1 - 1e-6)
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
+    chart = line_chart("Loss", {"loss": [(n, 1 / n) for n in range(1, 5001)]}, x_label="step")
+    assert len(line(chart)) == MOST_POINTS
+    rows = [[cell.text for cell in row] for row in parsed(chart).iter("tr")][1:]
+    assert len(rows) == MOST_ROWS
+    assert rows[0] == ["1", "1"] and rows[-1] == ["5000", "0.0002"]
+
+
+def test_nothing_finite_is_said() -> None:
+    assert line_chart("Loss", {"loss": [(1, math.nan)]}, x_label="step") == "<p>Loss: no finite numbers.</p>"
+    assert "no finite numbers" in line_chart("Loss", {"loss": []}, x_label="step")

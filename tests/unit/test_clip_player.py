@@ -1,0 +1,53 @@
+"""Clips on a page: every frame of every panel in one picture, small, and where the slider looks for it."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskcast.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite
+from maskcast.pictures import ForecastView
+
+
+def view(frames: int, height: int, width: int, *, noise: bool) -> ForecastView:
+    rng = np.random.default_rng(0)
+    masks = np.zeros((frames, height, width), np.uint8)
+    for t in range(frames):
+        masks[t, 4:12, 2 + t % 8 : 10 + t % 8] = 1 + t % 3
+    pictures = rng.integers(0, 255, (frames, height, width, 3), dtype=np.uint8) if noise else None
+    seen = frames // 2
+    forecasts = {"forecaster": np.roll(masks[seen:], 2, 2), "constant_velocity": masks[seen:]}
+    return ForecastView("clip", pictures, masks[:seen], masks, forecasts)
+
+
+def test_masks_are_kept_to_the_last_bit() -> None:
+    shown = view(8, 24, 32, noise=False)
+    sprite = draw_sprite(shown)
+    assert sprite.frames == tuple(range(8)) and sprite.size == (24, 32)
+    assert sprite.panels == ("truth", "forecaster", "constant_velocity", "error")
+    with Image.open(BytesIO(sprite.data)) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape == (4 * 24, 8 * 32, 3)
+    for column, t in enumerate(sprite.frames):
+        for row, panel in enumerate(shown.panels(t).values()):
+            np.testing.assert_array_equal(pixels[24 * row :][:24, 32 * column :][:, :32], panel)
+
+
+def test_before_the_forecast_what_was_seen_is_shown() -> None:
+    shown = view(8, 24, 32, noise=False)
+    early, late = shown.panels(3), shown.panels(4)
+    np.testing.assert_array_equal(early["forecaster"], early["truth"])  # its context was right
+    assert not np.array_equal(late["forecaster"], late["truth"])
+    np.testing.assert_array_equal(late["constant_velocity"], late["truth"])
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(22, 160, 240), (60, 480, 270)])
+def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, width: int) -> None:
+    sprite = draw_sprite(view(frames, height, width, noise=True))
+    assert len(sprite.data) <= MOST_BYTES
+    assert len(sprite.frames) == min(frames, MOST_FRAMES)
+    assert (sprite.frames[0], sprite.frames[-1]) == (0, frames - 1)
+    assert sprite.size[0] * sprite.size[1] <= MOST_PIXELS
+    with Image.open(BytesIO(sprite.data)) as picture:
+        assert picture.size == (sprite.size[1] * len(sprite.frames), sprite.size[0] * len(sprite.panels))
