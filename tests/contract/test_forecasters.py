@@ -74,6 +74,15 @@ def test_forecast_gives_bytes_of_the_same_form_and_leaves_the_context_alone(conf
     assert list(inspect.signature(model.forecast).parameters)[1:] == ["horizon"]
 
 
+@pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
+def test_confidence_comes_with_the_same_masks(config: Any) -> None:
+    model = build(config).eval()
+    context = clips(model)
+    masks, confidence = model.forecast_with_confidence(context, 3)
+    assert torch.equal(masks, model.forecast(context, 3))
+    assert confidence.dtype == torch.uint8 and confidence.shape == masks.shape and confidence.max() > 128
+
+
 @pytest.mark.parametrize("config", CASES)
 def test_learning_reaches_every_parameter_and_the_loaded_model_forecasts_the_same(
     config: Any, tmp_path: Path

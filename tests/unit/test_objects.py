@@ -1,5 +1,7 @@
 """Tracks, how the plane is found from sizes, and the forecaster of objects."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from maskcast.data.synthetic import simulate_motion
 from maskcast.models.motion import ObjectMotion
 from maskcast.models.objects import ObjectsConfig
 from maskcast.models.paths import Path, path_loss
+from maskcast.models.render import cover, probability
 from maskcast.models.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
 
 
@@ -113,7 +116,7 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
     def border(*columns: float) -> float:
         y = torch.full((4,), 9.5 - 11.5)
         centre = torch.stack([y, torch.tensor(columns) - 15.5], -1) / 24
-        path = Path(centre[None, :, None], torch.zeros(1, 4, 1, 2))
+        path = Path(centre[None, :, None], torch.zeros(1, 4, 1, 2), torch.ones(1, 4, 1, 2))
         return float(path_loss(path, context, target)["border"])
 
     right = border(27.5, 31.5, 36.0, 40.0)
@@ -122,3 +125,51 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
     assert border(27.5, 31.5, 27.5, 27.5) > right + 1
     assert border(27.5, 27.5, 36.0, 40.0) > right + 0.1
     assert border(20.0, 31.5, 36.0, 40.0) == pytest.approx(right, abs=0.3)  # whole: that is for ``place``
+
+
+def test_a_doubted_object_covers_what_it_covers_on_average() -> None:
+    masks = squares(c1=[(8, 10)])[0].eq(1)[None, None]
+    sight = track(squares(c1=[(8, 10)])[None], torch.tensor([[1]]), 5).last_sight()
+    doubt = 3 / 24  # of the picture's height: 3 pixels
+
+    def covered(shift: float) -> torch.Tensor:
+        centre = sight.centre_BN2[:, None] + torch.tensor([0.0, shift / 24])
+        return cover(masks, sight, Path(centre, torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)))
+
+    shifts = torch.arange(-45, 45.05, 0.1).tolist()
+    weights = [math.exp(-abs(shift) / 3) / 6 * 0.1 for shift in shifts]
+    mean = sum(weight * covered(shift) for weight, shift in zip(weights, shifts, strict=True))
+    unsure = torch.tensor([1e-6, doubt]).expand(1, 1, 1, 2)
+    path = Path(sight.centre_BN2[:, None], torch.zeros(1, 1, 1, 2), unsure)
+    assert torch.allclose(cover(masks, sight, path, doubted=True)[..., 9:11, :], mean[..., 9:11, :], atol=2e-3)
+
+
+def test_the_nearer_of_two_doubted_objects_takes_its_share_first() -> None:
+    # two squares at the same columns; class 2 is lower in the picture, so nearer
+    seen = squares(c1=[(8, 10)], c2=[(9, 10)])[None]
+    objects = torch.tensor([[1, 2]])
+    masks = torch.stack([squares(c1=[(8, 10)])[0].eq(1), squares(c2=[(9, 10)])[0].eq(2)])[None]
+    sight = track(seen, objects, 5).last_sight()
+    path = Path(sight.centre_BN2[:, None], torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2 / 24))
+    one, two = cover(masks, sight, path, doubted=True)[0, 0]
+
+    def chance(class_id: int) -> torch.Tensor:
+        return probability(masks, objects, sight, path, torch.full((1, 1, 24, 32), class_id))[0, 0]
+
+    assert torch.allclose(chance(2), two, atol=1e-5) and torch.allclose(chance(1), one * (1 - two), atol=1e-5)
+    assert torch.allclose(chance(0), (1 - one) * (1 - two), atol=1e-5) and chance(3).eq(0).all()
+
+
+def test_doubt_is_least_surprised_by_the_mean_error_and_bends_no_path() -> None:
+    seen = squares(c1=[(8, 8), (8, 9)])[None]
+    future = squares(c1=[(8, 12)] * 2)[None]
+    context, target = (track(part, torch.tensor([[1]]), 5) for part in (seen, future))
+    centre = (target.centre_BTN2 + torch.tensor([2.0, 2.0]) / 24).requires_grad_()
+
+    def surprise(doubt: float) -> torch.Tensor:
+        path = Path(centre, torch.zeros(1, 2, 1, 2), torch.full((1, 2, 1, 2), doubt))
+        return path_loss(path, context, target)["doubt"]
+
+    at_error = float(surprise(2 / 24))
+    assert at_error < float(surprise(1.8 / 24)) and at_error < float(surprise(2.2 / 24))
+    assert not surprise(0.1).requires_grad

@@ -8,7 +8,7 @@ Shapes: B clips, T context frames, h horizon, S steps drawn, K classes, N object
 I rows and J columns of the pixels that are drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from maskcast.models.base import ModelConfig
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.motion import ObjectMotion
 from maskcast.models.recurrent import Recurrent
-from maskcast.models.render import Renderer, by_class, front_object
+from maskcast.models.render import Renderer, as_bytes, by_class, front_object
 from maskcast.models.scene import Scene, observe
 from maskcast.models.tracks import Lesson
 from maskcast.models.translator import Translator
@@ -66,25 +66,36 @@ class MaskForecaster(nn.Module):
         self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
         self.learns_from = "tracks and masks" if motion else "masks"
 
-    @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 
         A residual network forecasts classes of the context only: what enters later cannot be known.
         """
+        return torch.stack([masks_hHW for masks_hHW, _ in self._forecast(context_BTHW, horizon)])
+
+    def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
+        masks, confidence = [], []
+        for masks_hHW, logits_hKHW in self._forecast(context_BTHW, horizon):
+            masks.append(masks_hHW)
+            confidence.append(as_bytes((logits_hKHW.amax(1) - logits_hKHW.logsumexp(1)).exp_()))
+        return torch.stack(masks), torch.stack(confidence)
+
+    @torch.no_grad()
+    def _forecast(self, context_BTHW: Tensor, horizon: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields masks (h, H, W) uint8 of each clip, and logits (h, K, H, W) of the classes that they may show."""
         context_BTHW = _known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
-        out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
-        for clip, out_hHW in enumerate(out_BhHW):
+        for clip in range(len(context_BTHW)):
             one = slice(clip, clip + 1)
             classes = None if self.render is None else self._classes_of(context_BTHW[one])
             logits_hKHW = self._logits(
                 scene.pick(one), [state[one] for state in states], list(range(horizon)), classes=classes
             )[0]
             best_hHW = logits_hKHW.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
-            out_hHW.copy_(best_hHW if classes is None else classes[best_hHW])
-        return out_BhHW
+            masks_hHW = best_hHW if classes is None else classes[best_hHW]
+            yield masks_hHW.to(torch.uint8), logits_hKHW
 
     def loss(self, context: Tensor | Lesson, target: Tensor | Lesson) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its parts.

@@ -12,6 +12,7 @@ Shapes: B clips, T context frames, h horizon, N objects, F features, L displacem
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from maskcast.models.paths import Path, path_loss, path_total
 from maskcast.models.tracks import Sight, Tracks, unpack_tracks
@@ -21,6 +22,10 @@ KIND = 16  # width of what is learned of a class: friction, bounce, size
 SPREAD = 20.0  # spreads of objects are about 0.05 picture heights: brings them to about 1
 SPEED = 10.0  # the same for displacements per frame
 FAR = 5.0  # what features are cut off at: one object that flies off must not drown the gradient of all others
+SURE = 1e-3  # expected error of the centre of what is seen, picture heights
+DOUBT = -5.0  # what an untrained network adds to it at each step, before softplus: 0.7 % of the picture's height
+BOUND = 0.25  # most that a step turns or changes a velocity by, relative to it
+PUSH = 0.2  # most that one object changes the velocity of another by, in a step
 FOCAL_LENGTH = 1.5  # of a usual lens, in picture heights
 ENOUGH = 100  # sights to calibrate by
 TILT = 1.4  # most that the scale of the plane may change over a picture height
@@ -50,6 +55,7 @@ class ObjectMotion(nn.Module):
         self.node = _mlp(2 * hidden + 8, hidden, hidden)
         self.memory = nn.GRUCell(hidden, hidden)
         self.change = nn.Linear(hidden, 4)
+        self.doubt = nn.Sequential(nn.Linear(2 * hidden + 8, hidden), nn.SiLU(), nn.Linear(hidden, 2))
         for head in (self.start, self.push, self.change):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
@@ -67,24 +73,29 @@ class ObjectMotion(nn.Module):
         place, velocity, memory, log_scale = self._start(object_BN, tracks, sight)
         pairs_BNN = sight.exists_BN[:, :, None] & sight.exists_BN[:, None]
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
-        centres, scales = [], []
+        centres, scales, doubts = [], [], []
+        doubt = torch.full_like(place, SURE)
         offset = sight.centre_BN2 - self.to_picture(place).detach()  # exact for an object that stays
         ago = (PAST - sight.frame_BN)[..., None]
         place = place + velocity * ago
         centre = self.to_picture(place) + offset
         for _ in range(horizon):
             push, message = self._interact(place, velocity, memory, sight.spread_BN2, pairs_BNN)
-            inputs = [memory, message, _cut(velocity * SPEED), _cut(push * SPEED), _cut(centre), log_scale]
-            memory_BNF = self.memory(self.node(torch.cat(inputs, -1)).flatten(0, 1), memory.flatten(0, 1))
+            features = [memory, message, _cut(velocity * SPEED), _cut(push * SPEED), _cut(centre), log_scale]
+            inputs = torch.cat(features, -1)
+            memory_BNF = self.memory(self.node(inputs).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
-            along, across, grow = self.change(memory).split([1, 1, 2], dim=-1)
+            bend, grow = self.change(memory).split(2, dim=-1)
+            along, across = _bounded(bend, BOUND).split(1, dim=-1)
             velocity = velocity * (1 + along) + _turned(velocity) * across + push
             place = place + velocity
             log_scale = log_scale + 0.1 * grow
+            doubt = doubt + F.softplus(self.doubt(inputs.detach()) + DOUBT)  # no path is bent to be surer of it
             centre = self.to_picture(place) + offset
             centres.append(centre)
             scales.append(log_scale)
-        return Path(torch.stack(centres, 1), torch.stack(scales, 1))
+            doubts.append(doubt)
+        return Path(torch.stack(centres, 1), torch.stack(scales, 1), torch.stack(doubts, 1))
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of the paths after packed tracks (``tracks.PACKED``), and its parts."""
@@ -149,7 +160,7 @@ class ObjectMotion(nn.Module):
             self.pair_own(memory)[:, :, None] + self.pair_other(memory)[:, None] + self.pair_shape(shape)
         )
         pair = pair * pairs_BNN[..., None]
-        along, across = (self.push(pair) * 0.1 * pairs_BNN[..., None]).split(1, dim=-1)
+        along, across = (_bounded(0.1 * self.push(pair), PUSH) * pairs_BNN[..., None]).split(1, dim=-1)
         return (along * normal + across * _turned(normal)).sum(2), pair.sum(2)
 
     @torch.no_grad()
@@ -206,6 +217,11 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 def _cut(feature: Tensor) -> Tensor:
     return feature.clamp(-FAR, FAR)
+
+
+def _bounded(x: Tensor, bound: float) -> Tensor:
+    """Returns ``x`` where it is small: a rollout that may amplify itself without bound ends in chaos."""
+    return bound * torch.tanh(x / bound)
 
 
 def _turned(vector: Tensor) -> Tensor:

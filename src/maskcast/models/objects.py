@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from maskcast.models.base import ModelConfig
 from maskcast.models.motion import ObjectMotion
-from maskcast.models.render import paint
-from maskcast.models.scene import observe
+from maskcast.models.render import as_bytes, paint, probability
+from maskcast.models.scene import Scene, observe
 
 
 class ObjectForecaster(nn.Module):
@@ -41,15 +41,28 @@ class ObjectForecaster(nn.Module):
         Objects of the last frames are forecast only: what enters later cannot be known.
         """
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
-        out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
-        for clip in range(len(out_BhHW)):  # one at a time: all objects of a clip at all steps are large enough
+        return torch.cat([_paint(scene.pick(slice(clip, clip + 1))) for clip in range(len(context_BTHW))])
+
+    @torch.no_grad()
+    def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+        masks, confidence = [], []
+        for clip in range(len(context_BTHW)):
             one = scene.pick(slice(clip, clip + 1))
-            out_BhHW[clip] = paint(one.masks, one.object_BN, one.sight, one.path)[0]
-        return out_BhHW
+            masks.append(_paint(one))
+            likely = probability(one.masks, one.object_BN, one.sight, one.path, masks[-1])
+            confidence.append(as_bytes(likely))
+        return torch.cat(masks), torch.cat(confidence)
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of the paths after packed tracks (``models.tracks.PACKED``), and its parts."""
         return self.motion.loss(context_BTS8, target_BhS8)
+
+
+def _paint(scene: Scene) -> Tensor:
+    """Paints one clip: all of its objects at all steps are large enough for the memory."""
+    return paint(scene.masks, scene.object_BN, scene.sight, scene.path).to(torch.uint8)
 
 
 class ObjectsConfig(ModelConfig):

@@ -13,7 +13,7 @@ from maskcast.distributed import all_sum
 from maskcast.models.tracks import Sight, Tracks
 
 SMALL = 0.02  # spread of a small object
-SIZE_WEIGHT, BORDER_WEIGHT = 0.5, 0.3  # of errors, beside 1 for places
+SIZE_WEIGHT, BORDER_WEIGHT, DOUBT_WEIGHT = 0.5, 0.3, 0.1  # of errors, beside 1 for places
 HALF_SIDE = 3**0.5  # of a rectangle, in its spread
 
 
@@ -23,24 +23,27 @@ class Path:
 
     centre_BhN2: Tensor  # (y, x) in picture heights from the picture's centre
     log_scale_BhN2: Tensor  # log of the size relative to the last sight, (y, x)
+    doubt_BhN2: Tensor  # mean error of the centre to be expected, (y, x)
 
     def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Path":
         """Returns the path of some clips at some steps."""
-        return Path(self.centre_BhN2[clips][:, steps], self.log_scale_BhN2[clips][:, steps])
+        fields = self.centre_BhN2, self.log_scale_BhN2, self.doubt_BhN2
+        return Path(*(field[clips][:, steps] for field in fields))
 
 
 def still(tracks: Tracks, horizon: int) -> Path:
     """Returns the path of objects that stay where they were seen last."""
     centre = tracks.last_sight().centre_BN2[:, None].expand(-1, horizon, -1, -1)
-    return Path(centre, torch.zeros_like(centre))
+    return Path(centre, torch.zeros_like(centre), torch.zeros_like(centre))
 
 
 def path_loss(path: Path, context: Tracks, future: Tracks) -> dict[str, Tensor]:
-    """Returns the errors of ``place``, ``size`` and ``border``, averaged over objects and steps that tell them.
+    """Returns the errors of ``place``, ``size``, ``border`` and ``doubt``, each over the objects that tell it.
 
-    Place and size count where an object that was seen is visible and does not touch the border; ``_border`` takes
-    the rest. Errors of place are in units of the object's size and grow like their square near 0, like their
-    length far off.
+    All but ``border`` count where an object that was seen is visible and does not touch the border; ``_border``
+    takes the rest. Errors of place are in units of the object's size and grow like their square near 0, like their
+    length far off. ``doubt`` is the negative log-likelihood of the errors of the centre, taken as Laplace
+    distributed (their tails are heavy: a collision that was missed); it moves no path.
     """
     sight = context.last_sight()
     counts = (future.visible_BTN & ~future.cut_BTN & sight.exists_BN[:, None]).to(path.centre_BhN2.dtype)
@@ -50,12 +53,16 @@ def path_loss(path: Path, context: Tracks, future: Tracks) -> dict[str, Tensor]:
     place = all_sum((_robust(error) * counts).sum()) / total
     growth = (future.spread_BTN2.clamp(min=1e-3) / sight.spread_BN2[:, None].clamp(min=1e-3)).log()
     size = all_sum(((path.log_scale_BhN2 - growth).abs().sum(-1) * counts).sum()) / total
-    return {"place": place, "size": size, "border": _border(path, context, future, sight)}
+    missed = (path.centre_BhN2.detach() - future.centre_BTN2).abs()
+    surprise = (missed / path.doubt_BhN2 + path.doubt_BhN2.log()).sum(-1)
+    doubt = all_sum((surprise * counts).sum()) / total
+    return {"place": place, "size": size, "border": _border(path, context, future, sight), "doubt": doubt}
 
 
 def path_total(errors: dict[str, Tensor]) -> Tensor:
     """Returns the weighted sum of what ``path_loss`` returned."""
-    return errors["place"] + SIZE_WEIGHT * errors["size"] + BORDER_WEIGHT * errors["border"]
+    learned = errors["place"] + SIZE_WEIGHT * errors["size"] + BORDER_WEIGHT * errors["border"]
+    return learned + DOUBT_WEIGHT * errors["doubt"]
 
 
 def _border(path: Path, context: Tracks, future: Tracks, sight: Sight) -> Tensor:

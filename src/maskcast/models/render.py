@@ -48,8 +48,13 @@ def seen_masks(context_BTHW: Tensor, object_BN: Tensor, sight: Sight) -> Tensor:
     return seen & (object_BN > 0)[..., None, None]
 
 
-def cover(mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL) -> Tensor:
-    """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1."""
+def cover(
+    mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL, *, doubted: bool = False
+) -> Tensor:
+    """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1.
+
+    ``doubted`` takes the mean over all places where the objects may be, by the path's doubt.
+    """
     centre = path.centre_BhN2
     height, width = mask_BNHW.shape[2:]
     y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
@@ -58,7 +63,30 @@ def cover(mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, column
     was = sight.centre_BN2[:, None]
     source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
     source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
-    return _sample(mask_BNHW.to(centre.dtype), source_y, source_x)
+    blur_y, blur_x = (path.doubt_BhN2 * shrink).split(1, dim=-1) if doubted else (None, None)
+    return _sample(mask_BNHW.to(centre.dtype), source_y, source_x, blur_y, blur_x)
+
+
+def probability(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path, ids_BSHW: Tensor) -> Tensor:
+    """Returns the probability (B, S, H, W) that each pixel shows the class in ``ids_BSHW``.
+
+    An object shows where it covers a pixel and no nearer one does; places of objects are taken as independent.
+    What enters the picture later is not reckoned with.
+    """
+    hidden_BSNHW = cover(mask_BNHW, sight, path, doubted=True).clamp(0, 1).neg_().add_(1)  # where an object is not
+    order_BSN = _near(path)[..., 0, 0].argsort(dim=2, descending=True)
+    ordered = hidden_BSNHW.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNHW))
+    behind = torch.cumprod(ordered, dim=2)  # nothing so far in front of the next
+    free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
+    shown = free * (1 - ordered)
+    class_BSN = object_BN[:, None].expand_as(order_BSN).gather(2, order_BSN)
+    same = class_BSN[..., None, None] == ids_BSHW[:, :, None]
+    return torch.where(ids_BSHW == 0, behind[:, :, -1], (shown * same).sum(2))
+
+
+def as_bytes(probability: Tensor) -> Tensor:
+    """Returns probabilities as uint8, 255 = 1."""
+    return (probability * 255).round().to(torch.uint8)
 
 
 def _near(path: Path) -> Tensor:
@@ -94,18 +122,32 @@ def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
     return ids * (best > 0)
 
 
-def _sample(mask_BNHW: Tensor, y_BSNI: Tensor, x_BSNJ: Tensor) -> Tensor:
+def _sample(
+    mask_BNHW: Tensor, y_BSNI: Tensor, x_BSNJ: Tensor, blur_y_BSN1: Tensor | None, blur_x_BSN1: Tensor | None
+) -> Tensor:
     """Returns bilinear samples (B, S, N, I, J) of the masks at the product of rows and columns; 0 outside.
 
     Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
     """
     height, width = mask_BNHW.shape[-2:]
-    rows = _hat(y_BSNI * height + (height - 1) / 2, height)
-    columns = _hat(x_BSNJ * height + (width - 1) / 2, width)
+    rows = _hat(y_BSNI * height + (height - 1) / 2, height, blur_y_BSN1, height)
+    columns = _hat(x_BSNJ * height + (width - 1) / 2, width, blur_x_BSN1, height)
     return rows @ mask_BNHW[:, None] @ columns.transpose(-1, -2)
 
 
-def _hat(position: Tensor, size: int) -> Tensor:
-    """Returns (..., size) weights of linear interpolation at a position in pixels."""
+def _hat(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
+    """Returns (..., size) weights of linear interpolation at a position in pixels.
+
+    With ``blur``, in units of ``unit`` pixels, it is their mean over positions with Laplace distributed errors of
+    that mean size: the second difference of the distribution's second integral.
+    """
     pixels = torch.arange(size, device=position.device, dtype=position.dtype)
-    return F.relu(1 - (position[..., None] - pixels).abs())
+    distance = position[..., None] - pixels
+    if blur is None:
+        return F.relu(1 - distance.abs())
+    scale = (blur[..., None] * unit).clamp(min=0.05)
+
+    def integral(x: Tensor) -> Tensor:
+        return F.relu(x) + scale / 2 * torch.exp(-x.abs() / scale)
+
+    return integral(distance + 1) - 2 * integral(distance) + integral(distance - 1)
