@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from maskcast.data.clips import FORMAT, sha256_of
@@ -30,3 +34,13 @@ def fingerprint(params: BaseModel, **inputs: Path) -> str:
     """Returns 32 hex digits that name the params and the contents of the inputs, i.e. what a run depends on."""
     parts = {"params": params.model_dump(mode="json")} | {name: digest_tree(path) for name, path in inputs.items()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Returns DVC's hashes of those inputs that a stage of this ``dvc repro`` made; outside of one, none."""
+    lock = Path("dvc.lock")
+    if "DVC_STAGE" not in os.environ or not lock.is_file():
+        return {}
+    stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    made = {out["path"]: out["md5"] for each in stages.values() for out in each.get("outs", []) if "md5" in out}
+    return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import why_incomparable
@@ -25,7 +26,7 @@ examples:
 
 
 def models(arguments: Sequence[str]) -> int:
-    """Runs the command; returns the exit code 0."""
+    """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
     parser = argparse.ArgumentParser(
         prog="python -m maskcast models",
         description="Lists, compares and promotes the models that register_models registered.",
@@ -46,6 +47,9 @@ def models(arguments: Sequence[str]) -> int:
     one.add_argument("b", metavar="B")
     one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
     one.add_argument("version", metavar="VERSION")
+    one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
+    one.add_argument("--repository", metavar="PATH|URL", default=".", help="has the commit (default: %(default)s)")
+    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
     given = parser.parse_args(arguments)
     with server_errors_said():
         if given.command == "list":
@@ -58,7 +62,17 @@ def models(arguments: Sequence[str]) -> int:
             print(_compare(Registry(given.name), given.a, given.b))
         else:
             print(lineage(Registry(given.name), given.version))
+            if given.verify:
+                return _verify(given)
     return 0
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from maskcast.registry.verify import verify
+
+    verification = verify(Registry(given.name), given.version, given.repository, given.clips)
+    print(verification)
+    return 0 if verification.equal else 1
 
 
 def _reason(force: bool, reason: str | None) -> str | None:

@@ -1,16 +1,20 @@
 """Where a version comes from: the runs, params, commit, image and data that made it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from maskcast.registry.promotion import decisions
-from maskcast.registry.store import Registry
+from maskcast.registry.store import Registry, Version
+from maskcast.tracking import DATA_HASH, DVC_HASH, OUTPUTS
 
-ORIGIN = {
-    "maskcast.digest": "digest of weights and configs",
+PLACE = {
     "maskcast.git_sha": "commit",
-    "maskcast.git_dirty": "uncommitted changes",
     "maskcast.image": "image",
     "maskcast.group": "group of runs (Kubeflow run, DVC experiment or commit)",
+}
+ORIGIN = {
+    "maskcast.digest": "digest of weights and configs",
+    **PLACE,
     "maskcast.clip_store": "clip store",
     "maskcast.mask_store": "mask store",
     "maskcast.data": "clips that were scored",
@@ -21,8 +25,6 @@ ORIGIN = {
 
 def lineage(registry: Registry, which: str) -> str:
     """Returns what is known of a version's origin, as text.
-
-    The training runs are those of the same group: of each stage the last that was finished before registration.
 
     Raises:
         MaskcastError: there is no such version.
@@ -39,10 +41,14 @@ def lineage(registry: Registry, which: str) -> str:
         if name.startswith("maskcast.part.")
     }
     lines += [f"  {name}: {value}" for name, value in facts.items()]
-    for run in _runs_of_group(registry, version.run_id, version.tags.get("maskcast.group", "")):
-        lines.append(f"{run.info.run_name}: run {run.info.run_id}, params {run.data.tags['maskcast.params_hash']}")
+    for run in runs_behind(registry, version):
+        tags = run.data.tags
+        lines.append(f"{run.info.run_name}: run {run.info.run_id}, params {tags['maskcast.params_hash']}")
+        lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in PLACE.items()]
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
-        lines += [f"  input {each.dataset.name}: {each.dataset.digest}" for each in run.inputs.dataset_inputs]
+        for each in run.inputs.dataset_inputs:
+            dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
+            lines.append(f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}")
     for each in decisions(registry.name):
         if version.number in (each.version, each.champion):
             reason = f", overruling the gate: {each.reason}" if each.reason else ""
@@ -53,14 +59,32 @@ def lineage(registry: Registry, which: str) -> str:
     return "\n".join(lines)
 
 
-def _runs_of_group(registry: Registry, run_id: str, group: str) -> list[Any]:
-    """Returns the last finished run of each stage of a group up to a run, the first stage first."""
-    last = registry.client.get_run(run_id).info
-    found = registry.client.search_runs(
-        [last.experiment_id],
-        f"tags.`maskcast.group` = '{group}' and attributes.status = 'FINISHED' "
-        f"and attributes.start_time <= {last.start_time}",
-        order_by=["attributes.start_time ASC"],
-    )
-    latest = {run.info.run_name: run for run in found}
-    return sorted(latest.values(), key=lambda run: run.info.start_time)
+def runs_behind(registry: Registry, version: Version) -> list[Any]:
+    """Returns the runs that a version comes from, the first stage first, whatever runs they were grouped with.
+
+    A run says by digest what it read and what it made (``run_tags`` and ``OUTPUTS`` in tracking.py): the way back
+    is from each digest to the last run that made it before the version was evaluated. Stages that neither learn
+    nor measure have no runs; what they made stands as inputs of the others.
+    """
+    last = registry.client.get_run(version.tags["maskcast.evaluation_run"])
+    found = {last.info.run_id: last}
+    open_digests = _inputs({**version.tags, **last.data.tags})
+    seen: set[str] = set()
+    while open_digests:
+        digest = open_digests.pop()
+        seen.add(digest)
+        made = registry.client.search_runs(
+            [last.info.experiment_id],
+            f"tags.`{OUTPUTS}` LIKE '%{digest}%' and attributes.status = 'FINISHED' "
+            f"and attributes.start_time <= {last.info.start_time}",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        for run in made:
+            found[run.info.run_id] = run
+            open_digests |= _inputs(run.data.tags) - seen
+    return sorted(found.values(), key=lambda run: run.info.start_time)
+
+
+def _inputs(tags: Mapping[str, str]) -> set[str]:
+    return {value for name, value in tags.items() if name.startswith(DATA_HASH)}

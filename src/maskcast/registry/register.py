@@ -92,18 +92,18 @@ def register(
             evaluated["maskcast.evaluation_run"] = run_id
             for kind in ORDER:
                 registry, found = registries[kind], known[kind]
-                if found is not None:
+                if found is None:
+                    registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
+                    tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
+                    if kind == "pipeline":  # born with its verdict, and with the versions of its parts
+                        parts = {f"maskcast.part.{name}": str(number) for name, number in versions.items()}
+                        tags |= _verdict_tags(verdict) | parts
+                    source = f"{artifact_uri}/{kind}"
+                    versions[registry.name] = _create_once(registry, source, run_id, tags, artifacts[kind].card)
+                else:
                     versions[registry.name] = found.number
-                    if kind == "pipeline":  # the parts keep the evaluation that they came with
-                        registry.tag(found.number, evaluated)
-                    continue
-                registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
-                tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
-                if kind == "pipeline":  # born with its verdict, and with the versions of its parts
-                    tags |= _verdict_tags(verdict) | {f"maskcast.part.{n}": str(v) for n, v in versions.items()}
-                number = registry.create(f"{artifact_uri}/{kind}", run_id, tags, _fit(artifacts[kind].card))
-                versions[registry.name] = number
-                say(f"registry: {registry.name} version {number} is new")
+                if kind == "pipeline":  # the parts keep the evaluation that they came with
+                    registry.tag(versions[registry.name], evaluated)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
@@ -143,6 +143,24 @@ def _run(client: Any, record: EvaluationRecord, origin: Origin) -> Iterator[tupl
     client.set_terminated(run_id, "FINISHED")
 
 
+def _create_once(registry: Registry, source: str, run_id: str, tags: Mapping[str, str], card: str) -> int:
+    """Creates a version; where somebody did so at the same time with the same weights, the first one stays alone.
+
+    Both look again after they created theirs. Numbers are given out in the order in which versions appear, so
+    whoever has the higher number sees the other's and drops their own; whoever is killed in between leaves a
+    version that nothing points to, as the first of equal digests is the one that counts.
+    """
+    number = registry.create(source, run_id, tags, _fit(card))
+    first = _with_digest(registry, tags["maskcast.digest"])
+    assert first is not None
+    if first.number == number:
+        say(f"registry: {registry.name} version {number} is new")
+    else:
+        registry.delete(number)
+        say(f"registry: {registry.name} got these weights from somebody else just now: version {first.number}")
+    return first.number
+
+
 def _fit(card: str) -> str:
     """Returns a card cut to what MLflow's databases hold of a description."""
     if len(card) <= MAX_DESCRIPTION:
@@ -151,7 +169,9 @@ def _fit(card: str) -> str:
 
 
 def _with_digest(registry: Registry, digest: str) -> Version | None:
-    return next((version for version in registry.versions() if version.digest == digest), None)
+    """Returns the first version of a bundle."""
+    found = [version for version in registry.versions() if version.digest == digest]
+    return found[-1] if found else None
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:

@@ -100,6 +100,10 @@ class Registry:
         )
         return int(created.version)
 
+    def delete(self, number: int) -> None:
+        """Deletes a version; its number is not given out again."""
+        self.client.delete_model_version(self.name, str(number))
+
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         """Sets tags of a version."""
         for name, value in tags.items():

@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.clips import ClipStore
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.progress import say
@@ -83,7 +82,7 @@ def register_models(
     parts = {"masker": masker, "forecaster": forecaster}
     record.check_models(**parts)
     inputs = {"clips": clips, **parts, "report": report}
-    known = run_tags("register_models", params, {name: digest_tree(path) for name, path in inputs.items()})
+    known = run_tags("register_models", params, inputs)
     tags = {name: value for name, value in known.items() if name.startswith("maskcast.")}
     example = _example(ClipStore(clips), record)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():

@@ -1,0 +1,226 @@
+"""Measures a registered version once more: its commit, its clips, its weights; are the scores equal?"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.registry.bundle import read_bundle
+from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.lineage import runs_behind
+from maskcast.registry.store import Registry, Version
+from maskcast.tables import printed
+from maskcast.tracking import DATA_HASH, DVC_HASH
+
+MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
+SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")
+OURS = ("MLFLOW_", "DVC_", "KFP_", "MASKCAST_", "GIT_")  # variables that would lead what runs here elsewhere
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Two evaluations of one version.
+
+    Args:
+        title: what was evaluated.
+        registered: the scores that the registry has, by name.
+        found: the same, measured now.
+        clips_equal: whether the scores of each clip are equal, too, and of the same clips.
+    """
+
+    title: str
+    registered: Mapping[str, float]
+    found: Mapping[str, float]
+    clips_equal: bool
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of scores that differ or are on one side alone."""
+        names = sorted({*self.registered, *self.found})
+        return [name for name in names if self.registered.get(name) != self.found.get(name)]
+
+    @property
+    def equal(self) -> bool:
+        """Whether all scores are equal to the last bit."""
+        return self.clips_equal and not self.differing
+
+    def __str__(self) -> str:
+        names = [name for name in SHOWN if name in self.registered]
+        names += [name for name in self.differing if name not in names]
+        rows = []
+        for name in names:
+            values = [scores.get(name) for scores in (self.registered, self.found)]
+            rows.append([name, *("-" if value is None else f"{value:.6f}" for value in values)])
+            rows[-1].append("no" if name in self.differing else "yes")
+        both = [name for name in self.differing if name in self.registered and name in self.found]
+        most = max((abs(self.registered[name] - self.found[name]) for name in both), default=0.0)
+        count = f"{len(self.differing)} of {len({*self.registered, *self.found})} scores"
+        clips = "equal" if self.clips_equal else "not equal"
+        said = f"{count} differ, by at most {most:.2g}; the scores of each clip are {clips}"
+        return f"{printed(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{said}"
+
+
+def verify(registry: Registry, which: str, repository: str, clips: Path | None = None) -> Verification:
+    """Evaluates the registered weights anew, by the code of their commit, in this interpreter's environment.
+
+    All happens in a temporary folder. The masker masks all clips again, then `evaluate` runs with the same params.
+
+    Args:
+        registry: the registered model, a pipeline.
+        which: number or alias.
+        repository: Git repository that has the commit, and with it the DVC remote or cache that has the clips.
+        clips: the clip store, where it is at hand; else DVC brings it.
+
+    Raises:
+        MaskcastError: naming what of commit, clips, weights or runs cannot be had or is not what was registered.
+    """
+    known = registry.find(which)
+    title = f"{registry.name} version {known.number}"
+    if not any(name.startswith("maskcast.part.") for name in known.tags):
+        raise MaskcastError(f"{title}: is part of a pipeline; verify that")
+    record = registry.evaluation(known)
+    runs = runs_behind(registry, known)
+    tags = next(run.data.tags for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
+    commit = tags["maskcast.git_sha"]
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise MaskcastError(
+            f"{title}: was evaluated by code that is no commit ({commit}); commit, evaluate and register again"
+        )
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+        folder = Path(scratch)
+        weights = _weights(registry, known, folder)
+        _say_packages(weights / "requirements.txt", title)
+        top = _top(repository)
+        _check_out(top, commit, folder / "code")
+        if clips is None:
+            clips = _pull(top, tags, folder / "code", title)
+        if digest_tree(clips) != tags[f"{DATA_HASH}clips"]:
+            raise MaskcastError(
+                f"{clips}: not the clips that {title} was evaluated on ({tags[f'{DATA_HASH}clips']}); give those"
+            )
+        found = _evaluate(folder, clips.absolute(), weights / "data", record, _mask_params(runs, title))
+    was, now = (
+        {name: value for name, value in each.scores.items() if not MEASURED.match(name)}
+        for each in (record, found)
+    )
+    return Verification(f"{title}, commit {commit[:12]}", was, now, found.digest == record.digest)
+
+
+def _weights(registry: Registry, known: Version, folder: Path) -> Path:
+    """Downloads the artifact of a version and makes sure that it is what was registered."""
+    where = registry.client.download_artifacts(known.run_id, "pipeline", str(folder))
+    read_bundle(Path(where) / "data", known.digest)
+    return Path(where)
+
+
+def _say_packages(requirements: Path, title: str) -> None:
+    """Says which packages are of other versions than where the model was registered."""
+    for line in requirements.read_text(encoding="utf-8").split():
+        name, _, recorded = line.partition("==")
+        try:
+            here = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            here = "missing"
+        if here != recorded:
+            say(f"verify: {name} is {here} here, {title} was registered with {recorded}")
+
+
+def _top(repository: str) -> str:
+    """Returns the top folder of a repository on this machine; a URL as it is."""
+    if not Path(repository).is_dir():
+        return repository
+    command = ["git", "-C", repository, "rev-parse", "--show-toplevel"]
+    return _run(command, f"{repository}: no Git repository; give --repository").strip()
+
+
+def _check_out(repository: str, commit: str, folder: Path) -> None:
+    remedy = f"{repository}: commit {commit} cannot be checked out; give --repository, a clone or URL that has it"
+    _run(["git", "clone", "--quiet", "--no-checkout", repository, str(folder)], remedy)
+    _run(["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit], remedy)
+    say(f"verify: checked out {commit} of {repository}")
+
+
+def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> Path:
+    """Brings the clip store by DVC's hash of it, from the cache of a repository on this machine or the remote."""
+    name = f"{DVC_HASH}clips"
+    if name not in tags:
+        raise MaskcastError(f"{title}: was not made by `dvc repro`, so DVC has no hash of its clips; give --clips")
+    remedy = (
+        f"clips {tags[name]}: DVC has them neither in the cache of {repository} nor in its remote; give --clips"
+    )
+    root, here = (Path(top) / tags["maskcast.git_folder"] for top in (code, repository))
+    pointer = root / "maskcast-verify" / "clips.dvc"
+    pointer.parent.mkdir()
+    pointer.write_text(yaml.safe_dump({"outs": [{"md5": tags[name], "hash": "md5", "path": "clips"}]}))
+    dvc = [sys.executable, "-m", "dvc"]
+    if here.is_dir():
+        local = here / ".dvc" / "config.local"  # remotes and their addresses that are not committed
+        if local.is_file():
+            shutil.copy(local, root / ".dvc")
+        cache = _run([*dvc, "cache", "dir"], remedy, here).strip()
+        _run([*dvc, "config", "--local", "cache.dir", cache], remedy, root)
+    try:
+        _run([*dvc, "checkout", "--quiet", str(pointer)], remedy, root)
+    except MaskcastError:  # not in the cache
+        _run([*dvc, "pull", "--quiet", str(pointer)], remedy, root)
+    say(f"verify: clips {tags[name]} from DVC")
+    return pointer.with_name("clips")
+
+
+def _mask_params(runs: list[Any], title: str) -> dict[str, Any]:
+    """Returns the params that the masks of the evaluation were generated with."""
+    for run in reversed(runs):
+        if run.data.tags["maskcast.stage"] == "generate_masks":
+            return {name: yaml.safe_load(value) for name, value in run.data.params.items()}
+    raise MaskcastError(
+        f"{title}: the run of generate_masks is not on this server; run the pipeline and register again"
+    )
+
+
+def _evaluate(
+    folder: Path, clips: Path, bundle: Path, record: EvaluationRecord, mask_params: dict[str, Any]
+) -> EvaluationRecord:
+    """Generates masks and evaluates, as processes of the commit's code."""
+    names = ("split", "context", "context_frames", "horizon", "batch_size")
+    params = {"generate_masks": mask_params, "evaluate": {name: record.facts[name] for name in names}}
+    params["evaluate"]["pictures"] = 0
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    models = {"masker": str(bundle / "masker")}
+    paths = {"clips": str(clips), "masks": "masks", "metrics": "metrics.json"}
+    _stage(folder, "generate_masks", paths | models)
+    models["forecaster"] = str(bundle / "forecaster")
+    _stage(folder, "evaluate", paths | models | {"report": "report"})
+    return read_evaluation(folder / "report")
+
+
+def _stage(folder: Path, name: str, paths: Mapping[str, str]) -> None:
+    say(f"verify: {name}")
+    flags = [word for port, path in paths.items() for word in (f"--{port}", path)]
+    command = [sys.executable, "-m", "maskcast", name, "--params", "params.yaml", *flags]
+    _run(command, f"{name} of that commit failed", folder, {"PYTHONPATH": str(folder / "code" / "src")})
+
+
+def _run(
+    command: list[str], remedy: str, folder: Path | None = None, more: Mapping[str, str] | None = None
+) -> str:
+    """Runs a command and returns what it prints; where it fails, its last line follows the remedy."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment | dict(more or {}), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise MaskcastError(f"{remedy} ({said})")
+    return done.stdout
