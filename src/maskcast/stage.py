@@ -164,7 +164,6 @@ def execute(
         if not the_stage.tracked:
             the_stage.function(**inputs, **own, params=values)
             return {}
-        from maskcast.digest import digest_tree
         from maskcast.page import Page
         from maskcast.tracking import run_tags, tracked_run
 
@@ -174,10 +173,10 @@ def execute(
             the_stage.function(**inputs, **own, params=values)
             metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
-            tags = run_tags(the_stage.name, values, {port: digest_tree(path) for port, path in inputs.items()})
+            run.outputs({port: path for port, path in own.items() if port != "metrics"})
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 file = Path(scratch, f"{the_stage.name}.html")
-                page.write(file, metrics, values, tags)
+                page.write(file, metrics, values, run_tags(the_stage.name, values, inputs))
                 run.file(file, "")
                 if "page" in outputs:
                     shutil.copy(file, outputs["page"])

@@ -6,8 +6,10 @@ training never waits for it. While the server is away everything queues up; what
 after the stage's end is counted and said.
 """
 
+import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,17 +24,24 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import digest_tree
+from maskcast.digest import digest_tree, dvc_hashes
 from maskcast.errors import MaskcastError
 from maskcast.params import flatten, params_hash
 from maskcast.progress import say
 
 EXPERIMENT = "maskcast"
+DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
+DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
+OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of what it made, as JSON
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
 MAX_PARAMS = 100  # params per request, MLflow's limit
+REMEDIES = {
+    "UNAUTHENTICATED": "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "ask an administrator of the server for this right",
+}
 
 
 class TrackedRun:
@@ -42,6 +51,7 @@ class TrackedRun:
         self.stage, self.params, self.inputs, self.run_id_file = stage, params, inputs, run_id_file
         self._metrics: deque[tuple[str, float, int, int]] = deque()
         self._files: deque[tuple[Path, str]] = deque()
+        self._outputs: dict[str, str] = {}
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
         self._reported = 0
         self._stop = threading.Event()
@@ -62,6 +72,10 @@ class TrackedRun:
         self._reported += 1
         self._files.append((Path(shutil.copy(path, place)), folder))
 
+    def outputs(self, paths: Mapping[str, Path]) -> None:
+        """Names what the stage made by its digests, so that what uses it leads back to this run."""
+        self._outputs = {name: digest_tree(path) for name, path in paths.items()}
+
     def section(self, title: str, content: object) -> None:
         """Keeps nothing: the page that it becomes part of is a file of the run."""
 
@@ -81,7 +95,7 @@ class TrackedRun:
                 client = client or _Client(self)
                 client.send(self._metrics, self._files)
                 if stopping:
-                    client.end(self._status)
+                    client.end(self._status, self._outputs)
                     return
                 said = False
             # Whatever the server or the network does must not end a training run; it is said instead.
@@ -89,12 +103,12 @@ class TrackedRun:
                 if time.monotonic() > self._deadline:
                     say(
                         f"tracking: lost {len(self._metrics)} metrics, {len(self._files)} files of {self.stage}: "
-                        f"{tracking_uri()} did not answer ({_one_line(error)}); "
+                        f"{_shown_uri()} did not answer ({_one_line(error)}); "
                         "the outputs of the stage are complete"
                     )
                     return
                 if not said:
-                    away = f"{tracking_uri()} does not answer ({_one_line(error)})"
+                    away = f"{_shown_uri()} does not answer ({_one_line(error)})"
                     say(f"tracking: {away}; going on, metrics are kept")
                     said = True
                 if stopping:
@@ -128,7 +142,9 @@ class _Client:
             self._mlflow.log_artifact(self.run_id, str(path), folder or None)
             files.popleft()
 
-    def end(self, status: str) -> None:
+    def end(self, status: str, outputs: Mapping[str, str]) -> None:
+        if outputs:
+            self._mlflow.set_tag(self.run_id, OUTPUTS, json.dumps(outputs))
         self._mlflow.set_terminated(self.run_id, status)
 
     def _sample(self, metrics: deque[tuple[str, float, int, int]]) -> None:
@@ -167,7 +183,11 @@ def tracked_run(
         params: logged flattened, with dotted keys.
         inputs: the stage's inputs by port; each becomes a data set of the run, named by its digest.
         run_id_file: remembers the run's id, so that a killed stage that is started again goes on with its run.
+
+    Raises:
+        MaskcastError: the embedded default has no place to write to.
     """
+    _check_embedded()
     run = TrackedRun(stage, params, inputs, run_id_file)
     try:
         yield run
@@ -182,8 +202,23 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
+def _check_embedded() -> None:
+    """Fails at once where the embedded default cannot write: MLflow would try for minutes."""
+    folder = Path.cwd()
+    places = [place for place in (folder, folder / "mlflow.db") if place.exists()]
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not all(os.access(place, os.W_OK) for place in places):
+        raise MaskcastError(
+            f"{folder}: cannot be written, and mlflow.db belongs there; set MLFLOW_TRACKING_URI or work elsewhere"
+        )
+
+
 def new_client() -> Any:
-    """Returns an ``MlflowClient`` of runs and the registry that soon says when its server is away."""
+    """Returns an ``MlflowClient`` of runs and the registry that soon says when its server is away.
+
+    Raises:
+        MaskcastError: the embedded default has no place to write to.
+    """
+    _check_embedded()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -203,22 +238,22 @@ def server_errors_said() -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
-        raise MaskcastError(
-            f"{tracking_uri()}: MLflow says: {_one_line(error)}; mend that or MLFLOW_TRACKING_URI and try again"
-        ) from error
+        code = getattr(error, "error_code", "")
+        remedy = REMEDIES.get(code, "mend that or MLFLOW_TRACKING_URI and try again")
+        raise MaskcastError(f"{_shown_uri()}: MLflow says: {_one_line(error)}; {remedy}") from error
 
 
 def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> str:
     """Creates the run of a stage, with its tags, params and data sets, and returns its id."""
     from mlflow.entities import Param, RunTag
 
-    data_hash = {name: digest_tree(path) for name, path in inputs.items()}
+    tags = run_tags(stage, params, inputs)
     run_id: str = client.create_run(_experiment_id(client), run_name=stage).info.run_id
-    client.log_batch(run_id, tags=[RunTag(*item) for item in run_tags(stage, params, data_hash).items()])
+    client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
     logged = [Param(name, str(value)) for name, value in flatten(params.model_dump(mode="json")).items()]
     for start in range(0, len(logged), MAX_PARAMS):
         client.log_batch(run_id, params=logged[start : start + MAX_PARAMS])
-    client.log_inputs(run_id, [_dataset(name, inputs[name], data_hash[name]) for name in data_hash])
+    client.log_inputs(run_id, [_dataset(name, path, tags[f"{DATA_HASH}{name}"]) for name, path in inputs.items()])
     return run_id
 
 
@@ -232,21 +267,27 @@ def _experiment_id(client: Any) -> str:
     return str(client.create_experiment(name, artifact_location=embedded))
 
 
-def run_tags(stage: str, params: BaseModel, data_hash: Mapping[str, str]) -> dict[str, str]:
-    """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest."""
-    git_sha = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
-    group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or git_sha
+def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest.
+
+    A commit ends in ``-dirty`` where code differs from it. Changed params do not count: each run has its own.
+    """
+    commit = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
+    group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
+    changed = _git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
     return {
         "maskcast.stage": stage,
         "maskcast.group": group,
         "maskcast.version": __version__,
-        "maskcast.git_sha": git_sha,
-        "maskcast.git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "maskcast.git_sha": f"{commit}-dirty" if changed else commit,
+        "maskcast.git_folder": _git("rev-parse", "--show-prefix") or "./",
         "maskcast.image": os.environ.get("MASKCAST_IMAGE", "none"),
         "maskcast.params_hash": params_hash(params),
         "mlflow.source.name": f"maskcast {stage}",
-        "mlflow.source.git.commit": git_sha,
-    } | {f"maskcast.data_hash.{name}": digest for name, digest in data_hash.items()}
+        "mlflow.source.git.commit": commit,
+        **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
+        **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
+    }
 
 
 def _dataset(name: str, path: Path, digest: str) -> Any:
@@ -266,6 +307,11 @@ def _git(*arguments: str) -> str:
 
 def _read(path: Path) -> str | None:
     return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+def _shown_uri() -> str:
+    """Returns the tracking URI without a user and password that may stand in it."""
+    return re.sub(r"(?<=//)[^/@]*@", "", tracking_uri())
 
 
 def _one_line(error: Exception) -> str:
