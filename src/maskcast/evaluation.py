@@ -148,7 +148,8 @@ class Evaluation:
         for batch in measured(scores, self._forecasts(model, self.chosen)):
             # The batch comes first: zip would take a clip too many from the iterator where a batch ends.
             for n, clip in zip(range(len(batch.masks)), clips, strict=False):
-                scores.add(clip.id, self._coming(self.prepared.masks(clip)), batch.masks[n])
+                sure = None if batch.confidence is None else batch.confidence[n]
+                scores.add(clip.id, self._coming(self.prepared.masks(clip)), batch.masks[n], sure)
                 if batch.frames is not None:
                     scores.add_frames(self._coming(self.prepared.frames(clip)), batch.frames[n])
         return scores

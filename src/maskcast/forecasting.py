@@ -6,7 +6,7 @@ Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,12 +30,22 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
+class ConfidentForecaster(Forecaster, Protocol):
+    """A forecaster of masks that knows how sure it is."""
+
+    def forecast_with_confidence(self, context: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Returns what `forecast` does, and the probability of each pixel's class as uint8, 255 = 1."""
+        ...
+
+
 @dataclass(frozen=True)
 class Forecast:
-    """What was forecast: masks (B, h, H, W) uint8, and frames (B, h, H, W, C) uint8 of a forecaster of frames."""
+    """What was forecast, uint8: masks (B, h, H, W), how sure they are, and frames of a forecaster of frames."""
 
     masks: np.ndarray
-    frames: np.ndarray | None = None
+    confidence: np.ndarray | None = None  # (B, h, H, W), 255 = certain; baselines have none
+    frames: np.ndarray | None = None  # (B, h, H, W, C)
 
 
 def check_stores(clips: ClipStore, masks: ClipStore) -> None:
@@ -120,15 +130,20 @@ def forecast(
 ) -> Forecast:
     """Forecasts one batch of clips; the frames that a forecaster of frames returns go through `masker`."""
     layer = source.frames if forecaster.input == "frames" else source.masks
-    context = torch.from_numpy(np.stack([layer(source.get(clip.id))[:context_frames] for clip in batch]))
+    context = torch.from_numpy(np.stack([layer(source.get(clip.id))[:context_frames] for clip in batch])).to(
+        device
+    )
     if forecaster.input == "masks":
         context = context.masked_fill(context == IGNORE, 0)
-    out = forecaster.forecast(context.to(device), horizon).cpu().numpy()
-    if forecaster.input == "masks":
-        return Forecast(out)
+        if not isinstance(forecaster, ConfidentForecaster):
+            return Forecast(forecaster.forecast(context, horizon).cpu().numpy())
+        masks, confidence = forecaster.forecast_with_confidence(context, horizon)
+        return Forecast(masks.cpu().numpy(), confidence.cpu().numpy())
     assert masker is not None
-    masks = np.stack([predict_masks(masker, frames_hHWC, "fp32")[0] for frames_hHWC in out])
-    return Forecast(masks, out)
+    frames = forecaster.forecast(context, horizon).cpu().numpy()
+    masked = [predict_masks(masker, frames_hHWC, "fp32") for frames_hHWC in frames]
+    sure = np.stack([np.rint(confidence * 255).astype(np.uint8) for _, confidence in masked])
+    return Forecast(np.stack([masks for masks, _ in masked]), sure, frames)
 
 
 def _check_classes(folder: Path, description: dict[str, Any], clips: ClipStore) -> None:

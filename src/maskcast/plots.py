@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, GRID = "#24292f", "#d8dee4"
+Bin = tuple[float, float, float]
 COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
 
 
@@ -31,14 +32,41 @@ def plot_lines(
         y_label: What the values are.
         points: Whether each value has a dot, and each place its tick.
     """
-    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
-    axes: Axes = figure.subplots()
+    figure, axes = _figure(title, x_label, y_label)
     for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
         first = name == next(iter(lines))
         style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
     if points:
         axes.set_xticks(list(x))
+    axes.legend(frameon=False, ncols=len(lines), loc="upper right")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: str) -> None:
+    """Draws how much is right over what was promised into a PNG; the diagonal is where both are equal.
+
+    Args:
+        path: The file to write; the same curves give the same bytes.
+        curves: Confidence, fraction that is right, and share of all pixels of each bin, by name; the larger the
+            share, the larger the dot.
+        title: Heading.
+    """
+    figure, axes = _figure(title, "confidence", "fraction of right pixels")
+    axes.plot([0, 1], [0, 1], color=GRID, lw=1.6)
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        said, right, shares = zip(*curve, strict=True) if curve else ((), (), ())
+        axes.plot(said, right, color=colour, lw=1.6, label=name)
+        axes.scatter(said, right, s=[8 + 120 * share**0.5 for share in shares], color=colour, alpha=0.7, lw=0)
+    axes.set_xlim(0, 1.02)
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """Returns an empty plot of scores in 0..1."""
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    axes: Axes = figure.subplots()
     axes.set_ylim(0, 1)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
@@ -47,5 +75,4 @@ def plot_lines(
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(colors=INK, length=0)
-    axes.legend(frameon=False, ncols=len(lines), loc="upper right")
-    figure.savefig(path, metadata={"Software": None})
+    return figure, axes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.metrics import jaccard_per_class
-from maskcast.plots import plot_lines
+from maskcast.plots import plot_lines, plot_reliability
 from maskcast.scores import ForecastScores, applicable
 from maskcast.tables import markdown, number, write_csv
 
@@ -23,8 +23,11 @@ DEFINITIONS = {
     "jaccard_mean": "mean of jaccard_h<n> over the forecast frames",
     "accuracy_last": "fraction of right pixels of the last forecast frame, background included",
     "dice_last": "macro Dice of the last forecast frame, reduced like jaccard_last",
+    "calibration_error": "expected calibration error: distance of confidence and accuracy over all forecast "
+    "pixels, 15 bins; left out for forecasters without confidence",
+    "calibration_error_objects": "the same over the pixels where truth or forecast is an object",
     "coco_<name>": "COCO segmentation summary over all forecast frames; each object class of a frame is one "
-    "instance with score 1; left out where no such target exists",
+    "instance, its score is its mean confidence (1 without confidence); left out where no such target exists",
     "frame_mse, frame_psnr": "mean squared error of forecast frames in [0, 1], over all pixels; its PSNR in dB",
     "seconds_per_clip": "wall time of reading the context and forecasting, per clip",
     "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",
@@ -39,6 +42,7 @@ HEADLINE = {
     "accuracy_last": "accuracy",
     "dice_last": "Dice",
     "coco_AP": "COCO AP",
+    "calibration_error": "calibration error",
     "seconds_per_clip": "s / clip",
     "peak_memory_mib": "MiB",
 }
@@ -123,6 +127,14 @@ def plot_horizons(path: Path, results: Mapping[str, ForecastScores | None]) -> N
         y_label="macro Jaccard (absent classes omitted)",
         points=True,
     )
+
+
+def plot_confidence(path: Path, scores: ForecastScores) -> None:
+    """Draws whether the forecaster is as sure as it is right, over all pixels and over those of objects."""
+    named = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
+    curves = {f"{name}: error {one.error():.3f}": one.curve() for name, one in named.items()}
+    first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
+    plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")
 
 
 def _cell(key: str, value: float) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskcast.calibration import Reliability
 from maskcast.coco.class_masks import SegmentationAP
 from maskcast.forecasting import Forecast
 from maskcast.metrics import accuracy, confusion, macro_dice, macro_jaccard
@@ -39,15 +40,25 @@ class ForecastScores:
         self._ap = SegmentationAP(self.num_classes)
         self._coco: dict[str, float] | None = None
         self._squared_error, self._values = 0.0, 0
+        self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
 
-    def add(self, clip_id: str, truth_hHW: np.ndarray, forecast_hHW: np.ndarray) -> None:
-        """Counts one clip: true and forecast masks, (h, H, W) uint8."""
+    def add(
+        self,
+        clip_id: str,
+        truth_hHW: np.ndarray,
+        forecast_hHW: np.ndarray,
+        confidence_hHW: np.ndarray | None = None,
+    ) -> None:
+        """Counts one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
         matrices = [
             confusion(truth_HW, forecast_HW, self.num_classes)
             for truth_HW, forecast_HW in zip(truth_hHW, forecast_hHW, strict=True)
         ]
         self.matrix_hKK += np.stack(matrices)
-        self._ap.add(truth_hHW, forecast_hHW)
+        self._ap.add(truth_hHW, forecast_hHW, confidence_hHW)
+        if confidence_hHW is not None:
+            self.reliability.add(truth_hHW, forecast_hHW, confidence_hHW)
+            self.reliability_of_objects.add(truth_hHW, forecast_hHW, confidence_hHW)
         self.clip_ids.append(clip_id)
         self.clip_jaccard.append([macro_jaccard(matrix, absent="omit") for matrix in matrices])
 
@@ -83,6 +94,8 @@ class ForecastScores:
             "jaccard_mean": float(np.mean(self.per_horizon())),
             "accuracy_last": accuracy(last_KK),
             "dice_last": macro_dice(last_KK, absent="omit"),
+            "calibration_error": self.reliability.error(),
+            "calibration_error_objects": self.reliability_of_objects.error(),
         }
         scores |= {f"coco_{name}": value for name, value in self.coco().items()}
         if self._values:

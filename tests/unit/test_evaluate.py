@@ -59,6 +59,7 @@ def test_a_perfect_forecast_scores_one(tmp_path: Path) -> None:
     for name in ("jaccard_last", "jaccard_mean", "jaccard_h12", "accuracy_last", "dice_last", "coco_AP"):
         assert flat[name] == pytest.approx(1)
     assert flat["jaccard_last_persistence"] == flat["jaccard_last_constant_velocity"] == 1
+    assert "calibration_error" not in flat  # without confidence there is none
     assert flat["jaccard_last_absent_zero"] == pytest.approx(2 / 3)  # class 2 never occurs
     assert flat["jaccard_last_absent_zero_no_background"] == pytest.approx(1 / 2)
 
@@ -137,6 +138,7 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     report = tmp_path / "a" / "report"
     names = {str(path.relative_to(report)) for path in report.rglob("*.*")}
     assert {"scores.md", "scores.csv", "per_class.csv", "per_clip.csv", "README.md", "per_horizon.png"} <= names
+    assert "confidence.png" in names and 0 < first["calibration_error"] < first["calibration_error_objects"] < 1
     assert len(list((report / "strips").iterdir())) == 2
     with (report / "per_horizon.csv").open() as file:
         rows = list(csv.DictReader(file))

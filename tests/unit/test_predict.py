@@ -50,8 +50,14 @@ def test_forecasts_come_as_a_store_in_numeric_order(tmp_path: Path, inputs: dict
         assert (clip.kind, clip.num_frames, clip.meta["first_frame"]) == ("hidden", 11, 11)
         last_seen = seen.masks(seen.get(clip.id))[-1]
         np.testing.assert_array_equal(store.masks(clip), np.stack([last_seen] * 11))  # untrained: the copy
+        assert store.confidence(clip).shape == store.masks(clip).shape
     assert store.clips[0].meta["source"] == "9.mp4"
-    assert {path.name for path in store.root.iterdir()} == {"index.json", "masks-00000.zst", "README.md"}
+    assert {path.name for path in store.root.iterdir()} == {
+        "index.json",
+        "confidence-00000.zst",
+        "masks-00000.zst",
+        "README.md",
+    }
 
 
 def test_png_and_submission_on_request(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -13,7 +13,7 @@ from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
 from maskcast.pictures import OVERVIEW, ForecastView, draw_gallery
 from maskcast.progress import report_file, say
-from maskcast.report import headline, plot_horizons, write_record, write_tables
+from maskcast.report import headline, plot_confidence, plot_horizons, write_record, write_tables
 from maskcast.scores import applicable
 from maskcast.stage import InPath, OutPath, StageParams, stage
 from maskcast.tables import printed
@@ -86,11 +86,12 @@ def evaluate(
         forecaster=digest_tree(forecaster),
     )
     plot_horizons(report / "per_horizon.png", scores)
+    own = applicable(scores)[FORECASTER]
+    plot_confidence(report / "confidence.png", own)
     featured: dict[str, tuple[int, ForecastView]] = {}
     if params.pictures:
-        last = applicable(scores)[FORECASTER]
-        by_clip = [jaccard_h[-1] for jaccard_h in last.clip_jaccard]
-        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, last.frame_numbers[-1])
+        by_clip = [jaccard_h[-1] for jaccard_h in own.clip_jaccard]
+        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[-1])
     show_evaluation(evaluation, scores, flat, featured)
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())

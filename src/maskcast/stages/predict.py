@@ -53,9 +53,9 @@ def predict(
         masks: clip store of generated masks, the context.
         masker: the masker, used by a forecaster of frames.
         forecaster: the model that forecasts.
-        predictions: clip store with the forecast masks in the numeric order of clip ids (the clips' meta holds
-            `first_frame`, counted from 0), and what `params` asks for besides. A forecaster of frames also
-            writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
+        predictions: clip store with the forecast masks and their confidence in the numeric order of clip ids (the
+            clips' meta holds `first_frame`, counted from 0), and what `params` asks for besides. A forecaster of
+            frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
         params: what to forecast and to write.
     """
     prepared, generated = ClipStore(clips), ClipStore(masks)
@@ -97,10 +97,11 @@ def predict(
                 horizon=params.horizon,
                 device=device,
             )
-            for clip, masks_hHW in zip(batch, found.masks, strict=True):
+            sure = [None] * len(batch) if found.confidence is None else found.confidence
+            for clip, masks_hHW, sure_hHW in zip(batch, found.masks, sure, strict=True):
                 kind = "hidden" if clip.kind == "hidden" else "unlabelled"
                 meta = {**clip.meta, "first_frame": params.context_frames}
-                writer.add(clip.id, split=clip.split, kind=kind, masks=masks_hHW, meta=meta)
+                writer.add(clip.id, split=clip.split, kind=kind, masks=masks_hHW, confidence=sure_hHW, meta=meta)
             submission[start : start + len(batch)] = found.masks[:, -1]
             if frames is not None:
                 frames[start : start + len(batch)] = found.frames
