@@ -1,6 +1,6 @@
 """KFP component of the stage register_models."""
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output, component
+from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output, component
 
 from components._image import IMAGE
 
@@ -8,12 +8,12 @@ from components._image import IMAGE
 @component(base_image=IMAGE, install_kfp_package=False)
 def register_models(
     clips: Input[Dataset], masker: Input[Model], forecaster: Input[Model], report: Input[Artifact],
-    registration: Output[Artifact], params: dict
+    registration: Output[Artifact], page: Output[HTML], params: dict
 ) -> None:
     """Register the models and hold them against the gate."""
     from maskcast.stage import run_stage
 
     run_stage(
         "register_models", params, clips=clips.path, masker=masker.path, forecaster=forecaster.path,
-        report=report.path, registration=registration.path
+        report=report.path, registration=registration.path, page=page.path
     )

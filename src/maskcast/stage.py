@@ -154,7 +154,7 @@ def execute(
 
     Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
     """
-    own = {port: path for port, path in outputs.items() if port != "page"}
+    own = {port: path for port, path in outputs.items() if port != "page" or not the_stage.tracked}
     with disk_errors_said():
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:

@@ -67,7 +67,7 @@ def write_clips(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage evaluate leaves, and the MLflow server (a file) that it reports to."""
+    """What the stages evaluate and register_models leave, and the MLflow server (a file) that they report to."""
     root = tmp_path_factory.mktemp("report")
     clips = write_clips(root / "clips")
     forecaster, masker = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
@@ -79,6 +79,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         run_stage("evaluate", {"pictures": 3}, clips=clips, masks=clips, **models, **outputs)
+        registered = {"registration": root / "registration.json", "page": root / "registration.html"}
+        run_stage("register_models", {}, clips=clips, **models, report=root / "report", **registered)
     return root
 
 
@@ -96,20 +98,20 @@ def opened(browser: Browser, folder: Path):
     """Opens the page; what it asks for besides itself, and what its console says, fails the test."""
     contexts, requests, said = [], [], []
 
-    def open_page(width: int = 1200, **how) -> Page:
+    def open_page(width: int = 1200, name: str = "page.html", **how) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **how))
         page = contexts[-1].new_page()
-        page.on("request", lambda request: requests.append(request.url.split(",")[0][:80]))
+        page.on("request", lambda request: requests.append(request.url.partition(",")[0]))
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto((folder / "page.html").as_uri())
+        page.goto((folder / name).as_uri())
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    own = (folder / "page.html").as_uri()[:80]
-    assert [url for url in requests if url != own and not url.startswith("data:image/")] == []
+    own = {page.as_uri() for page in folder.glob("*.html")}
+    assert [url for url in requests if url not in own and not url.startswith("data:image/")] == []
     assert said == []
 
 
@@ -118,7 +120,7 @@ def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path) -> None:
     assert len(page) < 5_000_000
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskcast")
-    (run,) = client.search_runs([experiment.experiment_id])
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`maskcast.stage` = 'evaluate'")
     artifact = Path(client.download_artifacts(run.info.run_id, "evaluate.html"))
     assert artifact.read_bytes() == page
 
@@ -222,3 +224,11 @@ def test_the_keyboard_sees_where_it_is(opened) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_the_page_of_a_registration_opens_too(opened) -> None:
+    page = opened(360, "registration.html", color_scheme="dark")
+    assert "There is no champion yet" in page.get_by_role("main").inner_text()
+    assert page.get_by_text("no champion to compare with").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert min(page.evaluate(CONTRASTS).values()) >= 4.5

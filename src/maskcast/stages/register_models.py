@@ -18,8 +18,10 @@ from maskcast.registry.bundle import Description, Kind, write_bundle
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.registry.gate import Gate
+from maskcast.registry.page import write_page
 from maskcast.registry.register import Artifact, Origin, register
 from maskcast.registry.runtime import PipelineModel, load_bundle
+from maskcast.registry.store import Registry
 from maskcast.stage import InPath, OutPath, StageParams, stage
 from maskcast.tracking import new_client, run_tags, server_errors_said, start_run
 
@@ -59,6 +61,7 @@ def register_models(
     forecaster: InPath,
     report: InPath,
     registration: OutPath,
+    page: OutPath | None = None,
     params: RegisterModels,
 ) -> None:
     """Register the models and hold them against the gate.
@@ -72,6 +75,7 @@ def register_models(
         forecaster: the forecaster.
         report: what evaluate wrote about these two.
         registration: JSON: the versions, and the verdict with its numbers.
+        page: HTML: the verdict, and the model beside the champion.
         params: names and gate.
 
     Raises:
@@ -89,6 +93,10 @@ def register_models(
         artifacts = _write(Path(scratch), parts, record, example, tags)
         origin = Origin(tags, lambda: start_run(new_client(), "register_models", params, inputs), report)
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
+        if page is not None:
+            registry, number = Registry(params.names.pipeline), verdict.champion
+            champion = None if number is None else registry.evaluation(registry.find(str(number)))
+            write_page(page, record, champion, verdict, params, known)
     registration.write_text(
         json.dumps({"versions": versions, **verdict.as_json()}, indent=1) + "\n", encoding="utf-8"
     )
