@@ -21,7 +21,7 @@ from maskcast.scores import ForecastScores, applicable
 
 CONFUSIONS = 12  # pairs of classes that are listed
 MOST_CLASSES = 60  # of the heat map; more would not be readable
-CELL, GUTTER = 14, 190  # pixels of the heat map: side of a cell, width of the class names
+CELL, GUTTER = 16, 190  # pixels of the heat map: side of a cell, width of the class names
 
 
 def show_evaluation(
@@ -97,7 +97,8 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
     parts = [
         element(
             "p", f"Ranked by the Jaccard of frame {last} of the clip alone. Drag a slider, or use the arrow keys."
-        )
+        ),
+        error_legend(),
     ]
     for name, (n, view) in featured.items():
         sprite = draw_sprite(view)
@@ -115,7 +116,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
         title = f"{name.capitalize()}: {view.clip_id}, Jaccard {jaccard_h[-1]:.3f}"
         uri = data_uri(sprite.data, "image/webp")
         parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri))
-    return joined([*parts, error_legend()])
+    return joined(parts)
 
 
 def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
@@ -147,18 +148,22 @@ def _confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     matrix_KK = scores.matrix_hKK[-1]
     wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
     true_K = matrix_KK.sum(axis=1)
-    places = np.argsort(-wrong_KK, axis=None, kind="stable")[:CONFUSIONS]
-    pairs = [divmod(int(place), len(classes)) for place in places]
-    rows = [
-        [classes[i], classes[j], f"{wrong_KK[i, j]:,}", f"{wrong_KK[i, j] / true_K[i]:.1%}"]
-        for i, j in pairs
-        if wrong_KK[i, j]
-    ]
     frame = scores.frame_numbers[-1]
-    listed = table(
-        f"Most frequent confusions at frame {frame}", ["truth", "forecast as", "pixels", "of the true class"], rows
+    objects = int(true_K[1:].sum())
+    lead = element(
+        "p",
+        f"Of {objects:,} object pixels of frame {frame}, {_share(wrong_KK[1:, 0].sum(), objects)} were missed and "
+        f"{_share(wrong_KK[1:, 1:].sum(), objects)} forecast as another class. Of {true_K[0]:,} background pixels "
+        f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as objects.",
     )
-    return joined([listed, _heat_map(matrix_KK, wrong_KK, classes, frame)])
+    among_objects = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
+    rows = [
+        [classes[i], classes[j], f"{wrong_KK[i, j]:,}", _share(wrong_KK[i, j], true_K[i])]
+        for i, j in sorted(among_objects, key=lambda pair: -wrong_KK[pair])[:CONFUSIONS]
+    ]
+    header = ["truth", "forecast as", "pixels", "of the true class"]
+    listed = table("Objects forecast as other objects, most pixels first", header, rows)
+    return joined([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
 
 
 def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str], frame: int) -> Html:
@@ -168,7 +173,7 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     true_K = np.maximum(matrix_KK.sum(axis=1), 1)
     parts: list[Html] = []
     for row, i in enumerate(shown):
-        middle = CELL * (row + 1) + 11
+        middle = CELL * (row + 1) + 12
         parts.append(element("text", f"{classes[i]} {i}", x=GUTTER - 6, y=middle, text_anchor="end"))
         parts.append(element("text", i, x=GUTTER + CELL * row + CELL / 2, y=10, text_anchor="middle"))
         for column, j in enumerate(shown):
@@ -180,7 +185,7 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
                 opacity = f"{max(share**0.5, 0.08):.2f}"
                 parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
     width, height = GUTTER + CELL * len(shown) + 1, CELL * (len(shown) + 1) + 1
-    said = f"Confusion matrix at frame {frame}: the table above lists its greatest errors"
+    said = f"Confusion matrix at frame {frame}; its greatest errors stand above"
     chart = element("svg", *parts, width=width, height=height, role="img", aria_label=said)
     left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
     caption = (
@@ -194,8 +199,11 @@ def _learning() -> Html:
     return element(
         "p",
         "An evaluation sees the trained models, not their training. Their learning curves are on the pages of the "
-        "stages that trained them, which ran before this one: results/<stage>.html after dvc repro, the output "
-        "`page` on Kubeflow, and in MLflow the runs that share the group named under ",
+        "stages that trained them: ",
+        element("code", "results/<stage>.html"),
+        " after dvc repro, the output ",
+        element("code", "page"),
+        " on Kubeflow, and in MLflow the runs that share the group named under ",
         element("a", "Lineage", href="#lineage"),
         ".",
     )
@@ -219,6 +227,10 @@ def _definitions() -> Html:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / max(whole, 1):.1%}"
 
 
 def _score(value: float) -> str:

@@ -24,7 +24,7 @@ figcaption, caption, .legend, details, table { font-size: .875rem }
 img { max-width: 100%; height: auto } pre { overflow-x: auto; background: var(--shade); padding: .75rem }
 summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
 dt { font-family: ui-monospace, monospace; margin-top: .5rem } dd { margin: 0 0 0 1rem }
-.scroll { overflow: auto; max-height: 36rem }
+.scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums } caption { padding: .25rem 0 }
 th, td { padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--rule); text-align: right }
 th { font-weight: normal }
@@ -32,7 +32,7 @@ th:first-child { text-align: left; min-width: 6rem } thead th { vertical-align: 
 .facts th, .facts td { text-align: left; vertical-align: top } .facts td { overflow-wrap: anywhere }
 .facts caption { padding-top: 1rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem }
-.chart svg { width: 100% } .chart > svg { max-width: 34rem } .legend svg { width: 28px; vertical-align: middle;
+.chart svg { width: 100% } .chart > svg { max-width: 30rem } .legend svg { width: 28px; vertical-align: middle;
   margin-right: .4rem }
 svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .line { fill: none; stroke-width: 1.75 } .line-0 { stroke: var(--line-0); stroke-width: 2.5 }
