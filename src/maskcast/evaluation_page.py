@@ -11,9 +11,8 @@ import torch
 from maskcast.charts import line_chart
 from maskcast.clip_player import draw_sprite, error_legend, player
 from maskcast.evaluation import FORECASTER, RIVAL, Evaluation
-from maskcast.markup import Html, element, folded, joined, scrolling, table
+from maskcast.markup import Html, data_uri, element, folded, joined, scrolling, table
 from maskcast.metrics import jaccard_per_class
-from maskcast.page import data_uri
 from maskcast.pictures import ForecastView
 from maskcast.progress import show
 from maskcast.report import DEFINITIONS, headline

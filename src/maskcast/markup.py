@@ -1,5 +1,6 @@
 """HTML and SVG from Python: what is not markup is escaped, so that no class name or clip id becomes any."""
 
+import base64
 import html
 from collections.abc import Iterable, Sequence
 
@@ -50,6 +51,11 @@ def scrolling(label: str, *children: object) -> Html:
 def folded(summary: str, *children: object, unfolded: bool = False) -> Html:
     """Returns what a reader unfolds."""
     return element("details", element("summary", summary), *children, open=unfolded)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Returns a file as the address of itself."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _attribute(key: str, value: object) -> str:

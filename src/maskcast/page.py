@@ -16,21 +16,20 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast.charts import line_chart
-from maskcast.markup import Html, element, folded, joined, table
+from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.page_style import SCRIPT, STYLE
 from maskcast.params import flatten
+from maskcast.tracking import DATA_HASH
 
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
 ORIGIN = {
     "maskcast.git_sha": "commit",
-    "maskcast.git_dirty": "uncommitted changes",
     "maskcast.image": "image",
     "maskcast.version": "maskcast",
     "maskcast.params_hash": "hash of the params",
     "maskcast.group": "group of runs",
 }
-DATA = "maskcast.data_hash."
 
 
 class Page:
@@ -86,14 +85,13 @@ class Page:
         path.write_text(_document(self.stage, sections), encoding="utf-8")
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """Returns a file as the address of itself."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
     known = [[text, tags[tag]] for tag, text in ORIGIN.items() if tag in tags]
-    known += [[f"input {tag.removeprefix(DATA)}", digest] for tag, digest in tags.items() if tag.startswith(DATA)]
+    known += [
+        [f"input {tag.removeprefix(DATA_HASH)}", digest]
+        for tag, digest in tags.items()
+        if tag.startswith(DATA_HASH)
+    ]
     values = [[key, str(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
