@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.camera import CLASSES, class_id, paint_masks
-from maskcast.data.render import COLOR_RGB
+from maskcast.data.camera import CLASSES, CLEVRER_CAMERA, class_id, paint_masks
+from maskcast.data.look import COLOR_RGB, draw_camera, draw_look
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.data.synthetic import simulate_clip, simulate_motion
 from maskcast.metrics import confusion, jaccard_per_class, macro_jaccard
@@ -108,6 +108,43 @@ def test_metal_glints_and_rubber_does_not():
     assert min(brightest["metal"]) > 1.3 > max(brightest["rubber"])
 
 
+def test_the_look_of_a_randomised_clip_comes_again_from_its_seed():
+    plain, moving = simulate_clip(3, frames=3, height=80, width=120)
+    # published data are made of these frames
+    np.testing.assert_allclose(plain.mean((0, 1, 2)), [128.654, 129.109, 129.802], atol=2e-3)
+    np.testing.assert_allclose(plain.std((0, 1, 2)), [16.976, 14.957, 9.698], atol=2e-3)
+    looks = [simulate_clip(3, frames=3, height=80, width=120, randomize=1.0) for _ in range(2)]
+    for one, again in zip(*looks, strict=True):
+        np.testing.assert_array_equal(one, again)
+    frames, masks = looks[0]
+    assert (masks == moving).mean() > 0.9  # the same motion, seen by another camera
+    assert np.abs(frames.astype(int) - plain).mean() > 3
+    grounds = [simulate_clip(s, frames=1, height=40, width=60, randomize=1.0)[0].mean() for s in range(8)]
+    assert np.std(grounds) > 5
+
+
+def test_randomised_colours_are_still_told_apart_and_metal_mirrors_its_neighbours():
+    ids = np.arange(1, len(CLASSES))
+    plain = draw_look(0, ids, 0.0)
+    for seed in range(20):
+        look = draw_look(seed, ids, 1.0)
+        away = np.linalg.norm(look.colors[:, None] - plain.colors, axis=-1)
+        assert (away.argmin(axis=1) % 8 == np.arange(48) % 8).mean() > 0.8
+        assert plain.mirror == 0 < look.mirror <= 1
+        np.testing.assert_allclose(np.linalg.norm(look.spots, axis=1), 1)
+
+
+def test_masks_follow_a_camera_that_is_off():
+    assert draw_camera(1, 0.0) == CLEVRER_CAMERA
+    np.testing.assert_allclose(draw_camera(1, 1.0).eye, CLEVRER_CAMERA.eye, atol=1e-9)
+    for seed in range(4):
+        frames, masks = simulate_clip(seed, frames=2, stride=60, height=160, width=240, randomize=1.0)
+        still = simulate_clip(seed, frames=2, stride=60, height=160, width=240, render=False)[1]
+        colored = np.ptp(cv2.GaussianBlur(frames[0], (0, 0), 1).astype(int), axis=-1) > 60
+        colored &= ~(cv2.dilate((masks[0] > 0).astype(np.uint8), np.ones((3, 3))) > 0)
+        assert colored.sum() < 30 and (masks != still).any()
+
+
 def test_copying_the_last_seen_mask_scores_as_on_real_videos():
     matrix = np.zeros((49, 49), np.int64)
     for seed in range(100):
@@ -147,6 +184,15 @@ def test_source_hides_what_is_to_be_hidden():
     assert len(frames) == 22 and masks is None
 
 
+def test_source_passes_the_look_on_and_claims_no_camera_that_is_not_its_own():
+    found = listing(train=1, val=0, unlabeled=0, randomize=1.0)
+    assert "camera" not in found.meta
+    frames, masks = found.clips[0].load()
+    again = simulate_clip(found.clips[0].meta["seed"], height=32, width=48, randomize=1.0)
+    np.testing.assert_array_equal(frames, again[0])
+    np.testing.assert_array_equal(masks, again[1])
+
+
 def test_source_without_rendering_has_the_same_masks_alone():
     only = {"train": 1, "val": 0, "unlabeled": 0}
     rendered, masked = listing(**only).clips[0].load(), listing(**only, render=False).clips[0].load()
@@ -163,6 +209,8 @@ def test_source_without_rendering_has_the_same_masks_alone():
         ({"stride": 0}, "stride"),
         ({"train": -1}, "train"),
         ({"clips": 3}, "clips"),
+        ({"randomize": -0.1}, "randomize"),
+        ({"randomize": 2.5}, "randomize"),
     ],
 )
 def test_source_params_are_checked(params, key):

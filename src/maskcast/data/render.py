@@ -1,7 +1,7 @@
 """Shades synthetic scenes so that they look like CLEVRER's videos at the price of a few milliseconds a frame.
 
 Each object is ray-cast in its bounding box at twice the size, far objects first, over a background that was fitted
-to the videos. Colours, gradients and the lamps' places were read off real frames. Shadows fall on the ground only.
+to the videos. What it looks like is a `Look`. Shadows fall on the ground only.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -11,20 +11,10 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from maskcast.data.camera import CLEVRER_CAMERA, HALF_SIZE, Camera, Motion, class_parts, silhouettes
+from maskcast.data.camera import CLEVRER_CAMERA, Camera, Motion, class_parts, silhouettes
+from maskcast.data.look import Look, draw_look
+from maskcast.data.shading import find_others, intersect, shade_metal, shade_rubber
 from maskcast.seed import rng
-
-COLOR_RGB = {
-    "gray": (86, 85, 83),
-    "red": (117, 54, 52),
-    "blue": (59, 76, 122),
-    "green": (50, 91, 40),
-    "brown": (94, 70, 38),
-    "purple": (99, 56, 117),
-    "cyan": (50, 116, 115),
-    "yellow": (134, 129, 62),
-}
-"""Median colour of the rubber objects of each colour in the videos."""
 
 _DEGREE = 6
 _POWERS = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
@@ -41,25 +31,21 @@ _GROUND = np.array([
 # fmt: on
 
 SUPERSAMPLING = 2
-GRAIN, FLICKER = 0.9, 0.6  # standard deviation of what stays within a clip and of what changes with each frame
-# Lamps: direction from the ground, strength of the shadow. World x points to the camera, y to the right.
-_LAMPS = np.array([[-0.45, 0.45, 0.77], [0.55, -0.55, 0.63], [0.15, 0.1, 0.98]])
-_SHADOWS = ((0, 0.16), (1, 0.10))
-_SPOTS = np.array([[0.46, -0.2, 0.86], [-0.23, 0.41, 0.88], [-0.62, -0.71, 0.33]])  # lamps that metal mirrors
-_SPOT_SIZE, _GLOW_SIZE = 0.2, 0.4  # radians
-_BEVEL = 20  # higher is sharper
 
 
 @lru_cache(maxsize=4)
-def _stage(height: int, width: int) -> tuple[Camera, np.ndarray, np.ndarray]:
-    """Camera, empty ground (H, W, 3) float32 and the ground's world x, y (H, W, 2) float32 at a size."""
-    camera = CLEVRER_CAMERA.scaled(height, width)
-    v, u = np.meshgrid(
-        (np.arange(height) + 0.5) / height * 2 - 1, (np.arange(width) + 0.5) / width * 2 - 1, indexing="ij"
-    )
+def _stage(height: int, width: int, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """The empty ground (H, W, 3) float32 and its world x, y (H, W, 2) float32 at the camera's size."""
+    v, u = _unit_grid(height, width)
     terms = np.stack([u**i * v**j for i, j in _POWERS], axis=-1)
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    return camera, (terms @ _GROUND.T).astype(np.float32), camera.to_plane(columns, rows).astype(np.float32)
+    return (terms @ _GROUND.T).astype(np.float32), camera.to_plane(columns, rows).astype(np.float32)
+
+
+def _unit_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of every pixel (H, W), from -1 to 1."""
+    v, u = ((np.arange(size) + 0.5) / size * 2 - 1 for size in (height, width))
+    return np.broadcast_to(v[:, None], (height, width)), np.broadcast_to(u, (height, width))
 
 
 @lru_cache(maxsize=1)
@@ -67,38 +53,59 @@ def _noise() -> np.ndarray:
     return rng(0).standard_normal(1 << 21, dtype=np.float32)
 
 
-def render_frames(motion: Motion, height: int, width: int, *, seed: int) -> np.ndarray:
+def render_frames(
+    motion: Motion, height: int, width: int, *, seed: int, randomize: float = 0.0, camera: Camera = CLEVRER_CAMERA
+) -> np.ndarray:
     """Renders frames (T, height, width, 3) uint8 RGB.
 
     Args:
         motion: what moves.
         height: rows.
         width: columns.
-        seed: seed of the lighting's strength and of the noise.
+        seed: seed of the look and of the noise.
+        randomize: how far the look may be from CLEVRER's (see `draw_look`).
+        camera: who looks, at any size.
     """
     random = rng(seed, 2)
-    camera, ground, ground_xy = _stage(height, width)
-    grain = random.standard_normal(ground.shape[:2], dtype=np.float32)[..., None] * GRAIN
+    look = draw_look(seed, motion.class_ids, randomize)
+    camera = camera.scaled(height, width)
+    ground, ground_xy = _stage(height, width, camera)
+    grain = random.standard_normal(ground.shape[:2], dtype=np.float32)[..., None] * np.float32(look.grain)
     light = float(random.normal(1.0, 0.02))
     frames = np.empty((len(motion.locations), *ground.shape), np.uint8)
     outlines: list[list[tuple[int, np.ndarray]]] = [[] for _ in frames]
     for frame, index, _, pixels in silhouettes(camera, motion):
         outlines[frame].append((index, pixels))
     for frame, seen in enumerate(outlines):
-        canvas = ground.copy()
+        canvas = ground * look.ground.astype(np.float32)
         for location in motion.locations[frame]:
-            _cast_shadow(canvas, camera, ground_xy, location)
+            _cast_shadow(canvas, camera, ground_xy, location, look)
         for index, pixels in seen:
-            parts = class_parts(int(motion.class_ids[index]))
-            _draw(canvas, camera, parts, motion.locations[frame, index], motion.rotations[frame, index], pixels)
+            _draw(canvas, camera, motion, frame, index, pixels, look)
         noise = _noise()
         offset = int(random.integers(len(noise) - height * width)) if len(noise) > height * width else 0
-        flicker = np.resize(noise[offset : offset + height * width], (height, width, 1)) * FLICKER
-        canvas *= light
-        canvas += grain
-        canvas += flicker + 0.5
-        frames[frame] = np.clip(canvas, 0, 255)
+        flicker = np.resize(noise[offset : offset + height * width], (height, width, 1)) * np.float32(look.flicker)
+        frames[frame] = _expose(canvas, light, grain, flicker, look)
     return frames
+
+
+def _expose(canvas: np.ndarray, light: float, grain: np.ndarray, flicker: np.ndarray, look: Look) -> np.ndarray:
+    """What lens and film make of a frame (H, W, 3): uint8."""
+    height, width = canvas.shape[:2]
+    if look.blur:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), max(look.blur * height / 160, 0.05))
+    if look.vignette:
+        v, u = _unit_grid(height, width)
+        canvas *= (1 - look.vignette * (u * u + v * v) / 2).astype(np.float32)[..., None]
+    canvas *= look.exposure.astype(np.float32)
+    canvas *= light
+    canvas += grain
+    canvas += flicker + 0.5
+    frame = np.clip(canvas, 0, 255).astype(np.uint8)
+    if look.quality is None:
+        return frame
+    packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.quality])[1]
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def _box(pixels: np.ndarray, camera: Camera) -> tuple[int, int, int, int] | None:
@@ -107,7 +114,9 @@ def _box(pixels: np.ndarray, camera: Camera) -> tuple[int, int, int, int] | None
     return (top, bottom, left, right) if left < right and top < bottom else None
 
 
-def _cast_shadow(canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, location: np.ndarray) -> None:
+def _cast_shadow(
+    canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, location: np.ndarray, look: Look
+) -> None:
     x, y, z = location
     corners = np.array([[x + i, y + j, 0.0] for i in (-0.8, 0.8) for j in (-0.8, 0.8)])
     pixels = camera.project(corners)
@@ -120,9 +129,8 @@ def _cast_shadow(canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, loca
     dx = ground_xy[top:bottom, left:right, 0] - np.float32(x)
     dy = ground_xy[top:bottom, left:right, 1] - np.float32(y)
     contact = (dx * dx + dy * dy) / 0.23**2
-    shade = 1 - 0.3 * np.exp(-contact * contact)
-    for lamp, strength in _SHADOWS:
-        lx, ly, lz = _LAMPS[lamp]
+    shade = 1 - look.contact * np.exp(-contact * contact)
+    for (lx, ly, lz), strength in zip(look.lamps, look.shadows.tolist(), strict=True):
         flat = float(np.hypot(lx, ly))
         reach = z * flat / lz
         along = (-(dx * lx + dy * ly) / flat - reach) / (0.24 + reach / 2)
@@ -133,14 +141,11 @@ def _cast_shadow(canvas: np.ndarray, camera: Camera, ground_xy: np.ndarray, loca
 
 
 def _draw(
-    canvas: np.ndarray,
-    camera: Camera,
-    parts: tuple[str, str, str],
-    location: np.ndarray,
-    rotation: np.ndarray,
-    pixels: np.ndarray,
+    canvas: np.ndarray, camera: Camera, motion: Motion, frame: int, index: int, pixels: np.ndarray, look: Look
 ) -> None:
-    """Blends one object over the canvas."""
+    """Blends object `index` over the canvas."""
+    shape, material, _ = class_parts(int(motion.class_ids[index]))
+    location, rotation = motion.locations[frame, index], motion.rotations[frame, index]
     box = _box(pixels, camera)
     if box is None:
         return
@@ -149,66 +154,22 @@ def _draw(
     columns = (np.arange(left, right)[:, None] + offsets).ravel()
     rows = (np.arange(top, bottom)[:, None] + offsets).ravel()
     ray = camera.rays(*np.meshgrid(columns, rows)).reshape(-1, 3)
-    turn = rotation if parts[0] == "cube" else np.eye(3)
-    hit, normal = _intersect(parts[0], (camera.eye - location) @ turn, ray @ turn)
+    turn = rotation if shape == "cube" else np.eye(3)
+    hit, normal = intersect(shape, (camera.eye - location) @ turn, ray @ turn, look.bevel)
     if not hit.any():
         return
     direction = ray[hit] / np.linalg.norm(ray[hit], axis=1, keepdims=True)
     color = np.zeros((len(hit), 4), np.float32)
-    color[hit, :3] = _shade(np.array(COLOR_RGB[parts[2]], float), parts[1] == "metal", normal @ turn.T, direction)
+    normal = normal @ turn.T
+    if material == "rubber":
+        color[hit, :3] = shade_rubber(look.colors[index], normal, look)
+    else:
+        color[hit, :3] = shade_metal(
+            look.colors[index], normal, direction, find_others(motion, frame, index, look), look
+        )
     color[hit, 3] = 1
     fine = color.reshape(len(rows), len(columns), 4)
     patch = cv2.resize(fine, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
     region = canvas[top:bottom, left:right]
     region *= 1 - patch[..., 3:]
     region += patch[..., :3]
-
-
-def _intersect(shape: str, origin: np.ndarray, ray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Meets rays (P, 3) from `origin` with an object about 0: which hit (P,), and the unit normals of those."""
-    radius, half = HALF_SIZE[shape]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if shape == "cube":
-            near = ((-np.sign(ray) * radius - origin) / ray).max(axis=1)
-            far = ((np.sign(ray) * radius - origin) / ray).min(axis=1)
-            hit = near < far
-            point = (origin + near[hit, None] * ray[hit]) / radius
-            normal = np.sign(point) * np.abs(point) ** _BEVEL  # rounds the edges, which is where metal glints
-            return hit, normal / np.linalg.norm(normal, axis=1, keepdims=True)
-        flat = slice(0, 3 if shape == "sphere" else 2)
-        a = (ray[:, flat] ** 2).sum(axis=1)
-        b = ray[:, flat] @ origin[flat]
-        root = b * b - a * ((origin[flat] ** 2).sum() - radius**2)
-        depth = (-b - np.sqrt(root)) / a
-        if shape == "sphere":
-            hit = root > 0
-            return hit, (origin + depth[hit, None] * ray[hit]) / radius
-        side = (root > 0) & (np.abs(origin[2] + depth * ray[:, 2]) <= half)
-        lid = (half - origin[2]) / ray[:, 2]
-        on_lid = ((origin[:2] + lid[:, None] * ray[:, :2]) ** 2).sum(axis=1) <= radius**2
-    hit = side | on_lid
-    normal = np.zeros((len(ray), 3))
-    normal[side, :2] = (origin[:2] + depth[side, None] * ray[side, :2]) / radius
-    rim = np.clip((origin[2] + depth[side] * ray[side, 2]) / half, 0, 1) ** _BEVEL
-    normal[side, 2] = rim
-    normal[on_lid] = (0.0, 0.0, 1.0)
-    return hit, normal[hit] / np.linalg.norm(normal[hit], axis=1, keepdims=True)
-
-
-def _shade(color: np.ndarray, metal: bool, normal: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Colours (P, 3) of surface points with unit normals, seen along unit directions."""
-    if not metal:
-        lamps = np.maximum(normal @ _LAMPS.T, 0) @ (0.14, 0.16, 0.22)
-        return color * (0.72 + lamps + 0.06 * normal[:, 2])[:, None]
-    facing = -(normal * direction).sum(axis=1)
-    mirrored = direction + 2 * facing[:, None] * normal
-    up = mirrored[:, 2]  # what metal mirrors: bright ground, darker surroundings, a dark sky
-    lit = 1.0 - 0.22 * _step(up, 0.05, 0.1) - 0.4 * _step(up, 0.5, 0.2) + 0.1 * (1 - np.clip(facing, 0, 1)) ** 3
-    miss = 2 - 2 * mirrored @ _SPOTS.T  # squared angle to each lamp, near enough
-    glow = np.exp(-miss / _GLOW_SIZE**2).sum(axis=1)
-    spot = np.exp(-miss / _SPOT_SIZE**2).sum(axis=1)
-    return color * (lit + 0.25 * glow)[:, None] + 170 * np.minimum(spot, 1)[:, None]
-
-
-def _step(value: np.ndarray, at: float, width: float) -> np.ndarray:
-    return np.clip((value - at) / width + 0.5, 0, 1)

@@ -11,6 +11,7 @@ from math import cos, pi, sin
 import numpy as np
 
 from maskcast.data.camera import CLASSES, HALF_SIZE, Motion, class_parts, paint_masks, yaw_rotations
+from maskcast.data.look import draw_camera
 from maskcast.data.physics import FRAME_TIME, Body, Course, roll_out, slow_down
 from maskcast.data.render import render_frames
 from maskcast.seed import rng
@@ -37,6 +38,7 @@ def simulate_clip(
     width: int = 240,
     keep: int | None = None,
     render: bool = True,
+    randomize: float = 0.0,
 ) -> tuple[np.ndarray | None, np.ndarray]:
     """Simulates a clip: a window of a video of its own, a pure function of the arguments.
 
@@ -48,6 +50,8 @@ def simulate_clip(
         width: columns.
         keep: returns the first `keep` frames of the window only; None returns all.
         render: False leaves the shaded frames out, which is several times faster.
+        randomize: how far light, colours, camera and film may be from CLEVRER's: 0 not at all, 1 as far as makes
+            sense to train on; the motion stays the same.
 
     Returns:
         Frames (T, H, W, 3) uint8 RGB or None, and masks (T, H, W) uint8 class ids.
@@ -56,8 +60,11 @@ def simulate_clip(
     num_frames = max(VIDEO_FRAMES, span)
     start = int(rng(seed, 1).integers(num_frames - span + 1))
     window = simulate_motion(seed, num_frames=num_frames)[start : start + span : stride][:keep]
-    shaded = render_frames(window, height, width, seed=seed) if render else None
-    return shaded, paint_masks(window, height, width)
+    camera = draw_camera(seed, randomize)
+    masks = paint_masks(window, height, width, camera)
+    if not render:
+        return None, masks
+    return render_frames(window, height, width, seed=seed, randomize=randomize, camera=camera), masks
 
 
 def simulate_motion(seed: int, *, num_frames: int = VIDEO_FRAMES) -> Motion:

@@ -40,6 +40,10 @@ class SyntheticSource(SourceConfig):
     render: bool = True
     """Render frames, too; without them there are masks alone, many times faster, to train forecasters on."""
 
+    randomize: float = Field(default=0.0, ge=0, le=2)
+    """How far light, colours, camera and film may be from CLEVRER's: 0 not at all, 1 as far as makes sense to
+    train on, more to see what a masker makes of what it has never seen."""
+
     @model_validator(mode="after")
     def _some_clips(self) -> "SyntheticSource":
         if not any(getattr(self, split) for split in SPLITS):
@@ -54,7 +58,8 @@ class SyntheticSource(SourceConfig):
         """Lists the clips, rendered at `height` x `width` or 160 x 240 (see `SourceConfig.list`)."""
         rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
-        listing = Listing([], CLASSES, meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
+        camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
+        listing = Listing([], CLASSES, meta={} if self.randomize else camera)  # randomised, each clip has its own
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 clip_seed = derive(seed, number, index)
@@ -70,6 +75,7 @@ class SyntheticSource(SourceConfig):
                     stride=stride,
                     height=rows,
                     width=columns,
+                    randomize=self.randomize,
                 )
                 meta = {"seed": clip_seed, "stride": stride}
                 listing.clips.append(RawClip(f"synthetic_{split}_{index:05d}", split, kind, load, meta))
@@ -86,9 +92,17 @@ def load_clip(
     stride: int,
     height: int,
     width: int,
+    randomize: float,
 ) -> Arrays:
     """Simulates one clip; a clip that is not labelled gets no masks."""
     shaded, masks = simulate_clip(
-        seed, frames=frames, stride=stride, height=height, width=width, keep=keep, render=render
+        seed,
+        frames=frames,
+        stride=stride,
+        height=height,
+        width=width,
+        keep=keep,
+        render=render,
+        randomize=randomize,
     )
     return shaded, masks if labelled else None
