@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from maskcast.consistency import make_consistent, predict_regions
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.models import masker_base
 from maskcast.models.base import save_model
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
@@ -80,7 +80,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
             raise Killed
         return predict_masks(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(masker_base, "predict_masks", counted)
+    monkeypatch.setattr(stage_module, "predict_masks", counted)
     with pytest.raises(Killed):
         run(store, masker, tmp_path / "killed")
     assert len(list((tmp_path / "killed/masks.resume").rglob("*.zst"))) == 2
@@ -102,7 +102,7 @@ def test_several_devices_write_the_same_bytes(
         return predict_masks(model, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage_module, "all_devices", lambda: [torch.device("cpu")] * 3)
-    monkeypatch.setattr(masker_base, "predict_masks", watched)
+    monkeypatch.setattr(stage_module, "predict_masks", watched)
     three, metrics = run(store, masker, tmp_path / "three")
     assert len(used) == 3
     assert metrics["clips"] == 7
@@ -122,6 +122,27 @@ def test_bf16_masks_like_fp32(store: ClipStore, masker: Path, tmp_path: Path) ->
     rough, _ = run(store, masker, tmp_path / "bf16", PARAMS.model_copy(update={"precision": "bf16"}))
     clip = exact.clips[0].id
     assert (exact.masks(exact.get(clip)) == rough.masks(rough.get(clip))).mean() > 0.9
+
+
+def test_frames_that_agree_know_nothing_of_those_after_them(
+    store: ClipStore, masker: Path, tmp_path: Path
+) -> None:
+    model, description = load_masker(masker)
+    clip = store.clips[0]
+    with torch.no_grad():  # untrained, it sees one class everywhere: now each is as likely
+        model.network.head.weight *= 20
+        logits_BKHW = model(torch.from_numpy(store.frames(clip).copy()))
+        model.network.head.bias -= logits_BKHW.mean((0, 2, 3))
+    save_model(tmp_path / "moody", model, UNetConfig(width=2), num_classes=3, meta=description["meta"])
+    masker = tmp_path / "moody"
+    masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
+    for part in (slice(0, 11), slice(11, 22)):
+        expected, confidence = make_consistent(*predict_regions(model, store.frames(clip)[part], "fp32"))
+        assert (masks.masks(masks.get(clip.id))[part] == expected).mean() > 0.99
+        levels = masks.confidence(masks.get(clip.id))[part]
+        assert (np.abs(levels / 255 - confidence) < 1 / 8 + 0.01).mean() > 0.99
+    alone, _ = run(store, masker, tmp_path / "alone")
+    assert (alone.masks(alone.get(clip.id)) != masks.masks(masks.get(clip.id))).any()
 
 
 def test_quantise_by_hand() -> None:

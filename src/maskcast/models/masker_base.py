@@ -4,8 +4,9 @@ Legend: B batch, H height, W width, C = 3 colour channels, K classes.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from maskcast.models.base import ModelConfig
 from maskcast.models.encoder_base import EncoderModelConfig, padded
+
+Prediction = TypeVar("Prediction")
 
 
 class Masker(nn.Module):
@@ -79,32 +82,41 @@ def predict_masks(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) ->
     Returns:
         masks_BHW uint8 class ids, and confidence_BHW float32: the softmax probability of that class.
     """
+    masks_BHW, confidence_BHW, _ = classify(masker, frames_BHWC, precision)
+    return masks_BHW.to(torch.uint8).cpu().numpy(), confidence_BHW.cpu().numpy()
+
+
+def classify(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns on the masker's device what ``predict_masks`` does, and the float32 logits_BHWK behind it."""
     device = next(masker.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits_BKHW = masker(torch.tensor(frames_BHWC).to(device, non_blocking=True))
         # argmax over the innermost axis is four times as fast as over a strided one
         logits_BHWK = logits_BKHW.permute(0, 2, 3, 1).contiguous().float()
         top_BHW, masks_BHW = logits_BHWK.max(-1)
-        confidence_BHW = (top_BHW - logits_BHWK.logsumexp(-1)).exp_()
-    return masks_BHW.to(torch.uint8).cpu().numpy(), confidence_BHW.cpu().numpy()
+        return masks_BHW, (top_BHW - logits_BHWK.logsumexp(-1)).exp_(), logits_BHWK
 
 
 def predict_on_all(
-    replicas: Sequence[Masker], batches: Iterable[np.ndarray], precision: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields what ``predict_masks`` returns for every batch, in order; the replicas work side by side.
+    predict: Callable[[nn.Module, np.ndarray, str], Prediction],
+    replicas: Sequence[Masker],
+    batches: Iterable[np.ndarray],
+    precision: str,
+) -> Iterator[Prediction]:
+    """Yields what ``predict`` returns for every batch, in order; the replicas work side by side.
 
     Args:
+        predict: ``predict_masks`` or another of its arguments.
         replicas: copies of one masker, each on a device of its own.
         batches: uint8 RGB frames_BHWC each; about two per replica are in memory at once.
         precision: ``bf16`` or ``fp32``.
     """
     pools = [ThreadPoolExecutor(1, thread_name_prefix="masker") for _ in replicas]
-    running: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+    running: deque[Future[Prediction]] = deque()
     try:
         for k, frames_BHWC in enumerate(batches):
             turn = k % len(replicas)
-            running.append(pools[turn].submit(predict_masks, replicas[turn], frames_BHWC, precision))
+            running.append(pools[turn].submit(predict, replicas[turn], frames_BHWC, precision))
             if len(running) == 2 * len(replicas):
                 yield running.popleft().result()
         while running:

@@ -4,19 +4,20 @@ import copy
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from maskcast.consistency import make_consistent, predict_regions
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.base import all_devices
-from maskcast.models.masker_base import Masker, predict_on_all
+from maskcast.models.masker_base import Masker, predict_masks, predict_on_all
 from maskcast.models.maskers import load_masker
 from maskcast.progress import say, track
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
@@ -31,6 +32,9 @@ class GenerateMasks(StageParams):
     """Steps between 0 and 1 to which a confidence is rounded: few compress to almost nothing."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 or everything in fp32."""
+    consistent_frames: int | None = Field(default=None, ge=1)
+    """Frames that agree on the class of each object: a clip's first so many, then the next. With the number of
+    context frames, a context knows nothing of what comes after it; null masks each frame by itself."""
 
 
 @stage
@@ -112,17 +116,28 @@ def _generate(
     total, start = int(ends[-1]), int(ends[first - 1]) if first else 0
     lows = range(start - start % params.batch_size, total, params.batch_size)
     batches = (_frames_between(store, clips, ends, low, min(low + params.batch_size, total)) for low in lows)
-    masks = np.empty((0, store.height, store.width), np.uint8)
-    confidence, skip = masks, start - lows[0] if lows else 0
-    found = predict_on_all(replicas, batches, params.precision)
-    for new_masks, new_confidence in track(found, "generating masks", total=len(lows)):
-        masks = np.concatenate([masks, new_masks[skip:]])
-        confidence = np.concatenate([confidence, quantise(new_confidence[skip:], params.confidence_levels)])
+    predict = predict_regions if params.consistent_frames else predict_masks
+    found = predict_on_all(predict, replicas, batches, params.precision)
+    waiting: list[tuple[Any, ...]] = []  # of each frame: mask, confidence and, to be made consistent, regions
+    skip = start - lows[0] if lows else 0
+    for batch in track(found, "generating masks", total=len(lows)):
+        waiting += list(zip(*batch, strict=True))[skip:]
         skip = 0
-        while first < len(clips) and len(masks) >= clips[first].num_frames:
+        while first < len(clips) and len(waiting) >= clips[first].num_frames:
             size = clips[first].num_frames
-            yield first, (masks[:size], confidence[:size])
-            masks, confidence, first = masks[size:], confidence[size:], first + 1
+            masks, confidence = _layers(waiting[:size], params.consistent_frames)
+            yield first, (masks, quantise(confidence, params.confidence_levels))
+            waiting, first = waiting[size:], first + 1
+
+
+def _layers(frames: Sequence[tuple[Any, ...]], consistent: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns masks (T, H, W) and confidence of a clip from those of its frames."""
+    masks, confidence, *regions = zip(*frames, strict=True)
+    if consistent is None:
+        return np.stack(masks), np.stack(confidence)
+    parts = [slice(low, low + consistent) for low in range(0, len(frames), consistent)]
+    made = [make_consistent(np.stack(masks[part]), np.stack(confidence[part]), regions[0][part]) for part in parts]
+    return np.concatenate([part for part, _ in made]), np.concatenate([part for _, part in made])
 
 
 def _frames_between(store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int) -> np.ndarray:
