@@ -20,7 +20,7 @@ install: .venv/installed ## install the locked packages and maskcast into .venv
 repro: .venv/installed ## run the whole pipeline on the embedded default and show its scores
 	dvc repro
 	@cat results/report/scores.md
-	@echo "picture: $(CURDIR)/results/report/forecast.png"
+	@echo "report: $(CURDIR)/results/evaluate.html"
 
 test: .venv/installed ## pass all tests
 	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile

@@ -1,4 +1,4 @@
-"""The sections of an evaluation on its page: scores, horizon, clips, classes, confusions, timing.
+"""The sections of an evaluation on its page: scores, horizon, clips, classes, confusions, confidence, timing.
 
 Legend: K classes, h horizon; a matrix M_KK has rows = target class, columns = forecast class, in pixels.
 """
@@ -45,6 +45,8 @@ def show_evaluation(
         show("Clips", _clips(known[FORECASTER], featured))
     show("By class", _classes(known, classes))
     show("Confusions", _confusions(known[FORECASTER], classes))
+    if known[FORECASTER].reliability.pixels.any():
+        show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning())
     show("Timing", _timing(known, evaluation.device))
     show("What the scores mean", _definitions())
@@ -192,6 +194,23 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
         f"its share of the row (its square root, so that small errors show).{left_out}"
     )
     return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))
+
+
+def _confidence(scores: ForecastScores) -> Html:
+    curves = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
+    lines = {
+        f"{name}, calibration error {one.error():.3f}": [(said, right) for said, right, _ in one.curve()]
+        for name, one in curves.items()
+    }
+    lines["as sure as right"] = [(0.0, 0.0), (1.0, 1.0)]
+    first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
+    return line_chart(
+        f"Confidence of frames {first} to {last}",
+        lines,
+        x_label="confidence",
+        y_label="fraction of right pixels",
+        y_range=(0.0, 1.0),
+    )
 
 
 def _learning() -> Html:

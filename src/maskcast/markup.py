@@ -48,9 +48,9 @@ def scrolling(label: str, *children: object) -> Html:
     return element("div", *children, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
-def folded(summary: str, *children: object, unfolded: bool = False) -> Html:
+def folded(summary: str, *children: object) -> Html:
     """Returns what a reader unfolds."""
-    return element("details", element("summary", summary), *children, open=unfolded)
+    return element("details", element("summary", summary), *children)
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -75,7 +75,7 @@ class Page:
         numbers = table("Final numbers", ["name", "value"], [[k, f"{v:.6g}"] for k, v in metrics.items()])
         own = bool(self._sections)
         sections = dict(self._sections)
-        sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers, unfolded=not own)
+        sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
         if self._curves:
             charts = [line_chart(name, {name: at}, x_label="step") for name, at in sorted(self._curves.items())]
             sections["Curves"] = element("div", *charts, class_="charts")
