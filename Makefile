@@ -31,7 +31,7 @@ check: .venv/installed ## lint, format and types
 	mypy
 
 TARGET ?= runtime
-image: ## build the image TARGET (runtime, runtime-cuda) with docker, podman or buildah; docs/images.md names its FLAGS
+image: ## build the image TARGET (runtime, runtime-cuda, mlflow) with docker, podman or buildah; docs/images.md names its FLAGS
 	docker/build.sh $(TARGET) $(FLAGS)
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --no-header
@@ -39,6 +39,7 @@ lock: .venv/installed ## compile the locks anew: requirements.lock, and from it 
 	$(COMPILE) --extra dev pyproject.toml --output-file requirements.lock
 	$(COMPILE) --config-file docker/uv.toml --constraint requirements.lock --extra train --extra data \
 		pyproject.toml docker/requirements.in --output-file docker/requirements.lock
+	$(COMPILE) --constraint requirements.lock docker/mlflow.in --output-file docker/mlflow.lock
 	$(COMPILE) docker/build.in --output-file docker/build.lock
 
 clean: ## remove what the pipeline wrote (DVC's cache stays)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds an image from the working tree with docker, podman or buildah, whichever is there, and prints its name.
-#   docker/build.sh runtime|runtime-cuda [flags of the builder, e.g. --build-arg TORCH_INDEX=URL]
+#   docker/build.sh runtime|runtime-cuda|mlflow [flags of the builder, e.g. --build-arg TORCH_INDEX=URL]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { echo "$@" >&2; }
@@ -9,7 +9,8 @@ target=${1:-}
 case $target in
   runtime) variant= ;;
   runtime-cuda) variant=-cuda ;;
-  *) say "error: target '$target' is unknown; choose runtime or runtime-cuda"; exit 2 ;;
+  mlflow) variant=-mlflow ;;
+  *) say "error: target '$target' is unknown; choose runtime, runtime-cuda or mlflow"; exit 2 ;;
 esac
 shift
 

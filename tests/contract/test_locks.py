@@ -22,10 +22,15 @@ def names(requirements: list[str]) -> set[str]:
     return {re.match(r"[\w.-]+", each)[0].lower() for each in requirements}  # type: ignore[index]
 
 
-def test_an_image_holds_the_packages_of_the_project_lock() -> None:
-    installed, image = pins("requirements.lock"), pins("docker/requirements.lock")
+@pytest.mark.parametrize("lock", ["docker/requirements.lock", "docker/mlflow.lock"])
+def test_an_image_holds_the_packages_of_the_project_lock(lock: str) -> None:
+    installed, image = pins("requirements.lock"), pins(lock)
     differing = {name for name, pin in image.items() if installed.get(name) != pin}
-    assert not differing, f"docker/requirements.lock differs from requirements.lock; {REMEDY}"
+    assert not differing, f"{lock} differs from requirements.lock; {REMEDY}"
+
+
+def test_the_image_of_the_server_holds_accounts_database_and_artifact_store() -> None:
+    assert {"mlflow", "flask-wtf", "psycopg2-binary", "boto3"} <= pins("docker/mlflow.lock").keys(), REMEDY
 
 
 def test_an_image_holds_all_that_stages_need_and_no_tools() -> None:
