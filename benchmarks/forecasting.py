@@ -1,0 +1,155 @@
+"""Rebuilds the table of forecasters from nothing: simulates, trains every forecaster, scores it on real masks.
+
+    python benchmarks/forecasting.py CLEVRER [--work FOLDER] [--seeds 0 1 2] [--only NAME ...]
+
+CLEVRER is the folder of its official release. forecasting.yaml says what is trained and scored. What is in FOLDER
+already, made with the same values, is not made again, and a run that was stopped goes on; so the command may be
+given piece by piece. The table ends in FOLDER/results.md, pictures are in FOLDER/<forecaster>/<seed>/<store>.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from _common import commit
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.stage import get_stage, run_stage
+from maskcast.tables import markdown
+
+VALUES = Path(__file__).with_suffix(".yaml")
+PLUS = ("metrics", "page")  # outputs of a stage that are not what it is for
+BASELINES = ("persistence", "constant_velocity", "rigid_body")
+Scores = dict[str, dict[str, list[dict[str, float]]]]  # forecaster, store, seeds
+
+
+def main() -> None:
+    """Runs what is asked for and prints the table."""
+    values: dict[str, Any] = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clevrer", type=Path, help="folder of CLEVRER's official release")
+    parser.add_argument(
+        "--work", type=Path, default=Path("forecasting"), help="folder for everything that is made"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=values["forecasters"], default=list(values["forecasters"]))
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    given.work.mkdir(parents=True, exist_ok=True)
+    for name, params in values["stores"].items():
+        made("prepare_clips", params, given.work / "stores" / name, raw=given.clevrer)
+    scores: Scores = {name: {store: [] for store in values["scores"]} for name in given.only}
+    for seed in given.seeds:
+        for name in given.only:
+            for store, found in one_run(given.work, values, name, seed).items():
+                scores[name][store].append(found)
+    text = results(scores, values, given.work, given.seeds)
+    (given.work / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict[str, dict[str, float]]:
+    """Trains one forecaster with one seed; returns its scores by store, with CPU minutes of training."""
+    folder, clips = work / name.replace(" ", "-") / str(seed), work / "stores" / "simulated"
+    params = values["forecasters"][name]
+    params = params | {"training": params["training"] | {"seed": seed}}
+    model = folder / "model"
+    spent = made("pretrain_forecaster", params, model, clips=clips, masks=clips, masker=clips)
+    scores = {}
+    for store, how in values["scores"].items():
+        where = work / "stores" / store
+        report = folder / store
+        made("evaluate", how, report, clips=where, masks=where, masker=clips, forecaster=model)
+        scores[store] = json.loads((folder / f"{store}.json").read_text(encoding="utf-8")) | {
+            "minutes": spent / 60
+        }
+    return scores
+
+
+def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> float:
+    """Runs a stage unless `out` was made with these params; returns the CPU seconds it took, then or now."""
+    record = out.with_name(f"{out.name}.made.json")
+    what = {"stage": stage, "params": params}
+    if out.exists() and record.exists():
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["what"] == what:
+            return float(known["cpu_seconds"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
+    plus = {"metrics": out.with_name(f"{out.name}.json")} if get_stage(stage).tracked else {}
+    start = time.process_time()
+    run_stage(stage, params, where=f"{VALUES.name}: {out.name}", **inputs, **{port: out}, **plus)
+    spent = time.process_time() - start
+    record.write_text(json.dumps({"what": what, "cpu_seconds": spent}) + "\n", encoding="utf-8")
+    return spent
+
+
+def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[int]) -> str:
+    """Returns the tables as Markdown."""
+    stores = list(values["scores"])
+    last = [f"{store.replace('_', ' ')}, last (mean)" for store in stores]
+    header = ["forecaster", *last, "calibration error", "CPU min"]
+    first = next(iter(scores.values()))
+    rows = []
+    for name in BASELINES:
+        cells = [both(first[store][:1], f"_{name}") for store in stores]
+        rows.append([name.replace("_", " "), *cells, "", "0"])
+    for name, by_store in scores.items():
+        runs = by_store["real_stride_5"]
+        sure = statistics.mean(run["calibration_error"] for run in runs)
+        minutes = statistics.mean(run["minutes"] for run in runs)
+        rows.append([name, *(both(by_store[store], "") for store in stores), f"{sure:.3f}", f"{minutes:.0f}"])
+    frames = map(re.compile(r"jaccard_h(\d+)").fullmatch, first["real_stride_5"][0])
+    numbers = sorted(int(found[1]) for found in frames if found)
+    horizons = [
+        [name, *(f"{mean_of(by_store['real_stride_5'], f'jaccard_h{n}'):.3f}" for n in numbers)]
+        for name, by_store in scores.items()
+    ]
+    for name in BASELINES:
+        run = first["real_stride_5"][0]
+        horizons.append([name.replace("_", " "), *(f"{run[f'jaccard_h{n}_{name}']:.3f}" for n in numbers)])
+    digests = ", ".join(f"{store} {ClipStore(work / 'stores' / store).digest}" for store in stores)
+    return "\n".join(
+        [
+            f"Macro Jaccard, absent classes left out, true context; seeds {', '.join(map(str, seeds))}: mean of "
+            f"the last frame [lowest to highest] (mean over all forecast frames). Commit {commit()}.",
+            "",
+            markdown(header, rows),
+            "Real masks at stride 5, by frame:",
+            "",
+            markdown(["forecaster", *map(str, numbers)], horizons),
+            f"Clip stores: {digests}.",
+            "",
+        ]
+    )
+
+
+def both(runs: list[dict[str, float]], suffix: str) -> str:
+    """Returns a cell: the last frame's score, its range over seeds, and the mean over frames."""
+    key = f"jaccard_last{suffix}"
+    if key not in runs[0]:
+        return "not applicable"
+    last = [run[key] for run in runs]
+    span = f" [{min(last):.3f} to {max(last):.3f}]" if len(last) > 1 else ""
+    return f"{statistics.mean(last):.3f}{span} ({mean_of(runs, f'jaccard_mean{suffix}'):.3f})"
+
+
+def mean_of(runs: list[dict[str, float]], key: str) -> float:
+    """Returns the mean of a score over runs."""
+    return statistics.mean(run[key] for run in runs)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MaskcastError as error:
+        raise SystemExit(f"error: {error}") from None
