@@ -64,7 +64,13 @@ def cover(
     source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
     source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
     blur_y, blur_x = (path.doubt_BhN2 * shrink).split(1, dim=-1) if doubted else (None, None)
-    return _sample(mask_BNHW.to(centre.dtype), source_y, source_x, blur_y, blur_x)
+    patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
+    # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
+    row = source_y * height + (height - 1) / 2 - top_BN[:, None, :, None]
+    column = source_x * height + (width - 1) / 2 - left_BN[:, None, :, None]
+    rows_of = _hat(row, patch_BNIJ.shape[2], blur_y, height)
+    columns_of = _hat(column, patch_BNIJ.shape[3], blur_x, height)
+    return rows_of @ patch_BNIJ[:, None].to(centre.dtype) @ columns_of.transpose(-1, -2)
 
 
 def probability(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path, ids_BSHW: Tensor) -> Tensor:
@@ -122,17 +128,20 @@ def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
     return ids * (best > 0)
 
 
-def _sample(
-    mask_BNHW: Tensor, y_BSNI: Tensor, x_BSNJ: Tensor, blur_y_BSN1: Tensor | None, blur_x_BSN1: Tensor | None
-) -> Tensor:
-    """Returns bilinear samples (B, S, N, I, J) of the masks at the product of rows and columns; 0 outside.
-
-    Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
-    """
-    height, width = mask_BNHW.shape[-2:]
-    rows = _hat(y_BSNI * height + (height - 1) / 2, height, blur_y_BSN1, height)
-    columns = _hat(x_BSNJ * height + (width - 1) / 2, width, blur_x_BSN1, height)
-    return rows @ mask_BNHW[:, None] @ columns.transpose(-1, -2)
+def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the part of each mask around its object, all of one size, and its top and left (B, N)."""
+    picks = []
+    for axis in (2, 3):
+        size = mask_BNHW.shape[axis]
+        covered = mask_BNHW.any(5 - axis).int()
+        first = covered.argmax(-1)
+        length = size - covered.flip(-1).argmax(-1) - first
+        longest = max(1, int((length * covered.amax(-1)).max()))
+        start = first.clamp(max=size - longest)
+        picks.append((start, start[..., None] + torch.arange(longest, device=start.device)))
+    (top_BN, row_BNI), (left_BN, column_BNJ) = picks
+    rows = mask_BNHW.gather(2, row_BNI[..., None].expand(-1, -1, -1, mask_BNHW.shape[3]))
+    return rows.gather(3, column_BNJ[:, :, None].expand(-1, -1, row_BNI.shape[2], -1)), top_BN, left_BN
 
 
 def _hat(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
