@@ -124,12 +124,12 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
     scale = torch.tensor([[0.0, 0.0], [0.0, math.log(0.5)]]).expand_as(centre)
     sight = tracks.last_sight()
     masks = seen_masks(last[:, None], objects, sight)
-    drawn = Renderer()(masks, sight, Path(centre, scale))
+    drawn = Renderer()(masks, sight, Path(centre, scale, torch.zeros_like(centre)))
     picture = front_object(drawn, objects)[0, 0]
     expected = torch.zeros(24, 24, dtype=torch.long)
     expected[10:14, 8:12], expected[12:16, 9:11] = 1, 2
     assert torch.equal(picture, expected)
-    assert torch.equal(paint(masks, objects, sight, Path(centre, scale))[0, 0], expected)
+    assert torch.equal(paint(masks, objects, sight, Path(centre, scale, torch.zeros_like(centre)))[0, 0], expected)
     logits = by_class(drawn, objects, torch.arange(4), torch.tensor(-8.0))
     assert torch.equal(logits.argmax(2)[0, 0], expected) and (logits[:, :, 3] == -8).all()
 
