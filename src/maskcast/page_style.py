@@ -25,7 +25,8 @@ img { max-width: 100%; height: auto } pre { overflow-x: auto; background: var(--
 summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
 dt { font-family: ui-monospace, monospace; margin-top: .5rem } dd { margin: 0 0 0 1rem }
 .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } caption { padding: .25rem 0 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+caption { padding: .25rem 0; max-width: calc(100vw - 2rem) }
 th, td { padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--rule); text-align: right }
 th { font-weight: normal }
 th:first-child { text-align: left; min-width: 6rem } thead th { vertical-align: bottom; color: var(--faint) }

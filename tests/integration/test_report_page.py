@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stages evaluate and register_models leave, and the MLflow server (a file) that they report to."""
     root = tmp_path_factory.mktemp("report")
     clips = write_clips(root / "clips")
-    forecaster, masker = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
+    forecaster, masker = ConvLSTMConfig(hidden=4, stride=8, motion="none"), UNetConfig(width=2)
     save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})
     save_model(root / "masker", masker.build(49), masker, num_classes=49, meta={})
     models = {"masker": root / "masker", "forecaster": root / "forecaster"}
