@@ -17,7 +17,8 @@ class Reliability:
     """Counts pixels and right ones by their confidence.
 
     Args:
-        objects: counts those pixels alone where truth or forecast is an object.
+        objects: counts those pixels alone that are forecast as an object (a choice by the truth would be no fair
+            sample: it holds every object that was missed, and no background that was right).
     """
 
     objects: bool = False
@@ -28,7 +29,7 @@ class Reliability:
         """Counts masks and their confidence, all uint8; pixels without a label are left out."""
         known = truth_hHW != IGNORE
         if self.objects:
-            known &= (truth_hHW != 0) | (forecast_hHW != 0)
+            known &= forecast_hHW != 0
         level = confidence_hHW[known]
         self.pixels += np.bincount(level, minlength=256)
         self.right += np.bincount(level[truth_hHW[known] == forecast_hHW[known]], minlength=256)

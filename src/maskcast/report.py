@@ -25,7 +25,7 @@ DEFINITIONS = {
     "dice_last": "macro Dice of the last forecast frame, reduced like jaccard_last",
     "calibration_error": "expected calibration error: distance of confidence and accuracy over all forecast "
     "pixels, 15 bins; left out for forecasters without confidence",
-    "calibration_error_objects": "the same over the pixels where truth or forecast is an object",
+    "calibration_error_objects": "the same over the pixels that are forecast as an object",
     "coco_<name>": "COCO segmentation summary over all forecast frames; each object class of a frame is one "
     "instance, its score is its mean confidence (1 without confidence); left out where no such target exists",
     "frame_mse, frame_psnr": "mean squared error of forecast frames in [0, 1], over all pixels; its PSNR in dB",

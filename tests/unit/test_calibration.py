@@ -22,11 +22,11 @@ def test_the_error_is_the_one_counted_by_hand() -> None:
     assert reliability.error() == pytest.approx(0.5 * 0.05 + 0.5 * 0.25)
 
 
-def test_objects_are_where_truth_or_forecast_has_one() -> None:
+def test_objects_are_where_the_forecast_has_one() -> None:
     reliability = Reliability(objects=True)
     reliability.add(picture([0, 0, 1, 2]), picture([0, 1, 0, 2]), picture([255] * 4))
-    assert reliability.pixels.sum() == 3 and reliability.right.sum() == 1
-    assert reliability.error() == pytest.approx(2 / 3)
+    assert reliability.pixels.sum() == 2 and reliability.right.sum() == 1
+    assert reliability.error() == pytest.approx(1 / 2)
 
 
 def test_calibrated_confidence_has_no_error_and_parts_add_up() -> None:
