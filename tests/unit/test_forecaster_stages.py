@@ -13,7 +13,8 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.forecasters import load_forecaster
+from maskcast.models.forecasters import adapt_forecaster, load_forecaster
+from maskcast.models.objects import ObjectsConfig
 from maskcast.models.unet import UNetConfig
 from maskcast.stage import run_stage
 
@@ -100,20 +101,28 @@ def test_validation_clips_must_cover_the_horizon(stores: dict[str, Path], tmp_pa
         pretrain(stores, tmp_path / "long", horizon=20)
 
 
-def test_finetune_refuses_a_forecaster_of_other_classes(stores: dict[str, Path], tmp_path: Path) -> None:
-    from maskcast.models.convrnn import ConvLSTMConfig
-
-    config = ConvLSTMConfig(hidden=4)
-    save_model(tmp_path / "other", config.build(5), config, num_classes=5, meta={})
-    with pytest.raises(MaskcastError, match="was trained for 5 classes"):
-        run_stage(
-            "finetune_forecaster",
-            {"training": TRAINING},
-            **stores,
-            pretrained=tmp_path / "other",
-            forecaster=tmp_path / "x",
-            metrics=tmp_path / "x.json",
-        )
+def test_finetune_takes_a_forecaster_of_other_classes_and_learns_the_classes_anew(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ObjectsConfig(hidden=4)
+    torch.manual_seed(1)
+    save_model(tmp_path / "other", config.build(49), config, num_classes=49, meta={})
+    trained, _ = load_forecaster(tmp_path / "other")
+    classes = ClipStore(stores["clips"]).num_classes
+    adapted, description, anew = adapt_forecaster(tmp_path / "other", classes)
+    assert anew == ["motion.kind.weight"] and description["num_classes"] == classes
+    assert torch.equal(adapted.motion.push.weight, trained.motion.push.weight)
+    assert adapt_forecaster(tmp_path / "other", 49)[2] == []
+    run_stage(
+        "finetune_forecaster",
+        {"training": TRAINING},
+        **stores,
+        pretrained=tmp_path / "other",
+        forecaster=tmp_path / "x",
+        metrics=tmp_path / "x.json",
+    )
+    assert "motion.kind.weight begin anew" in capsys.readouterr().err
+    assert load_forecaster(tmp_path / "x")[1]["num_classes"] == classes
 
 
 def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:

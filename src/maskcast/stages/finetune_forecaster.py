@@ -1,5 +1,6 @@
 """finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
 
+import torch
 from pydantic import TypeAdapter
 
 from maskcast.data.clips import ClipStore
@@ -7,7 +8,9 @@ from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import check_stores
 from maskcast.models.base import ModelConfig
-from maskcast.models.forecasters import ForecasterConfig, load_forecaster
+from maskcast.models.forecasters import ForecasterConfig, adapt_forecaster
+from maskcast.progress import say
+from maskcast.seed import derive
 from maskcast.stage import InPath, OutPath, stage
 from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
 
@@ -32,17 +35,18 @@ def finetune_forecaster(
     The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
     forecasts too) carried along, and the loss is taken on that.
 
+    A forecaster that was pretrained for another number of classes keeps what it learned of motion, and learns the
+    classes anew.
+
     Raises:
-        MaskcastError: when the stores and the model do not fit, no labelled clip is there, or training diverges.
+        MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
     """
     store, generated = ClipStore(clips), ClipStore(masks)
     check_stores(store, generated)
-    model, description = load_forecaster(pretrained)
-    if description["num_classes"] != store.num_classes:
-        raise MaskcastError(
-            f"{pretrained}: was trained for {description['num_classes']} classes, {clips} has {store.num_classes}"
-            "; pretrain it on these clips"
-        )
+    torch.manual_seed(derive(params.training.seed))
+    model, description, anew = adapt_forecaster(pretrained, store.num_classes)
+    if anew:
+        say(f"{pretrained} knows other classes: {', '.join(anew)} begin anew, all else is kept")
     config: ModelConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
     train = store.select("train", "labelled")
     if missing := [clip for clip in train if clip.id not in generated]:
