@@ -1,10 +1,11 @@
-"""Rebuilds the table of forecasters from nothing: simulates, trains every forecaster, scores it on real masks.
+"""Rebuilds the tables of forecasters from nothing: simulates, trains every forecaster, scores it on real video.
 
-    python benchmarks/forecasting.py CLEVRER [--work FOLDER] [--seeds 0 1 2] [--only NAME ...]
+    python benchmarks/forecasting.py DATA [--work FOLDER] [--seeds 0 1 2] [--only NAME ...]
 
-CLEVRER is the folder of its official release. forecasting.yaml says what is trained and scored. What is in FOLDER
-already, made with the same values, is not made again, and a run that was stopped goes on; so the command may be
-given piece by piece. The table ends in FOLDER/results.md, pictures are in FOLDER/<forecaster>/<seed>/<store>.
+DATA holds CLEVRER's release as clevrer/, DAVIS 2016 as davis2016_val/ and CamVid as camvid/; forecasting.yaml says
+what is trained and scored. What is in FOLDER already, made with the same values, is not made again, and a run that
+was stopped goes on: so the command may be given piece by piece. The tables end in FOLDER/results.md, with the commits
+that the runs were made at; pictures are in FOLDER/<forecaster>/<seed>/real_stride_5.
 """
 
 import argparse
@@ -28,14 +29,15 @@ from maskcast.tables import markdown
 VALUES = Path(__file__).with_suffix(".yaml")
 PLUS = ("metrics", "page")  # outputs of a stage that are not what it is for
 BASELINES = ("persistence", "constant_velocity", "rigid_body")
-Scores = dict[str, dict[str, list[dict[str, float]]]]  # forecaster, store, seeds
+Run = dict[str, Any]  # scores by name, and `minutes` and `commit` of the training
+Scores = dict[str, dict[str, list[Run]]]  # forecaster, store, seeds
 
 
 def main() -> None:
     """Runs what is asked for and prints the table."""
     values: dict[str, Any] = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clevrer", type=Path, help="folder of CLEVRER's official release")
+    parser.add_argument("data", type=Path, help="folder of real videos")
     parser.add_argument(
         "--work", type=Path, default=Path("forecasting"), help="folder for everything that is made"
     )
@@ -46,8 +48,10 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     for name, params in values["stores"].items():
-        made("prepare_clips", params, given.work / "stores" / name, raw=given.clevrer)
-    scores: Scores = {name: {store: [] for store in values["scores"]} for name in given.only}
+        made("prepare_clips", params, given.work / "stores" / name, raw=given.data / "clevrer")
+    for name, sections in values["videos"].items():
+        made("prepare_clips", sections["prepare_clips"], given.work / "stores" / name, raw=given.data / name)
+    scores: Scores = {name: {store: [] for store in (*values["scores"], *values["videos"])} for name in given.only}
     for seed in given.seeds:
         for name in given.only:
             for store, found in one_run(given.work, values, name, seed).items():
@@ -57,45 +61,50 @@ def main() -> None:
     print(text)
 
 
-def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict[str, dict[str, float]]:
+def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict[str, Run]:
     """Trains one forecaster with one seed; returns its scores by store, with CPU minutes of training."""
     folder, clips = work / name.replace(" ", "-") / str(seed), work / "stores" / "simulated"
     params = values["forecasters"][name]
     params = params | {"training": params["training"] | {"seed": seed}}
     model = folder / "model"
-    spent = made("pretrain_forecaster", params, model, clips=clips, masks=clips, masker=clips)
+    trained = made("pretrain_forecaster", params, model, clips=clips, masks=clips, masker=clips)
     scores = {}
-    for store, how in values["scores"].items():
-        where = work / "stores" / store
-        report = folder / store
-        made("evaluate", how, report, clips=where, masks=where, masker=clips, forecaster=model)
-        scores[store] = json.loads((folder / f"{store}.json").read_text(encoding="utf-8")) | {
-            "minutes": spent / 60
-        }
+    for store in (*values["scores"], *values["videos"]):
+        where, scored, how = work / "stores" / store, model, values["scores"].get(store)
+        if how is None:
+            sections = values["videos"][store]
+            tuning, how = sections["finetune_forecaster"], sections["evaluate"]
+            tuning = tuning | {"training": tuning["training"] | {"seed": seed}}
+            scored = folder / f"{store}_model"
+            made("finetune_forecaster", tuning, scored, clips=where, masks=where, masker=clips, pretrained=model)
+        made("evaluate", how, folder / store, clips=where, masks=where, masker=clips, forecaster=scored)
+        found = json.loads((folder / f"{store}.json").read_text(encoding="utf-8"))
+        scores[store] = found | {"minutes": trained["cpu_seconds"] / 60, "commit": trained["commit"]}
     return scores
 
 
-def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> float:
-    """Runs a stage unless `out` was made with these params; returns the CPU seconds it took, then or now."""
+def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> dict[str, Any]:
+    """Runs a stage unless `out` was made with these params; returns what is known of it: CPU seconds, commit."""
     record = out.with_name(f"{out.name}.made.json")
     what = {"stage": stage, "params": params}
     if out.exists() and record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))
         if known["what"] == what:
-            return float(known["cpu_seconds"])
+            return known
     out.parent.mkdir(parents=True, exist_ok=True)
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
     plus = {"metrics": out.with_name(f"{out.name}.json")} if get_stage(stage).tracked else {}
     start = time.process_time()
     run_stage(stage, params, where=f"{VALUES.name}: {out.name}", **inputs, **{port: out}, **plus)
     spent = time.process_time() - start
-    record.write_text(json.dumps({"what": what, "cpu_seconds": spent}) + "\n", encoding="utf-8")
-    return spent
+    known = {"what": what, "cpu_seconds": spent, "commit": commit()}
+    record.write_text(json.dumps(known) + "\n", encoding="utf-8")
+    return known
 
 
 def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[int]) -> str:
     """Returns the tables as Markdown."""
-    stores = list(values["scores"])
+    stores = [*values["scores"], *values["videos"]]
     last = [f"{store.replace('_', ' ')}, last (mean)" for store in stores]
     header = ["forecaster", *last, "calibration error", "CPU min"]
     first = next(iter(scores.values()))
@@ -118,10 +127,12 @@ def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[i
         run = first["real_stride_5"][0]
         horizons.append([name.replace("_", " "), *(f"{run[f'jaccard_h{n}_{name}']:.3f}" for n in numbers)])
     digests = ", ".join(f"{store} {ClipStore(work / 'stores' / store).digest}" for store in stores)
+    used = {run["commit"] for by_store in scores.values() for runs in by_store.values() for run in runs}
+    commits = ", ".join(sorted(used))
     return "\n".join(
         [
             f"Macro Jaccard, absent classes left out, true context; seeds {', '.join(map(str, seeds))}: mean of "
-            f"the last frame [lowest to highest] (mean over all forecast frames). Commit {commit()}.",
+            f"the last frame [lowest to highest] (mean over all forecast frames). Trained at {commits}.",
             "",
             markdown(header, rows),
             "Real masks at stride 5, by frame:",
@@ -133,7 +144,7 @@ def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[i
     )
 
 
-def both(runs: list[dict[str, float]], suffix: str) -> str:
+def both(runs: list[Run], suffix: str) -> str:
     """Returns a cell: the last frame's score, its range over seeds, and the mean over frames."""
     key = f"jaccard_last{suffix}"
     if key not in runs[0]:
@@ -143,7 +154,7 @@ def both(runs: list[dict[str, float]], suffix: str) -> str:
     return f"{statistics.mean(last):.3f}{span} ({mean_of(runs, f'jaccard_mean{suffix}'):.3f})"
 
 
-def mean_of(runs: list[dict[str, float]], key: str) -> float:
+def mean_of(runs: list[Run], key: str) -> float:
     """Returns the mean of a score over runs."""
     return statistics.mean(run[key] for run in runs)
 
