@@ -19,7 +19,7 @@ from maskcast.charts import line_chart
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.page_style import SCRIPT, STYLE
 from maskcast.params import flatten
-from maskcast.tracking import DATA_HASH
+from maskcast.tracking import DATA_HASH, DVC_HASH
 
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
@@ -87,11 +87,10 @@ class Page:
 
 def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
     known = [[text, tags[tag]] for tag, text in ORIGIN.items() if tag in tags]
-    known += [
-        [f"input {tag.removeprefix(DATA_HASH)}", digest]
-        for tag, digest in tags.items()
-        if tag.startswith(DATA_HASH)
-    ]
+    for prefix, text in ((DATA_HASH, "input"), (DVC_HASH, "DVC's hash of")):
+        known += [
+            [f"{text} {tag.removeprefix(prefix)}", name] for tag, name in tags.items() if tag.startswith(prefix)
+        ]
     values = [[key, str(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",

@@ -33,7 +33,12 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     page.file(tmp_path / "scores.md", ".")
     (tmp_path / "scores.csv").write_text("a,b")
     page.file(tmp_path / "scores.csv", "")
-    tags = {"maskcast.git_sha": "abc", "maskcast.data_hash.clips": "def", "mlflow.source.name": "hidden"}
+    tags = {
+        "maskcast.git_sha": "abc",
+        "maskcast.data_hash.clips": "def",
+        "maskcast.dvc_hash.clips": "ghi.dir",
+        "mlflow.source.name": "hidden",
+    }
     page.write(tmp_path / "page.html", {"val_jaccard": 0.5}, Given(), tags)
     text = (tmp_path / "page.html").read_text()
     assert '<th scope="row">val_jaccard</th><td>0.5</td>' in text
@@ -42,7 +47,13 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     assert "masker/val&lt;0&gt;.png" in text
     assert ">| a | &lt;b&gt; |</pre>" in text
     assert "a,b" not in text
-    for name, value in (("commit", "abc"), ("input clips", "def"), ("seed", "7"), ("note", "&lt;i&gt;")):
+    for name, value in (
+        ("commit", "abc"),
+        ("input clips", "def"),
+        ("DVC&#x27;s hash of clips", "ghi.dir"),
+        ("seed", "7"),
+        ("note", "&lt;i&gt;"),
+    ):
         assert f'<th scope="row">{name}</th><td>{value}</td>' in text
     assert "hidden" not in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
