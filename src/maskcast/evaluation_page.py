@@ -1,6 +1,6 @@
 """The sections of an evaluation on its page: scores, horizon, clips, classes, confusions, confidence, timing.
 
-Legend: K classes, h horizon; a matrix M_KK has rows = target class, columns = forecast class, in pixels.
+Legend: K classes, h horizon.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,14 @@ import torch
 
 from maskcast.charts import line_chart
 from maskcast.clip_player import draw_sprite, error_legend, player
+from maskcast.confusions import confusions
 from maskcast.evaluation import FORECASTER, RIVAL, Evaluation
-from maskcast.markup import Html, data_uri, element, folded, joined, scrolling, table
+from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.metrics import jaccard_per_class
 from maskcast.pictures import ForecastView
 from maskcast.progress import show
 from maskcast.report import DEFINITIONS, headline
 from maskcast.scores import ForecastScores, applicable
-
-CONFUSIONS = 12  # pairs of classes that are listed
-MOST_CLASSES = 60  # of the heat map; more would not be readable
-CELL, GUTTER = 16, 190  # pixels of the heat map: side of a cell, width of the class names
 
 
 def show_evaluation(
@@ -44,7 +41,7 @@ def show_evaluation(
     if featured:
         show("Clips", _clips(known[FORECASTER], featured))
     show("By class", _classes(known, classes))
-    show("Confusions", _confusions(known[FORECASTER], classes))
+    show("Confusions", confusions(known[FORECASTER], classes))
     if known[FORECASTER].reliability.pixels.any():
         show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning())
@@ -145,57 +142,6 @@ def _bar(own: float, rival: float) -> Html:
     )
 
 
-def _confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
-    matrix_KK = scores.matrix_hKK[-1]
-    wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
-    true_K = matrix_KK.sum(axis=1)
-    frame = scores.frame_numbers[-1]
-    objects = int(true_K[1:].sum())
-    lead = element(
-        "p",
-        f"Of {objects:,} object pixels of frame {frame}, {_share(wrong_KK[1:, 0].sum(), objects)} were missed and "
-        f"{_share(wrong_KK[1:, 1:].sum(), objects)} forecast as another class. Of {true_K[0]:,} background pixels "
-        f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as objects.",
-    )
-    among_objects = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
-    rows = [
-        [classes[i], classes[j], f"{wrong_KK[i, j]:,}", _share(wrong_KK[i, j], true_K[i])]
-        for i, j in sorted(among_objects, key=lambda pair: -wrong_KK[pair])[:CONFUSIONS]
-    ]
-    header = ["truth", "forecast as", "pixels", "of the true class"]
-    listed = table("Objects forecast as other objects, most pixels first", header, rows)
-    return joined([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
-
-
-def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str], frame: int) -> Html:
-    there_K = (matrix_KK.sum(axis=0) + matrix_KK.sum(axis=1)) > 0
-    errors_K = wrong_KK.sum(axis=0) + wrong_KK.sum(axis=1)
-    shown = sorted(sorted(np.flatnonzero(there_K).tolist(), key=lambda k: -errors_K[k])[:MOST_CLASSES])
-    true_K = np.maximum(matrix_KK.sum(axis=1), 1)
-    parts: list[Html] = []
-    for row, i in enumerate(shown):
-        middle = CELL * (row + 1) + 12
-        parts.append(element("text", f"{classes[i]} {i}", x=GUTTER - 6, y=middle, text_anchor="end"))
-        parts.append(element("text", i, x=GUTTER + CELL * row + CELL / 2, y=10, text_anchor="middle"))
-        for column, j in enumerate(shown):
-            if matrix_KK[i, j]:
-                share = matrix_KK[i, j] / true_K[i]
-                said = f"{classes[i]} forecast as {classes[j]}: {share:.1%} ({matrix_KK[i, j]:,} pixels)"
-                place = {"x": GUTTER + CELL * column, "y": CELL * (row + 1), "width": CELL - 1, "height": CELL - 1}
-                kind = "cell" if i == j else "cell cell-off"
-                opacity = f"{max(share**0.5, 0.08):.2f}"
-                parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
-    width, height = GUTTER + CELL * len(shown) + 1, CELL * (len(shown) + 1) + 1
-    said = f"Confusion matrix at frame {frame}; its greatest errors stand above"
-    chart = element("svg", *parts, width=width, height=height, role="img", aria_label=said)
-    left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
-    caption = (
-        "Rows are true classes, columns what they were forecast as, by number; the stronger a cell, the greater "
-        f"its share of the row (its square root, so that small errors show).{left_out}"
-    )
-    return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))
-
-
 def _confidence(scores: ForecastScores) -> Html:
     curves = {"all pixels": scores.reliability, "objects": scores.reliability_of_objects}
     lines = {
@@ -245,10 +191,6 @@ def _definitions() -> Html:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part / max(whole, 1):.1%}"
 
 
 def _score(value: float) -> str:

@@ -1,0 +1,44 @@
+"""What is taken for what: counted by hand."""
+
+import re
+
+import numpy as np
+
+from maskcast.confusions import LISTED, MOST_CLASSES, confusions
+from maskcast.scores import ForecastScores
+
+
+def scored(truth: np.ndarray, forecast: np.ndarray, num_classes: int) -> ForecastScores:
+    scores = ForecastScores(num_classes, context_frames=11, horizon=1)
+    scores.add("clip", truth[None], forecast[None])
+    return scores
+
+
+def test_errors_are_counted_and_absent_classes_left_out() -> None:
+    truth = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2]], np.uint8)
+    forecast = np.array([[0, 0, 0, 1], [1, 1, 0, 2], [2, 2, 1, 1]], np.uint8)
+    text = confusions(scored(truth, forecast, 5), ["rest", "a<b", "two", "never", "neither"])
+    assert "Of 8 object pixels of frame 12, 12.5% were missed and 37.5% forecast as another class." in text
+    assert "Of 4 background pixels 25.0% were forecast as objects." in text
+    rows = re.findall(r'<th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>', text)
+    assert rows == [("two", "a&lt;b", "2", "50.0%"), ("a&lt;b", "two", "1", "25.0%")]
+    cells = re.findall(r"<title>([^<]*)</title>", text)
+    assert len(cells) == 7 and "a&lt;b forecast as rest: 25.0% (1 pixels)" in cells
+    assert "never" not in text
+
+
+def test_of_very_many_classes_those_with_errors_are_drawn() -> None:
+    truth = np.arange(200, dtype=np.uint8)[None].repeat(2, axis=0)
+    forecast = truth.copy()
+    forecast[0, 100:140] = truth[0, 100:140] + 1  # 41 classes lose a pixel, or get one that is not theirs
+    text = confusions(scored(truth, forecast, 200), [f"class {k}" for k in range(200)])
+    assert text.count('text-anchor="end"') == MOST_CLASSES
+    assert f"The {MOST_CLASSES} classes with the most errors" in text
+    assert all(f">class {k} {k}</text>" in text for k in range(100, 141))
+    assert text.count('<th scope="row">') == LISTED
+
+
+def test_a_forecast_without_errors_has_no_list() -> None:
+    truth = np.array([[0, 1]], np.uint8)
+    text = confusions(scored(truth, truth, 2), ["rest", "one"])
+    assert "0.0% were missed" in text and "<table>" not in text
