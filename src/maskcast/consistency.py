@@ -6,7 +6,7 @@ the greatest summed probability, and classes that the clip as a whole does not s
 assumed about the classes; several tracks may share one.
 
 Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame,
-P pixels masked as an object, K classes.
+P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from torch import nn
 
 from maskcast.models.masker_base import classify
 
-REACH = 0.2  # how far a region may move between two frames, as a part of the picture's diagonal
+REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
 MEMORY = 2  # frames for which an object may be out of sight
 SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
@@ -90,38 +90,41 @@ def make_consistent(
     tracks = _link(frames)
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
     classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
-    allowed_K = np.zeros(len(votes[0]) if votes else 1, bool)
-    for class_id in set(classes):
-        shown = sum(
-            frames[t].area_R[r] for k, track in enumerate(tracks) if classes[k] == class_id for t, r in track
-        )
-        allowed_K[class_id] = shown >= SUPPORT * masks_THW[0].size
+    shown_K = np.zeros(len(votes[0]) if votes else 1)
+    for track, class_id in zip(tracks, classes, strict=True):
+        shown_K[class_id] += sum(frames[t].area_R[r] for t, r in track)
+    allowed_K = shown_K >= SUPPORT * masks_THW[0].size
     allowed_K[0] = True
-    masks_THW, confidence_THW = masks_THW.copy(), confidence_THW.copy()
+    chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # by label, 0 is background
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         if not allowed_K[class_id]:
             class_id = int(np.where(allowed_K, vote_K, -1).argmax())
         for t, r in track:
-            changed_HW = (frames[t].labels_HW == r + 1) & (masks_THW[t] != class_id)
-            masks_THW[t][changed_HW] = class_id
-            confidence_THW[t][changed_HW] = frames[t].evidence_RK[r, class_id] / frames[t].area_R[r]
-    return masks_THW, confidence_THW
+            chosen[t][r + 1] = class_id
+    masks, confidence = [], []
+    for regions, class_R, old_HW, sure_HW in zip(frames, chosen, masks_THW, confidence_THW, strict=True):
+        mask_HW = class_R[regions.labels_HW]
+        mean_R = np.append(0, _share(regions)[np.arange(len(class_R) - 1), class_R[1:]])
+        masks.append(mask_HW)
+        confidence.append(np.where(mask_HW == old_HW, sure_HW, mean_R[regions.labels_HW].astype(np.float32)))
+    return np.stack(masks), np.stack(confidence)
 
 
 Track = list[tuple[int, int]]  # (frame, region)
+
+
+def _share(regions: Regions) -> np.ndarray:
+    """Mean probability of each class over the pixels of each region (R, K)."""
+    return regions.evidence_RK / regions.area_R[:, None]
 
 
 def _link(frames: Sequence[Regions]) -> list[Track]:
     """Links regions through time, the likeliest pairs first; each belongs to exactly one track."""
     tracks: list[Track] = []
     for t, regions in enumerate(frames):
-        alive, count = [track for track in tracks if t - track[-1][0] <= MEMORY], len(regions.area_R)
-        affinity_NR = np.array([_affinity(track, frames, t) for track in alive]).reshape(len(alive), count)
-        free = set(range(count))
-        for pair in np.argsort(-affinity_NR, axis=None, kind="stable"):
-            n, r = divmod(int(pair), count)
-            if affinity_NR[n, r] <= 0:
-                break
+        alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
+        free = set(range(len(regions.area_R)))
+        for n, r in _pairs(alive, frames, t) if alive and free else []:
             if r in free and alive[n][-1][0] < t:
                 alive[n].append((t, r))
                 free.remove(r)
@@ -129,20 +132,23 @@ def _link(frames: Sequence[Regions]) -> list[Track]:
     return tracks
 
 
-def _affinity(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
-    """How well each region (R,) of frame t continues a track, 0 (not at all) to 1."""
-    (last_t, last_r), regions = track[-1], frames[t]
-    last = frames[last_t]
-    ways = [last.centre_R2[last_r]]  # it stopped, or goes on
-    if len(track) > 1:
-        before_t, before_r = track[-2]
-        velocity_2 = (ways[0] - frames[before_t].centre_R2[before_r]) / (last_t - before_t)
-        ways.append(ways[0] + velocity_2 * (t - last_t))
-    away_R = np.min([np.linalg.norm(regions.centre_R2 - way, axis=1) for way in ways], axis=0)
-    near_R = 1 - away_R / (REACH * np.hypot(*regions.labels_HW.shape))
-    area = last.area_R[last_r]
-    size_R = np.minimum(regions.area_R, area) / np.maximum(regions.area_R, area)
-    alike_R = np.minimum(regions.evidence_RK / regions.area_R[:, None], last.evidence_RK[last_r] / area).sum(
-        axis=1
-    )
-    return np.maximum(near_R, 0) * size_R * np.maximum(alike_R, ALIKE)
+def _pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
+    """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
+    regions = frames[t]
+    stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in (track[-1] for track in tracks)])
+    going_N2 = stopped_N2.copy()
+    for n, track in enumerate(tracks):
+        if len(track) > 1:
+            (before, old), (last, _) = track[-2:]
+            going_N2[n] += (stopped_N2[n] - frames[before].centre_R2[old]) * (t - last) / (last - before)
+    ways = [np.linalg.norm(way_N2[:, None] - regions.centre_R2, axis=2) for way_N2 in (stopped_N2, going_N2)]
+    near_NR = 1 - np.minimum(*ways) / (REACH * np.hypot(*regions.labels_HW.shape))
+    n_P, r_P = np.nonzero(near_NR > 0)
+    area_N = np.array([frames[s].area_R[r] for s, r in (track[-1] for track in tracks)])
+    share_NK = np.array([frames[s].evidence_RK[r] for s, r in (track[-1] for track in tracks)]) / area_N[:, None]
+    area_P, other_P = regions.area_R[r_P], area_N[n_P]
+    size_P = np.minimum(area_P, other_P) / np.maximum(area_P, other_P)
+    alike_P = np.minimum(_share(regions)[r_P], share_NK[n_P]).sum(axis=1)
+    affinity_P = near_NR[n_P, r_P] * size_P * np.maximum(alike_P, ALIKE)
+    order_P = np.argsort(-affinity_P, kind="stable")
+    return list(zip(n_P[order_P].tolist(), r_P[order_P].tolist(), strict=True))
