@@ -1,0 +1,122 @@
+"""Trains the masker of this recipe on simulated frames and prints how well it masks what it has never seen.
+
+    python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecaster FOLDER]
+
+Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. The masker is scored
+on the simulated clips of holdout.yaml, on which every choice was made, and with the folder of CLEVRER's release on
+the real videos of real.yaml, each frame by itself and with classes that agree through the clip. With a forecaster,
+it also prints how well that forecasts the windows of windows.yaml from the masks of the real frames.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from maskcast.data.clips import ClipStore
+from maskcast.metrics import confusion, macro_jaccard
+from maskcast.stage import run_stage
+
+HERE = Path(__file__).resolve().parent
+CONTEXT = 11
+WAYS = {"each frame by itself": None, f"{CONTEXT} frames agree": CONTEXT, "all frames of a clip agree": 128}
+
+
+def main() -> None:
+    """Runs what is asked for and prints the tables."""
+    parser = argparse.ArgumentParser(description="a masker for real frames from simulated ones")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
+    parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
+    parser.add_argument("--forecaster", type=Path, help="folder of a trained forecaster of masks")
+    given = parser.parse_args()
+    raws = {"holdout": HERE / "data/raw"} | ({"real": given.clevrer} if given.clevrer else {})
+    rows = []
+    for seed in given.seeds:
+        with seed_in_params(seed):
+            subprocess.run(["dvc", "repro"], cwd=HERE, check=True)
+        trained = json.loads((HERE / "results/train_masker.json").read_text(encoding="utf-8"))
+        rows.append(f"| {seed} | training, minutes | {trained['train_seconds'] / 60:.0f} |")
+        rows.append(f"| {seed} | simulated validation, each frame by itself | {trained['val_jaccard']:.3f} |")
+        for name, raw in raws.items():
+            clips = prepared(name, raw)
+            for way, frames in WAYS.items():
+                score = jaccard(clips, generated(name, clips, consistent_frames=frames))
+                rows.append(f"| {seed} | {name}, {way} | {score:.3f} |")
+        if given.clevrer and given.forecaster:
+            clips = prepared("windows", given.clevrer)
+            scores = forecast_scores(clips, generated("windows", clips), given.forecaster)
+            for model in ("", "_constant_velocity", "_persistence"):
+                label = model.replace("_", " ").strip() or "the forecaster"
+                score = scores[f"jaccard_last{model}"]
+                rows.append(f"| {seed} | frame 22 forecast from masks of real frames by {label} | {score:.3f} |")
+    print("\n| seed | macro Jaccard, absent classes left out | |\n|---|---|---|", *rows, sep="\n")
+
+
+@contextmanager
+def seed_in_params(seed: int) -> Iterator[None]:
+    """Sets the seed of training in params.yaml for the block."""
+    path = HERE / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    params: dict[str, Any] = yaml.safe_load(text)
+    params["train_masker"]["training"]["seed"] = seed
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def prepared(name: str, raw: Path) -> Path:
+    """Returns the clips of `<name>.yaml`, made once."""
+    clips = HERE / "data" / name
+    if not clips.exists():
+        run_stage("prepare_clips", section(name, "prepare_clips"), raw=raw, clips=clips)
+    return clips
+
+
+def generated(name: str, clips: Path, **params: Any) -> Path:
+    """Returns the masks of the masker in the working directory."""
+    masks, metrics = HERE / f"data/{name}-masks", HERE / f"results/{name}-masks.json"
+    values = section(name, "generate_masks") | params
+    run_stage("generate_masks", values, clips=clips, masker=HERE / "models/masker", masks=masks, metrics=metrics)
+    return masks
+
+
+def section(name: str, stage: str) -> dict[str, Any]:
+    """Returns the values of a stage in `<name>.yaml`."""
+    values: dict[str, Any] = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))[stage]
+    return values
+
+
+def jaccard(clips: Path, masks: Path) -> float:
+    """Returns the macro Jaccard of all frames, absent classes left out."""
+    truth, found = ClipStore(clips), ClipStore(masks)
+    matrix_KK = np.zeros((truth.num_classes,) * 2, np.int64)
+    for clip in truth.clips:
+        matrix_KK += confusion(truth.masks(clip), found.masks(found.get(clip.id)), truth.num_classes)
+    return macro_jaccard(matrix_KK, absent="omit")
+
+
+def forecast_scores(clips: Path, masks: Path, forecaster: Path) -> dict[str, float]:
+    """Returns what `evaluate` says of forecasts from these masks against the true ones."""
+    out = HERE / "results/windows"
+    return run_stage(
+        "evaluate",
+        section("windows", "evaluate"),
+        clips=clips,
+        masks=masks,
+        masker=HERE / "models/masker",
+        forecaster=forecaster,
+        metrics=out.with_suffix(".json"),
+        report=out,
+    )
+
+
+if __name__ == "__main__":
+    main()
