@@ -74,6 +74,23 @@ def test_forecast_gives_bytes_of_the_same_form_and_leaves_the_context_alone(conf
     assert list(inspect.signature(model.forecast).parameters)[1:] == ["horizon"]
 
 
+@pytest.mark.parametrize("config", CASES)
+def test_shapes_that_do_not_depend_on_data_give_the_same_forecast(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a traced graph computes (see ``registry/export.py``), without the seconds of tracing it."""
+    model = build(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    context = clips(model)
+    wanted = model.forecast(context, 4)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    found = model.forecast(context, 4)
+    assert len(wanted.unique()) > 2 and found.dtype == torch.uint8
+    assert (found != wanted).float().mean() <= 1e-4
+
+
 @pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
 def test_confidence_comes_with_the_same_masks(config: Any) -> None:
     model = build(config).eval()

@@ -4,6 +4,7 @@
 the step before. Under autocast the convolutions run in bf16; gates and states stay float32.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -110,6 +111,13 @@ class ConvGRUCell(_Cell):
         update, reset = torch.sigmoid(self.norm(at_least_float32(seen + self.recurrent(hidden)))).chunk(2, dim=1)
         candidate = self.candidate_norm(at_least_float32(seen_candidate + self.candidate(reset * hidden)))
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Returns a context whose operations run in the types of their inputs; a traced graph never has others."""
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

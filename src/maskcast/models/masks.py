@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from maskcast.data.clips import IGNORE
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.base import ModelConfig
+from maskcast.models.cells import without_autocast
 from maskcast.models.codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.motion import ObjectMotion
 from maskcast.models.recurrent import Recurrent
 from maskcast.models.render import Renderer, as_bytes, by_class, front_object
 from maskcast.models.scene import Scene, observe
-from maskcast.models.tracks import Lesson
+from maskcast.models.tracks import Lesson, find_classes
 from maskcast.models.translator import Translator
 
 OBJECT_HIDDEN = 64  # width of an object's memory
@@ -71,6 +72,8 @@ class MaskForecaster(nn.Module):
 
         A residual network forecasts classes of the context only: what enters later cannot be known.
         """
+        if torch.compiler.is_compiling():
+            return self._forecast_as_graph(context_BTHW, horizon)
         return torch.stack([masks_hHW for masks_hHW, _ in self._forecast(context_BTHW, horizon)])
 
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
@@ -80,6 +83,17 @@ class MaskForecaster(nn.Module):
             masks.append(masks_hHW)
             confidence.append(as_bytes((logits_hKHW.amax(1) - logits_hKHW.logsumexp(1)).exp_()))
         return torch.stack(masks), torch.stack(confidence)
+
+    @torch.no_grad()
+    def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
+        """Returns what ``forecast`` does, by shapes that do not depend on data: all clips and classes at once."""
+        context_BTHW = _known(context_BTHW)
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+        logits_BhKHW = self._logits(scene, self._run(scene, context_BTHW, horizon), range(horizon))
+        if self.render is not None:
+            absent_BK = F.pad(find_classes(context_BTHW, self.num_classes)[:, 1:] == 0, (1, 0))
+            logits_BhKHW = logits_BhKHW.masked_fill(absent_BK[:, None, :, None, None], float("-inf"))
+        return logits_BhKHW.argmax(2).to(torch.uint8)
 
     @torch.no_grad()
     def _forecast(self, context_BTHW: Tensor, horizon: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -175,7 +189,7 @@ class MaskForecaster(nn.Module):
         guide_BSIJ = last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)
         base: Tensor | float = 0.0
         if self.render is not None:
-            with torch.autocast(state_BSCHW.device.type, enabled=False):
+            with without_autocast(state_BSCHW.device):
                 then = scene.masks, scene.sight, scene.path.pick(steps=steps)
                 drawn = self.render(*then, rows, columns)
                 base = by_class(drawn, scene.object_BN, classes, self.render.absent)

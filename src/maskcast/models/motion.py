@@ -140,7 +140,7 @@ class ObjectMotion(nn.Module):
         pass_by = (relative * _turned(normal)).sum(-1, keepdim=True)
         # when and how near two straight lines come within the next step
         when = -(relative * line).sum(-1, keepdim=True) / (relative**2).sum(-1, keepdim=True).clamp(min=1e-6)
-        when = when.clamp(0, 1.5)
+        when = when.clamp(0.0, 1.5)
         nearest = (line + relative * when).norm(dim=-1, keepdim=True)
         size = spread.mean(-1)
         sizes = torch.stack([size[:, :, None].expand_as(pairs_BNN), size[:, None].expand_as(pairs_BNN)], -1)
@@ -200,14 +200,10 @@ class ObjectMotion(nn.Module):
     def to_picture(self, place: Tensor) -> Tensor:
         """Returns plane positions (..., 2) in the picture: the inverse of ``to_plane``."""
         a = self.homography
-        matrix = torch.stack(
-            [
-                torch.stack([1 + a[0], a[1], a[2]]),
-                torch.stack([a[3], 1 + a[4], a[5]]),
-                torch.stack([a[6], a[7], torch.ones_like(a[0])]),
-            ]
-        )
-        point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ torch.linalg.inv(matrix).T
+        one = torch.ones_like(a[0])
+        x, y, z = torch.stack([1 + a[0], a[1], a[2], a[3], 1 + a[4], a[5], a[6], a[7], one]).view(3, 3)
+        adjugate = torch.stack([torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)])
+        point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ (adjugate / (x * adjugate[0]).sum())
         return point[..., :2] / point[..., 2:].clamp(min=0.3)  # what flies off must not drown all gradients
 
 
@@ -234,8 +230,8 @@ def _latest(tracks: Tracks) -> Tracks:
     missing = max(0, PAST + 1 - tracks.visible_BTN.shape[1])
 
     def last(field: Tensor) -> Tensor:
-        nothing = torch.zeros_like(field[:, :1]).expand(-1, missing, *field.shape[2:])
-        return torch.cat([nothing, field[:, -PAST - 1 :]], 1)
+        nothing = [torch.zeros_like(field[:, :1])] * missing
+        return torch.cat([*nothing, field[:, -PAST - 1 :]], 1)
 
     return Tracks(
         last(tracks.visible_BTN),

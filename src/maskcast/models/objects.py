@@ -41,6 +41,8 @@ class ObjectForecaster(nn.Module):
         Objects of the last frames are forecast only: what enters later cannot be known.
         """
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+        if torch.compiler.is_compiling():  # a graph has no loop over clips
+            return _paint(scene)
         return torch.cat([_paint(scene.pick(slice(clip, clip + 1))) for clip in range(len(context_BTHW))])
 
     @torch.no_grad()
@@ -61,7 +63,7 @@ class ObjectForecaster(nn.Module):
 
 
 def _paint(scene: Scene) -> Tensor:
-    """Paints one clip: all of its objects at all steps are large enough for the memory."""
+    """Paints clips, best one by one: all objects of a clip at all steps are large enough for the memory."""
     return paint(scene.masks, scene.object_BN, scene.sight, scene.path).to(torch.uint8)
 
 

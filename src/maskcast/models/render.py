@@ -114,7 +114,7 @@ def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: T
     """
     batch, steps, _, rows, columns = logits_BSNIJ.shape
     out = absent.expand(batch, steps, len(class_C), rows, columns)
-    index_BN = torch.searchsorted(class_C, object_BN)
+    index_BN = (class_C < object_BN[..., None]).sum(-1)
     index = index_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
     # padding goes to class 0, which is set to 0 afterwards
     out = out.scatter_add(2, index, logits_BSNIJ - absent)
@@ -130,6 +130,9 @@ def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
 
 def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the part of each mask around its object, all of one size, and its top and left (B, N)."""
+    if torch.compiler.is_compiling():  # the size of the parts depends on data, shapes of a graph do not
+        corner_BN = torch.zeros(mask_BNHW.shape[:2], dtype=torch.long, device=mask_BNHW.device)
+        return mask_BNHW, corner_BN, corner_BN
     picks = []
     for axis in (2, 3):
         size = mask_BNHW.shape[axis]

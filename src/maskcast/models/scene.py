@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
+from maskcast.models.cells import without_autocast
 from maskcast.models.motion import PAST, ObjectMotion
 from maskcast.models.paths import Path, still
 from maskcast.models.render import seen_masks
@@ -51,6 +51,6 @@ def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None,
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
     tracks = track(recent_BRHW, object_BN, num_classes)
-    with torch.autocast(context_BTHW.device.type, enabled=False):
+    with without_autocast(context_BTHW.device):
         path = still(tracks, horizon) if motion is None else motion(object_BN, tracks, horizon)
     return Scene(recent_BRHW, object_BN, tracks.last_sight(), path)

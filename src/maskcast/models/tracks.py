@@ -58,14 +58,20 @@ class Sight:
         return Sight(self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.spread_BN2[clips])
 
 
+def find_classes(ids_BHW: Tensor, num_classes: int) -> Tensor:
+    """Returns (B, K) long: 1 for each class that is in (B, ..., H, W) masks, else 0."""
+    ids = ids_BHW.flatten(1).long().clamp(max=num_classes)
+    return ids.new_zeros(ids.shape[0], num_classes + 1).scatter_(1, ids, 1)[:, :num_classes]
+
+
 def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
     """Returns (B, N) long class ids in (B, ..., H, W) masks, ascending, 0 (background) as padding; N >= 1.
 
     Ids from ``num_classes`` up, such as the ignore value, are no objects.
     """
-    batch = len(ids_BHW)
-    ids = ids_BHW.flatten(1).long().clamp(max=num_classes)
-    seen_BK = ids.new_zeros(batch, num_classes + 1).scatter_(1, ids, 1)[:, 1:num_classes]
+    seen_BK = find_classes(ids_BHW, num_classes)[:, 1:]
+    if torch.compiler.is_compiling():  # shapes of a graph do not depend on data: a slot for every class
+        return torch.arange(1, num_classes, device=seen_BK.device) * seen_BK
     slots = max(1, int(seen_BK.sum(1).max()))
     order_BK = torch.argsort(seen_BK, dim=1, descending=True, stable=True)[:, :slots]
     return (order_BK + 1) * seen_BK.gather(1, order_BK)
@@ -80,11 +86,13 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     table_BK.scatter_(1, object_BN, torch.arange(slots, device=object_BN.device).expand(batch, -1))
     table_BK[:, 0] = slots
     # only the few pixels that are not background are touched in the 64-bit arithmetic
-    where = ids_BTHW.flatten().nonzero().flatten()
+    flat = ids_BTHW.flatten()
+    exporting = torch.compiler.is_compiling()
+    where = torch.arange(flat.shape[0], device=flat.device) if exporting else flat.nonzero().flatten()
     frame = where // (height * width)
     pixel = where % (height * width)
     y, x = (pixel // width).float(), (pixel % width).float()
-    clip_id = ids_BTHW.flatten()[where].long() + frame // frames * 256
+    clip_id = flat[where].long() + frame // frames * 256
     cell = frame * (slots + 1) + table_BK.flatten()[clip_id]
     border = ((y == 0) | (y == height - 1) | (x == 0) | (x == width - 1)).float()
     y, x = (y - (height - 1) / 2) / height, (x - (width - 1) / 2) / height
