@@ -2,6 +2,9 @@
 
 import argparse
 import ast
+import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +14,21 @@ from pydantic import BaseModel
 
 from maskcast.errors import MaskcastError
 
-COMMANDS = {
-    "evaluate-coco": "score detections (boxes or masks) against a COCO ground truth",
-    "models": "list, compare, promote and roll back registered models",
-    "write-annotations": "write annotations.txt for a folder of clips in the competition layout",
+COMMANDS = {  # by name: where it is, and what it does
+    "evaluate-coco": (
+        "maskcast.coco.command:evaluate_coco",
+        "score detections (boxes or masks) against a COCO ground truth",
+    ),
+    "forecast": ("maskcast.serving.forecast:forecast", "forecast any video by a registered model"),
+    "models": (
+        "maskcast.registry.command:models",
+        "list, compare, promote, roll back and export registered models",
+    ),
+    "serve": ("maskcast.serving.server:serve", "answer requests for forecasts over HTTP"),
+    "write-annotations": (
+        "maskcast.__main__:write_annotations",
+        "write annotations.txt for a folder of clips in the competition layout",
+    ),
 }
 
 
@@ -26,20 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(_overview())
             return 0
-        if arguments[0] == "evaluate-coco":
-            from maskcast.coco.command import evaluate_coco
-
-            return evaluate_coco(arguments[1:])
-        if arguments[0] == "models":
-            from maskcast.registry.command import models
-
-            return models(arguments[1:])
-        if arguments[0] == "write-annotations":
-            return _write_annotations(arguments[1:])
-        return _run_stage(arguments[0], arguments[1:])
+        code = _run_command(arguments[0], arguments[1:])
+        sys.stdout.flush()
+        return code
     except MaskcastError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output has had enough, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        return _run_stage(name, arguments)
+    module, _, function = COMMANDS[name][0].partition(":")
+    code: int = getattr(importlib.import_module(module), function)(arguments)
+    return code
 
 
 def _overview() -> str:
@@ -52,7 +69,7 @@ def _overview() -> str:
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
         lines.append(f"  {name:22s}{summary.removeprefix(f'{name}: ')}")
-    lines += ["", "commands:"] + [f"  {name:22s}{summary}" for name, summary in COMMANDS.items()]
+    lines += ["", "commands:"] + [f"  {name:22s}{summary}" for name, (_, summary) in COMMANDS.items()]
     lines += ["", "`dvc repro` runs all stages in order with the paths in dvc.yaml and the values in params.yaml."]
     return "\n".join(lines)
 
@@ -82,8 +99,9 @@ def _run_stage(name: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_annotations(arguments: Sequence[str]) -> int:
-    from maskcast.data.annotations import write_annotations
+def write_annotations(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    from maskcast.data import annotations
 
     parser = argparse.ArgumentParser(
         prog="python -m maskcast write-annotations",
@@ -94,7 +112,7 @@ def _write_annotations(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, help="folder that holds the videos")
     parser.add_argument("frames", type=int, help="frames per video (22, or 11 for hidden ones)")
     given = parser.parse_args(arguments)
-    print(write_annotations(given.start, given.end, given.folder, given.frames))
+    print(annotations.write_annotations(given.start, given.end, given.folder, given.frames))
     return 0
 
 

@@ -243,6 +243,14 @@ def server_errors_said() -> Iterator[None]:
         raise MaskcastError(f"{_shown_uri()}: MLflow says: {_one_line(error)}; {remedy}") from error
 
 
+def bad_request(error: MaskcastError) -> Exception:
+    """Returns an error as MLflow's model server tells it to a client, with status 400."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    return MlflowException(str(error), error_code=BAD_REQUEST)
+
+
 def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> str:
     """Creates the run of a stage, with its tags, params and data sets, and returns its id."""
     from mlflow.entities import Param, RunTag

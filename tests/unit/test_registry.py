@@ -32,6 +32,7 @@ from maskcast.registry.runtime import load_bundle
 
 CLASSES = ["background", "red", "blue"]
 SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}
+ABOUT: dict[str, Any] = {"context_frames": 4, "horizon": 3, "height": 32, "width": 48, "classes": CLASSES}
 
 
 def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
@@ -131,7 +132,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def bundle(parts: dict[str, Path], tmp_path: Path) -> Path:
-    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="fp32")
+    about = Description(kind="pipeline", **ABOUT, precision="fp32")
     write_bundle(tmp_path / "data", about, parts)
     return tmp_path / "data"
 
@@ -150,7 +151,7 @@ def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) 
 
 
 def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp_path: Path) -> None:
-    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="bf16")
+    about = Description(kind="pipeline", **ABOUT, precision="bf16")
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")
@@ -251,7 +252,7 @@ def test_a_changed_bundle_is_refused_and_runs_nothing(
 
 
 def test_the_digest_names_the_weights(parts: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
-    about = Description(kind="pipeline", context_frames=4, horizon=3, precision="fp32")
+    about = Description(kind="pipeline", **ABOUT, precision="fp32")
     assert write_bundle(tmp_path / "again", about, parts) == bundle_digest(bundle)
     other = about.model_copy(update={"horizon": 4})
     assert write_bundle(tmp_path / "other", other, parts) != bundle_digest(bundle)
@@ -286,6 +287,6 @@ def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path, parts: dict[str, Path]) -> None:
-    about = Description(kind="forecaster", context_frames=4, horizon=3, precision="fp32")
+    about = Description(kind="forecaster", **ABOUT, precision="fp32")
     with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such file"):
         write_bundle(tmp_path / "data", about, {"forecaster": tmp_path / "nothing"})

@@ -43,6 +43,14 @@ class Description(Params):
     """Frames that it forecasts."""
     precision: Literal["bf16", "fp32"]
     """Of the masker, as when the masks were generated that the evaluation started from."""
+    height: int = Field(ge=1)
+    """Rows of the frames that it was evaluated on; others run, unmeasured."""
+    width: int = Field(ge=1)
+    """Columns of these frames."""
+    frame_stride: int | None = Field(None, ge=1)
+    """Distance of consecutive frames in the video they come from; null where the clips do not say, or differ."""
+    classes: tuple[str, ...]
+    """Class names by id, background first."""
 
 
 def write_bundle(folder: Path, description: Description, parts: Mapping[str, Path]) -> str:

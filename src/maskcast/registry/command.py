@@ -22,6 +22,7 @@ examples:
   python -m maskcast models list
   python -m maskcast models promote
   python -m maskcast models compare champion candidate
+  python -m maskcast models export champion --format onnx --output exported
 """
 
 
@@ -50,6 +51,10 @@ def models(arguments: Sequence[str]) -> int:
     one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
     one.add_argument("--repository", metavar="PATH|URL", default=".", help="has the commit (default: %(default)s)")
     one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
+    one = commands.add_parser("export", help="write a version as one graph, checked against the model")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
+    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
     given = parser.parse_args(arguments)
     with server_errors_said():
         if given.command == "list":
@@ -60,6 +65,11 @@ def models(arguments: Sequence[str]) -> int:
             print(_said(given.name, rollback(given.name)))
         elif given.command == "compare":
             print(_compare(Registry(given.name), given.a, given.b))
+        elif given.command == "export":
+            from maskcast.registry.export import export
+            from maskcast.registry.loading import load_version
+
+            print(export(load_version(Registry(given.name), given.version), given.format, given.output))
         else:
             print(lineage(Registry(given.name), given.version))
             if given.verify:

@@ -5,6 +5,7 @@ Nothing here unpickles: the bundle's digests are checked, then configs are read 
 Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,11 @@ from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
 from maskcast.registry.bundle import read_bundle
+from maskcast.tracking import bad_request
 
 FRAMES_AT_ONCE = 16
+MAX_BYTES = 64 << 20  # of one call from outside: a server's memory is a small multiple of it, and so is bounded
+MAX_FRAMES = 4096  # of the same: clips of a few pixels take long, too
 
 Shape = tuple[int, ...]  # with the batch axis; -1 stands for any length of at least 1
 
@@ -43,14 +47,14 @@ class MaskerModel:
 
     def __init__(self, folder: Path, precision: str) -> None:
         masker, _ = load_masker(folder)
-        self._masker, self._precision = masker.to(best_device()), precision
+        self.network, self.precision = masker.to(best_device()), precision
 
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames; one frame (H, W, C) gives one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
         starts = range(0, len(frames_BHWC), FRAMES_AT_ONCE)
         batches = (frames_BHWC[start : start + FRAMES_AT_ONCE] for start in starts)
-        masks_BHW = np.concatenate([predict_masks(self._masker, each, self._precision)[0] for each in batches])
+        masks_BHW = np.concatenate([predict_masks(self.network, each, self.precision)[0] for each in batches])
         return masks_BHW[0] if alone else masks_BHW
 
 
@@ -60,7 +64,7 @@ class ForecasterModel:
     def __init__(self, folder: Path, horizon: int) -> None:
         model, _ = load_forecaster(folder)
         self._device = best_device()
-        self._forecaster, self._horizon = model.to(self._device), horizon
+        self.network, self.horizon = model.to(self._device), horizon
         self.input: str = model.input
         channels = () if self.input == "masks" else (3,)
         self.shape_in: Shape = (-1, -1, -1, -1, *channels)
@@ -72,7 +76,7 @@ class ForecasterModel:
         context = torch.tensor(context_BT)
         if self.input == "masks":
             context = context.masked_fill(context == IGNORE, 0)
-        future_Bh: np.ndarray = self._forecaster.forecast(context.to(self._device), self._horizon).cpu().numpy()
+        future_Bh: np.ndarray = self.network.forecast(context.to(self._device), self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 
 
@@ -90,6 +94,13 @@ class PipelineModel:
         clips_BTHWC, alone = batched(data, self.shape_in, "frames")
         futures_BhHW = np.stack([self._forecast(clip_THWC) for clip_THWC in clips_BTHWC])
         return futures_BhHW[0] if alone else futures_BhHW
+
+    def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
+        seen_THW = self.masker.predict(clip_THWC)
+        if self.forecaster.input == "frames":
+            return seen_THW, self._forecast(clip_THWC)
+        return seen_THW, self.forecaster.predict(seen_THW)
 
     def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
         if self.forecaster.input == "frames":
@@ -114,9 +125,37 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     return PipelineModel(MaskerModel(folder / "masker", precision), forecaster)
 
 
-def _load_pyfunc(path: str) -> Model:
+class PyfuncModel:
+    """A model as MLflow calls it: calls are bounded, and MLflow's server answers 400 to a bad one and says why."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Runs the model on a batch."""
+        try:
+            check_size(np.shape(data))
+            return self.model.predict(data)
+        except MaskcastError as error:
+            raise bad_request(error) from error
+
+
+def _load_pyfunc(path: str) -> PyfuncModel:
     """What ``mlflow.pyfunc.load_model`` calls with the path of the bundle."""
-    return load_bundle(Path(path))
+    return PyfuncModel(load_bundle(Path(path)))
+
+
+def check_size(shape: Shape) -> None:
+    """Makes sure that a call from outside is not too large.
+
+    Raises:
+        MaskcastError: if it is; the line says what is allowed.
+    """
+    if math.prod(shape) > MAX_BYTES or math.prod(shape[:-3]) > MAX_FRAMES:
+        raise MaskcastError(
+            f"shape {shape}: one call takes at most {MAX_BYTES >> 20} MiB and {MAX_FRAMES} frames; "
+            "give fewer clips, or smaller frames"
+        )
 
 
 def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:

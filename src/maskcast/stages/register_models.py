@@ -88,9 +88,9 @@ def register_models(
     inputs = {"clips": clips, **parts, "report": report}
     known = run_tags("register_models", params, inputs)
     tags = {name: value for name, value in known.items() if name.startswith("maskcast.")}
-    example = _example(ClipStore(clips), record)
+    store = ClipStore(clips)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
-        artifacts = _write(Path(scratch), parts, record, example, tags)
+        artifacts = _write(Path(scratch), parts, record, store, tags)
         origin = Origin(tags, lambda: start_run(new_client(), "register_models", params, inputs), report)
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
         if page is not None:
@@ -112,13 +112,22 @@ def _example(store: ClipStore, record: EvaluationRecord) -> np.ndarray:
     raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
 
 
+def _stride(store: ClipStore, record: EvaluationRecord) -> int | None:
+    """Returns how far apart in their video a scored clip's frames are; None where clips differ or do not say."""
+    strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
+    return strides.pop() if len(strides) == 1 else None
+
+
 def _write(
-    folder: Path, parts: Mapping[str, Path], record: EvaluationRecord, example: np.ndarray, tags: Mapping[str, str]
+    folder: Path, parts: Mapping[str, Path], record: EvaluationRecord, store: ClipStore, tags: Mapping[str, str]
 ) -> dict[Kind, Artifact]:
     """Writes the artifact of each model, loads it back and runs it on the example."""
     artifacts: dict[Kind, Artifact] = {}
     examples: dict[Kind, np.ndarray] = {}
+    example = _example(store, record)
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
+    facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
+    facts["frame_stride"] = _stride(store, record)
     kinds: tuple[Kind, ...] = get_args(Kind)
     for kind in kinds:
         about = Description(kind=kind, **facts)

@@ -1,0 +1,112 @@
+"""Loads registered models by their address, each checked against what was registered."""
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.artifact import load_artifact
+from maskcast.registry.bundle import Description, bundle_digest, read_bundle
+from maskcast.registry.runtime import Model, PipelineModel
+from maskcast.registry.store import Registry
+from maskcast.tracking import server_errors_said
+
+ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
+HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what it is.
+
+    Args:
+        model: ready to predict.
+        about: its description.
+        name: of the registered model, or the folder that it was read from.
+        version: its number; empty where it was read from a folder.
+        digest: of its bundle.
+        example: the small input that it was registered with, uint8 with a batch axis.
+    """
+
+    model: Model
+    about: Description
+    name: str
+    version: str
+    digest: str
+    example: np.ndarray
+
+    @property
+    def title(self) -> str:
+        """What lines of text call it."""
+        return f"{self.name} version {self.version}" if self.version else self.name
+
+
+def load_address(address: str) -> Loaded:
+    """Returns the model at an address (see ``HELP``).
+
+    What the registry names is checked against the digest that it has. A folder can only agree with itself: whoever
+    gives it vouches for it.
+
+    Raises:
+        MaskcastError: there is no such model, it is not what was registered, or the server is away.
+    """
+    if address.startswith("models:"):
+        match = ADDRESS.fullmatch(address)
+        if match is None:
+            raise MaskcastError(f"{address}: no such address; give {HELP}")
+        with server_errors_said():
+            return load_version(Registry(match["name"]), match["number"] or match["alias"])
+    folder = Path(address)
+    if not (folder / "MLmodel").is_file():
+        raise MaskcastError(f"{address}: no registered model there; give {HELP}")
+    return _load(folder, str(folder), "", bundle_digest(folder / "data"))
+
+
+def load_version(registry: Registry, which: str) -> Loaded:
+    """Returns the model of a version, by number or alias.
+
+    Raises:
+        MaskcastError: there is no such version, or its artifact is not what was registered.
+    """
+    found = registry.find(which)
+    source = registry.client.get_model_version_download_uri(registry.name, str(found.number))
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+        folder = registry.client.download_artifacts(found.run_id, source.rpartition("/")[2], scratch)
+        return _load(Path(folder), registry.name, str(found.number), found.digest)
+
+
+def load_pipeline(address: str) -> tuple[PipelineModel, Loaded]:
+    """Returns the model at an address, and what it is; it takes frames and gives future masks.
+
+    Raises:
+        MaskcastError: as ``load_address``, or the model is a masker or forecaster alone.
+    """
+    loaded = load_address(address)
+    return pipeline_of(loaded), loaded
+
+
+def pipeline_of(loaded: Loaded) -> PipelineModel:
+    """Returns the model as a pipeline.
+
+    Raises:
+        MaskcastError: it is a masker or forecaster alone.
+    """
+    if not isinstance(loaded.model, PipelineModel):
+        raise MaskcastError(
+            f"{loaded.title}: is a {loaded.about.kind} alone; give a pipeline, e.g. maskcast@champion"
+        )
+    return loaded.model
+
+
+def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
+    model = load_artifact(folder, digest)
+    path = folder / "input_example.json"
+    try:
+        example = np.array(json.loads(path.read_bytes()), np.uint8)
+    except (OSError, ValueError, OverflowError, TypeError) as error:
+        raise MaskcastError(f"{path}: cannot be read ({error}); register the model again") from None
+    return Loaded(model, read_bundle(folder / "data", digest), name, version, digest, example)

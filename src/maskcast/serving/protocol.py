@@ -1,0 +1,114 @@
+"""The Open Inference Protocol, version 2 ("v2"), of one tensor in and one out, as JSON or with binary data.
+
+Binary data (an extension that KServe, Triton and their clients share): a JSON object of as many bytes as the
+header ``Inference-Header-Content-Length`` says, then the tensor's bytes.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+
+HEADER = "Inference-Header-Content-Length"
+DATATYPE = "UINT8"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, checked.
+
+    Args:
+        id: given back with the answer; empty where the client has none.
+        tensor: uint8.
+        binary: whether the answer is to hold binary data.
+    """
+
+    id: str
+    tensor: np.ndarray
+    binary: bool
+
+
+def read_request(body: bytes, json_length: str | None, name: str) -> Request:
+    """Returns the request in a body.
+
+    Args:
+        body: all of it.
+        json_length: value of ``HEADER``.
+        name: of the tensor that goes in.
+
+    Raises:
+        MaskcastError: saying what is wrong and what is right.
+    """
+    if json_length is not None and not re.fullmatch("[0-9]{1,12}", json_length):
+        raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
+    end = len(body) if json_length is None else int(json_length)
+    try:
+        request = json.loads(body[:end])
+    except (ValueError, RecursionError) as error:
+        raise MaskcastError(f"body: no valid JSON ({error}); send a v2 inference request") from None
+    try:
+        (given,) = request["inputs"]
+        got, shape, datatype = given["name"], given["shape"], given["datatype"]
+        size = given.get("parameters", {}).get("binary_data_size")
+        asked = request.get("outputs", [{}])[0].get("parameters", {}).get("binary_data")
+        binary = request.get("parameters", {}).get("binary_data_output", False) if asked is None else asked
+        identity = str(request.get("id", ""))
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+        raise MaskcastError(
+            "body: no v2 inference request; send "
+            '{"inputs": [{"name": ..., "shape": ..., "datatype": ..., "data": ...}]} with one input'
+        ) from None
+    if (got, datatype) != (name, DATATYPE):
+        raise MaskcastError(
+            f"inputs: got {str(got)[:40]!r} of {str(datatype)[:40]!r}; give {name!r} of {DATATYPE!r}"
+        )
+    if not (isinstance(shape, list) and len(shape) < 9 and all(type(side) is int and side >= 0 for side in shape)):
+        raise MaskcastError("inputs: shape must be a short list of integers from 0 on")
+    if size is None:
+        tensor = _from_json(given.get("data"))
+    elif type(size) is int and size == len(body) - end:
+        tensor = np.frombuffer(body, np.uint8, offset=end)
+    else:
+        raise MaskcastError(f"inputs: binary_data_size must be the {len(body) - end} bytes after the JSON object")
+    if tensor.size != math.prod(shape):
+        raise MaskcastError(
+            f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send as many"
+        )
+    return Request(identity, tensor.reshape(shape), bool(binary))
+
+
+def write_answer(
+    request: Request, masks: np.ndarray, name: str, model: dict[str, Any]
+) -> tuple[bytes, dict[str, str]]:
+    """Returns the body of an answer, and its headers.
+
+    Args:
+        request: what is answered.
+        masks: uint8.
+        name: of the tensor that goes out.
+        model: what the answer says of the model: name, version and parameters.
+    """
+    output: dict[str, Any] = {"name": name, "shape": list(masks.shape), "datatype": DATATYPE}
+    answer = {**model, "id": request.id, "outputs": [output]}
+    if not request.binary:
+        output["data"] = masks.ravel().tolist()
+        return json.dumps(answer).encode(), {"Content-Type": "application/json"}
+    output["parameters"] = {"binary_data_size": masks.size}
+    head = json.dumps(answer).encode()
+    return head + masks.tobytes(), {"Content-Type": "application/octet-stream", HEADER: str(len(head))}
+
+
+def _from_json(data: Any) -> np.ndarray:
+    """Returns flat or nested lists as uint8."""
+    try:
+        values = np.array(data)
+    except ValueError:  # lists of different lengths
+        values = np.array(None)
+    if values.dtype.kind != "i" or (values.size and not 0 <= values.min() <= values.max() <= 255):
+        raise MaskcastError("inputs: data must be a list of integers from 0 to 255")
+    return values.astype(np.uint8)

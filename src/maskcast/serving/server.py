@@ -1,0 +1,144 @@
+"""The command `serve`: a registered pipeline behind HTTP, by the Open Inference Protocol (v2) of KServe."""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from maskcast import __version__
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.registry.loading import HELP, Loaded, load_pipeline
+from maskcast.registry.runtime import MAX_BYTES, check_size
+from maskcast.serving.protocol import HEADER, read_request, write_answer
+
+INPUT, OUTPUT = "frames", "masks"
+MAX_CONNECTIONS = 32  # more get 503; each may hold a body in memory
+BODY_S = 60.0  # a client that sends its body more slowly is given up
+EPILOG = """\
+routes:
+  GET  /v2/health/live, /v2/health/ready    200 once the model is loaded
+  GET  /v2, /version                        server; name, version and digest of the model that answers
+  GET  /v2/models/NAME                      the same, with inputs, outputs and classes
+  POST /v2/models/NAME/infer                input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`
+NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
+
+example:
+  python -m maskcast serve --model models:/maskcast@champion --port 8080
+"""
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Runs the command until it is stopped; returns the exit code 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m maskcast serve",
+        description="Serves a registered pipeline by the Open Inference Protocol (v2).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", metavar="ADDRESS", required=True, help=HELP)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    model, loaded = load_pipeline(given.model)
+    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
+    app = make_app(loaded, model.predict)
+    uvicorn.run(app, host=given.host, port=given.port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
+    return 0
+
+
+def make_app(loaded: Loaded, predict: Callable[[Any], Any]) -> Starlette:
+    """Returns the application that answers for a model.
+
+    Args:
+        loaded: what the model is.
+        predict: runs it; called by one thread, one request at a time, so that memory is bounded.
+    """
+    about, worker = loaded.about, ThreadPoolExecutor(1, thread_name_prefix="model")
+    name, version = loaded.name.rpartition("/")[2], loaded.version or "0"
+    identity = {"model_name": name, "model_version": version, "parameters": {"digest": loaded.digest}}
+    metadata = {
+        "name": name,
+        "versions": [version],
+        "platform": "maskcast",
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, -1, 3]}],
+        "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": [-1, about.horizon, -1, -1]}],
+        "parameters": {"digest": loaded.digest, **about.model_dump(mode="json", exclude={"format", "kind"})},
+    }
+
+    async def ready(_: HttpRequest) -> Response:
+        return JSONResponse({"live": True, "ready": True})
+
+    async def server(_: HttpRequest) -> Response:
+        return JSONResponse({"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]})
+
+    async def which(_: HttpRequest) -> Response:
+        return JSONResponse({"name": name, "version": version, "digest": loaded.digest, "maskcast": __version__})
+
+    async def describe(request: HttpRequest) -> Response:
+        return _unknown(request, name, version) or JSONResponse(metadata)
+
+    async def infer(request: HttpRequest) -> Response:
+        if (unknown := _unknown(request, name, version)) is not None:
+            return unknown
+        body = await _body(request)
+        if isinstance(body, Response):
+            return body
+
+        def run() -> tuple[bytes, dict[str, str]]:
+            asked = read_request(body, request.headers.get(HEADER), INPUT)
+            check_size(asked.tensor.shape)
+            return write_answer(asked, predict(asked.tensor), OUTPUT, identity)
+
+        try:
+            answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
+        except MaskcastError as error:
+            return _error(400, str(error))
+        return Response(answer, headers=headers)
+
+    routes = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
+    routes += [Route("/v2", server), Route("/version", which)]
+    for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes += [Route(place, describe), Route(f"{place}/ready", describe)]
+        routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
+    return Starlette(routes=routes)
+
+
+async def _body(request: HttpRequest) -> bytes | Response:
+    """Returns the body, or the answer to one that is too large or too slow; never holds more than it may."""
+    too_large = _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or send binary data")
+    length = request.headers.get("Content-Length", "0")
+    if length.isdigit() and int(length) > MAX_BYTES:
+        return too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    return too_large
+    except TimeoutError:
+        return _error(408, f"body: did not arrive within {BODY_S:.0f} s; send it faster, or less")
+    return bytes(body)
+
+
+def _unknown(request: HttpRequest, name: str, version: str) -> Response | None:
+    """Returns the answer to who asks for a model that is not here."""
+    asked = request.path_params
+    if asked["name"] == name and asked.get("version", version) == version:
+        return None
+    return _error(404, f"no such model here; this server has {name!r}, version {version!r}")
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)

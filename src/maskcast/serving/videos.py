@@ -1,0 +1,101 @@
+"""Videos that people name: a video file, a folder of frames, a folder of either, an address of storage."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clips import id_key
+from maskcast.data.images import image_files, is_junk, read_frames
+from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.video import count_frames, read_video
+from maskcast.errors import MaskcastError
+from maskcast.storage import fetch, local_path
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file, or a folder of images in the numeric order of their names."""
+
+    name: str
+    path: Path
+
+    def count(self) -> int:
+        """Returns its number of frames.
+
+        Raises:
+            MaskcastError: the file is no video or is cut short.
+        """
+        return len(image_files(self.path)) if self.path.is_dir() else count_frames(self.path)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns some of its frames, (T, H, W, 3) uint8; indices count from 0 and ascend.
+
+        Raises:
+            MaskcastError: a frame is damaged, or frames differ in size.
+        """
+        if self.path.is_dir():
+            files = image_files(self.path)
+            return read_frames([files[index] for index in indices])
+        return read_video(self.path, indices)
+
+
+def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[Video]:
+    """Returns the videos at some addresses, each under a name of its own.
+
+    Args:
+        addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; or ``s3://``.
+        fetched: folder for what lies in a bucket; what is there already is not fetched again.
+        output: folder that is not searched.
+
+    Raises:
+        MaskcastError: an address holds no video, cannot be reached, or two videos have one name.
+    """
+    found: dict[str, Video] = {}
+    for address in addresses:
+        path = local_path(address)
+        if path is None:
+            path = fetched / address.removeprefix("s3://")
+            fetch(address, path)
+        elif not path.exists():
+            raise MaskcastError(f"{address}: no such video or folder; mend the path")
+        videos = _videos_in(path, output.resolve())
+        if not videos:
+            kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+            raise MaskcastError(
+                f"{address}: no video there; give a file ({kinds}), a folder of images, or of these"
+            )
+        for video in videos:
+            if video.name in found:
+                raise MaskcastError(
+                    f"{video.path}: {found[video.name].path} has this name too, and outputs would mix; rename one "
+                    "of them, or give another --output"
+                )
+            found[video.name] = video
+    return list(found.values())
+
+
+def _videos_in(root: Path, output: Path) -> list[Video]:
+    if root.is_file():
+        return [Video(root.stem, root)] if root.suffix.lower() in VIDEO_SUFFIXES else []
+    if not _files(root) and image_files(root):
+        return [Video(root.resolve().name, root)]
+    videos = []
+    for folder, below, _ in os.walk(root):
+        place = Path(folder)
+        below[:] = [name for name in below if not is_junk(name) and (place / name).resolve() != output]
+        inside = place.relative_to(root)
+        videos += [Video(_name(inside / path.stem), path) for path in _files(place)]
+        if place != root and image_files(place):
+            videos.append(Video(_name(inside), place))
+    return sorted(videos, key=lambda video: id_key(video.name))
+
+
+def _name(inside: Path) -> str:
+    return inside.as_posix().replace("/", "_")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and not is_junk(path.name)]

@@ -1,0 +1,65 @@
+"""A small registered pipeline as it lies in an artifact store, without a server."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tests.conftest import moving_squares
+
+from maskcast.models.base import ModelConfig, save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.registry.artifact import shrink_clip, write_artifact
+from maskcast.registry.bundle import Description, write_bundle
+
+CLASSES = ("background", "red", "blue")
+HEIGHT, WIDTH, SEEN, HORIZON = 32, 48, 4, 2
+CONVLSTM = ConvLSTMConfig(hidden=4, stride=4)
+FACTS: dict[str, Any] = {
+    "context_frames": SEEN,
+    "horizon": HORIZON,
+    "precision": "fp32",
+    "height": HEIGHT,
+    "width": WIDTH,
+    "frame_stride": 2,
+    "classes": CLASSES,
+}
+
+
+def write_parts(folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2) -> dict[str, Path]:
+    """Writes a masker that tells the squares apart by their colours, and a forecaster that does something."""
+    torch.manual_seed(0)
+    masker = UNetConfig(width=4)
+    network = masker.build(len(CLASSES))
+    optimiser = torch.optim.Adam(network.parameters(), 0.02)
+    for step in range(40):
+        frames, masks = (torch.from_numpy(array) for array in moving_squares(step, 8, HEIGHT, WIDTH))
+        loss = torch.nn.functional.cross_entropy(network(frames), masks.long(), torch.tensor([0.1, 1.0, 1.0]))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    forecaster = config.build(len(CLASSES))
+    with torch.no_grad():
+        for parameter in forecaster.parameters():
+            parameter.add_(noise * torch.randn_like(parameter))
+    meta = {"classes": list(CLASSES), "height": HEIGHT, "width": WIDTH}
+    for name, model, its in (("masker", network, masker), ("forecaster", forecaster, config)):
+        save_model(folder / name, model, its, num_classes=len(CLASSES), meta=meta)
+    return {name: folder / name for name in ("masker", "forecaster")}
+
+
+def write_registered(folder: Path, config: ModelConfig = CONVLSTM, **facts: Any) -> Path:
+    """Writes the artifact of a pipeline and returns its folder."""
+    parts = write_parts(folder / "parts", config)
+    about = Description(kind="pipeline", **FACTS | facts)
+    write_bundle(folder / "artifact" / "data", about, parts)
+    example = shrink_clip(moving_squares(1, SEEN, HEIGHT, WIDTH)[0])[None]
+    shapes = ((-1, -1, -1, -1, 3), (-1, HORIZON, -1, -1))
+    write_artifact(folder / "artifact", "# a card", example, shapes)
+    return folder / "artifact"
+
+
+def clips_of_squares(count: int) -> np.ndarray:
+    """Returns clips (B, T, H, W, 3) uint8 as long as the pipeline sees."""
+    return np.stack([moving_squares(100 + k, SEEN, HEIGHT, WIDTH)[0] for k in range(count)])

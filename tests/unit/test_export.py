@@ -1,0 +1,69 @@
+"""A pipeline as one graph: every form gives the masks of the model that was trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
+
+from maskcast.errors import MaskcastError
+from maskcast.models.forecasters import load_forecaster
+from maskcast.models.masker_base import predict_masks
+from maskcast.models.maskers import load_masker
+from maskcast.registry import export as exporting
+from maskcast.registry.export import export, run_exported
+from maskcast.registry.loading import load_address
+
+
+def as_trained(parts: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
+    """Returns the forecast of the models that a training stage wrote, without the registry."""
+    masker, forecaster = load_masker(parts / "masker")[0], load_forecaster(parts / "forecaster")[0]
+    masks = np.stack([predict_masks(masker, clip_THWC, "fp32")[0] for clip_THWC in clips_BTHWC])
+    return forecaster.forecast(torch.from_numpy(masks), HORIZON).numpy()
+
+
+def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_address(str(write_registered(tmp_path)))
+    clips = clips_of_squares(5)
+    wanted = as_trained(tmp_path / "parts", clips)
+    assert set(np.unique(wanted)) == {0, 1, 2}
+    assert np.array_equal(loaded.model.predict(clips), wanted)
+    programs: list[Any] = []  # tracing takes seconds: all forms are written from one trace
+    trace = exporting._traced
+    monkeypatch.setattr(exporting, "_traced", lambda *given: programs[0] if programs else trace(*given))
+    for form, name in exporting.FILES.items():
+        told = export(loaded, form, tmp_path / form)
+        programs = programs or [torch.export.load(tmp_path / form / name)]
+        assert "pixels differ from the model in float32" in told
+        assert {path.name for path in (tmp_path / form).iterdir()} == {name, "export.json"}
+        about = json.loads((tmp_path / form / "export.json").read_text())
+        assert about["model"]["digest"] == loaded.digest
+        assert about["input"]["shape"] == ["clips", FACTS["context_frames"], FACTS["height"], FACTS["width"], 3]
+        assert about["checked"]["share_different"] <= exporting.MOST_DIFFERENT
+        for some in (clips, clips[:1]):
+            found = run_exported(tmp_path / form / name, some)
+            assert (found != wanted[: len(some)]).mean() <= exporting.MOST_DIFFERENT
+    written = onnx.load(tmp_path / "onnx/model.onnx")
+    onnx.checker.check_model(written)
+    assert json.loads(written.metadata_props[0].value)["classes"] == ["background", "red", "blue"]
+
+    with torch.no_grad():  # now the model is another one than was traced
+        loaded.model.masker.network.network.head.bias[1] += 9
+    (tmp_path / "out").mkdir()
+    with pytest.raises(MaskcastError, match=r"as torch-export, \d+ of \d+ pixels differ .* nothing is written"):
+        export(loaded, "torch-export", tmp_path / "out")
+    assert not list(tmp_path.glob("out*/*"))
+
+
+def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_address(str(write_registered(tmp_path)))
+    monkeypatch.setattr(loaded.model.forecaster.network, "forecast", lambda masks, _: masks[: int(masks.sum())])
+    with pytest.raises(MaskcastError, match=r"cannot be written as one graph \(.+\); serve it"):
+        export(loaded, "onnx", tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))

@@ -1,0 +1,149 @@
+"""The command `forecast`: any video, several at once, and what is wrong with them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import moving_squares
+from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, write_registered
+
+from maskcast.__main__ import main
+from maskcast.data.clips import ClipStore
+from maskcast.registry.loading import load_address
+
+Forecast = Callable[..., tuple[int, str, str]]
+SCALE = 2  # videos are larger than what the model was trained on
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_registered(tmp_path_factory.mktemp("registered"))
+
+
+@pytest.fixture
+def forecast(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Forecast:
+    def run(*words: str | Path, model: Path = artifact, output: Path = tmp_path / "out") -> tuple[int, str, str]:
+        code = main(["forecast", *map(str, words), "--model", str(model), "--output", str(output)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def enlarged(seed: int, frames: int) -> np.ndarray:
+    return moving_squares(seed, frames, HEIGHT, WIDTH)[0].repeat(SCALE, 1).repeat(SCALE, 2)
+
+
+def write_frames(folder: Path, frames: Sequence[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):  # names without leading zeros: their order is that of the numbers
+        Image.fromarray(frame).save(folder / f"frame{number}.png")
+    return folder
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
+    forecast: Forecast, artifact: Path, tmp_path: Path
+) -> None:
+    frames = enlarged(0, 12)
+    code, out, err = forecast(write_frames(tmp_path / "street", frames))
+    assert (code, out) == (0, f"1 forecast, 0 there already, 0 failed: {tmp_path / 'out'}\n")
+    place = tmp_path / "out" / "street"
+    assert sorted(path.name for path in place.iterdir()) == [
+        "forecast.json",
+        "masks",
+        "overlay.gif",
+        "overlay.mp4",
+    ]
+    record = json.loads((place / "forecast.json").read_text())
+    assert record["frames_seen"] == [5, 7, 9, 11]
+    assert record["frames_forecast"] == [13, 15]
+    assert record["model"]["digest"] == load_address(str(artifact)).digest
+    store = ClipStore(place / "masks")
+    store.verify()
+    clip = store.get("street")
+    halved = frames[5:12:2].reshape(SEEN, HEIGHT, SCALE, WIDTH, SCALE, 3)[
+        :, :, 0, :, 0
+    ]  # the mean of equal pixels
+    assert np.array_equal(store.masks(clip), load_address(str(artifact)).model.predict(halved))
+    assert clip.meta["first_frame"] == SEEN
+    with av.open(str(place / "overlay.mp4")) as film:
+        assert film.streams.video[0].codec_context.name == "h264"
+        pictures = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(pictures) == SEEN + HORIZON + 3  # the last one stays
+    assert len({picture.tobytes() for picture in pictures[: SEEN + HORIZON]}) == SEEN + HORIZON
+    with Image.open(place / "overlay.gif") as gif:
+        assert gif.n_frames == SEEN + HORIZON
+
+    code, _, err = forecast(tmp_path / "street", "--start", "7")
+    assert (code, "has 12 frames, 14 are needed for 4 of them 2 apart" in err) == (1, True)
+    assert json.loads((place / "forecast.json").read_text()) == record
+    assert forecast(tmp_path / "street", "--start", "0", "--stride", "1")[:2] == (
+        0,
+        f"1 forecast, 0 there already, 0 failed: {tmp_path / 'out'}\n",
+    )
+    assert json.loads((place / "forecast.json").read_text())["frames_seen"] == [0, 1, 2, 3]
+
+
+def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left(
+    forecast: Forecast, tmp_path: Path
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "videos" / "out"
+    whole = write_video(videos / "b.mp4", enlarged(1, 9))
+    write_video(videos / "c" / "short.mp4", enlarged(2, 6))
+    write_frames(videos / "c" / "frames", enlarged(3, 7))
+    (videos / "a.mp4").write_bytes(whole.read_bytes()[:900])
+    (videos / "__MACOSX").mkdir()
+    (videos / "__MACOSX" / "._b.mp4").write_bytes(b"junk")
+    code, said, err = forecast(videos, output=out)
+    assert (code, said) == (1, f"2 forecast, 0 there already, 2 failed: {out}\n")
+    assert sorted(path.name for path in out.iterdir()) == ["b", "c_frames"]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert "a.mp4: damaged or no video" in lines[0]
+    assert "short.mp4: has 6 frames, 7 are needed for 4 of them 2 apart; give a longer video" in lines[1]
+
+    written = (out / "b" / "forecast.json").stat().st_mtime_ns
+    (videos / "a.mp4").write_bytes(whole.read_bytes())
+    (out / "c_frames" / "forecast.json").unlink()  # as if stopped: only whole folders have it
+    code, said, _ = forecast(videos, output=out)
+    assert (code, said) == (1, f"2 forecast, 1 there already, 1 failed: {out}\n")
+    assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
+
+
+def test_mistakes_are_said_in_one_line_and_nothing_is_left(
+    forecast: Forecast, artifact: Path, tmp_path: Path
+) -> None:
+    video = write_video(tmp_path / "one.mp4", enlarged(4, 9))
+    (tmp_path / "empty").mkdir()
+    write_video(tmp_path / "two" / "one.mp4", enlarged(5, 9))
+    silent = write_registered(tmp_path / "silent", frame_stride=None)
+    for words, model, message in (
+        ([video], tmp_path / "empty", "empty: no registered model there; give models:/NAME@ALIAS or"),
+        ([video], "models:/maskcast", "models:/maskcast: no such address; give models:/NAME@ALIAS or"),
+        ([tmp_path / "none.mp4"], artifact, "none.mp4: no such video or folder; mend the path"),
+        ([tmp_path / "empty"], artifact, "empty: no video there; give a file (.avi, "),
+        ([video, tmp_path / "two"], artifact, "one.mp4 has this name too"),
+        ([video], silent, "--stride: the clips that the model was evaluated on do not tell theirs; give"),
+        ([video, "--stride", "0"], artifact, "--stride: got no distance; give"),
+        ([video, "--start", "-1"], artifact, "--start: got -1; frames count from 0"),
+    ):
+        code, out, err = forecast(*words, model=model)
+        assert (code, out, err.count("\n"), message in err) == (2, "", 1, True), err
+    assert not (tmp_path / "out").exists()
+    (artifact / "data/masker/config.json").write_text("{}")
+    code, _, err = forecast(video)
+    assert (code, "config.json: differs from what was registered" in err) == (2, True)
