@@ -1,0 +1,175 @@
+"""Latency and throughput of a served pipeline against calling the model directly, side by side.
+
+    python benchmarks/serving.py [--rounds 30] [--model ADDRESS] [--mlflow]
+
+One clip a request, of the size that the model was evaluated on (default: an untrained U-Net and ConvLSTM of 49
+classes, 11 + 11 frames of 80x120). Latency is of one client that waits for each answer; throughput of 4 clients at
+once. Wall time: the server is another process. `--mlflow` adds `mlflow models serve`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from _common import interleaved, print_table
+from maskcast.data.synthetic import simulate_clip
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.registry.artifact import write_artifact
+from maskcast.registry.bundle import Description, write_bundle
+from maskcast.registry.loading import Loaded, load_address
+
+CLASSES, HEIGHT, WIDTH, SEEN, HORIZON, CLIENTS = 49, 80, 120, 11, 11, 4
+DIRECT = "direct call, 1 client"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--model", help="address of a registered pipeline; default: an untrained one")
+    parser.add_argument("--mlflow", action="store_true", help="measure `mlflow models serve`, too")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with ExitStack() as stack:
+        address = given.model or write_untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        loaded = load_address(address)
+        clip = clip_for(loaded)
+        command = [sys.executable, "-m", "maskcast", "serve", "--model", address, "--port"]
+        uri = stack.enter_context(running(command, "/v2/health/ready"))
+        infer = f"{uri}/v2/models/{loaded.name.rpartition('/')[2]}/infer"
+        variants: dict[str, Callable[[], np.ndarray]] = {
+            DIRECT: lambda: loaded.model.predict(clip),
+            "serve, binary": lambda: ask_binary(infer, clip),
+            "serve, JSON": lambda: ask_json(infer, clip),
+        }
+        if given.mlflow:
+            command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", address]
+            command += ["--env-manager", "local", "-p"]
+            invoke = f"{stack.enter_context(running(command, '/ping'))}/invocations"
+            variants["mlflow models serve, JSON"] = lambda: ask_mlflow(invoke, clip)
+        wanted = loaded.model.predict(clip)
+        for ask in variants.values():
+            np.testing.assert_array_equal(ask(), wanted)
+        seconds = interleaved(variants, given.rounds, time.perf_counter)
+        rows = []
+        for name, taken in seconds.items():
+            rate = throughput(variants[name], given.rounds, 1 if name == DIRECT else CLIENTS)
+            p50, p95 = np.percentile(taken, [50, 95]) * 1000
+            rows.append((name, f"{p50:.0f}", f"{p95:.0f}", f"{rate:.1f}"))
+    shape = "x".join(map(str, clip.shape[1:4]))
+    title = f"One clip of {shape} a request, {loaded.about.horizon} forecast (equal on all pixels)"
+    print_table(title, ("how", "p50 ms", "p95 ms", f"clips/s, {CLIENTS} clients"), rows)
+
+
+def throughput(ask: Callable[[], object], rounds: int, clients: int) -> float:
+    """Returns requests a second of clients that each wait for their answer."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(lambda _: ask(), range(rounds)))
+    return rounds / (time.perf_counter() - start)
+
+
+def ask_binary(url: str, clip: np.ndarray) -> np.ndarray:
+    frames = {"name": "frames", "shape": clip.shape, "datatype": "UINT8"}
+    inputs = [frames | {"parameters": {"binary_data_size": clip.size}}]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    length = {"Inference-Header-Content-Length": str(len(head))}
+    with urllib.request.urlopen(urllib.request.Request(url, head + clip.tobytes(), length)) as answer:
+        end, raw = int(answer.headers["Inference-Header-Content-Length"]), answer.read()
+    return np.frombuffer(raw[end:], np.uint8).reshape(json.loads(raw[:end])["outputs"][0]["shape"])
+
+
+def ask_json(url: str, clip: np.ndarray) -> np.ndarray:
+    frames = {"name": "frames", "shape": clip.shape, "datatype": "UINT8", "data": clip.ravel().tolist()}
+    output = json.loads(_post(url, {"inputs": [frames]}))["outputs"][0]
+    return np.array(output["data"], np.uint8).reshape(output["shape"])
+
+
+def ask_mlflow(url: str, clip: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(_post(url, {"inputs": clip.tolist()}))["predictions"], np.uint8)
+
+
+def _post(url: str, content: dict[str, Any]) -> bytes:
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        found: bytes = answer.read()
+    return found
+
+
+@contextmanager
+def running(command: list[str], health: str) -> Iterator[str]:
+    """Runs a server on a free port, which is appended to its command, and gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    server = subprocess.Popen(
+        [*command, str(port)], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    try:
+        while server.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{health}", timeout=1):
+                    break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.25)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+
+
+def write_untrained(folder: Path) -> str:
+    """Writes the artifact of an untrained pipeline and returns its address."""
+    torch.manual_seed(0)
+    classes = tuple(f"class {k}" for k in range(CLASSES))
+    for name, config in (("masker", UNetConfig(width=16)), ("forecaster", ConvLSTMConfig())):
+        meta = {"classes": classes, "height": HEIGHT, "width": WIDTH}
+        save_model(folder / name, config.build(CLASSES), config, num_classes=CLASSES, meta=meta)
+    about = Description(
+        kind="pipeline",
+        context_frames=SEEN,
+        horizon=HORIZON,
+        precision="fp32",
+        height=HEIGHT,
+        width=WIDTH,
+        classes=classes,
+    )
+    parts = {name: folder / name for name in ("masker", "forecaster")}
+    write_bundle(folder / "maskcast" / "data", about, parts)
+    shapes = ((-1, -1, -1, -1, 3), (-1, HORIZON, -1, -1))
+    write_artifact(folder / "maskcast", "", np.zeros((1, SEEN, 16, 24, 3), np.uint8), shapes)
+    return str(folder / "maskcast")
+
+
+def clip_for(loaded: Loaded) -> np.ndarray:
+    """Returns a simulated clip (1, T, H, W, 3) of the size and length that a model sees."""
+    about = loaded.about
+    frames, _ = simulate_clip(0, frames=about.context_frames, height=about.height, width=about.width)
+    assert frames is not None
+    return frames[None]
+
+
+if __name__ == "__main__":
+    main()
