@@ -204,12 +204,18 @@ def tracking_uri() -> str:
 
 def _check_embedded() -> None:
     """Fails at once where the embedded default cannot write: MLflow would try for minutes."""
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return
     folder = Path.cwd()
-    places = [place for place in (folder, folder / "mlflow.db") if place.exists()]
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not all(os.access(place, os.W_OK) for place in places):
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if (folder / "mlflow.db").exists():
+            (folder / "mlflow.db").open("ab").close()
+    except OSError as error:
         raise MaskcastError(
-            f"{folder}: cannot be written, and mlflow.db belongs there; set MLFLOW_TRACKING_URI or work elsewhere"
-        )
+            f"{folder}/mlflow.db: cannot be written ({error.strerror}); set MLFLOW_TRACKING_URI or go elsewhere"
+        ) from None
 
 
 def new_client() -> Any:
@@ -268,11 +274,16 @@ def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, P
 def _experiment_id(client: Any) -> str:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
-    embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
-    return str(client.create_experiment(name, artifact_location=embedded))
+    if found is None:
+        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
+        embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=embedded))
+        except Exception:  # somebody else made it in between, or it cannot be made
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
 def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, str]:

@@ -9,6 +9,8 @@ import pytest
 from tests.integration.mlflow_server import free_port, mlflow_server
 
 from maskcast import tracking
+from maskcast.__main__ import main
+from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.progress import listening, report, report_file
 from maskcast.stage import StageParams
@@ -135,3 +137,16 @@ def test_what_never_arrives_is_said(
     track_something(folder, last=10)
     said = capfd.readouterr().err
     assert "lost 11 metrics, 1 files of train_masker" in said
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_place_that_cannot_be_written_is_said_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir("/proc")  # not even root writes there
+    started = time.monotonic()
+    with pytest.raises(MaskcastError, match=r"/proc/mlflow\.db: cannot be written .*; set MLFLOW_TRACKING_URI"):
+        track_something(folder)
+    assert main(["models", "list"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert time.monotonic() - started < 20

@@ -1,5 +1,6 @@
 """Measures a registered version once more: its commit, its clips, its weights; are the scores equal?"""
 
+import ast
 import os
 import re
 import shutil
@@ -64,11 +65,16 @@ class Verification:
             values = [scores.get(name) for scores in (self.registered, self.found)]
             rows.append([name, *("-" if value is None else f"{value:.6f}" for value in values)])
             rows[-1].append("no" if name in self.differing else "yes")
-        both = [name for name in self.differing if name in self.registered and name in self.found]
-        most = max((abs(self.registered[name] - self.found[name]) for name in both), default=0.0)
-        count = f"{len(self.differing)} of {len({*self.registered, *self.found})} scores"
-        clips = "equal" if self.clips_equal else "not equal"
-        said = f"{count} differ, by at most {most:.2g}; the scores of each clip are {clips}"
+        count = len({*self.registered, *self.found})
+        if self.equal:
+            said = f"equal: all {count} scores, and those of each clip"
+        else:
+            both = [name for name in self.differing if name in self.registered and name in self.found]
+            most = max((abs(self.registered[name] - self.found[name]) for name in both), default=0.0)
+            clips = "equal" if self.clips_equal else "not equal"
+            said = (
+                f"not equal: {len(self.differing)} of {count} scores, by at most {most:.2g}; of each clip: {clips}"
+            )
         return f"{printed(['score', 'registered', 'now', 'equal'], rows, self.title)}\n{said}"
 
 
@@ -110,7 +116,9 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
             raise MaskcastError(
                 f"{clips}: not the clips that {title} was evaluated on ({tags[f'{DATA_HASH}clips']}); give those"
             )
-        found = _evaluate(folder, clips.absolute(), weights / "data", record, _mask_params(runs, title))
+        generated = record.facts["mask_store"] != record.facts["clip_store"]  # else true masks were the context
+        mask_params = _mask_params(runs) if generated else None
+        found = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
     was, now = (
         {name: value for name, value in each.scores.items() if not MEASURED.match(name)}
         for each in (record, found)
@@ -149,6 +157,10 @@ def _check_out(repository: str, commit: str, folder: Path) -> None:
     remedy = f"{repository}: commit {commit} cannot be checked out; give --repository, a clone or URL that has it"
     _run(["git", "clone", "--quiet", "--no-checkout", repository, str(folder)], remedy)
     _run(["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit], remedy)
+    if not (folder / "src" / "maskcast").is_dir():  # else the installed code would be taken for the commit's
+        raise MaskcastError(
+            f"{repository}: commit {commit} has no src/maskcast; give --repository, one that has it"
+        )
     say(f"verify: checked out {commit} of {repository}")
 
 
@@ -179,18 +191,32 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
     return pointer.with_name("clips")
 
 
-def _mask_params(runs: list[Any], title: str) -> dict[str, Any]:
-    """Returns the params that the masks of the evaluation were generated with."""
+def _mask_params(runs: list[Any]) -> dict[str, Any]:
+    """Returns the params that the masks of the evaluation were generated with; the defaults where nobody knows."""
     for run in reversed(runs):
         if run.data.tags["maskcast.stage"] == "generate_masks":
-            return {name: yaml.safe_load(value) for name, value in run.data.params.items()}
-    raise MaskcastError(
-        f"{title}: the run of generate_masks is not on this server; run the pipeline and register again"
-    )
+            params: dict[str, Any] = {}
+            for name, text in run.data.params.items():
+                *sections, last = name.split(".")
+                place = params
+                for each in sections:
+                    place = place.setdefault(each, {})
+                place[last] = _value(text)
+            return params
+    say("verify: the run of generate_masks is not on this server; taking the defaults for its params")
+    return {}
+
+
+def _value(text: str) -> Any:
+    """Returns a param of a run as it was: MLflow keeps what ``str`` made of it."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _evaluate(
-    folder: Path, clips: Path, bundle: Path, record: EvaluationRecord, mask_params: dict[str, Any]
+    folder: Path, clips: Path, bundle: Path, record: EvaluationRecord, mask_params: dict[str, Any] | None
 ) -> EvaluationRecord:
     """Generates masks and evaluates, as processes of the commit's code."""
     names = ("split", "context", "context_frames", "horizon", "batch_size")
@@ -199,7 +225,10 @@ def _evaluate(
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     models = {"masker": str(bundle / "masker")}
     paths = {"clips": str(clips), "masks": "masks", "metrics": "metrics.json"}
-    _stage(folder, "generate_masks", paths | models)
+    if mask_params is None:
+        paths["masks"] = str(clips)
+    else:
+        _stage(folder, "generate_masks", paths | models)
     models["forecaster"] = str(bundle / "forecaster")
     _stage(folder, "evaluate", paths | models | {"report": "report"})
     return read_evaluation(folder / "report")

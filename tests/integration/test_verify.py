@@ -1,0 +1,84 @@
+"""What `models lineage --verify` refuses, and what it says of scores that differ; the tutorial's test verifies."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_store
+from tests.integration.workshop import Workshop
+
+from maskcast.__main__ import main
+from maskcast.registry.verify import Verification
+from maskcast.stages.register_models import RegisterModels, register_models
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=Test", "-c", "user.email=test@localhost"]
+    return subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def repositories(tmp_path: Path) -> dict[str, Path]:
+    """Two repositories with a commit each, of a maskcast without any stage."""
+    folders = {name: tmp_path / name for name in ("ours", "others")}
+    for name, folder in folders.items():
+        (folder / "src/maskcast").mkdir(parents=True)
+        (folder / "src/maskcast/__init__.py").touch()
+        git(folder, "init", "--quiet")
+        git(folder, "add", "--all")
+        git(folder, "commit", "--quiet", "--message", name)
+    return folders
+
+
+def test_what_cannot_be_verified_is_said_in_one_line(
+    repositories: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    workshop = Workshop(tmp_path / "workshop")
+    commit = git(repositories["ours"], "rev-parse", "HEAD").strip()
+    git(repositories["ours"], "rm", "--quiet", "-r", "src")
+    git(repositories["ours"], "commit", "--quiet", "--message", "nothing")
+    empty = git(repositories["ours"], "rev-parse", "HEAD").strip()
+    for seed, sha in enumerate((commit, f"{commit}-dirty", empty)):
+        monkeypatch.setenv("MASKCAST_GIT_SHA", sha)
+        inputs = workshop.forecaster(seed)
+        register_models(**inputs, registration=tmp_path / "registration.json", params=RegisterModels())
+    other = write_store(tmp_path / "other", val=1).root
+    ours, others = (f"--repository={repositories[name]}" for name in ("ours", "others"))
+    refusals = {
+        ("2", ours): f"version 2: was evaluated by code that is no commit ({commit}-dirty); commit, evaluate and",
+        ("1", others): f"commit {commit} cannot be checked out; give --repository",
+        ("1", f"--repository={tmp_path / 'nowhere'}"): "cannot be checked out; give --repository",
+        ("1", f"--repository={tmp_path}"): "no Git repository; give --repository",
+        ("1", ours): "was not made by `dvc repro`, so DVC has no hash of its clips; give --clips",
+        ("1", ours, f"--clips={other}"): "not the clips that maskcast version 1 was evaluated on",
+        ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (",
+        ("3", ours): f"commit {empty} has no src/maskcast; give --repository",
+        ("4", ours): "no version or alias '4'",
+    }
+    for words, message in refusals.items():
+        capsys.readouterr()
+        assert main(["models", "lineage", *words, "--verify"]) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        assert message in errors[0]
+    assert main(["models", "--name", "maskcast-masker", "lineage", "1", "--verify"]) == 2
+    assert "version 1: is part of a pipeline; verify that" in capsys.readouterr().err
+
+
+def test_scores_that_differ_are_named() -> None:
+    equal = Verification("it", {"jaccard_mean": 0.5, "x": 1.0}, {"jaccard_mean": 0.5, "x": 1.0}, True)
+    assert equal.equal
+    assert "equal: all 2 scores, and those of each clip" in str(equal)
+    for other, clips_equal in (({"jaccard_mean": 0.5, "x": 1.25}, True), ({"jaccard_mean": 0.5}, True)):
+        differing = Verification("it", equal.registered, other, clips_equal)
+        assert not differing.equal
+        assert differing.differing == ["x"]
+        assert "not equal: 1 of 2 scores" in str(differing)
+    assert "by at most 0.25" in str(Verification("it", equal.registered, {"jaccard_mean": 0.5, "x": 1.25}, True))
+    assert not Verification("it", equal.registered, equal.registered, False).equal

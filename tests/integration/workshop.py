@@ -1,0 +1,43 @@
+"""Clips, maskers and forecasters that are evaluated and ready to be registered."""
+
+from pathlib import Path
+
+import torch
+from tests.conftest import write_store
+
+from maskcast.data.clips import ClipStore
+from maskcast.models.base import save_model
+from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.unet import UNetConfig
+from maskcast.stages.evaluate import Evaluate, evaluate
+
+
+class Workshop:
+    """Clips, a masker and forecasters of known quality, evaluated: what a pipeline leaves behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clips = write_store(folder / "clips", val=3).root
+        torch.manual_seed(0)
+        config = UNetConfig(width=4)
+        meta = {"classes": list(ClipStore(self.clips).classes), "height": 32, "width": 48}
+        save_model(folder / "masker", config.build(3), config, num_classes=3, meta=meta)
+
+    def forecaster(self, seed: int, noise: float = 0.0, clips: Path | None = None) -> dict[str, Path]:
+        """Returns the inputs of register_models: without noise the forecaster copies the last mask."""
+        place = self.folder / f"{seed}-{noise}-{clips is None}"
+        if not place.exists():
+            config = ConvLSTMConfig(hidden=4, stride=4, loss_stride=1)
+            torch.manual_seed(seed)
+            model = config.build(3)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(noise * torch.randn_like(parameter))
+            meta = {"context_frames": 11, "horizon": 11}
+            save_model(place / "forecaster", model, config, num_classes=3, meta=meta)
+            models = {"masker": self.folder / "masker", "forecaster": place / "forecaster"}
+            store = clips or self.clips
+            out = {"metrics": place / "metrics.json", "report": place / "report"}
+            evaluate(clips=store, masks=store, **models, **out, params=Evaluate(pictures=0))
+        inputs = {"clips": clips or self.clips, "masker": self.folder / "masker"}
+        return inputs | {name: place / name for name in ("forecaster", "report")}
