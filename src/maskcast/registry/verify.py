@@ -220,8 +220,8 @@ def _evaluate(
 ) -> EvaluationRecord:
     """Generates masks and evaluates, as processes of the commit's code."""
     names = ("split", "context", "context_frames", "horizon", "batch_size")
-    params = {"generate_masks": mask_params, "evaluate": {name: record.facts[name] for name in names}}
-    params["evaluate"]["pictures"] = 0
+    evaluated = {name: record.facts[name] for name in names} | {"pictures": 0}
+    params = {"generate_masks": mask_params, "evaluate": evaluated}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     models = {"masker": str(bundle / "masker")}
     paths = {"clips": str(clips), "masks": "masks", "metrics": "metrics.json"}
