@@ -1,9 +1,9 @@
 """Classes that agree through a clip: one class for each object, whatever a masker says of it in single frames.
 
 A masker sees one frame at a time: an object may change its class from frame to frame, and slivers of other classes
-appear along its border. Here the regions of a clip's masks are linked through time, every track gets the class of
-the greatest summed probability, and classes that the clip as a whole does not support are ruled out. Nothing is
-assumed about the classes; several tracks may share one.
+appear along its border. Here slivers go to the region that they may as well belong to, regions are linked through
+time, every track gets the class of the greatest summed probability, and classes that the clip as a whole does not
+support are ruled out. Nothing is assumed about the classes; several tracks may share one.
 
 Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame,
 P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
@@ -20,6 +20,7 @@ from torch import nn
 from maskcast.models.masker_base import classify
 
 REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
+DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
 MEMORY = 2  # frames for which an object may be out of sight
 SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
@@ -27,7 +28,7 @@ ALIKE = 0.05  # how alike regions of entirely different classes count: an object
 
 @dataclass(frozen=True)
 class Regions:
-    """The connected regions of one class each in the mask of one frame.
+    """The objects in the mask of one frame, as far as one frame tells.
 
     Attributes:
         labels_HW: int32, the region of each pixel from 1 on; 0 is background.
@@ -54,7 +55,7 @@ def predict_regions(
 
 
 def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
-    """Finds the connected regions of each class in the mask of a frame.
+    """Finds the connected regions of each class in the mask of a frame, and merges those that are parts of one.
 
     Args:
         mask_HW: uint8 class ids, 0 is background.
@@ -67,6 +68,30 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
     ys, xs = np.nonzero(labels_HW)
     sums = np.zeros((int(labels_HW.max()), probabilities_PK.shape[1] + 3))
     np.add.at(sums, labels_HW[ys, xs] - 1, np.column_stack([probabilities_PK, ys, xs, np.ones(len(ys))]))
+    class_R = np.zeros(len(sums), np.uint8)
+    class_R[labels_HW[ys, xs] - 1] = mask_HW[ys, xs]
+    regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
+    return _merged(regions, class_R)
+
+
+def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
+    """Merges regions that touch a larger one where the smaller may as well be of the larger one's class."""
+    labels_HW, share_RK = regions.labels_HW, _share(regions)
+    beside = [(labels_HW[:, :-1], labels_HW[:, 1:]), (labels_HW[:-1], labels_HW[1:])]
+    pairs_P2 = np.concatenate([np.stack([one[one != other], other[one != other]], 1) for one, other in beside])
+    pairs_P2 = np.unique(pairs_P2[(pairs_P2 > 0).all(axis=1)] - 1, axis=0)
+    into_R, share_R = np.arange(len(class_R)), np.full(len(class_R), DOUBT)
+    for pair in pairs_P2.tolist():
+        small, large = sorted(pair, key=lambda r: (regions.area_R[r], r))
+        if share_RK[small, class_R[large]] >= share_R[small]:
+            into_R[small], share_R[small] = large, share_RK[small, class_R[large]]
+    while (into_R != into_R[into_R]).any():
+        into_R = into_R[into_R]
+    kept_R, new_R = np.unique(into_R, return_inverse=True)
+    sums = np.zeros((len(kept_R), share_RK.shape[1] + 3))
+    area_R = regions.area_R[:, None]
+    np.add.at(sums, new_R, np.column_stack([regions.evidence_RK, regions.centre_R2 * area_R, area_R]))
+    labels_HW = np.append(0, new_R + 1).astype(np.int32)[labels_HW]
     return Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
 
 

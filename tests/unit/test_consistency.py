@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskcast.consistency import find_regions, make_consistent
+from maskcast.consistency import Regions, find_regions, make_consistent
 
 SIZE, CLASSES = (40, 60), 4
 
@@ -11,18 +11,20 @@ def blank(frames: int) -> np.ndarray:
     return np.zeros((frames, *SIZE), np.uint8)
 
 
-def consistent(masks_THW: np.ndarray, share: float | np.ndarray = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """Makes masks consistent that are `share` sure of each pixel's class; the others share the rest."""
-    confidence_THW = np.broadcast_to(np.float32(share), masks_THW.shape).copy()
-    probabilities = [
-        np.where(
-            np.eye(CLASSES, dtype=bool)[mask[mask > 0]],
-            sure[mask > 0][:, None],
-            (1 - sure[mask > 0][:, None]) / (CLASSES - 1),
-        )
-        for mask, sure in zip(masks_THW, confidence_THW, strict=True)
-    ]
-    return make_consistent(masks_THW, confidence_THW, list(map(find_regions, masks_THW, probabilities)))
+def consistent(masks_THW: np.ndarray, sure: float | np.ndarray = 0.7) -> tuple[np.ndarray, np.ndarray]:
+    """Makes masks consistent whose classes have the probability `sure`; the rest is nearly all background's."""
+    sure_THW = np.broadcast_to(np.float32(sure), masks_THW.shape).copy()
+    return make_consistent(
+        masks_THW, sure_THW, [regions_of(*one) for one in zip(masks_THW, sure_THW, strict=True)]
+    )
+
+
+def regions_of(mask_HW: np.ndarray, sure_HW: np.ndarray, doubt: int = 0) -> Regions:
+    inside = mask_HW > 0
+    probabilities_PK = np.full((int(inside.sum()), CLASSES), 0.001)
+    probabilities_PK[:, doubt] = 1 - 0.001 * (CLASSES - 2) - sure_HW[inside]
+    probabilities_PK[np.arange(len(probabilities_PK)), mask_HW[inside]] = sure_HW[inside]
+    return find_regions(mask_HW, probabilities_PK)
 
 
 def square(masks_THW: np.ndarray, frame: int, top: int, left: int, class_id: int, side: int = 10) -> None:
@@ -39,22 +41,30 @@ def test_masks_that_agree_are_left_alone():
     assert (confidence == np.float32(0.7)).all()
 
 
-def test_a_sliver_goes_to_what_is_likely_there():
+def test_a_part_goes_to_the_object_that_it_may_be_of_and_another_object_does_not():
+    mask = blank(1)[0]
+    mask[10:22, 10:22] = 1
+    mask[10:22, 18:22] = 3  # a third of the object
+    half = regions_of(mask, np.full(SIZE, 0.6), doubt=1)
+    assert half.area_R.tolist() == [144]
+    np.testing.assert_allclose(half.centre_R2, [[15.5, 15.5]])
+    assert half.evidence_RK.argmax() == 1
+    assert regions_of(mask, np.full(SIZE, 0.6), doubt=0).area_R.tolist() == [96, 48]
+
+
+def test_a_sliver_goes_to_the_object_and_tells_how_sure_that_is():
     masks = blank(4)
     for t in range(4):
         square(masks, t, 10, 10 + t, 1)
-    truth = masks.copy()
+    truth, sure = masks.copy(), np.full(masks.shape, 0.9, np.float32)
     masks[2, 10:12, 12:14] = 3
-    regions = []
-    for mask in masks:
-        probabilities = np.full((int((mask > 0).sum()), CLASSES), 0.1)
-        probabilities[:, 1] = 0.4
-        probabilities[mask[mask > 0] == 3, 3] = 0.5
-        regions.append(find_regions(mask, probabilities / probabilities.sum(axis=1, keepdims=True)))
-    found, confidence = make_consistent(masks, np.full(masks.shape, 0.9, np.float32), regions)
+    sure[masks == 3] = 0.5
+    frames = [regions_of(*one, doubt=int(k == 2)) for k, one in enumerate(zip(masks, sure, strict=True))]
+    found, confidence = make_consistent(masks, sure, frames)
     np.testing.assert_array_equal(found, truth)
-    np.testing.assert_allclose(confidence[masks == 3], 0.4 / 1.1, rtol=1e-6)
     assert (confidence[masks != 3] == np.float32(0.9)).all()
+    expected = (0.9 * 96 + 0.498 * 4) / 100  # the mean over the whole object
+    np.testing.assert_allclose(confidence[masks == 3], expected, atol=2e-3)
 
 
 def test_a_class_that_flips_is_outvoted_by_probability_not_by_frames():
