@@ -37,10 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _keep_freed_memory()
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print(_overview())
-            return 0
-        code = _run_command(arguments[0], arguments[1:])
+        code = _run_command(arguments)
         sys.stdout.flush()
         return code
     except MaskcastError as error:
@@ -51,11 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _run_command(name: str, arguments: Sequence[str]) -> int:
+def _run_command(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name, *rest = arguments
     if name not in COMMANDS:
-        return _run_stage(name, arguments)
+        return _run_stage(name, rest)
     module, _, function = COMMANDS[name][0].partition(":")
-    code: int = getattr(importlib.import_module(module), function)(arguments)
+    code: int = getattr(importlib.import_module(module), function)(rest)
     return code
 
 
