@@ -116,19 +116,17 @@ def make_app(loaded: Loaded, predict: Callable[[Any], Any]) -> Starlette:
 
 async def _body(request: HttpRequest) -> bytes | Response:
     """Returns the body, or the answer to one that is too large or too slow; never holds more than it may."""
-    too_large = _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or send binary data")
-    length = request.headers.get("Content-Length", "0")
-    if length.isdigit() and int(length) > MAX_BYTES:
-        return too_large
-    body = bytearray()
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_S):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    return too_large
+            async for chunk in request.stream():  # to its end: clients that are sending do not hear an answer
+                size += len(chunk)
+                if size <= MAX_BYTES:
+                    body += chunk
     except TimeoutError:
         return _error(408, f"body: did not arrive within {BODY_S:.0f} s; send it faster, or less")
+    if size > MAX_BYTES:
+        return _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or send binary data")
     return bytes(body)
 
 
