@@ -288,5 +288,5 @@ def test_the_manifest_is_one_that_kubernetes_takes() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": manifest["metadata"], "spec": predictor}
     kubernetes_validate.validate(pod, "1.31", strict=True)
     with pytest.raises(SystemExit) as stopped:  # its arguments are those of the command
-        main([*container["args"][2:], "--help"])
+        main([*container["args"][3:], "--help"])
     assert stopped.value.code == 0
