@@ -125,7 +125,11 @@ def running(command: list[str], health: str) -> Iterator[str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     server = subprocess.Popen(
-        [*command, str(port)], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+        [*command, str(port)],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         while server.poll() is None:
