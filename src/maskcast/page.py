@@ -19,7 +19,7 @@ from maskcast.charts import line_chart
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.page_style import SCRIPT, STYLE
 from maskcast.params import flatten
-from maskcast.tracking import DATA_HASH, DVC_HASH
+from maskcast.provenance import DATA_HASH, DVC_HASH
 
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
@@ -70,7 +70,7 @@ class Page:
             path: The file.
             metrics: The stage's final numbers; a stage without sections of its own has them on top.
             params: The stage's params.
-            tags: Where it ran, see ``tracking.run_tags``.
+            tags: Where it ran, see ``provenance.run_tags``.
         """
         numbers = table("Final numbers", ["name", "value"], [[k, f"{v:.6g}"] for k, v in metrics.items()])
         own = bool(self._sections)

@@ -165,7 +165,8 @@ def execute(
             the_stage.function(**inputs, **own, params=values)
             return {}
         from maskcast.page import Page
-        from maskcast.tracking import run_tags, tracked_run
+        from maskcast.provenance import run_tags
+        from maskcast.tracking import tracked_run
 
         run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
         page = Page(the_stage.name)

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -23,16 +22,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from maskcast import __version__
-from maskcast.digest import digest_tree, dvc_hashes
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.params import flatten, params_hash
+from maskcast.params import flatten
 from maskcast.progress import say
+from maskcast.provenance import DATA_HASH, OUTPUTS, run_tags
 
 EXPERIMENT = "maskcast"
-DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
-DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
-OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of what it made, as JSON
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # system metrics
@@ -286,42 +282,11 @@ def _experiment_id(client: Any) -> str:
     return str(found.experiment_id)
 
 
-def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest.
-
-    A commit ends in ``-dirty`` where code differs from it. Changed params do not count: each run has its own.
-    """
-    commit = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
-    group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
-    changed = _git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
-    return {
-        "maskcast.stage": stage,
-        "maskcast.group": group,
-        "maskcast.version": __version__,
-        "maskcast.git_sha": f"{commit}-dirty" if changed else commit,
-        "maskcast.git_folder": _git("rev-parse", "--show-prefix") or "./",
-        "maskcast.image": os.environ.get("MASKCAST_IMAGE", "none"),
-        "maskcast.params_hash": params_hash(params),
-        "mlflow.source.name": f"maskcast {stage}",
-        "mlflow.source.git.commit": commit,
-        **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
-        **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
-    }
-
-
 def _dataset(name: str, path: Path, digest: str) -> Any:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(name, digest, "local", f'{{"uri": "{path.absolute().as_uri()}"}}')
     return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _read(path: Path) -> str | None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from maskcast.provenance import DATA_HASH, DVC_HASH, OUTPUTS
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
-from maskcast.tracking import DATA_HASH, DVC_HASH, OUTPUTS
 
 PLACE = {
     "maskcast.git_sha": "commit",
@@ -62,7 +62,7 @@ def lineage(registry: Registry, which: str) -> str:
 def runs_behind(registry: Registry, version: Version) -> list[Any]:
     """Returns the runs that a version comes from, the first stage first, whatever runs they were grouped with.
 
-    A run says by digest what it read and what it made (``run_tags`` and ``OUTPUTS`` in tracking.py): the way back
+    A run says by digest what it read and what it made (see ``provenance``): the way back
     is from each digest to the last run that made it before the version was evaluated. Stages that neither learn
     nor measure have no runs; what they made stands as inputs of the others.
     """

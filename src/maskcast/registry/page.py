@@ -34,7 +34,7 @@ def write_page(
         champion: evaluation of the champion that it was held against; None where there was none.
         verdict: what the gate said.
         params: of the stage.
-        tags: where it ran, see ``tracking.run_tags``.
+        tags: where it ran, see ``provenance.run_tags``.
     """
     page = Page("register_models")
     page.section("Verdict", _verdict(verdict))

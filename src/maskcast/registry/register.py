@@ -48,7 +48,7 @@ class Origin:
     """Where the models come from.
 
     Args:
-        tags: of each version (see ``tracking.run_tags``).
+        tags: of each version (see ``provenance.run_tags``).
         start_run: creates the run that the artifacts are uploaded to, and returns its id.
         report: folder of the evaluation.
     """

@@ -13,6 +13,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.provenance import run_tags
 from maskcast.registry.artifact import shrink_clip, write_artifact
 from maskcast.registry.bundle import Description, Kind, write_bundle
 from maskcast.registry.card import model_card
@@ -23,7 +24,7 @@ from maskcast.registry.register import Artifact, Origin, register
 from maskcast.registry.runtime import PipelineModel, load_bundle
 from maskcast.registry.store import Registry
 from maskcast.stage import InPath, OutPath, StageParams, stage
-from maskcast.tracking import new_client, run_tags, server_errors_said, start_run
+from maskcast.tracking import new_client, server_errors_said, start_run
 
 NAME = r"^[\w.-]+$"
 
