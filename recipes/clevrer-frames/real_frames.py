@@ -51,7 +51,7 @@ def main() -> None:
         if given.clevrer and given.forecaster:
             clips = prepared("windows", given.clevrer)
             scores = forecast_scores(clips, generated("windows", clips), given.forecaster)
-            for model in ("", "_constant_velocity", "_persistence"):
+            for model in ("", "_rigid_body", "_constant_velocity", "_persistence"):
                 label = model.replace("_", " ").strip() or "the forecaster"
                 score = scores[f"jaccard_last{model}"]
                 rows.append(f"| {seed} | frame 22 forecast from masks of real frames by {label} | {score:.3f} |")
