@@ -11,6 +11,7 @@ import torch
 from maskcast.charts import line_chart
 from maskcast.clip_player import draw_sprite, error_legend, player
 from maskcast.confusions import confusions
+from maskcast.curves import Curve
 from maskcast.evaluation import FORECASTER, RIVAL, Evaluation
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.metrics import jaccard_per_class
@@ -25,6 +26,7 @@ def show_evaluation(
     scores: Mapping[str, ForecastScores | None],
     flat: Mapping[str, float],
     featured: Mapping[str, tuple[int, ForecastView]],
+    curves: Mapping[str, Curve],
 ) -> None:
     """Shows an evaluation on the run's page.
 
@@ -33,6 +35,7 @@ def show_evaluation(
         scores: of the forecaster and the baselines.
         flat: all scores as flat numbers.
         featured: the clips to look at, see ``pictures.draw_gallery``.
+        curves: of the trainings that led here, by stage.
     """
     known = applicable(scores)
     classes = evaluation.prepared.classes
@@ -44,7 +47,7 @@ def show_evaluation(
     show("Confusions", confusions(known[FORECASTER], classes))
     if known[FORECASTER].reliability.pixels.any():
         show("Confidence", _confidence(known[FORECASTER]))
-    show("Learning curves", _learning())
+    show("Learning curves", _learning(curves))
     show("Timing", _timing(known, evaluation.device))
     show("What the scores mean", _definitions())
 
@@ -159,18 +162,20 @@ def _confidence(scores: ForecastScores) -> Html:
     )
 
 
-def _learning() -> Html:
-    return element(
-        "p",
-        "An evaluation sees the trained models, not their training. Their learning curves are on the pages of the "
-        "stages that trained them: ",
-        element("code", "results/<stage>.html"),
-        " after dvc repro, the output ",
-        element("code", "page"),
-        " on Kubeflow, and in MLflow the runs that share the group named under ",
-        element("a", "Lineage", href="#lineage"),
-        ".",
-    )
+def _learning(curves: Mapping[str, Curve]) -> Html:
+    if not curves:
+        return element("p", "These models came without the curves of their training.")
+    scores = {_words(stage): _points(curve, "jaccard") for stage, curve in curves.items()}
+    charts = [line_chart("Validation by epoch", scores, x_label="epoch", y_label="Jaccard", y_range=(0.0, 1.0))]
+    charts += [
+        line_chart(f"Loss of {_words(stage)}", {"training": _points(curve, "loss")}, x_label="epoch")
+        for stage, curve in curves.items()
+    ]
+    return joined(charts)
+
+
+def _points(curve: Curve, name: str) -> list[tuple[float, float]]:
+    return [(epoch["epoch"], epoch[name]) for epoch in curve]
 
 
 def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:

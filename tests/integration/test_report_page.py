@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import lacking
 
+from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.models.base import save_model
 from maskcast.models.convrnn import ConvLSTMConfig
@@ -73,6 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     forecaster, masker = ConvLSTMConfig(hidden=4, stride=8, motion="none"), UNetConfig(width=2)
     save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})
     save_model(root / "masker", masker.build(49), masker, num_classes=49, meta={})
+    epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 1 - 1 / n} for n in range(1, 6)]
+    write_curve(root / "masker", "train_masker", epochs)
     models = {"masker": root / "masker", "forecaster": root / "forecaster"}
     outputs = {"metrics": root / "metrics.json", "report": root / "report", "page": root / "page.html"}
     with pytest.MonkeyPatch.context() as patch:
@@ -133,6 +136,8 @@ def test_scores_are_those_of_the_stage_and_names_stay_text(folder: Path, opened)
     assert page.locator("section", has=page.locator("#by-class")).get_by_role("rowheader", name=EVIL).count() == 1
     assert page.get_by_role("heading", name=re.compile("Best: <b>")).count() == 1
     assert page.locator("section", has=page.locator("#lineage")).get_by_text("input forecaster").count() == 1
+    curves = page.locator("section", has=page.locator("#learning-curves"))
+    assert curves.get_by_text("Loss of train masker").count() and curves.locator("figure").count() == 2
     assert page.locator("script").count() == 1
 
 

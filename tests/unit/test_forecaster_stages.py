@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.conftest import write_store
 
+from maskcast.curves import read_curves
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
@@ -74,6 +75,10 @@ def test_pretrain_then_finetune_writes_models_and_scores(stores: dict[str, Path]
     )
     assert json.loads((tmp_path / "tuned.json").read_text())["parameters"] == scores["parameters"]
     assert tuned["persistence_val_jaccard_last"] == scores["persistence_val_jaccard_last"]
+    curves = read_curves(tmp_path / "forecaster")
+    assert list(curves) == ["pretrain_forecaster", "finetune_forecaster"]
+    assert max(epoch["jaccard_last"] for epoch in curves["finetune_forecaster"]) >= tuned["val_jaccard_last"]
+    assert len(curves["pretrain_forecaster"]) == scores["epochs"]
     before, description = load_forecaster(tmp_path / "pretrained")
     after, _ = load_forecaster(tmp_path / "forecaster")
     assert description["meta"]["context_frames"] == 11

@@ -54,37 +54,39 @@ class Regression:
 def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int, precision: str) -> None:
     params = PARAMS.model_copy(update={"precision": precision})
     unbroken, killed, resumed = Regression(), Regression(killed_at=killed_at), Regression()
-    expected = fit(unbroken, params, tmp_path / "unbroken")
+    expected, curve = fit(unbroken, params, tmp_path / "unbroken")
     with pytest.raises(Killed):
         fit(killed, params, tmp_path / "killed")
-    scores = fit(resumed, params, tmp_path / "killed")
-    assert scores["score"] == expected["score"]
+    scores, resumed_curve = fit(resumed, params, tmp_path / "killed")
+    assert scores["score"] == expected["score"] and resumed_curve == curve
     for name, weights in unbroken.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    scores = fit(Regression(), PARAMS.model_copy(update={"epochs": 30}), tmp_path)
+    scores, curve = fit(Regression(), PARAMS.model_copy(update={"epochs": 30}), tmp_path)
     assert scores["score"] > -1.0  # the variance of the target is 4
+    assert [epoch["epoch"] for epoch in curve] == list(range(1, 31)) and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
+    assert max(epoch["score"] for epoch in curve) == scores["score"]
 
 
 def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     task = Regression(scores=[0.1, 0.5, 0.4, 0.3, 0.9])
-    scores = fit(task, PARAMS.model_copy(update={"epochs": 5, "patience": 2}), tmp_path)
+    scores = fit(task, PARAMS.model_copy(update={"epochs": 5, "patience": 2}), tmp_path).scores
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
 
 
 def test_without_a_monitor_the_last_weights_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.5, 0.1])
     task.monitor = None
-    scores = fit(task, PARAMS.model_copy(update={"epochs": 2, "patience": 1}), tmp_path)
+    scores = fit(task, PARAMS.model_copy(update={"epochs": 2, "patience": 1}), tmp_path).scores
     assert (scores["score"], scores["best_epoch"]) == (0.1, 2)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
-    first = fit(Regression(), PARAMS, tmp_path)
+    first = fit(Regression(), PARAMS, tmp_path).scores
     again = Regression(killed_at=0)
-    assert fit(again, PARAMS, tmp_path)["score"] == first["score"]
+    assert fit(again, PARAMS, tmp_path).scores["score"] == first["score"]
 
 
 def test_a_checkpoint_of_another_run_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +129,7 @@ def test_a_batch_reaches_the_loss_as_it_was_made(tmp_path: Path, precision: str)
             assert torch.equal(batch[0], self.batch(step)[0])
             return super().loss(batch, step)
 
-    assert fit(Watching(), PARAMS.model_copy(update={"precision": precision}), tmp_path)["epochs"] == 4
+    assert fit(Watching(), PARAMS.model_copy(update={"precision": precision}), tmp_path).scores["epochs"] == 4
 
 
 def test_schedule_by_hand() -> None:
@@ -150,4 +152,4 @@ def test_sgd_learns_and_spares_biases_and_norms_the_decay(tmp_path: Path) -> Non
     task = Regression()
     decays = {group["weight_decay"]: len(group["params"]) for group in params.optimizer(task.model).param_groups}
     assert decays == {0.1: 2, 0.0: 4}
-    assert fit(task, params, tmp_path)["score"] > -2.0  # the variance of the target is 4
+    assert fit(task, params, tmp_path).scores["score"] > -2.0  # the variance of the target is 4

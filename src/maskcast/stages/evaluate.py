@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from maskcast.curves import read_curves
 from maskcast.data.clips import ClipStore, id_key
 from maskcast.digest import digest_tree
 from maskcast.evaluation import FORECASTER, Evaluation
@@ -92,7 +93,7 @@ def evaluate(
     if params.pictures:
         by_clip = [jaccard_h[-1] for jaccard_h in own.clip_jaccard]
         featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[-1])
-    show_evaluation(evaluation, scores, flat, featured)
+    show_evaluation(evaluation, scores, flat, featured, read_curves(masker) | read_curves(forecaster))
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
     say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))

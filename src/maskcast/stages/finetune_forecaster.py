@@ -63,4 +63,5 @@ def finetune_forecaster(
         masker=load_masker_for(model, masker),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )
-    run(task, forecaster, config, metrics, {"clips": float(len(train))})
+    extra = {"clips": float(len(train))}
+    run("finetune_forecaster", task, forecaster, config, metrics, extra, before=pretrained)

@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from maskcast.curves import write_curve
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import colour_statistics, spread
 from maskcast.data.unlabeled import ClipFrames, Frames, open_frames
@@ -94,7 +95,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
     task = EncoderTask(frames, params, params.method, fingerprint(params, unlabeled=unlabeled))
     _report_views(task, resume_dir(encoder) / "views.png")
     start = deepcopy(task.siamese.encoder)
-    scores = fit(task, params.training, resume_dir(encoder))
+    scores, curve = fit(task, params.training, resume_dir(encoder))
     trained = task.siamese.encoder
     result = {
         "embedding_spread": scores["embedding_spread"],
@@ -107,6 +108,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         result |= _probed(trained, start, frames.store)
     meta = {"method": params.method.name, "mean": trained.mean.tolist(), "std": trained.std.tolist()}
     save_encoder(encoder, trained.encoder, params.model, meta)
+    write_curve(encoder, "pretrain_encoder", curve)
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -64,7 +64,7 @@ def pretrain_forecaster(
     )
     say(f"{len(train)} clips to train on; {left_out} left out, below min_confidence {params.min_confidence:g}")
     extra = {"clips": float(len(train)), "clips_left_out": float(left_out)}
-    run(task, pretrained, params.model, metrics, extra)
+    run("pretrain_forecaster", task, pretrained, params.model, metrics, extra)
 
 
 def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:

@@ -2,6 +2,7 @@
 
 import json
 
+from maskcast.curves import write_curve
 from maskcast.data.detection import DetectionSet
 from maskcast.digest import fingerprint
 from maskcast.models.base import count_parameters, save_model
@@ -37,9 +38,10 @@ def train_detector(
     inputs = {"dataset": dataset} | ({"encoder": encoder} if encoder else {})
     task = DetectorTask(data, params, encoder, fingerprint(params, **inputs))
     parameters = count_parameters(task.model)
-    scores = fit(task, params.training, resume_dir(detector))
+    scores, curve = fit(task, params.training, resume_dir(detector))
     meta = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
     save_model(detector, task.detector, params.model, num_classes=data.num_classes, meta=meta)
+    write_curve(detector, "train_detector", curve)
     result = {
         "val_AP": scores["AP"],
         "val_AP50": scores["AP50"],

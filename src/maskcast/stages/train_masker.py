@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from maskcast.curves import write_curve
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.data.transforms import AugmentParams, augment
@@ -59,9 +60,10 @@ def train_masker(
     store = ClipStore(clips)
     inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
     task = MaskerTask(store, params, fingerprint(params, **inputs), encoder)
-    scores = fit(task, params.training, resume_dir(masker))
+    scores, curve = fit(task, params.training, resume_dir(masker))
     meta = {"classes": list(store.classes), "height": store.height, "width": store.width}
     save_model(masker, task.model, params.model, num_classes=store.num_classes, meta=meta)
+    write_curve(masker, "train_masker", curve)
     result = {
         "val_jaccard": scores["jaccard"],
         "val_accuracy": scores["accuracy"],

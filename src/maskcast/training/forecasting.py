@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from maskcast.curves import write_curve
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, own_part
@@ -154,8 +155,26 @@ class ForecastTask:
         return {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
 
 
-def run(task: ForecastTask, out: Path, config: ModelConfig, metrics: Path, extra: dict[str, float]) -> None:
-    """Trains, saves the model to ``out``, and writes ``extra`` and all scores to ``metrics``."""
+def run(
+    stage: str,
+    task: ForecastTask,
+    out: Path,
+    config: ModelConfig,
+    metrics: Path,
+    extra: dict[str, float],
+    before: Path | None = None,
+) -> None:
+    """Trains, saves the model to ``out``, and writes ``extra`` and all scores to ``metrics``.
+
+    Args:
+        stage: its name.
+        task: what to train, and on what.
+        out: folder for the model.
+        config: it was built from.
+        metrics: JSON, flat numbers.
+        extra: numbers to add.
+        before: the model that the training started from.
+    """
     params = task.params
     for name, baseline in baselines_of(task.clips, task.val).items():
         if baseline is None:
@@ -164,13 +183,14 @@ def run(task: ForecastTask, out: Path, config: ModelConfig, metrics: Path, extra
         for score in ("jaccard_last", "jaccard_mean"):
             extra[f"{name}_val_{score}"] = found[score]
         say(f"{name}: jaccard_last {found['jaccard_last']:.4f}, jaccard_mean {found['jaccard_mean']:.4f}")
-    scores = fit(task, params.training, resume_dir(out))
+    scores, curve = fit(task, params.training, resume_dir(out))
     meta = {
         "classes": list(task.clips.classes),
         "context_frames": params.context_frames,
         "horizon": params.horizon,
     }
     save_model(out, task.model, config, num_classes=task.clips.num_classes, meta=meta)
+    write_curve(out, stage, curve, before)
     windows = scores["epochs"] * params.training.steps_per_epoch * params.training.batch_size
     result = {
         "val_jaccard_last": scores["jaccard_last"],

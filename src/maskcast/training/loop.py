@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -56,7 +56,19 @@ class Task(Protocol):
         """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
 
 
-def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
+class Trained(NamedTuple):
+    """What a training gave.
+
+    Args:
+        scores: the validation scores of the best epoch, ``best_epoch``, ``epochs`` run and ``train_seconds``.
+        curve: of every epoch its number, mean training ``loss`` and validation scores.
+    """
+
+    scores: dict[str, float]
+    curve: list[dict[str, float]]
+
+
+def fit(task: Task, params: Schedule, resume: Path) -> Trained:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
 
     Processes that torchrun started form a group for the length of the call.
@@ -65,9 +77,6 @@ def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
         task: model, batches, loss and validation.
         params: the schedule.
         resume: folder for the checkpoint (``stage.resume_dir``).
-
-    Returns:
-        The validation scores of the best epoch, ``best_epoch``, ``epochs`` run and ``train_seconds``.
 
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, or the processes cannot share the batch.
@@ -117,7 +126,7 @@ def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        run.step = step + 1
+        run.step, run.losses = step + 1, run.losses + loss.item()
         report(
             {
                 "train/loss": loss.item(),
@@ -139,11 +148,8 @@ def fit(task: Task, params: Schedule, resume: Path) -> dict[str, float]:
     task.model.load_state_dict(run.best_weights)
     task.model.to("cpu").eval()
     epochs = run.step // params.steps_per_epoch
-    return run.best | {
-        "best_epoch": run.best_epoch,
-        "epochs": epochs,
-        "train_seconds": time.monotonic() - started,
-    }
+    took = {"best_epoch": run.best_epoch, "epochs": epochs, "train_seconds": time.monotonic() - started}
+    return Trained(run.best | took, run.curve)
 
 
 class _Progress:
@@ -158,7 +164,10 @@ class _Progress:
         stale: int = 0,
         stopped: bool = False,
         seconds: float = 0.0,
+        losses: float = 0.0,
+        curve: list[dict[str, float]] | None = None,
     ) -> None:
+        self.losses, self.curve = losses, curve or []  # losses: their sum since the last epoch
         self.best, self.best_weights, self.step, self.best_epoch = best, best_weights, step, best_epoch
         self.stale, self.stopped, self.seconds = stale, stopped, seconds
 
@@ -210,6 +219,8 @@ def _validate(task: Task, params: Schedule, run: _Progress) -> None:
     with torch.no_grad():
         scores = task.validate()
     report({f"val/{name}": value for name, value in scores.items()}, step=run.step)
+    run.curve.append({"epoch": epoch, "loss": run.losses / params.steps_per_epoch, **scores})
+    run.losses = 0.0
     better = task.monitor is None or not run.best or scores[task.monitor] > run.best[task.monitor]
     if better:
         run.best, run.best_epoch, run.best_weights, run.stale = scores, epoch, _weights(task.model), 0

@@ -1,0 +1,24 @@
+"""Learning curves: what each epoch of a training gave, kept beside the weights, so that an evaluation can show it.
+
+learning.json   by stage, the epochs in order: ``epoch``, the mean training ``loss``, and the validation scores
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+NAME = "learning.json"
+Curve = Sequence[Mapping[str, float]]
+
+
+def write_curve(folder: Path, stage: str, curve: Curve, before: Path | None = None) -> None:
+    """Writes the curve of a stage into the folder of its model, after those of the model that it started from."""
+    curves = {**(read_curves(before) if before else {}), stage: list(curve)}
+    (folder / NAME).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """Returns the curves of a model by stage, the first stage first; none of a model that came without."""
+    path = folder / NAME
+    curves: dict[str, Curve] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return curves
