@@ -18,6 +18,7 @@ from maskcast.models.forecasters import adapt_forecaster, load_forecaster
 from maskcast.models.objects import ObjectsConfig
 from maskcast.models.unet import UNetConfig
 from maskcast.stage import run_stage
+from maskcast.training.layers import Window, layer_of
 
 TRAINING = {
     "epochs": 2,
@@ -135,3 +136,16 @@ def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: 
     pretrain(stores, first)
     pretrain(stores, second)
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+def test_specks_of_a_masker_are_no_objects_to_learn_from(tmp_path: Path) -> None:
+    masks = np.zeros((8, 40, 60), np.uint8)
+    masks[:, 10:18, 10:18] = 1  # seen in all frames
+    masks[5:, 30:38, 40:48] = 2  # enters
+    masks[2:4, 30:38, 10:18] = 3  # flashes up
+    masks[:, 2, 2] = 4  # a pixel
+    with ClipWriter(tmp_path / "clips", height=40, width=60, classes=list("01234")) as writer:
+        writer.add("a", split="train", kind="labelled", masks=masks)
+    store = ClipStore(tmp_path / "clips")
+    (tracks,) = layer_of(ObjectsConfig().build(5), store, store.clips).batch([Window(0, slice(0, 8), False)])
+    assert tracks[:, :, 0].unique(dim=0).tolist() == [[1, 2]]

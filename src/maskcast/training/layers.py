@@ -15,6 +15,7 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.tracks import PACKED, Lesson, pack_tracks, stack_tracks
 
 SPECK = 0.02  # spread, in picture heights, below which an object is too small to measure
+SIGHTS = 3  # frames of a clip in which an object is larger than that, or is taken for noise
 
 
 class Window(NamedTuple):
@@ -59,7 +60,10 @@ def whole_sights(store: ClipStore, chosen: Sequence[Clip], limit: int = 200) -> 
 
 
 def _pack(store: ClipStore, clip: Clip) -> Tensor:
-    return pack_tracks(torch.from_numpy(store.masks(clip).copy()), store.num_classes)
+    """Returns the tracks (T, S, F) of a clip's objects, without a masker's specks: pairs of objects cost time."""
+    packed = pack_tracks(torch.from_numpy(store.masks(clip).copy()), store.num_classes)
+    size_TS = packed[..., 4:6].mean(-1)
+    return packed[:, (size_TS > SPECK).sum(0) >= min(SIGHTS, len(size_TS))]
 
 
 class _Pictures:
