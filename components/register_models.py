@@ -8,12 +8,13 @@ from components._image import IMAGE
 @component(base_image=IMAGE, install_kfp_package=False)
 def register_models(
     clips: Input[Dataset], masker: Input[Model], forecaster: Input[Model], report: Input[Artifact],
-    registration: Output[Artifact], page: Output[HTML], params: dict
+    registration: Output[Artifact], page: Output[HTML], params: dict, encoder: Input[Model] = None,
 ) -> None:
     """Register the models and hold them against the gate."""
     from maskcast.stage import run_stage
 
+    trained = {"encoder": encoder.path} if encoder else {}
     run_stage(
         "register_models", params, clips=clips.path, masker=masker.path, forecaster=forecaster.path,
-        report=report.path, registration=registration.path, page=page.path
+        report=report.path, registration=registration.path, page=page.path, **trained
     )

@@ -49,7 +49,7 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
 
         report = on.cpu(stage.evaluate(**seen, forecaster=forecaster, params=evaluate)).outputs["report"]
         on.cpu(stage.predict(**seen, forecaster=forecaster, params=predict))
-        models = {"masker": masker, "forecaster": forecaster, "report": report}
+        models = {"encoder": encoder, "masker": masker, "forecaster": forecaster, "report": report}
         registered = on.cpu(stage.register_models(clips=clips, **models, params=register_models))
         registered.set_caching_options(False)  # a cached task would register nothing
 

@@ -20,7 +20,10 @@ from tests.integration.workshop import Workshop
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.models.encoders import save_encoder
+from maskcast.models.unet import UNetEncoderConfig
 from maskcast.registry.artifact import load_artifact
+from maskcast.registry.loading import load_address
 from maskcast.registry.promotion import Turn, decisions
 from maskcast.registry.store import Registry
 from maskcast.stages.register_models import RegisterModels, register_models
@@ -269,6 +272,43 @@ def test_the_embedded_default_and_what_commands_refuse(
     (blind / "per_clip.csv").unlink()
     with pytest.raises(MaskcastError, match=r"evaluation\.json: no evaluation there"):
         run(inputs | {"report": blind})
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_an_encoder_is_registered_where_one_was_trained(
+    workshop: Workshop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, config = workshop.forecaster(1), UNetEncoderConfig(width=4)
+    three = {"maskcast": 1, "maskcast-masker": 1, "maskcast-forecaster": 1}
+    save_encoder(tmp_path / "none", None, config, {"method": "none"})
+    assert run(inputs | {"encoder": tmp_path / "none"})["versions"] == three
+    assert "encoder: not trained (method none), and so not registered" in capsys.readouterr().err
+    assert Registry("maskcast-encoder").versions() == []
+    with pytest.raises(MaskcastError, match=r"masker/config\.json: no encoder"):
+        run(inputs | {"encoder": inputs["masker"]})
+
+    colours = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    save_encoder(tmp_path / "encoder", config.build(), config, {"method": "moco", **colours})
+    for _ in range(2):
+        assert run(inputs | {"encoder": tmp_path / "encoder"})["versions"] == three | {"maskcast-encoder": 1}
+    tags = Registry("maskcast").find("1").tags
+    assert {name for name in tags if name.startswith("maskcast.part.")} == {
+        f"maskcast.part.maskcast-{part}" for part in ("masker", "forecaster", "encoder")
+    }
+    version = Registry("maskcast-encoder").find("1")
+    assert not [
+        name for name in version.tags if name.startswith("maskcast.score.")
+    ]  # the pipeline's are not its own
+    model = mlflow.pyfunc.load_model("models:/maskcast-encoder/1")
+    output = model.metadata.signature.outputs.to_dict()[0]["tensor-spec"]
+    assert output == {"dtype": "float32", "shape": (-1, 32)}
+    found = model.predict(model.input_example.astype(np.uint8))
+    assert (found.dtype, found.shape) == (np.float32, (2, 32))
+    loaded = load_address("models:/maskcast-encoder/1")
+    assert np.array_equal(loaded.model.predict(loaded.example), found)
+    code, said = command(capsys, "--name", "maskcast-encoder", "lineage", "1")
+    assert (code, version.digest in said) == (0, True)
 
 
 def test_a_server_that_is_away_is_said(

@@ -19,20 +19,22 @@ from maskcast.data.clips import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.encoders import load_encoder, save_encoder
 from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
-from maskcast.models.unet import UNetConfig
+from maskcast.models.unet import UNetConfig, UNetEncoderConfig
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import DIGESTS, Description, bundle_digest, write_bundle
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation, why_incomparable
 from maskcast.registry.gate import Gate, judge, paired_difference
-from maskcast.registry.runtime import load_bundle
+from maskcast.registry.runtime import FRAMES_AT_ONCE, load_bundle
 
 CLASSES = ["background", "red", "blue"]
 SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}
 ABOUT: dict[str, Any] = {"context_frames": 4, "horizon": 3, "height": 32, "width": 48, "classes": CLASSES}
+COLOURS: dict[str, Any] = {"method": "moco", "mean": [0.25, 0.5, 0.75], "std": [0.5, 0.25, 0.125]}
 
 
 def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
@@ -127,7 +129,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     configs["frames"] = ConvLSTMConfig(input="frames", **SMALL)
     for name, config in configs.items():
         save_model(folder / name, config.build(3), config, num_classes=3, meta={"classes": CLASSES})
-    return {name: folder / name for name in configs}
+    encoder = UNetEncoderConfig(width=4)
+    save_encoder(folder / "encoder", encoder.build(), encoder, COLOURS)
+    return {name: folder / name for name in (*configs, "encoder")}
 
 
 @pytest.fixture
@@ -156,6 +160,37 @@ def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")
     assert np.array_equal(load_bundle(tmp_path / "data").predict(clip()), expected)
+
+
+def test_the_encoder_gives_the_mean_of_its_last_map(parts: dict[str, Path], tmp_path: Path) -> None:
+    write_bundle(tmp_path / "data", Description(kind="encoder", **ABOUT, precision="bf16"), parts)
+    model, frames = load_bundle(tmp_path / "data"), clip(FRAMES_AT_ONCE + 1)
+    scaled = (frames.astype(np.float32) / 255 - COLOURS["mean"]) / COLOURS["std"]
+    with torch.no_grad():
+        maps = load_encoder(parts["encoder"])[0](torch.from_numpy(scaled).float().permute(0, 3, 1, 2))
+    found = model.predict(frames)
+    assert (found.dtype, found.shape) == (np.float32, (len(frames), 32))
+    assert (model.dtype_out, model.shape_out) == ("float32", (-1, 32))
+    np.testing.assert_allclose(found, maps[-1].mean((2, 3)).numpy(), rtol=1e-4, atol=1e-5)
+    assert np.ptp(found, axis=0).max() > 0
+    np.testing.assert_allclose(model.predict(frames[0]), found[0], rtol=1e-4, atol=1e-5)
+    assert model.predict(frames[:1, :1, :1]).shape == (1, 32)  # of any size
+    with pytest.raises(MaskcastError, match=r"frames: got uint8 of shape \(17, 16, 24, 2\); give uint8 of shape"):
+        model.predict(frames[..., :2])
+
+
+def test_an_encoder_that_was_not_trained_is_none(parts: dict[str, Path], tmp_path: Path) -> None:
+    about = Description(kind="encoder", **ABOUT, precision="fp32")
+    save_encoder(tmp_path / "none", None, UNetEncoderConfig(width=4), {"method": "none"})
+    with pytest.raises(MaskcastError, match=r"none/model\.safetensors: no such file"):
+        write_bundle(tmp_path / "untrained", about, {"encoder": tmp_path / "none"})
+    write_bundle(tmp_path / "data", about, parts)
+    shutil.copy(tmp_path / "none/config.json", tmp_path / "data/encoder/config.json")
+    with pytest.raises(MaskcastError, match=r"encoder/config\.json: differs from what was registered"):
+        load_bundle(tmp_path / "data")
+    rewrite_digests(tmp_path / "data")
+    with pytest.raises(MaskcastError, match=r"encoder/config\.json: no mean and std of colours"):
+        load_bundle(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
@@ -225,12 +260,12 @@ def remove_weights(bundle: Path, payload: Path) -> None:
 
 TAMPERINGS = [
     (change_byte, r"forecaster/model\.safetensors: differs from what was registered", None),
-    (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: a pipeline has"),
+    (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: the pipeline has"),
     (replace_by_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
     (replace_by_torch_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
     (name_other_class, r"masker/config\.json: differs", r"masker/config\.json: model: .*'os\.mkdir'"),
     (swap_parts, r"forecaster/config\.json: differs", r"forecaster/config\.json: model: .*'unet'"),
-    (remove_weights, r"masker/model\.safetensors: is missing", r"masker/model\.safetensors: a pipeline has"),
+    (remove_weights, r"masker/model\.safetensors: is missing", r"masker/model\.safetensors: the pipeline has"),
 ]
 
 

@@ -37,6 +37,17 @@ def save_encoder(
         save_description(folder, config, num_classes=0, meta=meta)
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether an encoder has weights: the method was another than ``none``.
+
+    Raises:
+        MaskcastError: if the folder holds no encoder.
+    """
+    description = read_description(folder)
+    _config(folder, description)
+    return bool(description["meta"]["method"] != "none")
+
+
 def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the encoder that ``pretrain_encoder`` wrote, in eval mode, and its description.
 

@@ -30,14 +30,17 @@ REQUIREMENTS = ("mlflow-skinny", "numpy", "safetensors", "segmentation-models-py
 EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
 
 
-def write_artifact(folder: Path, card: str, example: np.ndarray, shapes: tuple[tuple[int, ...], ...]) -> None:
+def write_artifact(
+    folder: Path, card: str, example: np.ndarray, shapes: tuple[tuple[int, ...], ...], dtype_out: str = "uint8"
+) -> None:
     """Writes what stands beside ``folder/data``.
 
     Args:
         folder: holds the bundle as ``data``.
         card: the model card.
         example: a small input that the model was run on.
-        shapes: of input and output, -1 for any length; both are uint8.
+        shapes: of input and output, -1 for any length.
+        dtype_out: of the output; the input is uint8.
     """
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join([*_pins(), ""]), encoding="utf-8")
@@ -47,8 +50,8 @@ def write_artifact(folder: Path, card: str, example: np.ndarray, shapes: tuple[t
     (folder / "input_example.json").write_text(json.dumps(example.tolist()), encoding="utf-8")
     (folder / "serving_input_example.json").write_text(json.dumps({"inputs": example.tolist()}), encoding="utf-8")
     inputs, outputs = (
-        json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": list(shape)}}])
-        for shape in shapes
+        json.dumps([{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}}])
+        for dtype, shape in zip(("uint8", dtype_out), shapes, strict=True)
     )
     flavor = {"loader_module": LOADER, "data": "data", "python_version": python}
     model = {

@@ -1,8 +1,9 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
-model.json          what the model is (pipeline, masker or forecaster) and how its parts work together
+model.json          what the model is (pipeline, masker, forecaster or encoder) and how its parts work together
 masker/             config.json and model.safetensors, as train_masker wrote them
 forecaster/         the same of finetune_forecaster
+encoder/            the same of pretrain_encoder
 digests.json        the sha256 of every other file
 """
 
@@ -23,11 +24,12 @@ from maskcast.params import Params, validate
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
 
-Kind = Literal["pipeline", "masker", "forecaster"]
+Kind = Literal["pipeline", "masker", "forecaster", "encoder"]
 PARTS: dict[Kind, tuple[str, ...]] = {
     "pipeline": ("masker", "forecaster"),
     "masker": ("masker",),
     "forecaster": ("forecaster",),
+    "encoder": ("encoder",),
 }
 
 
@@ -36,7 +38,7 @@ class Description(Params):
 
     format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
     kind: Kind
-    """Frames to future masks, frames to masks, or a past to its future."""
+    """Frames to future masks, frames to masks, a past to its future, or frames to features."""
     context_frames: int = Field(ge=1)
     """Frames that were seen when the model was evaluated."""
     horizon: int = Field(ge=1)
@@ -115,7 +117,9 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
     description = validate(Description, values, str(folder / "model.json"))
     expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
     if other := set(found) ^ expected:
-        raise MaskcastError(f"{folder / min(other)}: a {description.kind} has {', '.join(sorted(expected))} alone")
+        raise MaskcastError(
+            f"{folder / min(other)}: the {description.kind} has {', '.join(sorted(expected))} alone"
+        )
     return description
 
 

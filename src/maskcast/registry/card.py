@@ -15,6 +15,7 @@ PURPOSE = {
     "pipeline": "RGB frames of a clip in, class masks of the frames that follow out.",
     "masker": "RGB frames in, class masks of these frames out.",
     "forecaster": "The past of a clip in, its future out.",
+    "encoder": "RGB frames in, one vector of features for each frame out.",
 }
 
 
@@ -25,17 +26,32 @@ def model_card(
 
     Args:
         about: what the model is.
-        parts: folders of its masker and forecaster.
-        record: its evaluation.
+        parts: folders of masker and forecaster, and of the encoder where one was trained.
+        record: the evaluation of the pipeline.
         tags: where it comes from, as the tags of its version.
     """
-    facts = record.facts
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
-    meta = read_description(parts["masker"])["meta"]
     lines = [f"# maskcast {about.kind}", "", PURPOSE[about.kind], "", "## Where it comes from", ""]
     lines += [f"- {name.removeprefix('maskcast.')}: `{value}`" for name, value in tags.items()]
-    lines += ["", "## Scores", ""]
+    lines += ["", "## Scores", "", *_scores(about, record), "## Params", ""]
     lines += [
+        f"- {name}.{key}: `{value}`"
+        for name, description in descriptions.items()
+        for key, value in flatten(description["model"]).items()
+    ]
+    lines += ["", "## Limits", "", *_limits(about, parts)]
+    return "\n".join([*lines, ""])
+
+
+def _scores(about: Description, record: EvaluationRecord) -> list[str]:
+    if about.kind == "encoder":
+        return [
+            "None of its own: the evaluation scores the pipeline whose masker started from it. Where there were "
+            "labels, the page of `pretrain_encoder` says what a linear probe and kNN make of its features.",
+            "",
+        ]
+    facts = record.facts
+    lines = [
         f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
         f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
         "the report's README.md defines each score."
@@ -43,22 +59,27 @@ def model_card(
     lines += ["", _score_table(record)]
     if "masker_jaccard" in record.scores:
         lines += [f"The masker's own Jaccard over all frames is {record.scores['masker_jaccard']:.4f}.", ""]
-    lines += ["## Params", ""]
-    lines += [
-        f"- {name}.{key}: `{value}`"
-        for name, description in descriptions.items()
-        for key, value in flatten(description["model"]).items()
-    ]
+    return lines
+
+
+def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
+    if about.kind == "encoder":
+        method = read_description(parts["encoder"])["meta"]["method"]
+        return [
+            f"- Trained without labels by `{method}`; what the features mean must be learned from labels.",
+            "- A vector is the mean of the encoder's last map over its cells; where things are, it does not say.",
+            "- Any height and width run: frames are padded with their edge to a multiple of the encoder's stride.",
+        ]
+    meta = read_description(parts["masker"])["meta"]
     classes = meta.get("classes", [])
-    lines += ["", "## Limits", ""]
-    lines += [
+    lines = [
         f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
     if about.kind != "masker":
         lines.append(f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon}, no more.")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 def _score_table(record: EvaluationRecord) -> str:

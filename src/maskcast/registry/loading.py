@@ -83,7 +83,7 @@ def load_pipeline(address: str) -> tuple[PipelineModel, Loaded]:
     """Returns the model at an address, and what it is; it takes frames and gives future masks.
 
     Raises:
-        MaskcastError: as ``load_address``, or the model is a masker or forecaster alone.
+        MaskcastError: as ``load_address``, or the model is a part of a pipeline alone.
     """
     loaded = load_address(address)
     return pipeline_of(loaded), loaded
@@ -93,11 +93,11 @@ def pipeline_of(loaded: Loaded) -> PipelineModel:
     """Returns the model as a pipeline.
 
     Raises:
-        MaskcastError: it is a masker or forecaster alone.
+        MaskcastError: it is a part of a pipeline alone.
     """
     if not isinstance(loaded.model, PipelineModel):
         raise MaskcastError(
-            f"{loaded.title}: is a {loaded.about.kind} alone; give a pipeline, e.g. maskcast@champion"
+            f"{loaded.title}: is the {loaded.about.kind} alone; give a pipeline, e.g. maskcast@champion"
         )
     return loaded.model
 

@@ -1,7 +1,7 @@
-"""Brings masker, forecaster and pipeline into the registry, each version whole or not at all.
+"""Brings the pipeline and its parts into the registry, each version whole or not at all.
 
 Artifacts are uploaded to a run first; only then a version appears that names them, and with it all its tags. A
-process that is killed leaves a run without versions, or some of the three models; the next one finds those by
+process that is killed leaves a run without versions, or some of the models; the next one finds those by
 their digest and adds what lacks.
 """
 
@@ -28,7 +28,7 @@ SCORES = (
     "coco_AP",
     "masker_jaccard",
 )  # a version carries these as tags; its run has all
-ORDER: tuple[Kind, ...] = ("masker", "forecaster", "pipeline")  # the last names the versions of the others
+ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline")  # the last names the others' versions
 
 MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"
@@ -68,8 +68,8 @@ def register(
     """Registers what is new, holds the pipeline against the gate, and points ``candidate`` to it if it passes.
 
     Args:
-        artifacts: masker, forecaster and pipeline.
-        record: their evaluation.
+        artifacts: masker, forecaster and pipeline; the encoder where one was trained.
+        record: the evaluation of the pipeline.
         names: of the registered models, by kind.
         gate: what the pipeline must reach.
         origin: where they come from.
@@ -80,35 +80,39 @@ def register(
     Raises:
         MaskcastError: the gate names a score that was not measured.
     """
-    registries = {kind: Registry(name) for kind, name in names.items()}
-    known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in artifacts}
+    registries = {kind: Registry(names[kind]) for kind in ORDER if kind in artifacts}
+    known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in registries}
     verdict = _verdict(registries["pipeline"], artifacts["pipeline"].digest, record, gate)
     versions: dict[str, int] = {}
     pipeline = known["pipeline"]
     same = pipeline is not None and pipeline.tags.get("maskcast.evaluation") == record.digest
     if not same or None in known.values():
-        evaluated = _evaluation_tags(record)
+        evaluated, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries["pipeline"].client, record, origin) as (run_id, artifact_uri):
             evaluated["maskcast.evaluation_run"] = run_id
-            for kind in ORDER:
-                registry, found = registries[kind], known[kind]
+            for kind, registry in registries.items():
+                found = known[kind]
                 if found is None:
                     registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
                     tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
+                    if kind != "encoder":  # the evaluation scores what started from it
+                        tags |= scores
                     if kind == "pipeline":  # born with its verdict, and with the versions of its parts
-                        parts = {f"maskcast.part.{name}": str(number) for name, number in versions.items()}
-                        tags |= _verdict_tags(verdict) | parts
+                        tags |= _verdict_tags(verdict) | _part_tags(versions)
                     source = f"{artifact_uri}/{kind}"
                     versions[registry.name] = _create_once(registry, source, run_id, tags, artifacts[kind].card)
                 else:
                     versions[registry.name] = found.number
                 if kind == "pipeline":  # the parts keep the evaluation that they came with
-                    registry.tag(versions[registry.name], evaluated)
+                    registry.tag(versions[registry.name], evaluated | scores)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
             say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
-    _point_candidate(registries["pipeline"], versions[names["pipeline"]], verdict)
+    number = versions[names["pipeline"]]
+    parts = {name: part for name, part in versions.items() if name != names["pipeline"]}
+    registries["pipeline"].tag(number, _part_tags(parts))  # an encoder may be newer than its pipeline
+    _point_candidate(registries["pipeline"], number, verdict)
     return verdict, dict(sorted(versions.items()))
 
 
@@ -175,9 +179,16 @@ def _with_digest(registry: Registry, digest: str) -> Version | None:
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
-    tags = {f"maskcast.score.{name}": f"{record.scores[name]:.6f}" for name in SCORES if name in record.scores}
     facts = {f"maskcast.{name}": str(record.facts[name]) for name in ("data", "clip_store", "mask_store")}
-    return tags | facts | {"maskcast.evaluation": record.digest}
+    return facts | {"maskcast.evaluation": record.digest}
+
+
+def _score_tags(record: EvaluationRecord) -> dict[str, str]:
+    return {f"maskcast.score.{name}": f"{record.scores[name]:.6f}" for name in SCORES if name in record.scores}
+
+
+def _part_tags(versions: Mapping[str, int]) -> dict[str, str]:
+    return {f"maskcast.part.{name}": str(number) for name, number in versions.items()}
 
 
 def _verdict_tags(verdict: Verdict) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 Nothing here unpickles: the bundle's digests are checked, then configs are read as JSON and weights as safetensors.
 
-Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
+Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels, F features.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +16,11 @@ import torch
 from maskcast.data.clips import IGNORE
 from maskcast.errors import MaskcastError
 from maskcast.models.base import best_device
+from maskcast.models.encoders import load_encoder
 from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
+from maskcast.models.siamese import Normalised, pool
 from maskcast.registry.bundle import read_bundle
 from maskcast.tracking import bad_request
 
@@ -33,6 +36,7 @@ class Model(Protocol):
 
     shape_in: Shape
     shape_out: Shape
+    dtype_out: str
 
     def predict(self, data: Any) -> np.ndarray:
         """Runs the model on a uint8 batch, or on one sample without the batch axis."""
@@ -44,6 +48,7 @@ class MaskerModel:
 
     shape_in: Shape = (-1, -1, -1, 3)
     shape_out: Shape = (-1, -1, -1)
+    dtype_out = "uint8"
 
     def __init__(self, folder: Path, precision: str) -> None:
         masker, _ = load_masker(folder)
@@ -52,14 +57,15 @@ class MaskerModel:
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames; one frame (H, W, C) gives one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
-        starts = range(0, len(frames_BHWC), FRAMES_AT_ONCE)
-        batches = (frames_BHWC[start : start + FRAMES_AT_ONCE] for start in starts)
-        masks_BHW = np.concatenate([predict_masks(self.network, each, self.precision)[0] for each in batches])
+        parts = (predict_masks(self.network, part, self.precision)[0] for part in _few(frames_BHWC))
+        masks_BHW = np.concatenate(list(parts))
         return masks_BHW[0] if alone else masks_BHW
 
 
 class ForecasterModel:
     """Masks (B, T, H, W) uint8 -> the masks (B, h, H, W) that follow; a forecaster of frames has a last axis C."""
+
+    dtype_out = "uint8"
 
     def __init__(self, folder: Path, horizon: int) -> None:
         model, _ = load_forecaster(folder)
@@ -84,6 +90,7 @@ class PipelineModel:
     """Frames (B, T, H, W, C) uint8 -> the masks (B, h, H, W) uint8 of the frames that follow."""
 
     shape_in: Shape = (-1, -1, -1, -1, 3)
+    dtype_out = "uint8"
 
     def __init__(self, masker: MaskerModel, forecaster: ForecasterModel) -> None:
         self.masker, self.forecaster = masker, forecaster
@@ -108,6 +115,33 @@ class PipelineModel:
         return self.forecaster.predict(self.masker.predict(clip_THWC))
 
 
+class EncoderModel:
+    """Frames (B, H, W, C) uint8 -> features (B, F) float32: the mean of the encoder's last map over its cells."""
+
+    shape_in: Shape = (-1, -1, -1, 3)
+    dtype_out = "float32"
+
+    def __init__(self, folder: Path) -> None:
+        encoder, description = load_encoder(folder)
+        try:
+            mean, std = (torch.tensor(description["meta"][name]).float().reshape(3) for name in ("mean", "std"))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise MaskcastError(
+                f"{folder / 'config.json'}: no mean and std of colours ({error!r}); register it again"
+            ) from None
+        self._device = best_device()
+        self.network = Normalised(encoder, mean, std).eval().to(self._device)
+        self.shape_out: Shape = (-1, self.network.channels)
+
+    @torch.inference_mode()
+    def predict(self, data: Any) -> np.ndarray:
+        """Encodes frames; one frame (H, W, C) gives one vector (F,)."""
+        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        maps = (self.network(torch.tensor(part, device=self._device)) for part in _few(frames_BHWC))
+        features_BF: np.ndarray = torch.cat([pool(map_BFhw) for map_BFhw in maps]).cpu().numpy()
+        return features_BF[0] if alone else features_BF
+
+
 def load_bundle(folder: Path, digest: str | None = None) -> Model:
     """Checks a bundle (see ``read_bundle``) and returns its model.
 
@@ -117,6 +151,8 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     about = read_bundle(folder, digest)
     if about.kind == "masker":
         return MaskerModel(folder / "masker", about.precision)
+    if about.kind == "encoder":
+        return EncoderModel(folder / "encoder")
     forecaster = ForecasterModel(folder / "forecaster", about.horizon)
     if about.kind == "forecaster":
         return forecaster
@@ -156,6 +192,12 @@ def check_size(shape: Shape) -> None:
             f"shape {shape}: one call takes at most {MAX_BYTES >> 20} MiB and {MAX_FRAMES} frames; "
             "give fewer clips, or smaller frames"
         )
+
+
+def _few(frames_BHWC: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the frames in parts that fit into memory."""
+    for start in range(0, len(frames_BHWC), FRAMES_AT_ONCE):
+        yield frames_BHWC[start : start + FRAMES_AT_ONCE]
 
 
 def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:

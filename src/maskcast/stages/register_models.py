@@ -4,18 +4,18 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from pydantic import Field
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.models.encoders import is_trained
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.provenance import run_tags
 from maskcast.registry.artifact import shrink_clip, write_artifact
-from maskcast.registry.bundle import Description, Kind, write_bundle
+from maskcast.registry.bundle import PARTS, Description, Kind, write_bundle
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.registry.gate import Gate
@@ -38,11 +38,18 @@ class Names(Params):
     """Its masker alone."""
     forecaster: str = Field("maskcast-forecaster", pattern=NAME)
     """Its forecaster alone."""
+    encoder: str = Field("maskcast-encoder", pattern=NAME)
+    """The encoder that its masker started from, where one was trained."""
 
     @property
     def by_kind(self) -> dict[Kind, str]:
         """The names by what they name."""
-        return {"pipeline": self.pipeline, "masker": self.masker, "forecaster": self.forecaster}
+        return {
+            "pipeline": self.pipeline,
+            "masker": self.masker,
+            "forecaster": self.forecaster,
+            "encoder": self.encoder,
+        }
 
 
 class RegisterModels(StageParams):
@@ -61,32 +68,41 @@ def register_models(
     masker: InPath,
     forecaster: InPath,
     report: InPath,
+    encoder: InPath | None = None,
     registration: OutPath,
     page: OutPath | None = None,
     params: RegisterModels,
 ) -> None:
     """Register the models and hold them against the gate.
 
-    Masker, forecaster and pipeline become versions in MLflow's registry; weights that are there already keep their
-    version. Where the gate passes, the pipeline's alias ``candidate`` points to its version.
+    Masker, forecaster and pipeline become versions in MLflow's registry, and the encoder where one was trained;
+    weights that are there already keep their version. Where the gate passes, the pipeline's alias ``candidate``
+    points to its version.
 
     Args:
         clips: clip store that was evaluated on; one of its clips becomes the input example.
         masker: the masker.
         forecaster: the forecaster.
         report: what evaluate wrote about these two.
+        encoder: what the masker started from; left out where it started at random.
         registration: JSON: the versions, and the verdict with its numbers.
         page: HTML: the verdict, and the model beside the champion.
         params: names and gate.
 
     Raises:
-        MaskcastError: the report is of other models, no clip has frames, the gate names an unknown score, or the
-            MLflow server does not do its part.
+        MaskcastError: the report is of other models, the encoder is none, no clip has frames, the gate names an
+            unknown score, or the MLflow server does not do its part.
     """
     record = read_evaluation(report)
     parts = {"masker": masker, "forecaster": forecaster}
     record.check_models(**parts)
     inputs = {"clips": clips, **parts, "report": report}
+    if encoder is not None:
+        inputs["encoder"] = encoder
+        if is_trained(encoder):
+            parts["encoder"] = encoder
+        else:
+            say("encoder: not trained (method none), and so not registered")
     known = run_tags("register_models", params, inputs)
     tags = {name: value for name, value in known.items() if name.startswith("maskcast.")}
     store = ClipStore(clips)
@@ -129,16 +145,17 @@ def _write(
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
     facts["frame_stride"] = _stride(store, record)
-    kinds: tuple[Kind, ...] = get_args(Kind)
+    kinds = [kind for kind, needed in PARTS.items() if parts.keys() >= set(needed)]
     for kind in kinds:
         about = Description(kind=kind, **facts)
         digest = write_bundle(folder / kind / "data", about, parts)
         model = load_bundle(folder / kind / "data", digest)
         if isinstance(model, PipelineModel):
             seen = example if model.forecaster.input == "frames" else model.masker.predict(example)
-            examples = {"pipeline": example[None], "masker": example[:2], "forecaster": seen[None]}
+            examples = {"pipeline": example[None], "forecaster": seen[None]}
+            examples |= {"masker": example[:2], "encoder": example[:2]}
         model.predict(examples[kind])
         card = model_card(about, parts, record, tags)
-        write_artifact(folder / kind, card, examples[kind], (model.shape_in, model.shape_out))
+        write_artifact(folder / kind, card, examples[kind], (model.shape_in, model.shape_out), model.dtype_out)
         artifacts[kind] = Artifact(folder / kind, digest, card)
     return artifacts
