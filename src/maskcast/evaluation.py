@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clips import Clip, ClipStore, id_key
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import Context, Forecast, Forecaster, context_source, forecast
 from maskcast.metrics import accuracy, confusion, macro_jaccard
@@ -24,6 +24,30 @@ from maskcast.scores import ForecastScores, applicable, measured
 
 FORECASTER = "forecaster"
 RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
+
+
+def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
+    """Returns the clips of a split that an evaluation scores, in its order.
+
+    Raises:
+        MaskcastError: if there is none.
+    """
+    return sorted(prepared.select(split, "labelled"), key=lambda clip: id_key(clip.id))
+
+
+def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int, horizon: int) -> str:
+    """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames of the chosen clips.
+
+    Other clips of the store, such as new ones to train on, do not change it.
+    """
+    needed = context_frames + horizon
+    total = hashlib.sha256(repr((prepared.classes, context_frames, horizon)).encode())
+    for clip in chosen:
+        total.update(f"\0{clip.id}\0".encode())
+        total.update(prepared.masks(clip)[:needed].tobytes())
+        if clip.has_frames:
+            total.update(prepared.frames(clip)[:needed].tobytes())
+    return total.hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -80,20 +104,6 @@ class Evaluation:
             "clip store": self.prepared.digest,
             "mask store": self.generated.digest,
         }
-
-    def data_digest(self) -> str:
-        """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames of the chosen clips.
-
-        Other clips of the store, such as new ones to train on, do not change it.
-        """
-        needed = self.context_frames + self.horizon
-        total = hashlib.sha256(repr((self.prepared.classes, self.context_frames, self.horizon)).encode())
-        for clip in self.chosen:
-            total.update(f"\0{clip.id}\0".encode())
-            total.update(self.prepared.masks(clip)[:needed].tobytes())
-            if clip.has_frames:
-                total.update(self.prepared.frames(clip)[:needed].tobytes())
-        return total.hexdigest()[:32]
 
     def scores(self) -> dict[str, ForecastScores | None]:
         """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""

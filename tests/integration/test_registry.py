@@ -124,9 +124,13 @@ def test_from_the_first_registration_to_the_rollback(
     assert better["champion"] == 1
     assert better["difference"]["low"] > 0
     assert better["versions"] == {"maskcast": 2, "maskcast-masker": 1, "maskcast-forecaster": 2}
-    code, said = command(capsys, "compare", "champion", "candidate")
+    drawn = ["--pictures", str(tmp_path / "differences"), "--clips", str(workshop.clips)]
+    code, said = command(capsys, "compare", "champion", "candidate", *drawn)
     assert code == 0
     assert f"{better['difference']['mean']:+.4f} [" in said
+    pictures = sorted((tmp_path / "differences").iterdir())
+    assert pictures[-1].name.startswith("B_better_1_val_")
+    assert said.splitlines()[-len(pictures) :] == [str(picture) for picture in pictures]
     assert command(capsys, "promote", "2")[0] == 0
     assert registry.aliases() == {"champion": 2, "previous": 1}
 

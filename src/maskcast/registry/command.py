@@ -14,6 +14,7 @@ from maskcast.registry.store import CANDIDATE, Registry
 from maskcast.tables import printed
 from maskcast.tracking import server_errors_said
 
+CLIPS = Path("data/clips")  # where `dvc repro` leaves them
 EPILOG = """\
 A VERSION is a number or an alias: candidate (passed the gate last), champion, previous.
 The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
@@ -21,7 +22,7 @@ The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working dire
 examples:
   python -m maskcast models list
   python -m maskcast models promote
-  python -m maskcast models compare champion candidate
+  python -m maskcast models compare champion candidate --pictures differences
   python -m maskcast models export champion --format onnx --output exported
 """
 
@@ -46,6 +47,10 @@ def models(arguments: Sequence[str]) -> int:
     one = commands.add_parser("compare", help="differences of the scores of each clip, B less A, with an interval")
     one.add_argument("a", metavar="A")
     one.add_argument("b", metavar="B")
+    one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
+    one.add_argument(
+        "--clips", metavar="STORE", type=Path, default=CLIPS, help="to draw them from (default: %(default)s)"
+    )
     one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
     one.add_argument("version", metavar="VERSION")
     one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
@@ -64,7 +69,7 @@ def models(arguments: Sequence[str]) -> int:
         elif given.command == "rollback":
             print(_said(given.name, rollback(given.name)))
         elif given.command == "compare":
-            print(_compare(Registry(given.name), given.a, given.b))
+            print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips))
         elif given.command == "export":
             from maskcast.registry.export import export
             from maskcast.registry.loading import load_version
@@ -144,7 +149,7 @@ def _list(name: str) -> str:
     return "\n".join(found)
 
 
-def _compare(registry: Registry, a: str, b: str) -> str:
+def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: Path) -> str:
     versions = [registry.find(which) for which in (a, b)]
     first, second = (registry.evaluation(version) for version in versions)
     if (why := why_incomparable(second, first)) is not None:
@@ -159,7 +164,15 @@ def _compare(registry: Registry, a: str, b: str) -> str:
         rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
     names = [f"version {version.number}" for version in versions]
     title = f"{registry.name}: means over clips, and B less A with its 95 % interval (paired bootstrap)"
-    return printed(["score of a clip", *names, "difference"], rows, title)
+    text = printed(["score of a clip", *names, "difference"], rows, title)
+    if pictures is None:
+        return text
+    from maskcast.registry.comparison import SCORE, draw_differences
+    from maskcast.registry.loading import load_version
+
+    loaded = [load_version(registry, str(version.number)) for version in versions]
+    drawn = draw_differences((loaded[0], first), (loaded[1], second), clips, pictures)
+    return "\n".join([text, *(map(str, drawn) if drawn else [f"no clip differs in {SCORE}: no pictures"])])
 
 
 def _time(created_ms: int) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from pydantic import Field
 
 from maskcast.curves import read_curves
-from maskcast.data.clips import ClipStore, id_key
+from maskcast.data.clips import ClipStore
 from maskcast.digest import digest_tree
-from maskcast.evaluation import FORECASTER, Evaluation
+from maskcast.evaluation import FORECASTER, Evaluation, data_digest, scored_clips
 from maskcast.evaluation_page import show_evaluation
 from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
@@ -63,7 +63,7 @@ def evaluate(
     """
     prepared, generated = ClipStore(clips), ClipStore(masks)
     check_stores(prepared, generated)
-    chosen = sorted(prepared.select(params.split, "labelled"), key=lambda clip: id_key(clip.id))
+    chosen = scored_clips(prepared, params.split)
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
@@ -79,7 +79,7 @@ def evaluate(
         scores=flat,
         split=params.split,
         **settings,
-        data=evaluation.data_digest(),
+        data=data_digest(prepared, chosen, params.context_frames, params.horizon),
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),

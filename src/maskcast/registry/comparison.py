@@ -1,0 +1,107 @@
+"""Pictures of the clips on which two registered models differ most.
+
+Legend: T frames, h horizon, H height, W width, C = 3 channels; arrays are uint8.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.evaluation import data_digest, scored_clips
+from maskcast.overlays import stacked
+from maskcast.pictures import ForecastView
+from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.loading import Loaded, pipeline_of
+from maskcast.scores import ForecastScores
+from maskcast.stage import outputs_whole
+
+SCORE = "jaccard_mean"
+EACH_WAY = 3  # clips on which A is better, and on which B is
+
+Evaluated = tuple[Loaded, EvaluationRecord]
+
+
+def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> list[Path]:
+    """Draws the clips with the largest differences of ``jaccard_mean``, up to three in favour of either model.
+
+    Each picture shows A above B: what it saw, the truth, its forecast and the errors, under the registered score.
+    The models run again, from the frames. Where the evaluation started from other masks than these (true ones, or
+    ones made consistent) or ran on another kind of processor, the score may differ; the heading then gives both.
+
+    Args:
+        a: a pipeline with its evaluation.
+        b: another one, evaluated on the same clips.
+        clips: the clip store that both were evaluated on, with frames and true masks.
+        folder: made by this; ``A_better_<rank>_<clip>.png`` and ``B_better_<rank>_<clip>.png``.
+
+    Returns:
+        The pictures, those of A first, the largest difference first; none (and no folder) if no clip differs.
+
+    Raises:
+        MaskcastError: the folder is there, the store is another one or has no frames, or a model is no pipeline.
+    """
+    if folder.exists():
+        raise MaskcastError(f"{folder}: already there (--pictures); name a new folder, or remove this one")
+    picked = _pick(*(record.per_clip.get(SCORE, {}) for _, record in (a, b)))
+    store = ClipStore(clips)
+    _check_evaluated(store, picked.values(), *a)
+    if not picked:
+        return []
+    partial = folder.with_name(folder.name + ".partial")
+    with outputs_whole({"pictures": folder}, {"pictures": partial}):
+        partial.mkdir()
+        for name, clip_id in picked.items():
+            strips = [_draw_strip(store, clip_id, *each) for each in (a, b)]
+            stacked(strips).save(partial / name)
+    return [folder / name for name in picked]
+
+
+def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
+    """Returns clips by the name of their picture."""
+    ranked = sorted(a, key=lambda clip_id: a[clip_id] - b[clip_id], reverse=True)
+    better: dict[str, Sequence[str]] = {
+        "A": [clip_id for clip_id in ranked if a[clip_id] > b[clip_id]],
+        "B": [clip_id for clip_id in reversed(ranked) if b[clip_id] > a[clip_id]],
+    }
+    return {
+        f"{which}_better_{rank}_{clip_id.replace('/', '_')}.png": clip_id
+        for which, clip_ids in better.items()
+        for rank, clip_id in enumerate(clip_ids[:EACH_WAY], start=1)
+    }
+
+
+def _check_evaluated(store: ClipStore, clip_ids: Iterable[str], loaded: Loaded, record: EvaluationRecord) -> None:
+    """Makes sure that a store holds the clips that were scored, pixel by pixel, and frames of those to draw."""
+    for what in ("classes", "height", "width"):
+        theirs, ours = getattr(loaded.about, what), getattr(store, what)
+        if theirs != ours:
+            told = f"{len(theirs)} and {len(ours)}" if what == "classes" else f"{theirs} and {ours}"
+            raise MaskcastError(
+                f"{store.root}: has other {what} than {loaded.title} was evaluated on ({told}); "
+                "give the clip store of the evaluation (--clips)"
+            )
+    for clip_id in clip_ids:
+        store.frames(store.get(clip_id))  # says which clip lacks what
+    split, *lengths = (record.facts[name] for name in ("split", "context_frames", "horizon"))
+    if data_digest(store, scored_clips(store, split), *lengths) != record.facts["data"]:
+        raise MaskcastError(
+            f"{store.root}: clips of split {split!r}, their frames (or stride) or true masks are not those that "
+            f"{loaded.title} was evaluated on; give the clip store of the evaluation (--clips)"
+        )
+
+
+def _draw_strip(store: ClipStore, clip_id: str, loaded: Loaded, record: EvaluationRecord) -> Image.Image:
+    clip, seen, horizon = store.get(clip_id), loaded.about.context_frames, loaded.about.horizon
+    frames_THWC = np.array(store.frames(clip)[: seen + horizon])  # torch warns of memory that cannot be written
+    truth_THW = store.masks(clip)[: seen + horizon]
+    seen_THW, future_hHW = pipeline_of(loaded).watch(frames_THWC[:seen])
+    scores = ForecastScores(store.num_classes, seen, horizon)
+    scores.add(clip_id, truth_THW[seen:], future_hHW)
+    registered, drawn = f"{record.per_clip[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
+    told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
+    view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW})
+    return view.draw_strip(f"{clip_id} · {loaded.title} · {SCORE} {told}")
