@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from maskcast.distributed import own_part
 from maskcast.losses import MaskLoss, MaskLossConfig
 from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.tracks import Lesson, pack_tracks, stack_tracks
 from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit
@@ -68,11 +67,8 @@ class Task:
     def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
         pictures = batch.flatten(0, 1)
         masked = self.criterion(self.masker(pictures[:, None].double() / 255), pictures)
-        forecast, _ = self.forecaster.loss(self._lesson(batch[:, :3]), self._lesson(batch[:, 3:]))
+        forecast, _ = self.forecaster.loss(batch[:, :3], batch[:, 3:])
         return masked + forecast, {}
-
-    def _lesson(self, masks: Tensor) -> Lesson:
-        return Lesson(stack_tracks([pack_tracks(clip, CLASSES) for clip in masks]), masks)
 
     def validate(self) -> dict[str, float]:
         return {"score": 0.0}
