@@ -81,6 +81,8 @@ def _config(processes: int, logs: str) -> LaunchConfig:
 def _worker(
     name: str, params: dict[str, Any], inputs: dict[str, Path], outputs: dict[str, Path], processes: int
 ) -> dict[str, float]:
+    # torch sends SIGINT to a process whose parent has died; what was started in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     the_stage = get_stage(name)
