@@ -211,9 +211,7 @@ def trainer(account: Path, pod: dict[str, Any]) -> Iterator[Trainer]:
     _write_certificate(account / "ca.crt", account / "key.pem")
     tls.load_cert_chain(account / "ca.crt", account / "key.pem")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = tls.wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )  # in the thread of the request: a client that was killed half way must not hold up the server
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
