@@ -1,6 +1,5 @@
 """The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
 
-import argparse
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from maskcast.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.coco.files import read_detections, read_truth
+from maskcast.command_line import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.stage import outputs_whole
 
@@ -31,12 +31,8 @@ examples:
 
 def evaluate_coco(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskcast evaluate-coco",
-        description="Prints the twelve COCO numbers of a results file, for boxes or masks.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "evaluate-coco", "Prints the twelve COCO numbers of a results file, for boxes or masks.", EPILOG
     )
     parser.add_argument("truth", metavar="GT.json", type=Path, help="ground truth")
     parser.add_argument("results", metavar="DT.json", type=Path, help="detections with scores")

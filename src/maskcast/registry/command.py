@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from maskcast.command_line import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import why_incomparable
 from maskcast.registry.gate import Gate, paired_difference
@@ -29,12 +30,8 @@ examples:
 
 def models(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskcast models",
-        description="Lists, compares and promotes the models that register_models registered.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = command_parser(
+        "models", "Lists, compares and promotes the models that register_models registered.", EPILOG
     )
     parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,6 +1,5 @@
 """The command `forecast`: what follows in any video, by a registered model."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from maskcast.command_line import command_parser
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.digest import digest_tree
@@ -42,13 +42,7 @@ examples:
 
 def forecast(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskcast forecast",
-        description="Forecasts the masks that follow a video, and draws them.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("forecast", "Forecasts the masks that follow a video, and draws them.", EPILOG)
     parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address")
     parser.add_argument("--model", metavar="ADDRESS", required=True, help=HELP)
     parser.add_argument(

@@ -1,6 +1,5 @@
 """The command `serve`: a registered pipeline behind HTTP, by the Open Inference Protocol (v2) of KServe."""
 
-import argparse
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from maskcast import __version__
+from maskcast.command_line import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.loading import HELP, Loaded, load_pipeline
@@ -37,13 +37,7 @@ example:
 
 def serve(arguments: Sequence[str]) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m maskcast serve",
-        description="Serves a registered pipeline by the Open Inference Protocol (v2).",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser("serve", "Serves a registered pipeline by the Open Inference Protocol (v2).", EPILOG)
     parser.add_argument("--model", metavar="ADDRESS", required=True, help=HELP)
     parser.add_argument(
         "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"

@@ -1,0 +1,14 @@
+"""What the commands beside the stages share."""
+
+import argparse
+
+
+def command_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Returns a parser of ``python -m maskcast NAME``, whose help ends in ``epilog`` as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m maskcast {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
