@@ -152,7 +152,7 @@ class MaskForecaster(nn.Module):
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
         """Returns the class ids in the context, ascending, class 0 always among them."""
-        seen = torch.bincount(context_BTHW.flatten(), minlength=self.num_classes)[: self.num_classes]
+        (seen,) = find_classes(context_BTHW, self.num_classes)
         seen[0] = 1
         return seen.nonzero().flatten()
 

@@ -33,16 +33,6 @@ class Tracks:
         left_BN = self.cut_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
         return Sight(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, spread)
 
-    def pick(self, clips: slice) -> "Tracks":
-        """Returns the tracks of some clips."""
-        return Tracks(
-            self.visible_BTN[clips],
-            self.centre_BTN2[clips],
-            self.spread_BTN2[clips],
-            self.cut_BTN[clips],
-            self.aspect,
-        )
-
 
 @dataclass(frozen=True)
 class Sight:
