@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from PIL import Image
 
 from maskcast.coco.evaluator import evaluate
 from maskcast.coco.files import read_truth
+from maskcast.data import detection_writer
 from maskcast.data.detection import DetectionSet
-from maskcast.data.detection_writer import fitted
+from maskcast.data.detection_sources.base import LabelledImage
+from maskcast.data.detection_writer import DetectionWriter, fitted
 from maskcast.data.images import read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
@@ -240,6 +243,34 @@ def test_broken_images_are_named(tmp_path: Path) -> None:
     refused(raw, out, "sub/3.jpg: no such image")
     Image.new("RGB", (30, 40)).save(image)
     refused(raw, out, "sub/3.jpg: is 40x30 pixels (height x width), its labels are for 30x40")
+
+
+def test_no_image_is_written_any_more_once_an_error_is_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, running = detection_writer.write_image, set()
+
+    def slow_write(path: Path, *args: Any) -> Any:
+        running.add(path)
+        if path.name != "0.jpg":
+            time.sleep(0.2)
+        written = write(path, *args)
+        running.remove(path)
+        return written
+
+    monkeypatch.setattr(detection_writer, "write_image", slow_write)
+    raw = write_raw(tmp_path / "raw", count=4)
+    images = [
+        LabelledImage(
+            n, raw / f"pictures/sub/{n}.jpg", f"{n}.jpg", np.zeros((0, 4)), *np.zeros((2, 0), int), (1, 1)
+        )
+        for n in range(4)
+    ]
+    writer = DetectionWriter(tmp_path / "set", ["cat"], [5], None)
+    with pytest.raises(MaskcastError) as raised:  # what is named holds the frames, and all in them, alive
+        writer.add_split("train", images)
+    assert not running
+    assert "its labels are for 1x1" in str(raised.value)
 
 
 def test_other_faults_are_named(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +66,26 @@ class DetectionWriter:
             "annotations": [],
         }
         digest = hashlib.sha256()
-        files = self._write(f"images/{split}", [(one.path, one.name) for one in images], split)
-        for one, (name, before, after, sha256) in zip(images, files, strict=True):
-            if one.size not in (None, before):
-                raise MaskcastError(
-                    f"{one.path}: is {before[0]}x{before[1]} pixels (height x width), its labels are for "
-                    f"{one.size[0]}x{one.size[1]}; give the image that was labelled"
-                )
-            digest.update(f"{name}\0{sha256}\n".encode())
-            content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
-            boxes_N4, fates_N = fitted(one.boxes_N4, before, after)
-            counts.update(fates_N)
-            for n, fate in enumerate(fates_N):
-                if fate in ("kept", "clipped"):
-                    content["annotations"].append(
-                        _annotation(one, n, boxes_N4[n], len(content["annotations"]) + 1)
+        # Closed at an error, so that no thread still writes into the folder while it is removed.
+        with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
+            for one, (name, before, after, sha256) in zip(images, files, strict=True):
+                if one.size not in (None, before):
+                    raise MaskcastError(
+                        f"{one.path}: is {before[0]}x{before[1]} pixels (height x width), its labels are for "
+                        f"{one.size[0]}x{one.size[1]}; give the image that was labelled"
                     )
-                else:
-                    found = {"class": self.classes[one.labels_N[n]], "box": one.boxes_N4[n].tolist(), "why": fate}
-                    dropped.append({"image": one.name} | found)
+                digest.update(f"{name}\0{sha256}\n".encode())
+                content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
+                boxes_N4, fates_N = fitted(one.boxes_N4, before, after)
+                counts.update(fates_N)
+                for n, fate in enumerate(fates_N):
+                    if fate in ("kept", "clipped"):
+                        number = len(content["annotations"]) + 1
+                        content["annotations"].append(_annotation(one, n, boxes_N4[n], number))
+                    else:
+                        box = one.boxes_N4[n].tolist()
+                        found = {"class": self.classes[one.labels_N[n]], "box": box, "why": fate}
+                        dropped.append({"image": one.name} | found)
         path = self.root / f"{split}.json"
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
         labels = np.array([one["category_id"] for one in content["annotations"]], np.int64)
@@ -116,7 +118,7 @@ class DetectionWriter:
 
     def _write(
         self, folder: str, images: Sequence[tuple[Path, str]], what: str
-    ) -> Iterator[tuple[str, tuple[int, int], tuple[int, int], str]]:
+    ) -> Generator[tuple[str, tuple[int, int], tuple[int, int], str]]:
         """Yields name, height and width before and after, and sha256 of each image that it wrote, in order."""
         twice = [name for name, count in Counter(name for _, name in images).items() if count > 1]
         if twice:
