@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from maskcast.markup import Html, element, joined, scrolling, table
+from maskcast.report.markup import Html, element, joined, scrolling, table
 from maskcast.scores import ForecastScores
 
 LISTED = 12  # pairs of classes

@@ -18,8 +18,8 @@ from maskcast.errors import MaskcastError
 from maskcast.forecasting import Context, Forecast, Forecaster, context_source, forecast
 from maskcast.metrics import accuracy, confusion, macro_jaccard
 from maskcast.models.baselines import baselines_of
-from maskcast.pictures import ForecastView
 from maskcast.progress import track
+from maskcast.report.pictures import ForecastView
 from maskcast.scores import ForecastScores, applicable, measured
 
 FORECASTER = "forecaster"

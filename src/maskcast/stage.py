@@ -164,8 +164,8 @@ def execute(
         if not the_stage.tracked:
             the_stage.function(**inputs, **own, params=values)
             return {}
-        from maskcast.page import Page
         from maskcast.provenance import run_tags
+        from maskcast.report.page import Page
         from maskcast.tracking import tracked_run
 
         run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from maskcast.charts import MOST_POINTS, MOST_ROWS, line_chart
+from maskcast.report.charts import MOST_POINTS, MOST_ROWS, line_chart
 
 
 def parsed(chart: str) -> ElementTree.Element:

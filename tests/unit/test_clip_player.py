@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite
-from maskcast.pictures import ForecastView
+from maskcast.report.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite
+from maskcast.report.pictures import ForecastView
 
 
 def view(frames: int, height: int, width: int, *, noise: bool) -> ForecastView:

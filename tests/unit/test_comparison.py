@@ -16,11 +16,11 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation import data_digest, scored_clips
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.overlays import stacked
-from maskcast.pictures import ForecastView
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import load_address
+from maskcast.report.overlays import stacked
+from maskcast.report.pictures import ForecastView
 
 B_LESS_A = [-0.3, -0.1, -0.2, -0.05, 0.0, 0.2]  # of clips val_0, val_1, ...
 

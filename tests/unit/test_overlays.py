@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast import overlays
-from maskcast.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, error_map, masker_strip, overlay, palette
-from maskcast.pictures import ForecastView, draw_gallery
+from maskcast.report import overlays
+from maskcast.report.overlays import (
+    FALSE_ALARM,
+    MISSED,
+    RIGHT,
+    WRONG_CLASS,
+    error_map,
+    masker_strip,
+    overlay,
+    palette,
+)
+from maskcast.report.pictures import ForecastView, draw_gallery
 
 
 def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from maskcast import stage as stage_module
-from maskcast.markup import Html, element, table
-from maskcast.page import Page
 from maskcast.params import Params
 from maskcast.progress import report, report_file
+from maskcast.report.markup import Html, element, table
+from maskcast.report.page import Page
 from maskcast.stage import OutPath, StageParams, run_stage, stage
 
 

@@ -18,7 +18,7 @@ from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig
-from maskcast.overlays import palette
+from maskcast.report.overlays import palette
 from maskcast.stage import run_stage
 
 CLASSES = ["background", "red", "blue"]

@@ -16,7 +16,7 @@ from maskcast.coco.evaluator import CocoScores, Kind, Record
 from maskcast.coco.matches import IOU, Matches
 from maskcast.coco.records import Records
 from maskcast.data.images import read_image
-from maskcast.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, spread, stacked
+from maskcast.report.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, spread, stacked
 
 PANEL_WIDTH = 480  # pixels
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)

@@ -8,8 +8,8 @@ import numpy as np
 from maskcast.coco.evaluator import CocoScores
 from maskcast.coco.matches import IOU, Matches, match
 from maskcast.coco.pictures import draw_images
-from maskcast.plots import plot_lines
-from maskcast.tables import markdown, number, write_csv
+from maskcast.report.plots import plot_lines
+from maskcast.report.tables import markdown, number, write_csv
 
 DEFINITIONS = {
     "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "

@@ -8,7 +8,7 @@ from maskcast.models.base import read_description
 from maskcast.params import flatten
 from maskcast.registry.bundle import PARTS, Description
 from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.tables import markdown
+from maskcast.report.tables import markdown
 
 SCORES = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
 PURPOSE = {

@@ -12,7 +12,7 @@ from maskcast.registry.gate import Gate, paired_difference
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, Registry
-from maskcast.tables import printed
+from maskcast.report.tables import printed
 from maskcast.tracking import server_errors_said
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them

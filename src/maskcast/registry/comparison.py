@@ -12,10 +12,10 @@ from PIL import Image
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation import data_digest, scored_clips
-from maskcast.overlays import stacked
-from maskcast.pictures import ForecastView
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import Loaded, pipeline_of
+from maskcast.report.overlays import stacked
+from maskcast.report.pictures import ForecastView
 from maskcast.scores import ForecastScores
 from maskcast.stage import outputs_whole
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from maskcast.charts import line_chart
-from maskcast.markup import Html, element, joined, table
-from maskcast.page import Page
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Verdict
+from maskcast.report.charts import line_chart
+from maskcast.report.markup import Html, element, joined, table
+from maskcast.report.page import Page
 
 SCORES = ("jaccard_last", "jaccard_last_no_background", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
 HORIZON = "jaccard_h"  # and the number of a frame

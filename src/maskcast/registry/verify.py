@@ -23,7 +23,7 @@ from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry, Version
-from maskcast.tables import printed
+from maskcast.report.tables import printed
 
 MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.images import resize_masks
-from maskcast.overlays import Row, grid, overlay
-from maskcast.pictures import GIF_MS
+from maskcast.report.overlays import Row, grid, overlay
+from maskcast.report.pictures import GIF_MS
 
 FPS = Fraction(1000, GIF_MS)
 LAST_FRAMES = 4  # the last picture stays so many times as long

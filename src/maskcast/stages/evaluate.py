@@ -9,15 +9,15 @@ from maskcast.curves import read_curves
 from maskcast.data.clips import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.evaluation import FORECASTER, Evaluation, data_digest, scored_clips
-from maskcast.evaluation_page import show_evaluation
 from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
-from maskcast.pictures import OVERVIEW, ForecastView, draw_gallery
 from maskcast.progress import report_file, say
-from maskcast.report import headline, plot_confidence, plot_horizons, write_record, write_tables
+from maskcast.report.evaluation_files import headline, plot_confidence, plot_horizons, write_record, write_tables
+from maskcast.report.evaluation_page import show_evaluation
+from maskcast.report.pictures import OVERVIEW, ForecastView, draw_gallery
+from maskcast.report.tables import printed
 from maskcast.scores import applicable
 from maskcast.stage import InPath, OutPath, StageParams, stage
-from maskcast.tables import printed
 
 
 class Evaluate(StageParams):

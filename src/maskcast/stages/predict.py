@@ -12,8 +12,8 @@ from maskcast.data.clips import Clip, ClipStore, id_key
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import Forecast, check_stores, context_source, forecast, load_models
 from maskcast.models.base import best_device
-from maskcast.overlays import palette
 from maskcast.progress import say, track
+from maskcast.report.overlays import palette
 from maskcast.stage import InPath, OutPath, StageParams, stage
 
 

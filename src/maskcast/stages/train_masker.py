@@ -22,8 +22,8 @@ from maskcast.models.encoders import load_into
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import MaskerConfig
 from maskcast.models.unet import UNetConfig
-from maskcast.overlays import masker_strip
 from maskcast.progress import report_file, say
+from maskcast.report.overlays import masker_strip
 from maskcast.seed import derive, rng
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
 from maskcast.training.loop import fit

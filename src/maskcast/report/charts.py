@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from maskcast.markup import Html, element, folded, table
-from maskcast.overlays import spread
+from maskcast.report.markup import Html, element, folded, table
+from maskcast.report.overlays import spread
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38

@@ -8,9 +8,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from maskcast.markup import Html, element
-from maskcast.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized, spread
-from maskcast.pictures import ForecastView
+from maskcast.report.markup import Html, element
+from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized, spread
+from maskcast.report.pictures import ForecastView
 
 MOST_FRAMES = 24  # of a longer clip an even selection
 MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, spread, stacked
+from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, spread, stacked
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
 GIF_MS = 180  # per frame; the last one stays four times as long
