@@ -1,4 +1,4 @@
-"""Training speed of the default forecaster against a plain ConvLSTM at full resolution, side by side in one run.
+"""Training speed of the ConvLSTM forecaster against a plain ConvLSTM at full resolution, side by side in one run.
 
 Plain: the cell convolves cat(x, h) at every step, 49 one-hot channels in, zeros into the decoder, a 1x1 head per
 step, cross entropy over all 11 future frames, fp32. Ours: `ConvLSTMConfig()` under bf16 autocast, one training

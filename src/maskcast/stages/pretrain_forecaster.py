@@ -7,9 +7,9 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.forecasting import check_stores
-from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.models.forecasters import ForecasterConfig
 from maskcast.models.motion import ObjectMotion
+from maskcast.models.objects import ObjectsConfig
 from maskcast.progress import say
 from maskcast.seed import derive
 from maskcast.stage import InPath, OutPath, stage
@@ -22,7 +22,7 @@ SPLITS = ("train", "unlabeled")
 class PretrainForecaster(ForecastTraining):
     """Params of pretrain_forecaster."""
 
-    model: ForecasterConfig = ConvLSTMConfig()
+    model: ForecasterConfig = ObjectsConfig()
     """Architecture, its sizes, and whether it forecasts masks or frames."""
     min_confidence: float = Field(default=0.0, ge=0, le=1)
     """Leaves out clips whose generated masks have a lower mean confidence."""
