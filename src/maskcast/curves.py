@@ -1,6 +1,7 @@
 """Learning curves: what each epoch of a training gave, kept beside the weights, so that an evaluation can show it.
 
-learning.json   by stage, the epochs in order: ``epoch``, the mean training ``loss``, and the validation scores
+learning.json   by stage, the epochs in order: ``epoch``, the mean training ``loss`` (not of epoch 0, the weights
+                it started with), and the validation scores
 """
 
 import json

@@ -76,6 +76,23 @@ def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
     assert (scores["score"], scores["best_epoch"], scores["epochs"]) == (0.5, 2, 4)
 
 
+def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
+    task = Regression(scores=[0.9, 0.1, 0.2, 0.3, 0.4])
+    start = {name: weights.clone() for name, weights in task.model.state_dict().items()}
+    scores, curve = fit(task, PARAMS, tmp_path, start_counts=True)
+    assert (scores["best_epoch"], scores["score"], scores["epochs"]) == (0, 0.9, 4)
+    assert curve[0] == {"epoch": 0, "score": 0.9} and [epoch["epoch"] for epoch in curve] == [0, 1, 2, 3, 4]
+    for name, weights in start.items():
+        assert torch.equal(weights, task.model.state_dict()[name]), name
+
+
+def test_the_start_is_validated_once_though_the_run_was_killed(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(Regression(killed_at=7, scores=[0.1, 0.5]), PARAMS, tmp_path, start_counts=True)
+    scores, curve = fit(Regression(scores=[0.2, 0.3, 0.4]), PARAMS, tmp_path, start_counts=True)
+    assert [epoch["score"] for epoch in curve] == [0.1, 0.5, 0.2, 0.3, 0.4] and scores["best_epoch"] == 1
+
+
 def test_without_a_monitor_the_last_weights_are_kept(tmp_path: Path) -> None:
     task = Regression(scores=[0.5, 0.1])
     task.monitor = None

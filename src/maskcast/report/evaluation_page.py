@@ -175,7 +175,7 @@ def _learning(curves: Mapping[str, Curve]) -> Html:
 
 
 def _points(curve: Curve, name: str) -> list[tuple[float, float]]:
-    return [(epoch["epoch"], epoch[name]) for epoch in curve]
+    return [(epoch["epoch"], epoch[name]) for epoch in curve if name in epoch]
 
 
 def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:

@@ -35,6 +35,8 @@ def finetune_forecaster(
     The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
     forecasts too) carried along, and the loss is taken on that.
 
+    Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
+
     A forecaster that was pretrained for another number of classes keeps what it learned of motion, and learns the
     classes anew.
 

@@ -173,7 +173,7 @@ def run(
         config: it was built from.
         metrics: JSON, flat numbers.
         extra: numbers to add.
-        before: the model that the training started from.
+        before: the trained model that this one starts from; it is kept where no epoch is better.
     """
     params = task.params
     for name, baseline in baselines_of(task.clips, task.val).items():
@@ -183,7 +183,7 @@ def run(
         for score in ("jaccard_last", "jaccard_mean"):
             extra[f"{name}_val_{score}"] = found[score]
         say(f"{name}: jaccard_last {found['jaccard_last']:.4f}, jaccard_mean {found['jaccard_mean']:.4f}")
-    scores, curve = fit(task, params.training, resume_dir(out))
+    scores, curve = fit(task, params.training, resume_dir(out), start_counts=before is not None)
     meta = {
         "classes": list(task.clips.classes),
         "context_frames": params.context_frames,

@@ -61,14 +61,14 @@ class Trained(NamedTuple):
 
     Args:
         scores: the validation scores of the best epoch, ``best_epoch``, ``epochs`` run and ``train_seconds``.
-        curve: of every epoch its number, mean training ``loss`` and validation scores.
+        curve: of every epoch its number, mean training ``loss`` (none of epoch 0) and validation scores.
     """
 
     scores: dict[str, float]
     curve: list[dict[str, float]]
 
 
-def fit(task: Task, params: Schedule, resume: Path) -> Trained:
+def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = False) -> Trained:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
 
     Processes that torchrun started form a group for the length of the call.
@@ -77,6 +77,8 @@ def fit(task: Task, params: Schedule, resume: Path) -> Trained:
         task: model, batches, loss and validation.
         params: the schedule.
         resume: folder for the checkpoint (``stage.resume_dir``).
+        start_counts: whether the weights it starts with are validated, too, as epoch 0, and kept where no epoch is
+            better: for those that were trained before.
 
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, or the processes cannot share the batch.
@@ -110,6 +112,8 @@ def fit(task: Task, params: Schedule, resume: Path) -> Trained:
         state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(run)}
         checkpoints.save(state)
 
+    if start_counts and not run.curve:
+        _validate(task, params, run)
     steps = range(run.step, 0 if run.stopped else params.steps)
     for step, batch in track(_prefetch(task, steps), "training", total=len(steps)):
         task.model.train()
@@ -219,7 +223,8 @@ def _validate(task: Task, params: Schedule, run: _Progress) -> None:
     with torch.no_grad():
         scores = task.validate()
     report({f"val/{name}": value for name, value in scores.items()}, step=run.step)
-    run.curve.append({"epoch": epoch, "loss": run.losses / params.steps_per_epoch, **scores})
+    trained = {"loss": run.losses / params.steps_per_epoch} if epoch else {}
+    run.curve.append({"epoch": epoch, **trained, **scores})
     run.losses = 0.0
     better = task.monitor is None or not run.best or scores[task.monitor] > run.best[task.monitor]
     if better:
