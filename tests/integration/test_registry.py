@@ -13,19 +13,26 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import torch
 from tests.conftest import write_store
 from tests.integration.mlflow_server import free_port, mlflow_server
 from tests.integration.workshop import Workshop
+from tests.registered import HORIZON, SEEN, write_parts
 
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation import Evaluation
 from maskcast.models.encoders import save_encoder
+from maskcast.models.forecasters import load_forecaster
 from maskcast.models.unet import UNetEncoderConfig
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.loading import load_address
+from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Turn, decisions
+from maskcast.registry.runtime import PipelineModel
 from maskcast.registry.store import Registry
+from maskcast.stages.evaluate import Evaluate, evaluate
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
 from maskcast.tracking import tracking_uri
 
@@ -315,6 +322,44 @@ def test_an_encoder_is_registered_where_one_was_trained(
     assert np.array_equal(loaded.model.predict(loaded.example), found)
     code, said = command(capsys, "--name", "maskcast-encoder", "lineage", "1")
     assert (code, version.digest in said) == (0, True)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, parts, masks = write_store(tmp_path / "clips", val=3), write_parts(tmp_path), tmp_path / "masks"
+    agreeing = GenerateMasks(precision="fp32", consistent_frames=2)
+    metrics, report = tmp_path / "metrics.json", tmp_path / "report"
+    generate_masks(clips=clips.root, masker=parts["masker"], masks=masks, metrics=metrics, params=agreeing)
+    given = {"clips": clips.root, "masks": masks, **parts, "metrics": metrics, "report": report}
+    with pytest.raises(
+        MaskcastError, match=r"masks: made with consistent_frames 2, so masks of the 5 context frames"
+    ):
+        evaluate(**given, params=Evaluate(pictures=0, context_frames=5, horizon=HORIZON))
+    evaluate(**given, params=Evaluate(pictures=0, context_frames=SEEN, horizon=HORIZON))
+    run({"clips": clips.root, **parts, "report": report})
+
+    loaded = load_address("models:/maskcast@candidate")
+    model, masker = pipeline_of(loaded), load_address("models:/maskcast-masker/1").model
+    alone = PipelineModel(model.masker, model.forecaster, None)
+    scored, cpu = clips.select("val"), torch.device("cpu")
+    forecaster, _ = load_forecaster(parts["forecaster"])
+    evaluation = Evaluation(clips, ClipStore(masks), scored, forecaster, None, "generated", SEEN, HORIZON, 2, cpu)
+    for n, clip in enumerate(scored):
+        frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n)
+        seen, future = model.watch(frames)
+        assert np.array_equal(seen, view.seen)
+        assert np.array_equal(future, view.forecasts["forecaster"])
+        assert np.array_equal(future, model.predict(frames))
+        assert not np.array_equal(seen, masker.predict(frames))
+        assert np.array_equal(alone.watch(frames)[0], masker.predict(frames))
+        assert not np.array_equal(future, alone.predict(frames))
+
+    code, said = command(capsys, "export", "1", "--format", "onnx", "--output", str(tmp_path / "graph"))
+    assert (code, said.count("\n")) == (2, 1)
+    assert "maskcast version 1: consistent_frames is 2, and no graph makes masks agree; serve it, or" in said
+    assert not list(tmp_path.glob("graph*"))
 
 
 def test_a_server_that_is_away_is_said(

@@ -155,7 +155,7 @@ def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) 
 
 
 def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp_path: Path) -> None:
-    about = Description(kind="pipeline", **ABOUT, precision="bf16")
+    about = Description(kind="pipeline", **ABOUT, precision="bf16", consistent_frames=2)
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")

@@ -147,7 +147,8 @@ def _write(
     facts["frame_stride"] = _stride(store, record)
     kinds = [kind for kind, needed in PARTS.items() if parts.keys() >= set(needed)]
     for kind in kinds:
-        about = Description(kind=kind, **facts)
+        consistent = record.facts.get("consistent_frames") if kind == "pipeline" else None
+        about = Description(kind=kind, **facts, consistent_frames=consistent)
         digest = write_bundle(folder / kind / "data", about, parts)
         model = load_bundle(folder / kind / "data", digest)
         if isinstance(model, PipelineModel):
