@@ -260,6 +260,15 @@ def test_the_embedded_default_and_what_commands_refuse(
         ("compare", "1", "2"): "no version or alias '1'",
         ("lineage", "champion"): "no version or alias 'champion'",
         ("--name", "it's", "list"): "MLflow says: ",
+        (
+            "compare",
+            "1",
+            "2",
+            "--clips",
+            "x",
+        ): "compare: --clips is for --pictures FOLDER alone; give that too, or",
+        ("lineage", "1", "--clips", "x"): "lineage: --clips is for --verify alone; give that too, or leave it out",
+        ("lineage", "1", "--repository", "x"): "lineage: --repository is for --verify alone; give that too, or",
     }
     for words, message in refusals.items():
         code, said = command(capsys, *words)
