@@ -1,11 +1,8 @@
 """Registering, promoting and rolling back on a real MLflow server, and on the embedded default."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import pytest
 import torch
 from tests.conftest import write_store
 from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.promoters import promote_at_once
 from tests.integration.workshop import Workshop
 from tests.registered import HORIZON, SEEN, write_parts
 
@@ -188,29 +186,11 @@ def test_from_the_first_registration_to_the_rollback(
 
 
 @pytest.mark.usefixtures("on_server")
-def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
-    workshop: Workshop, run: Run, server: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(workshop: Workshop, run: Run) -> None:
     names = {"pipeline": "contest", "masker": "contest-masker", "forecaster": "contest-forecaster"}
     for seed in (11, 12, 13):
         assert run(workshop.forecaster(seed), names=names)["passed"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "maskcast", "models", "--name", "contest", "promote", version],
-            env={**os.environ, "MLFLOW_TRACKING_URI": server, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for version in ("1", "2")
-    ]
-    ended = [process.communicate(timeout=300) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert sorted(codes) == [0, 2], ended
-    winner = codes.index(0)
-    assert Registry("contest").aliases()["champion"] == winner + 1
-    told = ended[1 - winner][1]
-    assert any(text in told for text in ("was first", "is about to promote", "the champion is now"))
+    promote_at_once("contest", {}, {})
 
     # The worst moment, made certain: both have read the same state before either decides.
     registry = Registry("contest")
