@@ -13,11 +13,11 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.masker_base import predict_masks
+from maskcast.models.masker_base import predict_masks, quantise
 from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig
 from maskcast.stages import generate_masks as stage_module
-from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence, quantise
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence
 
 PARAMS = GenerateMasks(batch_size=8, confidence_levels=5, precision="fp32")
 

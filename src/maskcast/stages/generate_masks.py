@@ -17,7 +17,7 @@ from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.base import all_devices
-from maskcast.models.masker_base import Masker, predict_on_all
+from maskcast.models.masker_base import Masker, predict_on_all, quantise
 from maskcast.models.maskers import load_masker
 from maskcast.progress import say, track
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
@@ -90,12 +90,6 @@ def generate_masks(
         result["frames_per_second"] = (frames - done) / seconds
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(f"masked {len(found)} clips, {frames} frames, {size / frames:.0f} bytes a frame")
-
-
-def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
-    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
-    steps = levels - 1
-    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
 
 
 def mean_confidence(mask: np.ndarray, confidence: np.ndarray) -> float:
