@@ -83,6 +83,19 @@ def test_thresholds_decide() -> None:
         judge(ours, None, None, Gate(least={"jacard": 0.5}))
 
 
+def test_a_score_that_no_clip_has_is_refused(tmp_path: Path) -> None:
+    facts = {"format": "maskcast-evaluation/1", "data": "d", "definitions": "m", "context": "generated"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(facts | {"scores": {"jaccard_last": 0.5}}))
+    (tmp_path / "per_clip.csv").write_text("clip,model,jaccard_last,jaccard_mean\na,forecaster,0.5,\n")
+    ours = read_evaluation(tmp_path)
+    for champion in (None, ours):
+        with pytest.raises(
+            MaskcastError, match=r"gate\.score: no clip of .* has a jaccard_mean, .*: jaccard_last$"
+        ):
+            judge(ours, 1, champion, Gate())
+    assert judge(ours, 1, ours, Gate(score="jaccard_last")).passed
+
+
 @pytest.mark.parametrize(("worse_by", "passed"), [(-0.1, True), (0.009, True), (0.011, False)])
 def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, passed: bool) -> None:
     champion = {f"c{k}": 0.5 + k / 100 for k in range(9)}
@@ -155,7 +168,7 @@ def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) 
 
 
 def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp_path: Path) -> None:
-    about = Description(kind="pipeline", **ABOUT, precision="bf16")
+    about = Description(kind="pipeline", **ABOUT, precision="bf16", consistent_frames=2)
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")

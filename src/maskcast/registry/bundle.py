@@ -45,6 +45,8 @@ class Description(Params):
     """Frames that it forecasts."""
     precision: Literal["bf16", "fp32"]
     """Of the masker, as when the masks were generated that the evaluation started from."""
+    consistent_frames: int | None = Field(None, ge=1)
+    """Of a pipeline: frames seen that agree on the class of each object, as in those masks; null: each alone."""
     height: int = Field(ge=1)
     """Rows of the frames that it was evaluated on; others run, unmeasured."""
     width: int = Field(ge=1)

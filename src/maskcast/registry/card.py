@@ -77,6 +77,11 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
+    if about.consistent_frames is not None:
+        count = about.consistent_frames
+        lines.append(
+            f"- Of the frames seen the first {count}, the next {count}, ... agree on each object's class."
+        )
     if about.kind != "masker":
         lines.append(f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon}, no more.")
     return lines

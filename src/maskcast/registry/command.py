@@ -16,6 +16,10 @@ from maskcast.report.tables import printed
 from maskcast.tracking import server_errors_said
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
+USED_WITH = {  # options of a command, and the one without which they would do nothing
+    "compare": (("clips",), "pictures", "--pictures FOLDER"),
+    "lineage": (("clips", "repository"), "verify", "--verify"),
+}
 EPILOG = """\
 A VERSION is a number or an alias: candidate (passed the gate last), champion, previous.
 The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
@@ -45,19 +49,18 @@ def models(arguments: Sequence[str]) -> int:
     one.add_argument("a", metavar="A")
     one.add_argument("b", metavar="B")
     one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
-    one.add_argument(
-        "--clips", metavar="STORE", type=Path, default=CLIPS, help="to draw them from (default: %(default)s)"
-    )
+    one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
     one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
     one.add_argument("version", metavar="VERSION")
     one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
-    one.add_argument("--repository", metavar="PATH|URL", default=".", help="has the commit (default: %(default)s)")
+    one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
     one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
     one = commands.add_parser("export", help="write a version as one graph, checked against the model")
     one.add_argument("version", metavar="VERSION")
     one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
     given = parser.parse_args(arguments)
+    _check_used(given)
     with server_errors_said():
         if given.command == "list":
             print(_list(given.name))
@@ -66,7 +69,7 @@ def models(arguments: Sequence[str]) -> int:
         elif given.command == "rollback":
             print(_said(given.name, rollback(given.name)))
         elif given.command == "compare":
-            print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips))
+            print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
         elif given.command == "export":
             from maskcast.registry.export import export
             from maskcast.registry.loading import load_version
@@ -79,10 +82,19 @@ def models(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_used(given: argparse.Namespace) -> None:
+    options, user, spelled = USED_WITH.get(given.command, ((), "", ""))
+    for option in options:
+        if getattr(given, option) is not None and not getattr(given, user):
+            raise MaskcastError(
+                f"{given.command}: --{option} is for {spelled} alone; give that too, or leave it out"
+            )
+
+
 def _verify(given: argparse.Namespace) -> int:
     from maskcast.registry.verify import verify
 
-    verification = verify(Registry(given.name), given.version, given.repository, given.clips)
+    verification = verify(Registry(given.name), given.version, given.repository or ".", given.clips)
     print(verification)
     return 0 if verification.equal else 1
 

@@ -29,8 +29,8 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     """Draws the clips with the largest differences of ``jaccard_mean``, up to three in favour of either model.
 
     Each picture shows A above B: what it saw, the truth, its forecast and the errors, under the registered score.
-    The models run again, from the frames. Where the evaluation started from other masks than these (true ones, or
-    ones made consistent) or ran on another kind of processor, the score may differ; the heading then gives both.
+    The models run again, from the frames. Where the evaluation started from true masks or ran on another kind of
+    processor, the score may differ; the heading then gives both.
 
     Args:
         a: a pipeline with its evaluation.

@@ -68,7 +68,13 @@ def export(loaded: Loaded, form: Format, output: Path) -> str:
     """
     if form == "onnx":
         _check_packages()
-    graph = Graph(pipeline_of(loaded)).eval().requires_grad_(False)
+    model = pipeline_of(loaded)
+    if model.consistent_frames is not None and model.forecaster.input == "masks":
+        raise MaskcastError(
+            f"{loaded.title}: consistent_frames is {model.consistent_frames}, and no graph makes masks agree; "
+            "serve it, or register one made with generate_masks.consistent_frames: null"
+        )
+    graph = Graph(model).eval().requires_grad_(False)
     clips = check_clips(loaded)
     partial = output.with_name(output.name + ".partial")
     with outputs_whole({"output": output}, {"output": partial}):

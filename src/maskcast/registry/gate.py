@@ -129,13 +129,18 @@ def judge(ours: EvaluationRecord, champion: int | None, theirs: EvaluationRecord
         gate: what to reach.
 
     Raises:
-        MaskcastError: the gate names a score that was not measured.
+        MaskcastError: the gate names a score that was not measured, or that no clip has.
     """
     for name in gate.least:
         if name not in ours.scores:
             raise MaskcastError(
                 f"register_models.gate.least: {name!r} was not measured; scores: {', '.join(sorted(ours.scores))}"
             )
+    if gate.score not in ours.per_clip:
+        raise MaskcastError(
+            f"register_models.gate.score: no clip of {ours.place} has a {gate.score}, as each has frames without "
+            f"labels; scores of clips: {', '.join(sorted(ours.per_clip))}"
+        )
     thresholds = tuple(Threshold(name, ours.scores[name], least) for name, least in gate.least.items())
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate)

@@ -83,6 +83,7 @@ def evaluate(
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),
+        consistent_frames=generated.meta.get("consistent_frames"),
         masker=digest_tree(masker),
         forecaster=digest_tree(forecaster),
     )

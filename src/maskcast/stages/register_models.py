@@ -1,6 +1,7 @@
 """Register the models and hold them against the gate."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ def register_models(
         report: what evaluate wrote about these two.
         encoder: what the masker started from; left out where it started at random.
         registration: JSON: the versions, and the verdict with its numbers.
-        page: HTML: the verdict, and the model beside the champion.
+        page: HTML: the verdict, and the model beside the champion; MLflow keeps the same file.
         params: names and gate.
 
     Raises:
@@ -110,14 +111,20 @@ def register_models(
         artifacts = _write(Path(scratch), parts, record, store, tags)
         origin = Origin(tags, lambda: start_run(new_client(), "register_models", params, inputs), report)
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
+        name = params.names.pipeline
+        registry, number = Registry(name), verdict.champion
+        champion = None if number is None else registry.evaluation(registry.find(str(number)))
+        file = Path(scratch, "register_models.html")
+        write_page(file, record, champion, verdict, params, known)
+        run_id = registry.find(str(versions[name])).tags[
+            "maskcast.evaluation_run"
+        ]  # of equal weights an older one
+        registry.client.log_artifact(run_id, str(file))
         if page is not None:
-            registry, number = Registry(params.names.pipeline), verdict.champion
-            champion = None if number is None else registry.evaluation(registry.find(str(number)))
-            write_page(page, record, champion, verdict, params, known)
+            shutil.copy(file, page)
     registration.write_text(
         json.dumps({"versions": versions, **verdict.as_json()}, indent=1) + "\n", encoding="utf-8"
     )
-    name = params.names.pipeline
     say(f"gate: {name} version {versions[name]} {verdict.line}")
 
 
@@ -147,7 +154,8 @@ def _write(
     facts["frame_stride"] = _stride(store, record)
     kinds = [kind for kind, needed in PARTS.items() if parts.keys() >= set(needed)]
     for kind in kinds:
-        about = Description(kind=kind, **facts)
+        consistent = record.facts.get("consistent_frames") if kind == "pipeline" else None
+        about = Description(kind=kind, **facts, consistent_frames=consistent)
         digest = write_bundle(folder / kind / "data", about, parts)
         model = load_bundle(folder / kind / "data", digest)
         if isinstance(model, PipelineModel):
