@@ -233,7 +233,8 @@ def test_the_embedded_default_and_what_commands_refuse(
     workshop: Workshop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refusals = {
-        ("list",): "maskcast: nothing is registered under this name; run register_models, or give --name",
+        ("list",): "maskcast: nothing is registered under this name; run register_models or register_detector, "
+        "or give --name",
         ("promote",): "no version or alias 'candidate'; there are: none, run register_models",
         ("promote", "7"): "no version or alias '7'",
         ("rollback",): "no version has the alias 'previous'; promote twice",

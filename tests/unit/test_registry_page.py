@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.gate import Gate, judge
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
+from maskcast.registry.gate import ForecastGate, judge
 from maskcast.registry.page import write_page
 
 CLIPS = [f"clip_{n}" for n in range(20)]
@@ -17,11 +17,11 @@ def record(offset: float, *, data: str = "d" * 32) -> EvaluationRecord:
     per_clip = {"<b>": per_clip.pop("clip_7")} | per_clip
     scores = {"jaccard_last": 0.4 + offset, "jaccard_h12": 0.8 + offset, "jaccard_h13": 0.7 + offset}
     facts = {"data": data, "definitions": "x", "context": "generated"}
-    return EvaluationRecord("report", facts, scores, {"jaccard_mean": per_clip}, ("persistence",))
+    return EvaluationRecord("report", FORECASTS, facts, scores, {"jaccard_mean": per_clip}, ("persistence",))
 
 
 def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None) -> str:
-    gate = Gate(least={"jaccard_last": 0.5}, margin=0.1)
+    gate = ForecastGate(least={"jaccard_last": 0.5}, margin=0.1)
     verdict = judge(ours, None if champion is None else 3, champion, gate)
     tags = {"maskcast.git_sha": "abc", "maskcast.data_hash.report": "def"}
     write_page(folder / "page.html", ours, champion, verdict, gate, tags)

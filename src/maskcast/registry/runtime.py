@@ -2,7 +2,7 @@
 
 Nothing here unpickles: the bundle's digests are checked, then configs are read as JSON and weights as safetensors.
 
-Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels, F features.
+Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels, F features, N boxes.
 """
 
 import math
@@ -17,6 +17,7 @@ from maskcast.consistency import join_frames, predictor
 from maskcast.data.clips import IGNORE
 from maskcast.errors import MaskcastError
 from maskcast.models.base import best_device
+from maskcast.models.detectors import detect_images, load_detector
 from maskcast.models.encoders import load_encoder
 from maskcast.models.forecasters import load_forecaster
 from maskcast.models.maskers import load_masker
@@ -151,6 +152,31 @@ class EncoderModel:
         return features_BF[0] if alone else features_BF
 
 
+class DetectorModel:
+    """Frames (B, H, W, C) uint8 -> boxes (B, N, 6) float32.
+
+    A box is x1, y1, x2, y2 in pixels of the frame, its score, and its class id 0..K-1. Boxes of a frame stand best
+    first; N is the most that the detector finds in one, and rows of zeros fill up: no box found has score 0.
+    """
+
+    shape_in: Shape = (-1, -1, -1, 3)
+    dtype_out = "float32"
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        detector, _ = load_detector(folder)
+        self.network, self.precision = detector.to(best_device()), precision
+        self.shape_out: Shape = (-1, detector.most_boxes, 6)
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Finds boxes in frames; one frame (H, W, C) gives (N, 6)."""
+        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        found_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
+        found = (one for part in _few(frames_BHWC) for one in detect_images(self.network, part, self.precision))
+        for rows_N6, (boxes_N4, scores_N, labels_N) in zip(found_BN6, found, strict=True):
+            rows_N6[: len(boxes_N4)] = np.column_stack([boxes_N4, scores_N, labels_N])
+        return found_BN6[0] if alone else found_BN6
+
+
 def load_bundle(folder: Path, digest: str | None = None) -> Model:
     """Checks a bundle (see ``read_bundle``) and returns its model.
 
@@ -158,6 +184,8 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
         MaskcastError: if anything differs from what was registered, or a config names what is none of ours.
     """
     about = read_bundle(folder, digest)
+    if about.kind == "detector":
+        return DetectorModel(folder / "detector", about.precision)
     if about.kind == "masker":
         return MaskerModel(folder / "masker", about.precision)
     if about.kind == "encoder":

@@ -20,7 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.provenance import DATA_HASH, DVC_HASH
 from maskcast.registry.bundle import read_bundle
-from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
@@ -94,9 +94,12 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
     """
     known = registry.find(which)
     title = f"{registry.name} version {known.number}"
+    record = registry.evaluation(known)
+    if record.measure != FORECASTS:
+        stage = record.measure.stage
+        raise MaskcastError(f"{title}: is no pipeline, which alone can be verified; run {stage} on its weights")
     if not any(name.startswith("maskcast.part.") for name in known.tags):
         raise MaskcastError(f"{title}: is part of a pipeline; verify that")
-    record = registry.evaluation(known)
     runs = runs_behind(registry, known)
     tags = next(run.data.tags for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
     commit = tags["maskcast.git_sha"]
