@@ -114,7 +114,7 @@ def test_a_score_that_no_clip_has_is_refused(tmp_path: Path) -> None:
     ours = read_evaluation(tmp_path)
     for champion in (None, ours):
         with pytest.raises(
-            MaskcastError, match=r"gate\.score: no clip of .* has a jaccard_mean, .*: jaccard_last$"
+            MaskcastError, match=r"gate\.score: no clip of .* has the score jaccard_mean; .*: jaccard_last$"
         ):
             judge(ours, 1, champion, ForecastGate())
     assert judge(ours, 1, ours, ForecastGate(score="jaccard_last")).passed
