@@ -38,10 +38,9 @@ def write_outcome(
     champion = None if number is None else registry.evaluation(registry.find(str(number)))
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
         file = Path(scratch, f"{record.measure.registers}.html")
-        write_page(file, record, champion, verdict, origin.params, dict(origin.known))
-        run_id = registry.find(str(versions[name])).tags[
-            "maskcast.evaluation_run"
-        ]  # of equal weights an older one
+        model = registry.find(str(versions[name]))
+        write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
+        run_id = model.tags["maskcast.evaluation_run"]  # where nothing is new, an older one
         registry.client.log_artifact(run_id, str(file))
         if page is not None:
             shutil.copy(file, page)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Verdict
+from maskcast.registry.store import CHAMPION, Version
 from maskcast.report.charts import line_chart
 from maskcast.report.markup import Html, element, joined, table
 from maskcast.report.page import Page
@@ -19,6 +20,7 @@ LISTED = 6  # clips or images that are listed at either end
 
 def write_page(
     path: Path,
+    model: Version,
     ours: EvaluationRecord,
     champion: EvaluationRecord | None,
     verdict: Verdict,
@@ -29,16 +31,18 @@ def write_page(
 
     Args:
         path: the file.
-        ours: evaluation of the model that was registered.
+        model: what was registered.
+        ours: its evaluation.
         champion: evaluation of the champion that it was held against; None where there was none.
         verdict: what the gate said.
         params: of the stage.
         tags: where it ran, see ``provenance.run_tags``.
     """
     page = Page(ours.measure.registers)
-    page.section("Verdict", _verdict(verdict))
+    page.section("Verdict", _verdict(model, verdict))
     if champion is None:
-        content = element("p", "There is no champion yet, or this model is the champion.")
+        said = "This model is the champion." if CHAMPION in model.aliases else "There is no champion yet."
+        content = element("p", said)
     elif verdict.incomparable is not None:
         content = element("p", f"Not comparable with version {verdict.champion}: {verdict.incomparable}.")
     else:
@@ -47,9 +51,9 @@ def write_page(
     page.write(path, ours.scores, params, tags)
 
 
-def _verdict(verdict: Verdict) -> Html:
+def _verdict(model: Version, verdict: Verdict) -> Html:
     word, _, reasons = verdict.line.partition(":")
-    lead = element("p", element("strong", word.capitalize()), f":{reasons}.")
+    lead = element("p", f"{model.name} version {model.number} ", element("strong", word), f":{reasons}.")
     rows = [
         [each.score, f"{each.value:.4f}", f"{each.least:g}", "yes" if each.passed else "no"]
         for each in verdict.thresholds
@@ -58,7 +62,7 @@ def _verdict(verdict: Verdict) -> Html:
 
 
 def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Verdict) -> Html:
-    named = {"this model": ours, f"champion (version {verdict.champion})": champion}
+    named = {"this model": ours, f"champion {verdict.champion}": champion}
     columns, of, score = [*named, "difference"], ours.measure.of, verdict.gate.score
     shared = [name for name in ours.measure.headline if name in ours.scores and name in champion.scores]
     scores = [[name, *_pair(ours.scores[name], champion.scores[name])] for name in shared]
