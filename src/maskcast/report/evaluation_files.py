@@ -46,11 +46,11 @@ HEADLINE = {
 
 
 def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the score table, one row per forecaster; None is one that does not apply."""
+    """Returns header and rows of the score table, one row per forecaster; None one that does not apply (n/a)."""
     numbers = next(iter(applicable(scores).values())).frame_numbers
     header = ["forecaster", *(text.format(first=numbers[0], last=numbers[-1]) for text in HEADLINE.values())]
     rows = [
-        [name, *(_cell(key, one.table()[key]) if one else "not applicable" for key in HEADLINE)]
+        [name, *(_cell(key, one.table()[key]) if one else "n/a" for key in HEADLINE)]
         for name, one in scores.items()
     ]
     return header, rows
