@@ -34,8 +34,8 @@ from maskcast.models.base import save_model
 from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.models.unet import UNetConfig
 from maskcast.registry.artifact import write_artifact
-from maskcast.registry.bundle import Description, write_bundle
-from maskcast.registry.loading import Loaded, load_address
+from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.loading import LoadedPipeline, load_pipeline
 
 CLASSES, HEIGHT, WIDTH, SEEN, HORIZON, CLIENTS = 49, 80, 120, 11, 11, 4
 DIRECT = "direct call, 1 client"
@@ -50,7 +50,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with ExitStack() as stack:
         address = given.model or write_untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
-        loaded = load_address(address)
+        loaded = load_pipeline(address)
         clip = clip_for(loaded)
         command = [sys.executable, "-m", "maskcast", "serve", "--model", address, "--port"]
         uri = stack.enter_context(running(command, "/v2/health/ready"))
@@ -151,7 +151,7 @@ def write_untrained(folder: Path) -> str:
     for name, config in (("masker", UNetConfig(width=16)), ("forecaster", ConvLSTMConfig())):
         meta = {"classes": classes, "height": HEIGHT, "width": WIDTH}
         save_model(folder / name, config.build(CLASSES), config, num_classes=CLASSES, meta=meta)
-    about = Description(
+    about = ForecastDescription(
         kind="pipeline",
         context_frames=SEEN,
         horizon=HORIZON,
@@ -167,7 +167,7 @@ def write_untrained(folder: Path) -> str:
     return str(folder / "maskcast")
 
 
-def clip_for(loaded: Loaded) -> np.ndarray:
+def clip_for(loaded: LoadedPipeline) -> np.ndarray:
     """Returns a simulated clip (1, T, H, W, 3) of the size and length that a model sees."""
     about = loaded.about
     frames, _ = simulate_clip(0, frames=about.context_frames, height=about.height, width=about.width)

@@ -10,6 +10,7 @@ from components.prepare_clips import prepare_clips
 from components.prepare_detection import prepare_detection
 from components.pretrain_encoder import pretrain_encoder
 from components.pretrain_forecaster import pretrain_forecaster
+from components.register_detector import register_detector
 from components.register_models import register_models
 from components.train_detector import train_detector
 from components.train_masker import train_masker
@@ -25,6 +26,7 @@ __all__ = [
     "prepare_detection",
     "pretrain_encoder",
     "pretrain_forecaster",
+    "register_detector",
     "register_models",
     "train_detector",
     "train_masker",

@@ -1,4 +1,4 @@
-"""The detection pipeline: raw images with boxes in, a scored detector out.
+"""The detection pipeline: raw images with boxes in, a scored and registered detector out.
 
 The same DAG as `recipes/detection/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.
@@ -29,6 +29,7 @@ def detection(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseCompon
         pretrain_encoder: dict = values["pretrain_encoder"],
         train_detector: dict = values["train_detector"],
         evaluate_detector: dict = values["evaluate_detector"],
+        register_detector: dict = values["register_detector"],
     ) -> None:
         raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
         dataset = on.cpu(stage.prepare_detection(raw=raw, params=prepare_detection)).outputs["dataset"]
@@ -37,6 +38,9 @@ def detection(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseCompon
         trained = on.gpu(stage.train_detector(dataset=dataset, encoder=encoder, params=train_detector))
         detector = trained.outputs["detector"]
 
-        on.gpu(stage.evaluate_detector(dataset=dataset, detector=detector, params=evaluate_detector))
+        evaluated = on.gpu(stage.evaluate_detector(dataset=dataset, detector=detector, params=evaluate_detector))
+        models = {"detector": detector, "report": evaluated.outputs["report"]}
+        registered = on.cpu(stage.register_detector(dataset=dataset, **models, params=register_detector))
+        registered.set_caching_options(False)  # a cached task would register nothing
 
     return pipeline

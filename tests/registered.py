@@ -11,7 +11,7 @@ from maskcast.models.base import ModelConfig, save_model
 from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.models.unet import UNetConfig
 from maskcast.registry.artifact import shrink_clip, write_artifact
-from maskcast.registry.bundle import Description, write_bundle
+from maskcast.registry.bundle import ForecastDescription, write_bundle
 
 CLASSES = ("background", "red", "blue")
 HEIGHT, WIDTH, SEEN, HORIZON = 32, 48, 4, 2
@@ -52,7 +52,7 @@ def write_parts(folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2
 def write_registered(folder: Path, config: ModelConfig = CONVLSTM, **facts: Any) -> Path:
     """Writes the artifact of a pipeline and returns its folder."""
     parts = write_parts(folder / "parts", config)
-    about = Description(kind="pipeline", **FACTS | facts)
+    about = ForecastDescription(kind="pipeline", **FACTS | facts)
     write_bundle(folder / "artifact" / "data", about, parts)
     example = shrink_clip(moving_squares(1, SEEN, HEIGHT, WIDTH)[0])[None]
     shapes = ((-1, -1, -1, -1, 3), (-1, HORIZON, -1, -1))

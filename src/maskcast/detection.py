@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from maskcast.data.detection import DetectionSplit
-from maskcast.models.detectors import Detector
+from maskcast.models.detectors import Detector, detect_images
 
 
 def batches(count: int, size: int) -> list[range]:
@@ -25,14 +23,10 @@ def detect(
         batches: places of images in the split, those that are detected at once together.
         precision: ``bf16`` or ``fp32``.
     """
-    device = next(detector.parameters()).device
     for places in batches:
-        images = [torch.tensor(split.image(n)).to(device, non_blocking=True) for n in places]
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = detector(images)
-        for n, image in zip(places, found, strict=True):
-            boxes_N4 = image["boxes"].float().cpu().numpy().astype(float)
+        found = detect_images(detector, [split.image(n) for n in places], precision)
+        for n, (corners_N4, scores_N, labels_N) in zip(places, found, strict=True):
+            boxes_N4 = corners_N4.astype(float)
             boxes_N4[:, 2:] -= boxes_N4[:, :2]
-            labels, scores = image["labels"].tolist(), image["scores"].float().tolist()
-            for box, label, score in zip(boxes_N4.tolist(), labels, scores, strict=True):
+            for box, label, score in zip(boxes_N4.tolist(), labels_N.tolist(), scores_N.tolist(), strict=True):
                 yield {"image_id": split.ids[n], "category_id": label, "bbox": box, "score": score}

@@ -67,7 +67,7 @@ class Evaluation:
         device: where the models are.
 
     Raises:
-        MaskcastError: a clip is too short.
+        MaskcastError: a clip is too short, or generated masks of the context know of frames after it.
     """
 
     prepared: ClipStore
@@ -89,6 +89,13 @@ class Evaluation:
                     f"{self.prepared.root}: clip {clip.id!r} has {clip.num_frames} frames, context_frames + "
                     f"horizon need {needed}; lower them or prepare longer clips"
                 )
+        consistent = self.generated.meta.get("consistent_frames")
+        if self.context == "generated" and consistent is not None and self.context_frames % consistent:
+            raise MaskcastError(
+                f"{self.generated.root}: made with consistent_frames {consistent}, so masks of the "
+                f"{self.context_frames} context frames know of frames after them; generate masks with a "
+                "consistent_frames that divides context_frames, or with null"
+            )
 
     @property
     def facts(self) -> dict[str, Any]:

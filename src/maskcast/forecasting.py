@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskcast.data.clips import IGNORE, Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasters import load_forecaster
-from maskcast.models.masker_base import predict_masks
+from maskcast.models.masker_base import predict_masks, quantise
 
 Context = Literal["generated", "truth"]
 
@@ -142,7 +142,7 @@ def forecast(
     assert masker is not None
     frames = forecaster.forecast(context, horizon).cpu().numpy()
     masked = [predict_masks(masker, frames_hHWC, "fp32") for frames_hHWC in frames]
-    sure = np.stack([np.rint(confidence * 255).astype(np.uint8) for _, confidence in masked])
+    sure = np.stack([quantise(confidence, 256) for _, confidence in masked])
     return Forecast(np.stack([masks for masks, _ in masked]), sure, frames)
 
 

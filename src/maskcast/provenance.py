@@ -1,5 +1,6 @@
 """Where a run comes from: its commit, image, params, and the digests of what it reads and makes, as tags."""
 
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -37,6 +38,11 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
         **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
     }
+
+
+def output_tags(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Returns what a stage made, by port, as the tag that leads back from its digests to the run."""
+    return {OUTPUTS: json.dumps({name: digest_tree(path) for name, path in paths.items()})}
 
 
 def _git(*arguments: str) -> str:

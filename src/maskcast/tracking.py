@@ -6,7 +6,6 @@ training never waits for it. While the server is away everything queues up; what
 after the stage's end is counted and said.
 """
 
-import json
 import logging
 import os
 import re
@@ -22,11 +21,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.params import flatten
 from maskcast.progress import say
-from maskcast.provenance import DATA_HASH, OUTPUTS, run_tags
+from maskcast.provenance import DATA_HASH, output_tags, run_tags
 
 EXPERIMENT = "maskcast"
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
@@ -47,7 +45,7 @@ class TrackedRun:
         self.stage, self.params, self.inputs, self.run_id_file = stage, params, inputs, run_id_file
         self._metrics: deque[tuple[str, float, int, int]] = deque()
         self._files: deque[tuple[Path, str]] = deque()
-        self._outputs: dict[str, str] = {}
+        self._output_tags: dict[str, str] = {}
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
         self._reported = 0
         self._stop = threading.Event()
@@ -70,7 +68,7 @@ class TrackedRun:
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
         """Names what the stage made by its digests, so that what uses it leads back to this run."""
-        self._outputs = {name: digest_tree(path) for name, path in paths.items()}
+        self._output_tags = output_tags(paths)
 
     def section(self, title: str, content: object) -> None:
         """Keeps nothing: the page that it becomes part of is a file of the run."""
@@ -91,7 +89,7 @@ class TrackedRun:
                 client = client or _Client(self)
                 client.send(self._metrics, self._files)
                 if stopping:
-                    client.end(self._status, self._outputs)
+                    client.end(self._status, self._output_tags)
                     return
                 said = False
             # Whatever the server or the network does must not end a training run; it is said instead.
@@ -138,9 +136,9 @@ class _Client:
             self._mlflow.log_artifact(self.run_id, str(path), folder or None)
             files.popleft()
 
-    def end(self, status: str, outputs: Mapping[str, str]) -> None:
-        if outputs:
-            self._mlflow.set_tag(self.run_id, OUTPUTS, json.dumps(outputs))
+    def end(self, status: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._mlflow.set_tag(self.run_id, name, value)
         self._mlflow.set_terminated(self.run_id, status)
 
     def _sample(self, metrics: deque[tuple[str, float, int, int]]) -> None:

@@ -1,11 +1,8 @@
 """Registering, promoting and rolling back on a real MLflow server, and on the embedded default."""
 
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,19 +10,27 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import torch
 from tests.conftest import write_store
 from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.promoters import promote_at_once
 from tests.integration.workshop import Workshop
+from tests.registered import HORIZON, SEEN, write_parts
 
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation import Evaluation
 from maskcast.models.encoders import save_encoder
+from maskcast.models.forecasters import load_forecaster
 from maskcast.models.unet import UNetEncoderConfig
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.loading import load_address
+from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Turn, decisions
+from maskcast.registry.runtime import PipelineModel
 from maskcast.registry.store import Registry
+from maskcast.stages.evaluate import Evaluate, evaluate
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
 from maskcast.tracking import tracking_uri
 
@@ -181,29 +186,11 @@ def test_from_the_first_registration_to_the_rollback(
 
 
 @pytest.mark.usefixtures("on_server")
-def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(
-    workshop: Workshop, run: Run, server: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_of_two_who_promote_at_once_one_wins_and_the_other_is_told(workshop: Workshop, run: Run) -> None:
     names = {"pipeline": "contest", "masker": "contest-masker", "forecaster": "contest-forecaster"}
     for seed in (11, 12, 13):
         assert run(workshop.forecaster(seed), names=names)["passed"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "maskcast", "models", "--name", "contest", "promote", version],
-            env={**os.environ, "MLFLOW_TRACKING_URI": server, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for version in ("1", "2")
-    ]
-    ended = [process.communicate(timeout=300) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert sorted(codes) == [0, 2], ended
-    winner = codes.index(0)
-    assert Registry("contest").aliases()["champion"] == winner + 1
-    told = ended[1 - winner][1]
-    assert any(text in told for text in ("was first", "is about to promote", "the champion is now"))
+    promote_at_once("contest", {}, {})
 
     # The worst moment, made certain: both have read the same state before either decides.
     registry = Registry("contest")
@@ -246,13 +233,23 @@ def test_the_embedded_default_and_what_commands_refuse(
     workshop: Workshop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refusals = {
-        ("list",): "maskcast: nothing is registered under this name; run register_models, or give --name",
+        ("list",): "maskcast: nothing is registered under this name; run register_models or register_detector, "
+        "or give --name",
         ("promote",): "no version or alias 'candidate'; there are: none, run register_models",
         ("promote", "7"): "no version or alias '7'",
         ("rollback",): "no version has the alias 'previous'; promote twice",
         ("compare", "1", "2"): "no version or alias '1'",
         ("lineage", "champion"): "no version or alias 'champion'",
         ("--name", "it's", "list"): "MLflow says: ",
+        (
+            "compare",
+            "1",
+            "2",
+            "--clips",
+            "x",
+        ): "compare: --clips is for --pictures FOLDER alone; give that too, or",
+        ("lineage", "1", "--clips", "x"): "lineage: --clips is for --verify alone; give that too, or leave it out",
+        ("lineage", "1", "--repository", "x"): "lineage: --repository is for --verify alone; give that too, or",
     }
     for words, message in refusals.items():
         code, said = command(capsys, *words)
@@ -315,6 +312,44 @@ def test_an_encoder_is_registered_where_one_was_trained(
     assert np.array_equal(loaded.model.predict(loaded.example), found)
     code, said = command(capsys, "--name", "maskcast-encoder", "lineage", "1")
     assert (code, version.digest in said) == (0, True)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, parts, masks = write_store(tmp_path / "clips", val=3), write_parts(tmp_path), tmp_path / "masks"
+    agreeing = GenerateMasks(precision="fp32", consistent_frames=2)
+    metrics, report = tmp_path / "metrics.json", tmp_path / "report"
+    generate_masks(clips=clips.root, masker=parts["masker"], masks=masks, metrics=metrics, params=agreeing)
+    given = {"clips": clips.root, "masks": masks, **parts, "metrics": metrics, "report": report}
+    with pytest.raises(
+        MaskcastError, match=r"masks: made with consistent_frames 2, so masks of the 5 context frames"
+    ):
+        evaluate(**given, params=Evaluate(pictures=0, context_frames=5, horizon=HORIZON))
+    evaluate(**given, params=Evaluate(pictures=0, context_frames=SEEN, horizon=HORIZON))
+    run({"clips": clips.root, **parts, "report": report})
+
+    loaded = load_address("models:/maskcast@candidate")
+    model, masker = pipeline_of(loaded), load_address("models:/maskcast-masker/1").model
+    alone = PipelineModel(model.masker, model.forecaster, None)
+    scored, cpu = clips.select("val"), torch.device("cpu")
+    forecaster, _ = load_forecaster(parts["forecaster"])
+    evaluation = Evaluation(clips, ClipStore(masks), scored, forecaster, None, "generated", SEEN, HORIZON, 2, cpu)
+    for n, clip in enumerate(scored):
+        frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n)
+        seen, future = model.watch(frames)
+        assert np.array_equal(seen, view.seen)
+        assert np.array_equal(future, view.forecasts["forecaster"])
+        assert np.array_equal(future, model.predict(frames))
+        assert not np.array_equal(seen, masker.predict(frames))
+        assert np.array_equal(alone.watch(frames)[0], masker.predict(frames))
+        assert not np.array_equal(future, alone.predict(frames))
+
+    code, said = command(capsys, "export", "1", "--format", "onnx", "--output", str(tmp_path / "graph"))
+    assert (code, said.count("\n")) == (2, 1)
+    assert "maskcast version 1: consistent_frames is 2, and no graph makes masks agree; serve it, or" in said
+    assert not list(tmp_path.glob("graph*"))
 
 
 def test_a_server_that_is_away_is_said(

@@ -118,13 +118,14 @@ def opened(browser: Browser, folder: Path):
     assert said == []
 
 
-def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path) -> None:
-    page = (folder / "page.html").read_bytes()
+@pytest.mark.parametrize(("stage", "name"), [("evaluate", "page.html"), ("register_models", "registration.html")])
+def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path, stage: str, name: str) -> None:
+    page = (folder / name).read_bytes()
     assert len(page) < 5_000_000
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskcast")
-    (run,) = client.search_runs([experiment.experiment_id], "tags.`maskcast.stage` = 'evaluate'")
-    artifact = Path(client.download_artifacts(run.info.run_id, "evaluate.html"))
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`maskcast.stage` = '{stage}'")
+    artifact = Path(client.download_artifacts(run.info.run_id, f"{stage}.html"))
     assert artifact.read_bytes() == page
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from PIL import Image
 from tests.conftest import moving_squares
 from tests.integration.conftest import CREDENTIALS
 from tests.integration.project import Project
+from tests.integration.promoters import promote_at_once
 from tests.integration.team_servers import TeamServers
 from tests.integration.workshop import Workshop
 
@@ -83,23 +82,7 @@ def test_two_who_promote_at_once_and_what_is_in_the_stores(
     run = registering(tmp_path, "contest")
     for seed in (11, 12):
         assert run(workshop.forecaster(seed))["passed"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "maskcast", "models", "--name", "contest", "promote", version],
-            env=os.environ | account | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for version, account in zip(("1", "2"), accounts, strict=True)
-    ]
-    ended = [process.communicate(timeout=300) for process in processes]
-    codes = [process.returncode for process in processes]
-    assert sorted(codes) == [0, 2], ended
-    winner = codes.index(0)
-    assert Registry("contest").aliases()["champion"] == winner + 1
-    told = ended[1 - winner][1]
-    assert any(text in told for text in ("was first", "is about to promote", "the champion is now"))
+    winner = promote_at_once("contest", *accounts)
     done = [each for each in decisions("contest") if each.outcome == "done"]
     assert [(each.user, each.version) for each in done] == [(("ann", "ben")[winner], winner + 1)]
 

@@ -17,8 +17,8 @@ from maskcast.evaluation import data_digest, scored_clips
 from maskcast.metrics import confusion, macro_jaccard
 from maskcast.models.convrnn import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
-from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.loading import load_address
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
+from maskcast.registry.loading import load_pipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import ForecastView
 
@@ -39,8 +39,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 def pair(clips: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluated, Evaluated]:
     """Two models; the first is registered with the scores that it has, the second with others."""
     folder = tmp_path_factory.mktemp("registered")
-    a = load_address(str(write_registered(folder / "a")))
-    b = load_address(str(write_registered(folder / "b", ConvLSTMConfig(hidden=4, stride=8))))
+    a = load_pipeline(str(write_registered(folder / "a")))
+    b = load_pipeline(str(write_registered(folder / "b", ConvLSTMConfig(hidden=4, stride=8))))
     chosen = scored_clips(clips, "val")
     facts: dict[str, Any] = {"split": "val", "context_frames": SEEN, "horizon": HORIZON}
     facts["data"] = data_digest(clips, chosen, SEEN, HORIZON)
@@ -51,7 +51,9 @@ def pair(clips: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ev
         for clip in chosen
     }
     others = {clip_id: score + more for (clip_id, score), more in zip(scores.items(), B_LESS_A, strict=True)}
-    records = [EvaluationRecord("report", facts, {}, {"jaccard_mean": each}, ()) for each in (scores, others)]
+    records = [
+        EvaluationRecord("report", FORECASTS, facts, {}, {"jaccard_mean": each}, ()) for each in (scores, others)
+    ]
     return (a, records[0]), (b, records[1])
 
 
@@ -75,7 +77,7 @@ def test_the_clips_that_differ_most_are_drawn_as_either_model_sees_them(
         sheets, futures = [], []
         for loaded, record in pair:
             seen, future = loaded.model.watch(frames[:SEEN])
-            drawn, told = jaccard_mean(masks[SEEN:], future), f"{record.per_clip['jaccard_mean'][clip.id]:.4f}"
+            drawn, told = jaccard_mean(masks[SEEN:], future), f"{record.per_item['jaccard_mean'][clip.id]:.4f}"
             if loaded is b:
                 told += f" (as drawn {drawn:.4f})"
             view = ForecastView(clip.id, frames, seen, masks, {"forecast": future})

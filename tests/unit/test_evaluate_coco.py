@@ -91,10 +91,10 @@ def test_it_writes_a_report(tmp_path: Path, kind: str) -> None:
     assert np.mean([float(row["IoU=0.50"]) for row in curve]) == pytest.approx(51 / 101, abs=1e-6)
     # F1 is highest when the surest detection alone counts: 2 / 3; from .6 on 2 / 4.
     worst, best = rows(out / "per_image.csv")[0], rows(out / "per_image.csv")[-1]
-    assert list(worst.values()) == ["2", "img/2.png", "0.000000", "0", "0", "1"]
-    assert list(worst) == ["id", "file_name", "f1", "right", "false_alarms", "missed"]
+    assert list(worst.values()) == ["2", "img/2.png", "0.000000", "0.000000", "0", "0", "1"]
+    assert list(worst) == ["id", "file_name", "AP", "f1", "right", "false_alarms", "missed"]
     assert (best["f1"], best["false_alarms"], best["missed"]) == ("1.000000", "0", "0")
-    assert "score of at least 0.9000" in (out / "README.md").read_text()
+    assert "highest at a score of 0.9000" in (out / "README.md").read_text()
     assert pixels(out / "precision_recall.png").shape == (630, 1080, 3)
     pictures = sorted(path.name for path in (out / "pictures").iterdir())
     assert [name.split("_")[0] for name in pictures] == ["01", "02", "03", "04"]

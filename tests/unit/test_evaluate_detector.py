@@ -17,6 +17,7 @@ from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detectors import Detector, FasterRcnnConfig
+from maskcast.registry.evaluations import DETECTIONS, read_evaluation
 from maskcast.stage import run_stage
 from maskcast.stages.evaluate_detector import EvaluateDetector, evaluate_detector
 
@@ -89,6 +90,26 @@ def test_a_detector_that_knows_the_answer_scores_one(
     )
     written = {path.name for path in out["report"].iterdir()}
     assert written >= {"detections.json", "per_category.csv", "precision_recall.png", "pictures.png", "README.md"}
+    record = read_evaluation(out["report"], (DETECTIONS,))
+    record.check_models(detector=detector)
+    assert record.scores == metrics
+    assert record.facts["split"] == "val" and record.facts["precision"] == "bf16"
+    ids = ["10", "11", "12", "13", "14"]
+    assert record.per_item["AP"] == dict.fromkeys([*ids[:3], ids[4]], pytest.approx(1))  # 13 has no boxes
+    assert record.per_item["f1"] == dict.fromkeys(ids, 1)
+
+
+def test_the_digest_of_a_split_names_classes_boxes_and_images_alone(tmp_path: Path) -> None:
+    first = write_detection_set(tmp_path / "first", train=2, val=5)
+    second = write_detection_set(tmp_path / "second", train=3, val=5, unlabeled=1)
+    other_boxes = write_detection_set(tmp_path / "third", train=2, val=5, boxes=1)
+    found = [DetectionSet(root).split("val").digest() for root in (first, second, other_boxes)]
+    assert found[0] == found[1] != found[2]
+    (second / "images/val/0.png").write_bytes((first / "images/val/1.png").read_bytes())
+    assert DetectionSet(second).split("val").digest() != found[0]
+    (second / "images/val/0.png").unlink()
+    with pytest.raises(MaskcastError, match=r"0\.png: cannot be read .*; prepare the set again"):
+        DetectionSet(second).split("val").digest()
 
 
 def test_detections_carry_the_ids_of_the_source(

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from maskcast import consistency
 from maskcast.consistency import make_consistent, predict_regions
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.masker_base import predict_masks
+from maskcast.models.masker_base import predict_masks, quantise
 from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig
 from maskcast.stages import generate_masks as stage_module
-from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence, quantise
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence
 
 PARAMS = GenerateMasks(batch_size=8, confidence_levels=5, precision="fp32")
 
@@ -80,7 +81,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
             raise Killed
         return predict_masks(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stage_module, "predict_masks", counted)
+    monkeypatch.setattr(consistency, "predict_masks", counted)
     with pytest.raises(Killed):
         run(store, masker, tmp_path / "killed")
     assert len(list((tmp_path / "killed/masks.resume").rglob("*.zst"))) == 2
@@ -102,7 +103,7 @@ def test_several_devices_write_the_same_bytes(
         return predict_masks(model, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage_module, "all_devices", lambda: [torch.device("cpu")] * 3)
-    monkeypatch.setattr(stage_module, "predict_masks", watched)
+    monkeypatch.setattr(consistency, "predict_masks", watched)
     three, metrics = run(store, masker, tmp_path / "three")
     assert len(used) == 3
     assert metrics["clips"] == 7
@@ -143,6 +144,7 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
         assert (np.abs(levels / 255 - confidence) < 1 / 8 + 0.01).mean() > 0.99
     alone, _ = run(store, masker, tmp_path / "alone")
     assert (alone.masks(alone.get(clip.id)) != masks.masks(masks.get(clip.id))).any()
+    assert [store.meta["consistent_frames"] for store in (masks, alone)] == [11, None]
 
 
 def test_quantise_by_hand() -> None:

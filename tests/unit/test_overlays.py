@@ -12,7 +12,9 @@ from maskcast.report.overlays import (
     MISSED,
     RIGHT,
     WRONG_CLASS,
+    elided,
     error_map,
+    font,
     masker_strip,
     overlay,
     palette,
@@ -107,3 +109,12 @@ def test_the_gallery_spans_best_to_worst(tmp_path: Path) -> None:
 def test_a_gallery_of_one_clip(tmp_path: Path) -> None:
     draw_gallery(tmp_path, [0.5], 6, lambda n: make_view("a/b"), 7)
     assert [p.name for p in (tmp_path / "strips").iterdir()] == ["01_a_b.png"]
+
+
+def test_a_heading_that_is_too_long_loses_its_middle() -> None:
+    text = "a video of a street corner in the rain · a model version 12"
+    assert elided(text, 1000, 17) == text
+    short = elided(text, 200, 17)
+    assert 180 < font(17).getlength(short) <= 200
+    assert short.startswith("a video") and short.endswith("version 12")
+    assert elided(text, 0, 17) == "…"

@@ -94,10 +94,19 @@ def test_only_stages_that_move_data_are_retried_by_default(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("image", "cached"), [(DIGEST, True), ("maskcast:latest", False)])
-def test_a_digest_is_cached_and_a_tag_is_not(tmp_path: Path, image: str, cached: bool) -> None:
-    pipeline, _ = compiled(tmp_path, {"image": image})
+@pytest.mark.parametrize(
+    ("name", "registers", "params"),
+    [
+        ("forecasting", "register-models", "params.yaml"),
+        ("detection", "register-detector", "recipes/detection/params.yaml"),
+    ],
+)
+def test_a_digest_is_cached_and_a_tag_is_not(
+    tmp_path: Path, name: str, registers: str, params: str, image: str, cached: bool
+) -> None:
+    pipeline, _ = compiled(tmp_path, {"image": image}, "--pipeline", name, "--params", params)
     tasks = pipeline["root"]["dag"]["tasks"]
-    never = tasks.pop("register-models")["cachingOptions"]  # a cached task would register nothing
+    never = tasks.pop(registers)["cachingOptions"]  # a cached task would register nothing
     options = [task["cachingOptions"] for task in tasks.values()]
     assert options == [{"enableCache": True} if cached else {}] * len(options)
     assert never == {}

@@ -19,6 +19,7 @@ from maskcast.data.clips import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.detectors import FasterRcnnConfig, load_detector
 from maskcast.models.encoders import load_encoder, save_encoder
 from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
@@ -26,53 +27,76 @@ from maskcast.models.maskers import load_masker
 from maskcast.models.unet import UNetConfig, UNetEncoderConfig
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
-from maskcast.registry.bundle import DIGESTS, Description, bundle_digest, write_bundle
-from maskcast.registry.evaluations import EvaluationRecord, read_evaluation, why_incomparable
-from maskcast.registry.gate import Gate, judge, paired_difference
+from maskcast.registry.bundle import (
+    DIGESTS,
+    Description,
+    DetectorDescription,
+    ForecastDescription,
+    bundle_digest,
+    read_bundle,
+    write_bundle,
+)
+from maskcast.registry.evaluations import (
+    DETECTIONS,
+    FORECASTS,
+    EvaluationRecord,
+    read_evaluation,
+    why_incomparable,
+)
+from maskcast.registry.gate import Bootstrap, DetectionGate, ForecastGate, judge, paired_difference
 from maskcast.registry.runtime import FRAMES_AT_ONCE, load_bundle
 
 CLASSES = ["background", "red", "blue"]
 SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}
 ABOUT: dict[str, Any] = {"context_frames": 4, "horizon": 3, "height": 32, "width": 48, "classes": CLASSES}
+DETECTOR = FasterRcnnConfig(
+    version=1,
+    encoder="tu-test_resnet",
+    width=8,
+    min_size=32,
+    max_size=64,
+    anchor_sizes=(8, 16, 24, 32, 48),
+    proposals=40,
+)
 COLOURS: dict[str, Any] = {"method": "moco", "mean": [0.25, 0.5, 0.75], "std": [0.5, 0.25, 0.125]}
 
 
 def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
     known = {"data": "d", "definitions": "m", "context": "generated", "split": "val"} | facts
     scores = {"jaccard_mean": float(np.mean(list(per_clip.values()))), "clips": float(len(per_clip))}
-    return EvaluationRecord("report", known, scores, {"jaccard_mean": per_clip}, ())
+    return EvaluationRecord("report", FORECASTS, known, scores, {"jaccard_mean": per_clip}, ())
 
 
 def test_an_equal_difference_has_no_width() -> None:
     theirs = {f"c{k}": k / 10 for k in range(5)}
     ours = {clip: value + 0.25 for clip, value in theirs.items()}
-    found = paired_difference(ours, theirs, Gate())
+    found = paired_difference(ours, theirs, Bootstrap(), "clip")
     assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
-    assert found.clips == 5
+    assert (found.count, found.of) == (5, "clip")
 
 
 @pytest.mark.parametrize(("confidence", "low", "high"), [(0.95, 0.0, 1.0), (0.6, 0.0, 1.0), (0.4, 0.5, 0.5)])
 def test_the_bootstrap_of_two_clips_is_the_one_counted_by_hand(confidence: float, low: float, high: float) -> None:
     """Differences 0 and 1: the resampled mean is 0, 1/2 or 1 with probability 1/4, 1/2, 1/4."""
-    found = paired_difference({"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, Gate(confidence=confidence))
+    found = paired_difference({"a": 0.0, "b": 1.0}, {"a": 0.0, "b": 0.0}, Bootstrap(confidence=confidence), "clip")
     assert (found.mean, found.low, found.high) == (0.5, low, high)
 
 
 def test_the_same_seed_gives_the_same_interval_and_pairs_are_matched_by_clip() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = ({f"c{k}": float(value) for k, value in enumerate(rng.random(20))} for _ in range(2))
-    first = paired_difference(ours, theirs, Gate())
-    assert first == paired_difference(ours, dict(reversed(theirs.items())), Gate())
-    assert first != paired_difference(ours, theirs, Gate(seed=1))
+    first = paired_difference(ours, theirs, Bootstrap(), "clip")
+    assert first == paired_difference(ours, dict(reversed(theirs.items())), Bootstrap(), "clip")
+    assert first != paired_difference(ours, theirs, Bootstrap(seed=1), "clip")
     assert first.low < first.mean < first.high
 
 
 def test_thresholds_decide() -> None:
     ours = record({"a": 0.5, "b": 0.7})
-    verdict = judge(ours, None, None, Gate(least={"jaccard_mean": 0.6}))
+    verdict = judge(ours, None, None, ForecastGate(least={"jaccard_mean": 0.6}))
     assert verdict.passed
     assert verdict.line == "passed: jaccard_mean 0.6000 >= 0.6; no champion to compare with"
-    verdict = judge(ours, None, None, Gate(least={"jaccard_mean": 0.61}))
+    verdict = judge(ours, None, None, ForecastGate(least={"jaccard_mean": 0.61}))
     assert not verdict.passed
     assert verdict.as_json()["thresholds"] == [
         {"score": "jaccard_mean", "value": 0.6, "least": 0.61, "passed": False}
@@ -80,14 +104,27 @@ def test_thresholds_decide() -> None:
     with pytest.raises(
         MaskcastError, match=r"gate\.least: 'jacard' was not measured; scores: clips, jaccard_mean"
     ):
-        judge(ours, None, None, Gate(least={"jacard": 0.5}))
+        judge(ours, None, None, ForecastGate(least={"jacard": 0.5}))
+
+
+def test_a_score_that_no_clip_has_is_refused(tmp_path: Path) -> None:
+    facts = {"format": "maskcast-evaluation/1", "data": "d", "definitions": "m", "context": "generated"}
+    (tmp_path / "evaluation.json").write_text(json.dumps(facts | {"scores": {"jaccard_last": 0.5}}))
+    (tmp_path / "per_clip.csv").write_text("clip,model,jaccard_last,jaccard_mean\na,forecaster,0.5,\n")
+    ours = read_evaluation(tmp_path)
+    for champion in (None, ours):
+        with pytest.raises(
+            MaskcastError, match=r"gate\.score: no clip of .* has the score jaccard_mean; .*: jaccard_last$"
+        ):
+            judge(ours, 1, champion, ForecastGate())
+    assert judge(ours, 1, ours, ForecastGate(score="jaccard_last")).passed
 
 
 @pytest.mark.parametrize(("worse_by", "passed"), [(-0.1, True), (0.009, True), (0.011, False)])
 def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, passed: bool) -> None:
     champion = {f"c{k}": 0.5 + k / 100 for k in range(9)}
     ours = record({clip: value - worse_by for clip, value in champion.items()})
-    verdict = judge(ours, 3, record(champion), Gate(margin=0.01))
+    verdict = judge(ours, 3, record(champion), ForecastGate(margin=0.01))
     assert verdict.passed is passed
     assert verdict.champion == 3
     assert verdict.as_json()["difference"]["mean"] == pytest.approx(-worse_by)
@@ -104,12 +141,40 @@ def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, p
 )
 def test_what_cannot_be_compared_is_said_and_passes_only_when_allowed(theirs: EvaluationRecord, why: str) -> None:
     ours = record({"a": 0.9})
-    verdict = judge(ours, 2, theirs, Gate())
+    verdict = judge(ours, 2, theirs, ForecastGate())
     assert not verdict.passed
     assert verdict.difference is None
     assert re.search(f"failed: not comparable with champion 2: .*{why}", verdict.line)
-    assert judge(ours, 2, theirs, Gate(allow_incomparable=True)).passed
+    assert judge(ours, 2, theirs, ForecastGate(allow_incomparable=True)).passed
     assert why_incomparable(ours, ours) is None
+
+
+def detections(per_image: dict[str, float], **facts: Any) -> EvaluationRecord:
+    known = {"data": "d", "definitions": "m", "split": "val"} | facts
+    return EvaluationRecord("report", DETECTIONS, known, {"AP": 0.5}, {"AP": per_image}, ())
+
+
+def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> None:
+    """Differences 0 and 1/2 over two images: the lowest resampled mean is 0, with probability 1/4."""
+    ours, theirs = detections({"7": 0.5, "9": 1.0}), detections({"7": 0.5, "9": 0.5})
+    verdict = judge(ours, 2, theirs, DetectionGate(least={"AP": 0.4}))
+    assert verdict.line == (
+        "passed: AP 0.5000 >= 0.4; AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, low >= -0.01"
+    )
+    assert not judge(theirs, 2, ours, DetectionGate(margin=0.4)).passed
+    assert judge(theirs, 2, ours, DetectionGate(margin=0.5)).passed
+    for other, why in (
+        (detections({"7": 0.5, "9": 0.5}, data="other"), "scored on other images"),
+        (detections({"7": 0.5, "9": 0.5}, definitions="other"), "by other definitions of the scores"),
+        (detections({"7": 0.5}), "the scores of each image are of other images"),
+        (record({"7": 0.5, "9": 0.5}), "scored by evaluate_detector and by evaluate"),
+    ):
+        assert why in judge(ours, 2, other, DetectionGate()).line
+        assert not judge(ours, 2, other, DetectionGate()).passed
+    with pytest.raises(
+        MaskcastError, match=r"register_detector\.gate\.score: no image of report has the score f1; .*: AP$"
+    ):
+        judge(ours, None, None, DetectionGate(score="f1"))
 
 
 def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -117,8 +182,13 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
         read_evaluation(tmp_path)
     (tmp_path / "evaluation.json").write_text('{"format": "other", "scores": {}}')
     (tmp_path / "per_clip.csv").write_text("clip,model,jaccard_last,jaccard_mean\n")
-    with pytest.raises(MaskcastError, match=r"evaluation\.json: not a maskcast-evaluation/1"):
+    with pytest.raises(MaskcastError, match=r"evaluation\.json: not a maskcast-evaluation/1 .* of clips or maskc"):
         read_evaluation(tmp_path)
+    (tmp_path / "evaluation.json").write_text(json.dumps({"format": FORECASTS.format, "scores": {}}))
+    with pytest.raises(
+        MaskcastError, match=r"not a maskcast-detection-evaluation/1 .* run evaluate_detector again"
+    ):
+        read_evaluation(tmp_path, (DETECTIONS,))
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +201,22 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         save_model(folder / name, config.build(3), config, num_classes=3, meta={"classes": CLASSES})
     encoder = UNetEncoderConfig(width=4)
     save_encoder(folder / "encoder", encoder.build(), encoder, COLOURS)
-    return {name: folder / name for name in (*configs, "encoder")}
+    detector = DETECTOR.build(2)
+    with torch.no_grad():  # two classes as sure as can be: boxes are found
+        detector.network.roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([-9.0, 2.0, 3.0]))
+    save_model(folder / "detector", detector, DETECTOR, num_classes=2, meta={"classes": CLASSES[1:]})
+    return {name: folder / name for name in (*configs, "encoder", "detector")}
+
+
+ABOUTS: dict[str, Description] = {
+    "pipeline": ForecastDescription(kind="pipeline", **ABOUT, precision="fp32"),
+    "detector": DetectorDescription(precision="fp32", classes=tuple(CLASSES[1:])),
+}
 
 
 @pytest.fixture
 def bundle(parts: dict[str, Path], tmp_path: Path) -> Path:
-    about = Description(kind="pipeline", **ABOUT, precision="fp32")
-    write_bundle(tmp_path / "data", about, parts)
+    write_bundle(tmp_path / "data", ABOUTS["pipeline"], parts)
     return tmp_path / "data"
 
 
@@ -155,7 +234,7 @@ def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) 
 
 
 def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp_path: Path) -> None:
-    about = Description(kind="pipeline", **ABOUT, precision="bf16")
+    about = ForecastDescription(kind="pipeline", **ABOUT, precision="bf16", consistent_frames=2)
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
     expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")
@@ -163,7 +242,7 @@ def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp
 
 
 def test_the_encoder_gives_the_mean_of_its_last_map(parts: dict[str, Path], tmp_path: Path) -> None:
-    write_bundle(tmp_path / "data", Description(kind="encoder", **ABOUT, precision="bf16"), parts)
+    write_bundle(tmp_path / "data", ForecastDescription(kind="encoder", **ABOUT, precision="bf16"), parts)
     model, frames = load_bundle(tmp_path / "data"), clip(FRAMES_AT_ONCE + 1)
     scaled = (frames.astype(np.float32) / 255 - COLOURS["mean"]) / COLOURS["std"]
     with torch.no_grad():
@@ -179,8 +258,48 @@ def test_the_encoder_gives_the_mean_of_its_last_map(parts: dict[str, Path], tmp_
         model.predict(frames[..., :2])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_detector_gives_rows_of_boxes_filled_up_with_zeros(parts: dict[str, Path], tmp_path: Path) -> None:
+    write_bundle(tmp_path / "data", ABOUTS["detector"], parts)
+    model, frames = load_bundle(tmp_path / "data"), clip(FRAMES_AT_ONCE + 1)
+    assert (model.dtype_out, model.shape_out) == ("float32", (-1, 100, 6))
+    found = model.predict(frames)
+    assert (found.dtype, found.shape) == (np.float32, (len(frames), 100, 6))
+    with torch.no_grad():
+        wanted = load_detector(parts["detector"])[0](
+            [torch.from_numpy(frame) for frame in frames[:FRAMES_AT_ONCE]]
+        )
+    for rows, one in zip(found, wanted, strict=False):
+        count = len(one["boxes"])
+        assert 0 < count < 100
+        assert np.array_equal(rows[:count, :4], one["boxes"].numpy())
+        assert np.array_equal(rows[:count, 4], one["scores"].numpy())
+        assert np.array_equal(rows[:count, 5], one["labels"].numpy())
+        assert not rows[count:].any()
+    assert {0.0, 1.0} == set(np.unique(found[found[..., 4] > 0][:, 5]))
+    assert np.array_equal(model.predict(frames[-1]), found[-1])
+    with pytest.raises(MaskcastError, match=r"frames: got uint8 of shape \(17, 16, 24, 2\); give uint8 of shape"):
+        model.predict(frames[..., :2])
+
+
+def test_what_a_detector_is_says_nothing_of_masks(parts: dict[str, Path], tmp_path: Path) -> None:
+    write_bundle(tmp_path / "data", ABOUTS["detector"], parts)
+    assert read_bundle(tmp_path / "data") == ABOUTS["detector"]
+    values = json.loads((tmp_path / "data/model.json").read_text())
+    assert values.keys() == {"format", "kind", "precision", "classes"}
+    for changed, message in (
+        (values | {"horizon": 3}, r"model\.json\.detector\.horizon: unknown key"),
+        (values | {"kind": "masker"}, r"model\.json\.\S+context_frames: missing"),
+        (values | {"kind": "oracle"}, r"model\.json.*'oracle'"),
+    ):
+        (tmp_path / "data/model.json").write_text(json.dumps(changed))
+        rewrite_digests(tmp_path / "data")
+        with pytest.raises(MaskcastError, match=message):
+            read_bundle(tmp_path / "data")
+
+
 def test_an_encoder_that_was_not_trained_is_none(parts: dict[str, Path], tmp_path: Path) -> None:
-    about = Description(kind="encoder", **ABOUT, precision="fp32")
+    about = ForecastDescription(kind="encoder", **ABOUT, precision="fp32")
     save_encoder(tmp_path / "none", None, UNetEncoderConfig(width=4), {"method": "none"})
     with pytest.raises(MaskcastError, match=r"none/model\.safetensors: no such file"):
         write_bundle(tmp_path / "untrained", about, {"encoder": tmp_path / "none"})
@@ -224,70 +343,82 @@ def rewrite_digests(bundle: Path) -> None:
     (bundle / DIGESTS).write_text(json.dumps({f.relative_to(bundle).as_posix(): sha256_of(f) for f in files}))
 
 
-def change_byte(bundle: Path, payload: Path) -> None:
-    path = bundle / "forecaster/model.safetensors"
+def change_byte(part: Path, payload: Path) -> None:
+    path = part / "model.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
 
 
-def slip_in_pickle(bundle: Path, payload: Path) -> None:
-    (bundle / "python_model.pkl").write_bytes(pickle.dumps(Payload(payload)))
+def slip_in_pickle(part: Path, payload: Path) -> None:
+    (part.parent / "python_model.pkl").write_bytes(pickle.dumps(Payload(payload)))
 
 
-def replace_by_pickle(bundle: Path, payload: Path) -> None:
-    (bundle / "masker/model.safetensors").write_bytes(pickle.dumps(Payload(payload)))
+def replace_by_pickle(part: Path, payload: Path) -> None:
+    (part / "model.safetensors").write_bytes(pickle.dumps(Payload(payload)))
 
 
-def replace_by_torch_pickle(bundle: Path, payload: Path) -> None:
-    torch.save(Payload(payload), bundle / "masker/model.safetensors")
+def replace_by_torch_pickle(part: Path, payload: Path) -> None:
+    torch.save(Payload(payload), part / "model.safetensors")
 
 
-def name_other_class(bundle: Path, payload: Path) -> None:
-    path = bundle / "masker/config.json"
+def name_other_class(part: Path, payload: Path) -> None:
+    path = part / "config.json"
     config = json.loads(path.read_text())
     config["model"] = {"arch": "os.mkdir", "path": str(payload)}
     path.write_text(json.dumps(config))
 
 
-def swap_parts(bundle: Path, payload: Path) -> None:
-    shutil.copy(bundle / "masker/config.json", bundle / "forecaster/config.json")
+def give_another_part(part: Path, payload: Path) -> None:
+    path = part / "config.json"
+    config = json.loads(path.read_text())
+    config["model"] = {"arch": "unet"}
+    path.write_text(json.dumps(config))
 
 
-def remove_weights(bundle: Path, payload: Path) -> None:
-    (bundle / "masker/model.safetensors").unlink()
+def remove_weights(part: Path, payload: Path) -> None:
+    (part / "model.safetensors").unlink()
 
 
 TAMPERINGS = [
-    (change_byte, r"forecaster/model\.safetensors: differs from what was registered", None),
-    (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: the pipeline has"),
-    (replace_by_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
-    (replace_by_torch_pickle, r"masker/model\.safetensors: differs", "cannot be read as safetensors"),
-    (name_other_class, r"masker/config\.json: differs", r"masker/config\.json: model: .*'os\.mkdir'"),
-    (swap_parts, r"forecaster/config\.json: differs", r"forecaster/config\.json: model: .*'unet'"),
-    (remove_weights, r"masker/model\.safetensors: is missing", r"masker/model\.safetensors: the pipeline has"),
+    (change_byte, r"{part}/model\.safetensors: differs from what was registered", None),
+    (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: the {kind} has"),
+    (replace_by_pickle, r"{part}/model\.safetensors: differs", "cannot be read as safetensors"),
+    (replace_by_torch_pickle, r"{part}/model\.safetensors: differs", "cannot be read as safetensors"),
+    (name_other_class, r"{part}/config\.json: differs", r"{part}/config\.json: model: .*'(os\.mkdir|fasterrcnn)'"),
+    (give_another_part, r"{part}/config\.json: differs", r"{part}/config\.json: model: .*'(unet|fasterrcnn)'"),
+    (remove_weights, r"{part}/model\.safetensors: is missing", r"{part}/model\.safetensors: the {kind} has"),
 ]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(("kind", "part"), [("pipeline", "forecaster"), ("detector", "detector")])
 @pytest.mark.parametrize(("tamper", "message", "with_new_digests"), TAMPERINGS)
 def test_a_changed_bundle_is_refused_and_runs_nothing(
-    bundle: Path, tmp_path: Path, tamper: Any, message: str, with_new_digests: str | None
+    parts: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    part: str,
+    tamper: Any,
+    message: str,
+    with_new_digests: str | None,
 ) -> None:
-    digest, payload = bundle_digest(bundle), tmp_path / "payload"
-    tamper(bundle, payload)
-    with pytest.raises(MaskcastError, match=message):
+    bundle, payload = tmp_path / "data", tmp_path / "payload"
+    digest = write_bundle(bundle, ABOUTS[kind], parts)
+    tamper(bundle / part, payload)
+    with pytest.raises(MaskcastError, match=message.format(part=part)):
         load_bundle(bundle)
     rewrite_digests(bundle)
     with pytest.raises(MaskcastError, match=r"digests\.json: is not what was registered"):
         load_bundle(bundle, digest)
     if with_new_digests is not None:
-        with pytest.raises(MaskcastError, match=with_new_digests):
+        with pytest.raises(MaskcastError, match=with_new_digests.format(part=part, kind=kind)):
             load_bundle(bundle)
     assert not payload.exists()
 
 
 def test_the_digest_names_the_weights(parts: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
-    about = Description(kind="pipeline", **ABOUT, precision="fp32")
+    about = ForecastDescription(kind="pipeline", **ABOUT, precision="fp32")
     assert write_bundle(tmp_path / "again", about, parts) == bundle_digest(bundle)
     other = about.model_copy(update={"horizon": 4})
     assert write_bundle(tmp_path / "other", other, parts) != bundle_digest(bundle)
@@ -322,6 +453,6 @@ def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path, parts: dict[str, Path]) -> None:
-    about = Description(kind="forecaster", **ABOUT, precision="fp32")
+    about = ForecastDescription(kind="forecaster", **ABOUT, precision="fp32")
     with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such file"):
         write_bundle(tmp_path / "data", about, {"forecaster": tmp_path / "nothing"})

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.gate import Gate, judge
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
+from maskcast.registry.gate import ForecastGate, judge
 from maskcast.registry.page import write_page
+from maskcast.registry.store import Version
 
 CLIPS = [f"clip_{n}" for n in range(20)]
 
@@ -17,21 +18,22 @@ def record(offset: float, *, data: str = "d" * 32) -> EvaluationRecord:
     per_clip = {"<b>": per_clip.pop("clip_7")} | per_clip
     scores = {"jaccard_last": 0.4 + offset, "jaccard_h12": 0.8 + offset, "jaccard_h13": 0.7 + offset}
     facts = {"data": data, "definitions": "x", "context": "generated"}
-    return EvaluationRecord("report", facts, scores, {"jaccard_mean": per_clip}, ("persistence",))
+    return EvaluationRecord("report", FORECASTS, facts, scores, {"jaccard_mean": per_clip}, ("persistence",))
 
 
-def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None) -> str:
-    gate = Gate(least={"jaccard_last": 0.5}, margin=0.1)
+def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None, *aliases: str) -> str:
+    gate = ForecastGate(least={"jaccard_last": 0.5}, margin=0.1)
     verdict = judge(ours, None if champion is None else 3, champion, gate)
     tags = {"maskcast.git_sha": "abc", "maskcast.data_hash.report": "def"}
-    write_page(folder / "page.html", ours, champion, verdict, gate, tags)
+    model = Version("maskcast", 4, "run", 0, {}, aliases)
+    write_page(folder / "page.html", model, ours, champion, verdict, gate, tags)
     return (folder / "page.html").read_text()
 
 
 def test_the_model_stands_beside_the_champion(tmp_path: Path) -> None:
     text = page(tmp_path, record(0.2), record(0.1))
-    assert "<strong>Passed</strong>: jaccard_last 0.6000 &gt;= 0.5" in text
-    assert "champion (version 3)" in text
+    assert "maskcast version 4 <strong>passed</strong>: jaccard_last 0.6000 &gt;= 0.5" in text
+    assert '<th scope="col">champion 3</th>' in text
     assert '<th scope="row">jaccard_last</th><td>0.6000</td><td>0.5000</td><td>+0.1000</td>' in text
     assert '<th scope="row">12</th><td>1</td><td>0.9</td>' in text  # of the chart
     assert '<th scope="row">&lt;b&gt;</th><td>0.3700</td><td>0.2200</td><td>+0.1500</td>' in text
@@ -51,6 +53,8 @@ def test_no_comparison_without_the_same_clips(
 ) -> None:
     text = page(tmp_path, record(0.0), champion)
     assert said in text
-    assert "<strong>Failed</strong>: jaccard_last 0.4000 &lt; 0.5" in text
+    assert "<strong>failed</strong>: jaccard_last 0.4000 &lt; 0.5" in text
     assert "<td>0.4000</td><td>0.5</td><td>no</td>" in text
     assert "Clips that differ" not in text
+    if champion is None:
+        assert "This model is the champion." in page(tmp_path, record(0.0), None, "champion")

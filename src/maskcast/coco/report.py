@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.coco.evaluator import CocoScores
+from maskcast.coco.image_scores import average_precision
 from maskcast.coco.matches import IOU, Matches, match
 from maskcast.coco.pictures import draw_images
 from maskcast.report.plots import plot_lines
@@ -20,6 +21,10 @@ DEFINITIONS = {
     "category, mean over IoU thresholds and categories",
     "AR_small, AR_medium, AR_large": "AR100 by area",
     "images, truths, detections": "what was counted; crowds are among the truths, but may be found or not",
+    "AP of an image": "AP as if the image were the only one, over the categories that have truth in it; empty "
+    "where it has none",
+    "f1 of an image": f"2 right / (2 right + false alarms + missed) at IoU {IOU:.2f}, counting detections from "
+    "the score on at which F1 over all images is highest; 1 where nothing is to be found and nothing was",
 }
 FILES = {
     "table.txt": "the twelve lines; -1 where no such truth exists",
@@ -27,7 +32,7 @@ FILES = {
     "per_category.csv, per_category.md": "AP, AP50, AP75 and AR100 of each category; empty where it has no truth",
     "precision_recall.csv, precision_recall.png": "precision at 101 recalls, mean over categories; the mean of a "
     "column is AP, AP50 or AP75",
-    "per_image.csv": "what was found and missed in each image at one score threshold, worst images first",
+    "per_image.csv": "AP and f1 of each image, and what was found and missed in it; worst f1 first",
     "pictures.png, pictures/": "where images are given: from best F1 to worst, truth left, detections right",
 }
 
@@ -57,9 +62,8 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
     lines += ["", "## Files", ""] + [f"- `{name}`: {text}." for name, text in FILES.items()]
     lines += [
         "",
-        f"Images are ranked by F1 = 2 right / (2 right + false alarms + missed) at IoU {IOU:.2f}, counting what "
-        f"has a score of at least {matches.threshold:.4f}, where F1 over all images is highest; it is 1 for an "
-        "image in which nothing is to be found and nothing was.",
+        f"Images are ranked by f1; F1 over all images is highest at a score of {matches.threshold:.4f}. The mean "
+        "of AP over images is not the AP above, which ranks the detections of all images together.",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
@@ -92,13 +96,15 @@ def _write_curves(folder: Path, scores: CocoScores) -> None:
 
 
 def _write_images(folder: Path, scores: CocoScores, matches: Matches) -> None:
+    ap_I = average_precision(scores)
     rows = [
         [
             scores.truth.images[i]["id"],
             scores.truth.images[i].get("file_name", ""),
+            number(ap_I[i]),
             number(matches.f1_I[i]),
             *(int(counts[i]) for counts in (matches.right_I, matches.false_I, matches.missed_I)),
         ]
         for i in matches.f1_I.argsort(kind="stable")
     ]
-    write_csv(folder / "per_image.csv", ["id", "file_name", "f1", "right", "false_alarms", "missed"], rows)
+    write_csv(folder / "per_image.csv", ["id", "file_name", "AP", "f1", "right", "false_alarms", "missed"], rows)

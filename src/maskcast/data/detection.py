@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from maskcast.data.clips import sha256_of
 from maskcast.data.images import image_files, read_image
 from maskcast.errors import MaskcastError
 
@@ -104,6 +105,20 @@ class DetectionSplit:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def digest(self) -> str:
+        """Returns 32 hex digits that name what it holds: classes, image ids, boxes and images, and no other split.
+
+        Raises:
+            MaskcastError: if an image is missing.
+        """
+        total = hashlib.sha256(self.truth.read_bytes())
+        for path in self.paths:
+            try:
+                total.update(sha256_of(path).encode())
+            except OSError as error:
+                raise MaskcastError(f"{path}: cannot be read ({error.strerror}); prepare the set again") from None
+        return total.hexdigest()[:32]
 
     def image(self, n: int) -> np.ndarray:
         """Returns the image at place `n`, (H, W, C) uint8 RGB.

@@ -8,10 +8,11 @@ Legend: N boxes of an image, H height, W width, C = 3 colour channels. Boxes are
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -51,6 +52,11 @@ class Detector(nn.Module):
     def encoder(self) -> nn.Module:
         """The backbone below the pyramid."""
         return self.network.backbone.encoder  # type: ignore[union-attr, return-value]
+
+    @property
+    def most_boxes(self) -> int:
+        """Boxes that are found in an image at most."""
+        return int(self.network.roi_heads.detections_per_img)  # type: ignore[union-attr, arg-type]
 
     def train(self, mode: bool = True) -> "Detector":
         """Sets the mode of all but frozen batch norms, which stay in eval mode."""
@@ -245,3 +251,28 @@ def load_detector(folder: Path) -> tuple[Detector, dict[str, Any]]:
     detector, description = load_model(folder, DetectorConfig)
     assert isinstance(detector, Detector)
     return detector, description
+
+
+@torch.inference_mode()
+def detect_images(
+    detector: Detector, images: Iterable[np.ndarray], precision: str
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns the boxes (N, 4), scores (N,) and labels (N,) of each image, float32 and int64, best first.
+
+    Args:
+        detector: in eval mode, on the device where it is to run.
+        images: uint8 (H, W, C) each; they are detected together.
+        precision: ``bf16`` or ``fp32``.
+    """
+    device = next(detector.parameters()).device
+    batch = [torch.tensor(image).to(device, non_blocking=True) for image in images]
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found = detector(batch)
+    return [
+        (
+            image["boxes"].float().cpu().numpy(),
+            image["scores"].float().cpu().numpy(),
+            image["labels"].cpu().numpy(),
+        )
+        for image in found
+    ]

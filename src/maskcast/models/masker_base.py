@@ -97,6 +97,12 @@ def classify(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) -> tupl
         return masks_BHW, (top_BHW - logits_BHWK.logsumexp(-1)).exp_(), logits_BHWK
 
 
+def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
+    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
+    steps = levels - 1
+    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
+
+
 def predict_on_all(
     predict: Callable[[nn.Module, np.ndarray, str], Prediction],
     replicas: Sequence[Masker],

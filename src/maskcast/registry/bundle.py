@@ -1,9 +1,10 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
-model.json          what the model is (pipeline, masker, forecaster or encoder) and how its parts work together
+model.json          what the model is (pipeline, masker, forecaster, encoder or detector) and how its parts work
 masker/             config.json and model.safetensors, as train_masker wrote them
 forecaster/         the same of finetune_forecaster
 encoder/            the same of pretrain_encoder
+detector/           the same of train_detector
 digests.json        the sha256 of every other file
 """
 
@@ -12,9 +13,9 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from maskcast.data.clips import sha256_of
 from maskcast.errors import MaskcastError
@@ -24,20 +25,22 @@ from maskcast.params import Params, validate
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
 
-Kind = Literal["pipeline", "masker", "forecaster", "encoder"]
+ForecastKind = Literal["pipeline", "masker", "forecaster", "encoder"]
+Kind = ForecastKind | Literal["detector"]
 PARTS: dict[Kind, tuple[str, ...]] = {
     "pipeline": ("masker", "forecaster"),
     "masker": ("masker",),
     "forecaster": ("forecaster",),
     "encoder": ("encoder",),
+    "detector": ("detector",),
 }
 
 
-class Description(Params):
-    """Contents of model.json."""
+class ForecastDescription(Params):
+    """Contents of model.json of a pipeline or one of its parts."""
 
     format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
-    kind: Kind
+    kind: ForecastKind
     """Frames to future masks, frames to masks, a past to its future, or frames to features."""
     context_frames: int = Field(ge=1)
     """Frames that were seen when the model was evaluated."""
@@ -45,6 +48,8 @@ class Description(Params):
     """Frames that it forecasts."""
     precision: Literal["bf16", "fp32"]
     """Of the masker, as when the masks were generated that the evaluation started from."""
+    consistent_frames: int | None = Field(None, ge=1)
+    """Of a pipeline: frames seen that agree on the class of each object, as in those masks; null: each alone."""
     height: int = Field(ge=1)
     """Rows of the frames that it was evaluated on; others run, unmeasured."""
     width: int = Field(ge=1)
@@ -53,6 +58,25 @@ class Description(Params):
     """Distance of consecutive frames in the video they come from; null where the clips do not say, or differ."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
+
+
+class DetectorDescription(Params):
+    """Contents of model.json of a detector."""
+
+    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
+    kind: Literal["detector"] = "detector"
+    """Frames to boxes."""
+    precision: Literal["bf16", "fp32"]
+    """As in its evaluation."""
+    classes: tuple[str, ...]
+    """Class names by id; there is no background class."""
+
+
+Description = ForecastDescription | DetectorDescription
+
+
+class _ModelFile(RootModel[Annotated[Description, Field(discriminator="kind")]]):
+    """model.json of any kind."""
 
 
 def write_bundle(folder: Path, description: Description, parts: Mapping[str, Path]) -> str:
@@ -114,7 +138,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
         values = json.loads((folder / "model.json").read_bytes())
     except (OSError, ValueError) as error:
         raise MaskcastError(f"{folder / 'model.json'}: cannot be read ({error}); register it again") from None
-    description = validate(Description, values, str(folder / "model.json"))
+    description = validate(_ModelFile, values, str(folder / "model.json")).root
     expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
     if other := set(found) ^ expected:
         raise MaskcastError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.models.base import read_description
 from maskcast.params import flatten
-from maskcast.registry.bundle import PARTS, Description
+from maskcast.registry.bundle import PARTS, Description, DetectorDescription
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
 
@@ -16,6 +16,7 @@ PURPOSE = {
     "masker": "RGB frames in, class masks of these frames out.",
     "forecaster": "The past of a clip in, its future out.",
     "encoder": "RGB frames in, one vector of features for each frame out.",
+    "detector": "RGB images in, boxes with scores and classes out.",
 }
 
 
@@ -26,8 +27,8 @@ def model_card(
 
     Args:
         about: what the model is.
-        parts: folders of masker and forecaster, and of the encoder where one was trained.
-        record: the evaluation of the pipeline.
+        parts: folders of masker and forecaster, and of the encoder where one was trained; or of the detector.
+        record: the evaluation of the pipeline or detector.
         tags: where it comes from, as the tags of its version.
     """
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
@@ -51,6 +52,15 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
             "",
         ]
     facts = record.facts
+    if isinstance(about, DetectorDescription):
+        found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
+        return [
+            f"Split {facts.get('split')}, {record.scores.get('images', 0):.0f} images with "
+            f"{record.scores.get('truths', 0):.0f} boxes (data `{facts['data']}`); the report's README.md defines "
+            "each score.",
+            "",
+            markdown(list(found), [list(found.values())]),
+        ]
     lines = [
         f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
         f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
@@ -70,6 +80,13 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
             "- A vector is the mean of the encoder's last map over its cells; where things are, it does not say.",
             "- Any height and width run: frames are padded with their edge to a multiple of the encoder's stride.",
         ]
+    if isinstance(about, DetectorDescription):
+        names = dict(enumerate(about.classes))
+        return [
+            f"- {len(names)} classes by id: {json.dumps(names, ensure_ascii=False)}; anything else is not found.",
+            "- A box has one class and its score; fewer boxes than the model may find are filled up with zeros.",
+            "- The scores hold for images like those of the split; they say nothing about other scenes.",
+        ]
     meta = read_description(parts["masker"])["meta"]
     classes = meta.get("classes", [])
     lines = [
@@ -77,6 +94,11 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
+    if about.consistent_frames is not None:
+        count = about.consistent_frames
+        lines.append(
+            f"- Of the frames seen the first {count}, the next {count}, ... agree on each object's class."
+        )
     if about.kind != "masker":
         lines.append(f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon}, no more.")
     return lines

@@ -13,7 +13,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation import data_digest, scored_clips
 from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.loading import Loaded, pipeline_of
+from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import ForecastView
 from maskcast.scores import ForecastScores
@@ -22,15 +22,15 @@ from maskcast.stage import outputs_whole
 SCORE = "jaccard_mean"
 EACH_WAY = 3  # clips on which A is better, and on which B is
 
-Evaluated = tuple[Loaded, EvaluationRecord]
+Evaluated = tuple[LoadedPipeline, EvaluationRecord]
 
 
 def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> list[Path]:
     """Draws the clips with the largest differences of ``jaccard_mean``, up to three in favour of either model.
 
     Each picture shows A above B: what it saw, the truth, its forecast and the errors, under the registered score.
-    The models run again, from the frames. Where the evaluation started from other masks than these (true ones, or
-    ones made consistent) or ran on another kind of processor, the score may differ; the heading then gives both.
+    The models run again, from the frames. Where the evaluation started from true masks or ran on another kind of
+    processor, the score may differ; the heading then gives both.
 
     Args:
         a: a pipeline with its evaluation.
@@ -42,11 +42,11 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
         The pictures, those of A first, the largest difference first; none (and no folder) if no clip differs.
 
     Raises:
-        MaskcastError: the folder is there, the store is another one or has no frames, or a model is no pipeline.
+        MaskcastError: the folder is there, the store is another one or has no frames.
     """
     if folder.exists():
         raise MaskcastError(f"{folder}: already there (--pictures); name a new folder, or remove this one")
-    picked = _pick(*(record.per_clip.get(SCORE, {}) for _, record in (a, b)))
+    picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
     store = ClipStore(clips)
     _check_evaluated(store, picked.values(), *a)
     if not picked:
@@ -74,7 +74,9 @@ def _pick(a: dict[str, float], b: dict[str, float]) -> dict[str, str]:
     }
 
 
-def _check_evaluated(store: ClipStore, clip_ids: Iterable[str], loaded: Loaded, record: EvaluationRecord) -> None:
+def _check_evaluated(
+    store: ClipStore, clip_ids: Iterable[str], loaded: LoadedPipeline, record: EvaluationRecord
+) -> None:
     """Makes sure that a store holds the clips that were scored, pixel by pixel, and frames of those to draw."""
     for what in ("classes", "height", "width"):
         theirs, ours = getattr(loaded.about, what), getattr(store, what)
@@ -94,14 +96,14 @@ def _check_evaluated(store: ClipStore, clip_ids: Iterable[str], loaded: Loaded, 
         )
 
 
-def _draw_strip(store: ClipStore, clip_id: str, loaded: Loaded, record: EvaluationRecord) -> Image.Image:
+def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: EvaluationRecord) -> Image.Image:
     clip, seen, horizon = store.get(clip_id), loaded.about.context_frames, loaded.about.horizon
     frames_THWC = np.array(store.frames(clip)[: seen + horizon])  # torch warns of memory that cannot be written
     truth_THW = store.masks(clip)[: seen + horizon]
-    seen_THW, future_hHW = pipeline_of(loaded).watch(frames_THWC[:seen])
+    seen_THW, future_hHW = loaded.model.watch(frames_THWC[:seen])
     scores = ForecastScores(store.num_classes, seen, horizon)
     scores.add(clip_id, truth_THW[seen:], future_hHW)
-    registered, drawn = f"{record.per_clip[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
+    registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
     told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
     view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW})
     return view.draw_strip(f"{clip_id} · {loaded.title} · {SCORE} {told}")

@@ -1,23 +1,96 @@
-"""Evaluations as the registry keeps them: scores, what was measured on what, and the scores of each clip."""
+"""Evaluations as the registry keeps them: facts, scores, and the scores of each clip or image."""
 
 import csv
 import hashlib
 import json
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.report import evaluation_record
 
-FORMAT = "maskcast-evaluation/1"  # of evaluation.json, which the stage evaluate writes
-FILES = ("evaluation.json", "per_clip.csv")
-MUST_AGREE = {
-    "data": "on other clips",
-    "definitions": "by other definitions of the scores",
-    "context": "from another kind of context",
-}
+RECORD = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one kind of model is scored.
+
+    Args:
+        format: of evaluation.json.
+        stage: that evaluates.
+        registers: the stage that registers.
+        of: what is scored one by one.
+        table: CSV file with these scores.
+        key: its column that names what is scored.
+        each: its columns that score it.
+        must_agree: facts that two evaluations must share to be compared, and what is said where they do not.
+        about: facts that a version carries as tags.
+        headline: scores that a version carries as tags, and that the page compares.
+        listed: those of them that ``models list`` shows.
+    """
+
+    format: str
+    stage: str
+    registers: str
+    of: str
+    table: str
+    key: str
+    each: tuple[str, ...]
+    must_agree: Mapping[str, str]
+    about: tuple[str, ...]
+    headline: tuple[str, ...]
+    listed: tuple[str, ...]
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The part of a report that the registry keeps."""
+        return RECORD, self.table
+
+
+FORECASTS = Measure(
+    format=evaluation_record.FORECASTS,
+    stage="evaluate",
+    registers="register_models",
+    of="clip",
+    table="per_clip.csv",
+    key="clip",
+    each=("jaccard_last", "jaccard_mean"),
+    must_agree={
+        "data": "on other clips",
+        "definitions": "by other definitions of the scores",
+        "context": "from another kind of context",
+    },
+    about=("data", "clip_store", "mask_store"),
+    headline=(
+        "jaccard_last",
+        "jaccard_last_no_background",
+        "jaccard_last_absent_zero",
+        "jaccard_mean",
+        "accuracy_last",
+        "dice_last",
+        "coco_AP",
+        "masker_jaccard",
+    ),
+    listed=("jaccard_last", "jaccard_mean"),
+)
+DETECTIONS = Measure(
+    format=evaluation_record.DETECTIONS,
+    stage="evaluate_detector",
+    registers="register_detector",
+    of="image",
+    table="per_image.csv",
+    key="id",
+    each=("AP", "f1"),
+    must_agree={"data": "on other images", "definitions": "by other definitions of the scores"},
+    about=("data", "dataset"),
+    headline=("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"),
+    listed=("AP", "AP50"),
+)
+MEASURES = (FORECASTS, DETECTIONS)
 
 
 @dataclass(frozen=True)
@@ -26,22 +99,25 @@ class EvaluationRecord:
 
     Args:
         place: where it was read, for errors.
+        measure: how the model was scored.
         facts: evaluation.json without its scores.
         scores: all scores by name.
-        per_clip: the forecaster's scores by score and clip.
-        baselines: names of the other forecasters that were scored.
+        per_item: the model's scores by score and clip or image.
+        baselines: names of the other models that were scored.
     """
 
     place: str
+    measure: Measure
     facts: dict[str, Any]
     scores: dict[str, float]
-    per_clip: dict[str, dict[str, float]]
+    per_item: dict[str, dict[str, float]]
     baselines: tuple[str, ...]
 
     @property
     def digest(self) -> str:
-        """32 hex digits that name what was measured and the scores of each clip, but no timing."""
-        named = {"facts": {key: self.facts.get(key) for key in MUST_AGREE}, "per_clip": self.per_clip}
+        """32 hex digits that name what was measured and the scores of each item, but no timing."""
+        agreed = {key: self.facts.get(key) for key in self.measure.must_agree}
+        named = {"facts": agreed, f"per_{self.measure.of}": self.per_item}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:32]
 
     def check_models(self, **models: Path) -> None:
@@ -52,43 +128,65 @@ class EvaluationRecord:
         """
         for name, folder in models.items():
             if self.facts.get(name) != digest_tree(folder):
-                raise MaskcastError(f"{self.place}: scores another {name} than {folder}; run evaluate on this one")
+                raise MaskcastError(
+                    f"{self.place}: scores another {name} than {folder}; run {self.measure.stage} on this one"
+                )
 
 
-def read_evaluation(report: Path) -> EvaluationRecord:
-    """Reads the report of the stage evaluate, or the part of it that the registry keeps.
+def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> EvaluationRecord:
+    """Reads the report of an evaluation, or the part of it that the registry keeps.
+
+    Args:
+        report: the folder.
+        expected: what kind of evaluation it may be.
 
     Raises:
-        MaskcastError: if a file is missing or damaged.
+        MaskcastError: if a file is missing or damaged, or it is an evaluation of another kind.
     """
-    path = report / "evaluation.json"
+    path = report / RECORD
+    stages = " or ".join(each.stage for each in expected)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         scores = {name: float(value) for name, value in facts.pop("scores").items()}
-        known = facts["format"] == FORMAT and facts.keys() >= MUST_AGREE.keys()
-        with (report / "per_clip.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        per_clip: dict[str, dict[str, float]] = defaultdict(dict)
-        for row in rows:
-            if row["model"] == "forecaster":
-                for name in row.keys() - {"clip", "model"}:
-                    if row[name]:  # empty where no pixel of the clip has a label
-                        per_clip[name][row["clip"]] = float(row[name])
+        measure = next((each for each in expected if each.format == facts["format"]), None)
+        rows = [] if measure is None else _rows(report / measure.table)
+        per_item = {} if measure is None else _per_item(rows, measure)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MaskcastError(f"{path}: no evaluation there ({error!r}); give the report of evaluate") from None
-    if not known or not per_clip:
-        raise MaskcastError(f"{path}: not a {FORMAT} with scores of clips; run evaluate again")
-    baselines = dict.fromkeys(row["model"] for row in rows if row["model"] != "forecaster")
-    return EvaluationRecord(str(report), facts, scores, dict(per_clip), tuple(baselines))
+        raise MaskcastError(f"{path}: no evaluation there ({error!r}); give the report of {stages}") from None
+    if measure is None or not per_item or not facts.keys() >= measure.must_agree.keys():
+        formats = " or ".join(f"{each.format} with scores of {each.of}s" for each in expected)
+        raise MaskcastError(f"{path}: not a {formats}; run {stages} again")
+    baselines = dict.fromkeys(filter(None, map(_baseline, rows)))
+    return EvaluationRecord(str(report), measure, facts, scores, per_item, tuple(baselines))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _per_item(rows: list[dict[str, str]], measure: Measure) -> dict[str, dict[str, float]]:
+    """Returns the scores of the model itself; a cell is empty where there is nothing to be found."""
+    own = [row for row in rows if _baseline(row) is None]
+    found = {name: {row[measure.key]: float(row[name]) for row in own if row[name]} for name in measure.each}
+    return {name: scores for name, scores in found.items() if scores}
+
+
+def _baseline(row: Mapping[str, str]) -> str | None:
+    """Returns which baseline a row of a table scores, None where it is the model itself."""
+    model = row.get("model", "forecaster")
+    return None if model == "forecaster" else model
 
 
 def why_incomparable(ours: EvaluationRecord, theirs: EvaluationRecord) -> str | None:
     """Returns why two evaluations do not measure the same, or None where they do."""
-    for key, text in MUST_AGREE.items():
+    if ours.measure != theirs.measure:
+        return f"scored by {ours.measure.stage} and by {theirs.measure.stage}"
+    for key, text in ours.measure.must_agree.items():
         if ours.facts[key] != theirs.facts[key]:
             return f"scored {text} ({str(ours.facts[key])[:12]} and {str(theirs.facts[key])[:12]})"
-    if ours.per_clip.keys() != theirs.per_clip.keys() or any(
-        scores.keys() != theirs.per_clip[name].keys() for name, scores in ours.per_clip.items()
+    if ours.per_item.keys() != theirs.per_item.keys() or any(
+        scores.keys() != theirs.per_item[name].keys() for name, scores in ours.per_item.items()
     ):
-        return "the scores of each clip are of other clips"
+        return f"the scores of each {ours.measure.of} are of other {ours.measure.of}s"
     return None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
-from maskcast.registry.loading import Loaded, pipeline_of
+from maskcast.registry.loading import LoadedPipeline
 from maskcast.registry.runtime import PipelineModel
 from maskcast.stage import outputs_whole
 
@@ -53,7 +53,7 @@ class Graph(nn.Module):
         return masks_NHW.unflatten(0, frames_BTHWC.shape[:2])
 
 
-def export(loaded: Loaded, form: Format, output: Path) -> str:
+def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
     """Writes a pipeline as a graph, and returns a line that says how well the two agree.
 
     ``output`` becomes a folder: ``model.pt2`` or ``model.onnx``, and ``export.json``: what goes in and out.
@@ -68,7 +68,13 @@ def export(loaded: Loaded, form: Format, output: Path) -> str:
     """
     if form == "onnx":
         _check_packages()
-    graph = Graph(pipeline_of(loaded)).eval().requires_grad_(False)
+    model = loaded.model
+    if model.consistent_frames is not None and model.forecaster.input == "masks":
+        raise MaskcastError(
+            f"{loaded.title}: consistent_frames is {model.consistent_frames}, and no graph makes masks agree; "
+            "serve it, or register one made with generate_masks.consistent_frames: null"
+        )
+    graph = Graph(model).eval().requires_grad_(False)
     clips = check_clips(loaded)
     partial = output.with_name(output.name + ".partial")
     with outputs_whole({"output": output}, {"output": partial}):
@@ -111,7 +117,7 @@ def run_exported(path: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
     return masks.numpy()
 
 
-def check_clips(loaded: Loaded) -> np.ndarray:
+def check_clips(loaded: LoadedPipeline) -> np.ndarray:
     """Returns clips (B, T, H, W, C) to compare by: the registration's example, enlarged, in several guises."""
     about = loaded.about
     example_THWC = resize_frames(loaded.example[0], about.height, about.width)
@@ -150,7 +156,7 @@ def _check_packages() -> None:
             raise MaskcastError(f"{name}: is missing here, and onnx needs it; pip install 'maskcast[export]'")
 
 
-def _about(loaded: Loaded, form: Format) -> dict[str, Any]:
+def _about(loaded: LoadedPipeline, form: Format) -> dict[str, Any]:
     about = loaded.about
     clip = ["clips", about.context_frames, about.height, about.width, 3]
     return {

@@ -1,4 +1,4 @@
-"""The gate before a model may become champion: least scores, and not worse than the champion on the same clips."""
+"""The gate before a model may become champion: least scores, and not worse than the champion on the same data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,36 +12,56 @@ from maskcast.params import Params
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 
 
-class Gate(Params):
+class Bootstrap(Params):
+    """A seeded bootstrap of paired differences."""
+
+    confidence: float = Field(0.95, gt=0, lt=1)
+    """Of the two-sided interval of the mean difference."""
+    resamples: int = Field(10_000, ge=100)
+    """Bootstrap samples of what was scored."""
+    seed: int = Field(0, ge=0)
+    """Of the bootstrap."""
+
+
+class Gate(Bootstrap):
     """What a model must reach."""
 
     least: dict[str, float] = Field(default_factory=dict)
     """Least value of scores, by the names in the evaluation's metrics."""
-    score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
-    """Score of each clip that is compared with the champion's."""
+    score: str
+    """Score of each clip or image that is compared with the champion's."""
     margin: float = Field(0.01, ge=0)
     """How much worse than the champion the model may be, at the lower end of the confidence interval."""
-    confidence: float = Field(0.95, gt=0, lt=1)
-    """Of the two-sided interval of the mean difference."""
-    resamples: int = Field(10_000, ge=100)
-    """Bootstrap samples of the clips."""
-    seed: int = Field(0, ge=0)
-    """Of the bootstrap."""
     allow_incomparable: bool = False
-    """Whether a model passes that cannot be compared, because the champion was scored on other clips."""
+    """Whether a model passes that cannot be compared, because the champion was scored on other data."""
+
+
+class ForecastGate(Gate):
+    """What a pipeline must reach."""
+
+    score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
+    """Score of each clip that is compared with the champion's."""
+
+
+class DetectionGate(Gate):
+    """What a detector must reach."""
+
+    score: Literal["AP", "f1"] = "AP"
+    """Score of each image that is compared with the champion's; docs/coco.md defines both."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences over clips, ours less theirs, and its confidence interval."""
+    """Mean of paired differences over clips or images, ours less theirs, and its confidence interval."""
 
-    clips: int
+    count: int
+    of: str
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.clips} clips"
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.count} {self.of}s"
 
 
 @dataclass(frozen=True)
@@ -129,32 +149,41 @@ def judge(ours: EvaluationRecord, champion: int | None, theirs: EvaluationRecord
         gate: what to reach.
 
     Raises:
-        MaskcastError: the gate names a score that was not measured.
+        MaskcastError: the gate names a score that was not measured, or that no clip has.
     """
+    measure = ours.measure
     for name in gate.least:
         if name not in ours.scores:
             raise MaskcastError(
-                f"register_models.gate.least: {name!r} was not measured; scores: {', '.join(sorted(ours.scores))}"
+                f"{measure.registers}.gate.least: {name!r} was not measured; scores: "
+                f"{', '.join(sorted(ours.scores))}"
             )
+    if gate.score not in ours.per_item:
+        raise MaskcastError(
+            f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
+            f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
+        )
     thresholds = tuple(Threshold(name, ours.scores[name], least) for name, least in gate.least.items())
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate)
     if (why := why_incomparable(ours, theirs)) is not None:
         return Verdict(thresholds, champion, None, why, gate)
-    difference = paired_difference(ours.per_clip[gate.score], theirs.per_clip[gate.score], gate)
+    difference = paired_difference(ours.per_item[gate.score], theirs.per_item[gate.score], gate, measure.of)
     return Verdict(thresholds, champion, difference, None, gate)
 
 
-def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float], gate: Gate) -> Difference:
-    """Bootstraps the mean difference of two models over the same clips, clip by clip.
+def paired_difference(
+    ours: Mapping[str, float], theirs: Mapping[str, float], bootstrap: Bootstrap, of: str
+) -> Difference:
+    """Bootstraps the mean difference of two models over the same clips or images, one by one.
 
     The interval is the percentile interval of Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-    chapter 13; resampling whole clips keeps the pairing, and with it what both models find hard.
+    chapter 13; resampling whole clips or images keeps the pairing, and with it what both models find hard.
     """
-    clips = sorted(ours)
-    differences = np.array([ours[clip] - theirs[clip] for clip in clips])
-    rng = np.random.default_rng(gate.seed)
-    means = [rng.choice(differences, len(clips)).mean() for _ in range(gate.resamples)]
-    tail = (1 - gate.confidence) / 2
+    items = sorted(ours)
+    differences = np.array([ours[item] - theirs[item] for item in items])
+    rng = np.random.default_rng(bootstrap.seed)
+    means = [rng.choice(differences, len(items)).mean() for _ in range(bootstrap.resamples)]
+    tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Difference(len(clips), float(differences.mean()), float(low), float(high))
+    return Difference(len(items), of, float(differences.mean()), float(low), float(high))

@@ -17,7 +17,8 @@ ORIGIN = {
     **PLACE,
     "maskcast.clip_store": "clip store",
     "maskcast.mask_store": "mask store",
-    "maskcast.data": "clips that were scored",
+    "maskcast.dataset": "detection set",
+    "maskcast.data": "clips or images that were scored",
     "maskcast.evaluation_run": "run that holds the evaluation",
     "maskcast.verdict": "gate",
 }
@@ -34,7 +35,7 @@ def lineage(registry: Registry, which: str) -> str:
         f"{registry.name} version {version.number} {' '.join(f'@{alias}' for alias in version.aliases)}".strip()
     ]
     facts = {"run that registered it": version.run_id}
-    facts |= {text: version.tags.get(tag, "unknown") for tag, text in ORIGIN.items()}
+    facts |= {text: version.tags[tag] for tag, text in ORIGIN.items() if tag in version.tags}
     facts |= {
         name.removeprefix("maskcast.part."): f"version {number}"
         for name, number in version.tags.items()

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.bundle import Description, bundle_digest, read_bundle
+from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest, read_bundle
 from maskcast.registry.runtime import Model, PipelineModel
 from maskcast.registry.store import Registry
 from maskcast.tracking import server_errors_said
@@ -43,6 +43,14 @@ class Loaded:
     def title(self) -> str:
         """What lines of text call it."""
         return f"{self.name} version {self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True)
+class LoadedPipeline(Loaded):
+    """A pipeline and what it is: frames in, future masks out."""
+
+    model: PipelineModel
+    about: ForecastDescription
 
 
 def load_address(address: str) -> Loaded:
@@ -79,27 +87,27 @@ def load_version(registry: Registry, which: str) -> Loaded:
         return _load(Path(folder), registry.name, str(found.number), found.digest)
 
 
-def load_pipeline(address: str) -> tuple[PipelineModel, Loaded]:
-    """Returns the model at an address, and what it is; it takes frames and gives future masks.
+def load_pipeline(address: str) -> LoadedPipeline:
+    """Returns the pipeline at an address.
 
     Raises:
-        MaskcastError: as ``load_address``, or the model is a part of a pipeline alone.
+        MaskcastError: as ``load_address``, or the model is another kind than a pipeline.
     """
-    loaded = load_address(address)
-    return pipeline_of(loaded), loaded
+    return pipeline_of(load_address(address))
 
 
-def pipeline_of(loaded: Loaded) -> PipelineModel:
+def pipeline_of(loaded: Loaded) -> LoadedPipeline:
     """Returns the model as a pipeline.
 
     Raises:
-        MaskcastError: it is a part of a pipeline alone.
+        MaskcastError: it is another kind.
     """
-    if not isinstance(loaded.model, PipelineModel):
+    if not isinstance(loaded, LoadedPipeline):
+        kind = loaded.about.kind
         raise MaskcastError(
-            f"{loaded.title}: is the {loaded.about.kind} alone; give a pipeline, e.g. maskcast@champion"
+            f"{loaded.title}: the {kind} alone does not forecast; give a pipeline, e.g. maskcast@champion"
         )
-    return loaded.model
+    return loaded
 
 
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
@@ -109,4 +117,7 @@ def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
         example = np.array(json.loads(path.read_bytes()), np.uint8)
     except (OSError, ValueError, OverflowError, TypeError) as error:
         raise MaskcastError(f"{path}: cannot be read ({error}); register the model again") from None
-    return Loaded(model, read_bundle(folder / "data", digest), name, version, digest, example)
+    about = read_bundle(folder / "data", digest)
+    if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
+        return LoadedPipeline(model, about, name, version, digest, example)
+    return Loaded(model, about, name, version, digest, example)

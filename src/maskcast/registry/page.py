@@ -1,6 +1,6 @@
 """The page of a registration: the gate's verdict, and the model beside the champion.
 
-The stage `evaluate` asks no server, so the champion is not on its page; `register_models` alone knows both.
+The stages that evaluate ask no server, so the champion is not on their pages; those that register know both.
 """
 
 from pathlib import Path
@@ -9,17 +9,18 @@ from pydantic import BaseModel
 
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Verdict
+from maskcast.registry.store import CHAMPION, Version
 from maskcast.report.charts import line_chart
 from maskcast.report.markup import Html, element, joined, table
 from maskcast.report.page import Page
 
-SCORES = ("jaccard_last", "jaccard_last_no_background", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
 HORIZON = "jaccard_h"  # and the number of a frame
-CLIPS = 6  # that are listed at either end
+LISTED = 6  # clips or images that are listed at either end
 
 
 def write_page(
     path: Path,
+    model: Version,
     ours: EvaluationRecord,
     champion: EvaluationRecord | None,
     verdict: Verdict,
@@ -30,16 +31,18 @@ def write_page(
 
     Args:
         path: the file.
-        ours: evaluation of the model that was registered.
+        model: what was registered.
+        ours: its evaluation.
         champion: evaluation of the champion that it was held against; None where there was none.
         verdict: what the gate said.
         params: of the stage.
         tags: where it ran, see ``provenance.run_tags``.
     """
-    page = Page("register_models")
-    page.section("Verdict", _verdict(verdict))
+    page = Page(ours.measure.registers)
+    page.section("Verdict", _verdict(model, verdict))
     if champion is None:
-        content = element("p", "There is no champion yet, or this model is the champion.")
+        said = "This model is the champion." if CHAMPION in model.aliases else "There is no champion yet."
+        content = element("p", said)
     elif verdict.incomparable is not None:
         content = element("p", f"Not comparable with version {verdict.champion}: {verdict.incomparable}.")
     else:
@@ -48,9 +51,9 @@ def write_page(
     page.write(path, ours.scores, params, tags)
 
 
-def _verdict(verdict: Verdict) -> Html:
+def _verdict(model: Version, verdict: Verdict) -> Html:
     word, _, reasons = verdict.line.partition(":")
-    lead = element("p", element("strong", word.capitalize()), f":{reasons}.")
+    lead = element("p", f"{model.name} version {model.number} ", element("strong", word), f":{reasons}.")
     rows = [
         [each.score, f"{each.value:.4f}", f"{each.least:g}", "yes" if each.passed else "no"]
         for each in verdict.thresholds
@@ -59,33 +62,37 @@ def _verdict(verdict: Verdict) -> Html:
 
 
 def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Verdict) -> Html:
-    named = {"this model": ours, f"champion (version {verdict.champion})": champion}
-    columns = [*named, "difference"]
-    shared = [name for name in SCORES if name in ours.scores and name in champion.scores]
+    named = {"this model": ours, f"champion {verdict.champion}": champion}
+    columns, of, score = [*named, "difference"], ours.measure.of, verdict.gate.score
+    shared = [name for name in ours.measure.headline if name in ours.scores and name in champion.scores]
     scores = [[name, *_pair(ours.scores[name], champion.scores[name])] for name in shared]
-    lines = {
-        name: [
-            (float(key.removeprefix(HORIZON)), value)
-            for key, value in record.scores.items()
-            if key.removeprefix(HORIZON).isdecimal()
-        ]
-        for name, record in named.items()
-    }
-    score = verdict.gate.score
-    our_clips, their_clips = ours.per_clip[score], champion.per_clip[score]
-    ranked = sorted(our_clips, key=lambda clip: our_clips[clip] - their_clips[clip])
-    listed = ranked if len(ranked) <= 2 * CLIPS else ranked[:CLIPS] + ranked[-CLIPS:]
-    clips = [[clip, *_pair(our_clips[clip], their_clips[clip])] for clip in listed]
-    return joined(
-        [
-            element("p", f"{score}, mean over clips: {verdict.difference} (this model less the champion)."),
-            table("Scores on the same clips", ["score", *columns], scores),
-            line_chart(
-                "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
-            ),
-            table(f"Clips that differ most in {score}, worst for this model first", ["clip", *columns], clips),
-        ]
-    )
+    our_items, their_items = ours.per_item[score], champion.per_item[score]
+    ranked = sorted(our_items, key=lambda item: our_items[item] - their_items[item])
+    listed = ranked if len(ranked) <= 2 * LISTED else ranked[:LISTED] + ranked[-LISTED:]
+    items = [[item, *_pair(our_items[item], their_items[item])] for item in listed]
+    parts = [
+        element("p", f"{score}, mean over {of}s: {verdict.difference} (this model less the champion)."),
+        table(f"Scores on the same {of}s", ["score", *columns], scores),
+        table(
+            f"{of.capitalize()}s that differ most in {score}, worst for this model first", [of, *columns], items
+        ),
+    ]
+    lines = {name: _horizon(record) for name, record in named.items()}
+    if any(lines.values()):
+        chart = line_chart(
+            "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
+        )
+        parts.insert(2, chart)
+    return joined(parts)
+
+
+def _horizon(record: EvaluationRecord) -> list[tuple[float, float]]:
+    """Returns the score of each forecast frame; nothing where nothing was forecast."""
+    return [
+        (float(key.removeprefix(HORIZON)), value)
+        for key, value in record.scores.items()
+        if key.removeprefix(HORIZON).isdecimal()
+    ]
 
 
 def _pair(ours: float, theirs: float) -> list[str]:

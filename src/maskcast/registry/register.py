@@ -1,4 +1,4 @@
-"""Brings the pipeline and its parts into the registry, each version whole or not at all.
+"""Brings a pipeline and its parts, or a detector, into the registry, each version whole or not at all.
 
 Artifacts are uploaded to a run first; only then a version appears that names them, and with it all its tags. A
 process that is killed leaves a run without versions, or some of the models; the next one finds those by
@@ -6,30 +6,26 @@ their digest and adds what lacks.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from maskcast.progress import say
+from maskcast.provenance import run_tags
 from maskcast.registry.bundle import Kind
-from maskcast.registry.evaluations import FILES, EvaluationRecord
+from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Gate, Verdict, judge
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
+from maskcast.tracking import start_run
 
-SCORES = (
-    "jaccard_last",
-    "jaccard_last_no_background",
-    "jaccard_last_absent_zero",
-    "jaccard_mean",
-    "accuracy_last",
-    "dice_last",
-    "coco_AP",
-    "masker_jaccard",
-)  # a version carries these as tags; its run has all
-ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline")  # the last names the others' versions
+# The last of what is registered is what was evaluated and is promoted; it names the others' versions.
+ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector")
 
+NAME = r"^[\w.-]+$"  # of a registered model
 MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"
 
@@ -48,14 +44,26 @@ class Origin:
     """Where the models come from.
 
     Args:
-        tags: of each version (see ``provenance.run_tags``).
-        start_run: creates the run that the artifacts are uploaded to, and returns its id.
-        report: folder of the evaluation.
+        stage: that registers.
+        params: of the stage.
+        inputs: of the stage; ``report`` is the folder of the evaluation.
+        known: what is known of where it runs (see ``provenance.run_tags``).
     """
 
-    tags: Mapping[str, str]
-    start_run: Callable[[], str]
-    report: Path
+    stage: str
+    params: BaseModel
+    inputs: Mapping[str, Path]
+    known: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> "Origin":
+        """Finds out where a stage runs."""
+        return cls(stage, params, inputs, run_tags(stage, params, inputs))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of each version."""
+        return {name: value for name, value in self.known.items() if name.startswith("maskcast.")}
 
 
 def register(
@@ -65,13 +73,13 @@ def register(
     gate: Gate,
     origin: Origin,
 ) -> tuple[Verdict, dict[str, int]]:
-    """Registers what is new, holds the pipeline against the gate, and points ``candidate`` to it if it passes.
+    """Registers what is new, and points ``candidate`` to what was evaluated if it passes the gate.
 
     Args:
-        artifacts: masker, forecaster and pipeline; the encoder where one was trained.
-        record: the evaluation of the pipeline.
+        artifacts: masker, forecaster and pipeline, and the encoder where one was trained; or the detector.
+        record: the evaluation of the pipeline or detector.
         names: of the registered models, by kind.
-        gate: what the pipeline must reach.
+        gate: what the pipeline or detector must reach.
         origin: where they come from.
 
     Returns:
@@ -81,65 +89,66 @@ def register(
         MaskcastError: the gate names a score that was not measured.
     """
     registries = {kind: Registry(names[kind]) for kind in ORDER if kind in artifacts}
+    promoted = list(registries)[-1]
     known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in registries}
-    verdict = _verdict(registries["pipeline"], artifacts["pipeline"].digest, record, gate)
+    verdict = _verdict(registries[promoted], artifacts[promoted].digest, record, gate)
     versions: dict[str, int] = {}
-    pipeline = known["pipeline"]
-    same = pipeline is not None and pipeline.tags.get("maskcast.evaluation") == record.digest
+    evaluated = known[promoted]
+    same = evaluated is not None and evaluated.tags.get("maskcast.evaluation") == record.digest
     if not same or None in known.values():
-        evaluated, scores = _evaluation_tags(record), _score_tags(record)
-        with _run(registries["pipeline"].client, record, origin) as (run_id, artifact_uri):
-            evaluated["maskcast.evaluation_run"] = run_id
+        evaluation, scores = _evaluation_tags(record), _score_tags(record)
+        with _run(registries[promoted].client, record, origin) as (run_id, artifact_uri):
+            evaluation["maskcast.evaluation_run"] = run_id
             for kind, registry in registries.items():
                 found = known[kind]
                 if found is None:
                     registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
-                    tags = {**origin.tags, **evaluated, "maskcast.digest": artifacts[kind].digest}
+                    tags = {**origin.tags, **evaluation, "maskcast.digest": artifacts[kind].digest}
                     if kind != "encoder":  # the evaluation scores what started from it
                         tags |= scores
-                    if kind == "pipeline":  # born with its verdict, and with the versions of its parts
+                    if kind == promoted:  # born with its verdict, and with the versions of its parts
                         tags |= _verdict_tags(verdict) | _part_tags(versions)
                     source = f"{artifact_uri}/{kind}"
                     versions[registry.name] = _create_once(registry, source, run_id, tags, artifacts[kind].card)
                 else:
                     versions[registry.name] = found.number
-                if kind == "pipeline":  # the parts keep the evaluation that they came with
-                    registry.tag(versions[registry.name], evaluated | scores)
+                if kind == promoted:  # the parts keep the evaluation that they came with
+                    registry.tag(versions[registry.name], evaluation | scores)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
             say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
-    number = versions[names["pipeline"]]
-    parts = {name: part for name, part in versions.items() if name != names["pipeline"]}
-    registries["pipeline"].tag(number, _part_tags(parts))  # an encoder may be newer than its pipeline
-    _point_candidate(registries["pipeline"], number, verdict)
+    number = versions[names[promoted]]
+    parts = {name: part for name, part in versions.items() if name != names[promoted]}
+    registries[promoted].tag(number, _part_tags(parts))  # an encoder may be newer than its pipeline
+    _point_candidate(registries[promoted], number, verdict)
     return verdict, dict(sorted(versions.items()))
 
 
-def _verdict(pipeline: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
-    """Holds the pipeline against the gate; a champion is not compared with itself."""
-    champion = next((each for each in pipeline.versions() if CHAMPION in each.aliases), None)
+def _verdict(registry: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
+    """Holds an evaluation against the gate; a champion is not compared with itself."""
+    champion = next((each for each in registry.versions() if CHAMPION in each.aliases), None)
     if champion is None or champion.digest == digest:
         return judge(record, None, None, gate)
-    return judge(record, champion.number, pipeline.evaluation(champion), gate)
+    return judge(record, champion.number, registry.evaluation(champion), gate)
 
 
-def _point_candidate(pipeline: Registry, number: int, verdict: Verdict) -> None:
-    pipeline.tag(number, _verdict_tags(verdict))
-    aliases = pipeline.aliases()
+def _point_candidate(registry: Registry, number: int, verdict: Verdict) -> None:
+    registry.tag(number, _verdict_tags(verdict))
+    aliases = registry.aliases()
     if verdict.passed and aliases.get(CHAMPION) != number:
-        pipeline.set_alias(CANDIDATE, number)
+        registry.set_alias(CANDIDATE, number)
     elif aliases.get(CANDIDATE) == number:
-        pipeline.drop_alias(CANDIDATE)
+        registry.drop_alias(CANDIDATE)
 
 
 @contextmanager
 def _run(client: Any, record: EvaluationRecord, origin: Origin) -> Iterator[tuple[str, str]]:
     """Opens the run of the registration, puts the evaluation there, and gives its id and artifact URI."""
-    run_id = origin.start_run()
+    run_id = start_run(client, origin.stage, origin.params, origin.inputs)
     try:
-        for name in FILES:
-            client.log_artifact(run_id, str(origin.report / name), EVALUATION)
+        for name in record.measure.files:
+            client.log_artifact(run_id, str(origin.inputs["report"] / name), EVALUATION)
         yield run_id, client.get_run(run_id).info.artifact_uri
     except BaseException:
         client.set_terminated(run_id, "FAILED")
@@ -179,12 +188,13 @@ def _with_digest(registry: Registry, digest: str) -> Version | None:
 
 
 def _evaluation_tags(record: EvaluationRecord) -> dict[str, str]:
-    facts = {f"maskcast.{name}": str(record.facts[name]) for name in ("data", "clip_store", "mask_store")}
+    facts = {f"maskcast.{name}": str(record.facts[name]) for name in record.measure.about}
     return facts | {"maskcast.evaluation": record.digest}
 
 
 def _score_tags(record: EvaluationRecord) -> dict[str, str]:
-    return {f"maskcast.score.{name}": f"{record.scores[name]:.6f}" for name in SCORES if name in record.scores}
+    found = {name: record.scores[name] for name in record.measure.headline if name in record.scores}
+    return {f"maskcast.score.{name}": f"{value:.6f}" for name, value in found.items()}
 
 
 def _part_tags(versions: Mapping[str, int]) -> dict[str, str]:

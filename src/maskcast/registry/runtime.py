@@ -2,7 +2,7 @@
 
 Nothing here unpickles: the bundle's digests are checked, then configs are read as JSON and weights as safetensors.
 
-Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels, F features.
+Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels, F features, N boxes.
 """
 
 import math
@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from maskcast.consistency import join_frames, predictor
 from maskcast.data.clips import IGNORE
 from maskcast.errors import MaskcastError
 from maskcast.models.base import best_device
+from maskcast.models.detectors import detect_images, load_detector
 from maskcast.models.encoders import load_encoder
 from maskcast.models.forecasters import load_forecaster
-from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
 from maskcast.models.siamese import Normalised, pool
 from maskcast.registry.bundle import read_bundle
@@ -57,9 +58,15 @@ class MaskerModel:
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames; one frame (H, W, C) gives one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
-        parts = (predict_masks(self.network, part, self.precision)[0] for part in _few(frames_BHWC))
-        masks_BHW = np.concatenate(list(parts))
+        masks_BHW = self.mask_clip(frames_BHWC, None)
         return masks_BHW[0] if alone else masks_BHW
+
+    def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> np.ndarray:
+        """Masks the frames of one clip as generate_masks does; returns masks (T, H, W)."""
+        predict = predictor(consistent_frames)
+        found = (predict(self.network, part, self.precision) for part in _few(frames_THWC))
+        frames = [frame for part in found for frame in zip(*part, strict=True)]
+        return join_frames(frames, consistent_frames)[0]
 
 
 class ForecasterModel:
@@ -92,8 +99,8 @@ class PipelineModel:
     shape_in: Shape = (-1, -1, -1, -1, 3)
     dtype_out = "uint8"
 
-    def __init__(self, masker: MaskerModel, forecaster: ForecasterModel) -> None:
-        self.masker, self.forecaster = masker, forecaster
+    def __init__(self, masker: MaskerModel, forecaster: ForecasterModel, consistent_frames: int | None) -> None:
+        self.masker, self.forecaster, self.consistent_frames = masker, forecaster, consistent_frames
         self.shape_out: Shape = forecaster.shape_out[:4]
 
     def predict(self, data: Any) -> np.ndarray:
@@ -104,7 +111,7 @@ class PipelineModel:
 
     def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
-        seen_THW = self.masker.predict(clip_THWC)
+        seen_THW = self._mask_seen(clip_THWC)
         if self.forecaster.input == "frames":
             return seen_THW, self._forecast(clip_THWC)
         return seen_THW, self.forecaster.predict(seen_THW)
@@ -112,7 +119,10 @@ class PipelineModel:
     def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
         if self.forecaster.input == "frames":
             return self.masker.predict(self.forecaster.predict(clip_THWC))
-        return self.forecaster.predict(self.masker.predict(clip_THWC))
+        return self.forecaster.predict(self._mask_seen(clip_THWC))
+
+    def _mask_seen(self, clip_THWC: np.ndarray) -> np.ndarray:
+        return self.masker.mask_clip(clip_THWC, self.consistent_frames)
 
 
 class EncoderModel:
@@ -142,6 +152,31 @@ class EncoderModel:
         return features_BF[0] if alone else features_BF
 
 
+class DetectorModel:
+    """Frames (B, H, W, C) uint8 -> boxes (B, N, 6) float32.
+
+    A box is x1, y1, x2, y2 in pixels of the frame, its score, and its class id 0..K-1. Boxes of a frame stand best
+    first; N is the most that the detector finds in one, and rows of zeros fill up: no box found has score 0.
+    """
+
+    shape_in: Shape = (-1, -1, -1, 3)
+    dtype_out = "float32"
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        detector, _ = load_detector(folder)
+        self.network, self.precision = detector.to(best_device()), precision
+        self.shape_out: Shape = (-1, detector.most_boxes, 6)
+
+    def predict(self, data: Any) -> np.ndarray:
+        """Finds boxes in frames; one frame (H, W, C) gives (N, 6)."""
+        frames_BHWC, alone = batched(data, self.shape_in, "frames")
+        found_BN6 = np.zeros((len(frames_BHWC), *self.shape_out[1:]), np.float32)
+        found = (one for part in _few(frames_BHWC) for one in detect_images(self.network, part, self.precision))
+        for rows_N6, (boxes_N4, scores_N, labels_N) in zip(found_BN6, found, strict=True):
+            rows_N6[: len(boxes_N4)] = np.column_stack([boxes_N4, scores_N, labels_N])
+        return found_BN6[0] if alone else found_BN6
+
+
 def load_bundle(folder: Path, digest: str | None = None) -> Model:
     """Checks a bundle (see ``read_bundle``) and returns its model.
 
@@ -149,6 +184,8 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
         MaskcastError: if anything differs from what was registered, or a config names what is none of ours.
     """
     about = read_bundle(folder, digest)
+    if about.kind == "detector":
+        return DetectorModel(folder / "detector", about.precision)
     if about.kind == "masker":
         return MaskerModel(folder / "masker", about.precision)
     if about.kind == "encoder":
@@ -158,7 +195,7 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
         return forecaster
     # Frames that a forecaster made are masked as the evaluation does it.
     precision = "fp32" if forecaster.input == "frames" else about.precision
-    return PipelineModel(MaskerModel(folder / "masker", precision), forecaster)
+    return PipelineModel(MaskerModel(folder / "masker", precision), forecaster, about.consistent_frames)
 
 
 class PyfuncModel:

@@ -1,8 +1,8 @@
 """One registered model in MLflow's registry: its versions, aliases and evaluations.
 
 A version's tags: ``maskcast.digest`` (of its bundle), ``maskcast.evaluation_run`` (the run that holds
-evaluation.json and per_clip.csv), ``maskcast.verdict`` (passed or failed), ``maskcast.gate`` (the verdict with its
-numbers, as JSON), ``maskcast.score.<name>``, and where it comes from, as on every run.
+evaluation.json and the scores of each clip or image), ``maskcast.verdict`` (passed or failed), ``maskcast.gate``
+(the verdict with its numbers, as JSON), ``maskcast.score.<name>``, and where it comes from, as on every run.
 """
 
 import json
@@ -84,7 +84,8 @@ class Registry:
                 return version
         have = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
         raise MaskcastError(
-            f"{self.name}: no version or alias {which!r}; there are: {have or 'none, run register_models'}"
+            f"{self.name}: no version or alias {which!r}; there are: "
+            f"{have or 'none, run register_models or register_detector'}"
         )
 
     def create(self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "") -> int:
@@ -125,6 +126,6 @@ class Registry:
         """
         run_id = version.tags.get("maskcast.evaluation_run")
         if run_id is None:
-            raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it by register_models")
+            raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it again")
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
             return read_evaluation(Path(self.client.download_artifacts(run_id, EVALUATION, scratch)))

@@ -20,7 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.provenance import DATA_HASH, DVC_HASH
 from maskcast.registry.bundle import read_bundle
-from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
@@ -94,9 +94,12 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
     """
     known = registry.find(which)
     title = f"{registry.name} version {known.number}"
+    record = registry.evaluation(known)
+    if record.measure != FORECASTS:
+        stage = record.measure.stage
+        raise MaskcastError(f"{title}: is no pipeline, which alone can be verified; run {stage} on its weights")
     if not any(name.startswith("maskcast.part.") for name in known.tags):
         raise MaskcastError(f"{title}: is part of a pipeline; verify that")
-    record = registry.evaluation(known)
     runs = runs_behind(registry, known)
     tags = next(run.data.tags for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
     commit = tags["maskcast.git_sha"]
@@ -117,7 +120,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
                 f"{clips}: not the clips that {title} was evaluated on ({tags[f'{DATA_HASH}clips']}); give those"
             )
         generated = record.facts["mask_store"] != record.facts["clip_store"]  # else true masks were the context
-        mask_params = _mask_params(runs) if generated else None
+        mask_params = _mask_params(runs, record) if generated else None
         found = _evaluate(folder, clips.absolute(), weights / "data", record, mask_params)
     was, now = (
         {name: value for name, value in each.scores.items() if not MEASURED.match(name)}
@@ -191,8 +194,8 @@ def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> P
     return pointer.with_name("clips")
 
 
-def _mask_params(runs: list[Any]) -> dict[str, Any]:
-    """Returns the params that the masks of the evaluation were generated with; the defaults where nobody knows."""
+def _mask_params(runs: list[Any], record: EvaluationRecord) -> dict[str, Any]:
+    """Returns the params that the masks of the evaluation were generated with, as far as somebody knows them."""
     for run in reversed(runs):
         if run.data.tags["maskcast.stage"] == "generate_masks":
             params: dict[str, Any] = {}
@@ -203,8 +206,8 @@ def _mask_params(runs: list[Any]) -> dict[str, Any]:
                     place = place.setdefault(each, {})
                 place[last] = _value(text)
             return params
-    say("verify: the run of generate_masks is not on this server; taking the defaults for its params")
-    return {}
+    say("verify: the run of generate_masks is not on this server; taking defaults for what evaluate does not know")
+    return {name: record.facts[name] for name in ("precision", "consistent_frames") if name in record.facts}
 
 
 def _value(text: str) -> Any:

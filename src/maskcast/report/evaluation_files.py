@@ -1,7 +1,5 @@
 """Tables and plots of an evaluation: what a person reads, and what `dvc plots` draws."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ DEFINITIONS = {
     "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",
     "masker_<score>": "the masker's masks against the truth over all frames of the split, one confusion matrix",
 }
-EVALUATION_FORMAT = "maskcast-evaluation/1"
 HEADLINE = {
     "jaccard_last": "Jaccard {last}",
     "jaccard_last_no_background": "without background",
@@ -49,11 +46,11 @@ HEADLINE = {
 
 
 def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the score table, one row per forecaster; None is one that does not apply."""
+    """Returns header and rows of the score table, one row per forecaster; None one that does not apply (n/a)."""
     numbers = next(iter(applicable(scores).values())).frame_numbers
     header = ["forecaster", *(text.format(first=numbers[0], last=numbers[-1]) for text in HEADLINE.values())]
     rows = [
-        [name, *(_cell(key, one.table()[key]) if one else "not applicable" for key in HEADLINE)]
+        [name, *(_cell(key, one.table()[key]) if one else "n/a" for key in HEADLINE)]
         for name, one in scores.items()
     ]
     return header, rows
@@ -106,13 +103,6 @@ def write_tables(
     lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-
-
-def write_record(path: Path, *, scores: Mapping[str, float], **measured: Any) -> None:
-    """Writes an evaluation as JSON: all scores, a digest of what they mean, and what was measured on what."""
-    definitions = hashlib.sha256(json.dumps(DEFINITIONS, sort_keys=True).encode()).hexdigest()[:32]
-    record = {"format": EVALUATION_FORMAT, "definitions": definitions, **measured, "scores": dict(scores)}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def plot_horizons(path: Path, results: Mapping[str, ForecastScores | None]) -> None:

@@ -98,7 +98,7 @@ def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS)
 
     Args:
         rows: All pictures of the size of the first one.
-        title: Heading.
+        title: Heading; where it is too long, its middle is left out.
         widths: Least and greatest width of a picture on the sheet, pixels.
     """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
@@ -116,7 +116,7 @@ def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS)
     size = (gutter + columns * (cell_width + gap) - gap + margin, y - gap + margin + (28 if legend else 0))
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin - 2), title, INK, font(17))
+    draw.text((margin, margin - 2), elided(title, size[0] - 2 * margin, 17), INK, font(17))
     for row, top in zip(rows, tops, strict=True):
         draw.text((gutter - 12, top + cell_height // 2), row.label, INK, font(13), anchor="rm")
         for column, cell in enumerate(row.cells):
@@ -184,6 +184,15 @@ def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.nda
 def spread(total: int, most: int) -> list[int]:
     """Returns at most `most` indices below `total`, evenly spread, first and last included."""
     return sorted({round(t) for t in np.linspace(0, total - 1, min(total, most))})
+
+
+def elided(text: str, width: float, size: int) -> str:
+    """Returns a text without its middle, where it is longer than so many pixels in the font of this size."""
+    shown, kept = text, len(text)
+    while kept and font(size).getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, left: float, middle: float) -> None:

@@ -13,8 +13,7 @@ from maskcast.data.images import resize_frames
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, track
-from maskcast.registry.loading import HELP, Loaded, load_pipeline
-from maskcast.registry.runtime import PipelineModel
+from maskcast.registry.loading import HELP, LoadedPipeline, load_pipeline
 from maskcast.serving.film import draw_film, write_gif, write_mp4
 from maskcast.serving.videos import Video, find_videos
 from maskcast.stage import outputs_whole
@@ -55,7 +54,7 @@ def forecast(arguments: Sequence[str]) -> int:
         "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
     )
     given = parser.parse_args(arguments)
-    model, loaded = load_pipeline(given.model)
+    loaded = load_pipeline(given.model)
     stride = given.stride if given.stride is not None else loaded.about.frame_stride
     if stride is None or stride < 1:
         known = (
@@ -69,7 +68,7 @@ def forecast(arguments: Sequence[str]) -> int:
     say(f"{loaded.title} forecasts {len(videos)} videos")
     for video in track(videos, "forecast"):
         try:
-            there += not _forecast(video, model, loaded, given.output / video.name, stride, given.start)
+            there += not _forecast(video, loaded, given.output / video.name, stride, given.start)
         except MaskcastError as error:
             failed += 1
             say(f"error: {video.name}: {error}")
@@ -77,9 +76,7 @@ def forecast(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _forecast(
-    video: Video, model: PipelineModel, loaded: Loaded, output: Path, stride: int, start: int | None
-) -> bool:
+def _forecast(video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None) -> bool:
     """Forecasts one video unless that has been done; returns whether it had to."""
     about = loaded.about
     indices = _frames_seen(video, about.context_frames, stride, start)
@@ -99,7 +96,7 @@ def _forecast(
     with outputs_whole({"output": output}, {"output": partial}):
         frames_THWC = video.read(indices)
         clip_THWC = resize_frames(frames_THWC, about.height, about.width)
-        seen_THW, future_hHW = model.watch(clip_THWC)
+        seen_THW, future_hHW = loaded.model.watch(clip_THWC)
         partial.mkdir()
         _write_masks(partial / "masks", video.name, future_hHW, record)
         film = draw_film(frames_THWC, seen_THW, future_hHW, f"{video.name} · {loaded.title}")

@@ -15,7 +15,7 @@ from maskcast import __version__
 from maskcast.command_line import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.registry.loading import HELP, Loaded, load_pipeline
+from maskcast.registry.loading import HELP, LoadedPipeline, load_pipeline
 from maskcast.registry.runtime import MAX_BYTES, check_size
 from maskcast.serving.protocol import HEADER, read_request, write_answer
 
@@ -44,14 +44,14 @@ def serve(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
     given = parser.parse_args(arguments)
-    model, loaded = load_pipeline(given.model)
+    loaded = load_pipeline(given.model)
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
-    app = make_app(loaded, model.predict)
+    app = make_app(loaded, loaded.model.predict)
     uvicorn.run(app, host=given.host, port=given.port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
     return 0
 
 
-def make_app(loaded: Loaded, predict: Callable[[Any], Any]) -> Starlette:
+def make_app(loaded: LoadedPipeline, predict: Callable[[Any], Any]) -> Starlette:
     """Returns the application that answers for a model.
 
     Args:

@@ -12,8 +12,9 @@ from maskcast.evaluation import FORECASTER, Evaluation, data_digest, scored_clip
 from maskcast.forecasting import Context, check_stores, load_models
 from maskcast.models.base import best_device
 from maskcast.progress import report_file, say
-from maskcast.report.evaluation_files import headline, plot_confidence, plot_horizons, write_record, write_tables
+from maskcast.report.evaluation_files import DEFINITIONS, headline, plot_confidence, plot_horizons, write_tables
 from maskcast.report.evaluation_page import show_evaluation
+from maskcast.report.evaluation_record import FORECASTS, write_record
 from maskcast.report.pictures import OVERVIEW, ForecastView, draw_gallery
 from maskcast.report.tables import printed
 from maskcast.scores import applicable
@@ -76,6 +77,8 @@ def evaluate(
     write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts})
     write_record(
         report / "evaluation.json",
+        FORECASTS,
+        DEFINITIONS,
         scores=flat,
         split=params.split,
         **settings,
@@ -83,6 +86,7 @@ def evaluate(
         clip_store=prepared.digest,
         mask_store=generated.digest,
         precision=generated.meta.get("precision", "fp32"),
+        consistent_frames=generated.meta.get("consistent_frames"),
         masker=digest_tree(masker),
         forecaster=digest_tree(forecaster),
     )

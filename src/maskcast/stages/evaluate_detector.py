@@ -9,13 +9,15 @@ from pydantic import Field
 
 from maskcast.coco.evaluator import evaluate
 from maskcast.coco.files import read_truth
-from maskcast.coco.report import write_report
+from maskcast.coco.report import DEFINITIONS, write_report
 from maskcast.data.detection import DetectionSet
 from maskcast.detection import batches, detect
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.models.base import best_device
 from maskcast.models.detectors import load_detector
 from maskcast.progress import report_file, say, track
+from maskcast.report.evaluation_record import DETECTIONS, write_record
 from maskcast.stage import InPath, OutPath, StageParams, stage
 
 
@@ -42,8 +44,9 @@ def evaluate_detector(
         dataset: what ``prepare_detection`` wrote.
         detector: what ``train_detector`` wrote.
         metrics: JSON, flat numbers; what they mean stands in the report's README.md.
-        report: folder of tables (CSV, Markdown), curves and pictures (PNG), and ``detections.json``: a COCO
-            results file with the image and category ids of the source, boxes in pixels of the prepared images.
+        report: folder of tables (CSV, Markdown), curves and pictures (PNG), ``evaluation.json``: all scores, and
+            what was measured on what, and ``detections.json``: a COCO results file with the image and category
+            ids of the source, boxes in pixels of the prepared images.
         params: what to score and how much to draw.
 
     Raises:
@@ -60,10 +63,21 @@ def evaluate_detector(
     places = track(batches(len(split), params.batch_size), "detect")
     found = list(detect(model.to(best_device()), split, places, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), found, "bbox")
-    metrics.write_text(json.dumps(scores.flat(), indent=1) + "\n", encoding="utf-8")
+    flat = scores.flat()
+    metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
 
     report.mkdir()
     write_report(report, scores, dataset / "images" / params.split, params.pictures)
+    write_record(
+        report / "evaluation.json",
+        DETECTIONS,
+        DEFINITIONS,
+        scores=flat,
+        **params.model_dump(include={"split", "batch_size", "precision"}),
+        data=split.digest(),
+        dataset=data.digest,
+        detector=digest_tree(detector),
+    )
     own_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in found]
     (report / "detections.json").write_text(json.dumps(own_ids) + "\n", encoding="utf-8")
     for file in sorted(path for path in report.rglob("*") if path.is_file()):

@@ -4,20 +4,20 @@ import copy
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from maskcast.consistency import make_consistent, predict_regions
+from maskcast.consistency import join_frames, predictor
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.base import all_devices
-from maskcast.models.masker_base import Masker, predict_masks, predict_on_all
+from maskcast.models.masker_base import Masker, predict_on_all, quantise
 from maskcast.models.maskers import load_masker
 from maskcast.progress import say, track
 from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
@@ -70,7 +70,7 @@ def generate_masks(
     seconds = time.monotonic() - started
 
     totals: defaultdict[str, list[float]] = defaultdict(list)
-    meta = {"masks": name, "confidence_levels": params.confidence_levels, "precision": params.precision}
+    meta = {"masks": name} | params.model_dump(include={"confidence_levels", "precision", "consistent_frames"})
     with ClipWriter(
         masks, height=store.height, width=store.width, classes=store.classes, meta=store.meta | meta
     ) as writer:
@@ -92,12 +92,6 @@ def generate_masks(
     say(f"masked {len(found)} clips, {frames} frames, {size / frames:.0f} bytes a frame")
 
 
-def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
-    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
-    steps = levels - 1
-    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
-
-
 def mean_confidence(mask: np.ndarray, confidence: np.ndarray) -> float:
     """Returns the mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
     objects = mask > 0
@@ -116,28 +110,17 @@ def _generate(
     total, start = int(ends[-1]), int(ends[first - 1]) if first else 0
     lows = range(start - start % params.batch_size, total, params.batch_size)
     batches = (_frames_between(store, clips, ends, low, min(low + params.batch_size, total)) for low in lows)
-    predict = predict_regions if params.consistent_frames else predict_masks
-    found = predict_on_all(predict, replicas, batches, params.precision)
-    waiting: list[tuple[Any, ...]] = []  # of each frame: mask, confidence and, to be made consistent, regions
+    found = predict_on_all(predictor(params.consistent_frames), replicas, batches, params.precision)
+    waiting: list[tuple[Any, ...]] = []  # of each frame what the predictor found
     skip = start - lows[0] if lows else 0
     for batch in track(found, "generating masks", total=len(lows)):
         waiting += list(zip(*batch, strict=True))[skip:]
         skip = 0
         while first < len(clips) and len(waiting) >= clips[first].num_frames:
             size = clips[first].num_frames
-            masks, confidence = _layers(waiting[:size], params.consistent_frames)
+            masks, confidence = join_frames(waiting[:size], params.consistent_frames)
             yield first, (masks, quantise(confidence, params.confidence_levels))
             waiting, first = waiting[size:], first + 1
-
-
-def _layers(frames: Sequence[tuple[Any, ...]], consistent: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks (T, H, W) and confidence of a clip from those of its frames."""
-    masks, confidence, *regions = zip(*frames, strict=True)
-    if consistent is None:
-        return np.stack(masks), np.stack(confidence)
-    parts = [slice(low, low + consistent) for low in range(0, len(frames), consistent)]
-    made = [make_consistent(np.stack(masks[part]), np.stack(confidence[part]), regions[0][part]) for part in parts]
-    return np.concatenate([part for part, _ in made]), np.concatenate([part for _, part in made])
 
 
 def _frames_between(store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Register the models and hold them against the gate."""
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,20 +12,16 @@ from maskcast.errors import MaskcastError
 from maskcast.models.encoders import is_trained
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.provenance import run_tags
 from maskcast.registry.artifact import shrink_clip, write_artifact
-from maskcast.registry.bundle import PARTS, Description, Kind, write_bundle
+from maskcast.registry.bundle import PARTS, ForecastDescription, Kind, write_bundle
 from maskcast.registry.card import model_card
-from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.registry.gate import Gate
-from maskcast.registry.page import write_page
-from maskcast.registry.register import Artifact, Origin, register
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
+from maskcast.registry.gate import ForecastGate
+from maskcast.registry.outcome import write_outcome
+from maskcast.registry.register import NAME, Artifact, Origin, register
 from maskcast.registry.runtime import PipelineModel, load_bundle
-from maskcast.registry.store import Registry
 from maskcast.stage import InPath, OutPath, StageParams, stage
-from maskcast.tracking import new_client, server_errors_said, start_run
-
-NAME = r"^[\w.-]+$"
+from maskcast.tracking import server_errors_said
 
 
 class Names(Params):
@@ -57,7 +52,7 @@ class RegisterModels(StageParams):
 
     names: Names = Names()
     """Names of the registered models."""
-    gate: Gate = Gate()
+    gate: ForecastGate = ForecastGate()
     """What the pipeline must reach to become a candidate."""
 
 
@@ -86,14 +81,14 @@ def register_models(
         report: what evaluate wrote about these two.
         encoder: what the masker started from; left out where it started at random.
         registration: JSON: the versions, and the verdict with its numbers.
-        page: HTML: the verdict, and the model beside the champion.
+        page: HTML: the verdict, and the model beside the champion; MLflow keeps the same file.
         params: names and gate.
 
     Raises:
         MaskcastError: the report is of other models, the encoder is none, no clip has frames, the gate names an
             unknown score, or the MLflow server does not do its part.
     """
-    record = read_evaluation(report)
+    record = read_evaluation(report, (FORECASTS,))
     parts = {"masker": masker, "forecaster": forecaster}
     record.check_models(**parts)
     inputs = {"clips": clips, **parts, "report": report}
@@ -103,22 +98,12 @@ def register_models(
             parts["encoder"] = encoder
         else:
             say("encoder: not trained (method none), and so not registered")
-    known = run_tags("register_models", params, inputs)
-    tags = {name: value for name, value in known.items() if name.startswith("maskcast.")}
+    origin = Origin.of("register_models", params, inputs)
     store = ClipStore(clips)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
-        artifacts = _write(Path(scratch), parts, record, store, tags)
-        origin = Origin(tags, lambda: start_run(new_client(), "register_models", params, inputs), report)
+        artifacts = _write(Path(scratch), parts, record, store, origin.tags)
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
-        if page is not None:
-            registry, number = Registry(params.names.pipeline), verdict.champion
-            champion = None if number is None else registry.evaluation(registry.find(str(number)))
-            write_page(page, record, champion, verdict, params, known)
-    registration.write_text(
-        json.dumps({"versions": versions, **verdict.as_json()}, indent=1) + "\n", encoding="utf-8"
-    )
-    name = params.names.pipeline
-    say(f"gate: {name} version {versions[name]} {verdict.line}")
+        write_outcome(params.names.pipeline, record, verdict, versions, origin, registration, page)
 
 
 def _example(store: ClipStore, record: EvaluationRecord) -> np.ndarray:
@@ -147,7 +132,8 @@ def _write(
     facts["frame_stride"] = _stride(store, record)
     kinds = [kind for kind, needed in PARTS.items() if parts.keys() >= set(needed)]
     for kind in kinds:
-        about = Description(kind=kind, **facts)
+        consistent = record.facts.get("consistent_frames") if kind == "pipeline" else None
+        about = ForecastDescription(kind=kind, **facts, consistent_frames=consistent)
         digest = write_bundle(folder / kind / "data", about, parts)
         model = load_bundle(folder / kind / "data", digest)
         if isinstance(model, PipelineModel):

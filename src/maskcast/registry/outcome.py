@@ -1,0 +1,49 @@
+"""What a registration leaves: the verdict as JSON, on a page beside the champion, and as a line of the log."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from maskcast.progress import say
+from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.gate import Verdict
+from maskcast.registry.page import write_page
+from maskcast.registry.register import Origin
+from maskcast.registry.store import Registry
+
+
+def write_outcome(
+    name: str,
+    record: EvaluationRecord,
+    verdict: Verdict,
+    versions: Mapping[str, int],
+    origin: Origin,
+    registration: Path,
+    page: Path | None,
+) -> None:
+    """Writes what came of a registration.
+
+    Args:
+        name: the registered model that stood at the gate.
+        record: its evaluation.
+        verdict: what the gate said.
+        versions: of each registered model by its name.
+        origin: where they come from.
+        registration: JSON file: the versions, and the verdict with its numbers.
+        page: HTML file, where one is wanted; MLflow has it either way, in the run that registered the version.
+    """
+    registry, number = Registry(name), verdict.champion
+    champion = None if number is None else registry.evaluation(registry.find(str(number)))
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+        file = Path(scratch, f"{record.measure.registers}.html")
+        model = registry.find(str(versions[name]))
+        write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
+        run_id = model.tags["maskcast.evaluation_run"]  # where nothing is new, an older one
+        registry.client.log_artifact(run_id, str(file))
+        if page is not None:
+            shutil.copy(file, page)
+    outcome = {"versions": versions, **verdict.as_json()}
+    registration.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+    say(f"gate: {name} version {versions[name]} {verdict.line}")

@@ -1,0 +1,27 @@
+"""evaluation.json: what was measured on what, by which definitions, and all scores; the registry reads it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORECASTS = "maskcast-evaluation/1"
+DETECTIONS = "maskcast-detection-evaluation/1"
+
+
+def write_record(
+    path: Path, form: str, definitions: Mapping[str, str], *, scores: Mapping[str, float], **measured: Any
+) -> None:
+    """Writes an evaluation as JSON.
+
+    Args:
+        path: the file.
+        form: ``FORECASTS`` or ``DETECTIONS``.
+        definitions: what the scores mean; a digest of them is written, so that others are noticed.
+        scores: all scores.
+        **measured: what was measured on what, as JSON values.
+    """
+    digest = hashlib.sha256(json.dumps(dict(definitions), sort_keys=True).encode()).hexdigest()[:32]
+    record = {"format": form, "definitions": digest, **measured, "scores": dict(scores)}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

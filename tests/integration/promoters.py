@@ -1,0 +1,37 @@
+"""Two people who promote at the same moment."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from maskcast.registry.store import Registry
+
+
+def promote_at_once(name: str, *environments: Mapping[str, str]) -> int:
+    """Promotes version 1 as the first and version 2 as the second of two people; returns who won, 0 or 1.
+
+    One must win, and the other must be told.
+
+    Args:
+        name: the registered model.
+        environments: what is in the environment of each of the two besides what is in that of the test.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "maskcast", "models", "--name", name, "promote", str(version)],
+            env=os.environ | environment | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for version, environment in zip((1, 2), environments, strict=True)
+    ]
+    ended = [process.communicate(timeout=300) for process in processes]
+    codes = [process.returncode for process in processes]
+    assert sorted(codes) == [0, 2], ended
+    winner = codes.index(0)
+    assert Registry(name).aliases()["champion"] == winner + 1
+    told = ended[1 - winner][1]
+    assert any(text in told for text in ("was first", "is about to promote", "the champion is now")), told
+    return winner
