@@ -331,7 +331,7 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(
     run({"clips": clips.root, **parts, "report": report})
 
     loaded = load_address("models:/maskcast@candidate")
-    model, masker = pipeline_of(loaded), load_address("models:/maskcast-masker/1").model
+    model, masker = pipeline_of(loaded).model, load_address("models:/maskcast-masker/1").model
     alone = PipelineModel(model.masker, model.forecaster, None)
     scored, cpu = clips.select("val"), torch.device("cpu")
     forecaster, _ = load_forecaster(parts["forecaster"])
