@@ -14,7 +14,7 @@ from tests.conftest import write_store
 from maskcast.stage import get_stage, run_stage
 
 TRAINING = {
-    "epochs": 6,
+    "epochs": 2,
     "steps_per_epoch": 20,
     "batch_size": 2,
     "learning_rate": 0.01,
@@ -70,10 +70,10 @@ def start(folder: Path, name: str, results: Path) -> subprocess.Popen[bytes]:
     for port, path in ports(folder, name, results).items():
         command += [f"--{port}", str(path)]
     results.mkdir(exist_ok=True)
+    # the database of the fixture's runs: to make one takes as long as to train here
+    own = {"OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
     with (results / "log").open("ab") as log:
-        return subprocess.Popen(
-            command, cwd=results, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        return subprocess.Popen(command, cwd=results, stdout=log, stderr=log, env=os.environ | own)
 
 
 @pytest.mark.parametrize("name", TRAINED)
