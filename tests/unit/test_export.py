@@ -12,9 +12,12 @@ import torch
 from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
+from maskcast.models.base import ModelConfig
 from maskcast.models.forecasters import load_forecaster
 from maskcast.models.masker_base import predict_masks
 from maskcast.models.maskers import load_masker
+from maskcast.models.objects import ObjectsConfig
+from maskcast.models.simvp import SimVPConfig
 from maskcast.registry import export as exporting
 from maskcast.registry.export import export, run_exported
 from maskcast.registry.loading import load_address
@@ -68,6 +71,17 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     with pytest.raises(MaskcastError, match=r"as torch-export, \d+ of \d+ pixels differ .* nothing is written"):
         export(loaded, "torch-export", tmp_path / "out")
     assert not list(tmp_path.glob("out*/*"))
+
+
+@pytest.mark.parametrize(
+    "config", [ObjectsConfig(hidden=8), SimVPConfig(hidden=4, stride=4, blocks=1)], ids=["objects", "simvp"]
+)
+def test_other_forecasters_are_one_graph_too(config: ModelConfig, tmp_path: Path) -> None:
+    loaded = load_address(str(write_registered(tmp_path, config)))
+    export(loaded, "torch-export", tmp_path / "out")
+    clips = clips_of_squares(5)
+    found = run_exported(tmp_path / "out" / exporting.FILES["torch-export"], clips)
+    assert (found != as_trained(tmp_path / "parts", clips)).mean() <= exporting.MOST_DIFFERENT
 
 
 def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
