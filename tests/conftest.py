@@ -98,6 +98,18 @@ def painted_boxes(seed: int, height: int, width: int, boxes: int) -> tuple[np.nd
     return image, np.array(found, np.float32).reshape(-1, 4), labels.astype(np.int64)
 
 
+SMALL_DETECTOR: dict[str, Any] = {
+    "version": 1,
+    "encoder": "tu-test_resnet",
+    "width": 16,
+    "min_size": 48,
+    "max_size": 80,
+    "anchor_sizes": [8, 16, 24, 32, 48],
+    "proposals": 40,
+    "rois": 32,
+}
+
+
 def write_detection_set(root: Path, *, unlabeled: int = 0, boxes: int = 2, **counts: int) -> Path:
     """Writes a small detection set of ``counts`` images per split, every fourth of them without boxes."""
     classes, splits = ["red", "blue"], {}

@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tests.conftest import write_detection_set
+from tests.conftest import SMALL_DETECTOR, write_detection_set
 
 from maskcast.__main__ import main
 from maskcast.data.detection import DetectionSet
@@ -20,16 +20,6 @@ from maskcast.registry.store import Registry
 from maskcast.stage import run_stage
 from maskcast.tracking import tracking_uri
 
-MODEL: dict[str, Any] = {
-    "version": 1,
-    "encoder": "tu-test_resnet",
-    "width": 16,
-    "min_size": 48,
-    "max_size": 80,
-    "anchor_sizes": [8, 16, 24, 32, 48],
-    "proposals": 40,
-    "rois": 32,
-}
 TRAINING: dict[str, Any] = {
     "phases": [{"learning_rate": 0.02, "epochs": 1}],
     "steps_per_epoch": 70,
@@ -74,7 +64,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         patch.chdir(folder)
         write_detection_set(folder / "dataset", train=8, val=2)
         inputs = {"dataset": folder / "dataset", "detector": folder / "good"}
-        run_stage("train_detector", {"model": MODEL, "training": TRAINING}, **inputs, metrics=folder / "m.json")
+        run_stage(
+            "train_detector", {"model": SMALL_DETECTOR, "training": TRAINING}, **inputs, metrics=folder / "m.json"
+        )
         shutil.copytree(folder / "good", folder / "worse")
         weights = load_file(folder / "good/model.safetensors")
         for key in [key for key in weights if "box_predictor.cls_score" in key]:

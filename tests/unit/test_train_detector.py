@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.conftest import write_detection_set
+from tests.conftest import SMALL_DETECTOR, write_detection_set
 from torch import Tensor
 
 from maskcast.data.detection import DetectionSet
@@ -24,16 +24,7 @@ from maskcast.stages.train_detector import TrainDetector, train_detector
 from maskcast.training.detection import DetectorTask, confident
 
 PARAMS: dict[str, Any] = {
-    "model": {
-        "version": 1,
-        "encoder": "tu-test_resnet",
-        "width": 16,
-        "min_size": 48,
-        "max_size": 80,
-        "anchor_sizes": [8, 16, 24, 32, 48],
-        "proposals": 40,
-        "rois": 32,
-    },
+    "model": SMALL_DETECTOR,
     "training": {
         "phases": [{"learning_rate": 0.02, "epochs": 1}],
         "steps_per_epoch": 4,
