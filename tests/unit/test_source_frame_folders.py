@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from maskcast.data.clips import IGNORE
 from maskcast.data.sources import LabelError, Listing
-from maskcast.data.sources.frame_folders import FrameFoldersSource, assign_splits
+from maskcast.data.sources.frame_folders import FrameFoldersSource, assign_splits, time_parts
 from maskcast.errors import MaskcastError
 
 SIZE = (6, 8)
@@ -159,6 +159,57 @@ def test_splits_go_by_name_or_by_share_of_whole_sequences():
 def test_impossible_splits_are_refused(splits, match):
     with pytest.raises(MaskcastError, match=match):
         assign_splits(["a", "b"], splits, seed=0)
+
+
+def test_a_sequence_is_cut_in_time_and_no_frame_is_in_two_splits(tmp_path):
+    write_sequence(tmp_path, "road", frames=6)
+    splits = {"val": 0.34, "test": 0.34}
+    listing = list_raw(tmp_path, frames=2, window_step=1, split_by="time", splits=splits)
+    found = [(c.id, c.split, c.kind) for c in listing.clips]
+    assert found == [
+        ("road_00000", "train", "labelled"),
+        ("road_00002", "val", "labelled"),
+        ("road_00004", "test", "labelled"),
+    ]
+    frames, masks = listing.clips[2].load()
+    assert frames[:, 0, 0, 0].tolist() == [80, 100]
+    assert [mask.any(axis=1).nonzero()[0].tolist() for mask in masks] == [[4], [5]]
+
+
+def test_parts_of_a_sequence_that_hold_no_window_are_reported_and_unlabelled_ones_show_no_mask(tmp_path):
+    write_sequence(tmp_path, "road", frames=6)
+    listing = list_raw(tmp_path, frames=3, split_by="time", splits={"val": 0.34, "unlabeled": 0.5})
+    assert [(c.split, c.kind, c.load()[1]) for c in listing.clips] == [("unlabeled", "unlabelled", None)]
+    assert listing.skipped == [
+        ("road", "has 1 frames for train, a window needs 3"),
+        ("road", "has 2 frames for val, a window needs 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("splits", "parts"),
+    [
+        ({}, {"train": range(10)}),
+        ({"test": 0.5}, {"train": range(5), "test": range(5, 10)}),
+        ({"val": 0.2, "test": 0.8}, {"val": range(2), "test": range(2, 10)}),
+    ],
+)
+def test_shares_of_time_leave_the_beginning_to_train(splits, parts):
+    assert time_parts(range(10), splits) == parts
+
+
+@pytest.mark.parametrize(
+    ("splits", "match"),
+    [
+        ({"val": ("road",)}, "splits.val: with split_by: time every split but train takes a share"),
+        ({"train": 0.5}, "splits.train: with split_by: time every split but train takes a share"),
+        ({"valid": 0.5}, "splits.valid: no such split; allowed: train, val"),
+        ({"val": 0.7, "test": 0.7}, "sum to at most 1"),
+    ],
+)
+def test_impossible_shares_of_time_are_refused(splits, match):
+    with pytest.raises(MaskcastError, match=match):
+        time_parts(range(10), splits)
 
 
 @pytest.mark.parametrize("pattern", ["images", "../{clip}", "/abs/{clip}", "{clip}/{clip}"])

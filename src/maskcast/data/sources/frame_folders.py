@@ -57,13 +57,16 @@ class FrameFoldersSource(SourceConfig):
     """Distance of a clip's frames in the sequence."""
     window_step: int = Field(default=22, ge=1)
     """Distance of consecutive clips' first frames in the sequence."""
+    split_by: Literal["sequence", "time"] = "sequence"
+    """`time`: every sequence is cut into a part for each split, `train` first, then as `splits` lists them."""
     splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
-    """Share or names of the sequences of each split; the others are `train`."""
+    """Share or names of the sequences of each split, or shares of every sequence's time; the rest is `train`."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.list`)."""
         sequences = _find_sequences(raw, self.images)
-        splits = assign_splits(sorted(sequences, key=id_key), self.splits, seed)
+        by_time = self.split_by == "time"
+        splits = assign_splits(sorted(sequences, key=id_key), {} if by_time else self.splits, seed)
         listing = Listing([], self.classes)
         for name, split in splits.items():
             try:
@@ -72,23 +75,27 @@ class FrameFoldersSource(SourceConfig):
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))
                 continue
-            starts = window_starts(len(pairs), self.frames, self.stride, self.window_step)
-            if not starts:
-                needed = (self.frames - 1) * self.stride + 1
-                listing.skipped.append((name, f"has {len(pairs)} frames, a window needs {needed}"))
-            for start in starts:
-                window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
-                load = partial(
-                    load_window,
-                    images if isinstance(images, Path) else [images[i] for i in window],
-                    window,
-                    [pairs[i] for i in window] if masks else None,
-                    self.encoding,
-                    self.ignore,
-                    len(self.classes),
-                )
-                meta = {"video": name, "start": start, "stride": self.stride}
-                listing.clips.append(RawClip(f"{name}_{start:05d}", split, KIND_OF_SPLIT[split], load, meta))
+            whole = range(len(pairs))
+            for part_split, part in (time_parts(whole, self.splits) if by_time else {split: whole}).items():
+                kind = KIND_OF_SPLIT[part_split]
+                starts = window_starts(len(part), self.frames, self.stride, self.window_step)
+                if not starts:
+                    needed = (self.frames - 1) * self.stride + 1
+                    what = f"has {len(part)} frames" + (f" for {part_split}" if by_time else "")
+                    listing.skipped.append((name, f"{what}, a window needs {needed}"))
+                for start in (part.start + offset for offset in starts):
+                    window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
+                    load = partial(
+                        load_window,
+                        images if isinstance(images, Path) else [images[i] for i in window],
+                        window,
+                        [pairs[i] for i in window] if kind == "labelled" else None,
+                        self.encoding,
+                        self.ignore,
+                        len(self.classes),
+                    )
+                    meta = {"video": name, "start": start, "stride": self.stride}
+                    listing.clips.append(RawClip(f"{name}_{start:05d}", part_split, kind, load, meta))
         return listing
 
 
@@ -129,9 +136,8 @@ def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...
         MaskcastError: on an unknown split, a name that is not there or stands twice, or shares that sum above 1.
     """
     found: dict[str, str] = {}
+    shares = _shares(splits)
     for split, members in splits.items():
-        if split not in SPLITS:
-            raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
         for name in members if isinstance(members, tuple) else ():
             if name not in names or name in found:
                 problem = "stands in two splits" if name in found else "is not among the sequences"
@@ -139,14 +145,41 @@ def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...
             found[name] = split
     rest = [name for name in names if name not in found]
     order = [rest[i] for i in rng(seed).permutation(len(rest))]
-    shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
-    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
-        raise MaskcastError(f"splits: shares must be at least 0 and sum to at most 1, got {shares}; lower them")
     for split, share in shares.items():
         count = min(len(order), max(round(share * len(rest)), 1 if share else 0))
         found.update(dict.fromkeys(order[:count], split))
         order = order[count:]
     return {name: found.get(name, "train") for name in names}
+
+
+def time_parts(frames: range, splits: dict[str, float | tuple[str, ...]]) -> dict[str, range]:
+    """Cuts a sequence into consecutive parts: `train`, which takes what the shares leave, then the listed splits.
+
+    Raises:
+        MaskcastError: on an unknown split, names instead of a share, or shares that sum above 1.
+    """
+    shares = _shares(splits)
+    if named := [split for split in splits if split not in shares or split == "train"]:
+        raise MaskcastError(
+            f"splits.{named[0]}: with split_by: time every split but train takes a share of the sequence, e.g. 0.2"
+        )
+    parts, end = {}, frames.stop
+    for split, share in reversed(shares.items()):
+        begin = max(frames.start, end - round(share * len(frames)))
+        parts[split], end = range(begin, end), begin
+    parts["train"] = range(frames.start, end)
+    return {split: part for split, part in reversed(parts.items()) if part}
+
+
+def _shares(splits: dict[str, float | tuple[str, ...]]) -> dict[str, float]:
+    """Returns the splits that take a share, after checks of all."""
+    for split in splits:
+        if split not in SPLITS:
+            raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
+    shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
+    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
+        raise MaskcastError(f"splits: shares must be at least 0 and sum to at most 1, got {shares}; lower them")
+    return shares
 
 
 def _find_sequences(raw: Path, pattern: str) -> dict[str, Path]:
