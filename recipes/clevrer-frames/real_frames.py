@@ -1,11 +1,11 @@
 """Trains the masker of this recipe on simulated frames and prints how well it masks what it has never seen.
 
-    python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecaster FOLDER]
+    python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecasters FOLDER ...]
 
 Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. The masker is scored
 on the simulated clips of holdout.yaml, on which every choice was made, and with the folder of CLEVRER's release on
-the real videos of real.yaml, each frame by itself and with classes that agree through the clip. With a forecaster,
-it also prints how well that forecasts the windows of windows.yaml from the masks of the real frames.
+the real videos of real.yaml, each frame by itself and with classes that agree through the clip. With forecasters,
+it also prints how well each forecasts the windows of windows.yaml from the masks of the real frames.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from maskcast.stage import run_stage
 
 HERE = Path(__file__).resolve().parent
 CONTEXT = 11
+BASELINES = ("rigid_body", "constant_velocity", "persistence")
 WAYS = {"each frame by itself": None, f"{CONTEXT} frames agree": CONTEXT, "all frames of a clip agree": 128}
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="a masker for real frames from simulated ones")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
-    parser.add_argument("--forecaster", type=Path, help="folder of a trained forecaster of masks")
+    parser.add_argument("--forecasters", type=Path, nargs="*", default=[], help="folders of trained ones of masks")
     given = parser.parse_args()
     raws = {"holdout": HERE / "data/raw"} | ({"real": given.clevrer} if given.clevrer else {})
     rows = []
@@ -48,13 +49,15 @@ def main() -> None:
             for way, frames in WAYS.items():
                 score = jaccard(clips, generated(name, clips, consistent_frames=frames))
                 rows.append(f"| {seed} | {name}, {way} | {score:.3f} |")
-        if given.clevrer and given.forecaster:
+        if given.clevrer and given.forecasters:
             clips = prepared("windows", given.clevrer)
-            scores = forecast_scores(clips, generated("windows", clips), given.forecaster)
-            for model in ("", "_rigid_body", "_constant_velocity", "_persistence"):
-                label = model.replace("_", " ").strip() or "the forecaster"
-                score = scores[f"jaccard_last{model}"]
-                rows.append(f"| {seed} | frame 22 forecast from masks of real frames by {label} | {score:.3f} |")
+            masks = generated("windows", clips)
+            scores = {str(path): forecast_scores(clips, masks, path) for path in given.forecasters}
+            labels = {name: (run, "") for name, run in scores.items()}
+            labels |= {name.replace("_", " "): (run, f"_{name}") for run in scores.values() for name in BASELINES}
+            for label, (run, suffix) in labels.items():
+                score = f"{run[f'jaccard_last{suffix}']:.3f} ({run[f'jaccard_mean{suffix}']:.3f})"
+                rows.append(f"| {seed} | from masks of real frames, {label}: frame 22 (mean) | {score} |")
     print("\n| seed | macro Jaccard, absent classes left out | |\n|---|---|---|", *rows, sep="\n")
 
 
