@@ -100,6 +100,19 @@ def test_confidence_comes_with_the_same_masks(config: Any) -> None:
     assert confidence.dtype == torch.uint8 and confidence.shape == masks.shape and confidence.max() > 128
 
 
+@pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
+def test_at_rest_the_last_mask_is_forecast(config: Any) -> None:
+    model = build(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    context = clips(model, 6)
+    last = context[:, -1:].expand(-1, 3, -1, -1)
+    assert not torch.equal(model.forecast(context, 3), last)
+    model.rest()
+    assert torch.equal(model.forecast(context, 3), last)
+
+
 @pytest.mark.parametrize("config", CASES)
 def test_learning_reaches_every_parameter_and_the_loaded_model_forecasts_the_same(
     config: Any, tmp_path: Path

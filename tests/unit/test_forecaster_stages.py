@@ -15,6 +15,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.forecasters import adapt_forecaster, load_forecaster
+from maskcast.models.motion import PAST
 from maskcast.models.objects import ObjectsConfig
 from maskcast.models.unet import UNetConfig
 from maskcast.stage import run_stage
@@ -129,6 +130,27 @@ def test_finetune_takes_a_forecaster_of_other_classes_and_learns_the_classes_ane
     )
     assert "motion.kind.weight begin anew" in capsys.readouterr().err
     assert load_forecaster(tmp_path / "x")[1]["num_classes"] == classes
+
+
+@pytest.mark.parametrize(("displacements", "start"), [(1.0, "that"), (9.0, "those")])
+def test_motion_learned_elsewhere_is_kept_where_it_beats_the_last_mask(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], displacements: float, start: str
+) -> None:
+    config = ObjectsConfig(hidden=4)
+    model = config.build(49)
+    with torch.no_grad():
+        model.motion.start.bias[PAST - 1] = displacements  # objects go on by so many last displacements
+    save_model(tmp_path / "other", model, config, num_classes=49, meta={})
+    scores = run_stage(
+        "finetune_forecaster",
+        {"training": TRAINING | {"learning_rate": 1e-9}},
+        **stores,
+        pretrained=tmp_path / "other",
+        forecaster=tmp_path / "x",
+        metrics=tmp_path / "x.json",
+    )
+    assert f"begins from {start}" in capsys.readouterr().err
+    assert (scores["val_jaccard_last"] > scores["persistence_val_jaccard_last"]) == (start == "that")
 
 
 def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -176,6 +176,18 @@ def test_a_sequence_is_cut_in_time_and_no_frame_is_in_two_splits(tmp_path):
     assert [mask.any(axis=1).nonzero()[0].tolist() for mask in masks] == [[4], [5]]
 
 
+def test_a_window_may_look_back_into_the_part_before(tmp_path):
+    write_sequence(tmp_path, "road", frames=6)
+    splits = {"val": 0.34, "test": 0.17}
+    listing = list_raw(tmp_path, frames=3, window_step=1, split_by="time", splits=splits, lookback=2)
+    assert [(c.id, c.split) for c in listing.clips] == [
+        ("road_00000", "train"),
+        ("road_00001", "val"),
+        ("road_00002", "val"),
+        ("road_00003", "test"),
+    ]
+
+
 def test_parts_of_a_sequence_that_hold_no_window_are_reported_and_unlabelled_ones_show_no_mask(tmp_path):
     write_sequence(tmp_path, "road", frames=6)
     listing = list_raw(tmp_path, frames=3, split_by="time", splits={"val": 0.34, "unlabeled": 0.5})

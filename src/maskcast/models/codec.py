@@ -67,10 +67,12 @@ class EmbeddedClasses(nn.Module):
         self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
         self.join = nn.Conv2d(2 * HEAD_WIDTH, 2 * HEAD_WIDTH, 3, padding=1)
         self.out = nn.Conv2d(2 * HEAD_WIDTH, embedding * self.fine**2, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
         self.classes = nn.Parameter(torch.randn(num_classes, embedding) / embedding**0.5)
+        self.rest()
+
+    def rest(self) -> None:
+        """Makes it correct nothing."""
+        _zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
         """Returns what the network sees (N, C, H/S, W/S) of class ids."""
@@ -111,9 +113,11 @@ class OneHotClasses(nn.Module):
         self.channels, self.fine, self.num_classes = num_classes, 1, num_classes
         self.out = nn.Conv2d(hidden, num_classes, 3, padding=1)
         if start_at_zero:
-            nn.init.zeros_(self.out.weight)
-            assert self.out.bias is not None
-            nn.init.zeros_(self.out.bias)
+            self.rest()
+
+    def rest(self) -> None:
+        """Makes it correct nothing."""
+        _zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
         """Returns the classes one-hot (N, K, H, W)."""
@@ -128,6 +132,12 @@ class OneHotClasses(nn.Module):
     ) -> Tensor:
         """Returns float32 logits (N, K, I, J) of the picked pixels and classes; the guide is not needed."""
         return at_least_float32(self.out(state_NCHW)[:, class_K, rows, columns])
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
 
 
 def _pad(ids_NHW: Tensor, stride: int) -> Tensor:

@@ -67,6 +67,13 @@ class MaskForecaster(nn.Module):
         self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
         self.learns_from = "tracks and masks" if motion else "masks"
 
+    def rest(self) -> None:
+        """Makes it forecast the last seen mask, as before any training; what is not residual stays as it is."""
+        if self.render is not None:
+            self.codec.rest()
+        if self.motion is not None:
+            self.motion.rest()
+
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 

@@ -56,6 +56,11 @@ class ObjectMotion(nn.Module):
         self.memory = nn.GRUCell(hidden, hidden)
         self.change = nn.Linear(hidden, 4)
         self.doubt = nn.Sequential(nn.Linear(2 * hidden + 8, hidden), nn.SiLU(), nn.Linear(hidden, 2))
+        self.rest()
+
+    def rest(self) -> None:
+        """Makes it move nothing, on a plane that is the picture's, as before any training."""
+        self.homography.zero_()
         for head in (self.start, self.push, self.change):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)

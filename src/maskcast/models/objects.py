@@ -34,6 +34,10 @@ class ObjectForecaster(nn.Module):
         self.num_classes = num_classes
         self.motion = ObjectMotion(hidden, num_classes)
 
+    def rest(self) -> None:
+        """Makes it forecast the last seen mask, as before any training."""
+        self.motion.rest()
+
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.

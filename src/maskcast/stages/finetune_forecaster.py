@@ -1,5 +1,7 @@
 """finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
 
+from copy import deepcopy
+
 import torch
 from pydantic import TypeAdapter
 
@@ -37,8 +39,9 @@ def finetune_forecaster(
 
     Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
 
-    A forecaster that was pretrained for another number of classes keeps what it learned of motion, and learns the
-    classes anew.
+    A forecaster that was pretrained for another number of classes learns the classes anew. What it learned of
+    motion is kept where it forecasts the validation clips better by that than their last seen masks do; else it
+    begins from those.
 
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
@@ -65,5 +68,18 @@ def finetune_forecaster(
         masker=load_masker_for(model, masker),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )
+    if anew:
+        _start(task)
     extra = {"clips": float(len(train))}
     run("finetune_forecaster", task, forecaster, config, metrics, extra, before=pretrained)
+
+
+def _start(task: ForecastTask) -> None:
+    """Lets a forecaster begin from the last seen mask, unless what it learned of motion elsewhere is better."""
+    learned, weights = task.validate()[task.monitor], deepcopy(task.model.state_dict())
+    task.model.rest()
+    rested = task.validate()[task.monitor]
+    if learned > rested:
+        task.model.load_state_dict(weights)
+    chosen = "that" if learned > rested else "those"
+    say(f"{task.monitor} by known motion {learned:.4f}, by the last masks {rested:.4f}: begins from {chosen}")

@@ -61,6 +61,9 @@ class FrameFoldersSource(SourceConfig):
     """`time`: every sequence is cut into a part for each split, `train` first, then as `splits` lists them."""
     splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
     """Share or names of the sequences of each split, or shares of every sequence's time; the rest is `train`."""
+    lookback: int = Field(default=0, ge=0)
+    """By time, frames at a window's beginning that may be of the split before: a forecaster is shown them and must
+    forecast others. Not for maskers, which would be validated on frames that they learned from."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.list`)."""
@@ -77,13 +80,13 @@ class FrameFoldersSource(SourceConfig):
                 continue
             whole = range(len(pairs))
             for part_split, part in (time_parts(whole, self.splits) if by_time else {split: whole}).items():
-                kind = KIND_OF_SPLIT[part_split]
-                starts = window_starts(len(part), self.frames, self.stride, self.window_step)
+                kind, first = KIND_OF_SPLIT[part_split], max(0, part.start - self.lookback)
+                starts = window_starts(part.stop - first, self.frames, self.stride, self.window_step)
                 if not starts:
                     needed = (self.frames - 1) * self.stride + 1
                     what = f"has {len(part)} frames" + (f" for {part_split}" if by_time else "")
                     listing.skipped.append((name, f"{what}, a window needs {needed}"))
-                for start in (part.start + offset for offset in starts):
+                for start in (first + offset for offset in starts):
                     window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
                     load = partial(
                         load_window,
