@@ -139,7 +139,7 @@ def test_motion_learned_elsewhere_is_kept_where_it_beats_the_last_mask(
     config = ObjectsConfig(hidden=4)
     model = config.build(49)
     with torch.no_grad():
-        model.motion.start.bias[PAST - 1] = displacements  # objects go on by so many last displacements
+        model.motion.start.bias[:PAST] = displacements / PAST  # how far objects go, in mean displacements
     save_model(tmp_path / "other", model, config, num_classes=49, meta={})
     scores = run_stage(
         "finetune_forecaster",
