@@ -6,20 +6,26 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 
 def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    """Returns a table for a terminal of 120 columns, under its title."""
-    table = Table()
+    """Returns a table for a terminal of 120 columns, under its title; headers are wrapped between words alone."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
     for column, name in enumerate(header):
-        table.add_column(name, justify="right" if column else "left", no_wrap=not column)
+        longest = max(map(len, name.split()), default=0)
+        table.add_column(name, justify="right" if column else "left", no_wrap=not column, min_width=longest)
     for row in rows:
         table.add_row(*row)
     text = StringIO()
-    Console(file=text, width=120).print(table)
-    return f"{title}\n{text.getvalue().rstrip()}"
+    console = Console(file=text, width=120)
+    console.width = max(120, Measurement.get(console, console.options.update(max_width=1000), table).minimum)
+    console.print(table)
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    return "\n".join([title, *filter(None, lines)])
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
