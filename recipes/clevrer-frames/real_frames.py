@@ -56,8 +56,8 @@ def main() -> None:
             labels = {name: (run, "") for name, run in scores.items()}
             labels |= {name.replace("_", " "): (run, f"_{name}") for run in scores.values() for name in BASELINES}
             for label, (run, suffix) in labels.items():
-                score = f"{run[f'jaccard_last{suffix}']:.3f} ({run[f'jaccard_mean{suffix}']:.3f})"
-                rows.append(f"| {seed} | from masks of real frames, {label}: frame 22 (mean) | {score} |")
+                found = f"{run[f'jaccard_last{suffix}']:.3f} ({run[f'jaccard_mean{suffix}']:.3f})"
+                rows.append(f"| {seed} | from masks of real frames, {label}: frame 22 (mean) | {found} |")
     print("\n| seed | macro Jaccard, absent classes left out | |\n|---|---|---|", *rows, sep="\n")
 
 

@@ -113,6 +113,12 @@ class ConvGRUCell(_Cell):
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
 
 
+def set_to_zero(layer: nn.Module) -> None:
+    """Sets the parameters of a layer to zero: what it puts out then is nothing, until it learns."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Returns a context whose operations run in the types of their inputs; a traced graph never has others."""
     if torch.compiler.is_compiling():

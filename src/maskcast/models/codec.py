@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.cells import at_least_float32
+from maskcast.models.cells import at_least_float32, set_to_zero
 
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
 
@@ -72,7 +72,7 @@ class EmbeddedClasses(nn.Module):
 
     def rest(self) -> None:
         """Makes it correct nothing."""
-        _zero(self.out)
+        set_to_zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
         """Returns what the network sees (N, C, H/S, W/S) of class ids."""
@@ -117,7 +117,7 @@ class OneHotClasses(nn.Module):
 
     def rest(self) -> None:
         """Makes it correct nothing."""
-        _zero(self.out)
+        set_to_zero(self.out)
 
     def see(self, ids_NHW: Tensor) -> Tensor:
         """Returns the classes one-hot (N, K, H, W)."""
@@ -132,12 +132,6 @@ class OneHotClasses(nn.Module):
     ) -> Tensor:
         """Returns float32 logits (N, K, I, J) of the picked pixels and classes; the guide is not needed."""
         return at_least_float32(self.out(state_NCHW)[:, class_K, rows, columns])
-
-
-def _zero(layer: nn.Conv2d) -> None:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
 
 
 def _pad(ids_NHW: Tensor, stride: int) -> Tensor:

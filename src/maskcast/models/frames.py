@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, world_size
-from maskcast.models.cells import at_least_float32
+from maskcast.models.cells import at_least_float32, set_to_zero
 from maskcast.models.recurrent import Recurrent
 
 HEAD_WIDTH = 16
@@ -34,9 +34,7 @@ class FrameForecaster(nn.Module):
         self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
         self.join = nn.Conv2d(HEAD_WIDTH + 3 * self.fine**2, 2 * HEAD_WIDTH, 3, padding=1)
         self.out = nn.Conv2d(2 * HEAD_WIDTH, 3 * self.fine**2, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        assert self.out.bias is not None
-        nn.init.zeros_(self.out.bias)
+        set_to_zero(self.out)
 
     @torch.no_grad()
     def forecast(self, context_BTHWC: Tensor, horizon: int) -> Tensor:

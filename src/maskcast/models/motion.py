@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.cells import set_to_zero
 from maskcast.models.paths import Path, path_loss, path_total
 from maskcast.models.tracks import Sight, Tracks, unpack_tracks
 
@@ -59,11 +60,10 @@ class ObjectMotion(nn.Module):
         self.rest()
 
     def rest(self) -> None:
-        """Makes it move nothing, on a plane that is the picture's, as before any training."""
+        """Makes it move nothing, on a plane that is the picture's, as sure as before any training."""
         self.homography.zero_()
-        for head in (self.start, self.push, self.change):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for head in (self.start, self.push, self.change, self.doubt[-1]):
+            set_to_zero(head)
 
     def forward(self, object_BN: Tensor, tracks: Tracks, horizon: int) -> Path:
         """Returns the path over ``horizon`` steps of objects, of those that ``tracks`` never shows any path.
