@@ -224,6 +224,18 @@ def test_impossible_shares_of_time_are_refused(splits, match):
         time_parts(range(10), splits)
 
 
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"lookback": 1}, "lookback is for split_by: time"),
+        ({"lookback": 22, "split_by": "time"}, "below the 22 frames"),
+    ],
+)
+def test_a_window_that_looks_back_has_a_split_before_it_and_shows_something_new(values, match):
+    with pytest.raises(ValidationError, match=match):
+        FrameFoldersSource(**values)
+
+
 @pytest.mark.parametrize("pattern", ["images", "../{clip}", "/abs/{clip}", "{clip}/{clip}"])
 def test_patterns_that_leave_the_folder_or_name_no_clip_are_refused(pattern):
     with pytest.raises(ValidationError, match=r"relative path with {clip} once"):

@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from maskcast.data.clips import IGNORE, SPLITS, id_key
 from maskcast.data.images import image_files, is_junk, read_frames, read_labels, window_starts
@@ -65,6 +65,19 @@ class FrameFoldersSource(SourceConfig):
     """By time, frames at a window's beginning that may be of the split before: a forecaster is shown them and must
     forecast others. Not for maskers, which would be validated on frames that they learned from."""
 
+    @property
+    def span(self) -> int:
+        """Frames of the sequence from a window's first to its last."""
+        return (self.frames - 1) * self.stride + 1
+
+    @model_validator(mode="after")
+    def _new_frames(self) -> Self:
+        if self.lookback and self.split_by != "time":
+            raise ValueError("lookback is for split_by: time; whole sequences have no split before them")
+        if self.lookback >= self.span:
+            raise ValueError(f"lookback {self.lookback} must be below the {self.span} frames that a window spans")
+        return self
+
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.list`)."""
         sequences = _find_sequences(raw, self.images)
@@ -83,11 +96,10 @@ class FrameFoldersSource(SourceConfig):
                 kind, first = KIND_OF_SPLIT[part_split], max(0, part.start - self.lookback)
                 starts = window_starts(part.stop - first, self.frames, self.stride, self.window_step)
                 if not starts:
-                    needed = (self.frames - 1) * self.stride + 1
                     what = f"has {len(part)} frames" + (f" for {part_split}" if by_time else "")
-                    listing.skipped.append((name, f"{what}, a window needs {needed}"))
+                    listing.skipped.append((name, f"{what}, a window needs {self.span}"))
                 for start in (first + offset for offset in starts):
-                    window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
+                    window = range(start, start + self.span, self.stride)
                     load = partial(
                         load_window,
                         images if isinstance(images, Path) else [images[i] for i in window],
