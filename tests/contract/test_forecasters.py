@@ -113,6 +113,21 @@ def test_at_rest_the_last_mask_is_forecast(config: Any) -> None:
     assert torch.equal(model.forecast(context, 3), last)
 
 
+@pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
+def test_coasting_objects_keep_their_velocity(config: Any) -> None:
+    model = build(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    seen = clips(model, 9)
+    seen[0, :, 15:22] = 0  # the other object is alone with its straight line
+    model.coast()
+    moves = model.motion is not None
+    assert torch.equal(
+        model.forecast(seen[:1, :6], 3), seen[:1, 6:] if moves else seen[:1, 5:6].expand(-1, 3, -1, -1)
+    )
+
+
 @pytest.mark.parametrize("config", CASES)
 def test_learning_reaches_every_parameter_and_the_loaded_model_forecasts_the_same(
     config: Any, tmp_path: Path

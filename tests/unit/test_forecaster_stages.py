@@ -132,8 +132,8 @@ def test_finetune_takes_a_forecaster_of_other_classes_and_learns_the_classes_ane
     assert load_forecaster(tmp_path / "x")[1]["num_classes"] == classes
 
 
-@pytest.mark.parametrize(("displacements", "start"), [(1.0, "that"), (9.0, "those")])
-def test_motion_learned_elsewhere_is_kept_where_it_beats_the_last_mask(
+@pytest.mark.parametrize(("displacements", "start"), [(0.9, "known motion"), (9.0, "constant velocity")])
+def test_motion_learned_elsewhere_is_kept_where_it_is_better_than_none(
     stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], displacements: float, start: str
 ) -> None:
     config = ObjectsConfig(hidden=4)
@@ -150,7 +150,7 @@ def test_motion_learned_elsewhere_is_kept_where_it_beats_the_last_mask(
         metrics=tmp_path / "x.json",
     )
     assert f"begins from {start}" in capsys.readouterr().err
-    assert (scores["val_jaccard_last"] > scores["persistence_val_jaccard_last"]) == (start == "that")
+    assert scores["val_jaccard_last"] > scores["persistence_val_jaccard_last"]
 
 
 def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:

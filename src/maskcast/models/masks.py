@@ -74,6 +74,12 @@ class MaskForecaster(nn.Module):
         if self.motion is not None:
             self.motion.rest()
 
+    def coast(self) -> None:
+        """Makes it forecast that every object keeps its velocity, where it moves objects; else as ``rest``."""
+        self.rest()
+        if self.motion is not None:
+            self.motion.coast()
+
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
 

@@ -19,6 +19,7 @@ from maskcast.models.paths import Path, path_loss, path_total
 from maskcast.models.tracks import Sight, Tracks, unpack_tracks
 
 PAST = 5  # displacements before the last frame that the velocity is made of
+SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-squares velocity of four places
 KIND = 16  # width of what is learned of a class: friction, bounce, size
 SPREAD = 20.0  # spreads of objects are about 0.05 picture heights: brings them to about 1
 SPEED = 10.0  # the same for displacements per frame
@@ -64,6 +65,12 @@ class ObjectMotion(nn.Module):
         self.homography.zero_()
         for head in (self.start, self.push, self.change, self.doubt[-1]):
             set_to_zero(head)
+
+    @torch.no_grad()
+    def coast(self) -> None:
+        """Makes every object keep its velocity, across the picture."""
+        self.rest()
+        self.start.bias[PAST - len(SLOPE) : PAST] = torch.tensor(SLOPE)
 
     def forward(self, object_BN: Tensor, tracks: Tracks, horizon: int) -> Path:
         """Returns the path over ``horizon`` steps of objects, of those that ``tracks`` never shows any path.

@@ -38,6 +38,10 @@ class ObjectForecaster(nn.Module):
         """Makes it forecast the last seen mask, as before any training."""
         self.motion.rest()
 
+    def coast(self) -> None:
+        """Makes it forecast that every object keeps its velocity."""
+        self.motion.coast()
+
     @torch.no_grad()
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.

@@ -40,8 +40,8 @@ def finetune_forecaster(
     Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
 
     A forecaster that was pretrained for another number of classes learns the classes anew. What it learned of
-    motion is kept where it forecasts the validation clips better by that than their last seen masks do; else it
-    begins from those.
+    motion is kept where that forecasts the validation clips best; else it begins from constant velocity or from
+    the last seen mask.
 
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
@@ -75,11 +75,13 @@ def finetune_forecaster(
 
 
 def _start(task: ForecastTask) -> None:
-    """Lets a forecaster begin from the last seen mask, unless what it learned of motion elsewhere is better."""
-    learned, weights = task.validate()[task.monitor], deepcopy(task.model.state_dict())
-    task.model.rest()
-    rested = task.validate()[task.monitor]
-    if learned > rested:
-        task.model.load_state_dict(weights)
-    chosen = "that" if learned > rested else "those"
-    say(f"{task.monitor} by known motion {learned:.4f}, by the last masks {rested:.4f}: begins from {chosen}")
+    """Lets a forecaster begin from what it knows of motion, constant velocity or the last mask: the best."""
+    found = []
+    for name, simplify in {"known motion": None, "constant velocity": "coast", "the last masks": "rest"}.items():
+        if simplify is not None:
+            getattr(task.model, simplify)()
+        found.append((task.validate()[task.monitor], name, deepcopy(task.model.state_dict())))
+    _, chosen, weights = max(found, key=lambda one: one[0])
+    task.model.load_state_dict(weights)
+    said = ", ".join(f"{name} {score:.4f}" for score, name, _ in found)
+    say(f"{task.monitor} in validation: {said}; begins from {chosen}")
