@@ -117,22 +117,47 @@ def write_annotations(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _describe(model: type[BaseModel], indent: str = "  ") -> str:
-    """Returns one line per key of a params class, nested classes indented below their key."""
-    lines = []
-    for name, field in model.model_fields.items():
-        default = (
-            "required"
-            if field.is_required()
-            else f"default {_plain(field.get_default(call_default_factory=True))}"
+def _describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> str:
+    """Returns the keys of a params class, nested classes indented below theirs.
+
+    Of classes that the key ``tag`` chooses among, e.g. `layout`, each begins with its value.
+    """
+    import shutil
+    import textwrap
+
+    width, lines, fields = shutil.get_terminal_size(fallback=(110, 24)).columns, [], dict(model.model_fields)
+    if isinstance(tag, str):
+        lines.append(f"{indent}{tag}: {' or '.join(_choices(fields.pop(tag).annotation))}")
+        indent += "    "
+    for name, field in fields.items():
+        default = field.get_default(call_default_factory=True)
+        notes = ["required" if field.is_required() else f"default {_plain(default)}"]
+        if choices := _choices(field.annotation):
+            notes.insert(0, f"one of {', '.join(map(_plain, choices))}")
+        words = [f"{name}:", *(field.description or "").split(), f"({'; '.join(notes)})"]
+        lines += textwrap.wrap(
+            " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
-        lines.append(f"{indent}{name}: {field.description or ''} ({default})".replace(":  (", ": ("))
-        lines.extend(_describe(nested, indent + "    ") for nested in _nested(field.annotation))
+        lines += [_describe(nested, indent + "    ", field.discriminator) for nested in _nested(field.annotation)]
     return "\n".join(lines)
 
 
 def _plain(value: Any) -> str:
-    return "as below" if isinstance(value, BaseModel) else str(value)
+    """Returns a value as a params file has it."""
+    if isinstance(value, BaseModel):
+        return "as below"
+    import yaml
+    from pydantic_core import to_jsonable_python
+
+    text: str = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("...\n").strip()
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Returns the values of a Literal, and nothing of any other annotation."""
+    from typing import Literal, get_args, get_origin
+
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _nested(annotation: Any) -> list[type[BaseModel]]:

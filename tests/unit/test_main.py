@@ -25,3 +25,27 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert main([]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
+
+
+def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main(["prepare_clips", "--help"])
+    keys = capsys.readouterr().out.partition("keys of section")[2].splitlines()[1:]
+    assert max(map(len, keys)) <= 100
+    headings = [line.split()[1] for line in keys if line.startswith("      layout: ")]
+    assert headings == ["competition", "clevrer", "frame_folders", "videos", "synthetic"]
+    text = " ".join(" ".join(keys).split())
+    assert "class 1. (one of index, binary; default binary)" in text
+    assert "window_step: " in text and "null takes one clip a video, from its start. (default null)" in text
+    assert "(default {train: train, validation: val, test: hidden})" in text
+
+
+def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train_masker", "--help"])
+    text = capsys.readouterr().out
+    assert "  model: Architecture and its sizes. (default as below)\n      arch: unet\n          width: " in text
+    assert "      arch: smp_unet or smp_unetplusplus or smp_deeplabv3plus\n          encoder: " in text

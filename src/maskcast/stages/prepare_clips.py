@@ -30,7 +30,7 @@ class PrepareClips(StageParams):
     source: Source
     """The raw layout and what it needs to know."""
     height: int | None = Field(default=None, ge=1)
-    """Rows of the clips; None keeps the size of the source, which must then be one and the same."""
+    """Rows of the clips; null keeps the size of the source, which must then be one and the same."""
     width: int | None = Field(default=None, ge=1)
     """Columns of the clips, likewise."""
     workers: int = Field(default=0, ge=0)

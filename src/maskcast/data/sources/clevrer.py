@@ -47,13 +47,13 @@ class ClevrerSource(SourceConfig):
     stride: int = Field(default=5, ge=1)
     """Distance of a clip's frames in the video."""
     window_step: int | None = Field(default=None, ge=1)
-    """Distance of consecutive clips' first frames in the video; None takes one clip a video, from its start."""
+    """Distance of consecutive clips' first frames in the video; null takes one clip a video, from its start."""
     splits: dict[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
     """Split of the clips of each official split."""
     id_splits: dict[VideoId, Split] = Field(default={})
     """Split of single videos, against `splits`."""
     ids: tuple[VideoId, ...] | None = None
-    """Videos to take; None takes all."""
+    """Videos to take; null takes all."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
