@@ -3,9 +3,10 @@
     python benchmarks/forecasting.py DATA [--work FOLDER] [--seeds 0 1 2] [--only NAME ...]
 
 DATA holds CLEVRER's release as clevrer/ and real video that no simulator knows as davis2016_val/,
-davis2017_multiobj/ and camvid/; forecasting.yaml says what is trained and scored. What is in FOLDER already, made with the same values, is not made again, and a run that was stopped
-goes on: so the command may be given piece by piece. The tables end in FOLDER/results.md, with the commits that the
-runs were made at; pictures are in FOLDER/<forecaster>/<seed>/real_stride_5.
+davis2017_multiobj/ and camvid/; forecasting.yaml says what is trained and scored. What is in FOLDER already, made
+with the same values, is not made again, and a run that was stopped goes on: so the command may be given piece by
+piece. The tables end in FOLDER/results.md, with the commits that the runs were made at; pictures are in
+FOLDER/<forecaster>/<seed>/real_stride_5.
 """
 
 import argparse

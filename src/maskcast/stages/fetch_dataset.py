@@ -35,7 +35,7 @@ class FetchDataset(StageParams):
     """`synthetic` (nothing to fetch), a folder, zip, tar or file as a path or `file:///path`, `s3://bucket/prefix`,
     or a DVC pointer: `dvc:<data.dvc>` or `dvc:<folder or git URL>#<path>`."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    """Expected sha256 of the archive or file; None takes what is there."""
+    """Expected sha256 of the archive or file; null takes what is there."""
 
     @field_validator("uri")
     @classmethod

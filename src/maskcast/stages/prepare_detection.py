@@ -29,11 +29,11 @@ class PrepareDetection(StageParams):
     val_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the training images held out as `val` where the source names no validation images."""
     unlabeled: RelativePath | None = None
-    """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; None takes none."""
+    """Images without boxes, as a pattern of paths, e.g. `unlabeled/*.PNG` or `unlabeled/**/*`; null takes none."""
     limit: int | None = Field(default=None, ge=1)
-    """Images drawn from each split, and from the unlabelled ones, by the seed; None takes all."""
+    """Images drawn from each split, and from the unlabelled ones, by the seed; null takes all."""
     max_size: int | None = Field(default=None, ge=1)
-    """Pixels that the longer side may have; larger images are shrunk once, with their boxes. None shrinks none."""
+    """Pixels that the longer side may have; larger images are shrunk once, with their boxes. null shrinks none."""
     seed: int = Field(default=0, ge=0)
     """Seed of `val_share` and `limit`."""
 

@@ -29,9 +29,9 @@ class LabelFilesSource(DetectionSource):
     train: RelativePath = "training"
     """Folder that holds `images` and `labels` of the training images."""
     val: RelativePath | None = "validation"
-    """The same of the validation images; None holds out `val_share` of the others."""
+    """The same of the validation images; null holds out `val_share` of the others."""
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Class names in the order of their ids; None takes those that occur, sorted."""
+    """Class names in the order of their ids; null takes those that occur, sorted."""
 
     def list(self, raw: Path) -> Listing:
         """Lists the images of both folders (see `DetectionSource.list`)."""

@@ -32,9 +32,9 @@ class VocSource(DetectionSource):
     train: RelativePath = "ImageSets/Main/train.txt"
     """Text file with the name of a training image on each line."""
     val: RelativePath | None = "ImageSets/Main/val.txt"
-    """The same of the validation images; None holds out `val_share` of the others."""
+    """The same of the validation images; null holds out `val_share` of the others."""
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Class names in the order of their ids; None takes those that occur, sorted."""
+    """Class names in the order of their ids; null takes those that occur, sorted."""
 
     def list(self, raw: Path) -> Listing:
         """Lists the images of both text files (see `DetectionSource.list`)."""
