@@ -59,7 +59,10 @@ class KfpServer:
         handler = type("Handler", (_Handler,), {"kfp": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         if tls:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            # whoever connects and is silent must not keep others waiting: each thread shakes hands for itself
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}).start()
 

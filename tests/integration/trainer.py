@@ -211,7 +211,8 @@ def trainer(account: Path, pod: dict[str, Any]) -> Iterator[Trainer]:
     _write_certificate(account / "ca.crt", account / "key.pem")
     tls.load_cert_chain(account / "ca.crt", account / "key.pem")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    # whoever connects and is silent must not keep others waiting: each thread shakes hands for itself
+    server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
