@@ -55,6 +55,14 @@ def build(config: Any) -> Any:
     return config.build(CLASSES)
 
 
+def disturbed(model: Any) -> Any:
+    """Returns the model with noise on every weight: an untrained one moves and corrects nothing."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
 @pytest.mark.parametrize("model", [Persistence(), ConstantVelocity()])
 def test_baselines_have_the_same_forecast(model: Any) -> None:
     context = clips(model)
@@ -79,10 +87,7 @@ def test_shapes_that_do_not_depend_on_data_give_the_same_forecast(
     config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a traced graph computes (see ``registry/export.py``), without the seconds of tracing it."""
-    model = build(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = disturbed(build(config).eval())
     context = clips(model)
     wanted = model.forecast(context, 4)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
@@ -102,10 +107,7 @@ def test_confidence_comes_with_the_same_masks(config: Any) -> None:
 
 @pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
 def test_at_rest_the_last_mask_is_forecast(config: Any) -> None:
-    model = build(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = disturbed(build(config).eval())
     context = clips(model, 6)
     last = context[:, -1:].expand(-1, 3, -1, -1)
     assert not torch.equal(model.forecast(context, 3), last)
@@ -115,10 +117,7 @@ def test_at_rest_the_last_mask_is_forecast(config: Any) -> None:
 
 @pytest.mark.parametrize("config", [case for case in CASES if "frames" not in str(case.id)])
 def test_coasting_objects_keep_their_velocity(config: Any) -> None:
-    model = build(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = disturbed(build(config).eval())
     seen = clips(model, 9)
     seen[0, :, 15:22] = 0  # the other object is alone with its straight line
     model.coast()
