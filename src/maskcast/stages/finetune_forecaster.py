@@ -77,9 +77,10 @@ def finetune_forecaster(
 def _start(task: ForecastTask) -> None:
     """Lets a forecaster begin from what it knows of motion, constant velocity or the last mask: the best."""
     found = []
-    for name, simplify in {"known motion": None, "constant velocity": "coast", "the last masks": "rest"}.items():
-        if simplify is not None:
-            getattr(task.model, simplify)()
+    coast, rest = task.model.coast, task.model.rest
+    for name, begin in (("known motion", None), ("constant velocity", coast), ("the last masks", rest)):
+        if begin is not None:
+            begin()
         found.append((task.validate()[task.monitor], name, deepcopy(task.model.state_dict())))
     _, chosen, weights = max(found, key=lambda one: one[0])
     task.model.load_state_dict(weights)

@@ -93,7 +93,7 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
 
     Args:
         splits: images by split; they are numbered from 1 in each.
-        classes: names in the order of their ids; null takes those that occur, sorted.
+        classes: names in the order of their ids; None takes those that occur, sorted.
 
     Raises:
         MaskcastError: on a name that is not among `classes`, or when no name occurs.
