@@ -19,6 +19,7 @@ import kfp_server_api
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from tests.integration.tls import TlsServer
 
 LISTS = {"experiments": "Experiment", "pipelines": "Pipeline", "runs": "Run", "recurringruns": "RecurringRun"}
 
@@ -57,14 +58,10 @@ class KfpServer:
 
     def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         handler = type("Handler", (_Handler,), {"kfp": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        if tls:
-            # whoever connects and is silent must not keep others waiting: each thread shakes hands for itself
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        server = TlsServer(port, handler, tls) if tls else ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = server
+        self.port = server.server_port
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
 
     def stop(self) -> None:
         if self._server:

@@ -2,22 +2,15 @@
 
 import json
 import socket
-import ssl
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import kfp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer
+from tests.integration.tls import self_signed
 
 from pipelines import connection, transport
 
@@ -184,26 +177,6 @@ def test_a_certificate_must_come_from_a_known_authority(
     assert "set SSL_CERT_FILE" in one_line(pipelines("status", "--host", address))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     assert pipelines("status", "--host", address).code == 0
-
-
-def self_signed(file: Path) -> ssl.SSLContext:
-    """Returns the TLS of a server at 127.0.0.1 whose certificate is written to a file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubeflow")])
-    today = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, SHA256())
-    )
-    file.write_bytes(certificate.public_bytes(Encoding.PEM))
-    key_file = file.with_suffix(".key")
-    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(file, key_file)
-    return tls
 
 
 KUBECTL = """#!{python}

@@ -5,27 +5,23 @@ to a job is done as its documentation says: torchrun's environment, labels, cond
 """
 
 import datetime
-import ipaddress
 import json
 import os
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from tests.integration.conftest import free_ports
+from tests.integration.tls import TlsServer, self_signed
 
 TOKEN = "token-of-the-pod"
 NAMESPACE = "team"
@@ -207,12 +203,7 @@ def trainer(account: Path, pod: dict[str, Any]) -> Iterator[Trainer]:
     account.mkdir()
     (account / "token").write_text(TOKEN)
     (account / "namespace").write_text(NAMESPACE)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _write_certificate(account / "ca.crt", account / "key.pem")
-    tls.load_cert_chain(account / "ca.crt", account / "key.pem")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    # whoever connects and is silent must not keep others waiting: each thread shakes hands for itself
-    server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server = TlsServer(0, Handler, self_signed(account / "ca.crt"))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     os.environ["KUBERNETES_SERVICE_HOST"] = "127.0.0.1"
@@ -237,27 +228,3 @@ def _condition(kind: str, message: str) -> dict[str, Any]:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     given = {"type": kind, "status": "True", "reason": "JobsSet", "message": message, "lastTransitionTime": now}
     return {"conditions": [given]}
-
-
-def _write_certificate(certificate: Path, key_file: Path) -> None:
-    """Writes a key and a certificate for 127.0.0.1 that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-        .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
