@@ -16,10 +16,12 @@ from uuid import uuid4
 
 import boto3
 import kfp
+import mlflow
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.integration import images
 from tests.integration.kfp_server import KfpServer
+from tests.integration.project import Project
 
 from pipelines import transport, watch
 from pipelines.__main__ import main
@@ -198,6 +200,32 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["KubeApi"]
         (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         yield api
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs; making one takes seconds, copying it nothing."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project in a Git repository after its first `dvc repro`, which is committed.
+
+    It has the torch of the image: another version rounds differently.
+    """
+    project = Project.copy_to(tmp_path_factory.mktemp("first-run"))
+    if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
+        folder = tmp_path_factory.mktemp("torch")
+        project.run("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel))
+        project.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
+    project.run("git", "init", "--quiet")
+    project.commit("start")
+    project.dvc("repro")
+    project.commit("first run")
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from tests.conftest import write_detection_set
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+FIRST_RUN = "first_run"  # group of the tests that share the run of this name
 SMALL_SSL = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
 
 
@@ -61,6 +62,11 @@ class Project:
 
     def dvc(self, *words: str) -> str:
         return self.run("dvc", *words)
+
+    def commit(self, message: str) -> None:
+        """Commits everything that Git does not ignore."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
 
     def detection(self) -> "Project":
         """Returns the recipe of the detection pipeline in it, with small params and data."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -51,6 +52,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def databases(tmp_path: Path, empty_database: Path) -> None:
+    """MLflow's database in every folder that a test runs in."""
+    for name in ("1", "2", "run"):
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+
+
 def ports(name: str, inputs: Path) -> dict[str, str]:
     taken = ["clips"] if name == "train_masker" else ["clips", "masks", "masker"]
     given = {port: str(inputs / port) for port in taken}
@@ -80,7 +89,6 @@ def start(
     folder: Path, inputs: Path, values: dict[str, Any], launcher: tuple[str, ...] = ()
 ) -> subprocess.Popen[bytes]:
     """Starts train_masker by the command line, in a folder of its own; its output goes to `log`."""
-    folder.mkdir(exist_ok=True)
     (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": values}))
     command = [sys.executable, *launcher, "-m", "maskcast", "train_masker", "--params", "params.yaml"]
     for port, path in ports("train_masker", inputs).items():
@@ -117,7 +125,6 @@ def test_the_curve_of_two_processes_is_that_of_one(
     found = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
-        folder.mkdir()
         monkeypatch.chdir(folder)
         found[processes] = run_stage(name, params(name, processes=processes), **ports(name, inputs))
         assert left_in(folder) == {OUTPUT[name], "metrics.json", "page.html"}

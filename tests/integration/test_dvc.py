@@ -1,13 +1,14 @@
 """What users do with DVC, in a real Git and DVC repository of the project's files, with a real S3 remote."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.project import STAGES, Project
+from tests.integration.project import FIRST_RUN, STAGES, Project
+
+pytestmark = pytest.mark.xdist_group(FIRST_RUN)
 
 
 def reruns(project: Project) -> list[str]:
@@ -26,17 +27,9 @@ def _is_own_change(reason: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project after its first ``dvc repro``, committed."""
-    project = Project.copy_to(tmp_path_factory.mktemp("project"))
-    project.run("git", "init", "--quiet")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "start")
-    for name in STAGES:  # one by one: the whole run may take longer than the limit of one command
-        project.dvc("repro", "--single-item", name)
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message", "first run")
-    return project
+def project(first_run: Project) -> Project:
+    """The project after its first `dvc repro`."""
+    return first_run
 
 
 @pytest.fixture
@@ -140,11 +133,9 @@ def test_plots(project: Project) -> None:
 def test_push_and_pull_through_s3(project: Project, s3, tmp_path: Path) -> None:
     project.dvc("remote", "add", "--force", "--default", "team", f"s3://{s3.bucket}/dvc")
     project.dvc("remote", "modify", "team", "endpointurl", s3.endpoint)
-    project.environment |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    assert "pushed" in project.dvc("push")
     clone = Project(tmp_path / "clone")
-    clone.environment = project.environment | {"PYTHONPATH": str(clone.folder / "src")}
     project.run("git", "clone", "--quiet", str(project.folder), str(clone.folder))
+    assert "pushed" in clone.dvc("--cd", str(project.folder), "push")  # has the keys in its environment
     shutil.copy(project.folder / ".dvc/config", clone.folder / ".dvc/config")
     clone.dvc("pull")
     for file in ("data/clips/index.json", "models/forecaster/model.safetensors", "results/evaluate.json"):

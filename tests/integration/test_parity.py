@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from tests.integration import images
-from tests.integration.project import Project
+from tests.integration.project import FIRST_RUN, Project
 
 from maskcast.data.clips import ClipStore
 from maskcast.stage import get_stage
 
+pytestmark = pytest.mark.xdist_group(FIRST_RUN)
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 
 
@@ -59,17 +58,6 @@ def content(path: Path) -> bytes:
     ).encode()
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The project with the torch of the image: another version rounds differently."""
-    project = Project.copy_to(tmp_path_factory.mktemp("project"))
-    if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
-        folder = tmp_path_factory.mktemp("torch")
-        project.run("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel))
-        project.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
-    return project
-
-
 @dataclass(frozen=True)
 class Pipeline:
     """A pipeline, the project, and the folder in it that holds its dvc.yaml and params.yaml."""
@@ -80,19 +68,21 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module", params=["forecasting", "detection"])
-def pipeline(request: pytest.FixtureRequest, project: Project) -> Pipeline:
-    """Each pipeline."""
+def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    """Each pipeline after `dvc repro`."""
     if request.param == "forecasting":
-        return Pipeline(request.param, project, project)
-    plain = Project(project.folder)  # torchvision fits the torch that is installed
-    return Pipeline(request.param, plain, plain.detection())
+        project = place = request.getfixturevalue("first_run")
+    else:
+        project = Project.copy_to(tmp_path_factory.mktemp("detection"))
+        project.run("git", "init", "--quiet")
+        place = project.detection()
+        place.dvc("repro")
+    return Pipeline(request.param, project, place)
 
 
 @pytest.fixture(scope="module")
 def by_dvc(pipeline: Pipeline) -> dict[str, str]:
     """What `dvc repro` gives."""
-    pipeline.project.run("git", "init", "--quiet")
-    pipeline.place.dvc("repro")
     paths = {}
     for name, entry in pipeline.place.dvc_stages().items():
         words = entry["cmd"].split()
@@ -129,8 +119,9 @@ def test_kfp_in_containers_gives_the_same(
 
 
 @pytest.mark.parametrize("pipeline", ["forecasting"], indirect=True)
-def test_another_seed_gives_something_else(by_dvc: dict[str, str], project: Project, tmp_path: Path) -> None:
+def test_another_seed_gives_something_else(pipeline: Pipeline, by_dvc: dict[str, str], tmp_path: Path) -> None:
     """The comparison can fail: what depends on the masker's seed differs, what does not is equal."""
+    project = pipeline.project
     other = tmp_path / "masker", tmp_path / "metrics.json"
     values = project.params()["train_masker"]
     values["training"]["seed"] = 1

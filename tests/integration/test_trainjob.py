@@ -1,6 +1,7 @@
 """A stage on several nodes: the pod's side for real, a small Trainer that runs the nodes' commands for real."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -34,8 +35,9 @@ def params(**training: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Iterator[Trainer]:
     """This process as a pod named `launcher`, whose workspace is a folder."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     workspace = tmp_path / "workspace"
     workspace.mkdir()
     variables = {"KFP_RUN_ID": "run-1", "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
