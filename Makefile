@@ -23,7 +23,7 @@ repro: .venv/installed ## run the whole pipeline on the embedded default and sho
 	@echo "report: $(CURDIR)/results/evaluate.html"
 
 test: .venv/installed ## pass all tests
-	tests/with_docker.sh pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+	tests/with_docker.sh pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed ## lint, format and types
 	ruff check .

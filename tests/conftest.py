@@ -17,13 +17,6 @@ from maskcast.data.clips import ClipStore
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets one process run the tests of a file, and those of files that name a group together."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Bit-for-bit comparisons need one thread, and the test processes share two cores."""

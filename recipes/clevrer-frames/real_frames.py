@@ -53,7 +53,7 @@ def main() -> None:
         if given.clevrer and given.forecasters:
             clips = prepared("windows", given.clevrer)
             masks = generated("windows", clips)
-            labels = {}
+            labels: dict[str, tuple[dict[str, float], str]] = {}
             for path, own in zip(given.forecasters, finetuned(given.forecasters, seed), strict=True):
                 run = forecast_scores(clips, masks, path)
                 labels |= {str(path): (run, ""), f"{path}, finetuned": (forecast_scores(clips, masks, own), "")}

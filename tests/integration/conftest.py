@@ -210,33 +210,58 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+Once = Callable[[str, Callable[[], str]], str]
+
+
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Returns what a function returned to the first test process that called it under this name."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+
+    def call(name: str, make: Callable[[], str]) -> str:
+        with (shared / name).open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if not (made := file.read()):
+                made = make()
+                file.write(made)
+                file.flush()
+            return made
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
     """The project in a Git repository after its first `dvc repro`, which is committed.
 
-    It has the torch of the image: another version rounds differently.
+    It has the torch of the image: another version rounds differently. Each test process has a copy.
     """
-    project = Project.copy_to(tmp_path_factory.mktemp("first-run"))
-    if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
-        folder = tmp_path_factory.mktemp("torch")
-        project.run("uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel))
-        project.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
-    project.run("git", "init", "--quiet")
-    project.commit("start")
-    project.dvc("repro")
-    project.commit("first run")
+    folder = tmp_path_factory.mktemp("project")
+
+    def run() -> str:
+        project = Project.copy_to(folder / "first")
+        if "TORCH_INDEX" not in os.environ and (wheel := images.cpu_wheel()):
+            project.run(
+                "uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "torch"), str(wheel)
+            )
+            project.add_packages(folder / "torch")
+        project.run("git", "init", "--quiet")
+        project.commit("start")
+        project.dvc("repro")
+        project.commit("first run")
+        return str(folder)
+
+    made = Path(once("first-run", run))
+    shutil.copytree(made / "first", folder / "copy", symlinks=True)
+    project = Project(folder / "copy")
+    if (made / "torch").is_dir():
+        project.add_packages(made / "torch")
     return project
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
-    """Name of the image built from the working tree; test processes that need it build it once."""
-    shared = tmp_path_factory.getbasetemp()
-    with (shared if worker_id == "master" else shared.parent).joinpath("image").open("a+") as name:
-        fcntl.flock(name, fcntl.LOCK_EX)
-        name.seek(0)
-        if not (built := name.read()):
-            built = images.build()
-            name.write(built)
-            name.flush()
-        return built
+def image(once: Once) -> str:
+    """Name of the image built from the working tree."""
+    return once("image", images.build)

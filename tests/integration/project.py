@@ -12,7 +12,6 @@ from tests.conftest import write_detection_set
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-FIRST_RUN = "first_run"  # group of the tests that share the run of this name
 SMALL_SSL = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
 
 
@@ -62,6 +61,10 @@ class Project:
 
     def dvc(self, *words: str) -> str:
         return self.run("dvc", *words)
+
+    def add_packages(self, folder: Path) -> None:
+        """Lets commands import what was installed into a folder before what is installed here."""
+        self.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
     def commit(self, message: str) -> None:
         """Commits everything that Git does not ignore."""

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.project import FIRST_RUN, STAGES, Project
-
-pytestmark = pytest.mark.xdist_group(FIRST_RUN)
+from tests.integration.project import STAGES, Project
 
 
 def reruns(project: Project) -> list[str]:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from tests.integration.project import FIRST_RUN, Project
+from tests.integration.project import Project
 
 from maskcast.data.clips import ClipStore
 from maskcast.stage import get_stage
 
-pytestmark = pytest.mark.xdist_group(FIRST_RUN)
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 
 
