@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Each stage is a process: without bytecode each would compile thousands of modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install repro test check image lock clean
 
@@ -23,7 +25,7 @@ repro: .venv/installed ## run the whole pipeline on the embedded default and sho
 	@echo "report: $(CURDIR)/results/evaluate.html"
 
 test: .venv/installed ## pass all tests
-	tests/with_docker.sh pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed ## lint, format and types
 	ruff check .

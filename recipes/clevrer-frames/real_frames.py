@@ -5,8 +5,7 @@
 Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. The masker is scored
 on the simulated clips of holdout.yaml, on which every choice was made, and with the folder of CLEVRER's release on
 the real videos of real.yaml, each frame by itself and with classes that agree through the clip. With forecasters,
-it also prints how well each forecasts the windows of windows.yaml from the masks of the real frames, as it is and
-finetuned on what this masker makes of the simulated frames of finetune.yaml.
+it also prints how well each forecasts the windows of windows.yaml from the masks of the real frames.
 """
 
 import argparse
@@ -53,11 +52,9 @@ def main() -> None:
         if given.clevrer and given.forecasters:
             clips = prepared("windows", given.clevrer)
             masks = generated("windows", clips)
-            labels: dict[str, tuple[dict[str, float], str]] = {}
-            for path, own in zip(given.forecasters, finetuned(given.forecasters, seed), strict=True):
-                run = forecast_scores(clips, masks, path)
-                labels |= {str(path): (run, ""), f"{path}, finetuned": (forecast_scores(clips, masks, own), "")}
-                labels |= {name.replace("_", " "): (run, f"_{name}") for name in BASELINES}
+            scores = {str(path): forecast_scores(clips, masks, path) for path in given.forecasters}
+            labels = {name: (run, "") for name, run in scores.items()}
+            labels |= {name.replace("_", " "): (run, f"_{name}") for run in scores.values() for name in BASELINES}
             for label, (run, suffix) in labels.items():
                 found = f"{run[f'jaccard_last{suffix}']:.3f} ({run[f'jaccard_mean{suffix}']:.3f})"
                 rows.append(f"| {seed} | from masks of real frames, {label}: frame 22 (mean) | {found} |")
@@ -92,29 +89,6 @@ def generated(name: str, clips: Path, **params: Any) -> Path:
     values = section(name, "generate_masks") | params
     run_stage("generate_masks", values, clips=clips, masker=HERE / "models/masker", masks=masks, metrics=metrics)
     return masks
-
-
-def finetuned(forecasters: list[Path], seed: int) -> list[Path]:
-    """Returns each forecaster after it has learned what to make of the masks of the trained masker."""
-    clips = prepared("finetune", HERE / "data/raw")
-    masks = generated("finetune", clips)
-    values = section("finetune", "finetune_forecaster")
-    values["training"]["seed"] = seed
-    found = []
-    for number, pretrained in enumerate(forecasters):
-        out = HERE / f"models/forecaster-{number}"
-        run_stage(
-            "finetune_forecaster",
-            values,
-            clips=clips,
-            masks=masks,
-            masker=HERE / "models/masker",
-            pretrained=pretrained,
-            forecaster=out,
-            metrics=HERE / f"results/forecaster-{number}.json",
-        )
-        found.append(out)
-    return found
 
 
 def section(name: str, stage: str) -> dict[str, Any]:

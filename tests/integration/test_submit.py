@@ -213,9 +213,13 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipeline
     run_id = pipelines(*SUBMIT).out.strip()
     kfp_server.script.extend(RUNS)
     command = [sys.executable, "-m", "pipelines", "status", run_id, "--wait", "--namespace", "team"]
-    waiting = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
+    try:
+        waiting = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert waiting.stderr
     while waiting.stderr.readline() != "fetch_dataset: RUNNING\n":
         assert waiting.poll() is None
