@@ -72,7 +72,7 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if request.param == "forecasting":
         project = place = request.getfixturevalue("first_run")
     else:
-        project = Project.copy_to(tmp_path_factory.mktemp("detection"))
+        project = Project.copy_to(tmp_path_factory.mktemp("detection"))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
         place = project.detection()
         place.dvc("repro")
