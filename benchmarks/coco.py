@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from _common import interleaved, print_table, ratio
-from maskcast.coco.command import evaluate_files
-from maskcast.coco.evaluator import LINES
-from maskcast.coco.files import read_detections, read_truth
+from maskcast.commands.evaluate_coco import evaluate_files
+from maskcast.evaluation.coco.evaluator import LINES
+from maskcast.evaluation.coco.files import read_detections, read_truth
 
 CLASSES, HEIGHT, WIDTH = 48, 480, 640
 PEER, OURS = "pycocotools", "maskcast, with validation"

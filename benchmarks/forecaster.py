@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from _common import interleaved, print_table, ratio
-from maskcast.data.synthetic import simulate_clip
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.tracks import Lesson, pack_tracks, stack_tracks
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.objects.tracks import Lesson, pack_tracks, stack_tracks
+from maskcast.simulator.scenes import simulate_clip
 
 CLASSES, CONTEXT, HORIZON = 49, 11, 11
 

@@ -25,7 +25,8 @@ from _common import commit
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.report.tables import markdown
-from maskcast.stage import get_stage, run_stage
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
 
 VALUES = Path(__file__).with_suffix(".yaml")
 PLUS = ("metrics", "page")  # outputs of a stage that are not what it is for

@@ -17,7 +17,7 @@ import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from _common import interleaved, print_table, ratio
-from maskcast.metrics import confusion, macro_jaccard
+from maskcast.evaluation.metrics import confusion, macro_jaccard
 
 MASKS, HEIGHT, WIDTH, CLASSES = 110, 160, 240, 49
 

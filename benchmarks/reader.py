@@ -20,7 +20,7 @@ from PIL import Image
 from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
-from maskcast.data.synthetic import simulate_clip
+from maskcast.simulator.scenes import simulate_clip
 
 CLIPS, FRAMES, HEIGHT, WIDTH, READ = 40, 22, 160, 240, 8
 

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 
 from _common import interleaved, print_table
-from maskcast.data.synthetic import simulate_clip
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.unet import UNetConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.registry.artifact import write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
+from maskcast.simulator.scenes import simulate_clip
 
 CLASSES, HEIGHT, WIDTH, SEEN, HORIZON, CLIENTS = 49, 80, 120, 11, 11, 4
 DIRECT = "direct call, 1 client"

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from _common import ROOT, print_table
-from maskcast.data.camera import CLEVRER_CAMERA, Motion, paint_masks
 from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
-from maskcast.data.synthetic import simulate_clip, simulate_motion
-from maskcast.metrics import confusion, macro_jaccard
-from maskcast.models.baselines import Baseline, ConstantVelocity, Persistence
-from maskcast.models.rigid_body import RigidBody
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.models.forecasting.baselines import Baseline, ConstantVelocity, Persistence
+from maskcast.models.forecasting.rigid_body import RigidBody
+from maskcast.simulator.camera import CLEVRER_CAMERA, Motion, paint_masks
+from maskcast.simulator.scenes import simulate_clip, simulate_motion
 
 FRAMES, CONTEXT, CLASSES = 22, 11, 49
 SIZE = (160, 240)

@@ -11,7 +11,7 @@ def evaluate(
     metrics: Output[Metrics], report: Output[Artifact], page: Output[HTML], params: dict
 ) -> None:
     """Score a forecaster and its masker against two baselines, with tables and pictures."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(
         "evaluate", params, clips=clips.path, masks=masks.path, masker=masker.path,

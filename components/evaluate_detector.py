@@ -11,7 +11,7 @@ def evaluate_detector(
     page: Output[HTML], params: dict
 ) -> None:
     """Score a detector as COCO does, with tables, curves and pictures."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(
         "evaluate_detector", params, dataset=dataset.path, detector=detector.path, metrics=metrics.path,

@@ -10,6 +10,6 @@ def fetch_dataset(
     raw: Output[Dataset], params: dict
 ) -> None:
     """Fetches a data set, unpacks it if it is an archive, and notes its origin and digest in `SOURCE.json`."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     run_stage("fetch_dataset", params, raw=raw.path)

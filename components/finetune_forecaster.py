@@ -11,7 +11,7 @@ def finetune_forecaster(
     forecaster: Output[Model], metrics: Output[Metrics], page: Output[HTML], params: dict
 ) -> None:
     """Trains a pretrained forecaster on labelled clips: generated context, true target."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(
         "finetune_forecaster", params, clips=clips.path, masks=masks.path, masker=masker.path,

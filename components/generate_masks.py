@@ -11,7 +11,7 @@ def generate_masks(
     page: Output[HTML], params: dict
 ) -> None:
     """Masks every clip that has frames, of every split and kind."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(
         "generate_masks", params, clips=clips.path, masker=masker.path, masks=masks.path,

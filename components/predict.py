@@ -11,7 +11,7 @@ def predict(
     predictions: Output[Dataset], params: dict
 ) -> None:
     """Forecast the clips whose future nobody has labelled."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     run_stage(
         "predict", params, clips=clips.path, masks=masks.path, masker=masker.path, forecaster=forecaster.path,

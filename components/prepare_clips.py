@@ -10,6 +10,6 @@ def prepare_clips(
     raw: Input[Dataset], clips: Output[Dataset], params: dict
 ) -> None:
     """Writes the clips of a raw folder into a clip store."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     run_stage("prepare_clips", params, raw=raw.path, clips=clips.path)

@@ -10,6 +10,6 @@ def prepare_detection(
     raw: Input[Dataset], dataset: Output[Dataset], params: dict
 ) -> None:
     """Writes images and boxes of a raw folder as a detection set."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     run_stage("prepare_detection", params, raw=raw.path, dataset=dataset.path)

@@ -10,7 +10,7 @@ def pretrain_encoder(
     unlabeled: Input[Dataset], encoder: Output[Model], metrics: Output[Metrics], page: Output[HTML], params: dict
 ) -> None:
     """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     paths = {"unlabeled": unlabeled.path, "encoder": encoder.path, "metrics": metrics.path, "page": page.path}
     metrics.metadata.update(run_stage("pretrain_encoder", params, **paths))

@@ -11,7 +11,7 @@ def pretrain_forecaster(
     metrics: Output[Metrics], page: Output[HTML], params: dict
 ) -> None:
     """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     metrics.metadata.update(run_stage(
         "pretrain_forecaster", params, clips=clips.path, masks=masks.path, masker=masker.path,

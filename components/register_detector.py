@@ -11,7 +11,7 @@ def register_detector(
     page: Output[HTML], params: dict
 ) -> None:
     """Register the detector and hold it against the gate."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     run_stage(
         "register_detector", params, dataset=dataset.path, detector=detector.path, report=report.path,

@@ -11,7 +11,7 @@ def register_models(
     registration: Output[Artifact], page: Output[HTML], params: dict, encoder: Input[Model] = None,
 ) -> None:
     """Register the models and hold them against the gate."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     trained = {"encoder": encoder.path} if encoder else {}
     run_stage(

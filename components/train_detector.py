@@ -11,7 +11,7 @@ def train_detector(
     encoder: Input[Model] = None,
 ) -> None:
     """Trains a detector on the train split; the best epoch by COCO AP on the val split is kept."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     paths = {"dataset": dataset.path, "detector": detector.path, "metrics": metrics.path, "page": page.path}
     start = {"encoder": encoder.path} if encoder else {}

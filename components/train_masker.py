@@ -11,7 +11,7 @@ def train_masker(
     encoder: Input[Model] = None,
 ) -> None:
     """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept."""
-    from maskcast.stage import run_stage
+    from maskcast.runner.run import run_stage
 
     start = {"encoder": encoder.path} if encoder else {}
     paths = {"clips": clips.path, "masker": masker.path, "metrics": metrics.path, "page": page.path} | start

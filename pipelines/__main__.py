@@ -11,13 +11,13 @@ from maskcast.errors import MaskcastError
 COMMANDS = {
     "compile": "compile",
     "run-local": "local",
-    "setup": "setup",
-    "preflight": "preflight",
-    "submit": "submit",
-    "status": "status",
-    "logs": "logs",
-    "cancel": "cancel",
-    "schedule": "schedule",
+    "setup": "client.setup",
+    "preflight": "client.preflight",
+    "submit": "client.submit",
+    "status": "client.status",
+    "logs": "client.logs",
+    "cancel": "client.cancel",
+    "schedule": "client.schedule",
 }
 
 OVERVIEW = """The pipeline of `dvc repro`, run by Kubeflow Pipelines: on this machine or on a cluster.

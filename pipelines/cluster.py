@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
-from maskcast.stage import stage_names
+from maskcast.runner.stage import stage_names
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"

@@ -8,7 +8,7 @@ import yaml
 
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section, validate
-from maskcast.stage import get_stage
+from maskcast.runner.stage import get_stage
 
 
 def load_values(path: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:

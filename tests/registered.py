@@ -8,8 +8,8 @@ import torch
 from tests.conftest import moving_squares
 
 from maskcast.models.base import ModelConfig, save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.unet import UNetConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.registry.artifact import shrink_clip, write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle
 

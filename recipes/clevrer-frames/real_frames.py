@@ -20,8 +20,8 @@ import numpy as np
 import yaml
 
 from maskcast.data.clips import ClipStore
-from maskcast.metrics import confusion, macro_jaccard
-from maskcast.stage import run_stage
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
 CONTEXT = 11

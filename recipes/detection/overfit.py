@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
 

@@ -19,10 +19,10 @@ import torch
 import yaml
 
 from maskcast.data.clips import ClipStore
-from maskcast.models.encoders import load_encoder
-from maskcast.models.siamese import Normalised
-from maskcast.models.unet import UNetEncoderConfig
-from maskcast.probe import probe
+from maskcast.evaluation.probe import probe
+from maskcast.models.encoders.siamese import Normalised
+from maskcast.models.encoders.table import load_encoder
+from maskcast.models.encoders.unet import UNetEncoderConfig
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent

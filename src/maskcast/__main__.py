@@ -16,12 +16,12 @@ from maskcast.errors import MaskcastError
 
 COMMANDS = {  # by name: where it is, and what it does
     "evaluate-coco": (
-        "maskcast.coco.command:evaluate_coco",
+        "maskcast.commands.evaluate_coco:evaluate_coco",
         "score detections (boxes or masks) against a COCO ground truth",
     ),
-    "forecast": ("maskcast.serving.forecast:forecast", "forecast any video by a registered model"),
+    "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
     "models": (
-        "maskcast.registry.command:models",
+        "maskcast.commands.models:models",
         "list, compare, promote, roll back and export registered models",
     ),
     "serve": ("maskcast.serving.server:serve", "answer requests for forecasts over HTTP"),
@@ -62,7 +62,7 @@ def _run_command(arguments: Sequence[str]) -> int:
 
 def _overview() -> str:
     from maskcast import stages
-    from maskcast.stage import stage_names
+    from maskcast.runner.stage import stage_names
 
     lines = ["usage: python -m maskcast <stage> [--help] --params params.yaml --<port> PATH ...", "", "stages:"]
     for name in stage_names():
@@ -77,7 +77,8 @@ def _overview() -> str:
 
 def _run_stage(name: str, arguments: Sequence[str]) -> int:
     from maskcast.params import load_params_file, section
-    from maskcast.stage import get_stage, run_stage
+    from maskcast.runner.run import run_stage
+    from maskcast.runner.stage import get_stage
 
     the_stage = get_stage(name)
     parser = argparse.ArgumentParser(

@@ -10,7 +10,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from maskcast.data.clips import FORMAT, sha256_of
+CLIP_STORE = b"maskcast-clips/"  # begins the format in the index of a clip store
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the sha256 of a file, read once in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_tree(path: Path) -> str:
@@ -22,7 +28,7 @@ def digest_tree(path: Path) -> str:
     index = path / "index.json"
     if path.is_file():
         return sha256_of(path)[:32]
-    if index.is_file() and FORMAT.encode() in index.read_bytes():
+    if index.is_file() and CLIP_STORE in index.read_bytes():
         return sha256_of(index)[:32]
     total = hashlib.sha256()
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):

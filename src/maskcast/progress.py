@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from maskcast.report.markup import Html
+    from maskcast.markup import Html
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import components
-import maskcast.stage
-from maskcast.stage import get_stage, stage_names
+import maskcast.runner.stage
+from maskcast.runner.stage import get_stage, stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("maskcast", "torch", "mlflow", "dvc", "cv2")
@@ -61,7 +61,7 @@ def test_the_shim_hands_every_path_to_its_own_port(name: str, monkeypatch: pytes
         called.update(stage=stage, params=params, paths=paths)
         return {"score": 1.0}
 
-    monkeypatch.setattr(maskcast.stage, "run_stage", record)
+    monkeypatch.setattr(maskcast.runner.stage, "run_stage", record)
     ports = [port.name for port in get_stage(name).ports]
     given = {port: SimpleNamespace(path=f"/{port}", metadata={}) for port in ports}
     component(name).python_func(**given, params={"a": 1})

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kfp.compiler import Compiler
 
-from maskcast.stage import get_stage
+from maskcast.runner.stage import get_stage
 from pipelines import PIPELINES
 from pipelines.cluster import Placement
 from pipelines.compile import build

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from maskcast.params import validate
-from maskcast.stage import Stage, get_stage, stage_names
+from maskcast.runner.stage import Stage, get_stage, stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = sorted([ROOT / "dvc.yaml", *ROOT.glob("recipes/*/dvc.yaml")])
@@ -21,7 +21,7 @@ LIST_IMPORTS = """
 import json, os, sys
 from pathlib import Path
 import lightning_fabric, mlflow, segmentation_models_pytorch, torch
-from maskcast.stage import get_stage
+from maskcast.runner.stage import get_stage
 root = Path(sys.argv[1])
 for stage in sys.argv[2:]:
     if child := os.fork():

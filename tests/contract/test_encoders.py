@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders import EncoderConfig, load_encoder, load_into, save_encoder
-from maskcast.models.maskers import MaskerConfig
-from maskcast.models.smp import SmpEncoderConfig, bare
-from maskcast.models.unet import UNetEncoderConfig
+from maskcast.models.encoders.smp import SmpEncoderConfig, bare
+from maskcast.models.encoders.table import EncoderConfig, load_encoder, load_into, save_encoder
+from maskcast.models.encoders.unet import UNetEncoderConfig
+from maskcast.models.segmentation.table import MaskerConfig
 
 META = {"method": "moco", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 CONFIGS: dict[str, Any] = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from maskcast.models.base import ModelConfig, save_model
-from maskcast.models.baselines import ConstantVelocity, Persistence
-from maskcast.models.forecasters import ForecasterConfig, load_forecaster
-from maskcast.models.tracks import Lesson, pack_tracks, stack_tracks
+from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
+from maskcast.models.forecasting.table import ForecasterConfig, load_forecaster
+from maskcast.models.objects.tracks import Lesson, pack_tracks, stack_tracks
 
 CLASSES = 4
 ARCHITECTURES: list[type[ModelConfig]] = list(get_args(get_args(ForecasterConfig)[0]))

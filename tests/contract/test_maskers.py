@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
+from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
-from maskcast.models.masker_base import MaskerModelConfig, predict_masks
-from maskcast.models.maskers import MaskerConfig, load_masker
-from maskcast.models.smp import CLASS_NAMES, SmpConfig, bare
-from maskcast.models.unet import UNetConfig
+from maskcast.models.encoders.smp import bare
+from maskcast.models.segmentation.base import MaskerModelConfig
+from maskcast.models.segmentation.smp import CLASS_NAMES, SmpConfig
+from maskcast.models.segmentation.table import MaskerConfig, load_masker
+from maskcast.models.segmentation.unet import UNetConfig
 
 SMALL = "tu-test_resnet"  # timm's tiny network for tests
 CONFIGS = {

@@ -23,8 +23,8 @@ from tests.integration import images
 from tests.integration.kfp_server import KfpServer
 from tests.integration.project import Project
 
-from pipelines import transport, watch
 from pipelines.__main__ import main
+from pipelines.client import transport, watch
 
 if TYPE_CHECKING:
     from tests.integration.kube_api import KubeApi

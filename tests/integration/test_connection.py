@@ -12,7 +12,7 @@ from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer
 from tests.integration.tls import self_signed
 
-from pipelines import connection, transport
+from pipelines.client import connection, transport
 
 Cli = Callable[..., Done]
 SECRET = "a-token-nobody-may-see"

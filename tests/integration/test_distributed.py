@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tests.conftest import ROOT, write_detection_set, write_store
 
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 
 TRAINING = {
     "epochs": 2,

@@ -15,8 +15,8 @@ import yaml
 from tests.conftest import write_store
 from tests.integration.images import LOCK, ROOT, Done, base, docker
 
-from maskcast.models.maskers import load_masker
-from maskcast.stage import stage_names
+from maskcast.models.segmentation.table import load_masker
+from maskcast.runner.stage import stage_names
 
 UID = 31337  # of no user that the image or this machine knows
 STANDS_ON_TORCHVISION = {"hf-xet", "huggingface-hub", "segmentation-models-pytorch", "timm"}
@@ -182,7 +182,7 @@ def test_nothing_of_the_build_is_left(image: str) -> None:
 
 def test_bytecode_is_there(run: Run) -> None:
     """Nobody could write it later; without it every start would take seconds more."""
-    done = run("python", "-v", "-c", "import torch, maskcast.stage, mlflow")
+    done = run("python", "-v", "-c", "import torch, maskcast.runner.stage, mlflow")
     assert done.returncode == 0
     assert re.search(r"code object from '/opt/venv/.*/torch/__pycache__/__init__.cpython-311.pyc'", done.stderr)
     assert re.findall(r"code object from '?(/opt/\S+\.py)\b(?!c)", done.stderr) == []

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from tests.conftest import write_store
 
-from maskcast.stage import get_stage, run_stage
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
 
 TRAINING = {
     "epochs": 2,

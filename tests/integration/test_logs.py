@@ -10,7 +10,7 @@ from tests.integration.conftest import Done
 from tests.integration.kfp_server import KfpServer
 from tests.integration.kube_api import KubeApi
 
-from pipelines import kube as pipelines_kube
+from pipelines.client import kube as pipelines_kube
 
 Cli = Callable[..., Done]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

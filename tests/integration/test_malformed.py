@@ -24,9 +24,9 @@ from tests.conftest import write_store
 
 from maskcast.__main__ import main
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.unet import UNetConfig
-from maskcast.stage import get_stage
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.runner.stage import get_stage
 
 SIZE = (16, 24)
 TRAINING = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "learning_rate": 0.01}

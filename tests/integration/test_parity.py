@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tests.integration.project import Project
 
 from maskcast.data.clips import ClipStore
-from maskcast.stage import get_stage
+from maskcast.runner.stage import get_stage
 
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 

@@ -8,9 +8,9 @@ from kubernetes import client
 from tests.integration.kube_api import KubeApi, cluster_file, kubeconfig
 
 from pipelines.__main__ import main
-from pipelines.checks import Row
+from pipelines.client.checks import Row
+from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
-from pipelines.preflight import preflight
 
 NS = "team"
 ROOT = Path(__file__).resolve().parents[2]

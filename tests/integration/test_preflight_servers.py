@@ -21,11 +21,11 @@ from tests.integration.kube_api import KubeApi, cluster_file
 from tests.integration.test_tracking import mlflow_server
 from urllib3.util import Retry
 
-from maskcast import storage
-from pipelines import preflight as preflight_module
-from pipelines.checks import Row
+from maskcast.storage import store as storage
+from pipelines.client import preflight as preflight_module
+from pipelines.client.checks import Row
+from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
-from pipelines.preflight import preflight
 
 KEYS = {"AWS_ACCESS_KEY_ID": "maskcast", "AWS_SECRET_ACCESS_KEY": "maskcast-secret"}
 

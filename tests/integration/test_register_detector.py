@@ -17,8 +17,8 @@ from maskcast.__main__ import main
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.registry.store import Registry
-from maskcast.stage import run_stage
-from maskcast.tracking import tracking_uri
+from maskcast.runner.run import run_stage
+from maskcast.runner.tracking import tracking_uri
 
 TRAINING: dict[str, Any] = {
     "phases": [{"learning_rate": 0.02, "epochs": 1}],

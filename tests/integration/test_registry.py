@@ -20,19 +20,19 @@ from tests.registered import HORIZON, SEEN, write_parts
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation import Evaluation
-from maskcast.models.encoders import save_encoder
-from maskcast.models.forecasters import load_forecaster
-from maskcast.models.unet import UNetEncoderConfig
+from maskcast.evaluation.evaluation import Evaluation
+from maskcast.models.encoders.table import save_encoder
+from maskcast.models.encoders.unet import UNetEncoderConfig
+from maskcast.models.forecasting.table import load_forecaster
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.loading import load_address, pipeline_of
 from maskcast.registry.promotion import Turn, decisions
 from maskcast.registry.runtime import PipelineModel
 from maskcast.registry.store import Registry
+from maskcast.runner.tracking import tracking_uri
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.register_models import RegisterModels, register_models
-from maskcast.tracking import tracking_uri
 
 Run = Callable[..., dict[str, Any]]
 

@@ -16,9 +16,9 @@ from tests.conftest import lacking
 from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.unet import UNetConfig
-from maskcast.stage import run_stage
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.runner.run import run_stage
 
 EVIL = '<script>document.title = "run"</script>'
 CLASSES = ["background", EVIL, *(f"class {k}" for k in range(2, 49))]
@@ -124,7 +124,7 @@ def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path, stage: str, n
     assert len(page) < 5_000_000
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskcast")
-    (run,) = client.search_runs([experiment.experiment_id], f"tags.`maskcast.stage` = '{stage}'")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`maskcast.runner.stage` = '{stage}'")
     artifact = Path(client.download_artifacts(run.info.run_id, f"{stage}.html"))
     assert artifact.read_bytes() == page
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from tests.integration.faults import Fault, faulty_proxy
 
-from maskcast import storage
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 from maskcast.stages import fetch_dataset
+from maskcast.storage import store as storage
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

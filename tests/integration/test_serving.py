@@ -33,7 +33,7 @@ from maskcast.registry.loading import Loaded, load_address
 from maskcast.registry.runtime import MAX_BYTES, MAX_FRAMES
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.register_models import RegisterModels, register_models
-from maskcast.storage import put
+from maskcast.storage.store import put
 
 CLIENTS, REQUESTS = 8, 200
 GROWTH = 40 << 20  # bytes that a server may gain over 200 requests; each takes and gives about 1 MiB of text

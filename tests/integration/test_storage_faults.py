@@ -15,15 +15,15 @@ import pytest
 from tests.integration.conftest import new_bucket
 from tests.integration.faults import Fault, FaultyProxy, faulty_proxy
 
-from maskcast import s3 as s3_module
-from maskcast import storage
 from maskcast.errors import MaskcastError
+from maskcast.storage import s3 as s3_module
+from maskcast.storage import store as storage
 
 MIB = 1 << 20
 LARGE = 9 * MIB  # two pieces
 WAIT_S = 60
-FETCH = "import sys, pathlib, maskcast.storage as s; s.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
-PUT = "import sys, pathlib, maskcast.storage as s; s.put(pathlib.Path(sys.argv[1]), sys.argv[2])"
+FETCH = "import sys, pathlib, maskcast.storage.store as s; s.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
+PUT = "import sys, pathlib, maskcast.storage.store as s; s.put(pathlib.Path(sys.argv[1]), sys.argv[2])"
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -8,20 +8,19 @@ import mlflow
 import pytest
 from tests.integration.mlflow_server import free_port, mlflow_server
 
-from maskcast import tracking
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.progress import listening, report, report_file
-from maskcast.stage import StageParams
-from maskcast.tracking import tracked_run
+from maskcast.runner import tracking
+from maskcast.runner.tracking import tracked_run
 
 
 class LossParams(Params):
     dice: float = 0.4
 
 
-class ExampleParams(StageParams):
+class ExampleParams(Params):
     epochs: int = 3
     loss: LossParams = LossParams()
 

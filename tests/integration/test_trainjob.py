@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from tests.conftest import write_store
 from tests.integration.trainer import JOBS, Trainer, trainer
 
-from maskcast import kube
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.runner import kube
+from maskcast.runner.run import run_stage
 
 TRAINING = {
     "epochs": 2,

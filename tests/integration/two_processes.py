@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.distributed import own_part
-from maskcast.losses import MaskLoss, MaskLossConfig
-from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
 from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskcast.training.average import Averaged
+from maskcast.training.ema import EmaModel
 
 
 def weight(module: nn.Module) -> float:
@@ -14,7 +14,7 @@ def weight(module: nn.Module) -> float:
 def test_the_average_by_hand() -> None:
     layer = nn.Linear(1, 1, bias=False)
     nn.init.constant_(layer.weight, 0.0)
-    averaged = Averaged(layer, decay=0.2)
+    averaged = EmaModel(layer, decay=0.2)
     assert averaged.final is not averaged.live
     nn.init.constant_(averaged.live.weight, 1.0)
     averaged.update(0)  # decay (1 + 0) / (10 + 0) = 0.1
@@ -28,7 +28,7 @@ def test_the_average_by_hand() -> None:
 
 
 def test_statistics_of_norms_are_averaged_and_counters_copied() -> None:
-    averaged = Averaged(nn.BatchNorm1d(2), decay=0.5)
+    averaged = EmaModel(nn.BatchNorm1d(2), decay=0.5)
     averaged.live.running_mean += 4.0
     averaged.live.num_batches_tracked += 3
     averaged.update(100)
@@ -37,7 +37,7 @@ def test_statistics_of_norms_are_averaged_and_counters_copied() -> None:
 
 
 def test_the_average_neither_learns_nor_leaves_eval_mode() -> None:
-    averaged = Averaged(nn.Sequential(nn.Linear(2, 2), nn.Dropout()), decay=0.9).train()
+    averaged = EmaModel(nn.Sequential(nn.Linear(2, 2), nn.Dropout()), decay=0.9).train()
     assert averaged.live.training and not averaged.final.training and not averaged.final[1].training
     learning = [parameter for parameter in averaged.parameters() if parameter.requires_grad]
     assert len(learning) == 2
@@ -45,14 +45,14 @@ def test_the_average_neither_learns_nor_leaves_eval_mode() -> None:
 
 
 def test_without_a_decay_there_is_no_average() -> None:
-    averaged = Averaged(nn.Linear(1, 1), decay=None)
+    averaged = EmaModel(nn.Linear(1, 1), decay=None)
     averaged.update(3)
     assert averaged.final is averaged.live
     assert len(averaged.state_dict()) == 2
 
 
 def test_both_are_one_state() -> None:
-    one, other = Averaged(nn.Linear(1, 1), 0.5), Averaged(nn.Linear(1, 1), 0.5)
+    one, other = EmaModel(nn.Linear(1, 1), 0.5), EmaModel(nn.Linear(1, 1), 0.5)
     one.update(0)
     other.load_state_dict(one.state_dict())
     assert torch.equal(other.final.weight, one.final.weight)

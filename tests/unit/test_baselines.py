@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clips import IGNORE
-from maskcast.metrics import confusion, macro_jaccard
-from maskcast.models.baselines import ConstantVelocity, Persistence
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.labels import IGNORE
+from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 
 WINDOW, CONTEXT = 22, 11
 

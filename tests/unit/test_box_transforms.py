@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from tests.conftest import painted_boxes
 
-from maskcast.data.box_transforms import (
+from maskcast.data.augment.boxes import (
     BoxAugmentParams,
     Sample,
     StrongParams,

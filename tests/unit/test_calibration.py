@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from maskcast.calibration import Reliability
+from maskcast.evaluation.calibration import Reliability
 
 
 def picture(values: list[int]) -> np.ndarray:

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.camera import (
+from maskcast.data.images import read_labels
+from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
     Camera,
@@ -15,7 +16,6 @@ from maskcast.data.camera import (
     paint_masks,
     yaw_rotations,
 )
-from maskcast.data.images import read_labels
 
 
 def scene(*objects: tuple[str, float, float]) -> Motion:

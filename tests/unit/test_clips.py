@@ -9,8 +9,9 @@ import pytest
 import zstandard
 
 from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import IGNORE, ClipStore, id_key
+from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, id_key
 
 FRAMES = np.arange(4 * 6 * 8 * 3, dtype=np.uint32).reshape(4, 6, 8, 3).astype(np.uint8)
 MASKS = (np.arange(4 * 6 * 8) % 3).reshape(4, 6, 8).astype(np.uint8)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from maskcast.coco.class_masks import SegmentationAP
-from maskcast.coco.evaluator import LINES
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.coco.class_masks import SegmentationAP
+from maskcast.evaluation.coco.evaluator import LINES
 
 
 def square(top: int, left: int, class_id: int = 1, side: int = 20) -> np.ndarray:

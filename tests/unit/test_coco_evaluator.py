@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskcast.coco.evaluator import LINES, CocoScores, Kind, Truth, evaluate
-from maskcast.coco.files import read_detections, read_truth
+from maskcast.evaluation.coco.evaluator import LINES, CocoScores, Kind, Truth, evaluate
+from maskcast.evaluation.coco.files import read_detections, read_truth
 
 # shared/data/fixtures/SOURCE.txt: what cocoapi published for these files, in full digits.
 PUBLISHED = {

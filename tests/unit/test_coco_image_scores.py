@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskcast.coco import image_scores
-from maskcast.coco.evaluator import Kind, Truth, evaluate
-from maskcast.coco.files import read_detections, read_truth
-from maskcast.coco.image_scores import average_precision
+from maskcast.evaluation.coco import image_scores
+from maskcast.evaluation.coco.evaluator import Kind, Truth, evaluate
+from maskcast.evaluation.coco.files import read_detections, read_truth
+from maskcast.evaluation.coco.image_scores import average_precision
 
 A, B = [10, 10, 40, 40], [100, 10, 40, 40]
 

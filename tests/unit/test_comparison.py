@@ -13,9 +13,9 @@ from tests.registered import CLASSES, HORIZON, SEEN, write_registered
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation import data_digest, scored_clips
-from maskcast.metrics import confusion, macro_jaccard
-from maskcast.models.convrnn import ConvLSTMConfig
+from maskcast.evaluation.evaluation import data_digest, scored_clips
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
 from maskcast.registry.loading import load_pipeline

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from maskcast.confusions import LISTED, MOST_CLASSES, confusions
-from maskcast.scores import ForecastScores
+from maskcast.evaluation.scores import ForecastScores
+from maskcast.report.confusions import LISTED, MOST_CLASSES, confusions
 
 
 def scored(truth: np.ndarray, forecast: np.ndarray, num_classes: int) -> ForecastScores:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskcast.consistency import Regions, find_regions, make_consistent
+from maskcast.inference.consistency import Regions, find_regions, make_consistent
 
 SIZE, CLASSES = (40, 60), 4
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from maskcast.models.cells import ConvGRUCell, ConvLSTMCell
-from maskcast.models.codec import EmbeddedClasses, PatchEmbedding
-from maskcast.models.convrnn import ConvGRUConfig, ConvLSTMConfig
-from maskcast.models.motion import ObjectMotion
-from maskcast.models.paths import Path, still
-from maskcast.models.render import Renderer, by_class, front_object, paint, seen_masks
-from maskcast.models.tracks import find_objects, track
+from maskcast.models.forecasting.convrnn import ConvGRUConfig, ConvLSTMConfig
+from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
+from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.tracks import find_objects, track
+from maskcast.models.objects.trajectories import Path, still
+from maskcast.models.objects.warp import Renderer, by_class, front_object, paint, seen_masks
+from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell
 
 SYSTEM_0 = {
     "stride": 1,

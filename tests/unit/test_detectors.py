@@ -14,9 +14,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detectors import Detector, FasterRcnnConfig, load_detector
-from maskcast.models.encoders import save_encoder
-from maskcast.models.smp import SmpEncoderConfig
+from maskcast.models.detection.faster_rcnn import Detector, FasterRcnnConfig, load_detector
+from maskcast.models.encoders.smp import SmpEncoderConfig
+from maskcast.models.encoders.table import save_encoder
 
 SMALL: dict[str, Any] = {
     "encoder": "tu-test_resnet",  # timm's tiny network for tests

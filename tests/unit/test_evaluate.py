@@ -15,11 +15,11 @@ from torch import Tensor
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation import Evaluation
-from maskcast.metrics import confusion, macro_jaccard
+from maskcast.evaluation.evaluation import Evaluation
+from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.unet import UNetConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.stages.evaluate import Evaluate, evaluate
 
 CLASSES = ["background", "red", "blue"]

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from maskcast.__main__ import main
-from maskcast.coco.evaluator import Truth, evaluate
-from maskcast.coco.matches import match
-from maskcast.coco.report import write_report
+from maskcast.evaluation.coco.evaluator import Truth, evaluate
+from maskcast.evaluation.coco.matches import match
+from maskcast.report.detection_files import write_report
 from maskcast.report.overlays import FALSE_ALARM, MISSED
 
 BOX = [8, 8, 16, 16]

@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from tests.conftest import write_detection_set
 from torch import Tensor
 
-from maskcast.coco.command import evaluate_files
+from maskcast.commands.evaluate_coco import evaluate_files
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detectors import Detector, FasterRcnnConfig
+from maskcast.models.detection.faster_rcnn import Detector, FasterRcnnConfig
 from maskcast.registry.evaluations import DETECTIONS, read_evaluation
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate_detector import EvaluateDetector, evaluate_detector
 
 SMALL = FasterRcnnConfig(

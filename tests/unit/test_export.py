@@ -12,12 +12,12 @@ import torch
 from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
+from maskcast.inference.segment import predict_masks
 from maskcast.models.base import ModelConfig
-from maskcast.models.forecasters import load_forecaster
-from maskcast.models.masker_base import predict_masks
-from maskcast.models.maskers import load_masker
-from maskcast.models.objects import ObjectsConfig
-from maskcast.models.simvp import SimVPConfig
+from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.forecasting.simvp import SimVPConfig
+from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.table import load_masker
 from maskcast.registry import export as exporting
 from maskcast.registry.export import export, run_exported
 from maskcast.registry.loading import load_address

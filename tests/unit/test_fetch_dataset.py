@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from maskcast import storage
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
+from maskcast.storage import store as storage
 
 
 def fetch(uri: str | Path, raw: Path, **params) -> dict:

@@ -14,12 +14,12 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.forecasters import adapt_forecaster, load_forecaster
-from maskcast.models.motion import PAST
-from maskcast.models.objects import ObjectsConfig
-from maskcast.models.unet import UNetConfig
-from maskcast.stage import run_stage
-from maskcast.training.layers import Window, layer_of
+from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
+from maskcast.models.objects.motion import PAST
+from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.runner.run import run_stage
+from maskcast.training.tasks.windows import Window, layer_of
 
 TRAINING = {
     "epochs": 2,

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast import consistency
-from maskcast.consistency import make_consistent, predict_regions
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.inference import consistency
+from maskcast.inference.consistency import make_consistent, predict_regions
+from maskcast.inference.segment import predict_masks, quantise
 from maskcast.models.base import save_model
-from maskcast.models.masker_base import predict_masks, quantise
-from maskcast.models.maskers import load_masker
-from maskcast.models.unet import UNetConfig
+from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.stages import generate_masks as stage_module
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast import losses
-from maskcast.losses import MaskLoss, MaskLossConfig
+from maskcast.models.segmentation import losses
+from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
 
 IGNORE = 255
 

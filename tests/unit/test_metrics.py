@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from maskcast.errors import MaskcastError
-from maskcast.metrics import (
+from maskcast.evaluation.metrics import (
     accuracy,
     confusion,
     dice_per_class,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.camera import CLEVRER_CAMERA, paint_masks
-from maskcast.data.synthetic import simulate_motion
-from maskcast.models.motion import ObjectMotion
-from maskcast.models.objects import ObjectsConfig
-from maskcast.models.paths import Path, path_loss
-from maskcast.models.render import cover, probability
-from maskcast.models.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
+from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
+from maskcast.models.objects.trajectories import Path, path_loss
+from maskcast.models.objects.warp import cover, probability
+from maskcast.simulator.camera import CLEVRER_CAMERA, paint_masks
+from maskcast.simulator.scenes import simulate_motion
 
 
 def squares(**places: list[tuple[int, int] | None]) -> torch.Tensor:

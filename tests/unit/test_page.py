@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast import stage as stage_module
+from maskcast.markup import Html, element, table
 from maskcast.params import Params
 from maskcast.progress import report, report_file
-from maskcast.report.markup import Html, element, table
 from maskcast.report.page import Page
-from maskcast.stage import OutPath, StageParams, run_stage, stage
+from maskcast.runner import stage as stage_module
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import OutPath, stage
 
 
 class Given(Params):
@@ -101,7 +102,7 @@ def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(stage_module, "get_stage", lambda name: stage_module._REGISTRY[name])
 
     @stage
-    def measure(*, metrics: OutPath, params: StageParams) -> None:
+    def measure(*, metrics: OutPath, params: Params) -> None:
         """Measures."""
         report({"val/score": 0.25}, step=1)
         Image.new("RGB", (2, 2)).save(tmp_path / "look.png")

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.physics import (
+from maskcast.data.sources.clevrer import read_motion
+from maskcast.simulator.physics import (
     DISC_RADIUS,
     FRAME_TIME,
     SQUARE_HALF,
@@ -16,7 +17,6 @@ from maskcast.data.physics import (
     roll_out,
     slow_down,
 )
-from maskcast.data.sources.clevrer import read_motion
 
 
 def no_bounce(count: int) -> np.ndarray:

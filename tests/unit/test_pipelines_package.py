@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from maskcast.errors import MaskcastError
+from pipelines.client.package import Package, make_package
 from pipelines.cluster import Cluster, load_cluster
-from pipelines.package import Package, make_package
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"registry.example.com/maskcast@sha256:{'ab' * 32}"

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from maskcast.errors import MaskcastError
-from pipelines import preflight as command
-from pipelines.checks import NotCheckedError, Row, Subject, rows_of
-from pipelines.checks.nodes import misfit, tolerates
-from pipelines.checks.outside import environment_of_pods
+from pipelines.client import preflight as command
+from pipelines.client.checks import NotCheckedError, Row, Subject, rows_of
+from pipelines.client.checks.nodes import misfit, tolerates
+from pipelines.client.checks.outside import environment_of_pods
+from pipelines.client.kube import ForbiddenError
+from pipelines.client.manifests import rules
 from pipelines.cluster import Cluster, Pod, Toleration
-from pipelines.kube import ForbiddenError
-from pipelines.manifests import rules
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "registry.example.com/maskcast@sha256:" + "0" * 64

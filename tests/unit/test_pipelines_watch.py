@@ -13,7 +13,7 @@ from kfp_server_api.models import (
     V2beta1RunDetails,
 )
 
-from pipelines.watch import StageState, exit_code, outcome, stage_states
+from pipelines.client.watch import StageState, exit_code, outcome, stage_states
 
 SPEC = {
     "root": {

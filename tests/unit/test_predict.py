@@ -13,13 +13,13 @@ from tests.conftest import moving_squares, write_store
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.masker_base import predict_masks
-from maskcast.models.maskers import load_masker
-from maskcast.models.unet import UNetConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.report.overlays import palette
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 
 CLASSES = ["background", "red", "blue"]
 

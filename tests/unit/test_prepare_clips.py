@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data.clips import IGNORE, ClipStore
+from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.labels import IGNORE
+from maskcast.runner.run import run_stage
 
 SIZE = (12, 16)
 

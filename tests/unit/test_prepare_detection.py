@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.coco.evaluator import evaluate
-from maskcast.coco.files import read_truth
 from maskcast.data import detection_writer
 from maskcast.data.detection import DetectionSet
 from maskcast.data.detection_sources.base import LabelledImage
@@ -19,7 +17,9 @@ from maskcast.data.detection_writer import DetectionWriter, fitted
 from maskcast.data.images import read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.stage import run_stage
+from maskcast.evaluation.coco.evaluator import evaluate
+from maskcast.evaluation.coco.files import read_truth
+from maskcast.runner.run import run_stage
 
 SOURCE = {"layout": "coco", "train": {"annotations": "labels.json", "images": "pictures"}}
 

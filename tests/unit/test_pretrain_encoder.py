@@ -14,9 +14,9 @@ from tests.conftest import write_store
 from maskcast.data.clips import ClipStore
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders import load_encoder
-from maskcast.models.maskers import load_masker
-from maskcast.stage import run_stage
+from maskcast.models.encoders.table import load_encoder
+from maskcast.models.segmentation.table import load_masker
+from maskcast.runner.run import run_stage
 from maskcast.stages import pretrain_encoder as stage_module
 from maskcast.stages.pretrain_encoder import EncoderTask, PretrainEncoder, pretrain_encoder
 from maskcast.stages.train_masker import TrainMasker, train_masker

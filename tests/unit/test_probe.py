@@ -9,8 +9,8 @@ from tests.conftest import write_store
 from torch import Tensor, nn
 
 from maskcast.data.clips import ClipStore
-from maskcast.models.siamese import Normalised
-from maskcast.probe import can_probe, linear, mean_class_accuracy, nearest, probe
+from maskcast.evaluation.probe import can_probe, linear, mean_class_accuracy, nearest, probe
+from maskcast.models.encoders.siamese import Normalised
 
 
 class Colours(nn.Module):

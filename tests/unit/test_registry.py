@@ -15,16 +15,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from maskcast.data.clips import sha256_of
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
-from maskcast.models.convrnn import ConvLSTMConfig
-from maskcast.models.detectors import FasterRcnnConfig, load_detector
-from maskcast.models.encoders import load_encoder, save_encoder
-from maskcast.models.forecasters import load_forecaster
-from maskcast.models.masker_base import predict_masks
-from maskcast.models.maskers import load_masker
-from maskcast.models.unet import UNetConfig, UNetEncoderConfig
+from maskcast.models.detection.faster_rcnn import FasterRcnnConfig, load_detector
+from maskcast.models.encoders.table import load_encoder, save_encoder
+from maskcast.models.encoders.unet import UNetEncoderConfig
+from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import (

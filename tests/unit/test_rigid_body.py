@@ -7,12 +7,12 @@ import pytest
 import torch
 from tests.conftest import write_store
 
-from maskcast.data.camera import CLASSES, CLEVRER_CAMERA, Motion, class_id, paint_masks, yaw_rotations
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
-from maskcast.data.physics import Body, roll_out
-from maskcast.metrics import confusion, macro_jaccard
-from maskcast.models.rigid_body import RigidBody, rigid_body_of
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.models.forecasting.rigid_body import RigidBody, rigid_body_of
+from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, Motion, class_id, paint_masks, yaw_rotations
+from maskcast.simulator.physics import Body, roll_out
 
 STRIDE = 5
 SPHERE, CUBE = class_id("sphere", "rubber", "red"), class_id("cube", "metal", "blue")

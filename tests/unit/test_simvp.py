@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from maskcast.errors import MaskcastError
-from maskcast.models.simvp import SimVPConfig
-from maskcast.models.translator import Translator
+from maskcast.models.forecasting.simvp import SimVPConfig
+from maskcast.models.forecasting.translator import Translator
 
 
 def test_every_context_frame_reaches_every_future_frame() -> None:

@@ -7,10 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from maskcast.data.camera import CLASSES
 from maskcast.data.images import read_labels, resize_masks
 from maskcast.data.sources.clevrer import ClevrerSource, read_motion
 from maskcast.errors import MaskcastError
+from maskcast.simulator.camera import CLASSES
 
 SEVEN = (0, 1000, 3000, 4000, 5000, 6000, 10000)
 

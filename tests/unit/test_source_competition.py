@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from maskcast.data.annotations import read_annotations, write_annotations
-from maskcast.data.camera import CLASSES
-from maskcast.data.clips import IGNORE
-from maskcast.data.sources import LabelError, Listing
+from maskcast.data.sources.base import LabelError, Listing
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+from maskcast.simulator.camera import CLASSES
 
 SIZE = (6, 8)
 

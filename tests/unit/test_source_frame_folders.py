@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from maskcast.data.clips import IGNORE
-from maskcast.data.sources import LabelError, Listing
+from maskcast.data.sources.base import LabelError, Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource, assign_splits, time_parts
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 
 SIZE = (6, 8)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from maskcast import stage as stage_module
 from maskcast.errors import MaskcastError
-from maskcast.stage import InPath, OutPath, Port, StageParams, get_stage, resume_dir, run_stage, stage
+from maskcast.params import Params
+from maskcast.runner import stage as stage_module
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import InPath, OutPath, Port, get_stage, stage
 
 
-class CopyParams(StageParams):
+class CopyParams(Params):
     times: int = 1
 
 

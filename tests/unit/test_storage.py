@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from maskcast import storage
 from maskcast.errors import MaskcastError
-from maskcast.s3 import Bucket, open_bucket
+from maskcast.storage import store as storage
+from maskcast.storage.s3 import Bucket, open_bucket
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def test_a_killed_put_to_a_folder_is_never_half_read_and_goes_on(tmp_path, tree)
     kept = tmp_path / "kept"
     code = """
 import os, pathlib, shutil, sys
-from maskcast import storage
+from maskcast.storage import store as storage
 def copy(source, target, copied=[]):
     copied.append(target)
     content = pathlib.Path(source).read_bytes()

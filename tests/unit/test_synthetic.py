@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.camera import CLASSES, CLEVRER_CAMERA, class_id, paint_masks
-from maskcast.data.look import COLOR_RGB, draw_camera, draw_look
 from maskcast.data.sources.synthetic import SyntheticSource
-from maskcast.data.synthetic import simulate_clip, simulate_motion
-from maskcast.metrics import confusion, jaccard_per_class, macro_jaccard
+from maskcast.evaluation.metrics import confusion, jaccard_per_class, macro_jaccard
+from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, class_id, paint_masks
+from maskcast.simulator.look import COLOR_RGB, draw_camera, draw_look
+from maskcast.simulator.scenes import simulate_clip, simulate_motion
 
 
 def listing(seed: int = 0, **params):

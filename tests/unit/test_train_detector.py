@@ -14,14 +14,14 @@ from torch import Tensor
 
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
-from maskcast.models.detectors import load_detector
-from maskcast.models.encoders import save_encoder
-from maskcast.models.smp import SmpEncoderConfig
+from maskcast.models.detection.faster_rcnn import load_detector
+from maskcast.models.encoders.smp import SmpEncoderConfig
+from maskcast.models.encoders.table import save_encoder
 from maskcast.progress import listening
-from maskcast.stage import run_stage
+from maskcast.runner.run import run_stage
 from maskcast.stages import train_detector as stage_module
 from maskcast.stages.train_detector import TrainDetector, train_detector
-from maskcast.training.detection import DetectorTask, confident
+from maskcast.training.tasks.detection import DetectorTask, confident
 
 PARAMS: dict[str, Any] = {
     "model": SMALL_DETECTOR,

@@ -11,10 +11,10 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders import save_encoder
-from maskcast.models.maskers import load_masker
-from maskcast.models.smp import SmpEncoderConfig
-from maskcast.stage import run_stage
+from maskcast.models.encoders.smp import SmpEncoderConfig
+from maskcast.models.encoders.table import save_encoder
+from maskcast.models.segmentation.table import load_masker
+from maskcast.runner.run import run_stage
 from maskcast.stages import train_masker as stage_module
 from maskcast.stages.train_masker import MaskerTask, TrainMasker, train_masker
 

@@ -7,7 +7,7 @@ import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from maskcast.errors import MaskcastError
-from maskcast.trainjob import train_job
+from maskcast.runner.trainjob import train_job
 
 POD: dict[str, Any] = {
     "metadata": {"name": "launcher", "namespace": "team", "uid": "1-2-3"},

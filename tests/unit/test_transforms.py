@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.clips import IGNORE
-from maskcast.data.transforms import AugmentParams, augment
+from maskcast.data.augment.frames import AugmentParams, augment
+from maskcast.labels import IGNORE
 from maskcast.seed import rng
 
 COLOURS = np.array([[30, 30, 30], [240, 20, 20], [20, 20, 240]], np.uint8)

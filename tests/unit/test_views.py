@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.views import Box, ViewParams, random_box, two_views
+from maskcast.data.augment.views import Box, ViewParams, random_box, two_views
 from maskcast.seed import rng
 
 PLAIN = {"hflip": 0, "recolour": 0, "grey": 0, "blurred": 0}

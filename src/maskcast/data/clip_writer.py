@@ -10,8 +10,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import zstandard
 
-from maskcast.data.clips import FORMAT, IGNORE, KINDS, SPLITS, Clip, Span, sha256_of
+from maskcast.data.clips import FORMAT, Clip, Span
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, KINDS, SPLITS
 
 SHARD_BYTES = 1 << 30  # few enough files for S3, small enough to fetch again after a broken transfer
 

@@ -11,7 +11,6 @@ frames (generated masks, forecasts) and, per mask, a confidence of the same shap
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,10 @@ from typing import Any
 import numpy as np
 import zstandard
 
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 
 FORMAT = "maskcast-clips/1"
-IGNORE = 255  # mask value left out of losses and metrics
-KINDS = ("labelled", "unlabelled", "hidden")
-SPLITS = ("train", "val", "test", "unlabeled", "hidden")
 
 
 @dataclass(frozen=True)
@@ -181,12 +178,6 @@ class ClipStore:
             ) from None
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the sha256 of a file, read once in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_index(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -234,8 +225,3 @@ def _map(shard: Path) -> np.ndarray:
         return np.load(shard, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):
         raise MaskcastError(f"{shard}: damaged, no array to map; fetch or write the clip store again") from None
-
-
-def id_key(clip_id: str) -> list[tuple[int, int | str]]:
-    """Sort key that orders ids as people number them: ``video_2`` before ``video_10``."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", clip_id) if part]

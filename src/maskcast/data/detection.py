@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.clips import sha256_of
 from maskcast.data.images import image_files, read_image
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 
 FORMAT = "maskcast-detection/1"
@@ -82,7 +82,7 @@ class DetectionSplit:
     """The labelled images of one split, by their place 0..len-1.
 
     Attributes:
-        truth: the split's COCO file, which `maskcast.coco.files.read_truth` reads.
+        truth: the split's COCO file, which `maskcast.evaluation.coco.files.read_truth` reads.
         ids: image id of each place.
         paths: image file of each place.
     """

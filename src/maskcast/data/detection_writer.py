@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clips import sha256_of
 from maskcast.data.detection import FORMAT
 from maskcast.data.detection_sources.base import LabelledImage
 from maskcast.data.images import read_image, resize_frames
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 

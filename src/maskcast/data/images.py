@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from maskcast.data.clips import id_key
 from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 

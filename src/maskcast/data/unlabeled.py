@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.data.archives import is_archive, unpack
-from maskcast.data.clips import ClipStore, id_key
+from maskcast.data.clips import ClipStore
 from maskcast.data.images import IMAGE_SUFFIXES, is_junk, read_image
 from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
 MOST_THREADS = 8  # that decode images

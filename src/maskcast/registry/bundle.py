@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
-from maskcast.data.clips import sha256_of
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
 from maskcast.params import Params, validate

@@ -11,13 +11,13 @@ from PIL import Image
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation import data_digest, scored_clips
+from maskcast.evaluation.evaluation import data_digest, scored_clips
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import ForecastView
-from maskcast.scores import ForecastScores
-from maskcast.stage import outputs_whole
+from maskcast.runner.outputs import outputs_whole
 
 SCORE = "jaccard_mean"
 EACH_WAY = 3  # clips on which A is better, and on which B is

@@ -10,7 +10,7 @@ from typing import Any
 
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.report import evaluation_record
+from maskcast.evaluation import record as evaluation_record
 
 RECORD = "evaluation.json"
 

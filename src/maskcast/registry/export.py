@@ -23,7 +23,7 @@ from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.registry.runtime import PipelineModel
-from maskcast.stage import outputs_whole
+from maskcast.runner.outputs import outputs_whole
 
 Format = Literal["torch-export", "onnx"]
 FILES: dict[Format, str] = {"torch-export": "model.pt2", "onnx": "model.onnx"}

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from maskcast.provenance import DATA_HASH, DVC_HASH, OUTPUTS
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
+from maskcast.runner.provenance import DATA_HASH, DVC_HASH, OUTPUTS
 
 PLACE = {
     "maskcast.git_sha": "commit",

@@ -13,7 +13,7 @@ from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest, read_bundle
 from maskcast.registry.runtime import Model, PipelineModel
 from maskcast.registry.store import Registry
-from maskcast.tracking import server_errors_said
+from maskcast.runner.tracking import server_errors_said
 
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"

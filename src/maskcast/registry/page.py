@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from maskcast.markup import Html, element, joined, table
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Verdict
 from maskcast.registry.store import CHAMPION, Version
 from maskcast.report.charts import line_chart
-from maskcast.report.markup import Html, element, joined, table
 from maskcast.report.page import Page
 
 HORIZON = "jaccard_h"  # and the number of a frame

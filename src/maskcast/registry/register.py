@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskcast.progress import say
-from maskcast.provenance import run_tags
 from maskcast.registry.bundle import Kind
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Gate, Verdict, judge
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
-from maskcast.tracking import start_run
+from maskcast.runner.provenance import run_tags
+from maskcast.runner.tracking import start_run
 
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.
 ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector")

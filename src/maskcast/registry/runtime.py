@@ -13,17 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from maskcast.consistency import join_frames, predictor
-from maskcast.data.clips import IGNORE
 from maskcast.errors import MaskcastError
+from maskcast.inference.consistency import join_frames, predictor
+from maskcast.labels import IGNORE
 from maskcast.models.base import best_device
-from maskcast.models.detectors import detect_images, load_detector
-from maskcast.models.encoders import load_encoder
-from maskcast.models.forecasters import load_forecaster
-from maskcast.models.maskers import load_masker
-from maskcast.models.siamese import Normalised, pool
+from maskcast.models.detection.faster_rcnn import detect_images, load_detector
+from maskcast.models.encoders.siamese import Normalised, pool
+from maskcast.models.encoders.table import load_encoder
+from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.table import load_masker
 from maskcast.registry.bundle import read_bundle
-from maskcast.tracking import bad_request
+from maskcast.runner.tracking import bad_request
 
 FRAMES_AT_ONCE = 16
 MAX_BYTES = 64 << 20  # of one call from outside: a server's memory is a small multiple of it, and so is bounded

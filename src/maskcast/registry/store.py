@@ -14,7 +14,7 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.tracking import new_client
+from maskcast.runner.tracking import new_client
 
 EVALUATION = "evaluation"  # folder of a run's artifacts
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"

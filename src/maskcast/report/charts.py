@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from maskcast.report.markup import Html, element, folded, table
+from maskcast.markup import Html, element, folded, table
 from maskcast.report.overlays import spread
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from maskcast.report.markup import Html, element
+from maskcast.markup import Html, element
 from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized, spread
 from maskcast.report.pictures import ForecastView
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.metrics import jaccard_per_class
+from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.report.plots import plot_lines, plot_reliability
 from maskcast.report.tables import markdown, number, write_csv
-from maskcast.scores import ForecastScores, applicable
 
 DEFINITIONS = {
     "jaccard_last": "macro Jaccard of the last forecast frame: one confusion matrix over that frame of all clips; "

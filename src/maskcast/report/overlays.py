@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from maskcast.data.clips import IGNORE
+from maskcast.labels import IGNORE
 
 CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
 PAPER = (15, 18, 22)

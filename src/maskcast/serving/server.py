@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from maskcast import __version__
-from maskcast.command_line import command_parser
+from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.loading import HELP, LoadedPipeline, load_pipeline

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clips import id_key
 from maskcast.data.images import image_files, is_junk, read_frames
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.storage import fetch, local_path
+from maskcast.labels import id_key
+from maskcast.storage.store import fetch, local_path
 
 
 @dataclass(frozen=True)

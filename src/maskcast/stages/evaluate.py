@@ -8,20 +8,21 @@ from pydantic import Field
 from maskcast.curves import read_curves
 from maskcast.data.clips import ClipStore
 from maskcast.digest import digest_tree
-from maskcast.evaluation import FORECASTER, Evaluation, data_digest, scored_clips
-from maskcast.forecasting import Context, check_stores, load_models
+from maskcast.evaluation.evaluation import FORECASTER, Evaluation, data_digest, scored_clips
+from maskcast.evaluation.record import FORECASTS, write_record
+from maskcast.evaluation.scores import applicable
+from maskcast.inference.forecast import Context, check_stores, load_models
 from maskcast.models.base import best_device
+from maskcast.params import Params
 from maskcast.progress import report_file, say
 from maskcast.report.evaluation_files import DEFINITIONS, headline, plot_confidence, plot_horizons, write_tables
 from maskcast.report.evaluation_page import show_evaluation
-from maskcast.report.evaluation_record import FORECASTS, write_record
 from maskcast.report.pictures import OVERVIEW, ForecastView, draw_gallery
 from maskcast.report.tables import printed
-from maskcast.scores import applicable
-from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.runner.stage import InPath, OutPath, stage
 
 
-class Evaluate(StageParams):
+class Evaluate(Params):
     """Params of evaluate."""
 
     split: str = "val"

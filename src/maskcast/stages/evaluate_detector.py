@@ -7,21 +7,22 @@ from typing import Literal
 
 from pydantic import Field
 
-from maskcast.coco.evaluator import evaluate
-from maskcast.coco.files import read_truth
-from maskcast.coco.report import DEFINITIONS, write_report
 from maskcast.data.detection import DetectionSet
-from maskcast.detection import batches, detect
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.coco.evaluator import evaluate
+from maskcast.evaluation.coco.files import read_truth
+from maskcast.evaluation.record import DETECTIONS, write_record
+from maskcast.inference.detect import batches, detect
 from maskcast.models.base import best_device
-from maskcast.models.detectors import load_detector
+from maskcast.models.detection.faster_rcnn import load_detector
+from maskcast.params import Params
 from maskcast.progress import report_file, say, track
-from maskcast.report.evaluation_record import DETECTIONS, write_record
-from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.report.detection_files import DEFINITIONS, write_report
+from maskcast.runner.stage import InPath, OutPath, stage
 
 
-class EvaluateDetector(StageParams):
+class EvaluateDetector(Params):
     """Params of evaluate_detector."""
 
     split: Literal["train", "val"] = "val"

@@ -14,21 +14,21 @@ import yaml
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from maskcast import storage
 from maskcast.data.archives import is_archive, unpack
-from maskcast.data.clips import sha256_of
-from maskcast.digest import digest_tree
+from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.folder import link
-from maskcast.params import UNSHOWN
+from maskcast.params import UNSHOWN, Params
 from maskcast.progress import say
-from maskcast.stage import OutPath, StageParams, resume_dir, stage
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import OutPath, stage
+from maskcast.storage import store as storage
+from maskcast.storage.folder import link
 
 NOTE = "SOURCE.json"
 QUIET_S = 300  # after which a download by DVC is given up; it may take as long as it likes while bytes arrive
 
 
-class FetchDataset(StageParams):
+class FetchDataset(Params):
     """Params of fetch_dataset."""
 
     uri: str = Field(min_length=1)

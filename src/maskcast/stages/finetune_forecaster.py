@@ -8,13 +8,13 @@ from pydantic import TypeAdapter
 from maskcast.data.clips import ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
-from maskcast.forecasting import check_stores
+from maskcast.inference.forecast import check_stores
 from maskcast.models.base import ModelConfig
-from maskcast.models.forecasters import ForecasterConfig, adapt_forecaster
+from maskcast.models.forecasting.table import ForecasterConfig, adapt_forecaster
 from maskcast.progress import say
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
-from maskcast.stage import InPath, OutPath, stage
-from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+from maskcast.training.tasks.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
 
 
 class FinetuneForecaster(ForecastTraining):

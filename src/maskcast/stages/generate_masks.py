@@ -10,20 +10,23 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from maskcast.consistency import join_frames, predictor
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
+from maskcast.inference.consistency import join_frames, predictor
+from maskcast.inference.segment import predict_on_all, quantise
 from maskcast.models.base import all_devices
-from maskcast.models.masker_base import Masker, predict_on_all, quantise
-from maskcast.models.maskers import load_masker
+from maskcast.models.segmentation.base import Masker
+from maskcast.models.segmentation.table import load_masker
+from maskcast.params import Params
 from maskcast.progress import say, track
-from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import InPath, OutPath, stage
 
 
-class GenerateMasks(StageParams):
+class GenerateMasks(Params):
     """Params of generate_masks."""
 
     batch_size: int = Field(default=16, ge=1)

@@ -8,16 +8,18 @@ from PIL import Image
 from pydantic import Field
 
 from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import Clip, ClipStore, id_key
+from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.forecasting import Forecast, check_stores, context_source, forecast, load_models
+from maskcast.inference.forecast import Forecast, check_stores, context_source, forecast, load_models
+from maskcast.labels import id_key
 from maskcast.models.base import best_device
+from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.report.overlays import palette
-from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.runner.stage import InPath, OutPath, stage
 
 
-class Predict(StageParams):
+class Predict(Params):
     """Params of predict."""
 
     split: str = "hidden"

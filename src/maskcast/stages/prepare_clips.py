@@ -15,16 +15,17 @@ from pydantic import Field, model_validator
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames, resize_masks
-from maskcast.data.sources import Arrays, LabelError, Listing, RawClip
+from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
+from maskcast.params import Params
 from maskcast.progress import say, track
-from maskcast.stage import InPath, OutPath, StageParams, stage
+from maskcast.runner.stage import InPath, OutPath, stage
 
 REASONS_SAID = 5
 
 
-class PrepareClips(StageParams):
+class PrepareClips(Params):
     """Params of prepare_clips."""
 
     source: Source

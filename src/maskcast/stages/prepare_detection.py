@@ -8,20 +8,21 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from maskcast.data.clips import id_key
 from maskcast.data.detection_sources.base import LabelledImage, RelativePath
 from maskcast.data.detection_sources.table import Source
 from maskcast.data.detection_writer import DetectionWriter
 from maskcast.data.images import IMAGE_SUFFIXES, is_junk
 from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
+from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import rng
-from maskcast.stage import InPath, OutPath, StageParams, stage
 
 T = TypeVar("T")
 
 
-class PrepareDetection(StageParams):
+class PrepareDetection(Params):
     """Params of prepare_detection."""
 
     source: Source

@@ -17,24 +17,25 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from maskcast.curves import write_curve
+from maskcast.data.augment.views import ViewParams, two_views
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import colour_statistics, spread
 from maskcast.data.unlabeled import ClipFrames, Frames, open_frames
-from maskcast.data.views import ViewParams, two_views
 from maskcast.digest import fingerprint
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.probe import can_probe, probe
 from maskcast.models.base import best_device, count_parameters
-from maskcast.models.byol import ByolConfig
-from maskcast.models.encoders import EncoderConfig, save_encoder
-from maskcast.models.moco import DenseCLConfig, MocoConfig
-from maskcast.models.siamese import MethodConfig, Normalised, Views
-from maskcast.models.unet import UNetEncoderConfig
+from maskcast.models.encoders.byol import ByolConfig
+from maskcast.models.encoders.moco import DenseCLConfig, MocoConfig
+from maskcast.models.encoders.siamese import MethodConfig, Normalised, Views
+from maskcast.models.encoders.table import EncoderConfig, save_encoder
+from maskcast.models.encoders.unet import UNetEncoderConfig
 from maskcast.params import Params
-from maskcast.probe import can_probe, probe
 from maskcast.progress import first_process, report_file, say
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive, rng
-from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
 from maskcast.training.loop import fit
 from maskcast.training.schedule import SgdCosine
 
@@ -48,7 +49,7 @@ class NoMethod(Params):
     name: Literal["none"]
 
 
-class PretrainEncoder(StageParams):
+class PretrainEncoder(Params):
     """Params of pretrain_encoder."""
 
     model: EncoderConfig = UNetEncoderConfig()

@@ -6,15 +6,15 @@ from pydantic import Field
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
-from maskcast.forecasting import check_stores
-from maskcast.models.forecasters import ForecasterConfig
-from maskcast.models.motion import ObjectMotion
-from maskcast.models.objects import ObjectsConfig
+from maskcast.inference.forecast import check_stores
+from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.forecasting.table import ForecasterConfig
+from maskcast.models.objects.motion import ObjectMotion
 from maskcast.progress import say
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
-from maskcast.stage import InPath, OutPath, stage
-from maskcast.training.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
-from maskcast.training.layers import whole_sights
+from maskcast.training.tasks.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+from maskcast.training.tasks.windows import whole_sights
 
 SPLITS = ("train", "unlabeled")
 

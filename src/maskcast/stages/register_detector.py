@@ -9,6 +9,7 @@ from pydantic import Field
 
 from maskcast.data.detection import DetectionSet
 from maskcast.models.base import read_description
+from maskcast.params import Params
 from maskcast.registry.artifact import shrink_clip, write_artifact
 from maskcast.registry.bundle import DetectorDescription, write_bundle
 from maskcast.registry.card import model_card
@@ -17,11 +18,11 @@ from maskcast.registry.gate import DetectionGate
 from maskcast.registry.outcome import write_outcome
 from maskcast.registry.register import NAME, Artifact, Origin, register
 from maskcast.registry.runtime import load_bundle
-from maskcast.stage import InPath, OutPath, StageParams, stage
-from maskcast.tracking import server_errors_said
+from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.tracking import server_errors_said
 
 
-class RegisterDetector(StageParams):
+class RegisterDetector(Params):
     """Params of register_detector."""
 
     name: str = Field("maskcast-detector", pattern=NAME)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders import is_trained
+from maskcast.models.encoders.table import is_trained
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.registry.artifact import shrink_clip, write_artifact
@@ -20,8 +20,8 @@ from maskcast.registry.gate import ForecastGate
 from maskcast.registry.outcome import write_outcome
 from maskcast.registry.register import NAME, Artifact, Origin, register
 from maskcast.registry.runtime import PipelineModel, load_bundle
-from maskcast.stage import InPath, OutPath, StageParams, stage
-from maskcast.tracking import server_errors_said
+from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.tracking import server_errors_said
 
 
 class Names(Params):
@@ -47,7 +47,7 @@ class Names(Params):
         }
 
 
-class RegisterModels(StageParams):
+class RegisterModels(Params):
     """Params of register_models."""
 
     names: Names = Names()

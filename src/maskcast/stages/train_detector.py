@@ -7,9 +7,10 @@ from maskcast.data.detection import DetectionSet
 from maskcast.digest import fingerprint
 from maskcast.models.base import count_parameters, save_model
 from maskcast.progress import say
-from maskcast.stage import InPath, OutPath, resume_dir, stage
-from maskcast.training.detection import DetectorTask, DetectorTraining
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.training.loop import fit
+from maskcast.training.tasks.detection import DetectorTask, DetectorTraining
 
 
 class TrainDetector(DetectorTraining):

@@ -9,30 +9,32 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.curves import write_curve
+from maskcast.data.augment.frames import AugmentParams, augment
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
-from maskcast.data.transforms import AugmentParams, augment
 from maskcast.digest import fingerprint
 from maskcast.distributed import all_counts, own_part, rank
 from maskcast.errors import MaskcastError
-from maskcast.losses import MaskLoss, MaskLossConfig
-from maskcast.metrics import accuracy, confusion, macro_jaccard
+from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
+from maskcast.inference.segment import predict_masks
 from maskcast.models.base import best_device, count_parameters, save_model
-from maskcast.models.encoders import load_into
-from maskcast.models.masker_base import predict_masks
-from maskcast.models.maskers import MaskerConfig
-from maskcast.models.unet import UNetConfig
+from maskcast.models.encoders.table import load_into
+from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
+from maskcast.models.segmentation.table import MaskerConfig
+from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.params import Params
 from maskcast.progress import report_file, say
 from maskcast.report.overlays import masker_strip
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive, rng
-from maskcast.stage import InPath, OutPath, StageParams, resume_dir, stage
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 
 PICTURES = 4
 
 
-class TrainMasker(StageParams):
+class TrainMasker(Params):
     """Params of train_masker."""
 
     model: MaskerConfig = UNetConfig()

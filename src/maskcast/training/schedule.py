@@ -11,10 +11,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from maskcast.params import Params
-from maskcast.stage import StageParams
 
 
-class Schedule(StageParams, ABC):
+class Schedule(Params, ABC):
     """What every training has: batches, stops and processes.
 
     A subclass says at which rate, for how long and by which optimiser. An epoch is ``steps_per_epoch`` batches

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskcast.coco.records import Records, read_lists
+from maskcast.data.coco_records import Records, read_lists
 from maskcast.data.detection_sources.base import DetectionSource, LabelledImage, Listing, RelativePath
 from maskcast.errors import MaskcastError
 from maskcast.params import Params

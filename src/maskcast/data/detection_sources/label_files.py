@@ -6,7 +6,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from maskcast.data.clips import id_key
 from maskcast.data.detection_sources.base import (
     DetectionSource,
     Listing,
@@ -17,6 +16,7 @@ from maskcast.data.detection_sources.base import (
 )
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
 
 # libyaml is some ten times as fast; not every build of PyYAML has it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

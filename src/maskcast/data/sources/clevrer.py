@@ -10,7 +10,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.camera import (
+from maskcast.data.images import is_junk, resize_frames, window_starts
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.video import count_frames, read_video
+from maskcast.errors import MaskcastError
+from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
     COLORS,
@@ -21,10 +25,6 @@ from maskcast.data.camera import (
     euler_rotations,
     paint_masks,
 )
-from maskcast.data.images import is_junk, resize_frames, window_starts
-from maskcast.data.sources import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.video import count_frames, read_video
-from maskcast.errors import MaskcastError
 
 Official = Literal["train", "validation", "test"]
 Split = Literal["train", "val", "test", "unlabeled", "hidden"]

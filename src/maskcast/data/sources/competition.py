@@ -17,11 +17,11 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.annotations import FILE, Annotation, read_annotations
-from maskcast.data.camera import CLASSES
-from maskcast.data.clips import IGNORE, id_key
 from maskcast.data.images import is_junk, read_frames
-from maskcast.data.sources import Arrays, LabelError, Listing, RawClip, SourceConfig
+from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, id_key
+from maskcast.simulator.camera import CLASSES
 
 KIND_OF_SET = {"train": "labelled", "val": "labelled", "unlabeled": "unlabelled", "hidden": "hidden"}
 

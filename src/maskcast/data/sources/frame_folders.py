@@ -17,11 +17,11 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.clips import IGNORE, SPLITS, id_key
 from maskcast.data.images import image_files, is_junk, read_frames, read_labels, window_starts
-from maskcast.data.sources import Arrays, LabelError, Listing, RawClip, SourceConfig
+from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, SPLITS, id_key
 from maskcast.seed import rng
 
 KIND_OF_SPLIT = dict.fromkeys(SPLITS, "labelled") | {"unlabeled": "unlabelled", "hidden": "hidden"}

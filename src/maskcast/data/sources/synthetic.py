@@ -6,18 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from maskcast.data.camera import CLASSES, CLEVRER_CAMERA
-from maskcast.data.clips import SPLITS
-from maskcast.data.sources import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.synthetic import simulate_clip
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.labels import SPLITS
 from maskcast.seed import derive
+from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
+from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
 KIND_OF_SPLIT = {"unlabeled": "unlabelled", "hidden": "hidden"}  # all others are labelled
 
 
 class SyntheticSource(SourceConfig):
-    """Clips from `maskcast.data.synthetic`; the raw folder is not read."""
+    """Clips from `maskcast.simulator.scenes`; the raw folder is not read."""
 
     layout: Literal["synthetic"] = "synthetic"
     train: int = Field(default=100, ge=0)

@@ -1,0 +1,28 @@
+"""Stops a run: its pods are ended, what its finished stages wrote stays."""
+
+import argparse
+
+from pipelines.client.connection import add_connection, connect
+from pipelines.client.watch import ENDED, outcome
+from pipelines.options import add_cluster
+
+HELP = "stop a run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("run_id", metavar="RUN", help="id of the run")
+    add_cluster(parser)
+    add_connection(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    with connect(given) as client:
+        found = client.get_run(given.run_id)
+        if found.state in ENDED:
+            print(f"it had ended before: {outcome(found)}")
+            return 0
+        client.terminate_run(given.run_id)
+        print(f"cancelling; python -m pipelines status {given.run_id} --wait shows when its pods have ended")
+    return 0

@@ -1,0 +1,202 @@
+"""What must lie in the namespace before a run: accounts, rights, secrets, volumes."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes import client
+
+from pipelines.client.checks import Row, Subject
+from pipelines.client.kube import ask
+from pipelines.client.manifests import rules
+
+SETUP = "run `python -m pipelines setup --apply`"
+
+
+def namespace(subject: Subject) -> Iterator[Row]:
+    """It is there and stays; says which Pod Security level it enforces."""
+    found = ask(client.CoreV1Api(subject.api).read_namespace, subject.namespace)
+    if found is None:
+        remedy = (
+            f"mend `namespace` in the cluster file, or create it: `kubectl create namespace {subject.namespace}`"
+        )
+        yield Row("namespace", "failed", f"there is no {subject.namespace!r}", remedy)
+    elif found.status.phase != "Active":
+        yield Row("namespace", "failed", f"{subject.namespace} is {found.status.phase}", "wait, or use another")
+    else:
+        level = (found.metadata.labels or {}).get("pod-security.kubernetes.io/enforce", "none")
+        yield Row("namespace", "ok", f"{subject.namespace}, Pod Security enforced: {level}")
+
+
+def service_account(subject: Subject) -> Iterator[Row]:
+    """It is there."""
+    name = subject.cluster.service_account
+    core = client.CoreV1Api(subject.api)
+    if ask(core.read_namespaced_service_account, name, subject.namespace) is None:
+        yield Row("service account", "failed", f"there is no {name!r} in {subject.namespace}", SETUP)
+    else:
+        yield Row("service account", "ok", name)
+
+
+def rights(subject: Subject) -> Iterator[Row]:
+    """The service account may do all that `setup` grants it."""
+    name = subject.cluster.service_account
+    api = client.AuthorizationV1Api(subject.api)
+    account = {
+        "user": f"system:serviceaccount:{subject.namespace}:{name}",
+        "groups": [
+            "system:serviceaccounts",
+            f"system:serviceaccounts:{subject.namespace}",
+            "system:authenticated",
+        ],
+    }
+    asked = _granted(subject)
+    denied: dict[str, list[str]] = {}
+    for attributes in asked:
+        spec = client.V1SubjectAccessReviewSpec(**account, resource_attributes=attributes)
+        metadata = client.V1ObjectMeta(namespace=subject.namespace)
+        review = client.V1LocalSubjectAccessReview(metadata=metadata, spec=spec)
+        answer = ask(api.create_namespaced_local_subject_access_review, subject.namespace, review)
+        if answer is None or not answer.status.allowed:
+            denied.setdefault(_resource(attributes), []).append(attributes.verb)
+    if denied:
+        said = ", ".join(f"{'/'.join(verbs)} {resource}" for resource, verbs in denied.items())
+        yield Row("rights", "failed", f"{name} may not {said}", SETUP)
+    else:
+        yield Row("rights", "ok", f"{name} may do all {len(asked)} things that runs do")
+
+
+def your_rights(subject: Subject) -> Iterator[Row]:
+    """You may read the logs of pods."""
+    api = client.AuthorizationV1Api(subject.api)
+    denied = []
+    for resource, verb in (("pods", "list"), ("pods/log", "get")):
+        attributes = _attributes(subject, "", resource, verb)
+        spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        review = client.V1SelfSubjectAccessReview(spec=spec)
+        if not ask(api.create_self_subject_access_review, review).status.allowed:
+            denied.append(f"{verb} {resource}")
+    if denied:
+        remedy = f"ask for the role `view` in {subject.namespace}"
+        yield Row("your rights", "failed", f"you may not {', '.join(denied)}, as `logs` does", remedy)
+    else:
+        yield Row("your rights", "ok", "you may read the logs of pods")
+
+
+def secrets(subject: Subject) -> Iterator[Row]:
+    """Each is there and has a value under each key, without the line break that `echo` leaves."""
+    for name, keys in subject.cluster.secrets.items():
+        values = secret_values(subject, name)
+        absent = [key for key in keys if not (values or {}).get(key)]
+        blank = [key for key in keys if values and values.get(key, "") != values.get(key, "").strip()]
+        if values is None:
+            remedy = f"set {', '.join(keys)} and {SETUP}"
+            yield Row("secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
+        elif absent:
+            yield Row("secrets", "failed", f"{name} has no {', '.join(absent)}", f"set them and {SETUP}")
+        elif blank:
+            found = f"{name}: blanks or line breaks around {', '.join(blank)}"
+            yield Row("secrets", "failed", found, f"set them anew and {SETUP}")
+        else:
+            yield Row("secrets", "ok", f"{name}: {', '.join(keys)}")
+
+
+def pull_secrets(subject: Subject) -> Iterator[Row]:
+    """Each is there, and one of them has credentials for the image's registry."""
+    registry = subject.cluster.image.partition("/")[0]
+    names = subject.cluster.image_pull_secrets
+    known: set[str] = set()
+    for name in names:
+        values = secret_values(subject, name)
+        if values is None:
+            remedy = f"`kubectl create secret docker-registry {name} --docker-server={registry} ...`"
+            yield Row("pull secrets", "failed", f"there is no {name!r} in {subject.namespace}", remedy)
+            return
+        known |= _registries(values.get(".dockerconfigjson", ""))
+    if not names:
+        yield Row("pull secrets", "ok", "none named: the nodes pull without")
+    elif registry in known:
+        yield Row("pull secrets", "ok", f"{', '.join(names)}: has credentials for {registry}")
+    else:
+        found = f"{', '.join(names)}: credentials for {', '.join(sorted(known)) or 'no registry'}, not {registry}"
+        yield Row("pull secrets", "failed", found, "name the secret of that registry in image_pull_secrets")
+
+
+def workspace(subject: Subject) -> Iterator[Row]:
+    """Its claim is bound, or will be when the first pod asks for it."""
+    wanted = subject.cluster.workspace
+    if wanted is None:
+        yield Row("workspace", "ok", "none: a stage that is started again begins anew")
+        return
+    core = client.CoreV1Api(subject.api)
+    claim = ask(core.read_namespaced_persistent_volume_claim, wanted.claim, subject.namespace)
+    if claim is None:
+        yield Row("workspace", "failed", f"there is no claim {wanted.claim!r} in {subject.namespace}", SETUP)
+        return
+    what = f"{wanted.claim}: {claim.status.phase}, {', '.join(claim.spec.access_modes)}"
+    if claim.status.phase == "Bound":
+        yield Row("workspace", "ok", f"{what}, {claim.status.capacity['storage']}")
+    elif claim.status.phase == "Pending":
+        yield _pending(subject, what, claim.spec.storage_class_name)
+    else:
+        yield Row("workspace", "failed", what, f"`kubectl describe pvc {wanted.claim} -n {subject.namespace}`")
+
+
+def secret_values(subject: Subject, name: str) -> dict[str, str] | None:
+    """Returns what a secret of the namespace holds, or None if there is none."""
+    found = ask(client.CoreV1Api(subject.api).read_namespaced_secret, name, subject.namespace)
+    if found is None:
+        return None
+    return {key: base64.b64decode(value).decode("utf-8", "replace") for key, value in (found.data or {}).items()}
+
+
+def _pending(subject: Subject, what: str, name: str | None) -> Row:
+    """Judges a claim that waits, by its storage class."""
+    classes = {each.metadata.name: each for each in ask(client.StorageV1Api(subject.api).list_storage_class).items}
+    if not name:
+        return Row(
+            "workspace", "failed", f"{what}: no default storage class", "name one in workspace.storage_class"
+        )
+    if name not in classes:
+        found = f"{what}: there is no storage class {name!r}"
+        return Row(
+            "workspace", "failed", found, f"delete the claim and name one of: {', '.join(classes) or 'none'}"
+        )
+    if classes[name].volume_binding_mode == "WaitForFirstConsumer":
+        return Row("workspace", "ok", f"{what}: {name} makes the volume for the first pod")
+    remedy = f"`kubectl describe pvc -n {subject.namespace}` says why"
+    return Row("workspace", "failed", f"{what}: {name} has made no volume", remedy)
+
+
+def _granted(subject: Subject) -> list[Any]:
+    """Returns one question per right that `setup` grants."""
+    return [
+        _attributes(subject, group, resource, verb, name)
+        for rule in rules(subject.cluster)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [None])
+        for verb in rule["verbs"]
+    ]
+
+
+def _attributes(subject: Subject, group: str, resource: str, verb: str, name: str | None = None) -> Any:
+    kind, _, part = resource.partition("/")
+    return client.V1ResourceAttributes(
+        namespace=subject.namespace, group=group, resource=kind, subresource=part or None, verb=verb, name=name
+    )
+
+
+def _resource(attributes: Any) -> str:
+    resource = "/".join(filter(None, [attributes.resource, attributes.subresource]))
+    return " ".join(filter(None, [resource, attributes.name]))
+
+
+def _registries(dockerconfig: str) -> set[str]:
+    """Returns the hosts that a .dockerconfigjson has credentials for."""
+    try:
+        addresses = json.loads(dockerconfig or "{}").get("auths", {})
+    except ValueError:
+        return set()
+    return {address.removeprefix("https://").partition("/")[0] for address in addresses}

@@ -1,0 +1,109 @@
+"""Nodes that can run the pods: what they have in all, not what is free; the scheduler waits for that."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kubernetes import client
+from kubernetes.utils.quantity import parse_quantity
+
+from pipelines.client.checks import Row, Subject
+from pipelines.client.kube import ask
+from pipelines.cluster import Pod, Toleration
+
+
+def nodes(subject: Subject) -> Iterator[Row]:
+    """Some node has what the pod of each stage asks for, and lets it in."""
+    every = ask(client.CoreV1Api(subject.api).list_node).items
+    for pod, stages in _alike(subject.pods):
+        misfits = sorted(((misfit(pod, node), node.metadata.name) for node in every), key=_distance)
+        fit = [name for reasons, name in misfits if not reasons]
+        if fit:
+            some = ", ".join(fit[:3]) + (", ..." if len(fit) > 3 else "")
+            yield Row("nodes", "ok", f"{stages}: {len(fit)} of {len(every)} nodes fit ({some})")
+            continue
+        nearest = "".join(f"; the nearest, {name}, {', '.join(reasons)}" for reasons, name in misfits[:1])
+        remedy = "ask for less in `pods` or `stages` of the cluster file, or have a node added"
+        yield Row("nodes", "failed", f"{stages}: none of {len(every)} nodes fits{nearest}", remedy)
+
+
+def quota(subject: Subject) -> Iterator[Row]:
+    """Neither a ResourceQuota nor a LimitRange of the namespace forbids a pod."""
+    core = client.CoreV1Api(subject.api)
+    quotas = ask(core.list_namespaced_resource_quota, subject.namespace).items
+    ranges = ask(core.list_namespaced_limit_range, subject.namespace).items
+    limits = [
+        (f"ResourceQuota {each.metadata.name}", key.removeprefix("requests.").removeprefix("limits."), most)
+        for each in quotas
+        if not each.spec.scopes and not each.spec.scope_selector  # those with a scope are for other pods
+        for key, most in (each.spec.hard or {}).items()
+    ] + [
+        (f"LimitRange {each.metadata.name}", key, most)
+        for each in ranges
+        for item in each.spec.limits
+        if item.type in ("Container", "Pod")
+        for key, most in (item.max or {}).items()
+    ]
+    forbidden = False
+    for pod, stages in _alike(subject.pods):
+        for who, key, most in limits:
+            asked = resources(pod).get(key)
+            if asked is not None and parse_quantity(asked) > parse_quantity(most):
+                forbidden = True
+                found = f"{stages}: {who} allows {key} {most}, asked {asked}"
+                yield Row("quota", "failed", found, "ask for less in the cluster file, or for more quota")
+    if not forbidden:
+        yield Row("quota", "ok", f"{len(quotas)} quotas and {len(ranges)} limit ranges let every pod in")
+
+
+def resources(pod: Pod) -> dict[str, str]:
+    """Returns the resources that a pod asks for, by their names in Kubernetes."""
+    gpus = {pod.gpu_resource: str(pod.gpus)} if pod.gpus else {}
+    return {"cpu": pod.cpu, "memory": pod.memory} | gpus
+
+
+def misfit(pod: Pod, node: Any) -> list[str]:
+    """Returns why a node cannot run a pod; empty when it can."""
+    reasons = []
+    ready = {condition.type: condition.status for condition in node.status.conditions or []}.get("Ready")
+    if ready != "True" or node.spec.unschedulable:
+        reasons.append("takes no pods now" if ready == "True" else "is not ready")
+    for resource, asked in resources(pod).items():
+        has = (node.status.allocatable or {}).get(resource, "0")
+        if parse_quantity(has) < parse_quantity(asked):
+            reasons.append(f"has {resource} {has}, asked {asked}")
+    for label, wanted in pod.labels.items():
+        has = (node.metadata.labels or {}).get(label)
+        if has != wanted:
+            reasons.append(f"its label {label} is {has or 'not set'}, asked {wanted}")
+    reasons += [
+        f"its taint {taint.key}:{taint.effect} is not tolerated"
+        for taint in node.spec.taints or []
+        if taint.effect != "PreferNoSchedule" and not any(tolerates(each, taint) for each in pod.tolerations)
+    ]
+    return reasons
+
+
+def tolerates(toleration: Toleration, taint: Any) -> bool:
+    """Tells whether a toleration lets a pod run on a tainted node, by Kubernetes' rules."""
+    if toleration.effect not in (None, taint.effect):
+        return False
+    if toleration.key is None:
+        return toleration.operator == "Exists"
+    if toleration.key != taint.key:
+        return False
+    return toleration.operator == "Exists" or (toleration.value or "") == (taint.value or "")
+
+
+def _distance(misfit: tuple[list[str], str]) -> tuple[bool, int]:
+    """Orders nodes from near to far; one without any GPU is far."""
+    reasons, _ = misfit
+    return any(" 0, asked" in reason for reason in reasons), len(reasons)
+
+
+def _alike(pods: Mapping[str, Pod]) -> list[tuple[Pod, str]]:
+    """Returns the pods that differ in what they ask of a node, each with its stages."""
+    groups: dict[str, tuple[Pod, list[str]]] = {}
+    for stage, pod in pods.items():
+        key = str((resources(pod), pod.labels, pod.tolerations))
+        groups.setdefault(key, (pod, []))[1].append(stage)
+    return [(pod, ", ".join(stages)) for pod, stages in groups.values()]

@@ -1,0 +1,69 @@
+"""The environment of the pods, as far as this machine can take their place."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from maskcast.errors import MaskcastError
+from pipelines.client.checks import NotCheckedError, Subject
+from pipelines.client.checks.namespace import secret_values
+
+
+@contextmanager
+def environment_of_pods(subject: Subject) -> Iterator[None]:
+    """Gives this process the environment that pods will have, until the block ends.
+
+    Values of secrets are the cluster's where you may read them, else this machine's. The same goes for addresses
+    that are known in the cluster alone: this machine's environment may name where, e.g., a port is forwarded to.
+    """
+    values = {
+        name: value for name, value in subject.cluster.env.items() if not (name in os.environ and _inside(value))
+    }
+    for name, keys in subject.cluster.secrets.items():
+        try:
+            found = (secret_values(subject, name) if subject.api else None) or {}
+        except MaskcastError:  # the row of the secret says it
+            continue
+        values |= {key: found[key] for key in keys if key in found}
+    if "AWS_ACCESS_KEY_ID" in values:
+        values["AWS_SESSION_TOKEN"] = ""  # this machine's belongs to other keys
+    own = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def must_be_known(variable: str) -> None:
+    """Ends a check of a server whose address is known in the cluster alone.
+
+    Raises:
+        NotCheckedError: saying how to check it from here.
+    """
+    address = os.environ.get(variable, "")
+    if _inside(address):
+        host = urlsplit(address).hostname or ""
+        service, _, rest = host.partition(".")
+        forward = f"kubectl port-forward -n {rest.partition('.')[0]} svc/{service} ..."
+        raise NotCheckedError(
+            f"{host} is known in the cluster alone; to check it, `{forward}` and set {variable} to that address"
+        )
+
+
+def _inside(address: str) -> bool:
+    """Tells whether an address is the name of a cluster's service and not known on this machine."""
+    host = urlsplit(address).hostname or ""
+    if not host.endswith((".svc", ".svc.cluster.local")):
+        return False
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return True
+    return False

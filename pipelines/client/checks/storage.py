@@ -1,0 +1,136 @@
+"""Where artifacts go and the data set comes from."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import yaml
+from kubernetes import client
+
+from maskcast.errors import MaskcastError
+from maskcast.storage.s3 import open_bucket
+from maskcast.storage.store import INCOMPLETE
+from pipelines.client.checks import NotCheckedError, Row, Subject
+from pipelines.client.checks.outside import must_be_known
+from pipelines.client.kube import ask
+from pipelines.client.manifests import store_secrets
+
+GIT_URL = re.compile(r"(?!file:)[a-z+]+://|[^/]+@[^/]+:")
+
+
+def artifacts(subject: Subject) -> Iterator[Row]:
+    """An object can be written to `pipeline_root` and removed, with the keys that pods have."""
+    root = subject.cluster.pipeline_root
+    if root is None:
+        yield Row("artifacts", "ok", "Kubeflow's default store")
+        return
+    if not root.startswith("s3://"):
+        raise NotCheckedError(f"{root}: only s3:// can be checked from here")
+    must_be_known("AWS_ENDPOINT_URL_S3")
+    write_and_remove(root)
+    yield Row("artifacts", "ok", f"{root} is writable")
+
+
+def launcher(subject: Subject) -> Iterator[Row]:
+    """Kubeflow's launcher, which moves artifacts, is told of an S3 server of your own."""
+    endpoint = subject.cluster.env.get("AWS_ENDPOINT_URL_S3")
+    if not endpoint or not (subject.cluster.pipeline_root or "").startswith("s3://"):
+        yield Row("launcher", "ok", "has no S3 server of your own to know")
+        return
+    found = ask(client.CoreV1Api(subject.api).read_namespaced_config_map, "kfp-launcher", subject.namespace)
+    told = _s3_provider((found.data or {}).get("providers", "") if found else "")
+    address = str(told.get("endpoint", "no S3 server")).removeprefix("http://").removeprefix("https://")
+    credentials = told.get("credentials") or {}
+    keys = (credentials.get("secretRef") or {}).get("secretName")
+    readable = store_secrets(subject.cluster)
+    remedy = "set `providers` in it as docs/runbook.md shows"
+    if address != urlsplit(endpoint).netloc:
+        what = f"ConfigMap kfp-launcher names {address}, not {urlsplit(endpoint).netloc}"
+        yield Row("launcher", "failed", what, remedy)
+    elif not credentials.get("fromEnv") and keys not in readable:
+        what = f"ConfigMap kfp-launcher takes keys from secret {keys!r}, which pods may not read"
+        yield Row("launcher", "failed", what, f"{remedy}, with one of: {', '.join(readable)}")
+    else:
+        yield Row("launcher", "ok", f"ConfigMap kfp-launcher sends artifacts to {address}")
+
+
+def data(subject: Subject) -> Iterator[Row]:
+    """The data set is where `fetch_dataset` will look, and pods can look there."""
+    uri = subject.data_uri
+    workspace = subject.cluster.workspace
+    if uri == "synthetic":
+        yield Row("data", "ok", "synthetic: made by prepare_clips")
+    elif uri.startswith("s3://"):
+        must_be_known("AWS_ENDPOINT_URL_S3")
+        yield Row("data", "ok", f"{uri}: {_stored(uri)}")
+    elif uri.startswith("dvc:") and GIT_URL.match(uri.removeprefix("dvc:")):
+        yield Row("data", "ok", f"{uri}: {_in_remote(uri)}")
+    elif workspace and PurePosixPath(uri).is_relative_to(workspace.mount_path):
+        raise NotCheckedError(f"{uri} lies on the workspace volume, which only pods see")
+    else:
+        remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
+        yield Row("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
+
+
+def write_and_remove(uri: str) -> None:
+    """Writes a small object below an S3 address, reads it back and removes it.
+
+    Raises:
+        MaskcastError: when one of them does not work.
+    """
+    name, content = f"maskcast-preflight-{uuid4().hex}", b"written by preflight; may be removed"
+    with open_bucket(uri) as bucket:
+        bucket.write(name, content)
+        read = bucket.read(name)
+        bucket.remove(name)
+    if read != content:
+        raise MaskcastError(f"{uri}: reads back other bytes than were written; mend the server")
+
+
+def _stored(uri: str) -> str:
+    with open_bucket(uri) as bucket:
+        if bucket.has_above(INCOMPLETE):
+            raise MaskcastError(f"{uri}: is being stored or was left half way; store the data set again")
+        sizes = [item.size for item in bucket.items().values()]
+    return f"{len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
+
+
+def _in_remote(uri: str) -> str:
+    """Reads the list of a DVC pointer's files and the first byte of the first, as a clone without a cache does."""
+    from dvc.api import DVCFileSystem  # type: ignore[import-untyped]
+    from dvc.scm import CloneError  # type: ignore[import-untyped]
+
+    repository, _, path = uri.removeprefix("dvc:").partition("#")
+    try:
+        files = DVCFileSystem(url=repository)
+        found = sorted(files.find(path))
+        if found:
+            with files.open(found[0], "rb") as file:
+                file.read(1)
+    except CloneError as error:
+        raise MaskcastError(f"{uri}: cannot be cloned ({_root(error)}); check URL and access") from None
+    except Exception as error:  # DVC lets through what its indexes and remotes raise
+        raise MaskcastError(
+            f"{uri}: not in its remote ({_root(error)}); `dvc push` it, check your access"
+        ) from None
+    if not found:
+        raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; mend the path or push the commit")
+    return f"in its remote, {len(found)} files"
+
+
+def _root(error: BaseException) -> str:
+    """Returns what an error began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def _s3_provider(providers: str) -> dict[str, Any]:
+    """Returns what the providers of ConfigMap kfp-launcher say of S3; empty when they say nothing."""
+    try:
+        return dict(yaml.safe_load(providers)["s3"]["default"])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        return {}

@@ -1,0 +1,130 @@
+"""What a run or a schedule is made of: a version of the pipeline on the server, and values for its parameters."""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kfp_server_api.models import V2beta1Pipeline
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from pipelines.client.connection import Client
+from pipelines.client.preflight import passes
+from pipelines.cluster import PINNED, Cluster, Placement
+from pipelines.compile import build, version_name, write
+from pipelines.options import add_cluster, add_pipeline
+from pipelines.values import for_kfp, load_values, local_data
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline and the values of one run."""
+
+    pipeline: str
+    version: str
+    """Names the content: the same content has the same version."""
+    ir: str
+    """What Kubeflow runs, as YAML."""
+    parameters: dict[str, Any]
+    """All sections, so that a run shows every value it ran with."""
+
+
+def add_package(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags that `make_package` reads, and the experiment."""
+    add_pipeline(parser)
+    add_cluster(parser)
+    parser.add_argument(
+        "--experiment", default="maskcast", help="created where there is none (default: %(default)s)"
+    )
+    parser.add_argument("--no-preflight", action="store_true", help="do not check the cluster first")
+
+
+def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
+    """Returns what to submit. `-S` changes the run, not the version: its values are not compiled in.
+
+    Raises:
+        MaskcastError: naming the key at fault; also when the image is not pinned, or pods cannot see the data.
+    """
+    if not PINNED.search(cluster.image):
+        raise MaskcastError(
+            f"{given.cluster}: image {cluster.image!r} may change after it was submitted; "
+            "pin it: registry/name@sha256:... (`docker buildx imagetools inspect` shows the digest)"
+        )
+    values = load_values(given.params, given.set)
+    if data := local_data(values):
+        raise MaskcastError(
+            f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "
+            "copy it to a bucket and give s3://bucket/prefix"
+        )
+    built = build(given.pipeline, given.params, (), Placement(cluster.image, cluster))
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / "pipeline.yaml"
+        write(built, compiled)
+        return Package(
+            pipeline=built.name,
+            version=version_name(built.name, compiled),
+            ir=compiled.read_text(encoding="utf-8"),
+            parameters={name: for_kfp(values[name]) for name in built.component_spec.inputs},
+        )
+
+
+def check_cluster(given: argparse.Namespace, cluster: Cluster) -> None:
+    """Checks what a run needs and shows it on stderr, unless ``--no-preflight`` is given.
+
+    Raises:
+        MaskcastError: when something is missing.
+    """
+    if given.no_preflight:
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        ready = passes(cluster, given.pipeline, given.params, given.set)
+    if not ready:
+        raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
+
+
+def upload(client: Client, package: Package) -> tuple[str, str]:
+    """Returns the ids of pipeline and version on the server, uploading what is not there yet.
+
+    Raises:
+        MaskcastError: when the server refuses.
+    """
+    found = client.list_pipelines(namespace=client.get_user_namespace(), filter=_named(package.pipeline)).pipelines
+    if not found:
+        pipeline = V2beta1Pipeline(display_name=package.pipeline, namespace=client.get_user_namespace() or None)
+        found = [client.pipelines.pipeline_service_create_pipeline(pipeline=pipeline)]
+    pipeline_id: str = found[0].pipeline_id
+    versions = client.list_pipeline_versions(pipeline_id, filter=_named(package.version)).pipeline_versions
+    say(f"pipeline {package.pipeline}, version {package.version} ({'there already' if versions else 'uploading'})")
+    if not versions:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            compiled = Path(folder) / "pipeline.yaml"
+            compiled.write_text(package.ir, encoding="utf-8")
+            versions = [client.upload_pipeline_version(str(compiled), package.version, pipeline_id)]
+    return pipeline_id, versions[0].pipeline_version_id
+
+
+def experiment_id(client: Client, name: str) -> str:
+    """Returns the id of an experiment, creating it where there is none.
+
+    Raises:
+        MaskcastError: when the server refuses.
+    """
+    with quiet():
+        made: str = client.create_experiment(name).experiment_id
+    return made
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    """Returns a block in which kfp prints no links: it does not know what its UI is."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _named(name: str) -> str:
+    """Returns kfp's filter for things of one name."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})

@@ -1,0 +1,149 @@
+"""preflight: is all there that a run needs? One table, each row ok or what to do; `submit` asks the same first.
+
+It asks the Kubernetes API (as kubectl does), MLflow, S3 and the DVC remote; nothing runs on the cluster. A row
+that cannot be checked from here says so, and how it could be; it does not count as a failure. Two things are
+written and removed at once: an object below `pipeline_root`, and an MLflow run called "preflight".
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from kubernetes import client
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from maskcast.errors import MaskcastError
+from pipelines.client.checks import Check, Row, Subject, failed, rows_of
+from pipelines.client.checks.namespace import (
+    namespace,
+    pull_secrets,
+    rights,
+    secrets,
+    service_account,
+    workspace,
+    your_rights,
+)
+from pipelines.client.checks.nodes import nodes, quota
+from pipelines.client.checks.outside import environment_of_pods
+from pipelines.client.checks.storage import artifacts, data, launcher
+from pipelines.client.checks.tracking import mlflow
+from pipelines.client.kube import ask, connect
+from pipelines.cluster import PINNED, Cluster, Placement, Pod, load_cluster
+from pipelines.compile import build
+from pipelines.options import add_cluster, add_pipeline
+from pipelines.values import load_values
+
+HELP = "check that all is there that a run needs"
+IN_THE_API: dict[str, Check] = {
+    "namespace": namespace,
+    "service account": service_account,
+    "rights": rights,
+    "your rights": your_rights,
+    "secrets": secrets,
+    "pull secrets": pull_secrets,
+    "workspace": workspace,
+    "nodes": nodes,
+    "quota": quota,
+    "launcher": launcher,
+}
+ELSEWHERE: dict[str, Check] = {"artifacts": artifacts, "data": data, "MLflow": mlflow}
+LIMIT_S = 60
+COLOURS = {"ok": "green", "failed": "red", "not checked": "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    add_pipeline(parser)
+    add_cluster(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command; returns 0 if nothing failed, else 1."""
+    return 0 if passes(load_cluster(given.cluster), given.pipeline, given.params, given.set) else 1
+
+
+def passes(cluster: Cluster, pipeline: str, params_file: Path, overrides: Sequence[str]) -> bool:
+    """Checks what a run of a pipeline needs, prints the table, and tells whether nothing failed.
+
+    Raises:
+        MaskcastError: when the params are wrong.
+    """
+    placement = Placement(cluster.image, cluster)
+    build(pipeline, params_file, overrides, placement)
+    uri = str(load_values(params_file, overrides)["fetch_dataset"]["uri"])
+    rows = preflight(cluster, placement.pods, uri)
+    Console().print(_table(rows))
+    return all(row.state != "failed" for row in rows)
+
+
+def preflight(cluster: Cluster, pods: Mapping[str, Pod], data_uri: str) -> list[Row]:
+    """Returns what all checks found; they run side by side, and one that is late has failed.
+
+    Args:
+        cluster: the cluster.
+        pods: what the pod of each stage asks for.
+        data_uri: where `fetch_dataset` finds the data set.
+    """
+    api, first = _api()
+    subject = Subject(cluster, pods, data_uri, api)
+    checks = {"image": _image} | (IN_THE_API if api else {}) | ELSEWHERE
+    with environment_of_pods(subject):
+        started = {name: _start(name, check, subject) for name, check in checks.items()}
+        wait(started.values(), LIMIT_S)
+    rows = [first]
+    if not api:
+        rows += [Row(name, "not checked", "needs the Kubernetes API") for name in IN_THE_API]
+    for name, outcome in started.items():
+        late = Row(name, "failed", f"no answer in {LIMIT_S} s", "check that its server is up and reachable")
+        rows += outcome.result() if outcome.done() else [late]
+    return rows
+
+
+def _start(name: str, check: Check, subject: Subject) -> Future[list[Row]]:
+    """Starts a check in a thread that nobody waits for when it is late."""
+    outcome: Future[list[Row]] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(list(rows_of(name, check, subject)))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return outcome
+
+
+def _api() -> tuple[Any, Row]:
+    """Returns the client of the Kubernetes API, or None when it does not answer, and the row that says so."""
+    try:
+        api = connect()
+        version = ask(client.VersionApi(api).get_code)
+        if version is None:
+            raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; mend KUBECONFIG")
+    except MaskcastError as error:
+        return None, failed("Kubernetes API", error)
+    return api, Row("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")
+
+
+def _image(subject: Subject) -> Iterator[Row]:
+    """It is pinned: what was tried is what runs, and caching may trust it."""
+    image = subject.cluster.image
+    if PINNED.search(image):
+        yield Row("image", "ok", image)
+    else:
+        yield Row("image", "failed", f"{image} may name another image tomorrow", "write registry/name@sha256:...")
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("check", "state", "found", "what to do"):
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(row.check, f"[{COLOURS[row.state]}]{row.state}[/]", escape(row.found), escape(row.remedy))
+    return table

@@ -1,0 +1,89 @@
+"""Runs a pipeline again and again, at the times of a cron expression.
+
+One run at a time; what was missed while the cluster was down is not made up for. What runs is the version and the
+values of today: schedule anew after a change. Prints the id of the schedule.
+"""
+
+import argparse
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from pipelines.client.connection import Client, add_connection, connect
+from pipelines.client.package import Package, add_package, check_cluster, experiment_id, make_package, upload
+from pipelines.cluster import Cluster, load_cluster
+
+HELP = "run a pipeline again and again"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--cron",
+        metavar="EXPRESSION",
+        help="when: second minute hour day month weekday, e.g. '0 0 3 * * 1' for Mondays at 3 (UTC unless the "
+        "cluster says otherwise)",
+    )
+    what.add_argument("--list", action="store_true", help="list the schedules of the namespace instead")
+    what.add_argument("--delete", metavar="ID", help="delete a schedule instead; its runs stay")
+    parser.add_argument("--name", help="name of the schedule (default: the pipeline's)")
+    add_package(parser)
+    add_connection(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    if given.list or given.delete:
+        with connect(given) as client:
+            if given.delete:
+                client.delete_recurring_run(given.delete)
+                print(f"deleted {given.delete}")
+            else:
+                _list(client)
+        return 0
+    if len(given.cron.split()) != 6:
+        raise MaskcastError(
+            f"--cron {given.cron!r}: write six fields, second minute hour day month weekday; "
+            "put a 0 before a usual expression of five"
+        )
+    cluster = load_cluster(given.cluster)
+    package = make_package(given, cluster)
+    with connect(given) as client:
+        check_cluster(given, cluster)
+        print(_create(client, given, package, cluster))
+    return 0
+
+
+def _create(client: Client, given: argparse.Namespace, package: Package, cluster: Cluster) -> str:
+    name = given.name or package.pipeline
+    experiment = experiment_id(client, given.experiment)
+    for each in client.list_recurring_runs(experiment_id=experiment, page_size=100).recurring_runs or []:
+        if each.display_name == name:
+            raise MaskcastError(
+                f"experiment {given.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
+                "remove it with --delete, or give this one another --name"
+            )
+    pipeline_id, version_id = upload(client, package)
+    made = client.create_recurring_run(
+        experiment,
+        name,
+        cron_expression=given.cron,
+        max_concurrency=1,
+        no_catchup=True,
+        params=package.parameters,
+        pipeline_id=pipeline_id,
+        version_id=version_id,
+        pipeline_root=cluster.pipeline_root,
+        service_account=cluster.service_account,
+    )
+    say(f"experiment {given.experiment}, schedule {name}: {given.cron}")
+    created: str = made.recurring_run_id
+    return created
+
+
+def _list(client: Client) -> None:
+    found = client.list_recurring_runs(namespace=client.get_user_namespace(), page_size=100)
+    for each in found.recurring_runs or []:
+        schedule = each.trigger and each.trigger.cron_schedule
+        cron = schedule.cron if schedule else "periodic"
+        print(f"{each.recurring_run_id}  {each.status or '':9}  {cron:20}  {each.display_name}")

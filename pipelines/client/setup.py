@@ -1,0 +1,101 @@
+"""setup: what a pipeline's pods need in their namespace, printed as manifests for `kubectl apply -f -`.
+
+That is a service account with a role and its binding, and the claim of the workspace. The namespace itself must
+be there. With --apply they are applied directly, and with them the secrets, whose values come from the variables
+of the same names in the environment and never touch the disk; without, stderr says how kubectl takes them from
+there. Applying again changes nothing, or what the cluster file says anew.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from kubernetes import client
+
+from maskcast.errors import MaskcastError
+from pipelines.client.kube import ask, connect
+from pipelines.client.manifests import Manifest, manifests, secret
+from pipelines.cluster import Cluster, load_cluster
+from pipelines.options import add_cluster
+
+HELP = "write or apply the service account, role, secrets and volume claim"
+MANAGER = "maskcast"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    add_cluster(parser)
+    parser.add_argument(
+        "--apply", action="store_true", help="apply all of it to the cluster that kubectl would use"
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    cluster = load_cluster(given.cluster)
+    if given.apply:
+        apply(cluster, os.environ)
+    else:
+        print(yaml.safe_dump_all(manifests(cluster), sort_keys=False), end="")
+        for command in secret_commands(cluster):
+            print(f"secret, from the variables in your environment: {command}", file=sys.stderr)
+    return 0
+
+
+def secret_commands(cluster: Cluster) -> list[str]:
+    """Returns a command per secret; kubectl looks a name without a value up in its environment."""
+    return [
+        f"printf '%s\\n' {shlex.join(keys)} | kubectl create secret generic {name} -n {cluster.namespace} "
+        "--from-env-file=/dev/stdin --dry-run=client -o yaml | kubectl apply -f -"
+        for name, keys in cluster.secrets.items()
+    ]
+
+
+def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
+    """Applies manifests and secrets, and prints a line for each.
+
+    Raises:
+        MaskcastError: when a variable of a secret is missing, before anything is applied, or the API refuses.
+    """
+    api = connect()
+    secrets = [
+        secret(cluster, name, {key: environment[key] for key in keys})
+        for name, keys in cluster.secrets.items()
+        if _given(api, cluster, name, keys, environment)
+    ]
+    print(f"{api.configuration.host}, namespace {cluster.namespace}")
+    for manifest in [*manifests(cluster), *secrets]:
+        _apply(api, manifest)
+        print(f"{manifest['kind']}/{manifest['metadata']['name']}: applied")
+
+
+def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environment: Mapping[str, str]) -> bool:
+    """Tells whether the environment has a secret's values; without them it must be in the cluster."""
+    absent = [key for key in keys if not environment.get(key)]
+    if not absent:
+        return True
+    found = ask(client.CoreV1Api(api).read_namespaced_secret, name, cluster.namespace)
+    if found is not None and set(keys) <= set(found.data or {}):
+        print(f"Secret/{name}: kept, {', '.join(absent)} not in the environment")
+        return False
+    raise MaskcastError(f"secret {name}: {', '.join(absent)} not in the environment; set what it shall hold")
+
+
+def _apply(api: Any, manifest: Manifest) -> None:
+    """Creates an object, or makes it as the manifest says (server-side apply)."""
+    core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+    patch = {
+        "ServiceAccount": core.patch_namespaced_service_account,
+        "Secret": core.patch_namespaced_secret,
+        "PersistentVolumeClaim": core.patch_namespaced_persistent_volume_claim,
+        "Role": rbac.patch_namespaced_role,
+        "RoleBinding": rbac.patch_namespaced_role_binding,
+    }[manifest["kind"]]
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    api.set_default_header("Content-Type", "application/apply-patch+yaml")  # wins over the client's own choice
+    if ask(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
+        raise MaskcastError(f"there is no namespace {namespace!r}; `kubectl create namespace {namespace}`")

@@ -1,0 +1,65 @@
+"""Starts a run on the cluster.
+
+The pipeline is uploaded when its content is new, the experiment created when there is none. Prints the id of the
+run. With --wait it follows the stages, and exits with 0 when the run succeeded, with 1 when it failed.
+"""
+
+import argparse
+import os
+import subprocess
+from datetime import datetime
+
+from maskcast.progress import say
+from pipelines.client.connection import add_connection, connect
+from pipelines.client.package import add_package, check_cluster, experiment_id, make_package, quiet, upload
+from pipelines.client.watch import follow
+from pipelines.cluster import load_cluster
+
+HELP = "start a run on the cluster"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    add_package(parser)
+    parser.add_argument("--name", help="name of the run (default: pipeline, Git commit and time)")
+    parser.add_argument(
+        "--wait", action="store_true", help="follow the run until it ends; Ctrl-C leaves it running"
+    )
+    add_connection(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    cluster = load_cluster(given.cluster)
+    package = make_package(given, cluster)
+    with connect(given) as client:
+        check_cluster(given, cluster)
+        pipeline_id, version_id = upload(client, package)
+        experiment = experiment_id(client, given.experiment)
+        with quiet():
+            started = client.run_pipeline(
+                experiment,
+                given.name or _name(package.pipeline),
+                params=package.parameters,
+                pipeline_id=pipeline_id,
+                version_id=version_id,
+                pipeline_root=cluster.pipeline_root,
+                service_account=cluster.service_account,
+            )
+        say(f"experiment {given.experiment}, run {started.display_name}: {client.page(started.run_id)}")
+        print(started.run_id, flush=True)
+        return follow(client, started.run_id) if given.wait else 0
+
+
+def _name(pipeline: str) -> str:
+    return " ".join([pipeline, *_commit().split(), f"{datetime.now():%Y-%m-%d %H:%M:%S}"])
+
+
+def _commit() -> str:
+    if commit := os.environ.get("MASKCAST_GIT_SHA"):  # an image has no git
+        return commit[:7]
+    try:
+        git = ["git", "rev-parse", "--short", "HEAD"]
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return ""

@@ -1,1 +1,0 @@
-"""COCO evaluation of boxes and masks: checked files, the twelve numbers, tables, curves and pictures."""

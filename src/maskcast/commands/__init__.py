@@ -1,0 +1,1 @@
+"""Commands beside the stages: ``python -m maskcast models``, ``forecast``, ``serve``, ``evaluate-coco``."""

@@ -1,0 +1,196 @@
+"""The command `models`: what is registered, and who may be champion."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.registry.evaluations import MEASURES, why_incomparable
+from maskcast.registry.gate import Bootstrap, paired_difference
+from maskcast.registry.lineage import lineage
+from maskcast.registry.promotion import Decision, decisions, promote, rollback
+from maskcast.registry.store import CANDIDATE, Registry, Version
+from maskcast.report.tables import printed
+from maskcast.runner.tracking import server_errors_said
+
+CLIPS = Path("data/clips")  # where `dvc repro` leaves them
+USED_WITH = {  # options of a command, and the one without which they would do nothing
+    "compare": (("clips",), "pictures", "--pictures FOLDER"),
+    "lineage": (("clips", "repository"), "verify", "--verify"),
+}
+EPILOG = """\
+A VERSION is a number or an alias: candidate (passed the gate last), champion, previous.
+The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
+
+examples:
+  python -m maskcast models list
+  python -m maskcast models promote
+  python -m maskcast models compare champion candidate --pictures differences
+  python -m maskcast models export champion --format onnx --output exported
+"""
+
+
+def models(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
+    parser = command_parser("models", "Lists, compares and promotes registered models.", EPILOG)
+    parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="versions, aliases, scores, data and commit, and the last decisions")
+    one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")
+    one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
+    one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
+    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
+    commands.add_parser("rollback", help="make the previous version the champion again")
+    one = commands.add_parser("compare", help="differences of each clip or image, B less A, with an interval")
+    one.add_argument("a", metavar="A")
+    one.add_argument("b", metavar="B")
+    one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
+    one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
+    one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
+    one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
+    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
+    one = commands.add_parser("export", help="write a version as one graph, checked against the model")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
+    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
+    given = parser.parse_args(arguments)
+    _check_used(given)
+    with server_errors_said():
+        if given.command == "list":
+            print(_list(given.name))
+        elif given.command == "promote":
+            print(_said(given.name, promote(given.name, given.version, _reason(given.force, given.reason))))
+        elif given.command == "rollback":
+            print(_said(given.name, rollback(given.name)))
+        elif given.command == "compare":
+            print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
+        elif given.command == "export":
+            from maskcast.registry.export import export
+            from maskcast.registry.loading import load_version, pipeline_of
+
+            pipeline = pipeline_of(load_version(Registry(given.name), given.version))
+            print(export(pipeline, given.format, given.output))
+        else:
+            print(lineage(Registry(given.name), given.version))
+            if given.verify:
+                return _verify(given)
+    return 0
+
+
+def _check_used(given: argparse.Namespace) -> None:
+    options, user, spelled = USED_WITH.get(given.command, ((), "", ""))
+    for option in options:
+        if getattr(given, option) is not None and not getattr(given, user):
+            raise MaskcastError(
+                f"{given.command}: --{option} is for {spelled} alone; give that too, or leave it out"
+            )
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from maskcast.registry.verify import verify
+
+    verification = verify(Registry(given.name), given.version, given.repository or ".", given.clips)
+    print(verification)
+    return 0 if verification.equal else 1
+
+
+def _reason(force: bool, reason: str | None) -> str | None:
+    """Returns the reason to overrule the gate, None where it is not overruled."""
+    if force != bool(reason and reason.strip()):
+        raise MaskcastError("promote: --force and --reason TEXT go together; give both to overrule the gate")
+    return reason
+
+
+def _said(name: str, done: Decision) -> str:
+    before = f"version {done.champion} is the previous one" if done.champion else "it is the first"
+    return f"{name}: version {done.version} is the champion, {before} (decision {done.number} by {done.user})"
+
+
+def _list(name: str) -> str:
+    versions = Registry(name).versions()
+    if not versions:
+        raise MaskcastError(
+            f"{name}: nothing is registered under this name; run register_models or register_detector, "
+            "or give --name"
+        )
+    scores = [name for measure in MEASURES for name in measure.listed if _scored(versions, name)]
+    rows = [
+        [
+            str(each.number),
+            ", ".join(each.aliases),
+            each.tags.get("maskcast.verdict", "-"),
+            *(each.tags.get(f"maskcast.score.{score}", "-") for score in scores),
+            each.tags.get("maskcast.data", "-")[:12],
+            each.tags.get("maskcast.git_sha", "-")[:12],
+            _time(each.created_ms),
+        ]
+        for each in versions
+    ]
+    header = ["version", "alias", "gate", *scores, "data", "commit", "registered (UTC)"]
+    found = [printed(header, rows, name)]
+    if trail := decisions(name)[:10]:
+        rows = [
+            [
+                str(each.number),
+                each.action,
+                str(each.version),
+                str(each.champion or "-"),
+                each.user,
+                each.outcome,
+                each.reason,
+                _time(each.created_ms),
+            ]
+            for each in trail
+        ]
+        header = [
+            "decision",
+            "action",
+            "version",
+            "before",
+            "by",
+            "outcome",
+            "gate overruled because",
+            "when (UTC)",
+        ]
+        found.append(printed(header, rows, "last decisions"))
+    return "\n".join(found)
+
+
+def _scored(versions: Sequence[Version], score: str) -> bool:
+    return any(f"maskcast.score.{score}" in each.tags for each in versions)
+
+
+def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: Path) -> str:
+    versions = [registry.find(which) for which in (a, b)]
+    first, second = (registry.evaluation(version) for version in versions)
+    if (why := why_incomparable(second, first)) is not None:
+        raise MaskcastError(
+            f"{registry.name}: versions {versions[0].number} and {versions[1].number} are not comparable: {why}; "
+            f"evaluate and register both on the same {first.measure.of}s"
+        )
+    of = first.measure.of
+    rows = []
+    for score in sorted(first.per_item):
+        ours, theirs = second.per_item[score], first.per_item[score]
+        means = [sum(each.values()) / len(each) for each in (theirs, ours)]
+        difference = paired_difference(ours, theirs, Bootstrap(), of)
+        rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
+    names = [f"version {version.number}" for version in versions]
+    title = f"{registry.name}: means over {of}s, and B less A with its 95 % interval (paired bootstrap)"
+    text = printed([f"score of each {of}", *names, "difference"], rows, title)
+    if pictures is None:
+        return text
+    from maskcast.registry.comparison import SCORE, draw_differences
+    from maskcast.registry.loading import load_version, pipeline_of
+
+    loaded = [pipeline_of(load_version(registry, str(version.number))) for version in versions]
+    drawn = draw_differences((loaded[0], first), (loaded[1], second), clips, pictures)
+    return "\n".join([text, *(map(str, drawn) if drawn else [f"no clip differs in {SCORE}: no pictures"])])
+
+
+def _time(created_ms: int) -> str:
+    return datetime.fromtimestamp(created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

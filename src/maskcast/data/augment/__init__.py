@@ -1,0 +1,1 @@
+"""Augmentation: what may change about frames, masks and boxes."""

@@ -1,0 +1,106 @@
+"""Augmentation that moves an image and its boxes together.
+
+Every draw comes from the generator that is passed in. Sizes differ from image to image and stay so.
+
+Legend: H height, W width, C = 3 channels (RGB), N boxes; images are uint8, boxes float32 (x1, y1, x2, y2), pixels.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.data.augment.frames import ColourParams, Probability, recolour
+
+SMALLEST = 1.0  # a box that a crop leaves less of, in pixels of either side, is no object any more
+
+
+class BoxAugmentParams(ColourParams):
+    """What may change about a training image; the defaults change nothing but its mirror image."""
+
+    hflip: Probability = 0.5
+    """Probability of mirroring left and right."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): least and greatest magnification, drawn evenly on
+    a log scale, of the size that validation sees; what grows beyond that size is cropped at random."""
+
+    @model_validator(mode="after")
+    def _scale_makes_sense(self) -> "BoxAugmentParams":
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {self.scale} must be two factors above 0, the smaller first")
+        return self
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its boxes."""
+
+    image_HWC: np.ndarray
+    boxes_N4: np.ndarray
+    labels_N: np.ndarray
+    """int64 class ids."""
+
+
+def fitted(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Returns the size whose shorter side is ``min_size``, or whose longer one is ``max_size`` if that is less."""
+    factor = min(min_size / min(height, width), max_size / max(height, width))
+    return max(1, int(height * factor)), max(1, int(width * factor))
+
+
+def move(sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator) -> Sample:
+    """Returns a resized, cropped and mirrored copy.
+
+    Args:
+        sample: what to change.
+        size: height and width that it has where nothing is jittered, and at most.
+        params: what may change.
+        random: decides what does; its state is advanced.
+    """
+    height, width = sample.image_HWC.shape[:2]
+    factor = float(np.exp(random.uniform(*np.log(params.scale))))
+    tall, wide = (max(1, round(side * factor)) for side in size)
+    rows, columns = min(tall, size[0]), min(wide, size[1])
+    top, left = (int(random.integers(whole - part + 1)) for whole, part in ((tall, rows), (wide, columns)))
+    image = cv2.resize(sample.image_HWC, (wide, tall), interpolation=cv2.INTER_LINEAR)  # as torchvision does
+    image = image[top : top + rows, left : left + columns]
+    boxes = sample.boxes_N4 * np.array([wide / width, tall / height] * 2) - np.array([left, top] * 2)
+    boxes = boxes.clip(0, np.array([columns, rows] * 2))
+    if random.random() < params.hflip:
+        image = image[:, ::-1]
+        boxes = np.column_stack([columns - boxes[:, 2], boxes[:, 1], columns - boxes[:, 0], boxes[:, 3]])
+    kept = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST).all(1)
+    return Sample(np.ascontiguousarray(image), boxes[kept].astype(np.float32), sample.labels_N[kept])
+
+
+def augment_boxes(
+    sample: Sample, size: tuple[int, int], params: BoxAugmentParams, random: np.random.Generator
+) -> Sample:
+    """Returns a moved and recoloured copy; see :func:`move`."""
+    moved = move(sample, size, params, random)
+    return Sample(recolour(moved.image_HWC, params, random), moved.boxes_N4, moved.labels_N)
+
+
+class StrongParams(ColourParams):
+    """What the student's view of an unlabelled image has more than the teacher's; boxes stay where they are."""
+
+    brightness: float = Field(default=0.4, ge=0, le=1)
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    saturation: float = Field(default=0.4, ge=0, le=1)
+    blur: float = Field(default=1.5, ge=0)
+    patches: int = Field(default=3, ge=0)
+    """Rectangles of noise at most (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each of a tenth of the area
+    at most."""
+
+
+def strong_view(image_HWC: np.ndarray, params: StrongParams, random: np.random.Generator) -> np.ndarray:
+    """Returns an image in other colours and partly hidden."""
+    image = recolour(image_HWC, params, random).copy()
+    height, width = image.shape[:2]
+    for _ in range(int(random.integers(params.patches + 1))):
+        area, ratio = 0.1 * random.uniform(0.2, 1) * height * width, np.exp(random.uniform(-1, 1))
+        rows, columns = min(height, round((area * ratio) ** 0.5) + 1), min(width, round((area / ratio) ** 0.5) + 1)
+        top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
+        noise = random.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+        image[top : top + rows, left : left + columns] = noise
+    return image

@@ -1,0 +1,131 @@
+"""Views of a frame for self-supervised learning: a random crop at one size, mirrored and in changed colours.
+
+Every draw comes from the generator that is passed in, as in ``maskcast.data.augment.frames``.
+
+Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.data.augment.frames import GREY, ColourParams, Probability, recolour
+
+
+class ViewParams(ColourParams):
+    """How two views of a frame are made; the defaults are those of MoCo v2 (SimCLR's, but for the size)."""
+
+    size: tuple[int, int] = (64, 64)
+    """Height and width of a view; multiples of the stride of the encoder's last map."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Least and greatest area of the crop, as a fraction of the frame's."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest width of the crop over its height, drawn evenly on a log scale."""
+    candidates: int = Field(default=1, ge=1)
+    """Of so many crops the one with the strongest contrast is the first view; more than 1 finds small objects on
+    plain ground."""
+    max_offset: float | None = Field(default=None, ge=0)
+    """Greatest distance of the second crop's centre from the first's in either direction, as a fraction of the
+    first's size; null puts it anywhere."""
+    hflip: Probability = 0.5
+    """Probability of mirroring left and right."""
+    recolour: Probability = 0.8
+    """Probability of changing brightness, contrast, saturation, hue."""
+    brightness: float = Field(default=0.4, ge=0, le=1)
+    """Greatest relative change of brightness."""
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    """Greatest relative change of contrast, around mid-grey."""
+    saturation: float = Field(default=0.4, ge=0, le=1)
+    """Greatest relative change of saturation."""
+    hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Greatest turn of the hue, as a fraction of the circle."""
+    grey: Probability = 0.2
+    """Probability of losing all colour."""
+    blurred: Probability = 0.5
+    """Probability of a blur."""
+    blur: float = Field(default=2.0, ge=0)
+    """Greatest standard deviation of the Gaussian blur, in pixels of the view."""
+
+    @model_validator(mode="after")
+    def _ranges_make_sense(self) -> "ViewParams":
+        if min(self.size) < 8:
+            raise ValueError(f"size {self.size} must be a height and a width of at least 8")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {self.scale} must be two fractions above 0 and at most 1, the smaller first")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {self.ratio} must be two factors above 0, the smaller first")
+        return self
+
+
+class Box(NamedTuple):
+    """A crop, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def two_views(
+    first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a view of each of two frames of one video, or of one frame twice; each of ``params.size``."""
+    shape = first_HWC.shape[:2]
+    boxes = [random_box(shape, params, random) for _ in range(params.candidates)]
+    box = max(boxes, key=lambda each: _contrast(first_HWC, each)) if len(boxes) > 1 else boxes[0]
+    other = random_box(second_HWC.shape[:2], params, random, None if params.max_offset is None else box)
+    return _view(first_HWC, box, params, random), _view(second_HWC, other, params, random)
+
+
+def random_box(
+    shape: tuple[int, ...], params: ViewParams, random: np.random.Generator, near: Box | None = None
+) -> Box:
+    """Returns a random crop of a frame.
+
+    Args:
+        shape: height and width of the frame.
+        params: area, ratio and offset.
+        random: decides; its state is advanced.
+        near: the crop whose centre it may leave by ``params.max_offset`` of its size; None: it lies anywhere.
+    """
+    area = random.uniform(*params.scale) * shape[0] * shape[1]
+    ratio = float(np.exp(random.uniform(*np.log(params.ratio))))
+    wanted = np.sqrt(area / ratio), np.sqrt(area * ratio)
+    size = np.clip(np.rint(wanted).astype(int), 1, shape)
+    last = np.subtract(shape, size)
+    if near is None:
+        corner = random.integers(0, last + 1)
+    else:
+        assert params.max_offset is not None
+        reach = params.max_offset * np.array([near.height, near.width])
+        centre = np.array([near.top + near.height / 2, near.left + near.width / 2]) + random.uniform(-reach, reach)
+        corner = np.clip(np.rint(centre - size / 2).astype(int), 0, last)
+    return Box(int(corner[0]), int(corner[1]), int(size[0]), int(size[1]))
+
+
+def _cut(frame_HWC: np.ndarray, box: Box) -> np.ndarray:
+    return frame_HWC[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def _contrast(frame_HWC: np.ndarray, box: Box) -> float:
+    """Returns the sum of the channels' standard deviations, of every second pixel each way."""
+    _, deviation = cv2.meanStdDev(np.ascontiguousarray(_cut(frame_HWC, box)[::2, ::2]))
+    return float(deviation.sum())
+
+
+def _view(frame_HWC: np.ndarray, box: Box, params: ViewParams, random: np.random.Generator) -> np.ndarray:
+    height, width = params.size
+    shrinks = height <= box.height and width <= box.width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    view_HWC = cv2.resize(np.ascontiguousarray(_cut(frame_HWC, box)), (width, height), interpolation=method)
+    if random.random() < params.hflip:
+        view_HWC = cv2.flip(view_HWC, 1)
+    colours, blur = random.random() < params.recolour, random.random() < params.blurred
+    chosen = {} if colours else {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    chosen |= {} if blur else {"blur": 0.0}
+    view_HWC = recolour(view_HWC, params.model_copy(update=chosen) if chosen else params, random)
+    if random.random() < params.grey:
+        view_HWC = cv2.transform(view_HWC, np.tile(GREY, (3, 1)))
+    return view_HWC

@@ -1,0 +1,82 @@
+"""What a raw layout is: a config that lists the clips of a folder without loading them.
+
+A source module defines one `SourceConfig` subclass whose `layout` names it; `table.Source` is the union of them
+all. `list` is cheap and reads names and annotations only; each clip's pixels are read by its
+`load`, in a worker process.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+
+Arrays = tuple[np.ndarray | None, np.ndarray | None]
+"""Frames (T, H, W, 3) uint8 RGB or None, masks (T, H, W) uint8 class ids with `IGNORE` or None."""
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One clip that a source found.
+
+    Attributes:
+        id: name of the clip, unique over the store.
+        split: one of `maskcast.data.clips.SPLITS`.
+        kind: one of `maskcast.data.clips.KINDS`.
+        load: reads the pixels: `functools.partial` of a top-level function, so that it can be pickled. Raises
+            `MaskcastError` naming the file when the clip cannot be read.
+        meta: JSON that the store keeps with the clip.
+    """
+
+    id: str
+    split: str
+    kind: str
+    load: Callable[[], Arrays]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Listing:
+    """What a source found: the clips, the class names (class 0 first) and what it left out.
+
+    Attributes:
+        clips: the clips found, in the order of the store.
+        classes: names of the classes 0..K-1, background first where there is one.
+        skipped: (item, reason) of everything that looks like a clip but is left out.
+        meta: JSON about the whole store, e.g. the camera.
+    """
+
+    clips: list[RawClip]
+    classes: tuple[str, ...]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class LabelError(MaskcastError):
+    """Labels that contradict the params, e.g. a class id that does not exist.
+
+    A damaged file concerns one clip, which may be skipped; this concerns all of them, so it always stops.
+    """
+
+
+class SourceConfig(Params):
+    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the clips of a raw folder.
+
+        Args:
+            raw: folder that `fetch_dataset` wrote.
+            height: rows that the clips will be resized to, None to keep their own; a source that renders may
+                render at this size.
+            width: columns, likewise.
+            seed: seed of whatever the source draws (a split, a simulation).
+
+        Raises:
+            MaskcastError: when the folder does not have this layout.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement list()")

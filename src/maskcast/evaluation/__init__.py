@@ -1,0 +1,1 @@
+"""Scores: how good masks, forecasts and detections are."""

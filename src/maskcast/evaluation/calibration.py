@@ -1,0 +1,56 @@
+"""Whether confidence is what it says: of all pixels with confidence 0.8, 80 % should be right.
+
+Legend: h horizon, H height, W width; confidence is uint8, 255 = certain.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from maskcast.labels import IGNORE
+
+BINS = 15  # of equal width, as in the source of the error's definition
+
+
+@dataclass
+class Reliability:
+    """Counts pixels and right ones by their confidence.
+
+    Args:
+        objects: counts those pixels alone that are forecast as an object (a choice by the truth would be no fair
+            sample: it holds every object that was missed, and no background that was right).
+    """
+
+    objects: bool = False
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    right: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+
+    def add(self, truth_hHW: np.ndarray, forecast_hHW: np.ndarray, confidence_hHW: np.ndarray) -> None:
+        """Counts masks and their confidence, all uint8; pixels without a label are left out."""
+        known = truth_hHW != IGNORE
+        if self.objects:
+            known &= forecast_hHW != 0
+        level = confidence_hHW[known]
+        self.pixels += np.bincount(level, minlength=256)
+        self.right += np.bincount(level[truth_hHW[known] == forecast_hHW[known]], minlength=256)
+
+    def curve(self) -> list[tuple[float, float, float]]:
+        """Returns mean confidence, fraction of right pixels, and share of all pixels, of each bin with pixels."""
+        level = np.arange(256)
+        bins = np.minimum(level * BINS // 255, BINS - 1)
+        pixels, right, said = (
+            np.bincount(bins, weights=count, minlength=BINS)
+            for count in (self.pixels, self.right, self.pixels * level / 255)
+        )
+        return [
+            (said[k] / pixels[k], right[k] / pixels[k], pixels[k] / pixels.sum()) for k in range(BINS) if pixels[k]
+        ]
+
+    def error(self) -> float:
+        """Returns the expected calibration error (Guo et al. 2017, arXiv 1706.04599); NaN without pixels.
+
+        It is the mean over pixels of the distance between confidence and accuracy of their bin.
+        """
+        if not self.pixels.any():
+            return float("nan")
+        return float(sum(share * abs(said - right) for said, right, share in self.curve()))

@@ -1,0 +1,88 @@
+"""COCO-style segmentation AP of class masks: each object class of a frame is one instance.
+
+Legend: N frames, H height, W width; masks are uint8 class ids, 0 = background.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from maskcast.errors import MaskcastError
+from maskcast.evaluation.coco.evaluator import Truth, evaluate
+from maskcast.labels import IGNORE
+
+
+class SegmentationAP:
+    """Collects masks frame by frame and scores all of them at once (the standard AP is no mean over frames).
+
+    Args:
+        num_classes: K; classes 1..K-1 are the categories, background is none.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._size: tuple[int, int] | None = None
+        self._images = 0
+        self._truths: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(
+        self, target_NHW: np.ndarray, prediction_NHW: np.ndarray, confidence_NHW: np.ndarray | None = None
+    ) -> None:
+        """Adds N frames.
+
+        Args:
+            target_NHW: True class ids; what is predicted on `IGNORE` pixels counts for nothing.
+            prediction_NHW: Predicted class ids.
+            confidence_NHW: uint8, 255 = certain; an instance's score is the mean over its pixels. Without it
+                every score is 1, and frames rank in the order they were added.
+
+        Raises:
+            MaskcastError: The shapes differ, from each other or from those of earlier frames.
+        """
+        size = target_NHW.shape[1:]
+        self._size = self._size or size
+        if target_NHW.shape != prediction_NHW.shape or size != self._size:
+            raise MaskcastError(
+                f"target masks {target_NHW.shape} and predicted masks {prediction_NHW.shape} must agree, "
+                f"and be {self._size} each like the frames before them"
+            )
+        for n, (target_HW, prediction_HW) in enumerate(zip(target_NHW, prediction_NHW, strict=True)):
+            self._images += 1
+            valid_HW = target_HW != IGNORE
+            for class_id, mask_HW in _instances(target_HW * valid_HW):
+                self._truths.append(self._instance(class_id, mask_HW))
+            for class_id, mask_HW in _instances(prediction_HW * valid_HW):
+                score = 1.0 if confidence_NHW is None else float(confidence_NHW[n][mask_HW].mean()) / 255
+                self._found.append(self._instance(class_id, mask_HW) | {"score": score})
+
+    def compute(self) -> dict[str, float]:
+        """Returns AP, AP50, AP75, AP and AR by area, AR1, AR10, AR100, each in 0..1.
+
+        AP is the mean over IoU thresholds .50:.05:.95 and over the classes that occur in the targets; a value
+        for which no target exists (COCO prints -1) is NaN.
+        """
+        height, width = self._size or (0, 0)
+        truth = Truth(
+            [{"id": n, "height": height, "width": width} for n in range(1, self._images + 1)],
+            [{"id": k, "name": str(k)} for k in range(1, self.num_classes)],
+            self._truths,
+        )
+        return dict(evaluate(truth, self._found, "segm").summary)
+
+    def _instance(self, class_id: int, mask_HW: np.ndarray) -> dict[str, Any]:
+        packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))
+        return {
+            "image_id": self._images,
+            "category_id": class_id,
+            "segmentation": packed,
+            "area": int(mask_HW.sum()),
+        }
+
+
+def _instances(mask_HW: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for class_id in np.flatnonzero(np.bincount(mask_HW.ravel())):
+        if class_id > 0:
+            yield int(class_id), mask_HW == class_id

@@ -1,0 +1,212 @@
+"""Scores detections as COCO does, boxes and masks alike, on faster-coco-eval.
+
+    truth = read_truth(Path("instances_val2017.json"), "bbox")
+    scores = evaluate(truth, read_detections(Path("results.json"), truth, "bbox"), "bbox")
+    print(scores.table())
+
+Legend: T = 10 IoU thresholds .50:.05:.95, R = 101 recalls 0:.01:1, K categories.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask as rle
+
+Kind = Literal["bbox", "segm"]
+Record = Mapping[str, Any]
+
+# The twelve numbers of the COCO summary in its order, by the names of its leaderboard, and their lines.
+LINES = {
+    "AP": " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]",
+    "AP50": " Average Precision  (AP) @[ IoU=0.50      | area=   all | maxDets=100 ]",
+    "AP75": " Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ]",
+    "AP_small": " Average Precision  (AP) @[ IoU=0.50:0.95 | area= small | maxDets=100 ]",
+    "AP_medium": " Average Precision  (AP) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ]",
+    "AP_large": " Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets=100 ]",
+    "AR1": " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets=  1 ]",
+    "AR10": " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets= 10 ]",
+    "AR100": " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]",
+    "AR_small": " Average Recall     (AR) @[ IoU=0.50:0.95 | area= small | maxDets=100 ]",
+    "AR_medium": " Average Recall     (AR) @[ IoU=0.50:0.95 | area=medium | maxDets=100 ]",
+    "AR_large": " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ]",
+}
+IOU_50, IOU_75 = 0, 5  # places in the ten thresholds
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A COCO ground truth whose keys were checked (`maskcast.evaluation.coco.files.read_truth`).
+
+    Args:
+        images: Each with `id`; `height` and `width` for masks; `file_name` for pictures.
+        categories: Each with `id` and `name`.
+        annotations: Each with `image_id`, `category_id`, `area`, `bbox` (x, y, width, height in pixels) or
+            `segmentation` (compressed RLE), and perhaps `iscrowd`. Their ids play no part.
+    """
+
+    images: Sequence[Record]
+    categories: Sequence[Record]
+    annotations: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class CategoryScores:
+    """The scores of one category; NaN where nothing of it is there to be found."""
+
+    id: int
+    name: str
+    truths: int  # crowds are not counted
+    detections: int
+    AP: float
+    AP50: float
+    AP75: float
+    AR100: float
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """What an evaluation found.
+
+    Args:
+        truth: What was to be found.
+        detections: What was found, as records of a COCO results file.
+        kind: Boxes or masks.
+        precision_TRK: Interpolated precision at each recall, all areas, 100 detections an image and category;
+            -1 where a category has no truth.
+        recall_TK: Highest recall, likewise.
+        summary: The twelve numbers by name, each in 0..1; NaN where there is no truth (COCO prints -1).
+    """
+
+    truth: Truth
+    detections: Sequence[Record]
+    kind: Kind
+    precision_TRK: np.ndarray
+    recall_TK: np.ndarray
+    summary: Mapping[str, float]
+
+    def table(self) -> str:
+        """Returns the twelve lines as COCO's own evaluator prints them."""
+        return "\n".join(
+            f"{line} = {-1 if np.isnan(self.summary[name]) else self.summary[name]:0.3f}"
+            for name, line in LINES.items()
+        )
+
+    def flat(self) -> dict[str, float]:
+        """Returns the finite ones of the twelve numbers, and what they were measured on."""
+        counts = {
+            "images": len(self.truth.images),
+            "truths": len(self.truth.annotations),
+            "detections": len(self.detections),
+        }
+        return {name: value for name, value in self.summary.items() if np.isfinite(value)} | {
+            name: float(count) for name, count in counts.items()
+        }
+
+    @cached_property
+    def per_category(self) -> list[CategoryScores]:
+        """The scores of each category, by id."""
+        categories = sorted(self.truth.categories, key=lambda category: category["id"])
+        ids = np.array([category["id"] for category in categories])
+        truths_K = _counts([one["category_id"] for one in self.truth.annotations if not one.get("iscrowd")], ids)
+        found_K = _counts([one["category_id"] for one in self.detections], ids)
+        ap_TK = self.precision_TRK.mean(axis=1)
+        return [
+            CategoryScores(
+                category["id"],
+                category["name"],
+                int(truths_K[k]),
+                int(found_K[k]),
+                AP=_or_nan(ap_TK[:, k].mean()),
+                AP50=_or_nan(ap_TK[IOU_50, k]),
+                AP75=_or_nan(ap_TK[IOU_75, k]),
+                AR100=_or_nan(self.recall_TK[:, k].mean()),
+            )
+            for k, category in enumerate(categories)
+        ]
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Returns precision at the 101 recalls, mean over the categories that have truth, by IoU threshold.
+
+        The mean of a curve over recall is an AP: of `IoU=0.50` AP50, of `IoU=0.75` AP75, of `IoU=0.50:0.95` AP.
+        """
+        precision_TRK = self.precision_TRK[:, :, self.precision_TRK[0, 0] >= 0]
+        if not precision_TRK.size:
+            precision_TRK = np.full((*precision_TRK.shape[:2], 1), np.nan)
+        mean_TR = precision_TRK.mean(axis=2)
+        return {"IoU=0.50:0.95": mean_TR.mean(axis=0), "IoU=0.50": mean_TR[IOU_50], "IoU=0.75": mean_TR[IOU_75]}
+
+
+def evaluate(truth: Truth, detections: Sequence[Record], kind: Kind) -> CocoScores:
+    """Scores detections.
+
+    Args:
+        truth: What was to be found.
+        detections: Records of a COCO results file with `image_id`, `category_id`, `score` and `bbox` or
+            `segmentation` (compressed RLE), ids those of `truth`; files of others are checked by
+            `maskcast.evaluation.coco.files`. No detections at all score 0.
+        kind: `bbox` compares boxes; `segm` compares masks, whose area alone sorts them into small, medium, large.
+    """
+    evaluation = evaluation_of(truth, detections, kind)
+    evaluation.run()
+    return CocoScores(
+        truth,
+        detections,
+        kind,
+        evaluation.eval["precision"][..., 0, -1],
+        evaluation.eval["recall"][..., 0, -1],
+        {name: _or_nan(value) for name, value in zip(LINES, evaluation.stats, strict=False)},
+    )
+
+
+def evaluation_of(truth: Truth, detections: Sequence[Record], kind: Kind) -> COCOeval_faster:
+    """Returns the library's evaluation before it is run.
+
+    Truths and detections are numbered from 1 in their order: an id 0 would mean "unmatched" inside.
+    """
+    shape = "bbox" if kind == "bbox" else "segmentation"
+    own = ("image_id", "category_id", "area", shape)
+    truths = [
+        {key: one[key] for key in own} | {"id": n, "iscrowd": one.get("iscrowd", 0)}
+        for n, one in enumerate(truth.annotations, 1)
+    ]
+    found = [
+        {
+            "id": n,
+            "image_id": one["image_id"],
+            "category_id": one["category_id"],
+            "score": one["score"],
+            "area": area,
+            "iscrowd": 0,
+            shape: one[shape],
+        }
+        for n, (one, area) in enumerate(zip(detections, _areas(detections, shape), strict=True), 1)
+    ]
+    images = [{key: image[key] for key in ("id", "height", "width") if key in image} for image in truth.images]
+    categories = [dict(category) for category in truth.categories]
+    sides = [COCO({"images": images, "categories": categories, "annotations": side}) for side in (truths, found)]
+    return COCOeval_faster(*sides, kind, print_function=_silent)
+
+
+def _areas(detections: Sequence[Record], shape: str) -> list[float]:
+    if not detections:
+        return []
+    if shape == "bbox":
+        return np.array([one["bbox"] for one in detections], float)[:, 2:].prod(axis=1).tolist()
+    return rle.area([one["segmentation"] for one in detections]).tolist()
+
+
+def _counts(category_ids: Sequence[int], ids_K: np.ndarray) -> np.ndarray:
+    """Returns how often each of the sorted ids occurs, (K,)."""
+    return np.bincount(np.searchsorted(ids_K, category_ids), minlength=len(ids_K))
+
+
+def _or_nan(value: float) -> float:
+    return float(value) if value >= 0 else float("nan")
+
+
+def _silent(*_: object) -> None:
+    """Takes what the library would print."""

@@ -1,0 +1,88 @@
+"""What was found, missed and falsely found in each image: COCO's matching at IoU 0.50, at one score threshold.
+
+Legend: D detections, G truths, I images, P matched pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.evaluation.coco.evaluator import CocoScores, evaluation_of
+
+IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Right and wrong detections of an evaluation at the score threshold of its best F1.
+
+    Args:
+        threshold: The score at which F1 over all images and categories is highest; 0 without detections.
+        found_G: Truths that a detection from the threshold on matches.
+        right_D: These detections.
+        false_D: Detections from the threshold on that match nothing; what matches a crowd is neither.
+        f1_I: Per image 2 right / (2 right + false + missed); 1 where there is nothing to find and nothing found.
+        right_I: Counts per image, in the order of the truth's images; likewise the next two.
+        false_I: False alarms.
+        missed_I: Truths that were not found, crowds left out.
+    """
+
+    threshold: float
+    found_G: np.ndarray
+    right_D: np.ndarray
+    false_D: np.ndarray
+    f1_I: np.ndarray
+    right_I: np.ndarray
+    false_I: np.ndarray
+    missed_I: np.ndarray
+
+
+def match(scores: CocoScores) -> Matches:
+    """Matches detections and truths at IoU 0.50, and looks for the score threshold of the highest F1."""
+    crowd_G = np.array([bool(one.get("iscrowd")) for one in scores.truth.annotations], bool)
+    score_D = np.array([one["score"] for one in scores.detections], float)
+    detection_P, truth_P = _pairs(scores)
+    on_crowd_P = crowd_G[truth_P]
+    truth_D = np.full(score_D.size, -1)
+    truth_D[detection_P[~on_crowd_P]] = truth_P[~on_crowd_P]
+    counted_D = np.ones(score_D.size, bool)
+    counted_D[detection_P[on_crowd_P]] = False
+    threshold = _best_threshold(score_D, truth_D >= 0, counted_D, int((~crowd_G).sum()))
+
+    right_D = (truth_D >= 0) & (score_D >= threshold)
+    false_D = counted_D & (truth_D < 0) & (score_D >= threshold)
+    found_G = np.zeros(crowd_G.size, bool)
+    found_G[truth_D[right_D]] = True
+    ids = [image["id"] for image in scores.truth.images]
+    place = {image_id: i for i, image_id in enumerate(ids)}
+    image_D = np.array([place[one["image_id"]] for one in scores.detections], int)
+    image_G = np.array([place[one["image_id"]] for one in scores.truth.annotations], int)
+    right_I, false_I, missed_I = (
+        np.bincount(images[chosen], minlength=len(ids))
+        for images, chosen in ((image_D, right_D), (image_D, false_D), (image_G, ~found_G & ~crowd_G))
+    )
+    total_I = 2 * right_I + false_I + missed_I
+    f1_I = np.where(total_I > 0, 2 * right_I / np.maximum(total_I, 1), 1.0)
+    return Matches(threshold, found_G, right_D, false_D, f1_I, right_I, false_I, missed_I)
+
+
+def _pairs(scores: CocoScores) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the places of matched detections and of their truths, (P,) each."""
+    if not scores.detections or not scores.truth.annotations:
+        return np.zeros(0, int), np.zeros(0, int)
+    evaluation = evaluation_of(scores.truth, scores.detections, scores.kind)
+    # The library lists the pairs of all thresholds and areas together, so it is given one of each.
+    evaluation.params.iouThrs = np.array([IOU])
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluation.evaluate()
+    pairs_P2 = np.array([key.split("_") for key in evaluation.eval["matched"]], int).reshape(-1, 2) - 1
+    return pairs_P2[:, 0], pairs_P2[:, 1]
+
+
+def _best_threshold(score_D: np.ndarray, right_D: np.ndarray, counted_D: np.ndarray, truths: int) -> float:
+    if not score_D.size:
+        return 0.0
+    order_D = (-score_D).argsort(kind="stable")
+    f1_D = 2 * right_D[order_D].cumsum() / np.maximum(counted_D[order_D].cumsum() + truths, 1)
+    ends_D = np.r_[np.diff(score_D[order_D]) < 0, True]  # equal scores pass a threshold together
+    return float(score_D[order_D][ends_D][f1_D[ends_D].argmax()])

@@ -1,0 +1,192 @@
+"""An evaluation: a forecaster and the baselines on the clips of one split.
+
+Legend: B clips, T frames, h horizon, K classes.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
+from maskcast.evaluation.scores import ForecastScores, applicable, measured
+from maskcast.inference.forecast import Context, Forecast, Forecaster, context_source, forecast
+from maskcast.labels import id_key
+from maskcast.models.forecasting.baselines import baselines_of
+from maskcast.progress import track
+from maskcast.report.pictures import ForecastView
+
+FORECASTER = "forecaster"
+RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
+
+
+def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
+    """Returns the clips of a split that an evaluation scores, in its order.
+
+    Raises:
+        MaskcastError: if there is none.
+    """
+    return sorted(prepared.select(split, "labelled"), key=lambda clip: id_key(clip.id))
+
+
+def data_digest(prepared: ClipStore, chosen: Sequence[Clip], context_frames: int, horizon: int) -> str:
+    """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames of the chosen clips.
+
+    Other clips of the store, such as new ones to train on, do not change it.
+    """
+    needed = context_frames + horizon
+    total = hashlib.sha256(repr((prepared.classes, context_frames, horizon)).encode())
+    for clip in chosen:
+        total.update(f"\0{clip.id}\0".encode())
+        total.update(prepared.masks(clip)[:needed].tobytes())
+        if clip.has_frames:
+            total.update(prepared.frames(clip)[:needed].tobytes())
+    return total.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is scored, and by which models.
+
+    Args:
+        prepared: the clips with their true masks.
+        generated: the masks of the masker.
+        chosen: labelled clips of `prepared`.
+        forecaster: on `device`, as is `masker`.
+        masker: needed by a forecaster of frames alone.
+        context: whether forecasts start from generated or from true masks.
+        context_frames: frames that are seen.
+        horizon: frames that are forecast.
+        batch_size: clips forecast at once.
+        device: where the models are.
+
+    Raises:
+        MaskcastError: a clip is too short, or generated masks of the context know of frames after it.
+    """
+
+    prepared: ClipStore
+    generated: ClipStore
+    chosen: Sequence[Clip]
+    forecaster: Forecaster
+    masker: nn.Module | None
+    context: Context
+    context_frames: int
+    horizon: int
+    batch_size: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        needed = self.context_frames + self.horizon
+        for clip in self.chosen:
+            if clip.num_frames < needed:
+                raise MaskcastError(
+                    f"{self.prepared.root}: clip {clip.id!r} has {clip.num_frames} frames, context_frames + "
+                    f"horizon need {needed}; lower them or prepare longer clips"
+                )
+        consistent = self.generated.meta.get("consistent_frames")
+        if self.context == "generated" and consistent is not None and self.context_frames % consistent:
+            raise MaskcastError(
+                f"{self.generated.root}: made with consistent_frames {consistent}, so masks of the "
+                f"{self.context_frames} context frames know of frames after them; generate masks with a "
+                "consistent_frames that divides context_frames, or with null"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the scores are measured on, in words."""
+        size = f"{self.prepared.height}x{self.prepared.width}"
+        seen = f"{self.context} masks of frames 1 to {self.context_frames}"
+        if self.forecaster.input == "frames":
+            seen += " for the baselines, the frames themselves for the forecaster"
+        return {
+            "clips": f"{len(self.chosen)} labelled clips of {size}, {self.prepared.num_classes} classes",
+            "context": seen,
+            "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
+            "clip store": self.prepared.digest,
+            "mask store": self.generated.digest,
+        }
+
+    def scores(self) -> dict[str, ForecastScores | None]:
+        """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""
+        return {name: None if model is None else self._score(name, model) for name, model in self._models.items()}
+
+    def flat(self, scores: Mapping[str, ForecastScores | None]) -> dict[str, float]:
+        """Returns all scores as flat finite numbers; those of the baselines carry their name."""
+        flat = {"clips": float(len(self.chosen))}
+        for name, one in applicable(scores).items():
+            suffix = "" if name == FORECASTER else f"_{name}"
+            flat |= {f"{key}{suffix}": value for key, value in one.table().items()}
+        return {key: value for key, value in (flat | self._masker_scores()).items() if np.isfinite(value)}
+
+    def view(self, n: int) -> ForecastView:
+        """Forecasts clip n once more, to draw it."""
+        clip = self.chosen[n]
+        rival_model = self._models[RIVAL]
+        assert rival_model is not None
+        own, rival = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
+        seen = self.generated if self.context == "generated" else self.prepared
+        return ForecastView(
+            clip.id,
+            self.prepared.frames(clip) if clip.has_frames else None,
+            seen.masks(seen.get(clip.id))[: self.context_frames],
+            self.prepared.masks(clip)[: self.context_frames + self.horizon],
+            {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
+            None if own.frames is None else own.frames[0],
+        )
+
+    @cached_property
+    def _models(self) -> dict[str, Forecaster | None]:
+        return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.chosen)}
+
+    def _forecasts(self, model: Forecaster, clips: Sequence[Clip]) -> Iterator[Forecast]:
+        """Yields the forecasts of `clips` batch by batch."""
+        generated = self.generated if self.context == "generated" else None
+        source = context_source(model, self.prepared, generated, clips, self.context_frames)
+        for start in range(0, len(clips), self.batch_size):
+            yield forecast(
+                model,
+                self.masker,
+                source,
+                clips[start : start + self.batch_size],
+                context_frames=self.context_frames,
+                horizon=self.horizon,
+                device=self.device,
+            )
+
+    def _score(self, name: str, model: Forecaster) -> ForecastScores:
+        scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
+        clips = iter(track(self.chosen, f"evaluate {name}"))
+        for batch in measured(scores, self._forecasts(model, self.chosen)):
+            # The batch comes first: zip would take a clip too many from the iterator where a batch ends.
+            for n, clip in zip(range(len(batch.masks)), clips, strict=False):
+                sure = None if batch.confidence is None else batch.confidence[n]
+                scores.add(clip.id, self._coming(self.prepared.masks(clip)), batch.masks[n], sure)
+                if batch.frames is not None:
+                    scores.add_frames(self._coming(self.prepared.frames(clip)), batch.frames[n])
+        return scores
+
+    def _coming(self, layer: np.ndarray) -> np.ndarray:
+        """Returns the part of a layer (T, ...) that is to be forecast."""
+        return layer[self.context_frames :][: self.horizon]
+
+    def _masker_scores(self) -> dict[str, float]:
+        """Scores the generated masks over all frames of the split; nothing where there are none."""
+        masked = [clip for clip in self.chosen if clip.id in self.generated]
+        if not masked or self.generated.digest == self.prepared.digest:
+            return {}
+        matrix_KK = np.zeros((self.prepared.num_classes,) * 2, np.int64)
+        for clip in masked:
+            found = self.generated.masks(self.generated.get(clip.id))
+            matrix_KK += confusion(self.prepared.masks(clip), found, self.prepared.num_classes)
+        return {
+            "masker_jaccard": macro_jaccard(matrix_KK, absent="omit"),
+            "masker_jaccard_no_background": macro_jaccard(matrix_KK, absent="omit", background=False),
+            "masker_accuracy": accuracy(matrix_KK),
+        }

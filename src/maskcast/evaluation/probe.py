@@ -1,0 +1,126 @@
+"""How well an encoder tells classes apart before anything is trained on it: kNN and a linear probe of pixels.
+
+A pixel's features are the encoder's last map of the whole frame, read bilinearly at the pixel. In frames spread
+evenly over the labelled clips of a split at most ``PIXELS`` pixels of each class present are drawn. Both
+classifiers are fitted on the train split and scored on the val split by mean class accuracy: of each class with
+pixels there the fraction that is recognised, averaged over these classes, background included. A class that train
+does not have counts as 0.
+
+Legend: N pixels, C channels, K classes, B of N pixels, H height, W width.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.statistics import spread
+from maskcast.labels import IGNORE
+from maskcast.models.encoders.siamese import Normalised
+from maskcast.seed import rng
+
+FRAMES = 300  # of a split
+PIXELS = 4  # of a class in a frame
+NEIGHBOURS = 20
+TEMPERATURE = 0.07  # of the neighbours' votes (Wu et al. 2018, arXiv 1805.01978)
+PENALTY = 1e-4  # of the probe's squared weights
+STEPS = 100  # of L-BFGS
+
+
+def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
+    """Returns ``linear_probe`` and ``knn``: mean class accuracy on the val split.
+
+    Args:
+        encoder: takes uint8 frames; left in eval mode.
+        store: has labelled clips with frames in train and val.
+    """
+    encoder.eval()
+    train_NC, labels_N = _pixels(encoder, store, "train")
+    val_NC, truth_N = _pixels(encoder, store, "val")
+    mean_C, std_C = train_NC.mean(0), train_NC.std(0).clamp_min(1e-6 * train_NC.std() + 1e-12)
+    train_NC, val_NC = (train_NC - mean_C) / std_C, (val_NC - mean_C) / std_C
+    return {
+        "linear_probe": mean_class_accuracy(linear(train_NC, labels_N, val_NC), truth_N),
+        "knn": mean_class_accuracy(nearest(train_NC, labels_N, val_NC), truth_N),
+    }
+
+
+def can_probe(store: ClipStore) -> bool:
+    """Whether train and val both have labelled clips with frames."""
+    return all(_labelled(store, split) for split in ("train", "val"))
+
+
+def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
+    """Returns the class of each row of ``val_NC`` by multinomial logistic regression, fitted with L-BFGS."""
+    weights_KC = torch.zeros(int(labels_N.max()) + 1, train_NC.shape[1], requires_grad=True)
+    bias_K = torch.zeros(len(weights_KC), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights_KC, bias_K], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits_NK = F.linear(train_NC, weights_KC, bias_K)
+        value = F.cross_entropy(logits_NK, labels_N) + PENALTY * weights_KC.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    with torch.no_grad():
+        return F.linear(val_NC, weights_KC, bias_K).argmax(1)
+
+
+def nearest(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
+    """Returns the class of each row of ``val_NC`` by the votes of its nearest by cosine, weighted exp(cos / t)."""
+    train_NC, val_NC = F.normalize(train_NC, dim=1), F.normalize(val_NC, dim=1)
+    found = []
+    for part_BC in val_NC.split(1024):
+        similarity, index = (part_BC @ train_NC.t()).topk(min(NEIGHBOURS, len(train_NC)), dim=1)
+        votes_BK = torch.zeros(len(part_BC), int(labels_N.max()) + 1)
+        votes_BK.scatter_add_(1, labels_N[index], (similarity / TEMPERATURE).exp())
+        found.append(votes_BK.argmax(1))
+    return torch.cat(found)
+
+
+def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
+    """Returns the mean over the classes of ``truth_N`` of the fraction that is recognised."""
+    right = predicted_N == truth_N
+    return float(np.mean([right[truth_N == k].float().mean().item() for k in truth_N.unique()]))
+
+
+def _labelled(store: ClipStore, split: str) -> list[Clip]:
+    return [clip for clip in store.clips if (clip.split, clip.kind) == (split, "labelled") and clip.has_frames]
+
+
+@torch.no_grad()
+def _pixels(encoder: Normalised, store: ClipStore, split: str) -> tuple[Tensor, Tensor]:
+    """Returns features (N, C) and classes (N,) of the drawn pixels."""
+    clips = _labelled(store, split)
+    ends = np.cumsum([clip.num_frames for clip in clips])
+    features, labels = [], []
+    for index in spread(int(ends[-1]), FRAMES):
+        k = int(np.searchsorted(ends, index, side="right"))
+        t = index - int(ends[k]) + clips[k].num_frames
+        places_N2, labels_N = _drawn(store.masks(clips[k])[t], rng(0, index))
+        features.append(_read(encoder, store.frames(clips[k])[t], places_N2))
+        labels.append(torch.from_numpy(labels_N))
+    return torch.cat(features), torch.cat(labels)
+
+
+def _drawn(mask_HW: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns row and column (N, 2) and class (N,) of the pixels drawn in a mask."""
+    places, labels = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+    for class_id in np.unique(mask_HW[mask_HW != IGNORE]):
+        pixels = np.argwhere(mask_HW == class_id)
+        places.append(random.permutation(pixels)[:PIXELS])
+        labels.append(np.full(len(places[-1]), class_id, np.int64))
+    return np.concatenate(places), np.concatenate(labels)
+
+
+def _read(encoder: Normalised, frame_HWC: np.ndarray, places_N2: np.ndarray) -> Tensor:
+    """Returns the features (N, C) at rows and columns of a frame."""
+    map_1Chw = encoder(torch.tensor(frame_HWC, device=encoder.mean.device)[None])
+    height, width = (size * encoder.stride for size in map_1Chw.shape[2:])  # of the padded frame
+    centres_N2 = (2 * places_N2[:, ::-1] + 1) / [width, height] - 1  # x, y; the padded frame spans -1 to 1
+    grid_11N2 = torch.tensor(centres_N2, dtype=map_1Chw.dtype, device=map_1Chw.device)[None, None]
+    read_1C1N = F.grid_sample(map_1Chw, grid_11N2, padding_mode="border", align_corners=False)
+    return read_1C1N[0, :, 0].t().float().cpu()

@@ -1,0 +1,153 @@
+"""Scores forecasts: one confusion matrix per horizon, counted over the whole split.
+
+Legend: h horizon, K classes, H height, W width; clips are forecast in batches and forgotten at once.
+"""
+
+import resource
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.evaluation.calibration import Reliability
+from maskcast.evaluation.coco.class_masks import SegmentationAP
+from maskcast.evaluation.metrics import accuracy, confusion, macro_dice, macro_jaccard
+from maskcast.inference.forecast import Forecast
+
+
+@dataclass
+class ForecastScores:
+    """Counts of one forecaster over a split, and the scores read from them.
+
+    Args:
+        num_classes: K.
+        context_frames: frames that were seen; the first forecast frame has the number `context_frames` + 1.
+        horizon: h, frames that were forecast.
+    """
+
+    num_classes: int
+    context_frames: int
+    horizon: int
+    clip_ids: list[str] = field(default_factory=list)
+    clip_jaccard: list[list[float]] = field(default_factory=list)  # per clip and horizon, absent classes omitted
+    seconds: float = 0.0
+    peak_memory_mib: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.matrix_hKK = np.zeros((self.horizon, self.num_classes, self.num_classes), np.int64)
+        self._ap = SegmentationAP(self.num_classes)
+        self._coco: dict[str, float] | None = None
+        self._squared_error, self._values = 0.0, 0
+        self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
+
+    def add(
+        self,
+        clip_id: str,
+        truth_hHW: np.ndarray,
+        forecast_hHW: np.ndarray,
+        confidence_hHW: np.ndarray | None = None,
+    ) -> None:
+        """Counts one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
+        matrices = [
+            confusion(truth_HW, forecast_HW, self.num_classes)
+            for truth_HW, forecast_HW in zip(truth_hHW, forecast_hHW, strict=True)
+        ]
+        self.matrix_hKK += np.stack(matrices)
+        self._ap.add(truth_hHW, forecast_hHW, confidence_hHW)
+        if confidence_hHW is not None:
+            self.reliability.add(truth_hHW, forecast_hHW, confidence_hHW)
+            self.reliability_of_objects.add(truth_hHW, forecast_hHW, confidence_hHW)
+        self.clip_ids.append(clip_id)
+        self.clip_jaccard.append([macro_jaccard(matrix, absent="omit") for matrix in matrices])
+
+    def add_frames(self, truth_hHWC: np.ndarray, forecast_hHWC: np.ndarray) -> None:
+        """Counts the error of forecast frames, uint8."""
+        difference = truth_hHWC.astype(np.float64) - forecast_hHWC
+        self._squared_error += float((difference**2).sum()) / 255**2
+        self._values += difference.size
+
+    @property
+    def frame_numbers(self) -> range:
+        """The numbers of the forecast frames, counted from 1."""
+        return range(self.context_frames + 1, self.context_frames + self.horizon + 1)
+
+    def per_horizon(self) -> list[float]:
+        """Macro Jaccard of every forecast frame, absent classes omitted, background included."""
+        return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]
+
+    def coco(self) -> dict[str, float]:
+        """The COCO summary over all forecast frames."""
+        if self._coco is None:
+            self._coco = self._ap.compute()
+        return self._coco
+
+    def table(self) -> dict[str, float]:
+        """All scores by name; `maskcast.report.DEFINITIONS` says what each means. NaN where undefined."""
+        last_KK = self.matrix_hKK[-1]
+        scores = {
+            "jaccard_last": macro_jaccard(last_KK, absent="omit"),
+            "jaccard_last_no_background": macro_jaccard(last_KK, absent="omit", background=False),
+            "jaccard_last_absent_zero": macro_jaccard(last_KK, absent="zero"),
+            "jaccard_last_absent_zero_no_background": macro_jaccard(last_KK, absent="zero", background=False),
+            "jaccard_mean": float(np.mean(self.per_horizon())),
+            "accuracy_last": accuracy(last_KK),
+            "dice_last": macro_dice(last_KK, absent="omit"),
+            "calibration_error": self.reliability.error(),
+            "calibration_error_objects": self.reliability_of_objects.error(),
+        }
+        scores |= {f"coco_{name}": value for name, value in self.coco().items()}
+        if self._values:
+            mse = self._squared_error / self._values
+            scores |= {"frame_mse": mse, "frame_psnr": -10 * float(np.log10(mse)) if mse else float("inf")}
+        scores |= {
+            f"jaccard_h{number}": score
+            for number, score in zip(self.frame_numbers, self.per_horizon(), strict=True)
+        }
+        return scores | {
+            "seconds_per_clip": self.seconds / max(len(self.clip_ids), 1),
+            "peak_memory_mib": self.peak_memory_mib,
+        }
+
+
+def applicable(scores: Mapping[str, ForecastScores | None]) -> dict[str, ForecastScores]:
+    """Returns the scores without the forecasters that did not apply."""
+    return {name: one for name, one in scores.items() if one is not None}
+
+
+def measured(scores: ForecastScores, batches: Iterable[Forecast]) -> Iterator[Forecast]:
+    """Yields what `batches` yields; the time it takes to make them, and its peak memory, go into `scores`."""
+    _forget_peak()
+    iterator = iter(batches)
+    while True:
+        start = time.perf_counter()
+        batch = next(iterator, None)
+        scores.seconds += time.perf_counter() - start
+        if batch is None:
+            scores.peak_memory_mib = _peak_mib()
+            return
+        yield batch
+
+
+def _forget_peak() -> None:
+    """Starts a new measurement of peak memory (Linux: writing 5 resets the process's high-water mark)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+
+
+def _peak_mib() -> float:
+    """Returns the peak memory since the last reset, MiB: of the GPU where there is one, else of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

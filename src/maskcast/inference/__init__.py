@@ -1,0 +1,1 @@
+"""Trained models at work: clips to masks, masks to forecasts, images to boxes."""

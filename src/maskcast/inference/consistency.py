@@ -1,0 +1,201 @@
+"""Classes that agree through a clip: one class for each object, whatever a masker says of it in single frames.
+
+A masker sees one frame at a time: an object may change its class from frame to frame, and slivers of other classes
+appear along its border. Here slivers go to the region that they may as well belong to, regions are linked through
+time, every track gets the class of the greatest summed probability, and classes that the clip as a whole does not
+support are ruled out. Nothing is assumed about the classes; several tracks may share one.
+
+Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour channels, R regions of a frame,
+P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from maskcast.inference.segment import classify, predict_masks
+
+REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
+DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
+MEMORY = 2  # frames for which an object may be out of sight
+SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
+ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The objects in the mask of one frame, as far as one frame tells.
+
+    Attributes:
+        labels_HW: int32, the region of each pixel from 1 on; 0 is background.
+        evidence_RK: probability of each class, summed over the pixels of a region.
+        centre_R2: centroids, (y, x) in pixels.
+        area_R: pixels.
+    """
+
+    labels_HW: np.ndarray
+    evidence_RK: np.ndarray
+    centre_R2: np.ndarray
+    area_R: np.ndarray
+
+
+def predictor(consistent_frames: int | None) -> Callable[[nn.Module, np.ndarray, str], tuple[Any, ...]]:
+    """Returns what masks a batch of frames, with all that ``join_frames`` asks of each frame."""
+    return predict_masks if consistent_frames is None else predict_regions
+
+
+def join_frames(frames: Sequence[tuple[Any, ...]], consistent_frames: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns masks (T, H, W) and confidence (T, H, W) of a clip, as masks are stored and as pipelines see them.
+
+    Args:
+        frames: of each frame of the clip what ``predictor`` found.
+        consistent_frames: the clip's first so many frames are made consistent, then the next; None leaves each
+            frame as it is.
+    """
+    masks, confidence, *regions = zip(*frames, strict=True)
+    if consistent_frames is None:
+        return np.stack(masks), np.stack(confidence)
+    parts = [slice(low, low + consistent_frames) for low in range(0, len(frames), consistent_frames)]
+    made = [make_consistent(np.stack(masks[part]), np.stack(confidence[part]), regions[0][part]) for part in parts]
+    return np.concatenate([part for part, _ in made]), np.concatenate([part for _, part in made])
+
+
+def predict_regions(
+    masker: nn.Module, frames_BHWC: np.ndarray, precision: str
+) -> tuple[np.ndarray, np.ndarray, list[Regions]]:
+    """Returns what ``predict_masks`` does, and the regions of each mask with the probabilities of all classes."""
+    masks_BHW, confidence_BHW, logits_BHWK = classify(masker, frames_BHWC, precision)
+    ends = masks_BHW.count_nonzero((1, 2)).cumsum(0)[:-1].tolist()
+    probabilities = np.split(logits_BHWK[masks_BHW > 0].softmax(-1).cpu().numpy(), ends)
+    masks = masks_BHW.to(torch.uint8).cpu().numpy()
+    return masks, confidence_BHW.cpu().numpy(), list(map(find_regions, masks, probabilities))
+
+
+def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
+    """Finds the connected regions of each class in the mask of a frame, and merges those that are parts of one.
+
+    Args:
+        mask_HW: uint8 class ids, 0 is background.
+        probabilities_PK: of the P pixels that are not background, row by row.
+    """
+    labels_HW = np.zeros(mask_HW.shape, np.int32)
+    for class_id in np.unique(mask_HW[mask_HW > 0]):
+        _, found_HW = cv2.connectedComponents((mask_HW == class_id).astype(np.uint8), connectivity=8)
+        labels_HW += np.where(found_HW > 0, found_HW + labels_HW.max(), 0)
+    ys, xs = np.nonzero(labels_HW)
+    sums = np.zeros((int(labels_HW.max()), probabilities_PK.shape[1] + 3))
+    np.add.at(sums, labels_HW[ys, xs] - 1, np.column_stack([probabilities_PK, ys, xs, np.ones(len(ys))]))
+    class_R = np.zeros(len(sums), np.uint8)
+    class_R[labels_HW[ys, xs] - 1] = mask_HW[ys, xs]
+    regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
+    return _merged(regions, class_R)
+
+
+def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
+    """Merges regions that touch a larger one where the smaller may as well be of the larger one's class."""
+    labels_HW, share_RK = regions.labels_HW, _share(regions)
+    beside = [(labels_HW[:, :-1], labels_HW[:, 1:]), (labels_HW[:-1], labels_HW[1:])]
+    pairs_P2 = np.concatenate([np.stack([one[one != other], other[one != other]], 1) for one, other in beside])
+    pairs_P2 = np.unique(pairs_P2[(pairs_P2 > 0).all(axis=1)] - 1, axis=0)
+    into_R, share_R = np.arange(len(class_R)), np.full(len(class_R), DOUBT)
+    for pair in pairs_P2.tolist():
+        small, large = sorted(pair, key=lambda r: (regions.area_R[r], r))
+        if share_RK[small, class_R[large]] >= share_R[small]:
+            into_R[small], share_R[small] = large, share_RK[small, class_R[large]]
+    while (into_R != into_R[into_R]).any():
+        into_R = into_R[into_R]
+    kept_R, new_R = np.unique(into_R, return_inverse=True)
+    sums = np.zeros((len(kept_R), share_RK.shape[1] + 3))
+    area_R = regions.area_R[:, None]
+    np.add.at(sums, new_R, np.column_stack([regions.evidence_RK, regions.centre_R2 * area_R, area_R]))
+    labels_HW = np.append(0, new_R + 1).astype(np.int32)[labels_HW]
+    return Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
+
+
+def make_consistent(
+    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives each region of a clip the class that its track has in all frames together.
+
+    A class is ruled out where the clip shows less of it than ``SUPPORT``; its tracks get the most probable class
+    that is left, which may be background.
+
+    Args:
+        masks_THW: uint8 class ids of consecutive frames.
+        confidence_THW: float32 probability of each pixel's class.
+        frames: the regions of ``masks_THW``.
+
+    Returns:
+        Masks and confidence of the same form; where a region changed its class, the confidence is the mean
+        probability of the new one over its pixels.
+    """
+    tracks = _link(frames)
+    votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
+    classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
+    shown_K = np.zeros(len(votes[0]) if votes else 1)
+    for track, class_id in zip(tracks, classes, strict=True):
+        shown_K[class_id] += sum(frames[t].area_R[r] for t, r in track)
+    allowed_K = shown_K >= SUPPORT * masks_THW[0].size
+    allowed_K[0] = True
+    chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # by label, 0 is background
+    for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
+        if not allowed_K[class_id]:
+            class_id = int(np.where(allowed_K, vote_K, -1).argmax())
+        for t, r in track:
+            chosen[t][r + 1] = class_id
+    masks, confidence = [], []
+    for regions, class_R, old_HW, sure_HW in zip(frames, chosen, masks_THW, confidence_THW, strict=True):
+        mask_HW = class_R[regions.labels_HW]
+        mean_R = np.append(0, _share(regions)[np.arange(len(class_R) - 1), class_R[1:]])
+        masks.append(mask_HW)
+        confidence.append(np.where(mask_HW == old_HW, sure_HW, mean_R[regions.labels_HW].astype(np.float32)))
+    return np.stack(masks), np.stack(confidence)
+
+
+Track = list[tuple[int, int]]  # (frame, region)
+
+
+def _share(regions: Regions) -> np.ndarray:
+    """Mean probability of each class over the pixels of each region (R, K)."""
+    return regions.evidence_RK / regions.area_R[:, None]
+
+
+def _link(frames: Sequence[Regions]) -> list[Track]:
+    """Links regions through time, the likeliest pairs first; each belongs to exactly one track."""
+    tracks: list[Track] = []
+    for t, regions in enumerate(frames):
+        alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
+        free = set(range(len(regions.area_R)))
+        for n, r in _pairs(alive, frames, t) if alive and free else []:
+            if r in free and alive[n][-1][0] < t:
+                alive[n].append((t, r))
+                free.remove(r)
+        tracks += [[(t, r)] for r in sorted(free)]
+    return tracks
+
+
+def _pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
+    """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
+    regions = frames[t]
+    stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in (track[-1] for track in tracks)])
+    going_N2 = stopped_N2.copy()
+    for n, track in enumerate(tracks):
+        if len(track) > 1:
+            (before, old), (last, _) = track[-2:]
+            going_N2[n] += (stopped_N2[n] - frames[before].centre_R2[old]) * (t - last) / (last - before)
+    ways = [np.linalg.norm(way_N2[:, None] - regions.centre_R2, axis=2) for way_N2 in (stopped_N2, going_N2)]
+    near_NR = 1 - np.minimum(*ways) / (REACH * np.hypot(*regions.labels_HW.shape))
+    n_P, r_P = np.nonzero(near_NR > 0)
+    area_N = np.array([frames[s].area_R[r] for s, r in (track[-1] for track in tracks)])
+    share_NK = np.array([frames[s].evidence_RK[r] for s, r in (track[-1] for track in tracks)]) / area_N[:, None]
+    area_P, other_P = regions.area_R[r_P], area_N[n_P]
+    size_P = np.minimum(area_P, other_P) / np.maximum(area_P, other_P)
+    alike_P = np.minimum(_share(regions)[r_P], share_NK[n_P]).sum(axis=1)
+    affinity_P = near_NR[n_P, r_P] * size_P * np.maximum(alike_P, ALIKE)
+    order_P = np.argsort(-affinity_P, kind="stable")
+    return list(zip(n_P[order_P].tolist(), r_P[order_P].tolist(), strict=True))

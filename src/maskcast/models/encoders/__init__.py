@@ -1,0 +1,1 @@
+"""Encoders, and the methods that train them without labels."""

@@ -1,0 +1,61 @@
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): foretell how the slow copy sees the other view; no negatives."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum
+from maskcast.models.encoders.siamese import MethodConfig, Normalised, Siamese, Views, embedding_spread, pool
+
+
+class ByolConfig(MethodConfig):
+    """Bootstrap your own latent."""
+
+    name: Literal["byol"] = "byol"
+    dim: int = Field(default=256, ge=2)
+    """Length of an embedding."""
+    hidden: int = Field(default=4096, ge=1)
+    """Width of the hidden layers of projector and predictor."""
+    momentum: float = Field(default=0.996, ge=0, lt=1)
+    """How much of the slow copy stays in each step."""
+
+    def build(self, encoder: Normalised) -> Siamese:
+        """Returns BYOL around an encoder."""
+        return Byol(self, encoder)
+
+
+class Byol(Siamese):
+    """BYOL with the loss of both directions."""
+
+    def __init__(self, config: ByolConfig, encoder: Normalised) -> None:
+        super().__init__(
+            encoder, _mlp(encoder.channels, config.hidden, config.dim), config.momentum, config.sub_batches
+        )
+        self.predictor = _mlp(config.dim, config.hidden, config.dim)
+
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the sum of both directions' losses, each between 0 and 4, and the spread."""
+        self.move_target()
+        losses = []
+        for mine, other in ((0, 1), (1, 0)):
+            (target_BD,) = self.targets(views.shuffled[other], views.order, self._projections)
+            foretold_bD = self.predictor(self.head(pool(self.encoder(views.own[mine]))))
+            own_b = byol_loss(foretold_bD.float(), self.own(target_BD))
+            losses.append(all_sum(own_b.sum()) / len(target_BD))
+        return losses[0] + losses[1], {"embedding_spread": embedding_spread(target_BD)}
+
+    def _projections(self, map_nChw: Tensor) -> list[Tensor]:
+        return [F.normalize(self.target[1](pool(map_nChw)).float(), dim=1)]
+
+
+def byol_loss(foretold_bD: Tensor, target_bD: Tensor) -> Tensor:
+    """Returns ``2 - 2 cos(foretold, target)`` of each row, (b,)."""
+    return 2 - 2 * F.cosine_similarity(foretold_bD, target_bD, dim=1)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+    )

@@ -1,0 +1,181 @@
+"""MoCo v2 (Chen et al. 2020, arXiv 2003.04297) and DenseCL (Wang et al. 2021, arXiv 2011.09157).
+
+Legend: B samples of the whole batch, b of this process, C channels, D embedding, K queue, S cells of the last map.
+"""
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum
+from maskcast.errors import MaskcastError
+from maskcast.models.encoders.siamese import (
+    MethodConfig,
+    Normalised,
+    Siamese,
+    Views,
+    cells,
+    embedding_spread,
+    pool,
+)
+
+
+class MocoConfig(MethodConfig):
+    """Momentum contrast: which view is of the same frame, among a queue of others?"""
+
+    name: Literal["moco"] = "moco"
+    dim: int = Field(default=128, ge=2)
+    """Length of an embedding."""
+    hidden: int = Field(default=2048, ge=1)
+    """Width of the head's hidden layer."""
+    queue: int = Field(default=4096, ge=1)
+    """Embeddings of earlier batches to tell from; a multiple of the batch, fewer than there are frames."""
+    temperature: float = Field(default=0.2, gt=0)
+    """Divides the similarities."""
+
+    def build(self, encoder: Normalised) -> Siamese:
+        """Returns MoCo around an encoder."""
+        return Moco(self, encoder, _Heads(encoder.channels, self.hidden, self.dim, dense=False))
+
+    def check(self, batch_size: int, frames: int) -> None:
+        """Checks the queue.
+
+        Raises:
+            MaskcastError: if it is no multiple of the batch, or holds every frame.
+        """
+        if self.queue % batch_size:
+            raise MaskcastError(
+                f"method.queue {self.queue} is no multiple of training.batch_size {batch_size}; "
+                f"choose e.g. {max(1, self.queue // batch_size) * batch_size}"
+            )
+        if self.queue >= frames:
+            raise MaskcastError(
+                f"method.queue {self.queue} is not below the {frames} frames to learn from, so each would be "
+                f"told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
+            )
+
+
+class DenseCLConfig(MocoConfig):
+    """MoCo, and the same for each cell of the last map with the cell most like it in the other view."""
+
+    name: Literal["densecl"] = "densecl"  # type: ignore[assignment]
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the cells' loss; the frames' loss has the rest."""
+
+    def build(self, encoder: Normalised) -> Siamese:
+        """Returns DenseCL around an encoder."""
+        return DenseCL(self, encoder, _Heads(encoder.channels, self.hidden, self.dim, dense=True))
+
+
+class _Heads(nn.Module):
+    """Two layers each: ``frame`` for the mean over the map, ``cell`` (1x1 convolutions) for every cell."""
+
+    def __init__(self, channels: int, hidden: int, dim: int, *, dense: bool) -> None:
+        super().__init__()
+        self.frame = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        if dense:
+            self.cell = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+
+
+class Moco(Siamese):
+    """MoCo v2; the queue is part of its state."""
+
+    head: Any
+    queue_KD: Tensor
+
+    def __init__(self, config: MocoConfig, encoder: Normalised, heads: _Heads) -> None:
+        super().__init__(encoder, heads, config.momentum, config.sub_batches)
+        self.config = config
+        self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
+
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
+        self.move_target()
+        query_bD = _embedded(self.head, self.encoder(views.own[0]))
+        (key_BD,) = self.targets(views.shuffled[1], views.order, self._keys)
+        loss, hits = info_nce(query_bD, self.own(key_BD), self.queue_KD, self.config.temperature)
+        enqueue(self.queue_KD, key_BD, step)
+        return _mean(loss, len(key_BD)), {
+            "accuracy": _mean(hits, len(key_BD)).item(),
+            "embedding_spread": embedding_spread(key_BD),
+        }
+
+    def _keys(self, map_nChw: Tensor) -> list[Tensor]:
+        return [_embedded(self.target[1], map_nChw)]
+
+
+class DenseCL(Moco):
+    """MoCo and a second head and queue for cells."""
+
+    cell_queue_KD: Tensor
+
+    def __init__(self, config: DenseCLConfig, encoder: Normalised, heads: _Heads) -> None:
+        super().__init__(config, encoder, heads)
+        self.dense_weight = config.dense_weight
+        self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
+
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the weighted sum of both losses, the hits of both, and the spread."""
+        self.move_target()
+        map_bChw = self.encoder(views.own[0])
+        query_bD = _embedded(self.head, map_bChw)
+        query_bDS = cells(self.head.cell(map_bChw))
+        key_BD, key_BDS, like_BCS, mean_BD = self.targets(views.shuffled[1], views.order, self._dense_keys)
+        temperature, batch = self.config.temperature, len(key_BD)
+        frame_loss, frame_hits = info_nce(query_bD, self.own(key_BD), self.queue_KD, temperature)
+        match_bDS = matched(cells(map_bChw), self.own(like_BCS), self.own(key_BDS))
+        rows_QD, keys_QD = (x_bDS.transpose(1, 2).flatten(0, 1) for x_bDS in (query_bDS, match_bDS))
+        cell_loss, cell_hits = info_nce(rows_QD, keys_QD, self.cell_queue_KD, temperature)
+        enqueue(self.queue_KD, key_BD, step)
+        enqueue(self.cell_queue_KD, mean_BD, step)
+        cell_count = batch * query_bDS.shape[2]
+        frame_part = (1 - self.dense_weight) * _mean(frame_loss, batch)
+        return frame_part + self.dense_weight * _mean(cell_loss, cell_count), {
+            "accuracy": _mean(frame_hits, batch).item(),
+            "cell_accuracy": _mean(cell_hits, cell_count).item(),
+            "embedding_spread": embedding_spread(key_BD),
+        }
+
+    def _dense_keys(self, map_nChw: Tensor) -> list[Tensor]:
+        """Returns the keys of frames and cells, the features by which cells are matched, and the cells' mean."""
+        heads: Any = self.target[1]
+        dense_nDhw = heads.cell(map_nChw)
+        mean_nD = F.normalize(pool(dense_nDhw).float(), dim=1)
+        return [*self._keys(map_nChw), cells(dense_nDhw), cells(map_nChw), mean_nD]
+
+
+def info_nce(query_QD: Tensor, key_QD: Tensor, queue_KD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Returns the loss of each query and whether its own key is the most similar, float (Q,) each.
+
+    The loss is ``-log exp(q.k / t) / (exp(q.k / t) + sum over the queue of exp(q.n / t))``; all are normalised.
+    """
+    own_Q1 = (query_QD * key_QD).sum(1, keepdim=True)
+    others_QK = query_QD @ queue_KD.t().clone()  # the queue moves on before the gradient is taken
+    logits_QK = torch.cat([own_Q1, others_QK], 1) / temperature
+    loss_Q = F.cross_entropy(logits_QK, logits_QK.new_zeros(len(logits_QK), dtype=torch.long), reduction="none")
+    return loss_Q, (logits_QK.argmax(1) == 0).float()
+
+
+def matched(query_bCS: Tensor, like_bCS: Tensor, key_bDS: Tensor) -> Tensor:
+    """Returns for each cell of the query the key of the cell whose features are most like its own, (b, D, S)."""
+    best_bS = (query_bCS.detach().transpose(1, 2) @ like_bCS).argmax(2)
+    return key_bDS.gather(2, best_bS[:, None].expand(-1, key_bDS.shape[1], -1))
+
+
+@torch.no_grad()
+def enqueue(queue_KD: Tensor, key_BD: Tensor, step: int) -> None:
+    """Puts the keys of a step in the place of the oldest; the queue is a multiple of the batch."""
+    start = step * len(key_BD) % len(queue_KD)
+    queue_KD[start : start + len(key_BD)] = key_BD
+
+
+def _embedded(heads: Any, map_BChw: Tensor) -> Tensor:
+    """Returns the normalised embedding of each frame, (B, D)."""
+    return F.normalize(heads.frame(pool(map_BChw)).float(), dim=1)
+
+
+def _mean(own: Tensor, count: int) -> Tensor:
+    return all_sum(own.sum()) / count

@@ -1,0 +1,159 @@
+"""What the self-supervised methods share: an encoder that learns, and a slow copy of it that it learns from.
+
+The copy sees its views in shuffled sub-batches, so that no statistic of a batch norm tells which view belongs to
+which (the shuffling BN of MoCo, on one device or many). Each process runs the copy on whole sub-batches of its
+own; their outputs are put together in the order of the batch by ``all_sum``, and so every process compares its
+part of the batch with the same targets as one process would.
+
+Legend: B samples of the whole batch, b of this process, n of its sub-batches, H height, W width, C channels,
+D embedding, S cells of the last map.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.models.encoders.base import padded
+from maskcast.params import Params
+
+
+class Views(NamedTuple):
+    """Two views of each sample, uint8 RGB."""
+
+    own: Tensor
+    """Of this process's part of the batch, (2, b, H, W, C)."""
+    shuffled: Tensor
+    """Of the samples of its sub-batches, (2, n, H, W, C)."""
+    order: Tensor
+    """Which sample of the batch each of these is, (n,) int64."""
+
+
+class Normalised(nn.Module):
+    """An encoder that takes bytes.
+
+    Args:
+        encoder: what an encoder's config builds.
+        mean: per channel of pixels scaled to [0, 1].
+        std: likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encoder: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder.to(memory_format=torch.channels_last)
+        self.stride, self.channels = int(encoder.output_stride), int(encoder.out_channels[-1])  # type: ignore[arg-type, index]
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, frames_BHWC: Tensor) -> Tensor:
+        """Returns the last map, (B, C, height, width), of the frames, padded to a multiple of its stride."""
+        x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+        maps: list[Tensor] = self.encoder(padded(x_BCHW, self.stride))
+        return maps[-1]
+
+
+class Siamese(nn.Module):
+    """Base of the methods.
+
+    Args:
+        encoder: takes uint8 frames and returns its last map.
+        head: last map -> what is compared; it learns with the encoder and is thrown away.
+        momentum: how much of the copy stays in each step: copy = momentum copy + (1 - momentum) encoder.
+        sub_batches: in how many parts of a batch the copy's batch norms take their statistics.
+    """
+
+    def __init__(self, encoder: Normalised, head: nn.Module, momentum: float, sub_batches: int) -> None:
+        super().__init__()
+        self.encoder, self.head, self.momentum, self.sub_batches = encoder, head, momentum, sub_batches
+        self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
+
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of the whole batch, and numbers to log.
+
+        Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
+        falls to 0.
+        """
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    @torch.no_grad()
+    def move_target(self) -> None:
+        """Moves the copy towards the encoder; its batch norms keep statistics of their own."""
+        for slow, fast in zip(
+            self.target.parameters(), [*self.encoder.parameters(), *self.head.parameters()], strict=True
+        ):
+            slow.lerp_(fast, 1 - self.momentum)
+
+    @torch.no_grad()
+    def targets(
+        self, frames_nHWC: Tensor, order_n: Tensor, head: Callable[[Tensor], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """Returns what ``head`` makes of the copy's last map, for the whole batch, in its order.
+
+        Args:
+            frames_nHWC: the samples of this process's sub-batches.
+            order_n: their places in the batch.
+            head: map (n, C, h, w) -> tensors whose first axis is n.
+        """
+        parts = [head(self.target[0](part)) for part in frames_nHWC.chunk(self.sub_batches // world_size())]
+        return [_in_order(torch.cat(tensors).float(), order_n) for tensors in zip(*parts, strict=True)]
+
+    @staticmethod
+    def own(whole: Tensor) -> Tensor:
+        """Returns the rows of this process's part of the batch."""
+        part = own_part(len(whole))
+        return whole[part.start :: part.step]
+
+
+class MethodConfig(Params):
+    """Base of a method's config; a subclass adds ``name: Literal[...]`` and its sizes."""
+
+    momentum: float = Field(default=0.999, ge=0, lt=1)
+    """How much of the slow copy stays in each step."""
+    sub_batches: int = Field(default=4, ge=1)
+    """In how many shuffled parts of a batch the copy's batch norms take their statistics."""
+
+    def build(self, encoder: Normalised) -> Siamese:
+        """Returns the method around an encoder."""
+        raise TypeError(f"{type(self).__name__} does not say how to build it")
+
+    def check(self, batch_size: int, frames: int) -> None:
+        """Checks sizes that depend on the schedule and the data.
+
+        Raises:
+            MaskcastError: naming the param, with the numbers.
+        """
+
+
+def pool(map_BChw: Tensor) -> Tensor:
+    """Returns the mean over all cells, (B, C)."""
+    return map_BChw.mean((2, 3))
+
+
+def cells(map_BChw: Tensor) -> Tensor:
+    """Returns the cells of a map as normalised vectors, (B, C, S)."""
+    return F.normalize(map_BChw.flatten(2).float(), dim=1)
+
+
+def embedding_spread(embeddings_BD: Tensor) -> float:
+    """Returns the spread of normalised embeddings: 1 where they lie evenly on the sphere, 0 where all are one.
+
+    It is the standard deviation of each coordinate over the samples, averaged over the coordinates, times
+    sqrt(D) (Chen and He 2021, arXiv 2011.10566, section 4.1).
+    """
+    deviation: Tensor = embeddings_BD.float().std(0, correction=0).mean() * embeddings_BD.shape[1] ** 0.5
+    return deviation.item()
+
+
+def _in_order(rows: Tensor, order: Tensor) -> Tensor:
+    """Returns the rows of all processes, each at its place in the batch."""
+    whole = rows.new_zeros(len(rows) * world_size(), *rows.shape[1:])
+    whole[order] = rows
+    return all_sum(whole)

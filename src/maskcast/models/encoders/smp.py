@@ -1,0 +1,74 @@
+"""Encoders of segmentation-models-pytorch and timm.
+
+Nothing is downloaded. The library is imported when a network is built, because that takes seconds.
+"""
+
+import difflib
+from typing import Any, Literal
+
+from torch import nn
+
+from maskcast.errors import MaskcastError
+from maskcast.models.encoders.base import EncoderModelConfig
+
+REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
+
+
+class SmpEncoderConfig(EncoderModelConfig):
+    """An encoder of segmentation-models-pytorch, to its deepest map."""
+
+    arch: Literal["smp"]
+    encoder: str = "resnet18"
+    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
+
+    def build(self) -> nn.Module:
+        """Returns the encoder, freshly initialised.
+
+        Raises:
+            MaskcastError: if the library or the encoder is not there.
+        """
+        smp = library(self.arch)
+        check_encoder(self.encoder, smp.encoders.get_encoder_names())
+        try:
+            encoder: nn.Module = smp.encoders.get_encoder(self.encoder, in_channels=3, depth=5, weights=None)
+        except REFUSALS as error:
+            raise MaskcastError(f"encoder {self.encoder!r}: {reason(error)}; choose another") from None
+        return encoder
+
+
+def bare(encoder: nn.Module) -> nn.Module:
+    """Returns the module whose weights have the names that their library gives them: smp wraps timm's."""
+    wrapped = getattr(encoder, "model", None)
+    return wrapped if isinstance(wrapped, nn.Module) else encoder
+
+
+def library(arch: str) -> Any:
+    """Returns segmentation-models-pytorch, which ``arch`` needs."""
+    try:
+        import segmentation_models_pytorch as smp
+    except ModuleNotFoundError as error:
+        raise MaskcastError(
+            f"arch {arch!r} needs {error.name}, which is not installed; choose 'unet', "
+            "or use an image with torchvision (docs/images.md)"
+        ) from None
+    return smp
+
+
+def check_encoder(name: str, own: list[str]) -> None:
+    """Makes sure that an encoder is one of the library's ``own`` or of timm's; the error names what is close."""
+    known = own
+    if name.startswith("tu-"):
+        import timm
+
+        known = [f"tu-{model}" for model in timm.list_models()]
+        if timm.is_model(name.removeprefix("tu-")):
+            return
+    if name not in known or name.startswith("timm-"):
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
+        raise MaskcastError(f"encoder {name!r} is unknown to segmentation-models-pytorch; {hint}")
+
+
+def reason(error: Exception) -> str:
+    """Returns the first line of what a library said."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

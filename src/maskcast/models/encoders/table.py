@@ -1,0 +1,107 @@
+"""The encoders there are, and how other models start from one that ``pretrain_encoder`` has trained.
+
+``model.safetensors`` holds the state of the bare encoder by the names of its own library, so that torchvision and
+timm load it, too. An encoder without that file was not trained: what starts from it starts at random.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import nn
+
+from maskcast.errors import MaskcastError
+from maskcast.models.base import WEIGHTS, load_weights, read_description, save_description, save_model
+from maskcast.models.encoders.base import EncoderModelConfig
+from maskcast.models.encoders.smp import SmpEncoderConfig, bare
+from maskcast.models.encoders.unet import UNetEncoderConfig
+
+EncoderConfig = Annotated[UNetEncoderConfig | SmpEncoderConfig, Field(discriminator="arch")]
+
+
+def save_encoder(
+    folder: Path, encoder: nn.Module | None, config: EncoderModelConfig, meta: dict[str, Any]
+) -> None:
+    """Writes ``config.json`` and, of a trained encoder, ``model.safetensors``.
+
+    Args:
+        folder: made if it does not exist.
+        encoder: what ``config`` built; None where nothing was trained.
+        config: its config.
+        meta: ``method``, and ``mean`` and ``std`` of the colours it was trained with.
+    """
+    if encoder is not None:
+        save_model(folder, bare(encoder), config, num_classes=0, meta=meta)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_description(folder, config, num_classes=0, meta=meta)
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether an encoder has weights: the method was another than ``none``.
+
+    Raises:
+        MaskcastError: if the folder holds no encoder.
+    """
+    description = read_description(folder)
+    _config(folder, description)
+    return bool(description["meta"]["method"] != "none")
+
+
+def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the encoder that ``pretrain_encoder`` wrote, in eval mode, and its description.
+
+    Where the method was ``none`` it is freshly initialised by torch's random state.
+
+    Raises:
+        MaskcastError: if the folder holds no encoder or a damaged one.
+    """
+    description = read_description(folder)
+    config = _config(folder, description)
+    encoder = config.build()
+    load_into(encoder, folder, config, "this encoder")
+    return encoder.eval(), description
+
+
+def load_into(encoder: nn.Module, folder: Path, config: EncoderModelConfig, key: str) -> dict[str, Any] | None:
+    """Loads a pretrained encoder into the encoder of another model; names and shapes must match exactly.
+
+    Args:
+        encoder: built by ``config``; it stays as it is where the method was ``none``.
+        folder: what ``pretrain_encoder`` wrote.
+        config: which encoder the other model has.
+        key: the param that chose it, for the error, e.g. ``train_masker.model``.
+
+    Returns:
+        The description, or None where the method was ``none``.
+
+    Raises:
+        MaskcastError: if the folder holds no encoder, a damaged one, or one of another architecture.
+    """
+    description = read_description(folder)
+    trained = _config(folder, description)
+    if description["meta"]["method"] == "none":
+        return None
+    if trained != config:
+        raise MaskcastError(
+            f"{folder}: pretrain_encoder.model is {_shown(trained)}, but {key} needs {_shown(config)}; "
+            "make the two params agree"
+        )
+    load_weights(bare(encoder), folder / WEIGHTS)
+    return description
+
+
+def _config(folder: Path, description: dict[str, Any]) -> EncoderModelConfig:
+    try:
+        config: EncoderModelConfig = TypeAdapter(EncoderConfig).validate_python(description["model"])
+        assert description["meta"]["method"]
+    except (ValidationError, KeyError) as error:
+        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+        raise MaskcastError(
+            f"{folder / 'config.json'}: no encoder ({reason}); give the folder that pretrain_encoder wrote"
+        ) from None
+    return config
+
+
+def _shown(config: EncoderModelConfig) -> str:
+    return "{" + ", ".join(f"{key}: {value}" for key, value in config.model_dump(mode="json").items()) + "}"

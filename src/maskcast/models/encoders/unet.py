@@ -1,0 +1,56 @@
+"""The down path of the vanilla U-Net (Ronneberger et al. 2015, arXiv 1505.04597), with batch norms.
+
+Legend: B batch, C channels, H height, W width.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.encoders.base import EncoderModelConfig
+
+LEVELS = 4
+
+
+class UNetEncoder(nn.ModuleList):
+    """The down path: two 3x3 convolutions a level, each with batch norm and ReLU, and 2x2 max pooling in between.
+
+    Its maps have ``width * (1, 2, 4, 8)`` channels at strides 1, 2, 4, 8.
+    """
+
+    output_stride = 2 ** (LEVELS - 1)
+
+    def __init__(self, width: int) -> None:
+        self.out_channels = [width * 2**level for level in range(LEVELS)]
+        super().__init__(map(double_conv, [3, *self.out_channels[:-1]], self.out_channels))
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Returns the map of each level, finest first; height and width must be multiples of 8."""
+        maps = []
+        for level, block in enumerate(self):
+            x_BCHW = block(x_BCHW if level == 0 else F.max_pool2d(x_BCHW, 2))
+            maps.append(x_BCHW)
+        return maps
+
+
+class UNetEncoderConfig(EncoderModelConfig):
+    """The down path of the vanilla U-Net."""
+
+    arch: Literal["unet"] = "unet"
+    width: int = Field(64, ge=1)
+    """Channels of the first level; each level below has twice as many."""
+
+    def build(self) -> nn.Module:
+        """Returns the down path, freshly initialised."""
+        return UNetEncoder(self.width)
+
+
+def double_conv(inputs: int, outputs: int) -> nn.Sequential:
+    """Returns two 3x3 convolutions, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        # no bias: the batch norm that follows has one
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
+    return nn.Sequential(*layers)

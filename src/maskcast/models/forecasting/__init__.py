@@ -1,0 +1,1 @@
+"""Forecasters: what was seen to what follows."""

@@ -1,0 +1,78 @@
+"""Past frames to future frames: the same recurrence on colours instead of classes.
+
+An untrained network repeats the last frame. Shapes: B clips, T context frames, h horizon, S steps, H height, W
+width, C = 3 colours or the channels of the state.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum, world_size
+from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
+from maskcast.models.recurrent.stack import Recurrent
+
+HEAD_WIDTH = 16
+
+
+class FrameForecaster(nn.Module):
+    """RGB frames in, RGB frames out.
+
+    Args:
+        rnn: over an input of ``hidden`` channels.
+        hidden: channels of the state.
+        stride: pixels per cell of the state, along each axis.
+        loss_steps: future frames, drawn at random, that enter a training step's loss.
+    """
+
+    input = learns_from = "frames"
+
+    def __init__(self, rnn: Recurrent, hidden: int, stride: int, loss_steps: int) -> None:
+        super().__init__()
+        self.rnn, self.stride, self.fine, self.loss_steps = rnn, stride, min(stride, 2), loss_steps
+        self.stem = nn.Conv2d(3, hidden, stride, stride)
+        self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
+        self.join = nn.Conv2d(HEAD_WIDTH + 3 * self.fine**2, 2 * HEAD_WIDTH, 3, padding=1)
+        self.out = nn.Conv2d(2 * HEAD_WIDTH, 3 * self.fine**2, 3, padding=1)
+        set_to_zero(self.out)
+
+    @torch.no_grad()
+    def forecast(self, context_BTHWC: Tensor, horizon: int) -> Tensor:
+        """Returns the (B, horizon, H, W, 3) uint8 frames that follow (B, T, H, W, 3) uint8 ones."""
+        frames = [self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon)]
+        return (torch.stack(frames, 1).clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def loss(self, context_BTHWC: Tensor, target_BhHWC: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Returns the mean squared error, for colours in [0, 1], of some future frames, and its parts."""
+        horizon = target_BhHWC.shape[1]
+        states = self._run(context_BTHWC, horizon)
+        steps = sorted(torch.randperm(horizon)[: self.loss_steps].tolist())
+        drawn = self._draw(context_BTHWC, [states[step] for step in steps])
+        error = all_sum(F.mse_loss(drawn, target_BhHWC[:, steps].to(drawn.dtype) / 255)) / world_size()
+        return error, {"squared_error": float(error.detach())}
+
+    def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:
+        """Returns the recurrent state of every step of the forecast."""
+        x = self._scaled(context_BTHWC.flatten(0, 1)) - 0.5
+        seen = self.stem(_pad(x, self.stride))
+        return self.rnn(seen.unflatten(0, context_BTHWC.shape[:2]), horizon)
+
+    def _draw(self, context_BTHWC: Tensor, states: list[Tensor]) -> Tensor:
+        """Returns frames (B, S, H, W, C) of colours in [0, 1], not clamped."""
+        last = self._scaled(context_BTHWC[:, -1])
+        height, width = last.shape[-2:]
+        x = F.pixel_shuffle(self.up(torch.stack(states, 1).flatten(0, 1)), self.stride // self.fine)
+        skip = F.pixel_unshuffle(_pad(last, self.stride), self.fine).repeat_interleave(len(states), 0)
+        x = F.silu(self.join(torch.cat([x, skip.to(x.dtype)], dim=1)))
+        change = at_least_float32(F.pixel_shuffle(self.out(x), self.fine))[..., :height, :width]
+        return last[:, None].movedim(2, -1) + change.unflatten(0, (-1, len(states))).movedim(2, -1)
+
+    def _scaled(self, frames_NHWC: Tensor) -> Tensor:
+        """Returns colours in [0, 1], (N, C, H, W)."""
+        return frames_NHWC.movedim(-1, -3).to(self.stem.weight.dtype) / 255
+
+
+def _pad(x_NCHW: Tensor, stride: int) -> Tensor:
+    """Returns the picture with its edge repeated below and right, up to multiples of ``stride``."""
+    height, width = x_NCHW.shape[-2:]
+    return F.pad(x_NCHW, (0, -width % stride, 0, -height % stride), mode="replicate")

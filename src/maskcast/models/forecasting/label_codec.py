@@ -1,0 +1,140 @@
+"""How a network sees class ids, and how its state speaks of classes.
+
+Shapes: N pictures, K classes, E embedding width, C channels of the state, S stride, H height, W width, I rows and
+J columns of the pixels that are asked for.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
+
+HEAD_WIDTH = 16  # channels of the head at full or half resolution
+
+
+class PatchEmbedding(nn.Module):
+    """Patch features of class ids: embedding, then a convolution of size and stride S, as one table lookup.
+
+    The table of every class at every place of a patch is the product of the two; each pixel then costs one row
+    of it, and no float picture of K or E channels ever exists.
+    """
+
+    def __init__(self, num_classes: int, embedding: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.num_classes = stride, num_classes
+        self.embedding = nn.Parameter(torch.randn(num_classes, embedding))
+        self.patch = nn.Parameter(torch.randn(stride**2, embedding, channels) / (embedding * stride**2) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, ids_NHW: Tensor) -> Tensor:
+        """Returns features (N, channels, H/S, W/S) of class ids below K; H and W are multiples of S."""
+        n, height, width = ids_NHW.shape
+        s = self.stride
+        patches = ids_NHW.view(n, height // s, s, width // s, s).permute(0, 1, 3, 2, 4).reshape(-1, s * s)
+        place = torch.arange(s * s, device=ids_NHW.device) * self.num_classes
+        table = self._table().flatten(0, 1)
+        if torch.compiler.is_compiling():  # other runtimes have no sum of rows that does without the rows
+            out = table[patches.long() + place].sum(1) + self.bias
+        else:
+            out = F.embedding_bag(patches.long() + place, table, mode="sum") + self.bias
+        return out.view(n, height // s, width // s, -1).permute(0, 3, 1, 2)
+
+    def soft(self, probability_NKHW: Tensor) -> Tensor:
+        """Returns the same for class probabilities, which get gradients."""
+        s = self.stride
+        weight = self._table().view(s, s, self.num_classes, -1).permute(3, 2, 0, 1)
+        return F.conv2d(probability_NKHW, weight, self.bias, stride=s)
+
+    def _table(self) -> Tensor:
+        """Returns the (S * S, K, channels) contribution of every class at every place of a patch."""
+        return self.embedding @ self.patch
+
+
+class EmbeddedClasses(nn.Module):
+    """Learned class embeddings in, corrections compared with learned class embeddings out.
+
+    The head shuffles the state up to half resolution (or its own, where that is finer), joins it with the classes
+    of a guide picture there, and shuffles up again. Its last convolution starts at 0.
+    """
+
+    def __init__(self, num_classes: int, hidden: int, stride: int, embedding: int) -> None:
+        super().__init__()
+        self.channels, self.stride, self.fine = hidden, stride, min(stride, 2)
+        self.num_classes = num_classes
+        self.stem = PatchEmbedding(num_classes, embedding, hidden, stride)
+        self.guide = nn.Embedding(num_classes, HEAD_WIDTH)
+        self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
+        self.join = nn.Conv2d(2 * HEAD_WIDTH, 2 * HEAD_WIDTH, 3, padding=1)
+        self.out = nn.Conv2d(2 * HEAD_WIDTH, embedding * self.fine**2, 3, padding=1)
+        self.classes = nn.Parameter(torch.randn(num_classes, embedding) / embedding**0.5)
+        self.rest()
+
+    def rest(self) -> None:
+        """Makes it correct nothing."""
+        set_to_zero(self.out)
+
+    def see(self, ids_NHW: Tensor) -> Tensor:
+        """Returns what the network sees (N, C, H/S, W/S) of class ids."""
+        out: Tensor = self.stem(_pad(ids_NHW, self.stride))
+        return out
+
+    def see_soft(self, probability_NKHW: Tensor) -> Tensor:
+        """Returns the same for class probabilities."""
+        missing = [-side % self.stride for side in probability_NKHW.shape[:-3:-1]]
+        return self.stem.soft(F.pad(probability_NKHW, (0, missing[0], 0, missing[1]), mode="replicate"))
+
+    def correct(
+        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
+    ) -> Tensor:
+        """Returns float32 logits (N, K, I, J) of the picked pixels and classes.
+
+        Args:
+            state_NCHW: of the recurrent network.
+            guide_NHW: class ids at half resolution (at full resolution for stride 1).
+            rows: of the picture, from its top.
+            columns: of the picture, from its left.
+            class_K: class ids.
+        """
+        x = F.pixel_shuffle(self.up(state_NCHW), self.stride // self.fine)
+        height, width = x.shape[-2:]
+        guide = F.embedding(guide_NHW.long(), self.guide.weight).permute(0, 3, 1, 2)
+        guide = F.pad(guide, (0, width - guide.shape[-1], 0, height - guide.shape[-2]))
+        x = F.silu(self.join(torch.cat([x, guide.to(x.dtype)], dim=1)))
+        x = F.pixel_shuffle(self.out(x), self.fine)[..., rows, columns]
+        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
+
+
+class OneHotClasses(nn.Module):
+    """One channel per class in, one logit per class out, at full resolution (stride 1)."""
+
+    def __init__(self, num_classes: int, hidden: int, *, start_at_zero: bool) -> None:
+        super().__init__()
+        self.channels, self.fine, self.num_classes = num_classes, 1, num_classes
+        self.out = nn.Conv2d(hidden, num_classes, 3, padding=1)
+        if start_at_zero:
+            self.rest()
+
+    def rest(self) -> None:
+        """Makes it correct nothing."""
+        set_to_zero(self.out)
+
+    def see(self, ids_NHW: Tensor) -> Tensor:
+        """Returns the classes one-hot (N, K, H, W)."""
+        return F.one_hot(ids_NHW.long(), self.num_classes).permute(0, 3, 1, 2).to(self.out.weight.dtype)
+
+    def see_soft(self, probability_NKHW: Tensor) -> Tensor:
+        """Returns the probabilities as they are."""
+        return probability_NKHW
+
+    def correct(
+        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
+    ) -> Tensor:
+        """Returns float32 logits (N, K, I, J) of the picked pixels and classes; the guide is not needed."""
+        return at_least_float32(self.out(state_NCHW)[:, class_K, rows, columns])
+
+
+def _pad(ids_NHW: Tensor, stride: int) -> Tensor:
+    """Returns the picture with background below and right, up to multiples of ``stride``."""
+    height, width = ids_NHW.shape[-2:]
+    return F.pad(ids_NHW, (0, -width % stride, 0, -height % stride))

@@ -1,0 +1,133 @@
+"""A baseline that knows the world: objects of known shape slide, collide and are painted through a known camera.
+
+It learns nothing. Where the camera, the classes and the time between frames are CLEVRER's, masks become places on
+the ground, places become velocities, `simulator.physics` goes on from there, and the camera paints the result.
+
+Shapes: B clips, T context frames, h horizon, H height, W width.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import exp, hypot, pi
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, Motion, class_parts, paint_masks, yaw_rotations
+from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
+
+FIT_FRAMES = 4  # context frames of the velocity fit (the last ones in which the class is visible)
+DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # of speed per frame of the video, measured
+RESTITUTION = 0.37
+AT_REST = 0.06  # world units per unit of time: slower is taken for noise of the masks
+YAWS = 9  # angles tried for a cube, of a quarter turn
+SLIVER = 0.2  # of an object's area: where never more was seen of a class, it is noise of a masker
+
+
+class RigidBody:
+    """Forecasts the masks of rigid bodies on a plane.
+
+    Args:
+        camera: who looks.
+        stride: frames of the 25 Hz video between two frames of a clip.
+    """
+
+    input = "masks"
+
+    def __init__(self, camera: Camera, stride: int) -> None:
+        self.camera, self.stride = camera, stride
+
+    def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
+        """Returns the (B, horizon, H, W) uint8 masks after (B, T, H, W) uint8 ones; ids of no class count as 0."""
+        clips = [self._continue(clip_THW.cpu().numpy(), horizon) for clip_THW in context_BTHW]
+        return torch.from_numpy(np.stack(clips)).to(context_BTHW.device)
+
+    def _continue(self, context_THW: np.ndarray, horizon: int) -> np.ndarray:
+        height, width = context_THW.shape[1:]
+        camera = self.camera.scaled(height, width)
+        context_THW = np.where(context_THW < len(CLASSES), context_THW, 0)
+        found = [
+            (int(k), body) for k in np.unique(context_THW)[1:] for body in self._bodies(camera, context_THW, k)
+        ]
+        if not found:
+            return np.zeros((horizon, height, width), np.uint8)
+        ids, bodies = zip(*found, strict=True)
+        restitution = np.full((len(bodies), len(bodies)), RESTITUTION)
+        poses = roll_out(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
+        return paint_masks(_motion(ids, poses), height, width, camera)
+
+    def _bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
+        """Yields the body of a class as it is in the last frame, nothing where it was seen too little."""
+        mask_THW = context_THW == class_index
+        whole = mask_THW.any((1, 2)) & ~_cut(mask_THW)
+        seen = np.flatnonzero(whole if whole[-FIT_FRAMES:].any() else mask_THW.any((1, 2)))[-FIT_FRAMES:]
+        shape = class_parts(class_index)[0]
+        rows, columns = zip(*(np.argwhere(mask_THW[t]).mean(0) for t in seen), strict=True)
+        place_N2 = camera.to_plane(np.array(columns), np.array(rows), HALF_SIZE[shape][1])
+        if np.isnan(place_N2).any():  # above the horizon
+            return
+        if mask_THW[seen].sum((1, 2)).max() < SLIVER * _area(camera, shape, place_N2[-1]):
+            return
+        last = len(context_THW) - 1
+        x, y, vx, vy = _fit((last - seen) * self.stride, place_N2, DECAY[shape])
+        if hypot(vx, vy) < AT_REST:
+            vx = vy = 0.0
+        body = Body(shape, x, y, vx, vy)
+        if shape == "cube" and mask_THW[last].any():
+            body.yaw = _yaw(camera, class_index, body, mask_THW[last])
+        yield body
+
+
+def rigid_body_of(store: ClipStore, chosen: Sequence[Clip]) -> RigidBody | None:
+    """Returns the baseline for some clips of a store, None where it does not apply.
+
+    It applies where the store knows its camera, its classes are CLEVRER's and all clips have one stride.
+    """
+    strides = {clip.meta.get("stride") for clip in chosen}
+    camera: dict[str, Any] | None = store.meta.get("camera")
+    if camera is None or store.classes != CLASSES or len(strides) != 1:
+        return None
+    stride = strides.pop()
+    return RigidBody(Camera.from_meta(camera), stride) if isinstance(stride, int) else None
+
+
+def _area(camera: Camera, shape: str, place_2: np.ndarray) -> float:
+    """Returns the pixels that a ball of an object's size covers at a place on the ground."""
+    radius, half_height = HALF_SIZE[shape]
+    depth = camera.project(np.array([*place_2, half_height]))[2]
+    return float(pi * np.prod(np.array(camera.focal) * radius / depth))
+
+
+def _cut(mask_THW: np.ndarray) -> np.ndarray:
+    """Returns whether (T,) a mask touches the border, so that its centroid is that of a part."""
+    return np.logical_or(mask_THW[:, [0, -1]].any((1, 2)), mask_THW[:, :, [0, -1]].any((1, 2)))
+
+
+def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, float, float, float]:
+    """Returns place and velocity (per unit of time) now, by least squares over sights ``ago`` video frames ago.
+
+    Speed that falls by ``decay`` a frame covered (exp(decay ago) - 1) / decay times today's in that time.
+    """
+    back_N = FRAME_TIME * np.array([(exp(decay * ago) - 1) / decay for ago in ago_N])
+    if len(ago_N) == 1:
+        return float(place_N2[0, 0]), float(place_N2[0, 1]), 0.0, 0.0
+    (now_2, speed_2), *_ = np.linalg.lstsq(np.stack([np.ones_like(back_N), -back_N], 1), place_N2, rcond=None)
+    return float(now_2[0]), float(now_2[1]), float(speed_2[0]), float(speed_2[1])
+
+
+def _yaw(camera: Camera, class_index: int, body: Body, mask_HW: np.ndarray) -> float:
+    """Returns the angle of a cube that fits its mask best, within a quarter turn."""
+    poses = np.array([[[body.x, body.y, yaw]] for yaw in np.linspace(0, pi / 2, YAWS, endpoint=False)])
+    height, width = mask_HW.shape
+    painted = paint_masks(_motion([class_index], poses), height, width, camera) == class_index
+    overlap = (painted & mask_HW).sum((1, 2)) / np.maximum((painted | mask_HW).sum((1, 2)), 1)
+    return float(poses[overlap.argmax(), 0, 2])
+
+
+def _motion(ids: Sequence[int], poses_TN3: np.ndarray) -> Motion:
+    """Returns bodies on the ground as the camera wants them."""
+    level = np.broadcast_to([HALF_SIZE[class_parts(k)[0]][1] for k in ids], poses_TN3.shape[:2])
+    places = np.stack([poses_TN3[..., 0], poses_TN3[..., 1], level], -1)
+    return Motion(np.array(ids, np.uint8), places, yaw_rotations(poses_TN3[..., 2]))

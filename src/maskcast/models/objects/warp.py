@@ -1,0 +1,165 @@
+"""Renders moved objects: what was seen of each one last, shifted and scaled, the nearer one in front.
+
+Shapes: B clips, T context frames, S steps, N objects, K classes, H height, W width of the masks, I rows and
+J columns rendered.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.objects.tracks import Sight
+from maskcast.models.objects.trajectories import Path
+
+SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
+ABSENT = -8.0  # logit of a class that is not among the last mask's objects
+DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
+ALL = slice(None)
+
+
+class Renderer(nn.Module):
+    """Logits of objects from their paths; differentiable in the paths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.depth = nn.Parameter(torch.tensor(DEPTH))
+        self.absent = nn.Parameter(torch.tensor(ABSENT))
+
+    def forward(
+        self, mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL
+    ) -> Tensor:
+        """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
+
+        Args:
+            mask_BNHW: bool, the objects in their last sights (``seen_masks``).
+            sight: where they were there.
+            path: of the objects at the steps to render.
+            rows: of the picture.
+            columns: of the picture.
+        """
+        return self.sharpness * (2 * cover(mask_BNHW, sight, path, rows, columns) - 1) + self.depth * _near(path)
+
+
+def seen_masks(context_BTHW: Tensor, object_BN: Tensor, sight: Sight) -> Tensor:
+    """Returns (B, N, H, W) bool: every object in the frame of its last sight; nothing of one never seen."""
+    frame = sight.frame_BN[..., None, None].expand(-1, -1, *context_BTHW.shape[2:])
+    seen = context_BTHW.gather(1, frame) == object_BN[..., None, None]
+    return seen & (object_BN > 0)[..., None, None]
+
+
+def cover(
+    mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL, *, doubted: bool = False
+) -> Tensor:
+    """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1.
+
+    ``doubted`` takes the mean over all places where the objects may be, by the path's doubt.
+    """
+    centre = path.centre_BhN2
+    height, width = mask_BNHW.shape[2:]
+    y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
+    x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
+    shrink = torch.exp(-path.log_scale_BhN2.clamp(-2, 2))
+    was = sight.centre_BN2[:, None]
+    source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
+    source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
+    blur_y, blur_x = (path.doubt_BhN2 * shrink).split(1, dim=-1) if doubted else (None, None)
+    patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
+    # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
+    row = source_y * height + (height - 1) / 2 - top_BN[:, None, :, None]
+    column = source_x * height + (width - 1) / 2 - left_BN[:, None, :, None]
+    rows_of = _hat(row, patch_BNIJ.shape[2], blur_y, height)
+    columns_of = _hat(column, patch_BNIJ.shape[3], blur_x, height)
+    return rows_of @ patch_BNIJ[:, None].to(centre.dtype) @ columns_of.transpose(-1, -2)
+
+
+def probability(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path, ids_BSHW: Tensor) -> Tensor:
+    """Returns the probability (B, S, H, W) that each pixel shows the class in ``ids_BSHW``.
+
+    An object shows where it covers a pixel and no nearer one does; places of objects are taken as independent.
+    What enters the picture later is not reckoned with.
+    """
+    hidden_BSNHW = cover(mask_BNHW, sight, path, doubted=True).clamp(0, 1).neg_().add_(1)  # where an object is not
+    order_BSN = _near(path)[..., 0, 0].argsort(dim=2, descending=True)
+    ordered = hidden_BSNHW.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNHW))
+    behind = torch.cumprod(ordered, dim=2)  # nothing so far in front of the next
+    free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
+    shown = free * (1 - ordered)
+    class_BSN = object_BN[:, None].expand_as(order_BSN).gather(2, order_BSN)
+    same = class_BSN[..., None, None] == ids_BSHW[:, :, None]
+    return torch.where(ids_BSHW == 0, behind[:, :, -1], (shown * same).sum(2))
+
+
+def as_bytes(probability: Tensor) -> Tensor:
+    """Returns probabilities as uint8, 255 = 1."""
+    return (probability * 255).round().to(torch.uint8)
+
+
+def _near(path: Path) -> Tensor:
+    """Returns (B, S, N, 1, 1) how near an object is: on the ground, the lower in the picture the nearer."""
+    return path.centre_BhN2[..., :1, None].clamp(-1, 1)
+
+
+def paint(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path) -> Tensor:
+    """Returns the class ids (B, S, H, W) of moved objects: the nearest that covers half of a pixel, else 0."""
+    covered_BSNHW = cover(mask_BNHW, sight, path)
+    return front_object(torch.where(covered_BSNHW > 0.5, 2 + _near(path), -1.0), object_BN)
+
+
+def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:
+    """Returns the logits (B, S, C, I, J) of the classes ``class_C``, from those of objects.
+
+    Class 0, which is the first of ``class_C``, has 0 everywhere; a class of no object has ``absent``. The objects'
+    classes are among ``class_C``, which ascend.
+    """
+    batch, steps, _, rows, columns = logits_BSNIJ.shape
+    out = absent.expand(batch, steps, len(class_C), rows, columns)
+    index_BN = (class_C < object_BN[..., None]).sum(-1)
+    index = index_BN[:, None, :, None, None].expand_as(logits_BSNIJ)
+    # padding goes to class 0, which is set to 0 afterwards
+    out = out.scatter_add(2, index, logits_BSNIJ - absent)
+    return torch.cat([torch.zeros_like(out[:, :, :1]), out[:, :, 1:]], dim=2)
+
+
+def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
+    """Returns the class ids (B, S, I, J) of the objects in front; 0 where there is none."""
+    best, slot = logits_BSNIJ.masked_fill((object_BN == 0)[:, None, :, None, None], -1).max(dim=2)
+    ids = object_BN[:, None, :, None, None].expand_as(logits_BSNIJ).gather(2, slot[:, :, None])[:, :, 0]
+    return ids * (best > 0)
+
+
+def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the part of each mask around its object, all of one size, and its top and left (B, N)."""
+    if torch.compiler.is_compiling():  # the size of the parts depends on data, shapes of a graph do not
+        corner_BN = torch.zeros(mask_BNHW.shape[:2], dtype=torch.long, device=mask_BNHW.device)
+        return mask_BNHW, corner_BN, corner_BN
+    picks = []
+    for axis in (2, 3):
+        size = mask_BNHW.shape[axis]
+        covered = mask_BNHW.any(5 - axis).int()
+        first = covered.argmax(-1)
+        length = size - covered.flip(-1).argmax(-1) - first
+        longest = max(1, int((length * covered.amax(-1)).max()))
+        start = first.clamp(max=size - longest)
+        picks.append((start, start[..., None] + torch.arange(longest, device=start.device)))
+    (top_BN, row_BNI), (left_BN, column_BNJ) = picks
+    rows = mask_BNHW.gather(2, row_BNI[..., None].expand(-1, -1, -1, mask_BNHW.shape[3]))
+    return rows.gather(3, column_BNJ[:, :, None].expand(-1, -1, row_BNI.shape[2], -1)), top_BN, left_BN
+
+
+def _hat(position: Tensor, size: int, blur: Tensor | None, unit: int) -> Tensor:
+    """Returns (..., size) weights of linear interpolation at a position in pixels.
+
+    With ``blur``, in units of ``unit`` pixels, it is their mean over positions with Laplace distributed errors of
+    that mean size: the second difference of the distribution's second integral.
+    """
+    pixels = torch.arange(size, device=position.device, dtype=position.dtype)
+    distance = position[..., None] - pixels
+    if blur is None:
+        return F.relu(1 - distance.abs())
+    scale = (blur[..., None] * unit).clamp(min=0.05)
+
+    def integral(x: Tensor) -> Tensor:
+        return F.relu(x) + scale / 2 * torch.exp(-x.abs() / scale)
+
+    return integral(distance + 1) - 2 * integral(distance) + integral(distance - 1)

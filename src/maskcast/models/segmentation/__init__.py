@@ -1,0 +1,1 @@
+"""Segmenters: frames to masks."""

@@ -1,0 +1,63 @@
+"""A masker: a segmentation network with its normalisation inside, so that bytes go in and logits come out.
+
+Legend: B batch, H height, W width, C = 3 colour channels, K classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.models.base import ModelConfig
+from maskcast.models.encoders.base import EncoderModelConfig, padded
+
+
+class Masker(nn.Module):
+    """Normalises frames, pads them to what the network needs, and crops its logits back.
+
+    Args:
+        network: (B, C, H, W) float -> logits (B, K, H, W), for sizes that are multiples of ``multiple``.
+        multiple: what height and width must be divisible by; frames are padded with their edge pixels.
+
+    ``mean`` and ``std``, per channel of frames scaled to [0, 1], are buffers: training sets them, and they are
+    saved with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, multiple: int) -> None:
+        super().__init__()
+        self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
+        self.register_buffer("mean", torch.full((3,), 0.5))
+        self.register_buffer("std", torch.full((3,), 0.25))
+
+    def forward(self, frames_BHWC: Tensor) -> Tensor:
+        """Returns logits_BKHW (channels_last where the network keeps it) of uint8 RGB frames."""
+        height, width = frames_BHWC.shape[1:3]
+        x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # channels_last, no copy
+        logits_BKHW: Tensor = self.network(padded(x_BCHW, self.multiple))
+        return logits_BKHW[..., :height, :width]
+
+
+class MaskerModelConfig(ModelConfig):
+    """Base of a masker's config: it names the network, ``build`` wraps it."""
+
+    def network(self, num_classes: int) -> tuple[nn.Module, int]:
+        """Returns a freshly initialised network and what its input size must be divisible by."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    @property
+    def encoder_config(self) -> EncoderModelConfig:
+        """The config of the encoder that it could start from."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def encoder_of(self, masker: Masker) -> nn.Module:
+        """Returns the part of a masker that is its encoder."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def load_pretrained(self, masker: Masker) -> bool:
+        """Loads the weights that training is to start from, where the config names any, and returns whether."""
+        return False
+
+    def build(self, num_classes: int) -> Masker:
+        """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""
+        return Masker(*self.network(num_classes))

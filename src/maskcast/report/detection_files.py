@@ -1,0 +1,110 @@
+"""The report of an evaluation: numbers, tables, curves and pictures in one folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.evaluation.coco.evaluator import CocoScores
+from maskcast.evaluation.coco.image_scores import average_precision
+from maskcast.evaluation.coco.matches import IOU, Matches, match
+from maskcast.report.detection_pictures import draw_images
+from maskcast.report.plots import plot_lines
+from maskcast.report.tables import markdown, number, write_csv
+
+DEFINITIONS = {
+    "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "
+    "over the categories that have truth; at most 100 detections an image and category",
+    "AP50, AP75": "AP at the IoU threshold 0.50 or 0.75 alone",
+    "AP_small, AP_medium, AP_large": "AP of truths with an `area` below 32^2, up to 96^2 and above, in pixels",
+    "AR1, AR10, AR100": "average recall: the highest recall with at most 1, 10 or 100 detections an image and "
+    "category, mean over IoU thresholds and categories",
+    "AR_small, AR_medium, AR_large": "AR100 by area",
+    "images, truths, detections": "what was counted; crowds are among the truths, but may be found or not",
+    "AP of an image": "AP as if the image were the only one, over the categories that have truth in it; empty "
+    "where it has none",
+    "f1 of an image": f"2 right / (2 right + false alarms + missed) at IoU {IOU:.2f}, counting detections from "
+    "the score on at which F1 over all images is highest; 1 where nothing is to be found and nothing was",
+}
+FILES = {
+    "table.txt": "the twelve lines; -1 where no such truth exists",
+    "metrics.json": "the same numbers by name, without those that are -1",
+    "per_category.csv, per_category.md": "AP, AP50, AP75 and AR100 of each category; empty where it has no truth",
+    "precision_recall.csv, precision_recall.png": "precision at 101 recalls, mean over categories; the mean of a "
+    "column is AP, AP50 or AP75",
+    "per_image.csv": "AP and f1 of each image, and what was found and missed in it; worst f1 first",
+    "pictures.png, pictures/": "where images are given: from best F1 to worst, truth left, detections right",
+}
+
+
+def write_report(folder: Path, scores: CocoScores, images: Path | None = None, pictures: int = 8) -> None:
+    """Writes what `FILES` names into a folder.
+
+    Args:
+        folder: An empty folder.
+        scores: What to report.
+        images: Folder in which the `file_name` of the truth's images lie; None draws no pictures.
+        pictures: Images to draw, spread from the best to the worst.
+
+    Raises:
+        MaskcastError: An image to draw cannot be read.
+    """
+    matches = match(scores)
+    (folder / "table.txt").write_text(scores.table() + "\n", encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(scores.flat(), indent=1) + "\n", encoding="utf-8")
+    _write_categories(folder, scores)
+    _write_curves(folder, scores)
+    _write_images(folder, scores, matches)
+    if images is not None and pictures:
+        draw_images(folder, scores, matches, images, pictures)
+    lines = ["# COCO evaluation", "", f"Compared by {scores.kind}.", "", "```", scores.table(), "```", ""]
+    lines += [f"- `{name}`: {text}." for name, text in DEFINITIONS.items()]
+    lines += ["", "## Files", ""] + [f"- `{name}`: {text}." for name, text in FILES.items()]
+    lines += [
+        "",
+        f"Images are ranked by f1; F1 over all images is highest at a score of {matches.threshold:.4f}. The mean "
+        "of AP over images is not the AP above, which ranks the detections of all images together.",
+        "",
+    ]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _write_categories(folder: Path, scores: CocoScores) -> None:
+    names = ("AP", "AP50", "AP75", "AR100")
+    rows = [
+        [*map(str, (one.id, one.name, one.truths, one.detections)), *(number(getattr(one, key)) for key in names)]
+        for one in scores.per_category
+    ]
+    header = ["id", "category", "truths", "detections", *names]
+    write_csv(folder / "per_category.csv", header, rows)
+    (folder / "per_category.md").write_text(markdown(header, rows), encoding="utf-8")
+
+
+def _write_curves(folder: Path, scores: CocoScores) -> None:
+    recall = np.linspace(0, 1, 101)
+    curves = scores.curves()
+    rows = [[f"{x:.2f}", *(number(curve[n]) for curve in curves.values())] for n, x in enumerate(recall)]
+    write_csv(folder / "precision_recall.csv", ["recall", *curves], rows)
+    plot_lines(
+        folder / "precision_recall.png",
+        recall.tolist(),
+        {name: curve.tolist() for name, curve in curves.items()},
+        title="Precision over recall",
+        x_label="recall",
+        y_label="precision, mean over categories",
+    )
+
+
+def _write_images(folder: Path, scores: CocoScores, matches: Matches) -> None:
+    ap_I = average_precision(scores)
+    rows = [
+        [
+            scores.truth.images[i]["id"],
+            scores.truth.images[i].get("file_name", ""),
+            number(ap_I[i]),
+            number(matches.f1_I[i]),
+            *(int(counts[i]) for counts in (matches.right_I, matches.false_I, matches.missed_I)),
+        ]
+        for i in matches.f1_I.argsort(kind="stable")
+    ]
+    write_csv(folder / "per_image.csv", ["id", "file_name", "AP", "f1", "right", "false_alarms", "missed"], rows)

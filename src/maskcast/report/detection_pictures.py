@@ -1,0 +1,114 @@
+"""Pictures of an evaluation: truth and detections side by side, from the best image to the worst.
+
+Legend: H height, W width, C = 3 channels (RGB), uint8.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from faster_coco_eval.core import mask as rle
+from PIL import Image, ImageDraw
+
+from maskcast.data.coco_records import Records
+from maskcast.data.images import read_image
+from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
+from maskcast.evaluation.coco.matches import IOU, Matches
+from maskcast.report.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, spread, stacked
+
+PANEL_WIDTH = 480  # pixels
+FOUND, CROWD = (102, 187, 106), (189, 189, 189)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A box or mask to draw over an image."""
+
+    record: Record
+    colour: tuple[int, int, int]
+    text: str
+
+
+def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path, count: int) -> None:
+    """Draws images spread from the best to the worst F1.
+
+    Writes `pictures/<rank>_<image id>.png`, and the best and the worst together as `pictures.png`.
+
+    Args:
+        folder: Where to.
+        scores: What was found.
+        matches: Which of it is right.
+        images: Folder in which the `file_name` of the truth's images lie.
+        count: Images to draw.
+
+    Raises:
+        MaskcastError: An image has no `file_name`, is missing or cannot be read.
+    """
+    names = Records("images of the ground truth", scores.truth.images).column("file_name", "needed for pictures")
+    best_first = (-matches.f1_I).argsort(kind="stable")
+    drawn = []
+    (folder / "pictures").mkdir()
+    for rank, place in enumerate(spread(len(best_first), count), start=1):
+        i = int(best_first[place])
+        sheet = _sheet(scores, matches, i, read_image(images / names[i]))
+        sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")
+        drawn.append(sheet)
+    stacked(drawn if len(drawn) < 2 else [drawn[0], drawn[-1]]).save(folder / "pictures.png")
+
+
+def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) -> Image.Image:
+    image = scores.truth.images[i]
+    names = {category["id"]: category["name"] for category in scores.truth.categories}
+    truths = [
+        _Shape(
+            one,
+            CROWD if one.get("iscrowd") else FOUND if matches.found_G[g] else MISSED,
+            f"{names[one['category_id']]}{' (crowd)' if one.get('iscrowd') else ''}",
+        )
+        for g, one in enumerate(scores.truth.annotations)
+        if one["image_id"] == image["id"]
+    ]
+    found = [
+        _Shape(
+            one,
+            FOUND if matches.right_D[d] else FALSE_ALARM if matches.false_D[d] else CROWD,
+            f"{names[one['category_id']]} {one['score']:.2f}",
+        )
+        for d, one in enumerate(scores.detections)
+        if one["image_id"] == image["id"] and one["score"] >= matches.threshold
+    ]
+    cells = [_drawn(image_HWC, shapes, scores.kind) for shapes in (truths, found)]
+    captions = [
+        f"truth: {matches.right_I[i]} found (green), {matches.missed_I[i]} missed (red)",
+        f"detections: {matches.false_I[i]} false alarms (blue)",
+    ]
+    title = f"{image['id']} · F1 {matches.f1_I[i]:.3f} at IoU {IOU:.2f}, score {matches.threshold:.2f} and more"
+    return grid([Row("", cells, captions)], title, (PANEL_WIDTH, PANEL_WIDTH))
+
+
+def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.ndarray:
+    """Returns the image at `PANEL_WIDTH` with boxes or masks over it, (H, W, C)."""
+    scale = PANEL_WIDTH / image_HWC.shape[1]
+    size = (PANEL_WIDTH, max(1, round(scale * image_HWC.shape[0])))
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    panel_HWC = cv2.resize(image_HWC, size, interpolation=method)
+    boxes = []
+    for shape in shapes:
+        if kind == "bbox":
+            boxes.append(scale * np.array(shape.record["bbox"]))
+        else:
+            mask_HW = cv2.resize(rle.decode(shape.record["segmentation"]), size, interpolation=cv2.INTER_NEAREST)
+            panel_HWC[mask_HW > 0] = 0.55 * panel_HWC[mask_HW > 0] + 0.45 * np.array(shape.colour)
+            panel_HWC[rim(mask_HW) & (mask_HW > 0)] = shape.colour
+            boxes.append(scale * np.array(rle.toBbox(shape.record["segmentation"])))
+    panel = Image.fromarray(panel_HWC)
+    draw = ImageDraw.Draw(panel)
+    for shape, (left, top, width, height) in zip(shapes, boxes, strict=True):
+        if kind == "bbox":
+            draw.rectangle((left, top, left + width, top + height), outline=shape.colour, width=2)
+        corner = max(left, 0) + 3, max(top, 12)
+        draw.rectangle(draw.textbbox(corner, shape.text, font(11), anchor="lb"), fill=PAPER)
+        draw.text(corner, shape.text, INK, font(11), anchor="lb")
+    return np.asarray(panel)

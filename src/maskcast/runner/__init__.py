@@ -1,0 +1,1 @@
+"""Runs a stage: the contract, whole outputs, processes, tracking."""

@@ -1,0 +1,112 @@
+"""Starts the processes that a training stage asks for: here by torchrun's API, on several nodes by a TrainJob."""
+
+import logging
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from maskcast.errors import MaskcastError
+
+Work = Callable[[str, Mapping[str, Any], Mapping[str, Path], Mapping[str, Path]], dict[str, float]]
+
+
+def launch(
+    work: Work,
+    name: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    *,
+    nodes: int,
+    processes: int,
+) -> dict[str, float]:
+    """Runs a stage on ``processes`` processes of each of ``nodes`` nodes and returns its metrics.
+
+    Args:
+        work: what each process does: runs the stage ``name`` with params, inputs and outputs.
+        name: the stage.
+        params: its params, valid, as plain values.
+        inputs: path per port.
+        outputs: path per port; they may be left half written when it fails.
+        nodes: 1 for this machine; more make a TrainJob.
+        processes: on each node.
+
+    Raises:
+        MaskcastError: the one that a process raised, or saying which process was killed.
+    """
+    if nodes > 1:
+        try:
+            from maskcast.runner.trainjob import run_trainjob
+        except ImportError as error:
+            raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
+        return run_trainjob(name, params, inputs, outputs, nodes=nodes, processes=processes)
+    arguments = work, name, dict(params), dict(inputs), dict(outputs), processes
+    handler = signal.getsignal(signal.SIGTERM)
+    logging.disable(logging.CRITICAL)  # torchrun logs each failure at length; what matters is raised below
+    try:
+        with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
+            metrics: dict[str, float] = elastic_launch(_config(processes, logs), _worker)(*arguments)[0]
+            return metrics
+    except ChildFailedError as error:
+        raise _cause(name, processes, error) from None
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None
+    finally:
+        logging.disable(logging.NOTSET)
+        signal.signal(signal.SIGTERM, handler)  # torchrun sets its own
+
+
+def _config(processes: int, logs: str) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,  # the same command goes on from the checkpoint
+        signals_to_handle="SIGTERM",
+        logs_specs=DefaultLogsSpecs(log_dir=logs),  # for error files
+    )
+
+
+def _worker(
+    work: Work,
+    name: str,
+    params: dict[str, Any],
+    inputs: dict[str, Path],
+    outputs: dict[str, Path],
+    processes: int,
+) -> dict[str, float]:
+    # torch sends SIGINT to a process whose parent has died; what was started in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    return work(name, params, inputs, outputs)
+
+
+def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:
+    """Returns what the process that failed first raised, or says how it died."""
+    rank, failure = error.get_first_failure()
+    if not isinstance(failure.message, dict):  # it left no error file
+        how = f"ended with exit code {failure.exitcode}"
+        if failure.exitcode < 0:
+            how = f"was killed by {failure.signal_name()}, by the system where memory ran out"
+        return MaskcastError(
+            f"{name}: process {rank} of {processes} {how}; mend that and run the same command again: it goes on "
+            "from the last checkpoint"
+        )
+    kind, _, text = failure.message["message"].partition(": ")
+    if kind == MaskcastError.__name__:
+        return MaskcastError(text)
+    return RuntimeError(f"process {rank} of {processes}:\n{failure.message['extraInfo']['py_callstack']}")

@@ -1,0 +1,117 @@
+"""The one way to run a stage: validate, open a tracked run, call, then move every output into place."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from maskcast.errors import MaskcastError, disk_errors_said
+from maskcast.params import Params, validate
+from maskcast.progress import first_process, listening
+from maskcast.runner.outputs import outputs_whole, resume_dir
+from maskcast.runner.stage import Stage, get_stage
+
+
+def run_stage(
+    name: str, params: Mapping[str, Any], *, where: str = "params", **paths: str | Path
+) -> dict[str, float]:
+    """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
+
+    Where ``training.processes`` or ``training.nodes`` ask for more processes, it starts them and waits. Started by
+    torchrun it is one of them.
+
+    Args:
+        name: the stage.
+        params: its params as plain values.
+        where: what errors name as the place of the params, e.g. ``params.yaml: train_masker``.
+        **paths: one path per port; an optional input may be left out.
+
+    Raises:
+        MaskcastError: on bad params, missing or unknown ports, unreadable inputs, unwritable outputs, a full disk.
+    """
+    the_stage = get_stage(name)
+    values = validate(the_stage.params, params, where)
+    inputs, outputs = _resolve(the_stage, paths)
+    partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
+    training = getattr(values, "training", None)  # of the stages that train
+    with outputs_whole(outputs, partials) if first_process() else nullcontext():
+        if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
+            return execute(the_stage, values, inputs, partials)
+        from maskcast.runner.launch import launch
+
+        return launch(_work, name, params, inputs, partials, nodes=training.nodes, processes=training.processes)
+
+
+def _work(
+    name: str, params: Mapping[str, Any], inputs: Mapping[str, Path], outputs: Mapping[str, Path]
+) -> dict[str, float]:
+    """Runs a stage in one of several processes."""
+    the_stage = get_stage(name)
+    return execute(the_stage, validate(the_stage.params, params, name), inputs, outputs)
+
+
+def execute(
+    the_stage: Stage, values: Params, inputs: Mapping[str, Path], outputs: Mapping[str, Path]
+) -> dict[str, float]:
+    """Runs a stage in this process and returns its metrics.
+
+    Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
+    """
+    own = {port: path for port, path in outputs.items() if port != "page" or not the_stage.tracked}
+    with disk_errors_said():
+        if not first_process():
+            with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+                os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's
+                the_stage.function(**inputs, **{port: Path(scratch, port) for port in own}, params=values)
+            return {}
+        if not the_stage.tracked:
+            the_stage.function(**inputs, **own, params=values)
+            return {}
+        from maskcast.report.page import Page
+        from maskcast.runner.provenance import run_tags
+        from maskcast.runner.tracking import tracked_run
+
+        run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
+        page = Page(the_stage.name)
+        with tracked_run(the_stage.name, values, inputs, run_id_file) as run, listening(run, page):
+            the_stage.function(**inputs, **own, params=values)
+            metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
+            run.metrics(metrics, None)
+            run.outputs({port: path for port, path in own.items() if port != "metrics"})
+            with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+                file = Path(scratch, f"{the_stage.name}.html")
+                page.write(file, metrics, values, run_tags(the_stage.name, values, inputs))
+                run.file(file, "")
+                if "page" in outputs:
+                    shutil.copy(file, outputs["page"])
+        return metrics
+
+
+def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Returns input and output paths by port; every input exists and every output's parent is a folder."""
+    names = [port.name for port in the_stage.ports]
+    for given in paths:
+        if given not in names:
+            raise MaskcastError(f"{the_stage.name} has no port {given!r}; ports: {', '.join(names)}")
+    inputs, outputs = {}, {}
+    for port in the_stage.ports:
+        if port.name not in paths:
+            if not port.optional:
+                raise MaskcastError(
+                    f"{the_stage.name}: --{port.name} is missing; give its {port.direction}put path"
+                )
+            continue
+        path = Path(paths[port.name])
+        if port.direction == "in":
+            if not path.exists():
+                raise MaskcastError(
+                    f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it"
+                )
+            inputs[port.name] = path
+        else:
+            outputs[port.name] = path
+    return inputs, outputs

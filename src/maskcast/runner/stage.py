@@ -1,0 +1,103 @@
+"""The contract of a stage: its typed signature is its API for the command line, DVC and Kubeflow alike.
+
+A stage is a keyword-only function of input paths, output paths and one params class. ``run_stage`` is the one
+way to run it: validate, open a tracked run, call, then move every output into place. Outputs appear whole or
+not at all: the stage writes to ``<output>.partial``, which is renamed on success and removed on failure.
+
+A stage with an output ``metrics`` learns or measures. It is tracked, and has one output more than its signature
+names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes; MLflow keeps the same file.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+
+InPath = Annotated[Path, "in"]
+OutPath = Annotated[Path, "out"]
+Direction = Literal["in", "out"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a stage."""
+
+    name: str
+    direction: Direction
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as read from its signature."""
+
+    name: str
+    function: Callable[..., None]
+    params: type[Params]
+    ports: tuple[Port, ...]
+
+    @property
+    def tracked(self) -> bool:
+        """Whether it learns or measures, and so is one MLflow run with a page."""
+        return any(port.name == "metrics" for port in self.ports)
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+_REGISTRY: dict[str, Stage] = {}
+
+
+def stage(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a function as a stage; a signature that breaks the contract fails at import."""
+    hints = get_type_hints(function, include_extras=True)
+    ports = []
+    params: type[Params] | None = None
+    for name, parameter in inspect.signature(function).parameters.items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, (
+            f"{function.__name__}: {name} must be keyword-only"
+        )
+        if name == "params":
+            params = hints[name]
+        else:
+            ports.append(_port(name, hints[name]))
+    assert params is not None and issubclass(params, Params), f"{function.__name__} needs params: Params"
+    if any(port.name == "metrics" for port in ports):
+        ports.append(Port("page", "out", optional=True))
+    _REGISTRY[function.__name__] = Stage(function.__name__, function, params, tuple(ports))
+    return function
+
+
+def stage_names() -> list[str]:
+    """Returns the names of all stages: the modules of ``maskcast.stages``."""
+    from maskcast import stages
+
+    return sorted(module.name for module in pkgutil.iter_modules(stages.__path__))
+
+
+def get_stage(name: str) -> Stage:
+    """Returns the stage ``name``, importing its module alone.
+
+    Raises:
+        MaskcastError: if there is no such stage; the line lists those there are.
+    """
+    if name not in stage_names():
+        raise MaskcastError(f"no stage {name!r}; stages: {', '.join(stage_names())}")
+    importlib.import_module(f"maskcast.stages.{name}")
+    return _REGISTRY[name]
+
+
+def _port(name: str, hint: Any) -> Port:
+    optional = get_origin(hint) is not Annotated
+    for candidate in get_args(hint) if optional else (hint,):
+        if get_origin(candidate) is Annotated and candidate.__metadata__[0] in get_args(Direction):
+            return Port(name, candidate.__metadata__[0], optional)
+    raise TypeError(f"port {name!r} must be InPath, OutPath or InPath | None, not {hint}")

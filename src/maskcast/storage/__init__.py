@@ -1,0 +1,1 @@
+"""Data sets by address: folders and S3."""

@@ -1,0 +1,115 @@
+"""A local folder as a store."""
+
+import os
+import shutil
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+from maskcast.data.images import is_junk
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.storage.transfer import Item, Transfer, num_pieces
+
+
+class Folder:
+    """The files below a folder (see `Store`); files are hard-linked out of it and copied into it.
+
+    A symbolic link stands for what it names, which must lie in the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def holds(self, path: Path) -> bool:
+        """Tells whether a path lies in the folder."""
+        return self._path.resolve() in path.resolve().parents
+
+    def items(self) -> dict[str, Item]:
+        """Returns what lies in the folder by name, or the one file."""
+        if self._path.is_file():
+            return {self._path.name: _item(self._path.name, self._path.resolve())}
+        if not self._path.is_dir():
+            raise MaskcastError(f"{self._path}: no such file or folder; mend the path (or use s3://, dvc:)")
+        found = {item.name: item for item in _walk(self._path.resolve(), "", ())}
+        if not found:
+            raise MaskcastError(f"{self._path}: the folder is empty; give the folder with the data")
+        return found
+
+    def has_above(self, name: str) -> bool:
+        """Tells whether a file of this name lies in the folder or in one above it."""
+        folder = self._path.absolute()
+        return any((each / name).exists() for each in (folder, *folder.parents))
+
+    def read(self, name: str) -> bytes | None:
+        """Returns the content of a file, or None if there is none."""
+        try:
+            return (self._path / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a small file, whole or not at all."""
+        part = self._part(name)
+        part.write_bytes(content)
+        part.replace(self._path / name)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        (self._path / name).unlink(missing_ok=True)
+
+    def fetch(self, item: Item, part: Path, transfer: Transfer) -> None:
+        """Links a file to `part`; no checksum of it is known."""
+        part.unlink(missing_ok=True)
+        link(Path(item.source), part)
+        transfer.moved(num_pieces(item.size))
+
+    def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
+        """Copies a file under another name and renames it, unless the same content is there."""
+        target = self._path / item.name
+        if not target.is_file() or sha256_of(target) != sha256:
+            part = self._part(item.name)
+            shutil.copyfile(item.source, part)
+            part.replace(target)
+        transfer.moved(num_pieces(item.size))
+
+    def forget(self, names: Set[str]) -> None:
+        """Removes copies that were broken off."""
+        for name in names:
+            self._part(name).unlink(missing_ok=True)
+
+    def _part(self, name: str) -> Path:
+        """Returns where a file is written before it gets its name; readers pass over dot files."""
+        target = self._path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target.with_name(f".{target.name}.part")
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes a hard link, or a copy on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
+    root, *_ = above = (*above, folder)
+    for entry in sorted(folder.iterdir()):
+        if is_junk(entry.name):
+            continue
+        source = Path(os.path.realpath(entry)) if entry.is_symlink() else entry
+        if not source.exists() or not source.is_relative_to(root) or source in above:
+            raise MaskcastError(
+                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target"
+            )
+        if source.is_dir():
+            yield from _walk(source, f"{prefix}{entry.name}/", above)
+        elif source.is_file():
+            yield _item(prefix + entry.name, source)
+        else:
+            raise MaskcastError(f"{entry}: neither a file nor a folder; remove it from the data set")
+
+
+def _item(name: str, source: Path) -> Item:
+    found = source.stat()
+    return Item(name, str(source), found.st_size, found.st_mtime)

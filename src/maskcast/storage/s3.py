@@ -1,0 +1,285 @@
+"""A prefix of an S3 bucket as a store: the only module that imports boto3.
+
+Endpoint, region and credentials come from the environment alone (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`,
+`AWS_ACCESS_KEY_ID`, ...). boto3 repeats what fails before an answer (connections, timeouts, 5xx, SlowDown) after
+growing pauses of random length; `_get` does the same for a body that breaks off or stalls.
+"""
+
+import base64
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from maskcast.errors import MaskcastError
+from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
+
+ATTEMPTS = 5
+TIMEOUT_S = 30  # without a byte
+MAX_PARTS = 10_000  # of an upload, set by S3
+_random = random.SystemRandom()  # never touches the seeded generator
+
+
+@contextmanager
+def open_bucket(uri: str) -> Iterator["Bucket"]:
+    """Yields the store at `s3://bucket/prefix`; what S3 refuses inside the block becomes one line.
+
+    Raises:
+        MaskcastError: naming the address and the variable, right or object to mend.
+    """
+    match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
+    if not match:
+        raise MaskcastError(f"{uri}: not an S3 address; write s3://bucket/prefix")
+    import boto3
+    import botocore.exceptions as problems
+    from botocore.config import Config
+
+    own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config = Config(
+        connect_timeout=10,
+        read_timeout=TIMEOUT_S,
+        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        max_pool_connections=2 * WORKERS,
+        request_checksum_calculation="when_required",  # bodies go with their MD5, which servers of any age check
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if own else {},  # few servers of one's own resolve bucket.host
+    )
+    try:
+        region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION alone
+        client = boto3.session.Session(region_name=region).client("s3", config=config)
+    except ValueError as error:
+        raise MaskcastError(f"{uri}: {error}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port") from None
+    try:
+        yield Bucket(client, uri, match[1], match[2])
+    except problems.ClientError as error:
+        raise MaskcastError(f"{uri}: {_refusal(error.response.get('Error', {}), match[1])}") from error
+    except (problems.NoCredentialsError, problems.PartialCredentialsError) as error:
+        raise MaskcastError(f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY") from error
+    except problems.BotoCoreError as error:
+        place = own or "AWS (AWS_ENDPOINT_URL_S3 is not set)"
+        remedy = "mend AWS_ENDPOINT_URL_S3 or run the same command again (it resumes)"
+        raise MaskcastError(f"{uri}: {place} cannot be reached ({error}); {remedy}") from error
+    finally:
+        client.close()
+
+
+def _refusal(error: dict[str, str], bucket: str) -> str:
+    code = error.get("Code", "unknown error")
+    if code == "NoSuchBucket":
+        return f"there is no bucket {bucket!r}; create it or mend the address"
+    if code in ("NoSuchKey", "404", "PreconditionFailed", "412", "NoSuchUpload"):
+        return "an object changed or vanished during the transfer; run the same command again"
+    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken"):
+        return f"access refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights"
+    return f"the server answered {code}: {error.get('Message', '')}; run the same command again (it resumes)"
+
+
+class Bucket:
+    """The objects of a bucket below a prefix (see `Store`)."""
+
+    def __init__(self, client: Any, uri: str, bucket: str, prefix: str) -> None:
+        self._client, self._uri, self._bucket, self._prefix = client, uri, bucket, prefix
+        self._folder = f"{prefix}/" if prefix else ""
+
+    def items(self) -> dict[str, Item]:
+        """Returns the objects below the prefix by name, or the one that it names."""
+        found = {}
+        for page in self._pages("list_objects_v2", Prefix=self._folder):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):
+                    name = item["Key"].removeprefix(self._folder)
+                    found[name] = self._item(name, item["Key"], item["Size"], item)
+        if not found and self._prefix and (head := self._head(self._prefix)):
+            name = PurePosixPath(self._prefix).name
+            found[name] = self._item(name, self._prefix, head["ContentLength"], head)
+        if not found:
+            raise MaskcastError(f"{self._uri}: holds no objects; mend the address")
+        return found
+
+    def has_above(self, name: str) -> bool:
+        """Tells whether an object of this name lies at the prefix or above it."""
+        parts = self._prefix.split("/") if self._prefix else []
+        absent = ("404", "NoSuchKey", "403", "AccessDenied")  # rights may be for the prefix alone
+        return any(self._head("/".join([*parts[:depth], name]), absent) for depth in range(len(parts) + 1))
+
+    def read(self, name: str) -> bytes | None:
+        """Returns the content of a small object, or None if there is none."""
+        if not (head := self._head(self._folder + name)):
+            return None
+        body, _ = self._get(self._folder + name, head["ContentLength"], IfMatch=head["ETag"])
+        return body
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a small object."""
+        self._send(self._client.put_object, content, Key=self._folder + name)
+
+    def remove(self, name: str) -> None:
+        """Removes an object, if it is there."""
+        self._client.delete_object(Bucket=self._bucket, Key=self._folder + name)
+
+    def fetch(self, item: Item, part: Path, transfer: Transfer) -> tuple[str, str] | None:
+        """Downloads an object to `part`, a large one in pieces, and returns the checksum known of it."""
+        if item.size <= PIECE:
+            body, answer = self._get(item.source, item.size, IfMatch=item.etag)
+            part.write_bytes(body)
+            transfer.moved()
+        else:
+            answer = self._client.head_object(Bucket=self._bucket, Key=item.source, IfMatch=item.etag)
+            self._fetch_pieces(item, part, transfer)
+        os.utime(part, (item.modified, item.modified))
+        return _checksum(answer)
+
+    def put(self, item: Item, sha256: str, resume: bool, transfer: Transfer) -> None:
+        """Uploads a file, a large one in parts, unless an object of the same content is there."""
+        key = self._folder + item.name
+        if self._holds(key, sha256):
+            transfer.moved(num_pieces(item.size))
+        elif item.size <= PIECE:
+            content = Path(item.source).read_bytes()
+            self._send(self._client.put_object, content, Key=key, Metadata={"sha256": sha256})
+            transfer.moved()
+        else:
+            self._put_pieces(item, key, sha256, resume, transfer)
+
+    def forget(self, names: Set[str]) -> None:
+        """Aborts uploads in parts that were broken off."""
+        for upload in self._uploads(self._folder) if names else []:
+            if upload["Key"].removeprefix(self._folder) in names:
+                self._client.abort_multipart_upload(
+                    Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
+
+    def _item(self, name: str, key: str, size: int, answer: dict[str, Any]) -> Item:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.as_posix() != name:
+            raise MaskcastError(f"{self._uri}: object {key!r} has no place in a folder; rename it")
+        return Item(name, key, size, answer["LastModified"].timestamp(), answer["ETag"])
+
+    def _pages(self, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        yield from self._client.get_paginator(operation).paginate(Bucket=self._bucket, **arguments)
+
+    def _head(self, key: str, absent: Sequence[str] = ("404", "NoSuchKey")) -> dict[str, Any] | None:
+        try:
+            return self._client.head_object(Bucket=self._bucket, Key=key)
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] in absent:
+                return None
+            raise
+
+    def _holds(self, key: str, sha256: str) -> bool:
+        head = self._head(key)
+        return head is not None and head["Metadata"].get("sha256") == sha256
+
+    def _get(self, key: str, length: int, **wanted: str) -> tuple[bytes, dict[str, Any]]:
+        """Returns `length` bytes of an object, all of them, and the answer that they came with."""
+        import botocore.exceptions as problems
+
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(_random.uniform(0, 2 ** (attempt - 1)))
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
+            try:
+                body = answer["Body"].read()
+            except (problems.HTTPClientError, problems.IncompleteReadError) as error:
+                reason = str(error)
+                continue
+            finally:
+                answer["Body"].close()
+            if len(body) == length:
+                return body, answer
+            reason = f"{len(body)} of {length} bytes"
+        raise MaskcastError(
+            f"{self._uri}: {key!r} broke off {ATTEMPTS} times ({reason}); run the same command again (it resumes)"
+        )
+
+    def _fetch_pieces(self, item: Item, part: Path, transfer: Transfer) -> None:
+        """Fills `part`; until it is whole it ends with one byte per piece, set when the piece is written."""
+        count = num_pieces(item.size)
+        size = part.stat().st_size if part.exists() else 0
+        if size == item.size:
+            transfer.moved(count)
+            return
+        with part.open("r+b" if size == item.size + count else "w+b") as file:
+            file.truncate(item.size + count)
+            file.seek(item.size)
+            written = file.read()
+
+        def fetch_piece(number: int) -> None:
+            start = number * PIECE
+            stop = min(start + PIECE, item.size)
+            if not written[number]:
+                body, _ = self._get(
+                    item.source, stop - start, IfMatch=item.etag, Range=f"bytes={start}-{stop - 1}"
+                )
+                with part.open("r+b") as file:
+                    file.seek(start)
+                    file.write(body)
+                    file.seek(item.size + number)
+                    file.write(b"\1")
+            transfer.moved()
+
+        transfer.in_pieces(fetch_piece, range(count))
+        os.truncate(part, item.size)
+
+    def _put_pieces(self, item: Item, key: str, sha256: str, resume: bool, transfer: Transfer) -> None:
+        """Uploads a large file in parts, without those that a broken upload of the same content left."""
+        begun = [each["UploadId"] for each in self._uploads(key) if each["Key"] == key] if resume else []
+        if begun:
+            place = {"Key": key, "UploadId": begun[-1]}
+            parts = [part for page in self._pages("list_parts", **place) for part in page.get("Parts", [])]
+        else:
+            created = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=key, Metadata={"sha256": sha256}
+            )
+            place, parts = {"Key": key, "UploadId": created["UploadId"]}, []
+        sent = {part["PartNumber"]: part["ETag"] for part in parts}
+        length = max(PIECE, -(-item.size // MAX_PARTS))
+
+        def put_piece(number: int) -> dict[str, Any]:
+            with open(item.source, "rb") as file:
+                file.seek((number - 1) * length)
+                body = file.read(length)
+            etag = sent.get(number)
+            if etag is None or etag.strip('"') != _md5(body).hexdigest():
+                etag = self._send(self._client.upload_part, body, PartNumber=number, **place)["ETag"]
+            transfer.moved()
+            return {"PartNumber": number, "ETag": etag}
+
+        parts = transfer.in_pieces(put_piece, range(1, -(-item.size // length) + 1))
+        try:
+            self._client.complete_multipart_upload(Bucket=self._bucket, MultipartUpload={"Parts": parts}, **place)
+        except self._client.exceptions.NoSuchUpload:
+            if not self._holds(key, sha256):  # it had ended well and only the answer was lost
+                raise
+
+    def _send(self, operation: Any, body: bytes, **arguments: Any) -> dict[str, Any]:
+        md5 = base64.b64encode(_md5(body).digest()).decode()
+        return operation(Bucket=self._bucket, Body=body, ContentMD5=md5, **arguments)
+
+    def _uploads(self, prefix: str) -> list[dict[str, Any]]:
+        """Returns the uploads in parts that were begun and not ended, oldest first."""
+        pages = self._pages("list_multipart_uploads", Prefix=prefix)
+        return sorted(
+            (upload for page in pages for upload in page.get("Uploads", [])),
+            key=lambda upload: upload["Initiated"],
+        )
+
+
+def _md5(body: bytes) -> Any:
+    return hashlib.md5(body, usedforsecurity=False)
+
+
+def _checksum(answer: dict[str, Any]) -> tuple[str, str] | None:
+    """Returns the checksum of an object: the one `put` stored with it, or an ETag that is an MD5."""
+    if sha256 := answer["Metadata"].get("sha256"):
+        return "sha256", sha256
+    etag = answer["ETag"].strip('"')
+    encrypted = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
+    if encrypted or not re.fullmatch(r"[0-9a-f]{32}", etag):  # then, and when sent in parts, it is none
+        return None
+    return "md5", etag

@@ -1,0 +1,55 @@
+"""A running average of the weights beside the weights that learn."""
+
+from copy import deepcopy
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class EmaModel(nn.Module, Generic[M]):
+    """A network and, if asked for, the exponential moving average (EMA) of its weights and statistics.
+
+    Both are one module, so that a checkpoint holds both. The average is always in eval mode and never learns.
+
+    Args:
+        live: the network that learns.
+        decay: of the average, per step; None keeps none.
+    """
+
+    def __init__(self, live: M, decay: float | None) -> None:
+        super().__init__()
+        self.live, self.decay = live, decay
+        self.average: M | None = None if decay is None else deepcopy(live).requires_grad_(False).eval()
+
+    @property
+    def final(self) -> M:
+        """What is validated and kept: the average where there is one."""
+        return self.live if self.average is None else self.average
+
+    def train(self, mode: bool = True) -> "EmaModel[M]":
+        """Sets the mode of the network that learns."""
+        super().train(mode)
+        if self.average is not None:
+            self.average.eval()
+        return self
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Takes in the weights as they stand before ``step``.
+
+        The decay grows as (1 + step) / (10 + step) until it reaches its own value, so that the first weights,
+        which are random, are soon forgotten (as ``tf.train.ExponentialMovingAverage`` does).
+        """
+        if self.average is None:
+            return
+        assert self.decay is not None
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        mean, now = self.average.state_dict(), self.live.state_dict()
+        for name, tensor in mean.items():
+            if tensor.is_floating_point():
+                tensor.lerp_(now[name], share)
+            else:
+                tensor.copy_(now[name])

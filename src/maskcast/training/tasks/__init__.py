@@ -1,0 +1,1 @@
+"""What is trained: a module per kind of model."""

@@ -1,0 +1,203 @@
+"""Training a detector, from labelled images and, if asked for, from unlabelled ones by its own pseudo labels.
+
+Semi-supervised training follows Unbiased Teacher (Liu et al. 2021, arXiv 2102.09480): the teacher is the running
+average of the student; its confident boxes on a weakly changed view of an unlabelled image (moved, colours as they
+are) are the truth of a strongly changed one (``StrongParams``). As there, pseudo labels train the classification
+of proposals and of boxes, and no regression. Other than there, boxes are classified by cross-entropy, not by focal
+loss.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from maskcast.data.augment.boxes import (
+    BoxAugmentParams,
+    Sample,
+    StrongParams,
+    augment_boxes,
+    fitted,
+    move,
+    strong_view,
+)
+from maskcast.data.detection import DetectionSet
+from maskcast.data.image_sampler import ImageSampler
+from maskcast.data.images import read_image
+from maskcast.distributed import all_items, all_sum, own_part, rank, world_size
+from maskcast.errors import MaskcastError
+from maskcast.evaluation.coco.evaluator import evaluate
+from maskcast.evaluation.coco.files import read_truth
+from maskcast.inference.detect import batches, detect
+from maskcast.models.detection.faster_rcnn import Detector, DetectorConfig, FasterRcnnConfig
+from maskcast.params import Params
+from maskcast.seed import derive, rng
+from maskcast.training.ema import EmaModel
+from maskcast.training.schedule import SgdPhases
+
+UNLABELED = 1  # key of the draws of unlabelled images, apart from those of labelled ones
+
+
+class UnlabeledParams(Params):
+    """Learning from images without boxes, by pseudo labels."""
+
+    batch_size: int = Field(ge=1)
+    """Unlabelled images per step."""
+    threshold: float = Field(default=0.7, gt=0, lt=1)
+    """Score from which on the teacher's box is a pseudo label."""
+    weight: float = Field(default=4.0, gt=0)
+    """Weight of the loss of pseudo labels."""
+    burn_in_steps: int = Field(ge=0)
+    """Steps of supervised training before the teacher is trusted."""
+    strong: StrongParams = StrongParams()
+    """What the student's view has more than the teacher's."""
+
+
+class DetectorTraining(Params):
+    """What a detector is, sees and learns by."""
+
+    model: DetectorConfig = FasterRcnnConfig()
+    """Architecture and its sizes."""
+    augment: BoxAugmentParams = BoxAugmentParams()
+    """How training images are varied."""
+    repeat_threshold: float | None = Field(default=None, gt=0, le=1)
+    """Images with a class that less than this fraction of them has are drawn more often; null draws all alike."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay per step of the running average of the weights, which is then validated and kept; null keeps none."""
+    unlabeled: UnlabeledParams | None = None
+    """Learning from the unlabelled images of the data set; null leaves them alone."""
+    training: SgdPhases
+    """Schedule; a sample of ``batch_size`` is one labelled image."""
+    val_batch_size: int = Field(default=8, ge=1)
+    """Images detected at once in validation."""
+
+    @model_validator(mode="after")
+    def _teacher_exists(self) -> "DetectorTraining":
+        if self.unlabeled is not None:
+            if self.ema is None:
+                raise ValueError("unlabeled needs a teacher: set ema, e.g. to 0.9996")
+            if self.training.processes * self.training.nodes > 1:
+                raise ValueError("unlabeled trains on one process: set training.processes and training.nodes to 1")
+        return self
+
+
+class DetectorTask:
+    """Training images drawn at random; the whole validation split, scored as COCO does.
+
+    Args:
+        data: the detection set.
+        params: of the stage.
+        encoder: what ``pretrain_encoder`` wrote.
+        fingerprint: names everything that the run depends on.
+
+    Raises:
+        MaskcastError: if a split holds no boxes, there are no unlabelled images where they are asked for, or the
+            encoder is of another architecture.
+    """
+
+    monitor: str | None = "AP"
+
+    def __init__(
+        self, data: DetectionSet, params: DetectorTraining, encoder: Path | None, fingerprint: str
+    ) -> None:
+        self.data, self.params, self.fingerprint = data, params, fingerprint
+        self.train, self.val = data.split("train"), data.split("val")
+        self.truth = read_truth(self.val.truth, "bbox")
+        for name, split in (("train", self.train), ("val", self.val)):
+            if not any(len(split.boxes(n)) for n in range(len(split))):
+                raise MaskcastError(
+                    f"{data.root}: none of the {len(split)} images of split {name!r} has a box; "
+                    "prepare the set with annotated images"
+                )
+        if params.unlabeled is not None and not data.unlabeled:
+            raise MaskcastError(
+                f"{data.root}: no unlabelled images, which train_detector.unlabeled asks for; set it to null, or "
+                "prepare_detection.unlabeled to the images"
+            )
+        self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
+        torch.manual_seed(derive(params.training.seed))
+        detector = params.model.build(data.num_classes)
+        params.model.start_from(detector, encoder)
+        self.averaged = EmaModel(detector, params.ema)
+        self.model: nn.Module = self.averaged
+
+    @property
+    def detector(self) -> Detector:
+        """What is validated and kept."""
+        return self.averaged.final
+
+    def batch(self, step: int) -> dict[str, list[Tensor]]:
+        """Returns this process's images, boxes and labels, and the weak and strong views of unlabelled images."""
+        views = [self._labelled(step, index) for index in own_part(self.params.training.batch_size)]
+        batch = {
+            "images": [torch.from_numpy(view.image_HWC) for view in views],
+            "boxes": [torch.from_numpy(view.boxes_N4) for view in views],
+            "labels": [torch.from_numpy(view.labels_N) for view in views],
+        }
+        semi = self.params.unlabeled
+        if semi is not None and step >= semi.burn_in_steps:
+            pairs = [self._unlabelled(step, index, semi) for index in range(semi.batch_size)]
+            weak, strong = zip(*pairs, strict=True)
+            batch |= {"weak": list(map(torch.from_numpy, weak)), "strong": list(map(torch.from_numpy, strong))}
+        return batch
+
+    def _labelled(self, step: int, index: int) -> Sample:
+        random = rng(self.params.training.seed, step, index)
+        n = self._sampler.draw(random)
+        sample = Sample(self.train.image(n), self.train.boxes(n), self.train.labels(n))
+        return augment_boxes(sample, self._size(sample.image_HWC), self.params.augment, random)
+
+    def _unlabelled(self, step: int, index: int, semi: UnlabeledParams) -> tuple[np.ndarray, np.ndarray]:
+        random = rng(self.params.training.seed, step, index, UNLABELED)
+        image = read_image(self.data.unlabeled[int(random.integers(len(self.data.unlabeled)))])
+        bare = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        weak = move(bare, self._size(image), self.params.augment, random).image_HWC
+        return weak, strong_view(weak, semi.strong, random)
+
+    def _size(self, image_HWC: np.ndarray) -> tuple[int, int]:
+        height, width = image_HWC.shape[:2]
+        return fitted(height, width, self.params.model.min_size, self.params.model.max_size)
+
+    def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of a batch and its parts.
+
+        Of several processes, each draws proposals of its own images; the loss is the mean over the processes.
+        """
+        if rank():
+            torch.manual_seed(derive(self.params.training.seed, step, rank()))
+        self.averaged.update(step)
+        student = self.averaged.live
+        losses = student.losses(batch["images"], batch["boxes"], batch["labels"])
+        total = torch.stack(list(losses.values())).sum()
+        logged = {name.removeprefix("loss_"): value.item() for name, value in losses.items()}
+        if self.params.unlabeled is not None and "weak" in batch:
+            pseudo, boxes = self._pseudo_loss(student, batch, self.params.unlabeled)
+            total = total + self.params.unlabeled.weight * pseudo
+            logged |= {"pseudo": pseudo.item(), "pseudo_boxes": boxes}
+        return all_sum(total) / world_size(), logged
+
+    def _pseudo_loss(
+        self, student: Detector, batch: dict[str, list[Tensor]], semi: UnlabeledParams
+    ) -> tuple[Tensor, float]:
+        """Returns the loss of the pseudo labels and how many there are per image."""
+        with torch.no_grad():
+            found = [confident(image, semi.threshold) for image in self.detector(batch["weak"])]
+        boxes, labels = [image["boxes"] for image in found], [image["labels"] for image in found]
+        losses = student.losses(batch["strong"], boxes, labels)
+        return losses["loss_objectness"] + losses["loss_classifier"], sum(map(len, boxes)) / len(boxes)
+
+    def validate(self) -> dict[str, float]:
+        """Returns COCO's AP and AP50 over the validation split."""
+        places = batches(len(self.val), self.params.val_batch_size)
+        own = [places[k] for k in own_part(len(places))]
+        found = all_items(list(detect(self.detector, self.val, own, self.params.training.precision)))
+        summary = evaluate(self.truth, found, "bbox").summary
+        return {name: summary[name] for name in ("AP", "AP50")}
+
+
+def confident(found: dict[str, Tensor], threshold: float) -> dict[str, Tensor]:
+    """Returns the detections of an image whose score is at least ``threshold``."""
+    kept = found["scores"] >= threshold
+    return {name: values[kept] for name, values in found.items()}
