@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from tests.conftest import moving_squares
 
-from maskcast.models.base import ModelConfig, save_model
+from maskcast.models.base import save_model
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.registry.artifact import shrink_clip, write_artifact

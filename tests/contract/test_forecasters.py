@@ -7,7 +7,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from maskcast.models.base import ModelConfig, save_model
+from maskcast.models.base import save_model
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.table import ForecasterConfig, load_forecaster
 from maskcast.models.objects.tracks import Lesson, pack_tracks, stack_tracks

@@ -13,7 +13,7 @@ from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
-from maskcast.models.base import ModelConfig
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.objects import ObjectsConfig
 from maskcast.models.forecasting.simvp import SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster

@@ -1,4 +1,4 @@
-"""What every architecture shares: a config class that builds it, and weights on disk without pickle."""
+"""Weights on disk without pickle, and the devices there are: what every network shares."""
 
 import json
 from pathlib import Path
@@ -15,14 +15,6 @@ from maskcast.params import Params
 
 FORMAT = "maskcast-model/1"
 WEIGHTS = "model.safetensors"
-
-
-class ModelConfig(Params):
-    """Base of an architecture's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
-
-    def build(self, num_classes: int) -> nn.Module:
-        """Returns a freshly initialised network for ``num_classes`` classes, background included."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
 
 
 def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import check_stores
-from maskcast.models.base import ModelConfig
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.table import ForecasterConfig, adapt_forecaster
 from maskcast.progress import say
 from maskcast.runner.stage import InPath, OutPath, stage

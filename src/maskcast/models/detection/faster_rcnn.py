@@ -18,7 +18,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import ModelConfig, load_model, load_weights
+from maskcast.models.base import load_model, load_weights
+from maskcast.models.config import ModelConfig
 from maskcast.models.encoders.smp import SmpEncoderConfig, bare
 from maskcast.models.encoders.table import load_into
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.labels import IGNORE
-from maskcast.models.base import ModelConfig
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maskcast.models.base import ModelConfig
+from maskcast.models.config import ModelConfig
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.warp import as_bytes, paint, probability

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from maskcast.models.base import ModelConfig, load_model
+from maskcast.models.base import load_model
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.convrnn import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.objects import ObjectsConfig
 from maskcast.models.forecasting.simvp import SimVPConfig

@@ -6,7 +6,7 @@ Legend: B batch, H height, W width, C = 3 colour channels, K classes.
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.base import ModelConfig
+from maskcast.models.config import ModelConfig
 from maskcast.models.encoders.base import EncoderModelConfig, padded
 
 

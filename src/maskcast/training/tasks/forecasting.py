@@ -20,7 +20,8 @@ from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.inference.forecast import Forecaster, context_source, forecast
-from maskcast.models.base import ModelConfig, count_parameters, save_model
+from maskcast.models.base import count_parameters, save_model
+from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.objects.tracks import Lesson
 from maskcast.params import Params

@@ -1,0 +1,19 @@
+"""What the config of every architecture shares. Nothing here imports torch: configs describe, networks compute."""
+
+from typing import TYPE_CHECKING
+
+from maskcast.params import Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ModelConfig(Params):
+    """Base of an architecture's config; a subclass adds ``arch: Literal[...]`` and its sizes.
+
+    ``build`` imports the network inside the method, so that reading params costs no import of torch.
+    """
+
+    def build(self, num_classes: int) -> "nn.Module":
+        """Returns a freshly initialised network for ``num_classes`` classes, background included."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
