@@ -162,11 +162,12 @@ def test_two_processes_score_a_detector_as_one_does(tmp_path: Path, monkeypatch:
     assert scores["val_AP50"] == pytest.approx(found["AP50"], rel=1e-6)
 
 
-def test_losses_and_batch_norms_are_exact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["plain", "chunked"])
+def test_losses_and_batch_norms_are_exact(tmp_path: Path, task: str) -> None:
     """In float64 nothing is left of the difference, so that in float32 it is rounding alone."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for processes in ([], launcher):
-        command = [sys.executable, *processes, "-m", "tests.integration.two_processes"]
+        command = [sys.executable, *processes, "-m", "tests.integration.two_processes", task]
         subprocess.run([*command, str(tmp_path / str(len(processes)))], cwd=ROOT, check=True, timeout=600)
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("0", str(len(launcher))))
     assert len(one) == 12

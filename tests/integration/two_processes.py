@@ -1,16 +1,19 @@
-"""Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given."""
+"""Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given.
+
+python -m tests.integration.two_processes TASK FILE        # TASK is plain or chunked
+"""
 
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from maskcast.distributed import own_part
+from maskcast.distributed import all_sum, own_part
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
 from maskcast.progress import listening
@@ -37,7 +40,7 @@ class Losses:
         raise AssertionError
 
 
-class Task:
+class PlainTask:
     """A masker with every term of its loss and a forecaster, both with BatchNorm.
 
     Samples differ in classes and in the number of labelled pixels, so that a mean of means would be another.
@@ -65,19 +68,43 @@ class Task:
         return torch.stack(samples)
 
     def loss(self, batch: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        return self._loss(batch), {}
+
+    def _loss(self, batch: Tensor) -> Tensor:
         pictures = batch.flatten(0, 1)
         masked = self.criterion(self.masker(pictures[:, None].double() / 255), pictures)
         forecast, _ = self.forecaster.loss(batch[:, :3], batch[:, 3:])
-        return masked + forecast, {}
+        return masked + forecast
 
     def validate(self) -> dict[str, float]:
         return {"score": 0.0}
+
+
+class ChunkedTask(PlainTask):
+    """The same, and then a memory that starts as learned: a weight that takes part in the first chunk alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.ones(1, 3, dtype=torch.float64))
+        self.unused, self.cell = nn.Linear(2, 2), nn.GRUCell(1, 3).double()
+        self.model = nn.ModuleList([*self.model, nn.ParameterList([self.start]), self.unused, self.cell])
+
+    def chunks(self, batch: Tensor) -> int:
+        return 3
+
+    def losses(self, batch: Tensor, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        yield self._loss(batch), {}
+        memory = self.start.expand(len(batch), -1)
+        for frame in (0, 4):
+            memory = self.cell(batch[:, frame, 0, :1].double() / 255, memory)
+            yield all_sum(memory.square().sum()) / PARAMS.batch_size, {}
+            memory = memory.detach()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     kept = Losses()
     with listening(kept), tempfile.TemporaryDirectory() as folder:
-        fit(Task(), PARAMS, Path(folder, "resume"))
+        fit({"plain": PlainTask, "chunked": ChunkedTask}[sys.argv[1]](), PARAMS, Path(folder, "resume"))
     if os.environ.get("RANK", "0") == "0":
-        Path(sys.argv[1]).write_text(json.dumps(kept.values))
+        Path(sys.argv[2]).write_text(json.dumps(kept.values))

@@ -1,6 +1,7 @@
 """The training loop: exact resume, early stopping, the schedule, and a clear stop when training diverges."""
 
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
-from maskcast.seed import rng
+from maskcast.markup import Html
+from maskcast.progress import listening
+from maskcast.seed import derive, rng
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.loop import fit
 from maskcast.training.schedule import SgdCosine, SgdPhases, TrainingParams
@@ -20,6 +23,23 @@ PARAMS = TrainingParams(
 
 class Killed(BaseException):
     """Stands for SIGKILL in the middle of a step."""
+
+
+class Kept:
+    """A listener that keeps what each training step reports."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def metrics(self, values: Mapping[str, float], step: int | None) -> None:
+        if "train/loss" in values:
+            self.steps.append(dict(values))
+
+    def file(self, path: Path, folder: str) -> None:
+        raise AssertionError
+
+    def section(self, title: str, content: Html) -> None:
+        raise AssertionError
 
 
 class Regression:
@@ -58,6 +78,83 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int, 
     with pytest.raises(Killed):
         fit(killed, params, tmp_path / "killed")
     scores, resumed_curve = fit(resumed, params, tmp_path / "killed")
+    assert scores["score"] == expected["score"] and resumed_curve == curve
+    for name, weights in unbroken.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+
+
+class Memory:
+    """Predicts the running sum of 9 numbers, in 3 chunks: memory goes on to the next one, no gradient does."""
+
+    monitor: str | None = "score"
+    fingerprint = "a"
+
+    def __init__(self, killed_at: int = -1) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.ModuleDict(
+            {"cell": nn.GRUCell(1, 6), "drop": nn.Dropout(0.2), "out": nn.Linear(6, 1)}
+        )
+        self.killed_at = killed_at
+
+    def batch(self, step: int) -> Tensor:
+        return torch.from_numpy(rng(1, step).normal(size=(8, 9))).float()
+
+    def chunks(self, batch: Tensor) -> int:
+        return 3
+
+    def losses(self, batch: Tensor, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        target, memory = batch.cumsum(1), torch.zeros(len(batch), 6)
+        for start in (0, 3, 6):
+            if step == self.killed_at and start == 3:
+                raise Killed
+            loss = torch.zeros(())
+            for t in range(start, start + 3):
+                memory = self.model["cell"](batch[:, t, None], memory)
+                guess = self.model["out"](self.model["drop"](memory))[:, 0]
+                loss = loss + (guess - target[:, t]).square().sum() / batch.numel()
+            yield loss, {"squares": loss.item() * batch.numel()}
+            memory = memory.detach()
+
+    def validate(self) -> dict[str, float]:
+        return {"score": -sum(loss.item() for loss, _ in self.losses(self.batch(10**6), -2))}
+
+
+def test_gradients_of_chunks_add_up_to_one_step(tmp_path: Path) -> None:
+    """By hand: a backward pass of each chunk, the clip of their sum, AdamW."""
+    kept, by_hand = Kept(), Memory()
+    params = PARAMS.model_copy(update={"precision": "fp32", "epochs": 1, "clip_grad_norm": 0.05})
+    with listening(kept):
+        task = Memory()
+        fit(task, params, tmp_path)
+    optimizer = params.optimizer(by_hand.model)
+    for step in range(5):
+        by_hand.model.train()
+        for group in optimizer.param_groups:
+            group["lr"] = params.rate(step)
+        torch.manual_seed(derive(params.seed, step))
+        total, squares = 0.0, 0.0
+        for loss, logged in by_hand.losses(by_hand.batch(step), step):
+            loss.backward()
+            total, squares = total + loss.item(), squares + logged["squares"]
+        learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(learned, 0.05)
+        assert norm > 0.05
+        optimizer.step()
+        optimizer.zero_grad()
+        assert kept.steps[step]["train/loss"] == pytest.approx(total, rel=1e-6)
+        assert kept.steps[step]["train/grad_norm"] == pytest.approx(float(norm), rel=1e-6)
+        assert kept.steps[step]["train/squares"] == pytest.approx(squares, rel=1e-6)
+    for name, weights in by_hand.model.state_dict().items():
+        assert torch.equal(weights, task.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("killed_at", [0, 7, 10])
+def test_a_run_that_is_killed_between_chunks_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int) -> None:
+    unbroken, resumed = Memory(), Memory()
+    expected, curve = fit(unbroken, PARAMS, tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        fit(Memory(killed_at), PARAMS, tmp_path / "killed")
+    scores, resumed_curve = fit(resumed, PARAMS, tmp_path / "killed")
     assert scores["score"] == expected["score"] and resumed_curve == curve
     for name, weights in unbroken.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name

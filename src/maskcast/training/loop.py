@@ -4,6 +4,9 @@ What a step samples is a pure function of (seed, step), and torch's random state
 before each loss. So the state of a run is: weights, optimiser, step, and the best weights so far. A run that
 is killed and started again ends with the weights of an unbroken one, bit for bit on the CPU with one thread.
 
+A task whose samples are too long for one backward pass gives the loss of its batch chunk by chunk (truncated
+back-propagation through time): the gradients of all chunks add up to one optimiser step.
+
 Started by torchrun, each process takes its part of the same batches, and all end with the same weights: those of
 one process up to rounding (``maskcast.distributed``). The first process alone writes checkpoints.
 """
@@ -14,8 +17,9 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -32,8 +36,8 @@ from maskcast.training.schedule import Schedule
 PREFETCH = 4  # batches made ahead, in one thread
 
 
-class Task(Protocol):
-    """What is trained: the loop knows nothing else about it."""
+class BaseTask(Protocol):
+    """What all tasks have."""
 
     model: nn.Module
     fingerprint: str
@@ -49,11 +53,37 @@ class Task(Protocol):
         It runs in another thread.
         """
 
+    def validate(self) -> dict[str, float]:
+        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
+
+
+class PlainTask(BaseTask, Protocol):
+    """A task that gives the loss of a batch at once."""
+
     def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log."""
 
-    def validate(self) -> dict[str, float]:
-        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
+
+@runtime_checkable
+class ChunkedTask(BaseTask, Protocol):
+    """A task that gives the loss of a batch chunk by chunk.
+
+    The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk.
+    """
+
+    def chunks(self, batch: Any) -> int:
+        """Returns how many losses ``losses`` yields of this batch: as many on each process."""
+
+    def losses(self, batch: Any, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yields of each chunk its share of the loss of the whole batch, and of the numbers to log.
+
+        Shares add up: what a loss divides by is counted over the whole batch. What goes from one chunk to the
+        next is detached.
+        """
+
+
+Task = PlainTask | ChunkedTask
+"""What is trained: the loop knows nothing else about it."""
 
 
 class Trained(NamedTuple):
@@ -83,7 +113,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, or the processes cannot share the batch.
     """
-    fabric = make_fabric(params.precision)
+    fabric = make_fabric(params.precision, chunked=isinstance(task, ChunkedTask))
     fabric.launch()
     if params.batch_size % world_size():
         raise MaskcastError(
@@ -94,7 +124,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     if world_size() > 1:
         fabric.to_device(task.model)
         join_batch_norms(task.model)
-    model, optimizer = fabric.setup(_Loss(task), optimizer)
+    model, optimizer = fabric.setup(_NextLoss(task.model), optimizer)
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _Progress(best={}, best_weights=_weights(task.model))
     state = fabric.broadcast(checkpoints.load() if fabric.is_global_zero else None)
@@ -120,20 +150,19 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
         for group in optimizer.param_groups:
             group["lr"] = params.rate(step)
         torch.manual_seed(derive(params.seed, step))
-        loss, logged = model(_Uncast(fabric.to_device(batch)), step)
-        fabric.backward(loss)
+        loss, logged = _backward(fabric, model, *_losses(task, fabric.to_device(batch), step))
         norm = _clip(fabric, model, optimizer, params.clip_grad_norm)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise MaskcastError(
-                f"step {step}: loss {loss.item():g}, gradient norm {norm:g}: training diverged; lower "
+                f"step {step}: loss {loss:g}, gradient norm {norm:g}: training diverged; lower "
                 "learning_rate, add warmup_steps or use precision fp32"
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        run.step, run.losses = step + 1, run.losses + loss.item()
+        run.step, run.losses = step + 1, run.losses + loss
         report(
             {
-                "train/loss": loss.item(),
+                "train/loss": loss,
                 "train/grad_norm": norm,
                 "train/learning_rate": params.rate(step),
             }
@@ -176,28 +205,51 @@ class _Progress:
         self.stale, self.stopped, self.seconds = stale, stopped, seconds
 
 
-class _Uncast:
-    """A batch that Fabric leaves as it is: of an input it rounds every float to bf16, boxes in pixels, too."""
+class _NextLoss(nn.Module):
+    """What DDP wraps: it averages the gradients of what happens inside one forward.
 
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
+    It takes the iterator and no tensors: of an input, Fabric rounds every float to bf16, boxes in pixels, too.
+    """
 
-
-class _Loss(nn.Module):
-    """What DDP wraps: it averages the gradients of what happens inside one forward."""
-
-    def __init__(self, task: Task) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.task = task.model, task
+        self.model = model
 
-    def forward(self, uncast: _Uncast, step: int) -> tuple[Tensor, dict[str, float]]:
-        return self.task.loss(uncast.batch, step)
+    def forward(self, losses: Iterator[tuple[Tensor, dict[str, float]]]) -> tuple[Tensor, dict[str, float]]:
+        return next(losses)
 
 
-def make_fabric(precision: str) -> Fabric:
+def _losses(task: Task, batch: Any, step: int) -> tuple[int, Iterator[tuple[Tensor, dict[str, float]]]]:
+    """Returns how many losses a batch has, and yields them."""
+    if isinstance(task, ChunkedTask):
+        return task.chunks(batch), task.losses(batch, step)
+    return 1, (task.loss(batch, step) for _ in range(1))
+
+
+def _backward(
+    fabric: Fabric, model: nn.Module, chunks: int, losses: Iterator[tuple[Tensor, dict[str, float]]]
+) -> tuple[float, dict[str, float]]:
+    """Adds up the gradients of all chunks; returns the sum of the losses and of the numbers to log."""
+    total: list[Tensor] = []
+    logged: dict[str, float] = {}
+    for chunk in range(chunks):
+        later = world_size() > 1 and chunk < chunks - 1  # the last one's backward synchronises the sums of all
+        with fabric.no_backward_sync(model, enabled=later) if later else nullcontext():
+            loss, numbers = model(losses)
+            fabric.backward(loss)
+        total.append(loss.detach())
+        logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
+    return torch.stack(total).sum().item(), logged
+
+
+def make_fabric(precision: str, *, chunked: bool = False) -> Fabric:
     """Returns Fabric on the accelerators where there are any, else the CPU; bf16 autocasts, weights stay fp32.
 
     In a process that torchrun started it is one of all its processes.
+
+    Args:
+        precision: ``bf16`` or ``fp32``.
+        chunked: whether a step has several backward passes.
 
     Raises:
         MaskcastError: if there are more processes than GPUs.
@@ -207,7 +259,9 @@ def make_fabric(precision: str) -> Fabric:
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:
         raise MaskcastError(f"training.processes {processes} is above the {gpus} GPUs of this machine; lower it")
-    ddp = DDPStrategy(static_graph=True)  # some encoders have weights that take no part
+    # Some encoders have weights that take no part. A static graph finds them in its first backward pass alone, and
+    # then expects each pass to synchronise, which all but the last chunk's do not.
+    ddp = DDPStrategy(find_unused_parameters=True) if chunked else DDPStrategy(static_graph=True)
     return Fabric(
         accelerator="auto",
         devices=processes,
