@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
+from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.losses import MaskLoss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 BACKGROUND_WEIGHT, GAMMA = 0.3, 2

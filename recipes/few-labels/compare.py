@@ -20,9 +20,9 @@ import yaml
 
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.probe import probe
+from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
-from maskcast.models.encoders.unet import UNetEncoderConfig
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders.smp import SmpEncoderConfig, bare
-from maskcast.models.encoders.table import EncoderConfig, load_encoder, load_into, save_encoder
-from maskcast.models.encoders.unet import UNetEncoderConfig
-from maskcast.models.segmentation.table import MaskerConfig
+from maskcast.models.encoders.configs import EncoderConfig, SmpEncoderConfig, UNetEncoderConfig
+from maskcast.models.encoders.smp import bare
+from maskcast.models.encoders.table import load_encoder, load_into, save_encoder
+from maskcast.models.segmentation.configs import SegmenterConfig
 
 META = {"method": "moco", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 CONFIGS: dict[str, Any] = {
@@ -69,7 +69,7 @@ def test_it_comes_back_from_disk_with_maps_of_the_sizes_it_says(name: str, tmp_p
 )
 def test_a_masker_starts_from_it(encoder: str, masker: dict[str, Any], tmp_path: Path) -> None:
     trained = write(tmp_path, CONFIGS[encoder])
-    config: Any = TypeAdapter(MaskerConfig).validate_python(masker)
+    config: Any = TypeAdapter(SegmenterConfig).validate_python(masker)
     built = config.build(3)
     assert load_into(config.encoder_of(built), tmp_path, config.encoder_config, "train_masker.model")
     assert same(bare(config.encoder_of(built)), bare(trained))

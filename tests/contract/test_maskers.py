@@ -14,10 +14,9 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
 from maskcast.models.encoders.smp import bare
-from maskcast.models.segmentation.base import MaskerModelConfig
-from maskcast.models.segmentation.smp import CLASS_NAMES, SmpConfig
-from maskcast.models.segmentation.table import MaskerConfig, load_masker
-from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.models.segmentation.configs import MaskerModelConfig, SegmenterConfig, SmpConfig, UNetConfig
+from maskcast.models.segmentation.smp import CLASS_NAMES
+from maskcast.models.segmentation.table import load_masker
 
 SMALL = "tu-test_resnet"  # timm's tiny network for tests
 CONFIGS = {
@@ -132,4 +131,4 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_configs_survive_yaml_and_json(config: MaskerModelConfig) -> None:
-    assert TypeAdapter(MaskerConfig).validate_python(config.model_dump(mode="json")) == config
+    assert TypeAdapter(SegmenterConfig).validate_python(config.model_dump(mode="json")) == config

@@ -21,8 +21,8 @@ from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.evaluation import Evaluation
+from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
-from maskcast.models.encoders.unet import UNetEncoderConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.loading import load_address, pipeline_of

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from maskcast.distributed import all_sum, own_part
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
-from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
+from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit

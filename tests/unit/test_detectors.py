@@ -15,7 +15,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detection.faster_rcnn import Detector, FasterRcnnConfig, load_detector
-from maskcast.models.encoders.smp import SmpEncoderConfig
+from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 
 SMALL: dict[str, Any] = {

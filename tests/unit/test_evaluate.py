@@ -19,7 +19,7 @@ from maskcast.evaluation.evaluation import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
-from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.stages.evaluate import Evaluate, evaluate
 
 CLASSES = ["background", "red", "blue"]

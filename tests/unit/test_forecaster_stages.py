@@ -17,7 +17,7 @@ from maskcast.models.base import save_model
 from maskcast.models.forecasting.objects import ObjectsConfig
 from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
 from maskcast.models.objects.motion import PAST
-from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.runner.run import run_stage
 from maskcast.training.tasks.windows import Window, layer_of
 

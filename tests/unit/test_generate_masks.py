@@ -14,8 +14,8 @@ from maskcast.inference import consistency
 from maskcast.inference.consistency import make_consistent, predict_regions
 from maskcast.inference.segment import predict_masks, quantise
 from maskcast.models.base import save_model
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
-from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.stages import generate_masks as stage_module
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence
 

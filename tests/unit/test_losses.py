@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.models.segmentation import losses
-from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
+from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.losses import MaskLoss
 
 IGNORE = 255
 

@@ -16,8 +16,8 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
-from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.report.overlays import palette
 from maskcast.runner.run import run_stage
 

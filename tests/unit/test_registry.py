@@ -20,12 +20,12 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
 from maskcast.models.detection.faster_rcnn import FasterRcnnConfig, load_detector
+from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import load_encoder, save_encoder
-from maskcast.models.encoders.unet import UNetEncoderConfig
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
-from maskcast.models.segmentation.unet import UNetConfig
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import (

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders.byol import ByolConfig, byol_loss
-from maskcast.models.encoders.moco import DenseCLConfig, MocoConfig, enqueue, info_nce, matched
+from maskcast.models.encoders.byol import byol_loss
+from maskcast.models.encoders.configs import ByolConfig, DenseCLConfig, MocoConfig, UNetEncoderConfig
+from maskcast.models.encoders.moco import enqueue, info_nce, matched
 from maskcast.models.encoders.siamese import Normalised, Views, embedding_spread
-from maskcast.models.encoders.unet import UNetEncoderConfig
 
 SMALL: dict[str, Any] = {"dim": 4, "hidden": 8, "sub_batches": 2}
 METHODS = {

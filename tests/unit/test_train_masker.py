@@ -11,7 +11,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders.smp import SmpEncoderConfig
+from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.models.base import count_parameters
-from maskcast.models.segmentation.unet import UNet, UNetConfig
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.unet import UNet
 
 
 def formula(w: int, num_classes: int) -> int:

@@ -26,11 +26,16 @@ from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.probe import can_probe, probe
 from maskcast.models.base import best_device, count_parameters
-from maskcast.models.encoders.byol import ByolConfig
-from maskcast.models.encoders.moco import DenseCLConfig, MocoConfig
-from maskcast.models.encoders.siamese import MethodConfig, Normalised, Views
-from maskcast.models.encoders.table import EncoderConfig, save_encoder
-from maskcast.models.encoders.unet import UNetEncoderConfig
+from maskcast.models.encoders.configs import (
+    ByolConfig,
+    DenseCLConfig,
+    EncoderConfig,
+    MethodConfig,
+    MocoConfig,
+    UNetEncoderConfig,
+)
+from maskcast.models.encoders.siamese import Normalised, Views
+from maskcast.models.encoders.table import save_encoder
 from maskcast.params import Params
 from maskcast.progress import first_process, report_file, say
 from maskcast.runner.outputs import resume_dir

@@ -19,9 +19,8 @@ from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
 from maskcast.inference.segment import predict_masks
 from maskcast.models.base import best_device, count_parameters, save_model
 from maskcast.models.encoders.table import load_into
-from maskcast.models.segmentation.losses import MaskLoss, MaskLossConfig
-from maskcast.models.segmentation.table import MaskerConfig
-from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
+from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.params import Params
 from maskcast.progress import report_file, say
 from maskcast.report.overlays import masker_strip
@@ -37,7 +36,7 @@ PICTURES = 4
 class TrainMasker(Params):
     """Params of train_masker."""
 
-    model: MaskerConfig = UNetConfig()
+    model: SegmenterConfig = UNetConfig()
     """Architecture and its sizes."""
     loss: MaskLossConfig = MaskLossConfig()
     """Terms of the loss, their weights and reductions."""

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.models.base import load_model, load_weights
 from maskcast.models.config import ModelConfig
-from maskcast.models.encoders.smp import SmpEncoderConfig, bare
+from maskcast.models.encoders.configs import SmpEncoderConfig
+from maskcast.models.encoders.smp import bare
 from maskcast.models.encoders.table import load_into
 
 LEVELS = ("0", "1", "2", "3")  # of the pyramid, strides 4 to 32; all of them feed the box head

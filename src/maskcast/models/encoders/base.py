@@ -6,18 +6,8 @@ finest first.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-from maskcast.params import Params
-
-
-class EncoderModelConfig(Params):
-    """Base of an encoder's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
-
-    def build(self) -> nn.Module:
-        """Returns a freshly initialised encoder."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its encoder")
 
 
 def padded(x_BCHW: Tensor, multiple: int) -> Tensor:

@@ -1,29 +1,11 @@
 """BYOL (Grill et al. 2020, arXiv 2006.07733): foretell how the slow copy sees the other view; no negatives."""
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
-from maskcast.models.encoders.siamese import MethodConfig, Normalised, Siamese, Views, embedding_spread, pool
-
-
-class ByolConfig(MethodConfig):
-    """Bootstrap your own latent."""
-
-    name: Literal["byol"] = "byol"
-    dim: int = Field(default=256, ge=2)
-    """Length of an embedding."""
-    hidden: int = Field(default=4096, ge=1)
-    """Width of the hidden layers of projector and predictor."""
-    momentum: float = Field(default=0.996, ge=0, lt=1)
-    """How much of the slow copy stays in each step."""
-
-    def build(self, encoder: Normalised) -> Siamese:
-        """Returns BYOL around an encoder."""
-        return Byol(self, encoder)
+from maskcast.models.encoders.configs import ByolConfig
+from maskcast.models.encoders.siamese import Normalised, Siamese, Views, embedding_spread, pool
 
 
 class Byol(Siamese):

@@ -3,17 +3,15 @@
 Legend: B samples of the whole batch, b of this process, C channels, D embedding, K queue, S cells of the last map.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
-from maskcast.errors import MaskcastError
+from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig
 from maskcast.models.encoders.siamese import (
-    MethodConfig,
     Normalised,
     Siamese,
     Views,
@@ -21,53 +19,6 @@ from maskcast.models.encoders.siamese import (
     embedding_spread,
     pool,
 )
-
-
-class MocoConfig(MethodConfig):
-    """Momentum contrast: which view is of the same frame, among a queue of others?"""
-
-    name: Literal["moco"] = "moco"
-    dim: int = Field(default=128, ge=2)
-    """Length of an embedding."""
-    hidden: int = Field(default=2048, ge=1)
-    """Width of the head's hidden layer."""
-    queue: int = Field(default=4096, ge=1)
-    """Embeddings of earlier batches to tell from; a multiple of the batch, fewer than there are frames."""
-    temperature: float = Field(default=0.2, gt=0)
-    """Divides the similarities."""
-
-    def build(self, encoder: Normalised) -> Siamese:
-        """Returns MoCo around an encoder."""
-        return Moco(self, encoder, _Heads(encoder.channels, self.hidden, self.dim, dense=False))
-
-    def check(self, batch_size: int, frames: int) -> None:
-        """Checks the queue.
-
-        Raises:
-            MaskcastError: if it is no multiple of the batch, or holds every frame.
-        """
-        if self.queue % batch_size:
-            raise MaskcastError(
-                f"method.queue {self.queue} is no multiple of training.batch_size {batch_size}; "
-                f"choose e.g. {max(1, self.queue // batch_size) * batch_size}"
-            )
-        if self.queue >= frames:
-            raise MaskcastError(
-                f"method.queue {self.queue} is not below the {frames} frames to learn from, so each would be "
-                f"told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
-            )
-
-
-class DenseCLConfig(MocoConfig):
-    """MoCo, and the same for each cell of the last map with the cell most like it in the other view."""
-
-    name: Literal["densecl"] = "densecl"  # type: ignore[assignment]
-    dense_weight: float = Field(default=0.5, ge=0, le=1)
-    """Weight of the cells' loss; the frames' loss has the rest."""
-
-    def build(self, encoder: Normalised) -> Siamese:
-        """Returns DenseCL around an encoder."""
-        return DenseCL(self, encoder, _Heads(encoder.channels, self.hidden, self.dim, dense=True))
 
 
 class _Heads(nn.Module):
@@ -86,7 +37,10 @@ class Moco(Siamese):
     head: Any
     queue_KD: Tensor
 
-    def __init__(self, config: MocoConfig, encoder: Normalised, heads: _Heads) -> None:
+    dense = False
+
+    def __init__(self, config: MocoConfig, encoder: Normalised) -> None:
+        heads = _Heads(encoder.channels, config.hidden, config.dim, dense=self.dense)
         super().__init__(encoder, heads, config.momentum, config.sub_batches)
         self.config = config
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
@@ -112,8 +66,10 @@ class DenseCL(Moco):
 
     cell_queue_KD: Tensor
 
-    def __init__(self, config: DenseCLConfig, encoder: Normalised, heads: _Heads) -> None:
-        super().__init__(config, encoder, heads)
+    dense = True
+
+    def __init__(self, config: DenseCLConfig, encoder: Normalised) -> None:
+        super().__init__(config, encoder)
         self.dense_weight = config.dense_weight
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 

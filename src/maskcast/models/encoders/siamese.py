@@ -14,13 +14,11 @@ from copy import deepcopy
 from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.encoders.base import padded
-from maskcast.params import Params
 
 
 class Views(NamedTuple):
@@ -110,26 +108,6 @@ class Siamese(nn.Module):
         """Returns the rows of this process's part of the batch."""
         part = own_part(len(whole))
         return whole[part.start :: part.step]
-
-
-class MethodConfig(Params):
-    """Base of a method's config; a subclass adds ``name: Literal[...]`` and its sizes."""
-
-    momentum: float = Field(default=0.999, ge=0, lt=1)
-    """How much of the slow copy stays in each step."""
-    sub_batches: int = Field(default=4, ge=1)
-    """In how many shuffled parts of a batch the copy's batch norms take their statistics."""
-
-    def build(self, encoder: Normalised) -> Siamese:
-        """Returns the method around an encoder."""
-        raise TypeError(f"{type(self).__name__} does not say how to build it")
-
-    def check(self, batch_size: int, frames: int) -> None:
-        """Checks sizes that depend on the schedule and the data.
-
-        Raises:
-            MaskcastError: naming the param, with the numbers.
-        """
 
 
 def pool(map_BChw: Tensor) -> Tensor:

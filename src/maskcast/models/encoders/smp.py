@@ -4,36 +4,28 @@ Nothing is downloaded. The library is imported when a network is built, because 
 """
 
 import difflib
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders.base import EncoderModelConfig
 
 REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
 
 
-class SmpEncoderConfig(EncoderModelConfig):
-    """An encoder of segmentation-models-pytorch, to its deepest map."""
+def build_encoder(name: str, arch: str) -> nn.Module:
+    """Returns the encoder ``name`` to its deepest map, freshly initialised; errors name ``arch``.
 
-    arch: Literal["smp"]
-    encoder: str = "resnet18"
-    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
-
-    def build(self) -> nn.Module:
-        """Returns the encoder, freshly initialised.
-
-        Raises:
-            MaskcastError: if the library or the encoder is not there.
-        """
-        smp = library(self.arch)
-        check_encoder(self.encoder, smp.encoders.get_encoder_names())
-        try:
-            encoder: nn.Module = smp.encoders.get_encoder(self.encoder, in_channels=3, depth=5, weights=None)
-        except REFUSALS as error:
-            raise MaskcastError(f"encoder {self.encoder!r}: {reason(error)}; choose another") from None
-        return encoder
+    Raises:
+        MaskcastError: if the library or the encoder is not there.
+    """
+    smp = library(arch)
+    check_encoder(name, smp.encoders.get_encoder_names())
+    try:
+        encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=5, weights=None)
+    except REFUSALS as error:
+        raise MaskcastError(f"encoder {name!r}: {reason(error)}; choose another") from None
+    return encoder
 
 
 def bare(encoder: nn.Module) -> nn.Module:

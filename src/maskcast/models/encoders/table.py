@@ -1,22 +1,19 @@
-"""The encoders there are, and how other models start from one that ``pretrain_encoder`` has trained.
+"""Encoders on disk, and how other models start from one that ``pretrain_encoder`` has trained.
 
 ``model.safetensors`` holds the state of the bare encoder by the names of its own library, so that torchvision and
 timm load it, too. An encoder without that file was not trained: what starts from it starts at random.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS, load_weights, read_description, save_description, save_model
-from maskcast.models.encoders.base import EncoderModelConfig
-from maskcast.models.encoders.smp import SmpEncoderConfig, bare
-from maskcast.models.encoders.unet import UNetEncoderConfig
-
-EncoderConfig = Annotated[UNetEncoderConfig | SmpEncoderConfig, Field(discriminator="arch")]
+from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
+from maskcast.models.encoders.smp import bare
 
 
 def save_encoder(

@@ -3,13 +3,8 @@
 Legend: B batch, C channels, H height, W width.
 """
 
-from typing import Literal
-
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from maskcast.models.encoders.base import EncoderModelConfig
 
 LEVELS = 4
 
@@ -33,18 +28,6 @@ class UNetEncoder(nn.ModuleList):
             x_BCHW = block(x_BCHW if level == 0 else F.max_pool2d(x_BCHW, 2))
             maps.append(x_BCHW)
         return maps
-
-
-class UNetEncoderConfig(EncoderModelConfig):
-    """The down path of the vanilla U-Net."""
-
-    arch: Literal["unet"] = "unet"
-    width: int = Field(64, ge=1)
-    """Channels of the first level; each level below has twice as many."""
-
-    def build(self) -> nn.Module:
-        """Returns the down path, freshly initialised."""
-        return UNetEncoder(self.width)
 
 
 def double_conv(inputs: int, outputs: int) -> nn.Sequential:

@@ -6,8 +6,7 @@ Legend: B batch, H height, W width, C = 3 colour channels, K classes.
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.config import ModelConfig
-from maskcast.models.encoders.base import EncoderModelConfig, padded
+from maskcast.models.encoders.base import padded
 
 
 class Masker(nn.Module):
@@ -36,28 +35,3 @@ class Masker(nn.Module):
         x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # channels_last, no copy
         logits_BKHW: Tensor = self.network(padded(x_BCHW, self.multiple))
         return logits_BKHW[..., :height, :width]
-
-
-class MaskerModelConfig(ModelConfig):
-    """Base of a masker's config: it names the network, ``build`` wraps it."""
-
-    def network(self, num_classes: int) -> tuple[nn.Module, int]:
-        """Returns a freshly initialised network and what its input size must be divisible by."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
-
-    @property
-    def encoder_config(self) -> EncoderModelConfig:
-        """The config of the encoder that it could start from."""
-        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
-
-    def encoder_of(self, masker: Masker) -> nn.Module:
-        """Returns the part of a masker that is its encoder."""
-        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
-
-    def load_pretrained(self, masker: Masker) -> bool:
-        """Loads the weights that training is to start from, where the config names any, and returns whether."""
-        return False
-
-    def build(self, num_classes: int) -> Masker:
-        """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""
-        return Masker(*self.network(num_classes))

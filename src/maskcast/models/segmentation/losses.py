@@ -11,50 +11,18 @@ Shapes: N frames, K classes, P pixels of a frame, M pixels of a chunk.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
 from maskcast.labels import IGNORE
-from maskcast.params import Params
+from maskcast.models.segmentation.configs import MaskLossConfig
 
 CPU_CHUNK = 2**17  # logits per chunk: half a MiB in float32, so that a chunk's temporaries stay in the L2 cache
 GPU_CHUNK = 2**25  # large enough to hide the launches, small beside the logits of a training batch
-
-
-class MaskLossConfig(Params):
-    """Weights and reductions of :class:`MaskLoss`; the defaults are system 0's (smp 0.3.2 semantics)."""
-
-    ce: float = Field(0.2, ge=0)
-    """Weight of the cross entropy; 0 leaves the term out."""
-    dice: float = Field(0.4, ge=0)
-    """Weight of the Dice loss; 0 leaves the term out."""
-    focal: float = Field(0.4, ge=0)
-    """Weight of the focal loss; 0 leaves the term out."""
-    background_weight: float = Field(0.3, ge=0)
-    """Weight of class 0 in the cross entropy; every other class has 1."""
-    ce_reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
-    """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by their number."""
-    dice_classes: Literal["all", "present"] = "all"
-    """Mean over all classes, a class absent from the batch adding 0, or over the classes present only."""
-    dice_smooth: float = Field(0.0, ge=0)
-    """Added to numerator and denominator of each class's Dice score."""
-    focal_form: Literal["sigmoid", "softmax"] = "sigmoid"
-    """One-vs-rest sigmoid focal on every class, or ``(1 - p)^gamma * CE`` with the softmax of the true class."""
-    focal_gamma: float = Field(2.0, ge=0)
-    """Exponent of the focal factor; 0 makes it plain cross entropy."""
-    focal_classes: Literal["sum", "mean"] = "sum"
-    """Sum the sigmoid form's losses over the classes (smp 0.3.2) or average them (smp since 2026)."""
-
-    @model_validator(mode="after")
-    def _has_a_term(self) -> Self:
-        if not (self.ce or self.dice or self.focal):
-            raise ValueError("ce, dice and focal are all 0, so nothing would be learnt; give one of them a weight")
-        return self
 
 
 class MaskLoss(nn.Module):

@@ -1,16 +1,11 @@
-"""The maskers there are; a new one is a module with a subclass of MaskerModelConfig, named here in the union."""
+"""Maskers on disk."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from maskcast.models.base import load_model
 from maskcast.models.segmentation.base import Masker
-from maskcast.models.segmentation.smp import SmpConfig
-from maskcast.models.segmentation.unet import UNetConfig
-
-MaskerConfig = Annotated[UNetConfig | SmpConfig, Field(discriminator="arch")]
+from maskcast.models.segmentation.configs import SegmenterConfig
 
 
 def load_masker(folder: Path) -> tuple[Masker, dict[str, Any]]:
@@ -19,6 +14,6 @@ def load_masker(folder: Path) -> tuple[Masker, dict[str, Any]]:
     Raises:
         MaskcastError: if the folder holds no masker or a damaged one.
     """
-    masker, description = load_model(folder, MaskerConfig)
+    masker, description = load_model(folder, SegmenterConfig)
     assert isinstance(masker, Masker)
     return masker, description

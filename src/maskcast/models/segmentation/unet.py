@@ -6,15 +6,12 @@ Legend: B batch, C channels, H height, W width, K classes.
 """
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.encoders.unet import UNetEncoder, UNetEncoderConfig, double_conv
-from maskcast.models.segmentation.base import Masker, MaskerModelConfig
+from maskcast.models.encoders.unet import UNetEncoder, double_conv
 
 
 class UNet(nn.Module):
@@ -38,26 +35,3 @@ class UNet(nn.Module):
             x_BCHW = block(torch.cat([x_BCHW, skips.pop()], 1))
         logits_BKHW: Tensor = self.head(x_BCHW)
         return logits_BKHW
-
-
-class UNetConfig(MaskerModelConfig):
-    """The vanilla U-Net."""
-
-    arch: Literal["unet"] = "unet"
-    width: int = Field(64, ge=1)
-    """Channels of the first level; each level below has twice as many."""
-
-    def network(self, num_classes: int) -> tuple[nn.Module, int]:
-        """Returns the U-Net, for sizes divisible by 8."""
-        return UNet(self.width, num_classes), UNetEncoder.output_stride
-
-    @property
-    def encoder_config(self) -> UNetEncoderConfig:
-        """The config of the encoder that it could start from."""
-        return UNetEncoderConfig(width=self.width)
-
-    def encoder_of(self, masker: Masker) -> nn.Module:
-        """Returns the part of a masker that is its encoder."""
-        encoder = masker.network.down
-        assert isinstance(encoder, nn.Module)
-        return encoder

@@ -1,0 +1,157 @@
+"""Configs of the encoders and of the methods that train them without labels; nothing here imports torch.
+
+A new encoder, or a new method, is a module with its network and a config class in the union below.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from maskcast.models.encoders.siamese import Normalised, Siamese
+
+
+class EncoderModelConfig(Params):
+    """Base of an encoder's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
+
+    def build(self) -> "nn.Module":
+        """Returns a freshly initialised encoder."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its encoder")
+
+
+class UNetEncoderConfig(EncoderModelConfig):
+    """The down path of the vanilla U-Net."""
+
+    arch: Literal["unet"] = "unet"
+    width: int = Field(64, ge=1)
+    """Channels of the first level; each level below has twice as many."""
+
+    def build(self) -> "nn.Module":
+        """Returns the down path, freshly initialised."""
+        from maskcast.models.encoders.unet import UNetEncoder
+
+        return UNetEncoder(self.width)
+
+
+class SmpEncoderConfig(EncoderModelConfig):
+    """An encoder of segmentation-models-pytorch, to its deepest map."""
+
+    arch: Literal["smp"]
+    encoder: str = "resnet18"
+    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
+
+    def build(self) -> "nn.Module":
+        """Returns the encoder, freshly initialised.
+
+        Raises:
+            MaskcastError: if the library or the encoder is not there.
+        """
+        from maskcast.models.encoders.smp import build_encoder
+
+        return build_encoder(self.encoder, self.arch)
+
+
+EncoderConfig = Annotated[UNetEncoderConfig | SmpEncoderConfig, Field(discriminator="arch")]
+
+
+class MethodConfig(Params):
+    """Base of a method's config; a subclass adds ``name: Literal[...]`` and its sizes."""
+
+    momentum: float = Field(default=0.999, ge=0, lt=1)
+    """How much of the slow copy stays in each step."""
+    sub_batches: int = Field(default=4, ge=1)
+    """In how many shuffled parts of a batch the copy's batch norms take their statistics."""
+
+    def build(self, encoder: "Normalised") -> "Siamese":
+        """Returns the method around an encoder."""
+        raise TypeError(f"{type(self).__name__} does not say how to build it")
+
+    def check(self, batch_size: int, frames: int) -> None:
+        """Checks sizes that depend on the schedule and the data.
+
+        Raises:
+            MaskcastError: naming the param, with the numbers.
+        """
+
+
+class MocoConfig(MethodConfig):
+    """Momentum contrast: which view is of the same frame, among a queue of others?"""
+
+    name: Literal["moco"] = "moco"
+    dim: int = Field(default=128, ge=2)
+    """Length of an embedding."""
+    hidden: int = Field(default=2048, ge=1)
+    """Width of the head's hidden layer."""
+    queue: int = Field(default=4096, ge=1)
+    """Embeddings of earlier batches to tell from; a multiple of the batch, fewer than there are frames."""
+    temperature: float = Field(default=0.2, gt=0)
+    """Divides the similarities."""
+
+    def build(self, encoder: "Normalised") -> "Siamese":
+        """Returns MoCo around an encoder."""
+        from maskcast.models.encoders.moco import Moco
+
+        return Moco(self, encoder)
+
+    def check(self, batch_size: int, frames: int) -> None:
+        """Checks the queue.
+
+        Raises:
+            MaskcastError: if it is no multiple of the batch, or holds every frame.
+        """
+        if self.queue % batch_size:
+            raise MaskcastError(
+                f"method.queue {self.queue} is no multiple of training.batch_size {batch_size}; "
+                f"choose e.g. {max(1, self.queue // batch_size) * batch_size}"
+            )
+        if self.queue >= frames:
+            raise MaskcastError(
+                f"method.queue {self.queue} is not below the {frames} frames to learn from, so each would be "
+                f"told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
+            )
+
+
+class DenseCLConfig(MocoConfig):
+    """MoCo, and the same for each cell of the last map with the cell most like it in the other view."""
+
+    name: Literal["densecl"] = "densecl"  # type: ignore[assignment]
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the cells' loss; the frames' loss has the rest."""
+
+    def build(self, encoder: "Normalised") -> "Siamese":
+        """Returns DenseCL around an encoder."""
+        from maskcast.models.encoders.moco import DenseCL
+
+        return DenseCL(self, encoder)
+
+
+class ByolConfig(MethodConfig):
+    """Bootstrap your own latent."""
+
+    name: Literal["byol"] = "byol"
+    dim: int = Field(default=256, ge=2)
+    """Length of an embedding."""
+    hidden: int = Field(default=4096, ge=1)
+    """Width of the hidden layers of projector and predictor."""
+    momentum: float = Field(default=0.996, ge=0, lt=1)
+    """How much of the slow copy stays in each step."""
+
+    def build(self, encoder: "Normalised") -> "Siamese":
+        """Returns BYOL around an encoder."""
+        from maskcast.models.encoders.byol import Byol
+
+        return Byol(self, encoder)
+
+
+class NoMethod(Params):
+    """Trains nothing: what starts from the encoder starts at random."""
+
+    name: Literal["none"]
+
+
+Method = Annotated[MocoConfig | DenseCLConfig | ByolConfig | NoMethod, Field(discriminator="name")]

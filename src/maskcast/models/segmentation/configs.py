@@ -1,0 +1,142 @@
+"""Configs of the segmenters and of their loss; nothing here imports torch.
+
+A new segmenter is a module with its network and a config class in the union below.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from maskcast.models.config import ModelConfig
+from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfig, UNetEncoderConfig
+from maskcast.params import Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from maskcast.models.segmentation.base import Masker
+
+
+class MaskerModelConfig(ModelConfig):
+    """Base of a masker's config: it names the network, ``build`` wraps it."""
+
+    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
+        """Returns a freshly initialised network and what its input size must be divisible by."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    @property
+    def encoder_config(self) -> EncoderModelConfig:
+        """The config of the encoder that it could start from."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def encoder_of(self, masker: "Masker") -> "nn.Module":
+        """Returns the part of a masker that is its encoder."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def load_pretrained(self, masker: "Masker") -> bool:
+        """Loads the weights that training is to start from, where the config names any, and returns whether."""
+        return False
+
+    def build(self, num_classes: int) -> "Masker":
+        """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""
+        from maskcast.models.segmentation.base import Masker
+
+        return Masker(*self.network(num_classes))
+
+
+class UNetConfig(MaskerModelConfig):
+    """The vanilla U-Net."""
+
+    arch: Literal["unet"] = "unet"
+    width: int = Field(64, ge=1)
+    """Channels of the first level; each level below has twice as many."""
+
+    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
+        """Returns the U-Net and the stride of its deepest level."""
+        from maskcast.models.segmentation.unet import UNet
+
+        network = UNet(self.width, num_classes)
+        return network, network.down.output_stride
+
+    @property
+    def encoder_config(self) -> UNetEncoderConfig:
+        """The config of the encoder that it could start from."""
+        return UNetEncoderConfig(width=self.width)
+
+    def encoder_of(self, masker: "Masker") -> "nn.Module":
+        """Returns the part of a masker that is its encoder."""
+        return masker.network.get_submodule("down")
+
+
+class SmpConfig(MaskerModelConfig):
+    """A decoder and an encoder of segmentation-models-pytorch."""
+
+    arch: Literal["smp_unet", "smp_unetplusplus", "smp_deeplabv3plus"]
+    encoder: str = "resnet18"
+    """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
+    encoder_weights: Path | None = None
+    """Safetensors file with the state of the bare encoder to start training from; null starts at random."""
+
+    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
+        """Returns the network, and the deepest stride of its encoder.
+
+        Raises:
+            MaskcastError: if the library or the encoder is not there, or the architecture cannot use the encoder.
+        """
+        from maskcast.models.segmentation.smp import build_network
+
+        return build_network(self.arch, self.encoder, num_classes)
+
+    @property
+    def encoder_config(self) -> SmpEncoderConfig:
+        """The config of the encoder that it could start from."""
+        return SmpEncoderConfig(arch="smp", encoder=self.encoder)
+
+    def encoder_of(self, masker: "Masker") -> "nn.Module":
+        """Returns the part of a masker that is its encoder."""
+        return masker.network.get_submodule("encoder")
+
+    def load_pretrained(self, masker: "Masker") -> bool:
+        """Loads ``encoder_weights``, if it is set; names and shapes must match the encoder's exactly."""
+        from maskcast.models.base import load_weights
+        from maskcast.models.encoders.smp import bare
+
+        if self.encoder_weights is None:
+            return False
+        load_weights(bare(self.encoder_of(masker)), self.encoder_weights)
+        return True
+
+
+SegmenterConfig = Annotated[UNetConfig | SmpConfig, Field(discriminator="arch")]
+
+
+class MaskLossConfig(Params):
+    """Weights and reductions of ``losses.MaskLoss``; the defaults are system 0's (smp 0.3.2 semantics)."""
+
+    ce: float = Field(0.2, ge=0)
+    """Weight of the cross entropy; 0 leaves the term out."""
+    dice: float = Field(0.4, ge=0)
+    """Weight of the Dice loss; 0 leaves the term out."""
+    focal: float = Field(0.4, ge=0)
+    """Weight of the focal loss; 0 leaves the term out."""
+    background_weight: float = Field(0.3, ge=0)
+    """Weight of class 0 in the cross entropy; every other class has 1."""
+    ce_reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
+    """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by their number."""
+    dice_classes: Literal["all", "present"] = "all"
+    """Mean over all classes, a class absent from the batch adding 0, or over the classes present only."""
+    dice_smooth: float = Field(0.0, ge=0)
+    """Added to numerator and denominator of each class's Dice score."""
+    focal_form: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One-vs-rest sigmoid focal on every class, or ``(1 - p)^gamma * CE`` with the softmax of the true class."""
+    focal_gamma: float = Field(2.0, ge=0)
+    """Exponent of the focal factor; 0 makes it plain cross entropy."""
+    focal_classes: Literal["sum", "mean"] = "sum"
+    """Sum the sigmoid form's losses over the classes (smp 0.3.2) or average them (smp since 2026)."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> Self:
+        if not (self.ce or self.dice or self.focal):
+            raise ValueError("ce, dice and focal are all 0, so nothing would be learnt; give one of them a weight")
+        return self
