@@ -14,7 +14,7 @@ class MaskcastError(Exception):
 
 
 @contextmanager
-def disk_errors_said() -> Iterator[None]:
+def user_errors_of_disk() -> Iterator[None]:
     """Turns errors of the disk that a user can mend into a MaskcastError."""
     try:
         yield

@@ -13,7 +13,7 @@ from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, Registry, Version
 from maskcast.report.tables import printed
-from maskcast.runner.tracking import server_errors_said
+from maskcast.runner.tracking import user_errors_of_server
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
 USED_WITH = {  # options of a command, and the one without which they would do nothing
@@ -59,7 +59,7 @@ def models(arguments: Sequence[str]) -> int:
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
     given = parser.parse_args(arguments)
     _check_used(given)
-    with server_errors_said():
+    with user_errors_of_server():
         if given.command == "list":
             print(_list(given.name))
         elif given.command == "promote":

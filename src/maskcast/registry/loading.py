@@ -13,7 +13,7 @@ from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest, read_bundle
 from maskcast.registry.runtime import Model, PipelineModel
 from maskcast.registry.store import Registry
-from maskcast.runner.tracking import server_errors_said
+from maskcast.runner.tracking import user_errors_of_server
 
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
@@ -66,7 +66,7 @@ def load_address(address: str) -> Loaded:
         match = ADDRESS.fullmatch(address)
         if match is None:
             raise MaskcastError(f"{address}: no such address; give {HELP}")
-        with server_errors_said():
+        with user_errors_of_server():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if not (folder / "MLmodel").is_file():

@@ -44,7 +44,7 @@ class Version:
 
 
 class Registry:
-    """A registered model; methods raise what MLflow raises (see ``tracking.server_errors_said``)."""
+    """A registered model; methods raise what MLflow raises (see ``tracking.user_errors_of_server``)."""
 
     def __init__(self, name: str) -> None:
         self.name = name

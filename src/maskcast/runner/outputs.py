@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, disk_errors_said
+from maskcast.errors import MaskcastError, user_errors_of_disk
 
 
 def resume_dir(out: Path) -> Path:
@@ -36,7 +36,7 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
     for partial in partials.values():
         remove(partial)
     try:
-        with disk_errors_said():
+        with user_errors_of_disk():
             yield
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"

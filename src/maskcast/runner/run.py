@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from maskcast.errors import MaskcastError, disk_errors_said
+from maskcast.errors import MaskcastError, user_errors_of_disk
 from maskcast.params import Params, validate
 from maskcast.progress import first_process, listening
 from maskcast.runner.outputs import outputs_whole, resume_dir
@@ -62,7 +62,7 @@ def execute(
     Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
     """
     own = {port: path for port, path in outputs.items() if port != "page" or not the_stage.tracked}
-    with disk_errors_said():
+    with user_errors_of_disk():
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's

@@ -229,7 +229,7 @@ def new_client() -> Any:
 
 
 @contextmanager
-def server_errors_said() -> Iterator[None]:
+def user_errors_of_server() -> Iterator[None]:
     """Turns what MLflow, its database or the network raise into one MaskcastError."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]

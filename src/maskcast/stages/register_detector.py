@@ -19,7 +19,7 @@ from maskcast.registry.outcome import write_outcome
 from maskcast.registry.register import NAME, Artifact, Origin, register
 from maskcast.registry.runtime import load_bundle
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.runner.tracking import server_errors_said
+from maskcast.runner.tracking import user_errors_of_server
 
 
 class RegisterDetector(Params):
@@ -62,7 +62,7 @@ def register_detector(
     record.check_models(detector=detector)
     example_HWC = DetectionSet(dataset).split(record.facts["split"]).image(0)
     origin = Origin.of("register_detector", params, {"dataset": dataset, "detector": detector, "report": report})
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
         artifact = _write(Path(scratch, "detector"), detector, record, shrink_clip(example_HWC[None]), origin.tags)
         verdict, versions = register(
             {"detector": artifact}, record, {"detector": params.name}, params.gate, origin

@@ -21,7 +21,7 @@ from maskcast.registry.outcome import write_outcome
 from maskcast.registry.register import NAME, Artifact, Origin, register
 from maskcast.registry.runtime import PipelineModel, load_bundle
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.runner.tracking import server_errors_said
+from maskcast.runner.tracking import user_errors_of_server
 
 
 class Names(Params):
@@ -100,7 +100,7 @@ def register_models(
             say("encoder: not trained (method none), and so not registered")
     origin = Origin.of("register_models", params, inputs)
     store = ClipStore(clips)
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, server_errors_said():
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
         artifacts = _write(Path(scratch), parts, record, store, origin.tags)
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
         write_outcome(params.names.pipeline, record, verdict, versions, origin, registration, page)
