@@ -20,6 +20,7 @@ from PIL import Image
 from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.labels import single_map
 from maskcast.simulator.scenes import simulate_clip
 
 CLIPS, FRAMES, HEIGHT, WIDTH, READ = 40, 22, 160, 240, 8
@@ -55,7 +56,7 @@ def main() -> None:
 def write_both(folder: Path) -> tuple[ClipStore, list[list[Path]]]:
     """Writes the same clips as a store and as PNGs, and returns the store and the paths of each clip."""
     pngs = []
-    with ClipWriter(folder / "store", height=HEIGHT, width=WIDTH, classes=["background"]) as writer:
+    with ClipWriter(folder / "store", height=HEIGHT, width=WIDTH, maps=single_map(["background"])) as writer:
         for clip in range(CLIPS):
             frames, _ = simulate_clip(clip, frames=FRAMES, height=HEIGHT, width=WIDTH)
             assert frames is not None

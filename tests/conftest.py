@@ -13,6 +13,7 @@ import torch
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.labels import MASK, single_map
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -56,12 +57,12 @@ def write_store(root: Path, *, height: int = 32, width: int = 48, **counts: int)
     """Writes a small clip store with ``counts`` clips per split and returns it opened."""
     counts = counts or {"train": 2, "val": 2, "unlabeled": 2, "hidden": 1}
     kinds = {"unlabeled": "unlabelled", "hidden": "hidden"}
-    with ClipWriter(root, height=height, width=width, classes=["background", "red", "blue"]) as writer:
+    with ClipWriter(root, height=height, width=width, maps=single_map(["background", "red", "blue"])) as writer:
         for index, (split, count) in enumerate(counts.items()):
             for k in range(count):
                 frames, masks = moving_squares(100 * index + k, 11 if split == "hidden" else 22, height, width)
                 kind = kinds.get(split, "labelled")
-                labels = masks if kind == "labelled" else None
+                labels = {MASK: masks} if kind == "labelled" else {}
                 writer.add(f"{split}_{k}", split=split, kind=kind, frames=frames, masks=labels)
     return ClipStore(root)
 

@@ -1,10 +1,57 @@
-"""The vocabulary of labels: splits, kinds of clips, and the class id that means none."""
+"""The vocabulary of labels: label maps, splits, kinds of clips, and the class id that means none."""
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from maskcast.errors import MaskcastError
 
 IGNORE = 255  # mask value left out of losses and metrics
 KINDS = ("labelled", "unlabelled", "hidden")
 SPLITS = ("train", "val", "test", "unlabeled", "hidden")
+KIND_OF_SPLIT = dict.fromkeys(SPLITS, "labelled") | {"unlabeled": "unlabelled", "hidden": "hidden"}
+MASK = "mask"  # name of a store's map where it has but one and names none, as in format 1
+
+MapKind = Literal["classes", "instances", "alpha"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # part of file names
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What the values of a mask mean.
+
+    Attributes:
+        name: of letters, digits and ``_``.
+        classes: class names by id, background first; of an ``alpha`` map ``("background", "foreground")``.
+        kind: ``classes``: uint8 class ids, `IGNORE` for no label; ``instances``: uint16 ids of objects, unique in
+            a clip, 0 for none, each of one of ``classes``; ``alpha``: uint8 opacity of the foreground, 255 = 1.
+
+    Raises:
+        MaskcastError: on another kind, a name that cannot be part of a file name, no or too many classes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    kind: MapKind = "classes"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise MaskcastError(f"label map {self.name!r}: name it with letters, digits and _ alone")
+        if self.kind not in get_args(MapKind):
+            raise MaskcastError(f"label map {self.name!r}: kind {self.kind!r}; allowed: {get_args(MapKind)}")
+        if not 1 <= len(self.classes) <= IGNORE:
+            raise MaskcastError(f"label map {self.name!r}: {len(self.classes)} classes; give 1 to {IGNORE}")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, background included."""
+        return len(self.classes)
+
+
+def single_map(classes: Iterable[str]) -> tuple[LabelMap, ...]:
+    """Returns the maps of a store whose one map has no name of its own."""
+    return (LabelMap(MASK, tuple(classes)),)
 
 
 def id_key(clip_id: str) -> list[tuple[int, int | str]]:

@@ -125,6 +125,10 @@ def edit_json(path: str, key: str, value: Any, folder: Path) -> None:
     (folder / path).write_text(json.dumps(content))
 
 
+def replace(path: str, old: bytes, new: bytes, folder: Path) -> None:
+    (folder / path).write_bytes((folder / path).read_bytes().replace(old, new))
+
+
 def remove(path: str, folder: Path) -> None:
     shutil.rmtree(folder / path) if (folder / path).is_dir() else (folder / path).unlink()
 
@@ -329,15 +333,23 @@ CASES = [
     Case("index cut short", "train_masker", ("clips/index.json", "again"), partial(cut, "clips/index.json")),
     Case("no index", "train_masker", ("clips/index.json", "give"), partial(remove, "clips/index.json")),
     Case("shard cut short", "train_masker", ("frames-00000.npy", "again"), partial(cut, "clips/frames-00000.npy")),
-    Case("shard missing", "train_masker", ("masks-00000.zst", "again"), partial(remove, "clips/masks-00000.zst")),
     Case(
-        "damaged masks", "train_masker", ("masks-00000.zst", "again"), partial(scribble, "clips/masks-00000.zst")
+        "shard missing",
+        "train_masker",
+        ("labels-mask-00000.zst", "again"),
+        partial(remove, "clips/labels-mask-00000.zst"),
+    ),
+    Case(
+        "damaged masks",
+        "train_masker",
+        ("labels-mask-00000.zst", "again"),
+        partial(scribble, "clips/labels-mask-00000.zst"),
     ),
     Case(
         "a flipped bit of generated masks",
         "evaluate",
-        ("masks/masks-00000.zst", "again"),
-        partial(flip, "masks/masks-00000.zst"),
+        ("masks/labels-mask-00000.zst", "again"),
+        partial(flip, "masks/labels-mask-00000.zst"),
     ),
     Case(
         "damaged frames",
@@ -346,16 +358,22 @@ CASES = [
         partial(scribble, "clips/frames-00000.npy"),
     ),
     Case(
-        "index without a key of a clip",
+        "index without a key of a group",
         "train_masker",
         ("clips/index.json", "again"),
-        partial(edit_json, "clips/index.json", "clips", [{"id": "a"}]),
+        partial(edit_json, "clips/index.json", "groups", [{"split": "train"}]),
     ),
     Case(
-        "index with a shard elsewhere",
+        "a clip without a key",
+        "train_masker",
+        ("clips/clips.jsonl", "again"),
+        partial(replace, "clips/clips.jsonl", b'"num_frames"', b'"mum_frames"'),
+    ),
+    Case(
+        "a clip with a shard elsewhere",
         "train_masker",
         ("clips/index.json", "again"),
-        partial(edit_json, "clips/index.json", "clips.0.frames.shard", "../masks/frames-00000.npy"),
+        partial(replace, "clips/clips.jsonl", b'"frames-00000.npy"', b'"../mes-00000.npy"'),
     ),
     Case(
         "index of another format",

@@ -15,6 +15,7 @@ from tests.conftest import lacking
 
 from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
+from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
@@ -54,7 +55,7 @@ CONTRASTS = """() => {
 def write_clips(root: Path) -> Path:
     """Three clips of noise, 49 classes, with moving squares: the hardest to compress."""
     rng = np.random.default_rng(0)
-    with ClipWriter(root, height=160, width=240, classes=CLASSES) as writer:
+    with ClipWriter(root, height=160, width=240, maps=single_map(CLASSES)) as writer:
         for n in range(3):
             masks = np.zeros((FRAMES, 160, 240), np.uint8)
             for k in range(48):
@@ -62,7 +63,7 @@ def write_clips(root: Path) -> Path:
                 for t in range(FRAMES):
                     masks[t, top : top + 20, left + 3 * t : left + 3 * t + 20] = k + 1
             frames = rng.integers(0, 255, (FRAMES, 160, 240, 3), dtype=np.uint8)
-            writer.add(f"<b>{n}</b>", split="val", kind="labelled", frames=frames, masks=masks)
+            writer.add(f"<b>{n}</b>", split="val", kind="labelled", frames=frames, masks={MASK: masks})
     return root
 
 

@@ -15,6 +15,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.evaluation import data_digest, scored_clips
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
@@ -96,9 +97,11 @@ def other_squares(root: Path) -> ClipStore:
 
 
 def without_frames(root: Path, classes: tuple[str, ...] = CLASSES) -> ClipStore:
-    with ClipWriter(root, height=32, width=48, classes=classes) as writer:
+    with ClipWriter(root, height=32, width=48, maps=single_map(classes)) as writer:
         for k in range(len(B_LESS_A)):
-            writer.add(f"val_{k}", split="val", kind="labelled", masks=moving_squares(100 + k, 22, 32, 48)[1])
+            writer.add(
+                f"val_{k}", split="val", kind="labelled", masks={MASK: moving_squares(100 + k, 22, 32, 48)[1]}
+            )
     return ClipStore(root)
 
 

@@ -17,6 +17,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.evaluation import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
@@ -42,8 +43,8 @@ def still_store(root: Path, *, shift: int = 0, classes: list[str] = CLASSES) -> 
     """One labelled clip of 22 frames in which a 10 x 10 square of class 1 stands still; `shift` moves it."""
     masks = np.zeros((22, 32, 48), np.uint8)
     masks[:, 10:20, 20 + shift : 30 + shift] = 1
-    with ClipWriter(root, height=32, width=48, classes=classes) as writer:
-        writer.add("video_0", split="val", kind="labelled", masks=masks)
+    with ClipWriter(root, height=32, width=48, maps=single_map(classes)) as writer:
+        writer.add("video_0", split="val", kind="labelled", masks={MASK: masks})
     return ClipStore(root)
 
 
@@ -185,8 +186,8 @@ class LastFrame:
 
 def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> None:
     frames, masks = np.full((22, 32, 48, 3), 80, np.uint8), np.ones((22, 32, 48), np.uint8)
-    with ClipWriter(tmp_path / "clips", height=32, width=48, classes=CLASSES) as writer:
-        writer.add("video_0", split="val", kind="labelled", frames=frames, masks=masks)
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(CLASSES)) as writer:
+        writer.add("video_0", split="val", kind="labelled", frames=frames, masks={MASK: masks})
     store = ClipStore(tmp_path / "clips")
     masker = UNetConfig(width=2).build(3).eval()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from maskcast.curves import read_curves
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.objects import ObjectsConfig
 from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
@@ -36,18 +37,16 @@ def stores(tmp_path: Path) -> dict[str, Path]:
     """Clips, their masks as a masker would give them (here: the true ones), and a masker."""
     store = write_store(tmp_path / "clips", train=3, val=2, unlabeled=3)
     confidences = {"train_0": 0.9, "unlabeled_0": 0.2}
-    with ClipWriter(tmp_path / "masks", height=32, width=48, classes=store.classes) as writer:
+    with ClipWriter(tmp_path / "masks", height=32, width=48, maps=single_map(store.classes)) as writer:
         for clip in store.clips:
-            masks = (
-                (store.frames(clip)[..., 0] > 150).astype(np.uint8) if not clip.has_masks else store.masks(clip)
-            )
+            masks = (store.frames(clip)[..., 0] > 150).astype(np.uint8) if not clip.maps else store.masks(clip)
             meta = {"mean_confidence": confidences.get(clip.id, 0.8)}
             writer.add(
                 clip.id,
                 split=clip.split,
                 kind=clip.kind,
-                masks=masks,
-                confidence=np.full_like(masks, 200),
+                masks={MASK: masks},
+                confidence={MASK: np.full_like(masks, 200)},
                 meta=meta,
             )
     config = UNetConfig(width=4)
@@ -166,8 +165,8 @@ def test_specks_of_a_masker_are_no_objects_to_learn_from(tmp_path: Path) -> None
     masks[5:, 30:38, 40:48] = 2  # enters
     masks[2:4, 30:38, 10:18] = 3  # flashes up
     masks[:, 2, 2] = 4  # a pixel
-    with ClipWriter(tmp_path / "clips", height=40, width=60, classes=list("01234")) as writer:
-        writer.add("a", split="train", kind="labelled", masks=masks)
+    with ClipWriter(tmp_path / "clips", height=40, width=60, maps=single_map(list("01234"))) as writer:
+        writer.add("a", split="train", kind="labelled", masks={MASK: masks})
     store = ClipStore(tmp_path / "clips")
     (tracks,) = layer_of(ObjectsConfig().build(5), store, store.clips).batch([Window(0, slice(0, 8), False)])
     assert tracks[:, :, 0].unique(dim=0).tolist() == [[1, 2]]

@@ -13,6 +13,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference import consistency
 from maskcast.inference.consistency import make_consistent, predict_regions
 from maskcast.inference.segment import predict_masks, quantise
+from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
@@ -160,14 +161,18 @@ def test_mean_confidence_looks_at_objects() -> None:
 
 
 def test_a_masker_of_other_classes_is_refused(masker: Path, tmp_path: Path) -> None:
-    with ClipWriter(tmp_path / "other", height=8, width=8, classes=["background", "blue", "red"]) as writer:
+    with ClipWriter(
+        tmp_path / "other", height=8, width=8, maps=single_map(["background", "blue", "red"])
+    ) as writer:
         writer.add("a", split="unlabeled", kind="unlabelled", frames=np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(MaskcastError, match="trained for 3 classes that are not the 3"):
         run(ClipStore(tmp_path / "other"), masker, tmp_path / "out")
 
 
 def test_clips_without_frames_are_refused(masker: Path, tmp_path: Path) -> None:
-    with ClipWriter(tmp_path / "other", height=8, width=8, classes=["background", "red", "blue"]) as writer:
-        writer.add("a", split="train", kind="labelled", masks=np.zeros((2, 8, 8), np.uint8))
+    with ClipWriter(
+        tmp_path / "other", height=8, width=8, maps=single_map(["background", "red", "blue"])
+    ) as writer:
+        writer.add("a", split="train", kind="labelled", masks={MASK: np.zeros((2, 8, 8), np.uint8)})
     with pytest.raises(MaskcastError, match="no clip has frames"):
         run(ClipStore(tmp_path / "other"), masker, tmp_path / "out")

@@ -14,6 +14,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
+from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
@@ -29,13 +30,13 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     """Three hidden clips whose ids sort otherwise as text, their generated masks, and untrained models."""
     clips, masks = tmp_path / "clips", tmp_path / "masks"
     with (
-        ClipWriter(clips, height=32, width=48, classes=CLASSES) as prepared,
-        ClipWriter(masks, height=32, width=48, classes=CLASSES) as generated,
+        ClipWriter(clips, height=32, width=48, maps=single_map(CLASSES)) as prepared,
+        ClipWriter(masks, height=32, width=48, maps=single_map(CLASSES)) as generated,
     ):
         for n in (10, 9, 100):
             frames, found = moving_squares(n, 11, 32, 48)
             prepared.add(f"video_{n}", split="hidden", kind="hidden", frames=frames, meta={"source": f"{n}.mp4"})
-            generated.add(f"video_{n}", split="hidden", kind="hidden", masks=found)
+            generated.add(f"video_{n}", split="hidden", kind="hidden", masks={MASK: found})
     config, unet = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
     save_model(tmp_path / "masker", unet.build(3), unet, num_classes=3, meta={})
@@ -54,8 +55,10 @@ def test_forecasts_come_as_a_store_in_numeric_order(tmp_path: Path, inputs: dict
     assert store.clips[0].meta["source"] == "9.mp4"
     assert {path.name for path in store.root.iterdir()} == {
         "index.json",
-        "confidence-00000.zst",
-        "masks-00000.zst",
+        "clips.jsonl",
+        "clips.npy",
+        "confidence-mask-00000.zst",
+        "labels-mask-00000.zst",
         "README.md",
     }
 

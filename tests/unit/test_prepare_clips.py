@@ -45,7 +45,7 @@ def refuses(raw: Path, clips: Path, match: str, **params) -> None:
 def test_a_raw_folder_becomes_a_store(tmp_path):
     raw = write_raw(tmp_path / "raw", train=(10, 2), val=(3,), unlabeled=(4,), hidden=(5,))
     store = prepare(raw, tmp_path / "clips")
-    assert [(c.id, c.split, c.kind, c.has_masks) for c in store.clips] == [
+    assert [(c.id, c.split, c.kind, bool(c.maps)) for c in store.clips] == [
         ("video_2", "train", "labelled", True),
         ("video_10", "train", "labelled", True),
         ("video_3", "val", "labelled", True),

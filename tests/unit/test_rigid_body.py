@@ -10,6 +10,7 @@ from tests.conftest import write_store
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.rigid_body import RigidBody, rigid_body_of
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, Motion, class_id, paint_masks, yaw_rotations
 from maskcast.simulator.physics import Body, roll_out
@@ -77,10 +78,10 @@ def test_empty_and_unknown_pixels_give_background() -> None:
 
 def test_it_applies_where_the_world_is_known(tmp_path: Path) -> None:
     def store(name: str, classes: tuple[str, ...], meta: dict[str, object], strides: list[int]) -> ClipStore:
-        with ClipWriter(tmp_path / name, height=16, width=24, classes=classes, meta=meta) as writer:
+        with ClipWriter(tmp_path / name, height=16, width=24, maps=single_map(classes), meta=meta) as writer:
             for index, stride in enumerate(strides):
                 masks = np.zeros((22, 16, 24), np.uint8)
-                writer.add(f"v{index}", split="val", kind="labelled", masks=masks, meta={"stride": stride})
+                writer.add(f"v{index}", split="val", kind="labelled", masks={MASK: masks}, meta={"stride": stride})
         return ClipStore(tmp_path / name)
 
     camera = {"camera": CLEVRER_CAMERA.scaled(16, 24).to_meta()}

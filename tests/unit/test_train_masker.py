@@ -11,6 +11,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.errors import MaskcastError
+from maskcast.labels import MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
@@ -118,15 +119,15 @@ def test_statistics_are_those_of_the_frames(store: ClipStore) -> None:
 
 
 def test_a_store_without_labelled_clips_is_refused(tmp_path: Path) -> None:
-    with ClipWriter(tmp_path / "clips", height=8, width=8, classes=["background", "a"]) as writer:
+    with ClipWriter(tmp_path / "clips", height=8, width=8, maps=single_map(["background", "a"])) as writer:
         writer.add("a", split="unlabeled", kind="unlabelled", frames=np.zeros((2, 8, 8, 3), np.uint8))
     with pytest.raises(MaskcastError, match="holds no labelled clips in split 'train'"):
         train_masker(clips=tmp_path / "clips", params=params(), **outputs(tmp_path / "out"))
 
 
 def test_masks_without_frames_are_refused(tmp_path: Path) -> None:
-    with ClipWriter(tmp_path / "clips", height=8, width=8, classes=["background", "a"]) as writer:
-        writer.add("a", split="train", kind="labelled", masks=np.zeros((2, 8, 8), np.uint8))
+    with ClipWriter(tmp_path / "clips", height=8, width=8, maps=single_map(["background", "a"])) as writer:
+        writer.add("a", split="train", kind="labelled", masks={MASK: np.zeros((2, 8, 8), np.uint8)})
     with pytest.raises(MaskcastError, match="none of the 1 labelled clips of split 'train' has frames"):
         train_masker(clips=tmp_path / "clips", params=params(), **outputs(tmp_path / "out"))
 

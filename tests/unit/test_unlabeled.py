@@ -14,6 +14,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.unlabeled import ClipFrames, ImageFrames, open_frames
 from maskcast.errors import MaskcastError
+from maskcast.labels import MASK, single_map
 from maskcast.seed import rng
 
 
@@ -60,8 +61,8 @@ def test_a_store_without_frames_to_see_says_what_it_has(tmp_path: Path) -> None:
     write_store(tmp_path / "clips", val=1, hidden=1)
     with pytest.raises(MaskcastError, match=r"no clip of split train or unlabeled .* has hidden \(hidden\), val"):
         open_frames(tmp_path / "clips", tmp_path)
-    with ClipWriter(tmp_path / "masks", height=8, width=8, classes=["background", "a"]) as writer:
-        writer.add("a", split="train", kind="labelled", masks=np.zeros((2, 8, 8), np.uint8))
+    with ClipWriter(tmp_path / "masks", height=8, width=8, maps=single_map(["background", "a"])) as writer:
+        writer.add("a", split="train", kind="labelled", masks={MASK: np.zeros((2, 8, 8), np.uint8)})
     with pytest.raises(MaskcastError, match="no clip of split train or unlabeled has frames"):
         open_frames(tmp_path / "masks", tmp_path)
 

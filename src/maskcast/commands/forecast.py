@@ -12,6 +12,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.labels import MASK, single_map
 from maskcast.progress import say, track
 from maskcast.registry.loading import HELP, LoadedPipeline, load_pipeline
 from maskcast.runner.outputs import outputs_whole
@@ -125,11 +126,10 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
 def _write_masks(folder: Path, name: str, masks_hHW: np.ndarray, record: dict[str, Any]) -> None:
     meta = {key: record[key] for key in ("model", "frames_seen")}
     with ClipWriter(
-        folder, height=record["height"], width=record["width"], classes=record["classes"], meta=meta
+        folder, height=record["height"], width=record["width"], maps=single_map(record["classes"]), meta=meta
     ) as writer:
-        writer.add(
-            name, split="hidden", kind="hidden", masks=masks_hHW, meta={"first_frame": len(record["frames_seen"])}
-        )
+        first = {"first_frame": len(record["frames_seen"])}
+        writer.add(name, split="hidden", kind="hidden", masks={MASK: masks_hHW}, meta=first)
 
 
 def _read(path: Path) -> Any:

@@ -1,21 +1,23 @@
 """Writes a clip store (see ``clips.py`` for its form)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
-import zstandard
 
-from maskcast.data.clips import FORMAT, Clip, Span
+from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
+from maskcast.data.clip_shards import FrameShards, PackedShards
+from maskcast.data.clip_table import Clip, groups_of, id_hash
+from maskcast.data.clips import DTYPES
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KINDS, SPLITS
+from maskcast.labels import IGNORE, KINDS, SPLITS, LabelMap
 
-SHARD_BYTES = 1 << 30  # few enough files for S3, small enough to fetch again after a broken transfer
+CHUNK_BYTES = 1 << 18  # of a chunk of masks before compression
 
 README = """# A maskcast clip store
 
@@ -24,20 +26,26 @@ Readable with numpy, json and zstandard alone:
 ```python
 import json, pathlib, numpy as np, zstandard
 index = json.loads(pathlib.Path("index.json").read_text())
-clip = index["clips"][0]
+clips = [json.loads(line) for line in pathlib.Path("clips.jsonl").read_text().splitlines()]
+clip = clips[0]
 span = clip["frames"]                                  # null where the store holds no frames
 frames = np.load(span["shard"], mmap_mode="r")[span["start"] : span["start"] + span["size"]]  # (T, H, W, 3) uint8
-span = clip["masks"]                                   # null where the clip has no masks
-with open(span["shard"], "rb") as f:
-    f.seek(span["start"])
-    packed = f.read(span["size"])
-masks = np.frombuffer(zstandard.ZstdDecompressor().decompress(packed), np.uint8)
-masks = masks.reshape(clip["num_frames"], index["height"], index["width"])  # class ids; 255 = no label
+label_map = index["maps"][0]                           # its name, kind and classes
+layer = clip["layers"]["labels/" + label_map["name"]]  # absent where the clip has no masks of this map
+with open(layer["shard"], "rb") as f:
+    f.seek(layer["start"])
+    packed = [f.read(size) for size in layer["chunks"]]  # index["chunk_frames"] frames each, the last one the rest
+data = b"".join(zstandard.ZstdDecompressor().decompress(chunk) for chunk in packed)
+dtype = np.uint16 if label_map["kind"] == "instances" else np.uint8
+masks = np.frombuffer(data, dtype).reshape(clip["num_frames"], index["height"], index["width"])
 ```
 
-`kind` tells a labelled (true masks), an unlabelled and a hidden clip apart; `split` says what it may be used
-for. `confidence` is stored like `masks`, 255 = certain. `shards` gives the sha256 of each file, `skipped`
-lists what was left out and why.
+A map of kind `classes` holds class ids, 255 = no label; one of kind `instances` ids of objects, 0 = none, whose
+classes stand in the clip's `objects`; one of kind `alpha` the opacity of the foreground, 255 = 1.
+`confidence/<map>` is stored likewise, uint8, 255 = certain. `kind` of a clip tells a labelled (true masks), an
+unlabelled and a hidden clip apart; `split` says what it may be used for. `shards` gives the sha256 of each file,
+`skipped` lists what was left out and why. `clips.npy` lists of each clip where its line ends, how many frames it
+has and a hash of its id, `groups` which clips have the same split, kind and layers.
 """
 
 
@@ -48,12 +56,13 @@ class ClipWriter:
         root: the folder to write; must not exist or be empty.
         height: of every frame and mask, pixels.
         width: of every frame and mask, pixels.
-        classes: class names in the order of their ids, background first.
+        maps: the label maps that masks may be of, each of a name of its own.
         meta: anything worth keeping with the whole store, as JSON values.
 
     Raises:
-        MaskcastError: on frames or masks of another size, dtype or length, on a class id that does not exist,
-            on an id used twice, an unknown split or kind, a labelled clip without masks.
+        MaskcastError: on frames or masks of another size, dtype or length, on a class id that does not exist, an
+            instance without a class, an id used twice, an unknown map, split or kind, a labelled clip without
+            masks.
     """
 
     def __init__(
@@ -62,20 +71,24 @@ class ClipWriter:
         *,
         height: int,
         width: int,
-        classes: Sequence[str],
+        maps: Sequence[LabelMap],
         meta: dict[str, Any] | None = None,
     ) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        self.root, self.height, self.width, self.classes = root, height, width, list(classes)
+        self.root, self.height, self.width = root, height, width
+        self.maps = {one.name: one for one in maps}
+        if len(self.maps) < len(maps):
+            names = [one.name for one in maps]
+            raise MaskcastError(f"label maps {names}: a name occurs twice; give every map a name of its own")
         self.meta = meta or {}
         self.clips: dict[str, Clip] = {}
         self.skipped: list[dict[str, str]] = []
-        self._frames = _FrameShards(root, height, width)
-        self._masks = _PackedShards(root, "masks")
-        self._confidence = _PackedShards(root, "confidence")
-        allowed = np.zeros(256, bool)
-        allowed[: len(self.classes)] = allowed[IGNORE] = True
-        self._allowed = allowed
+        self.chunk_frames = max(1, CHUNK_BYTES // (height * width))
+        self._frames = FrameShards(root, height, width)
+        self._layers = {
+            layer: PackedShards(root, layer, self.chunk_frames)
+            for layer in [f"{part}/{name}" for part in ("labels", "confidence") for name in self.maps]
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -83,8 +96,9 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for shards in (self._frames, self._masks, self._confidence):
-            shards.close()
+        self._frames.close()
+        for layer in self._layers.values():
+            layer.close()
         if error is None:
             self._write_index()
 
@@ -95,22 +109,38 @@ class ClipWriter:
         split: str,
         kind: str,
         frames: np.ndarray | None = None,
-        masks: np.ndarray | None = None,
-        confidence: np.ndarray | None = None,
+        masks: Mapping[str, np.ndarray] | None = None,
+        confidence: Mapping[str, np.ndarray] | None = None,
+        objects: Mapping[str, Mapping[int, int]] | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        """Adds one clip: frames (T, H, W, 3), masks and confidence (T, H, W), all uint8."""
-        self._check(clip_id, split, kind, frames, masks, confidence)
-        layer = masks if frames is None else frames
-        assert layer is not None
+        """Adds one clip.
+
+        Args:
+            clip_id: unique in the store.
+            split: one of `SPLITS`.
+            kind: one of `KINDS`.
+            frames: (T, H, W, 3) uint8.
+            masks: by the name of the map (T, H, W), of the dtype of its kind.
+            confidence: by the name of the map (T, H, W) uint8, 255 = certain.
+            objects: by the name of each map of instances the class id of every instance id.
+            meta: JSON to keep with the clip.
+        """
+        masks, confidence, objects = masks or {}, confidence or {}, objects or {}
+        layers = {f"labels/{name}": mask for name, mask in masks.items()}
+        layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
+        self._check(clip_id, split, kind, frames, layers)
+        for name, mask in masks.items():
+            self._check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
+        some = frames if frames is not None else next(iter(layers.values()))
         self.clips[clip_id] = Clip(
             clip_id,
             split,
             kind,
-            len(layer),
+            len(some),
             None if frames is None else self._frames.append(frames),
-            None if masks is None else self._masks.append(masks),
-            None if confidence is None else self._confidence.append(confidence),
+            {layer: self._layers[layer].append(layers[layer]) for layer in self._layers if layer in layers},
+            {name: dict(classes) for name, classes in objects.items()},
             meta or {},
         )
 
@@ -118,37 +148,78 @@ class ClipWriter:
         """Records in the index that something was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
-    def _check(self, clip_id: str, split: str, kind: str, *layers: np.ndarray | None) -> None:
-        frames, masks, confidence = layers
+    def _check(
+        self, clip_id: str, split: str, kind: str, frames: np.ndarray | None, layers: Mapping[str, np.ndarray]
+    ) -> None:
         if clip_id in self.clips:
             raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
         if split not in SPLITS or kind not in KINDS:
             raise MaskcastError(f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {SPLITS} and {KINDS}")
-        if (kind == "labelled" and masks is None) or (frames is None and masks is None):
+        masked = any(layer.startswith("labels/") for layer in layers)
+        if not masked and (kind == "labelled" or frames is None):
             raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
-        lengths = {len(layer) for layer in layers if layer is not None}
+        if strange := sorted(set(layers) - set(self._layers)):
+            raise MaskcastError(
+                f"clip {clip_id!r}: {strange[0]} is of none of the label maps ({', '.join(self.maps)}); name one"
+            )
+        size, given = (self.height, self.width), dict(layers)
+        if frames is not None:
+            given["frames"] = frames
+        lengths = {len(layer) for layer in given.values()}
         if len(lengths) > 1 or 0 in lengths:
             raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
-        size = (self.height, self.width)
-        for name, layer, tail in (
-            ("frames", frames, (3,)),
-            ("masks", masks, ()),
-            ("confidence", confidence, ()),
-        ):
-            if layer is not None and (layer.dtype != np.uint8 or layer.shape[1:] != size + tail):
+        for name, layer in given.items():
+            part, _, of = name.partition("/")
+            dtype = np.dtype(DTYPES[self.maps[of].kind] if part == "labels" else np.uint8)
+            tail = (3,) if name == "frames" else ()
+            if layer.dtype != dtype or layer.shape[1:] != size + tail:
+                word = name.replace("labels/mask", "masks")
                 raise MaskcastError(
-                    f"clip {clip_id!r}: {name} are {layer.dtype} {layer.shape}; the store holds uint8 "
+                    f"clip {clip_id!r}: {word} are {layer.dtype} {layer.shape}; the store holds {dtype} "
                     f"{('T', *size, *tail)}: resize them (height and width of prepare_clips)"
                 )
-        if masks is not None and not self._allowed[masks].all():
-            worst = int(masks[~self._allowed[masks]].max())
-            raise MaskcastError(
-                f"clip {clip_id!r}: class id {worst} is not among the {len(self.classes)} classes (0 to "
-                f"{len(self.classes) - 1}, or {IGNORE} for no label); mend the mask or the list of classes"
-            )
+
+    def _check_values(
+        self, clip_id: str, label_map: LabelMap, mask: np.ndarray, objects: Mapping[int, int]
+    ) -> None:
+        most = label_map.num_classes - 1
+        if label_map.kind == "classes":
+            allowed = np.zeros(256, bool)
+            allowed[: most + 1] = allowed[IGNORE] = True
+            if not allowed[mask].all():
+                worst = int(mask[~allowed[mask]].max())
+                raise MaskcastError(
+                    f"clip {clip_id!r}: class id {worst} is not among the {most + 1} classes (0 to {most}, "
+                    f"or {IGNORE} for no label); mend the mask or the list of classes"
+                )
+        if label_map.kind == "instances":
+            found = np.flatnonzero(np.bincount(mask.ravel()))
+            bare = [int(one) for one in found if one and int(one) not in objects]
+            wrong = [(one, of) for one, of in objects.items() if not (0 < one < 1 << 16 and 0 < of <= most)]
+            if bare:
+                raise MaskcastError(
+                    f"clip {clip_id!r}: instance {bare[0]} of map {label_map.name!r} has no class; "
+                    "name it in objects"
+                )
+            if wrong:
+                raise MaskcastError(
+                    f"clip {clip_id!r}: instance {wrong[0][0]} of map {label_map.name!r} is of class "
+                    f"{wrong[0][1]}; allowed: instances 1 to 65535 of classes 1 to {most}"
+                )
 
     def _write_index(self) -> None:
-        shards = self._frames.shards | self._masks.shards | self._confidence.shards
+        lines = [line_of(clip) for clip in self.clips.values()]
+        (self.root / LINES).write_bytes(b"".join(lines))
+        columns = [
+            np.cumsum([len(line) for line in lines]),
+            [clip.num_frames for clip in self.clips.values()],
+            [id_hash(clip_id) for clip_id in self.clips],
+        ]
+        np.save(self.root / COLUMNS, np.stack([np.array(column, "<u8") for column in columns]))
+        shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
+        shards |= self._frames.shards
+        for layer in self._layers.values():
+            shards |= layer.shards
         for name, shard in shards.items():
             shard |= {"bytes": (self.root / name).stat().st_size, "sha256": sha256_of(self.root / name)}
         (self.root / "README.md").write_text(README, encoding="utf-8")
@@ -156,75 +227,13 @@ class ClipWriter:
             "format": FORMAT,
             "height": self.height,
             "width": self.width,
-            "classes": self.classes,
+            "maps": [asdict(one) for one in self.maps.values()],
+            "chunk_frames": self.chunk_frames,
             "meta": self.meta,
-            "clips": [asdict(clip) for clip in self.clips.values()],
+            "groups": [asdict(group) for group in groups_of(self.clips.values())],
             "skipped": self.skipped,
             "shards": shards,
         }
         partial = self.root / "index.json.partial"
         partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
         partial.rename(self.root / "index.json")
-
-
-class _FrameShards:
-    """Appends frames to ``frames-<n>.npy`` files; the header's row count is set when a shard is closed."""
-
-    HEADER = 128  # bytes: np.save pads its header to a multiple of 64, ours always to this
-
-    def __init__(self, root: Path, height: int, width: int) -> None:
-        self.root, self.row = root, (height, width, 3)
-        self.shards: dict[str, dict[str, Any]] = {}
-        self._file: BinaryIO | None = None
-        self._name, self._rows = "", 0
-
-    def append(self, frames: np.ndarray) -> Span:
-        if self._file is None or self._rows * int(np.prod(self.row)) + frames.nbytes > SHARD_BYTES:
-            self.close()
-            self._name, self._rows = f"frames-{len(self.shards):05d}.npy", 0
-            self._file = (self.root / self._name).open("wb")
-            self._file.write(bytes(self.HEADER))
-            self.shards[self._name] = {}
-        start = self._rows
-        self._file.write(np.ascontiguousarray(frames).data)
-        self._rows += len(frames)
-        return Span(self._name, start, len(frames))
-
-    def close(self) -> None:
-        if self._file is None:
-            return
-        shape = (self._rows, *self.row)
-        text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
-        header = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little")
-        self._file.seek(0)
-        self._file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
-        self._file.close()
-        self.shards[self._name]["frames"] = self._rows
-        self._file = None
-
-
-class _PackedShards:
-    """Appends one zstd frame per clip to ``<layer>-<n>.zst`` files."""
-
-    def __init__(self, root: Path, layer: str) -> None:
-        self.root, self.layer = root, layer
-        self.shards: dict[str, dict[str, Any]] = {}
-        self._packer = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        self._file: BinaryIO | None = None
-        self._name, self._bytes = "", 0
-
-    def append(self, layer: np.ndarray) -> Span:
-        packed = self._packer.compress(np.ascontiguousarray(layer).data)
-        if self._file is None or self._bytes + len(packed) > SHARD_BYTES:
-            self.close()
-            self._name, self._bytes = f"{self.layer}-{len(self.shards):05d}.zst", 0
-            self._file = (self.root / self._name).open("wb")
-            self.shards[self._name] = {}
-        self._file.write(packed)
-        self._bytes += len(packed)
-        return Span(self._name, self._bytes - len(packed), len(packed))
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

@@ -1,66 +1,33 @@
-"""The clip store: a few large shards and an index; frames memory-mapped, masks zstd-compressed per clip.
+"""The clip store: a few large shards and an index; frames memory-mapped, masks zstd-compressed in chunks.
 
-    index.json        sizes, classes, clips, shards with their sha256, what was skipped and why
-    frames-00000.npy  uint8 (N, H, W, 3): the frames of many clips one after the other
-    masks-00000.zst   one zstd frame per clip: uint8 (T, H, W) class ids in C order
-    README.md         how to read all this without maskcast
+    index.json                 sizes, label maps, groups of clips, shards and their sha256, what was skipped
+    clips.jsonl                one line of JSON per clip
+    clips.npy                  uint64 (3, clips): end of its line in bytes, number of frames, hash of its id
+    frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips one after the other
+    labels-<map>-00000.zst     one zstd frame per ``chunk_frames`` frames of a clip: the values in C order
+    confidence-<map>-00000.zst likewise, of the same shape
+    README.md                  how to read all this without maskcast
 
 The index tells a labelled (true masks), an unlabelled and a hidden clip apart. A store may hold masks without
-frames (generated masks, forecasts) and, per mask, a confidence of the same shape.
+frames (generated masks, forecasts) and, per mask, a confidence of the same shape. Stores of format 1, with one map
+and one chunk a clip, are read as well.
 """
 
+import copy
 import hashlib
-import json
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zstandard
 
+from maskcast.data.clip_formats import parse_index
+from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
 
-FORMAT = "maskcast-clips/1"
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where one layer of a clip lies: frames count rows of a shard, compressed layers count bytes."""
-
-    shard: str
-    start: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip as the index lists it."""
-
-    id: str
-    split: str
-    kind: str
-    num_frames: int
-    frames: Span | None = None
-    masks: Span | None = None
-    confidence: Span | None = None
-    meta: dict[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def has_frames(self) -> bool:
-        """Whether the store holds its RGB frames."""
-        return self.frames is not None
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether the store holds masks of it."""
-        return self.masks is not None
-
-    @property
-    def has_confidence(self) -> bool:
-        """Whether the store holds a confidence per mask pixel."""
-        return self.confidence is not None
+DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a map
+ALL = slice(None)
 
 
 class ClipStore:
@@ -68,37 +35,60 @@ class ClipStore:
 
     Args:
         root: the folder with ``index.json``.
+        label_map: name of the map that ``classes``, ``masks`` and ``confidence`` speak of; None is the only one.
+
+    Attributes:
+        maps: all label maps by name.
+        clips: all clips, in the order of the index.
 
     Raises:
-        MaskcastError: if the index or a shard is missing, cut short or of another format.
+        MaskcastError: if the index or a shard is missing, cut short or of another format, or there is no such map.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, label_map: str | None = None) -> None:
         self.root = root
         raw = _read_index(root / "index.json")
-        index = _parse(raw, root / "index.json")
-        self.height: int = index["height"]
-        self.width: int = index["width"]
-        self.classes: tuple[str, ...] = tuple(index["classes"])
-        self.meta: dict[str, Any] = index["meta"]
-        self.skipped: list[dict[str, str]] = index["skipped"]
-        self.clips: tuple[Clip, ...] = _clips(index, root / "index.json")
+        index = parse_index(raw, root / "index.json")
+        self.height, self.width, self.maps = index.height, index.width, index.maps
+        self.meta, self.skipped = index.meta, index.skipped
         self.digest = hashlib.sha256(raw).hexdigest()[:32]
-        self._shards: dict[str, dict[str, Any]] = index["shards"]
-        self._maps: dict[str, np.ndarray] = {}
-        for name, shard in self._shards.items():
-            path = root / name
-            if not path.is_file() or path.stat().st_size != shard["bytes"]:
-                raise MaskcastError(f"{path}: shard is missing or cut short; write the clip store again")
+        self._table, self._shards = index.table, index.shards
+        self._mapped: dict[str, np.ndarray] = {}
+        self.clips = Clips(index.table, range(len(index.table)))
+        self._chosen = None if label_map is None else self._known(label_map)
+
+    def of(self, label_map: str) -> "ClipStore":
+        """Returns the same store, which speaks of another map.
+
+        Raises:
+            MaskcastError: if there is no such map.
+        """
+        other = copy.copy(self)
+        other._chosen = self._known(label_map)
+        return other
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The chosen map, or the only one.
+
+        Raises:
+            MaskcastError: if there are several and none is chosen.
+        """
+        if self._chosen is not None:
+            return self._chosen
+        if len(self.maps) != 1:
+            raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; name one (label_map)")
+        return next(iter(self.maps.values()))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the chosen map, background first."""
+        return self.label_map.classes
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, background included."""
-        return len(self.classes)
-
-    @cached_property
-    def _by_id(self) -> dict[str, Clip]:
-        return {clip.id: clip for clip in self.clips}
+        """The number of classes of the chosen map, background included."""
+        return self.label_map.num_classes
 
     def get(self, clip_id: str) -> Clip:
         """Returns the clip with this id.
@@ -106,46 +96,73 @@ class ClipStore:
         Raises:
             MaskcastError: if there is none.
         """
-        if clip_id not in self._by_id:
-            raise MaskcastError(f"{self.root}: no clip {clip_id!r} among its {len(self.clips)}; see index.json")
-        return self._by_id[clip_id]
+        found = self._table.find(clip_id)
+        if found is None:
+            raise MaskcastError(f"{self.root}: no clip {clip_id!r} among its {len(self.clips)}; see clips.jsonl")
+        return found
 
     def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._by_id
+        return self._table.find(clip_id) is not None
 
-    def select(self, split: str | None = None, kind: str | None = None) -> list[Clip]:
+    def select(self, split: str | None = None, kind: str | None = None) -> Clips:
         """Returns the clips of a split and kind, in the order of the index.
+
+        Where a map is chosen, ``labelled`` clips are those that it labels.
 
         Raises:
             MaskcastError: if there is none; the line names what the store holds.
         """
-        found = [c for c in self.clips if split in (None, c.split) and kind in (None, c.kind)]
+
+        def keep(group: Group) -> bool:
+            labelled = kind != "labelled" or self._chosen is None or f"labels/{self._chosen.name}" in group.layers
+            return split in (None, group.split) and kind in (None, group.kind) and labelled
+
+        found = Clips(self._table, self._table.rows(keep))
         if not found:
             wanted = " ".join(word for word in (kind, "clips", f"in split {split!r}" if split else "") if word)
-            have = ", ".join(sorted({f"{c.split} ({c.kind})" for c in self.clips})) or "nothing"
-            raise MaskcastError(f"{self.root}: holds no {wanted}; it has {have}: prepare clips of that split")
+            raise MaskcastError(
+                f"{self.root}: holds no {wanted}; it has {self.holds()}: prepare clips of that split"
+            )
         return found
+
+    def holds(self) -> str:
+        """Returns the splits and kinds that there are, in words."""
+        return ", ".join(sorted({f"{group.split} ({group.kind})" for group in self._table.groups})) or "nothing"
+
+    def has_masks(self, clip: Clip) -> bool:
+        """Whether the store holds masks of a clip in the chosen map."""
+        return f"labels/{self.label_map.name}" in clip.layers
+
+    def has_confidence(self, clip: Clip) -> bool:
+        """Whether the store holds a confidence per mask pixel."""
+        return f"confidence/{self.label_map.name}" in clip.layers
 
     def frames(self, clip: Clip) -> np.ndarray:
         """Returns the frames, (T, H, W, 3) uint8, as a read-only view of the memory-mapped shard."""
-        span = self._span(clip, clip.frames, "frames")
-        if span.shard not in self._maps:
+        span = clip.frames
+        if span is None:
+            raise self._lacks(clip, FRAMES)
+        if span.shard not in self._mapped:
             shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
             mapped = _map(self.root / span.shard)
             if mapped.shape != shape or mapped.dtype != np.uint8:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
                 )
-            self._maps[span.shard] = mapped
-        return self._maps[span.shard][span.start : span.start + span.size]
+            self._mapped[span.shard] = mapped
+        return self._mapped[span.shard][span.start : span.start + span.size]
 
-    def masks(self, clip: Clip) -> np.ndarray:
-        """Returns the masks, (T, H, W) uint8 class ids; ``IGNORE`` marks pixels without a label."""
-        return self._decompress(clip, self._span(clip, clip.masks, "masks"))
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the masks of the chosen map in a slice of the frames, (T, H, W); see `LabelMap` for the values.
 
-    def confidence(self, clip: Clip) -> np.ndarray:
-        """Returns the confidence of each mask pixel, (T, H, W) uint8, 255 = certain."""
-        return self._decompress(clip, self._span(clip, clip.confidence, "confidence"))
+        Only the chunks that hold these frames are decompressed.
+        """
+        chosen = self.label_map
+        return self._unpack(clip, f"labels/{chosen.name}", "masks", frames, DTYPES[chosen.kind])
+
+    def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8, 255 = certain."""
+        return self._unpack(clip, f"confidence/{self.label_map.name}", "confidence", frames, np.uint8)
 
     def verify(self) -> None:
         """Reads every shard once and compares its sha256 with the index.
@@ -159,23 +176,48 @@ class ClipStore:
                     f"{self.root / name}: contents differ from index.json; fetch or write it again"
                 )
 
-    def _span(self, clip: Clip, span: Span | None, layer: str) -> Span:
-        if span is None:
-            raise MaskcastError(f"{self.root}: clip {clip.id!r} has no {layer}; use a clip or store that has them")
-        return span
-
-    def _decompress(self, clip: Clip, span: Span) -> np.ndarray:
-        shape = (clip.num_frames, self.height, self.width)
-        with (self.root / span.shard).open("rb") as shard:
-            shard.seek(span.start)
-            packed = shard.read(span.size)
-        try:
-            data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=int(np.prod(shape)))
-            return np.frombuffer(data, np.uint8).reshape(shape)
-        except (zstandard.ZstdError, ValueError) as error:
+    def _known(self, name: str) -> LabelMap:
+        if name not in self.maps:
+            have = ", ".join(self.maps)
             raise MaskcastError(
-                f"{self.root / span.shard}: masks of clip {clip.id!r} are damaged ({error}); write the store again"
+                f"{self.root}: no label map {name!r}; it has {have}: name one of these (label_map)"
+            )
+        return self.maps[name]
+
+    def _lacks(self, clip: Clip, layer: str) -> MaskcastError:
+        of = f" of map {self.label_map.name!r}" if len(self.maps) > 1 and layer != FRAMES else ""
+        return MaskcastError(
+            f"{self.root}: clip {clip.id!r} has no {layer}{of}; use a clip or store that has them"
+        )
+
+    def _unpack(self, clip: Clip, layer: str, word: str, frames: slice, dtype: type) -> np.ndarray:
+        packed = clip.layers.get(layer)
+        if packed is None:
+            raise self._lacks(clip, word)
+        wanted = range(clip.num_frames)[frames]
+        chunks: dict[int, np.ndarray] = {}
+        try:
+            for number in dict.fromkeys(t // packed.chunk_frames for t in wanted):
+                size = min(packed.chunk_frames, clip.num_frames - number * packed.chunk_frames)
+                chunks[number] = self._chunk(packed, number, (size, self.height, self.width), dtype)
+        except (zstandard.ZstdError, ValueError, IndexError) as error:
+            raise MaskcastError(
+                f"{self.root / packed.shard}: {word} of clip {clip.id!r} are damaged ({error}); "
+                "write the store again"
             ) from None
+        out: np.ndarray = np.empty((len(wanted), self.height, self.width), dtype)
+        for k, t in enumerate(wanted):
+            out[k] = chunks[t // packed.chunk_frames][t % packed.chunk_frames]
+        return out
+
+    def _chunk(self, packed: Packed, number: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        with (self.root / packed.shard).open("rb") as shard:
+            shard.seek(packed.start + sum(packed.chunks[:number]))
+            content = shard.read(packed.chunks[number])
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if zstandard.frame_content_size(content) != size:
+            raise ValueError(f"a chunk does not hold {size} bytes")
+        return np.frombuffer(zstandard.ZstdDecompressor().decompress(content), dtype).reshape(shape)
 
 
 def _read_index(path: Path) -> bytes:
@@ -183,41 +225,6 @@ def _read_index(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote") from None
-
-
-def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        index = json.loads(raw)
-        missing = {"format", "height", "width", "classes", "meta", "clips", "shards", "skipped"} - set(index)
-    except (ValueError, TypeError) as error:
-        raise MaskcastError(f"{path}: not a valid index ({error}); write the clip store again") from None
-    if missing or index["format"] != FORMAT:
-        raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); write the clip store again")
-    return index
-
-
-def _clips(index: dict[str, Any], path: Path) -> tuple[Clip, ...]:
-    """Returns the clips of an index whose layers lie in shards that it lists, files beside it."""
-    try:
-        clips = tuple(_clip(entry) for entry in index["clips"])
-        spans = [span for clip in clips for span in (clip.frames, clip.masks, clip.confidence) if span]
-        sound = all(span.shard in index["shards"] for span in spans)
-        sound &= all(
-            Path(name).name == name and {"bytes", "sha256"} <= set(index["shards"][name])
-            for name in index["shards"]
-        )
-    except (KeyError, TypeError) as error:
-        raise MaskcastError(f"{path}: not a valid index ({error!r}); write the clip store again") from None
-    if not sound:
-        raise MaskcastError(
-            f"{path}: names a shard that it does not list as a file beside it; write the store again"
-        )
-    return clips
-
-
-def _clip(entry: dict[str, Any]) -> Clip:
-    spans = {layer: Span(**entry[layer]) if entry[layer] else None for layer in ("frames", "masks", "confidence")}
-    return Clip(entry["id"], entry["split"], entry["kind"], entry["num_frames"], **spans, meta=entry["meta"])
 
 
 def _map(shard: Path) -> np.ndarray:

@@ -106,7 +106,7 @@ def context_source(
                 f"{source.root}: has no generated masks of clip {clip.id!r}; run generate_masks on {clips.root}"
             )
         found = source.get(clip.id)
-        if not (found.has_frames if forecaster.input == "frames" else found.has_masks):
+        if not (found.has_frames if forecaster.input == "frames" else source.has_masks(found)):
             raise MaskcastError(
                 f"{source.root}: clip {clip.id!r} has no {forecaster.input}, which this forecaster starts from; "
                 "prepare clips that have them or use another forecaster"

@@ -75,15 +75,21 @@ def generate_masks(
     totals: defaultdict[str, list[float]] = defaultdict(list)
     meta = {"masks": name} | params.model_dump(include={"confidence_levels", "precision", "consistent_frames"})
     with ClipWriter(
-        masks, height=store.height, width=store.width, classes=store.classes, meta=store.meta | meta
+        masks, height=store.height, width=store.width, maps=[store.label_map], meta=store.meta | meta
     ) as writer:
         for index, clip in enumerate(found):
             mask, confidence = finished.load(index)
             mean = mean_confidence(mask, confidence)
             totals[clip.kind].append(mean)
             clip_meta = clip.meta | {"mean_confidence": round(mean, 4)}
+            name = store.label_map.name
             writer.add(
-                clip.id, split=clip.split, kind=clip.kind, masks=mask, confidence=confidence, meta=clip_meta
+                clip.id,
+                split=clip.split,
+                kind=clip.kind,
+                masks={name: mask},
+                confidence={name: confidence},
+                meta=clip_meta,
             )
     frames = sum(clip.num_frames for clip in found)
     size = sum(file.stat().st_size for file in masks.glob("*.zst"))

@@ -78,7 +78,7 @@ def predict(
         predictions,
         height=prepared.height,
         width=prepared.width,
-        classes=prepared.classes,
+        maps=[prepared.label_map],
         meta={"clips": prepared.digest, "context_frames": params.context_frames},
     )
     frames = None
@@ -99,11 +99,19 @@ def predict(
                 horizon=params.horizon,
                 device=device,
             )
+            name = prepared.label_map.name
             sure = [None] * len(batch) if found.confidence is None else found.confidence
             for clip, masks_hHW, sure_hHW in zip(batch, found.masks, sure, strict=True):
                 kind = "hidden" if clip.kind == "hidden" else "unlabelled"
                 meta = {**clip.meta, "first_frame": params.context_frames}
-                writer.add(clip.id, split=clip.split, kind=kind, masks=masks_hHW, confidence=sure_hHW, meta=meta)
+                writer.add(
+                    clip.id,
+                    split=clip.split,
+                    kind=kind,
+                    masks={name: masks_hHW},
+                    confidence={} if sure_hHW is None else {name: sure_hHW},
+                    meta=meta,
+                )
             submission[start : start + len(batch)] = found.masks[:, -1]
             if frames is not None:
                 frames[start : start + len(batch)] = found.frames

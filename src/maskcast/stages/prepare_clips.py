@@ -18,6 +18,7 @@ from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
+from maskcast.labels import MASK, single_map
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -68,12 +69,13 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         raise MaskcastError(f"{raw}: no clips left to prepare{_reasons([*listing.skipped, *unreadable])}")
     height, width = _size(first[1])
     written: Counter[str] = Counter()
-    with ClipWriter(clips, height=height, width=width, classes=listing.classes, meta=meta) as writer:
+    with ClipWriter(clips, height=height, width=width, maps=single_map(listing.classes), meta=meta) as writer:
         for clip, (frames, masks) in chain([first], readable):
             if (found := _size((frames, masks))) != (height, width):
                 sizes = f"{found[0]}x{found[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, masks=masks, meta=clip.meta)
+            labels = {} if masks is None else {MASK: masks}
+            writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, masks=labels, meta=clip.meta)
             written[clip.split] += 1
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)

@@ -1,0 +1,172 @@
+"""The clips of a store's index, built one by one when asked for, so that a store of any size opens at once."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import Any, overload
+
+import numpy as np
+
+FRAMES = "frames"  # the layer of RGB frames
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the frames of a clip lie: rows of a shard."""
+
+    shard: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where a compressed layer of a clip lies.
+
+    Attributes:
+        shard: the file.
+        start: byte where the first chunk begins.
+        chunks: bytes of each chunk; one follows the other.
+        chunk_frames: frames in a chunk; the last one may hold fewer.
+    """
+
+    shard: str
+    start: int
+    chunks: tuple[int, ...]
+    chunk_frames: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as the index lists it.
+
+    Attributes:
+        id: unique in the store.
+        split: one of `maskcast.labels.SPLITS`.
+        kind: one of `maskcast.labels.KINDS`.
+        num_frames: T.
+        frames: where its frames lie, None where the store holds none of it.
+        layers: where ``labels/<map>`` and ``confidence/<map>`` lie.
+        objects: of each map of instances the class id of every instance id.
+        meta: JSON that the writer gave.
+    """
+
+    id: str
+    split: str
+    kind: str
+    num_frames: int
+    frames: Span | None = None
+    layers: dict[str, Packed] = field(default_factory=dict, hash=False)
+    objects: dict[str, dict[int, int]] = field(default_factory=dict, hash=False)
+    meta: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the store holds its RGB frames."""
+        return self.frames is not None
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the label maps that it has masks of."""
+        return tuple(name.removeprefix("labels/") for name in self.layers if name.startswith("labels/"))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Clips that follow each other in the index and agree in split, kind and the names of their layers."""
+
+    split: str
+    kind: str
+    layers: tuple[str, ...]
+    clips: int
+
+
+def groups_of(clips: Iterable[Clip]) -> tuple[Group, ...]:
+    """Returns the groups of clips in the order of the index."""
+
+    def key(clip: Clip) -> tuple[str, str, tuple[str, ...]]:
+        return clip.split, clip.kind, ((FRAMES,) if clip.has_frames else ()) + tuple(clip.layers)
+
+    return tuple(Group(*same, len(list(group))) for same, group in groupby(clips, key))
+
+
+def id_hash(clip_id: str) -> int:
+    """Returns 64 bits that name a clip id."""
+    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8], "little")
+
+
+class Table:
+    """All clips of an index by row.
+
+    Args:
+        num_frames: of each clip, (N,) uint64.
+        hashes: ``id_hash`` of each clip, (N,) uint64.
+        groups: as ``groups_of`` gives them.
+        build: returns the clip of a row.
+    """
+
+    def __init__(
+        self, num_frames: np.ndarray, hashes: np.ndarray, groups: Sequence[Group], build: Callable[[int], Clip]
+    ) -> None:
+        self.num_frames, self.groups, self.build = num_frames, groups, build
+        self._hashes = hashes
+
+    def __len__(self) -> int:
+        return len(self.num_frames)
+
+    @cached_property
+    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self._hashes, kind="stable")
+        return order, self._hashes[order]
+
+    def find(self, clip_id: str) -> Clip | None:
+        """Returns the clip with an id, or None."""
+        order, sorted_hashes = self._by_hash
+        low, high = (
+            np.searchsorted(sorted_hashes, np.uint64(id_hash(clip_id)), side) for side in ("left", "right")
+        )
+        return next((clip for row in order[low:high] if (clip := self.build(int(row))).id == clip_id), None)
+
+    def rows(self, keep: Callable[[Group], bool]) -> "range | np.ndarray":
+        """Returns the rows of the groups that are kept, a range where they follow each other."""
+        ranges: list[range] = []
+        start = 0
+        for group in self.groups:
+            stop = start + group.clips
+            if keep(group) and ranges and ranges[-1].stop == start:
+                ranges[-1] = range(ranges[-1].start, stop)
+            elif keep(group):
+                ranges.append(range(start, stop))
+            start = stop
+        return ranges[0] if len(ranges) == 1 else np.array([row for rows in ranges for row in rows], np.int64)
+
+
+class Clips(Sequence[Clip]):
+    """Some rows of a table."""
+
+    def __init__(self, table: Table, rows: "range | np.ndarray") -> None:
+        self._table, self._rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Clips": ...
+    def __getitem__(self, index: int | slice) -> "Clip | Clips":
+        if isinstance(index, slice):
+            return Clips(self._table, self._rows[index])
+        return self._table.build(int(self._rows[index]))
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self._table.build(int(row)) for row in self._rows)
+
+    @property
+    def num_frames(self) -> np.ndarray:
+        """Frames of each clip, (N,) int64."""
+        rows = self._rows
+        part = slice(rows.start, rows.stop) if isinstance(rows, range) and rows.step == 1 else np.asarray(rows)
+        return self._table.num_frames[part].astype(np.int64)
