@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,8 @@ from maskcast.params import Params
 from maskcast.progress import listening, report, report_file
 from maskcast.runner import tracking
 from maskcast.runner.tracking import tracked_run
+
+WAIT_S = 120
 
 
 class LossParams(Params):
@@ -96,28 +99,37 @@ def test_a_server_that_is_away_loses_nothing(
 ) -> None:
     shutil.copy(empty_database, folder / "server.db")
     port = free_port()
+    monkeypatch.setattr(tracking, "SEND_EVERY_S", 0.1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracked_run("train_masker", ExampleParams(), {"clips": folder / "clips"}, folder / "run_id") as run:
         run.metrics({"loss": 1.0}, 1)  # the server is not there yet
-        time.sleep(4)
-        with mlflow_server(folder, port):
-            for _ in range(100):
-                if (folder / "run_id").exists():
-                    break
-                time.sleep(0.2)
-            run.metrics({"loss": 2.0}, 2)
-            time.sleep(4)
-        run.metrics({"loss": 3.0}, 3)  # it is away again
-        time.sleep(3)
+        wait_for(lambda: "does not answer" in capfd.readouterr().err)
         with mlflow_server(folder, port) as uri:
+            client = mlflow.MlflowClient(uri)
+            wait_for((folder / "run_id").exists)
+            run.metrics({"loss": 2.0}, 2)
+            wait_for(lambda: steps(client) == [1, 2])
+        run.metrics({"loss": 3.0}, 3)  # it is away again
+        wait_for(lambda: "does not answer" in capfd.readouterr().err)
+        with mlflow_server(folder, port):
             run.metrics({"loss": 4.0}, 4)
             run.close("FINISHED")
-            client = mlflow.MlflowClient(uri)
             found = only_run(client)
             history = client.get_metric_history(found.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
     assert found.info.status == "FINISHED"
-    assert "does not answer" in capfd.readouterr().err
+
+
+def steps(client: mlflow.MlflowClient) -> list[int]:
+    """Returns the steps that the server has so far."""
+    return [m.step for m in client.get_metric_history(only_run(client).info.run_id, "loss")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_what_never_arrives_is_said(

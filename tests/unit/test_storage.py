@@ -69,15 +69,16 @@ def test_a_file_on_another_file_system_is_copied(tmp_path, tree, monkeypatch):
 
 
 def test_a_killed_put_to_a_folder_is_never_half_read_and_goes_on(tmp_path, tree):
-    """SIGKILL in the middle of the second file."""
+    """SIGKILL in the middle of the second copy to begin, whatever the other threads have done by then."""
     kept = tmp_path / "kept"
     code = """
-import os, pathlib, shutil, sys
+import itertools, os, pathlib, shutil, sys
 from maskcast.storage import store as storage
-def copy(source, target, copied=[]):
-    copied.append(target)
+order = itertools.count(1)  # each of the threads draws a number of its own
+def copy(source, target):
+    number = next(order)
     content = pathlib.Path(source).read_bytes()
-    if len(copied) == 2:
+    if number == 2:
         target.write_bytes(content[: len(content) // 2])
         os.kill(os.getpid(), 9)
     target.write_bytes(content)
