@@ -16,7 +16,6 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from maskcast.curves import write_curve
 from maskcast.data.augment.views import ViewParams, two_views
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import colour_statistics, spread
@@ -41,7 +40,7 @@ from maskcast.progress import first_process, report_file, say
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive, rng
-from maskcast.training.loop import fit
+from maskcast.training.finish import Scores, finish_training
 from maskcast.training.schedule import SgdCosine
 
 COLLAPSED = 0.01  # spread of a batch's embeddings; 1 is even
@@ -101,21 +100,31 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
     task = EncoderTask(frames, params, params.method, fingerprint(params, unlabeled=unlabeled))
     _report_views(task, resume_dir(encoder) / "views.png")
     start = deepcopy(task.siamese.encoder)
-    scores, curve = fit(task, params.training, resume_dir(encoder))
     trained = task.siamese.encoder
-    result = {
-        "embedding_spread": scores["embedding_spread"],
-        "epochs": scores["epochs"],
-        "train_seconds": scores["train_seconds"],
-        "parameters": count_parameters(trained),
-        "frames": len(frames),
-    }
-    if isinstance(frames, ClipFrames) and can_probe(frames.store):
-        result |= _probed(trained, start, frames.store)
     meta = {"method": params.method.name, "mean": trained.mean.tolist(), "std": trained.std.tolist()}
-    save_encoder(encoder, trained.encoder, params.model, meta)
-    write_curve(encoder, "pretrain_encoder", curve)
-    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    def results(scores: Scores) -> Scores:
+        result = {
+            "embedding_spread": scores["embedding_spread"],
+            "epochs": scores["epochs"],
+            "train_seconds": scores["train_seconds"],
+            "parameters": count_parameters(trained),
+            "frames": len(frames),
+        }
+        if isinstance(frames, ClipFrames) and can_probe(frames.store):
+            result |= _probed(trained, start, frames.store)
+        return result
+
+    finish_training(
+        "pretrain_encoder",
+        task,
+        params.training,
+        resume_dir(encoder),
+        out=encoder,
+        save=partial(save_encoder, encoder=trained.encoder, config=params.model, meta=meta),
+        metrics=metrics,
+        results=results,
+    )
 
 
 class EncoderTask:

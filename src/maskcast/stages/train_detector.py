@@ -1,15 +1,13 @@
 """train_detector: labelled images -> a detector that boxes and names the objects of an image."""
 
-import json
+from functools import partial
 
-from maskcast.curves import write_curve
 from maskcast.data.detection import DetectionSet
 from maskcast.digest import fingerprint
 from maskcast.models.base import count_parameters, save_model
-from maskcast.progress import say
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.training.loop import fit
+from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.detection import DetectorTask, DetectorTraining
 
 
@@ -38,20 +36,28 @@ def train_detector(
     data = DetectionSet(dataset)
     inputs = {"dataset": dataset} | ({"encoder": encoder} if encoder else {})
     task = DetectorTask(data, params, encoder, fingerprint(params, **inputs))
-    parameters = count_parameters(task.model)
-    scores, curve = fit(task, params.training, resume_dir(detector))
     meta = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
-    save_model(detector, task.detector, params.model, num_classes=data.num_classes, meta=meta)
-    write_curve(detector, "train_detector", curve)
-    result = {
-        "val_AP": scores["AP"],
-        "val_AP50": scores["AP50"],
-        "best_epoch": scores["best_epoch"],
-        "epochs": scores["epochs"],
-        "train_seconds": scores["train_seconds"],
-        "parameters": parameters,
-    }
-    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    say(
-        f"detector: validation AP {scores['AP']:.4f}, AP50 {scores['AP50']:.4f} (epoch {scores['best_epoch']:.0f})"
+
+    def results(scores: Scores) -> Scores:
+        return {
+            "val_AP": scores["AP"],
+            "val_AP50": scores["AP50"],
+            "best_epoch": scores["best_epoch"],
+            "epochs": scores["epochs"],
+            "train_seconds": scores["train_seconds"],
+            "parameters": count_parameters(task.model),
+        }
+
+    finish_training(
+        "train_detector",
+        task,
+        params.training,
+        resume_dir(detector),
+        out=detector,
+        save=partial(
+            save_model, model=task.detector, config=params.model, num_classes=data.num_classes, meta=meta
+        ),
+        metrics=metrics,
+        results=results,
+        summary="detector: validation AP {AP:.4f}, AP50 {AP50:.4f} (epoch {best_epoch:.0f})",
     )

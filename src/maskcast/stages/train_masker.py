@@ -1,6 +1,6 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
-import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from maskcast.curves import write_curve
 from maskcast.data.augment.frames import AugmentParams, augment
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
@@ -22,12 +21,12 @@ from maskcast.models.encoders.table import load_into
 from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.params import Params
-from maskcast.progress import report_file, say
+from maskcast.progress import report_file
 from maskcast.report.overlays import masker_strip
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive, rng
-from maskcast.training.loop import fit
+from maskcast.training.finish import Scores, finish_training
 from maskcast.training.schedule import TrainingParams
 
 PICTURES = 4
@@ -61,21 +60,30 @@ def train_masker(
     store = ClipStore(clips)
     inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
     task = MaskerTask(store, params, fingerprint(params, **inputs), encoder)
-    scores, curve = fit(task, params.training, resume_dir(masker))
     meta = {"classes": list(store.classes), "height": store.height, "width": store.width}
-    save_model(masker, task.model, params.model, num_classes=store.num_classes, meta=meta)
-    write_curve(masker, "train_masker", curve)
-    result = {
-        "val_jaccard": scores["jaccard"],
-        "val_accuracy": scores["accuracy"],
-        "best_epoch": scores["best_epoch"],
-        "epochs": scores["epochs"],
-        "train_seconds": scores["train_seconds"],
-        "parameters": count_parameters(task.model),
-    }
-    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    def results(scores: Scores) -> Scores:
+        return {
+            "val_jaccard": scores["jaccard"],
+            "val_accuracy": scores["accuracy"],
+            "best_epoch": scores["best_epoch"],
+            "epochs": scores["epochs"],
+            "train_seconds": scores["train_seconds"],
+            "parameters": count_parameters(task.model),
+        }
+
+    finish_training(
+        "train_masker",
+        task,
+        params.training,
+        resume_dir(masker),
+        out=masker,
+        save=partial(save_model, model=task.model, config=params.model, num_classes=store.num_classes, meta=meta),
+        metrics=metrics,
+        results=results,
+        summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",
+    )
     _report_pictures(store, task, resume_dir(masker) / "pictures")
-    say(f"masker: validation Jaccard {scores['jaccard']:.4f} after {scores['epochs']:.0f} epochs")
 
 
 class MaskerTask:

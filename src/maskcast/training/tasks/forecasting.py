@@ -3,9 +3,9 @@
 Legend: B windows, T context frames, h horizon, H height, W width; frames have colours (C = 3) as last axis.
 """
 
-import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from maskcast.curves import write_curve
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, own_part
@@ -28,7 +27,7 @@ from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.runner.outputs import resume_dir
 from maskcast.seed import rng
-from maskcast.training.loop import fit
+from maskcast.training.finish import Scores, finish_training
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.windows import Window, layer_of
 
@@ -185,27 +184,37 @@ def run(
         for score in ("jaccard_last", "jaccard_mean"):
             extra[f"{name}_val_{score}"] = found[score]
         say(f"{name}: jaccard_last {found['jaccard_last']:.4f}, jaccard_mean {found['jaccard_mean']:.4f}")
-    scores, curve = fit(task, params.training, resume_dir(out), start_counts=before is not None)
     meta = {
         "classes": list(task.clips.classes),
         "context_frames": params.context_frames,
         "horizon": params.horizon,
     }
-    save_model(out, task.model, config, num_classes=task.clips.num_classes, meta=meta)
-    write_curve(out, stage, curve, before)
-    windows = scores["epochs"] * params.training.steps_per_epoch * params.training.batch_size
-    result = {
-        "val_jaccard_last": scores["jaccard_last"],
-        "val_jaccard_mean": scores["jaccard_mean"],
-        **extra,
-        "best_epoch": scores["best_epoch"],
-        "epochs": scores["epochs"],
-        "train_seconds": scores["train_seconds"],
-        "sequences_per_second": windows / max(scores["train_seconds"], 1e-9),
-        "parameters": count_parameters(task.model),
-    }
-    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    say(f"forecaster: validation Jaccard {scores['jaccard_last']:.4f} at the last frame")
+
+    def results(scores: Scores) -> Scores:
+        windows = scores["epochs"] * params.training.steps_per_epoch * params.training.batch_size
+        return {
+            "val_jaccard_last": scores["jaccard_last"],
+            "val_jaccard_mean": scores["jaccard_mean"],
+            **extra,
+            "best_epoch": scores["best_epoch"],
+            "epochs": scores["epochs"],
+            "train_seconds": scores["train_seconds"],
+            "sequences_per_second": windows / max(scores["train_seconds"], 1e-9),
+            "parameters": count_parameters(task.model),
+        }
+
+    finish_training(
+        stage,
+        task,
+        params.training,
+        resume_dir(out),
+        out=out,
+        save=partial(save_model, model=task.model, config=config, num_classes=task.clips.num_classes, meta=meta),
+        metrics=metrics,
+        results=results,
+        summary="forecaster: validation Jaccard {jaccard_last:.4f} at the last frame",
+        before=before,
+    )
 
 
 def load_masker_for(model: Any, masker: Path) -> nn.Module | None:

@@ -1,0 +1,51 @@
+"""How every training stage ends: with a model folder, its learning curve, the metrics and a line."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from maskcast.curves import write_curve
+from maskcast.progress import say
+from maskcast.training.loop import Task, fit
+from maskcast.training.schedule import Schedule
+
+Scores = Mapping[str, float]
+
+
+def finish_training(
+    stage: str,
+    task: Task,
+    schedule: Schedule,
+    resume: Path,
+    *,
+    out: Path,
+    save: Callable[[Path], None],
+    metrics: Path,
+    results: Callable[[Scores], Mapping[str, float]],
+    summary: str = "",
+    before: Path | None = None,
+) -> None:
+    """Trains a task and writes all that comes of it.
+
+    Args:
+        stage: names the learning curve.
+        task: what to train, and on what.
+        schedule: how long, and how fast.
+        resume: folder for the checkpoint (``runner.outputs.resume_dir``).
+        out: folder for the model.
+        save: writes the trained model there.
+        metrics: JSON, flat numbers.
+        results: gives them, in order, from ``Trained.scores``.
+        summary: the line that ends the training, with the names of scores in braces; none by default.
+        before: the model that the training starts from; its weights are kept where no epoch is better, and its
+            learning curves come before this one.
+
+    Raises:
+        MaskcastError: see ``fit``.
+    """
+    scores, curve = fit(task, schedule, resume, start_counts=before is not None)
+    save(out)
+    write_curve(out, stage, curve, before)
+    metrics.write_text(json.dumps(dict(results(scores)), indent=1) + "\n", encoding="utf-8")
+    if summary:
+        say(summary.format(**scores))
