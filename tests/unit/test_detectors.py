@@ -14,7 +14,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detection.faster_rcnn import Detector, FasterRcnnConfig, load_detector
+from maskcast.models.detection.configs import FasterRcnnConfig
+from maskcast.models.detection.faster_rcnn import FasterRcnn
+from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 
@@ -34,7 +36,7 @@ def config(**changes: Any) -> FasterRcnnConfig:
     return FasterRcnnConfig(**(SMALL | changes))
 
 
-def build(classes: int = 3, **changes: Any) -> Detector:
+def build(classes: int = 3, **changes: Any) -> FasterRcnn:
     torch.manual_seed(0)
     return config(**changes).build(classes)
 
@@ -54,7 +56,7 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
 
 
-def step(detector: Detector, times: int = 3) -> None:
+def step(detector: FasterRcnn, times: int = 3) -> None:
     detector.train()
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.01)
     for _ in range(times):

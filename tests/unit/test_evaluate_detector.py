@@ -16,7 +16,8 @@ from maskcast.commands.evaluate_coco import evaluate_files
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detection.faster_rcnn import Detector, FasterRcnnConfig
+from maskcast.models.detection.configs import FasterRcnnConfig
+from maskcast.models.detection.faster_rcnn import FasterRcnn
 from maskcast.registry.evaluations import DETECTIONS, read_evaluation
 from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate_detector import EvaluateDetector, evaluate_detector
@@ -53,7 +54,7 @@ def outputs(folder: Path) -> dict[str, Path]:
     return {"metrics": folder / "metrics.json", "report": folder / "report"}
 
 
-def read_colours(_: Detector, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+def read_colours(_: FasterRcnn, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     """Finds painted rectangles by their colour: a detector that knows the answer."""
     found = []
     for image in images:
@@ -79,7 +80,7 @@ def test_a_detector_that_knows_the_answer_scores_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Detector, "forward", read_colours)
+    monkeypatch.setattr(FasterRcnn, "forward", read_colours)
     out = outputs(tmp_path / "out")
     evaluate_detector(dataset=dataset, detector=detector, params=EvaluateDetector(batch_size=2, pictures=2), **out)
     metrics = json.loads(out["metrics"].read_text())
@@ -115,7 +116,7 @@ def test_the_digest_of_a_split_names_classes_boxes_and_images_alone(tmp_path: Pa
 def test_detections_carry_the_ids_of_the_source(
     dataset: Path, detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Detector, "forward", read_colours)
+    monkeypatch.setattr(FasterRcnn, "forward", read_colours)
     out = outputs(tmp_path / "out")
     evaluate_detector(dataset=dataset, detector=detector, params=EvaluateDetector(pictures=0), **out)
     truth = json.loads((dataset / "val.json").read_text())

@@ -19,7 +19,8 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.models.base import save_model
-from maskcast.models.detection.faster_rcnn import FasterRcnnConfig, load_detector
+from maskcast.models.detection.configs import FasterRcnnConfig
+from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import load_encoder, save_encoder
 from maskcast.models.forecasting.convrnn import ConvLSTMConfig

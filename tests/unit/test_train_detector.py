@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
-from maskcast.models.detection.faster_rcnn import load_detector
+from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.progress import listening

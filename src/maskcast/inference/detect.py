@@ -1,10 +1,41 @@
-"""Detections of a detector as records of a COCO results file."""
+"""Images to boxes: a detector at work, and its boxes as records of a COCO results file.
+
+Legend: N boxes of an image, H height, W width, C = 3 colour channels.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+
 from maskcast.data.detection import DetectionSplit
-from maskcast.models.detection.faster_rcnn import Detector, detect_images
+from maskcast.models.detection.base import Detector
+
+
+@torch.inference_mode()
+def detect_images(
+    detector: Detector, images: Iterable[np.ndarray], precision: str
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns the boxes (N, 4), scores (N,) and labels (N,) of each image, float32 and int64, best first.
+
+    Args:
+        detector: in eval mode, on the device where it is to run.
+        images: uint8 (H, W, C) each; they are detected together.
+        precision: ``bf16`` or ``fp32``.
+    """
+    device = next(detector.parameters()).device
+    batch = [torch.tensor(image).to(device, non_blocking=True) for image in images]
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found = detector(batch)
+    return [
+        (
+            image["boxes"].float().cpu().numpy(),
+            image["scores"].float().cpu().numpy(),
+            image["labels"].cpu().numpy(),
+        )
+        for image in found
+    ]
 
 
 def batches(count: int, size: int) -> list[range]:

@@ -15,9 +15,10 @@ import torch
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.consistency import join_frames, predictor
+from maskcast.inference.detect import detect_images
 from maskcast.labels import IGNORE
 from maskcast.models.base import best_device
-from maskcast.models.detection.faster_rcnn import detect_images, load_detector
+from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.siamese import Normalised, pool
 from maskcast.models.encoders.table import load_encoder
 from maskcast.models.forecasting.table import load_forecaster

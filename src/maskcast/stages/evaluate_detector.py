@@ -15,7 +15,7 @@ from maskcast.evaluation.coco.files import read_truth
 from maskcast.evaluation.record import DETECTIONS, write_record
 from maskcast.inference.detect import batches, detect
 from maskcast.models.base import best_device
-from maskcast.models.detection.faster_rcnn import load_detector
+from maskcast.models.detection.table import load_detector
 from maskcast.params import Params
 from maskcast.progress import report_file, say, track
 from maskcast.report.detection_files import DEFINITIONS, write_report

@@ -31,7 +31,8 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import evaluate
 from maskcast.evaluation.coco.files import read_truth
 from maskcast.inference.detect import batches, detect
-from maskcast.models.detection.faster_rcnn import Detector, DetectorConfig, FasterRcnnConfig
+from maskcast.models.detection.base import Detector
+from maskcast.models.detection.configs import DetectorConfig, FasterRcnnConfig
 from maskcast.params import Params
 from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel

@@ -1,0 +1,61 @@
+"""A detector: images in, boxes with scores and classes out; its normalisation is inside.
+
+Legend: N boxes of an image, H height, W width, C = 3 colour channels. Boxes are (x1, y1, x2, y2) in pixels, labels
+0..K-1: there is no background class.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Detector(nn.Module):
+    """Base of the detectors, for uint8 RGB images of any sizes.
+
+    ``mean`` and ``std``, per channel of images scaled to [0, 1], are buffers saved with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD))
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The part that can be pretrained without boxes."""
+        raise NotImplementedError
+
+    @property
+    def most_boxes(self) -> int:
+        """Boxes that are found in an image at most."""
+        raise NotImplementedError
+
+    def losses(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Returns the parts of a batch's loss by name, in training mode.
+
+        Args:
+            images: uint8 (H, W, C) each, at the size the network is to see.
+            boxes: float32 (N, 4) each; an image may have none.
+            labels: int64 (N,) each.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Returns ``boxes`` (N, 4), ``labels`` (N,) and ``scores`` (N,) of each image, in eval mode, best first.
+
+        Args:
+            images: uint8 (H, W, C) each; they are resized for the network, and boxes are those of the image given.
+        """
+        raise NotImplementedError
+
+    def normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Returns images as float32 (C, H, W) with the mean and spread of the colours taken out."""
+        return [((image.float() / 255 - self.mean) / self.std).permute(2, 0, 1).contiguous() for image in images]

@@ -1,0 +1,100 @@
+"""Configs of the detectors; nothing here imports torch.
+
+A new detector is a module with its network and a config class in the union below.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from maskcast.errors import MaskcastError
+from maskcast.models.config import ModelConfig
+from maskcast.models.encoders.configs import SmpEncoderConfig
+
+if TYPE_CHECKING:
+    from maskcast.models.detection.faster_rcnn import FasterRcnn
+
+
+class FasterRcnnConfig(ModelConfig):
+    """Faster R-CNN on a feature pyramid; the defaults of its sizes fit images of about 256 pixels."""
+
+    arch: Literal["fasterrcnn"] = "fasterrcnn"
+    version: int = Field(default=2, ge=1, le=2)
+    """Heads: 1 as in the papers; 2 deeper and with batch norms (Li et al. 2021, arXiv 2111.11429)."""
+    encoder: str = "resnet50"
+    """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
+    encoder_weights: Path | None = None
+    """Safetensors file with the state of the bare encoder to start training from; null starts at random."""
+    norm: Literal["frozen", "sync"] = "sync"
+    """Batch norms of the encoder: frozen as they were pretrained, or trained, over all processes together."""
+    width: int = Field(default=256, ge=8)
+    """Channels of each level of the pyramid."""
+    anchor_sizes: tuple[int, int, int, int, int] = (16, 32, 64, 128, 256)
+    """Sides of the anchors of each level, strides 4 to 64, in pixels of the resized image."""
+    min_size: int = Field(default=224, ge=32)
+    """Pixels that the shorter side of an image is resized to."""
+    max_size: int = Field(default=448, ge=32)
+    """Pixels that the longer side may have at most; the shorter one gives way."""
+    proposals: int = Field(default=1000, ge=1)
+    """Proposals of an image at most."""
+    rois: int = Field(default=512, ge=4)
+    """Proposals of an image that the box head learns from, a quarter of them objects."""
+
+    @property
+    def encoder_config(self) -> SmpEncoderConfig:
+        """The encoder alone."""
+        return SmpEncoderConfig(arch="smp", encoder=self.encoder)
+
+    @model_validator(mode="after")
+    def _sizes_make_sense(self) -> "FasterRcnnConfig":
+        if self.max_size < self.min_size:
+            raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        if min(self.anchor_sizes) < 1 or list(self.anchor_sizes) != sorted(self.anchor_sizes):
+            raise ValueError(f"anchor_sizes {self.anchor_sizes} must be above 0 and ascend")
+        return self
+
+    def build(self, num_classes: int) -> "FasterRcnn":
+        """Returns a freshly initialised detector of ``num_classes`` classes, the background not counted.
+
+        Raises:
+            MaskcastError: if a library or the encoder is not there, or the encoder has no maps of strides 4 to 32.
+        """
+        from maskcast.models.detection.faster_rcnn import build_faster_rcnn
+
+        return build_faster_rcnn(self, num_classes)
+
+    def start_from(self, detector: "FasterRcnn", encoder: Path | None) -> None:
+        """Gives a new detector the weights that its encoder was pretrained to, if there are any.
+
+        Args:
+            detector: what ``build`` returned.
+            encoder: what ``pretrain_encoder`` wrote; its colour statistics are taken over, too.
+
+        Raises:
+            MaskcastError: if the weights are of another encoder, two are named, or batch norms were to be frozen
+                that never learned.
+        """
+        from maskcast.models.base import load_weights
+        from maskcast.models.encoders.smp import bare
+        from maskcast.models.encoders.table import load_into
+
+        found = encoder and load_into(detector.encoder, encoder, self.encoder_config, "train_detector.model")
+        if found:
+            detector.mean.copy_(detector.mean.new_tensor(found["meta"]["mean"]))
+            detector.std.copy_(detector.std.new_tensor(found["meta"]["std"]))
+        if self.encoder_weights is not None:
+            if found:
+                raise MaskcastError(
+                    f"model.encoder_weights {self.encoder_weights} and the encoder {encoder} both hold weights; "
+                    "set model.encoder_weights to null, or pretrain_encoder.method.name to none"
+                )
+            load_weights(bare(detector.encoder), self.encoder_weights)
+        elif not found and self.norm == "frozen":
+            raise MaskcastError(
+                "model.norm 'frozen' keeps batch norms as they were pretrained, and nothing was; choose 'sync', "
+                "or give an encoder or model.encoder_weights"
+            )
+
+
+DetectorConfig = FasterRcnnConfig  # the only one so far; a second makes it a union by `arch`
