@@ -21,6 +21,7 @@ from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.labels import single_map
+from maskcast.memory import keep_freed_memory
 from maskcast.simulator.scenes import simulate_clip
 
 CLIPS, FRAMES, HEIGHT, WIDTH, READ = 40, 22, 160, 240, 8
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
+    keep_freed_memory()  # as every stage does; half of the time would be page faults
     with tempfile.TemporaryDirectory() as folder:
         store, pngs = write_both(Path(folder))
         picks = iter(np.random.default_rng(0).integers(0, CLIPS, (4 * rounds + 8, READ)))

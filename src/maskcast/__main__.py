@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskcast.errors import MaskcastError
+from maskcast.memory import keep_freed_memory
 
 COMMANDS = {  # by name: where it is, and what it does
     "evaluate-coco": (
@@ -35,7 +36,7 @@ COMMANDS = {  # by name: where it is, and what it does
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage or command; returns the exit code (0 done, 2 a mistake that one line on stderr explains)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         code = _run_command(arguments)
         sys.stdout.flush()
@@ -167,17 +168,6 @@ def _nested(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for arg in get_args(annotation) for model in _nested(arg)]
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep large freed blocks; a CPU training step then spends no time on page faults."""
-    import ctypes
-
-    trim_threshold, mmap_max = -1, -4  # the names M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 if __name__ == "__main__":

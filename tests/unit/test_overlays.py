@@ -59,11 +59,6 @@ def test_an_error_map_tells_the_kinds_of_errors_apart() -> None:
     np.testing.assert_array_equal(error_map(truth, prediction)[0], expected)
 
 
-def test_spread_keeps_first_and_last() -> None:
-    assert overlays.spread(22, 4) == [0, 7, 14, 21]
-    assert overlays.spread(3, 11) == [0, 1, 2]
-
-
 @pytest.mark.parametrize("frames", [True, False])
 def test_a_strip_has_a_row_per_layer_and_is_reproducible(frames: bool) -> None:
     view = make_view(frames=frames)

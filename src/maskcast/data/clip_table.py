@@ -82,6 +82,11 @@ class Group:
     layers: tuple[str, ...]
     clips: int
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether the store holds their RGB frames."""
+        return FRAMES in self.layers
+
 
 def groups_of(clips: Iterable[Clip]) -> tuple[Group, ...]:
     """Returns the groups of clips in the order of the index."""
@@ -164,9 +169,15 @@ class Clips(Sequence[Clip]):
     def __iter__(self) -> Iterator[Clip]:
         return (self._table.build(int(row)) for row in self._rows)
 
-    @property
-    def num_frames(self) -> np.ndarray:
-        """Frames of each clip, (N,) int64."""
+    def frame_counts(self) -> np.ndarray:
+        """Returns the number of frames of each clip, (N,) int64."""
         rows = self._rows
         part = slice(rows.start, rows.stop) if isinstance(rows, range) and rows.step == 1 else np.asarray(rows)
         return self._table.num_frames[part].astype(np.int64)
+
+
+def frame_counts(clips: Sequence[Clip]) -> np.ndarray:
+    """Returns the number of frames of each clip, (N,) int64."""
+    if isinstance(clips, Clips):
+        return clips.frame_counts()
+    return np.array([clip.num_frames for clip in clips], np.int64)

@@ -15,6 +15,7 @@ and one chunk a clip, are read as well.
 
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,13 +118,17 @@ class ClipStore:
             labelled = kind != "labelled" or self._chosen is None or f"labels/{self._chosen.name}" in group.layers
             return split in (None, group.split) and kind in (None, group.kind) and labelled
 
-        found = Clips(self._table, self._table.rows(keep))
+        found = self.where(keep)
         if not found:
             wanted = " ".join(word for word in (kind, "clips", f"in split {split!r}" if split else "") if word)
             raise MaskcastError(
                 f"{self.root}: holds no {wanted}; it has {self.holds()}: prepare clips of that split"
             )
         return found
+
+    def where(self, keep: Callable[[Group], bool]) -> Clips:
+        """Returns the clips of the groups that are kept, in the order of the index; there may be none."""
+        return Clips(self._table, self._table.rows(keep))
 
     def holds(self) -> str:
         """Returns the splits and kinds that there are, in words."""
@@ -149,7 +154,9 @@ class ClipStore:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
                 )
-            self._mapped[span.shard] = mapped
+            self._mapped[span.shard] = np.asarray(
+                mapped
+            )  # a plain array: views of a memmap cost ten times as much
         return self._mapped[span.shard][span.start : span.start + span.size]
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:

@@ -1,28 +1,20 @@
 """Mean and spread of the colours of a data set."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from maskcast.data.clip_index import FrameIndex, evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 
 MOST_FRAMES = 256  # enough for three digits
 
 
-def frame_statistics(store: ClipStore, clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
+def frame_statistics(store: ClipStore, clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
     """Returns ``colour_statistics`` of at most 256 frames, spread evenly over ``clips`` of a store."""
-    ends = np.cumsum([clip.num_frames for clip in clips])
-
-    def frame(drawn: int) -> np.ndarray:
-        k = int(np.searchsorted(ends, drawn, side="right"))
-        return store.frames(clips[k])[int(drawn - ends[k]) + clips[k].num_frames]
-
-    return colour_statistics(frame(drawn) for drawn in spread(int(ends[-1])))
-
-
-def spread(count: int, most: int = MOST_FRAMES) -> list[int]:
-    """Returns at most ``most`` of the numbers 0..count-1, spread evenly."""
-    return np.unique(np.linspace(0, count - 1, most, dtype=np.int64)).tolist()
+    index = FrameIndex(clips)
+    drawn = map(index.at, evenly_spaced(len(index), MOST_FRAMES))
+    return colour_statistics(store.frames(clips[k])[t] for k, t in drawn)
 
 
 def colour_statistics(frames: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.data.archives import is_archive, unpack
+from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.images import IMAGE_SUFFIXES, is_junk, read_image
 from maskcast.errors import MaskcastError
@@ -43,16 +44,16 @@ class ClipFrames(Frames):
 
     def __init__(self, store: ClipStore) -> None:
         self.store = store
-        self.clips = [clip for clip in store.clips if (clip.split, clip.kind) in SEEN and clip.has_frames]
+        self.clips = store.where(lambda group: (group.split, group.kind) in SEEN and group.has_frames)
         if not self.clips:
-            have = ", ".join(sorted({f"{clip.split} ({clip.kind})" for clip in store.clips})) or "nothing"
             raise MaskcastError(
-                f"{store.root}: no clip of split train or unlabeled has frames; it has {have}: prepare some"
+                f"{store.root}: no clip of split train or unlabeled has frames; "
+                f"it has {store.holds()}: prepare some"
             )
-        self._ends = np.cumsum([clip.num_frames for clip in self.clips])
+        self._index = FrameIndex(self.clips)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._index)
 
     def frame(self, index: int) -> np.ndarray:
         """Returns a frame, (H, W, C)."""
@@ -60,9 +61,8 @@ class ClipFrames(Frames):
 
     def near(self, index: int, distance: int, random: np.random.Generator) -> np.ndarray:
         """Returns a frame of the same clip at most ``distance`` frames away."""
-        k = int(np.searchsorted(self._ends, index, side="right"))
+        k, t = self._index.at(index)
         clip = self.clips[k]
-        t = index - int(self._ends[k]) + clip.num_frames
         if distance:
             t = int(random.integers(max(0, t - distance), min(clip.num_frames, t + distance + 1)))
         return self.store.frames(clip)[t]

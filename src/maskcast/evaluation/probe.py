@@ -9,13 +9,15 @@ does not have counts as 0.
 Legend: N pixels, C channels, K classes, B of N pixels, H height, W width.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.data.clip_index import FrameIndex, evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.statistics import spread
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.seed import rng
@@ -87,20 +89,19 @@ def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
     return float(np.mean([right[truth_N == k].float().mean().item() for k in truth_N.unique()]))
 
 
-def _labelled(store: ClipStore, split: str) -> list[Clip]:
-    return [clip for clip in store.clips if (clip.split, clip.kind) == (split, "labelled") and clip.has_frames]
+def _labelled(store: ClipStore, split: str) -> Sequence[Clip]:
+    return store.where(lambda group: (group.split, group.kind) == (split, "labelled") and group.has_frames)
 
 
 @torch.no_grad()
 def _pixels(encoder: Normalised, store: ClipStore, split: str) -> tuple[Tensor, Tensor]:
     """Returns features (N, C) and classes (N,) of the drawn pixels."""
     clips = _labelled(store, split)
-    ends = np.cumsum([clip.num_frames for clip in clips])
+    index = FrameIndex(clips)
     features, labels = [], []
-    for index in spread(int(ends[-1]), FRAMES):
-        k = int(np.searchsorted(ends, index, side="right"))
-        t = index - int(ends[k]) + clips[k].num_frames
-        places_N2, labels_N = _drawn(store.masks(clips[k])[t], rng(0, index))
+    for number in evenly_spaced(len(index), FRAMES):
+        k, t = index.at(number)
+        places_N2, labels_N = _drawn(store.masks(clips[k], slice(t, t + 1))[0], rng(0, number))
         features.append(_read(encoder, store.frames(clips[k])[t], places_N2))
         labels.append(torch.from_numpy(labels_N))
     return torch.cat(features), torch.cat(labels)

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.markup import Html, element, folded, table
-from maskcast.report.overlays import spread
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38
@@ -90,13 +90,13 @@ def _legend(names: Sequence[str]) -> Html:
 def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     by_x = {name: dict(points) for name, points in lines.items()}
     places = sorted({x for values in by_x.values() for x in values})
-    shown = [places[n] for n in spread(len(places), MOST_ROWS)]
+    shown = [places[n] for n in evenly_spaced(len(places), MOST_ROWS)]
     rows = [[f"{x:g}", *(_said(values.get(x)) for values in by_x.values())] for x in shown]
     return folded("Numbers", table(f"{title}, by {x_label}", [x_label, *lines], rows))
 
 
 def _thinned(points: Points, most: int) -> Points:
-    return [points[n] for n in spread(len(points), most)] if points else points
+    return [points[n] for n in evenly_spaced(len(points), most)] if points else points
 
 
 def _finite(point: tuple[float, float]) -> bool:

@@ -8,8 +8,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.markup import Html, element
-from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized, spread
+from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized
 from maskcast.report.pictures import ForecastView
 
 MOST_FRAMES = 24  # of a longer clip an even selection
@@ -41,7 +42,7 @@ def draw_sprite(view: ForecastView) -> Sprite:
     height, width = view.truth.shape[1:]
     scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    frames = spread(len(view.truth), MOST_FRAMES)
+    frames = evenly_spaced(len(view.truth), MOST_FRAMES)
     columns = [view.panels(t) for t in frames]
     cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))

@@ -12,11 +12,12 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from PIL import Image, ImageDraw
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.coco_records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches
-from maskcast.report.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, spread, stacked
+from maskcast.report.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, stacked
 
 PANEL_WIDTH = 480  # pixels
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)
@@ -50,7 +51,7 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
     best_first = (-matches.f1_I).argsort(kind="stable")
     drawn = []
     (folder / "pictures").mkdir()
-    for rank, place in enumerate(spread(len(best_first), count), start=1):
+    for rank, place in enumerate(evenly_spaced(len(best_first), count), start=1):
         i = int(best_first[place])
         sheet = _sheet(scores, matches, i, read_image(images / names[i]))
         sheet.save(folder / "pictures" / f"{rank:02d}_{scores.truth.images[i]['id']}.png")

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.labels import IGNORE
 
 CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
@@ -83,7 +84,7 @@ def masker_strip(
     frames: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, title: str = "masker"
 ) -> Image.Image:
     """Draws frames (T, H, W, C), the masker's masks (T, H, W) and, where known, the truth and the errors."""
-    shown = spread(len(frames), MAX_COLUMNS)
+    shown = evenly_spaced(len(frames), MAX_COLUMNS)
     rows = [Row("frame", [frames[t] for t in shown], [f"frame {t + 1}" for t in shown])]
     if truth is not None:
         rows.append(Row("truth", [overlay(frames[t], truth[t]) for t in shown]))
@@ -179,11 +180,6 @@ def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.nda
     linear = (to_linear @ cones**3).clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.round(255 * encoded.T).astype(np.uint8)
-
-
-def spread(total: int, most: int) -> list[int]:
-    """Returns at most `most` indices below `total`, evenly spread, first and last included."""
-    return sorted({round(t) for t in np.linspace(0, total - 1, min(total, most))})
 
 
 def elided(text: str, width: float, size: int) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, spread, stacked
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
 GIF_MS = 180  # per frame; the last one stays four times as long
@@ -46,7 +47,7 @@ class ForecastView:
             columns: at most this many frames a row, spread evenly, the last always among them.
         """
         start = len(self.seen)
-        before, after = spread(start, columns), spread(len(self._judged), columns)
+        before, after = evenly_spaced(start, columns), evenly_spaced(len(self._judged), columns)
         rows = [
             Row("seen", [self._seen(t) for t in before], [f"frame {t + 1}" for t in before]),
             Row("truth", [self._truth(start + t) for t in after], [f"frame {start + t + 1}" for t in after]),
@@ -119,7 +120,7 @@ def draw_gallery(
     for name in ("strips", "gifs"):
         (folder / name).mkdir()
     ranked = sorted(range(len(scores)), key=lambda n: -scores[n])
-    picked = [ranked[place] for place in spread(len(ranked), count)]
+    picked = [ranked[place] for place in evenly_spaced(len(ranked), count)]
     named = {picked[len(picked) // 2]: "median"} | {picked[-1]: "worst"} | {picked[0]: "best"}
     overview, featured = [], {}
     for rank, n in enumerate(picked, start=1):

@@ -4,12 +4,13 @@ import copy
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
@@ -55,7 +56,7 @@ def generate_masks(
         MaskcastError: when no clip has frames, or the masker was trained for other classes.
     """
     store = ClipStore(clips)
-    found = [clip for clip in store.clips if clip.has_frames]
+    found = store.where(lambda group: group.has_frames)
     if not found:
         raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips from videos")
     model, description = load_masker(masker)
@@ -108,17 +109,18 @@ def mean_confidence(mask: np.ndarray, confidence: np.ndarray) -> float:
 
 
 def _generate(
-    store: ClipStore, clips: list[Clip], first: int, replicas: list[Masker], params: GenerateMasks
+    store: ClipStore, clips: Sequence[Clip], first: int, replicas: list[Masker], params: GenerateMasks
 ) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
     """Yields (index, (masks, confidence)) of clips from ``first`` on.
 
     Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts and however
     many replicas there are, because the last bits of a convolution may depend on what it is batched with.
     """
-    ends = np.cumsum([clip.num_frames for clip in clips])
-    total, start = int(ends[-1]), int(ends[first - 1]) if first else 0
+    index = FrameIndex(clips)
+    total, start = len(index), index.start(first)
     lows = range(start - start % params.batch_size, total, params.batch_size)
-    batches = (_frames_between(store, clips, ends, low, min(low + params.batch_size, total)) for low in lows)
+    pieces = (index.pieces(low, min(low + params.batch_size, total)) for low in lows)
+    batches = (np.concatenate([store.frames(clips[k])[part] for k, part in some]) for some in pieces)
     found = predict_on_all(predictor(params.consistent_frames), replicas, batches, params.precision)
     waiting: list[tuple[Any, ...]] = []  # of each frame what the predictor found
     skip = start - lows[0] if lows else 0
@@ -130,13 +132,3 @@ def _generate(
             masks, confidence = join_frames(waiting[:size], params.consistent_frames)
             yield first, (masks, quantise(confidence, params.confidence_levels))
             waiting, first = waiting[size:], first + 1
-
-
-def _frames_between(store: ClipStore, clips: list[Clip], ends: np.ndarray, low: int, high: int) -> np.ndarray:
-    pieces = []
-    while low < high:
-        k = int(np.searchsorted(ends, low, side="right"))
-        begin = int(ends[k]) - clips[k].num_frames
-        pieces.append(store.frames(clips[k])[low - begin : high - begin])
-        low += len(pieces[-1])
-    return np.concatenate(pieces)

@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from maskcast.data.augment.views import ViewParams, two_views
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import ClipStore
-from maskcast.data.statistics import colour_statistics, spread
+from maskcast.data.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import ClipFrames, Frames, open_frames
 from maskcast.digest import fingerprint
 from maskcast.distributed import own_part
@@ -137,7 +138,8 @@ class EncoderTask:
         method.check(params.training.batch_size, len(frames))
         torch.manual_seed(derive(params.training.seed))
         encoder = params.model.build()
-        mean, std = map(torch.from_numpy, colour_statistics(frames.frame(index) for index in spread(len(frames))))
+        some = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
+        mean, std = map(torch.from_numpy, colour_statistics(some))
         self.siamese = method.build(Normalised(encoder, mean, std))
         self.model: nn.Module = self.siamese
         self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")

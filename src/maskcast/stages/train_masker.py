@@ -1,5 +1,6 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from maskcast.data.augment.frames import AugmentParams, augment
+from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.digest import fingerprint
@@ -97,7 +99,7 @@ class MaskerTask:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.train = _with_frames(store, "train")
         self.val = _with_frames(store, "val")
-        self._ends = np.cumsum([clip.num_frames for clip in self.train])
+        self._index = FrameIndex(self.train)
         torch.manual_seed(derive(params.training.seed))
         masker = params.model.build(store.num_classes)
         loaded = params.model.load_pretrained(masker)
@@ -125,11 +127,10 @@ class MaskerTask:
 
     def _sample(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         random = rng(self.params.training.seed, step, index)
-        drawn = int(random.integers(self._ends[-1]))
-        k = int(np.searchsorted(self._ends, drawn, side="right"))
+        k, t = self._index.at(int(random.integers(len(self._index))))
         clip = self.train[k]
-        t = drawn - int(self._ends[k]) + clip.num_frames
-        return augment(self.store.frames(clip)[t], self.store.masks(clip)[t], self.params.augment, random)
+        mask_HW = self.store.masks(clip, slice(t, t + 1))[0]
+        return augment(self.store.frames(clip)[t], mask_HW, self.params.augment, random)
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch."""
@@ -160,9 +161,9 @@ class MaskerTask:
         return np.concatenate(parts)
 
 
-def _with_frames(store: ClipStore, split: str) -> list[Clip]:
+def _with_frames(store: ClipStore, split: str) -> Sequence[Clip]:
     labelled = store.select(split, "labelled")
-    found = [clip for clip in labelled if clip.has_frames]
+    found = store.where(lambda group: (group.split, group.kind) == (split, "labelled") and group.has_frames)
     if not found:
         raise MaskcastError(
             f"{store.root}: none of the {len(labelled)} labelled clips of split {split!r} has frames; "

@@ -14,6 +14,7 @@ from maskcast.data.images import is_junk, resize_frames, window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.labels import KIND_OF_SPLIT
 from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
@@ -28,7 +29,6 @@ from maskcast.simulator.camera import (
 
 Official = Literal["train", "validation", "test"]
 Split = Literal["train", "val", "test", "unlabeled", "hidden"]
-KIND_OF_SPLIT = {"unlabeled": "unlabelled", "hidden": "hidden"}  # all others are labelled
 VideoId = Annotated[int, Field(ge=0, le=99_999)]
 
 
@@ -84,7 +84,7 @@ class ClevrerSource(SourceConfig):
         if split is None:
             split = self.splits.get(_official(number, video or annotation), "unlabeled")
             return split if annotation or split == "hidden" else "unlabeled"
-        if annotation is None and split not in KIND_OF_SPLIT:
+        if annotation is None and KIND_OF_SPLIT[split] == "labelled":
             raise MaskcastError(
                 f"source.id_splits: video {number} has no annotation, its split must be unlabeled or hidden"
             )
@@ -93,7 +93,7 @@ class ClevrerSource(SourceConfig):
     def _windows(
         self, number: int, split: Split, video: Path | None, annotation: Path | None, size: tuple[int, int] | None
     ) -> Iterator[RawClip]:
-        kind = KIND_OF_SPLIT.get(split, "labelled")
+        kind = KIND_OF_SPLIT[split]
         if kind != "labelled":
             annotation = None
         if video is None and annotation is None:

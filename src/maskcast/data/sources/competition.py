@@ -20,10 +20,10 @@ from maskcast.data.annotations import FILE, Annotation, read_annotations
 from maskcast.data.images import is_junk, read_frames
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, id_key
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, id_key
 from maskcast.simulator.camera import CLASSES
 
-KIND_OF_SET = {"train": "labelled", "val": "labelled", "unlabeled": "unlabelled", "hidden": "hidden"}
+SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits
 
 
 class CompetitionSource(SourceConfig):
@@ -37,7 +37,7 @@ class CompetitionSource(SourceConfig):
         """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
         root = _find_root(raw)
         listing = Listing([], self._classes())
-        for name in KIND_OF_SET:
+        for name in SETS:
             if (root / name).is_dir():
                 _list_set(root / name, self.num_classes, listing)
         return listing
@@ -78,9 +78,9 @@ def _find_root(raw: Path) -> Path:
     """Returns the folder with the sets: `raw` or the one folder in it."""
     folders = [p for p in raw.iterdir() if p.is_dir() and not is_junk(p.name)]
     for root in (raw, *(folders if len(folders) == 1 else ())):
-        if any((root / name).is_dir() for name in KIND_OF_SET):
+        if any((root / name).is_dir() for name in SETS):
             return root
-    raise MaskcastError(f"{raw}: none of the folders {', '.join(KIND_OF_SET)} is there; fetch the data set's root")
+    raise MaskcastError(f"{raw}: none of the folders {', '.join(SETS)} is there; fetch the data set's root")
 
 
 def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
@@ -111,7 +111,7 @@ def _list_video(
     video: Path, split: str, span: Annotation, frames: dict[int, str], num_classes: int, listing: Listing
 ) -> None:
     item = f"{split}/{video.name}"
-    labelled = KIND_OF_SET[split] == "labelled"
+    labelled = KIND_OF_SPLIT[split] == "labelled"
     missing = [number for number in range(span.first, span.last + 1) if number not in frames]
     if missing or not frames:
         name = f"image_{missing[0] if missing else 0}.png"
@@ -137,7 +137,7 @@ def _list_video(
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]
     load = partial(load_video, video, files, span.first, num_classes if labelled else None)
-    listing.clips.append(RawClip(video.name, split, KIND_OF_SET[split], load))
+    listing.clips.append(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
 
 
 def _numbered_frames(video: Path) -> dict[int, str]:

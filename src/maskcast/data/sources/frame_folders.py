@@ -21,10 +21,8 @@ from maskcast.data.images import image_files, is_junk, read_frames, read_labels,
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, SPLITS, id_key
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, SPLITS, id_key
 from maskcast.seed import rng
-
-KIND_OF_SPLIT = dict.fromkeys(SPLITS, "labelled") | {"unlabeled": "unlabelled", "hidden": "hidden"}
 
 
 def _pattern(value: str) -> str:

@@ -7,13 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.labels import SPLITS
+from maskcast.labels import KIND_OF_SPLIT, SPLITS
 from maskcast.seed import derive
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
-KIND_OF_SPLIT = {"unlabeled": "unlabelled", "hidden": "hidden"}  # all others are labelled
 
 
 class SyntheticSource(SourceConfig):
@@ -64,7 +63,7 @@ class SyntheticSource(SourceConfig):
             for index in range(getattr(self, split)):
                 clip_seed = derive(seed, number, index)
                 stride = strides[index % len(strides)]
-                kind = KIND_OF_SPLIT.get(split, "labelled")
+                kind = KIND_OF_SPLIT[split]
                 load = partial(
                     load_clip,
                     clip_seed,

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, own_part
@@ -234,5 +235,4 @@ def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
             f"{store.root}: validation clip {short[0].id!r} has {short[0].num_frames} frames, "
             f"context_frames + horizon is {needed}; lower them or prepare longer clips"
         )
-    count = min(params.val_clips or len(found), len(found))
-    return [found[k * len(found) // count] for k in range(count)]
+    return [found[k] for k in evenly_spaced(len(found), params.val_clips or len(found), ends=False)]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.objects.tracks import PACKED, Lesson, pack_tracks, stack_tracks
 
@@ -51,7 +52,7 @@ def whole_sights(store: ClipStore, chosen: Sequence[Clip], limit: int = 200) -> 
         chosen: clips by their ids.
         limit: clips read at most, spread evenly.
     """
-    some = [chosen[k * len(chosen) // limit] for k in range(limit)] if len(chosen) > limit else chosen
+    some = [chosen[k] for k in evenly_spaced(len(chosen), limit, ends=False)]
     packed = [_pack(store, store.get(clip.id)).flatten(0, 1) for clip in some]
     rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
     size_M = rows_M8[:, 4:6].mean(-1)

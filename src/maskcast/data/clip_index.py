@@ -1,0 +1,52 @@
+"""Frames by number over clips that are laid end to end, and an even choice of a sequence."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from maskcast.data.clip_table import Clip, frame_counts
+
+
+class FrameIndex:
+    """Numbers the frames of clips from 0 on, clip after clip.
+
+    Args:
+        clips: in this order.
+    """
+
+    def __init__(self, clips: Sequence[Clip]) -> None:
+        self._ends = np.cumsum(frame_counts(clips))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def at(self, frame: int) -> tuple[int, int]:
+        """Returns the number of the clip that holds a frame, and the frame's place in it."""
+        clip = int(np.searchsorted(self._ends, frame, side="right"))
+        return clip, frame - self.start(clip)
+
+    def start(self, clip: int) -> int:
+        """Returns the number of a clip's first frame."""
+        return int(self._ends[clip - 1]) if clip else 0
+
+    def pieces(self, first: int, last: int) -> Iterator[tuple[int, slice]]:
+        """Yields the clips that hold frames ``first`` to ``last - 1``, each with these frames' places in it."""
+        while first < last:
+            clip, place = self.at(first)
+            stop = min(last, int(self._ends[clip])) - self.start(clip)
+            yield clip, slice(place, stop)
+            first += stop - place
+
+
+def evenly_spaced(total: int, most: int, *, ends: bool = True) -> list[int]:
+    """Returns at most ``most`` of the numbers 0..total-1, spread evenly, in order.
+
+    Args:
+        total: how many numbers there are.
+        most: how many are wanted.
+        ends: whether the last is among them; else the numbers are the first of ``most`` parts of equal size.
+    """
+    count = min(total, most)
+    if ends:
+        return np.linspace(0, total - 1, count, dtype=np.int64).tolist()
+    return [number * total // count for number in range(count)]
