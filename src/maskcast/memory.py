@@ -1,6 +1,9 @@
-"""How this process holds memory."""
+"""How this process holds memory: blocks that glibc keeps, and when Python looks for cycles of objects."""
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -14,3 +17,19 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pauses the cyclic garbage collector while the block makes many objects that stay.
+
+    Looking through them again and again takes a third of the time of parsing a large JSON file, or of importing
+    a large library.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

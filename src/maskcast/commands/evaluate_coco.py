@@ -1,14 +1,13 @@
 """The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
+from maskcast.memory import collector_paused
 from maskcast.runner.outputs import outputs_whole
 
 EPILOG = """\
@@ -65,21 +64,9 @@ def evaluate_files(truth: Path, results: Path, kind: Kind) -> CocoScores:
     Raises:
         MaskcastError: naming the first fault of a file.
     """
-    with _collector_paused():
+    with collector_paused():
         checked = read_truth(truth, kind)
         return evaluate(checked, read_detections(results, checked, kind), kind)
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pauses the cyclic garbage collector: looking for cycles in parsed JSON would take a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _check_folders(images: Path | None, out: Path | None) -> None:

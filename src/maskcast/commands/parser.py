@@ -3,8 +3,8 @@
 import argparse
 
 
-def command_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Returns a parser of ``python -m maskcast NAME``, whose help ends in ``epilog`` as it is written."""
+def command_parser(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Returns a parser of ``python -m maskcast NAME``, whose help ends in ``epilog`` (as it is written)."""
     return argparse.ArgumentParser(
         prog=f"python -m maskcast {name}",
         description=description,

@@ -1,7 +1,6 @@
 """Loads registered models by their address, each checked against what was registered."""
 
 import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,8 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest, read_bundle
 from maskcast.registry.runtime import Model, PipelineModel
-from maskcast.registry.store import Registry
+from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry
 from maskcast.runner.tracking import user_errors_of_server
-
-ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
-HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class LoadedPipeline(Loaded):
 
 
 def load_address(address: str) -> Loaded:
-    """Returns the model at an address (see ``HELP``).
+    """Returns the model at an address (see ``ADDRESS_HELP``).
 
     What the registry names is checked against the digest that it has. A folder can only agree with itself: whoever
     gives it vouches for it.
@@ -65,12 +61,12 @@ def load_address(address: str) -> Loaded:
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
         if match is None:
-            raise MaskcastError(f"{address}: no such address; give {HELP}")
+            raise MaskcastError(f"{address}: no such address; give {ADDRESS_HELP}")
         with user_errors_of_server():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if not (folder / "MLmodel").is_file():
-        raise MaskcastError(f"{address}: no registered model there; give {HELP}")
+        raise MaskcastError(f"{address}: no registered model there; give {ADDRESS_HELP}")
     return _load(folder, str(folder), "", bundle_digest(folder / "data"))
 
 

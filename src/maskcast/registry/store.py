@@ -6,6 +6,7 @@ evaluation.json and the scores of each clip or image), ``maskcast.verdict`` (pas
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.tracking import new_client
 
+ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
+ADDRESS_HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 EVALUATION = "evaluation"  # folder of a run's artifacts
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 

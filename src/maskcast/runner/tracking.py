@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskcast.errors import MaskcastError
+from maskcast.memory import collector_paused
 from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.runner.provenance import DATA_HASH, output_tags, run_tags
@@ -222,25 +223,35 @@ def new_client() -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
+    with collector_paused():
+        import mlflow
 
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
-    return mlflow.MlflowClient(tracking_uri())
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
+        return mlflow.MlflowClient(tracking_uri())
 
 
 @contextmanager
 def user_errors_of_server() -> Iterator[None]:
     """Turns what MLflow, its database or the network raise into one MaskcastError."""
+    try:
+        yield
+    except MaskcastError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _server_errors()):
+            raise
+        code = getattr(error, "error_code", "")
+        remedy = REMEDIES.get(code, "mend that or MLFLOW_TRACKING_URI and try again")
+        raise MaskcastError(f"{_shown_uri()}: MLflow says: {_one_line(error)}; {remedy}") from error
+
+
+def _server_errors() -> tuple[type[Exception], ...]:
+    """Returns what MLflow, its database and the network raise."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError) as error:
-        code = getattr(error, "error_code", "")
-        remedy = REMEDIES.get(code, "mend that or MLFLOW_TRACKING_URI and try again")
-        raise MaskcastError(f"{_shown_uri()}: MLflow says: {_one_line(error)}; {remedy}") from error
+    return MlflowException, RequestException, SQLAlchemyError
 
 
 def bad_request(error: MaskcastError) -> Exception:

@@ -1,7 +1,7 @@
-"""The command `serve`: a registered pipeline behind HTTP, by the Open Inference Protocol (v2) of KServe."""
+"""A registered pipeline behind HTTP, by the Open Inference Protocol (v2) of KServe."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,43 +12,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from maskcast import __version__
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
-from maskcast.progress import say
-from maskcast.registry.loading import HELP, LoadedPipeline, load_pipeline
+from maskcast.registry.loading import LoadedPipeline
 from maskcast.registry.runtime import MAX_BYTES, check_size
 from maskcast.serving.protocol import HEADER, read_request, write_answer
 
 INPUT, OUTPUT = "frames", "masks"
 MAX_CONNECTIONS = 32  # more get 503; each may hold a body in memory
 BODY_S = 60.0  # a client that sends its body more slowly is given up
-EPILOG = """\
-routes:
-  GET  /v2/health/live, /v2/health/ready    200 once the model is loaded
-  GET  /v2, /version                        server; name, version and digest of the model that answers
-  GET  /v2/models/NAME                      the same, with inputs, outputs and classes
-  POST /v2/models/NAME/infer                input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`
-NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
-
-example:
-  python -m maskcast serve --model models:/maskcast@champion --port 8080
-"""
 
 
-def serve(arguments: Sequence[str]) -> int:
-    """Runs the command until it is stopped; returns the exit code 0."""
-    parser = command_parser("serve", "Serves a registered pipeline by the Open Inference Protocol (v2).", EPILOG)
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=HELP)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
-    given = parser.parse_args(arguments)
-    loaded = load_pipeline(given.model)
-    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
+def run_server(loaded: LoadedPipeline, host: str, port: int) -> None:
+    """Answers for a model until the process is told to stop."""
     app = make_app(loaded, loaded.model.predict)
-    uvicorn.run(app, host=given.host, port=given.port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
-    return 0
+    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
 
 
 def make_app(loaded: LoadedPipeline, predict: Callable[[Any], Any]) -> Starlette:
