@@ -66,4 +66,4 @@ if __name__ == "__main__":
         sys.exit(main())
     finally:
         if "torch" not in sys.modules:  # whose libraries complain of what they did not see go
-            gc.freeze()  # else Python looks for cycles once more in all that MLflow made, which takes half a second
+            gc.freeze()  # else Python looks for cycles in all that MLflow made once more, for half a second

@@ -27,6 +27,23 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) ->
     assert all(f"\n  {name} " in said for name in COMMANDS)
 
 
+HELPS = """
+import contextlib, io, sys
+from maskcast.__main__ import COMMANDS, main
+for words in ["--help"], *([name, "--help"] for name in COMMANDS):
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main(words)
+    assert said.getvalue().startswith("usage: python -m maskcast"), words
+print(sorted({"torch", "mlflow", "lightning", "av", "boto3", "kubernetes", "matplotlib"} & sys.modules.keys()))
+"""
+
+
+def test_no_help_imports_what_takes_seconds() -> None:
+    done = subprocess.run([sys.executable, "-c", HELPS], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
