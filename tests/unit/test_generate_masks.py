@@ -85,7 +85,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     monkeypatch.setattr(consistency, "predict_masks", counted)
     with pytest.raises(Killed):
         run(store, masker, tmp_path / "killed")
-    assert len(list((tmp_path / "killed/masks.resume").rglob("*.zst"))) == 2
+    assert len(list((tmp_path / "killed/masks.resume").rglob("*.clip"))) == 2
     resumed, metrics = run(store, masker, tmp_path / "killed")
     assert calls < 9 + 18  # 143 frames are 18 batches
     assert metrics["clips"] == 7

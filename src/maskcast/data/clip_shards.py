@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import zstandard
 
 from maskcast.data.clip_table import Packed, Span
+from maskcast.data.packing import PackedLayer, frames_per_chunk
 
 SHARD_BYTES = 1 << 30  # few enough files for S3, small enough to fetch again after a broken transfer
 
@@ -50,30 +50,26 @@ class FrameShards:
 
 
 class PackedShards:
-    """Appends one zstd frame per chunk of frames to ``<layer>-<n>.zst`` files."""
+    """Appends compressed layers to ``<layer>-<n>.zst`` files."""
 
-    def __init__(self, root: Path, layer: str, chunk_frames: int) -> None:
-        self.root, self.stem, self.chunk_frames = root, layer.replace("/", "-"), chunk_frames
+    def __init__(self, root: Path, layer: str) -> None:
+        self.root, self.stem = root, layer.replace("/", "-")
         self.shards: dict[str, dict[str, Any]] = {}
-        self._packer = zstandard.ZstdCompressor(level=3, write_checksum=True)
         self._file: BinaryIO | None = None
         self._name, self._bytes = "", 0
 
-    def append(self, layer: np.ndarray) -> Packed:
-        """Appends a layer of a clip, (T, H, W)."""
-        starts = range(0, len(layer), self.chunk_frames)
-        chunks = [
-            self._packer.compress(np.ascontiguousarray(layer[k : k + self.chunk_frames]).data) for k in starts
-        ]
-        size = sum(map(len, chunks))
-        if self._file is None or self._bytes + size > SHARD_BYTES:
+    def append(self, layer: PackedLayer) -> Packed:
+        """Appends a layer of a clip."""
+        sizes = tuple(map(len, layer.chunks))
+        if self._file is None or self._bytes + sum(sizes) > SHARD_BYTES:
             self.close()
             self._name, self._bytes = f"{self.stem}-{len(self.shards):05d}.zst", 0
             self._file = (self.root / self._name).open("wb")
             self.shards[self._name] = {}
-        self._file.write(b"".join(chunks))
-        self._bytes += size
-        return Packed(self._name, self._bytes - size, tuple(map(len, chunks)), self.chunk_frames)
+        start = self._bytes
+        for chunk in layer.chunks:
+            self._bytes += self._file.write(chunk)
+        return Packed(self._name, start, sizes, frames_per_chunk(*layer.shape[1:]))
 
     def close(self) -> None:
         """Ends the last shard."""

@@ -9,44 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
+from maskcast.data.clip_checks import Layer, check_layers, check_objects, check_split, check_values
 from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
+from maskcast.data.clip_readme import README
 from maskcast.data.clip_shards import FrameShards, PackedShards
 from maskcast.data.clip_table import Clip, groups_of, id_hash
-from maskcast.data.clips import DTYPES
+from maskcast.data.packing import frames_per_chunk, packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KINDS, SPLITS, LabelMap
-
-CHUNK_BYTES = 1 << 18  # of a chunk of masks before compression
-
-README = """# A maskcast clip store
-
-Readable with numpy, json and zstandard alone:
-
-```python
-import json, pathlib, numpy as np, zstandard
-index = json.loads(pathlib.Path("index.json").read_text())
-clips = [json.loads(line) for line in pathlib.Path("clips.jsonl").read_text().splitlines()]
-clip = clips[0]
-span = clip["frames"]                                  # null where the store holds no frames
-frames = np.load(span["shard"], mmap_mode="r")[span["start"] : span["start"] + span["size"]]  # (T, H, W, 3) uint8
-label_map = index["maps"][0]                           # its name, kind and classes
-layer = clip["layers"]["labels/" + label_map["name"]]  # absent where the clip has no masks of this map
-with open(layer["shard"], "rb") as f:
-    f.seek(layer["start"])
-    packed = [f.read(size) for size in layer["chunks"]]  # index["chunk_frames"] frames each, the last one the rest
-data = b"".join(zstandard.ZstdDecompressor().decompress(chunk) for chunk in packed)
-dtype = np.uint16 if label_map["kind"] == "instances" else np.uint8
-masks = np.frombuffer(data, dtype).reshape(clip["num_frames"], index["height"], index["width"])
-```
-
-A map of kind `classes` holds class ids, 255 = no label; one of kind `instances` ids of objects, 0 = none, whose
-classes stand in the clip's `objects`; one of kind `alpha` the opacity of the foreground, 255 = 1.
-`confidence/<map>` is stored likewise, uint8, 255 = certain. `kind` of a clip tells a labelled (true masks), an
-unlabelled and a hidden clip apart; `split` says what it may be used for. `shards` gives the sha256 of each file,
-`skipped` lists what was left out and why. `clips.npy` lists of each clip where its line ends, how many frames it
-has and a hash of its id, `groups` which clips have the same split, kind and layers.
-"""
+from maskcast.labels import LabelMap
 
 
 class ClipWriter:
@@ -83,10 +54,9 @@ class ClipWriter:
         self.meta = meta or {}
         self.clips: dict[str, Clip] = {}
         self.skipped: list[dict[str, str]] = []
-        self.chunk_frames = max(1, CHUNK_BYTES // (height * width))
         self._frames = FrameShards(root, height, width)
         self._layers = {
-            layer: PackedShards(root, layer, self.chunk_frames)
+            layer: PackedShards(root, layer)
             for layer in [f"{part}/{name}" for part in ("labels", "confidence") for name in self.maps]
         }
 
@@ -109,8 +79,8 @@ class ClipWriter:
         split: str,
         kind: str,
         frames: np.ndarray | None = None,
-        masks: Mapping[str, np.ndarray] | None = None,
-        confidence: Mapping[str, np.ndarray] | None = None,
+        masks: Mapping[str, Layer] | None = None,
+        confidence: Mapping[str, Layer] | None = None,
         objects: Mapping[str, Mapping[int, int]] | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
@@ -121,7 +91,8 @@ class ClipWriter:
             split: one of `SPLITS`.
             kind: one of `KINDS`.
             frames: (T, H, W, 3) uint8.
-            masks: by the name of the map (T, H, W), of the dtype of its kind.
+            masks: by the name of the map (T, H, W), of the dtype of its kind. What is compressed already is
+                written as it is: its values are not looked at.
             confidence: by the name of the map (T, H, W) uint8, 255 = certain.
             objects: by the name of each map of instances the class id of every instance id.
             meta: JSON to keep with the clip.
@@ -129,17 +100,26 @@ class ClipWriter:
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
         layers = {f"labels/{name}": mask for name, mask in masks.items()}
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
-        self._check(clip_id, split, kind, frames, layers)
+        if clip_id in self.clips:
+            raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
+        check_split(clip_id, split, kind)
+        if not masks and (kind == "labelled" or frames is None):
+            raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
+        check_layers(clip_id, self.maps, (self.height, self.width), frames, masks, confidence)
+        check_objects(clip_id, self.maps, objects)
         for name, mask in masks.items():
-            self._check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
-        some = frames if frames is not None else next(iter(layers.values()))
+            if isinstance(mask, np.ndarray):
+                check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
+        some = next(iter(masks.values())) if frames is None else frames
+        given = [layer for layer in self._layers if layer in layers]
+        spans = {layer: self._layers[layer].append(packed(layers[layer])) for layer in given}
         self.clips[clip_id] = Clip(
             clip_id,
             split,
             kind,
             len(some),
             None if frames is None else self._frames.append(frames),
-            {layer: self._layers[layer].append(layers[layer]) for layer in self._layers if layer in layers},
+            spans,
             {name: dict(classes) for name, classes in objects.items()},
             meta or {},
         )
@@ -147,65 +127,6 @@ class ClipWriter:
     def skip(self, item: str, reason: str) -> None:
         """Records in the index that something was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
-
-    def _check(
-        self, clip_id: str, split: str, kind: str, frames: np.ndarray | None, layers: Mapping[str, np.ndarray]
-    ) -> None:
-        if clip_id in self.clips:
-            raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
-        if split not in SPLITS or kind not in KINDS:
-            raise MaskcastError(f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {SPLITS} and {KINDS}")
-        masked = any(layer.startswith("labels/") for layer in layers)
-        if not masked and (kind == "labelled" or frames is None):
-            raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
-        if strange := sorted(set(layers) - set(self._layers)):
-            raise MaskcastError(
-                f"clip {clip_id!r}: {strange[0]} is of none of the label maps ({', '.join(self.maps)}); name one"
-            )
-        size, given = (self.height, self.width), dict(layers)
-        if frames is not None:
-            given["frames"] = frames
-        lengths = {len(layer) for layer in given.values()}
-        if len(lengths) > 1 or 0 in lengths:
-            raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
-        for name, layer in given.items():
-            part, _, of = name.partition("/")
-            dtype = np.dtype(DTYPES[self.maps[of].kind] if part == "labels" else np.uint8)
-            tail = (3,) if name == "frames" else ()
-            if layer.dtype != dtype or layer.shape[1:] != size + tail:
-                word = name.replace("labels/mask", "masks")
-                raise MaskcastError(
-                    f"clip {clip_id!r}: {word} are {layer.dtype} {layer.shape}; the store holds {dtype} "
-                    f"{('T', *size, *tail)}: resize them (height and width of prepare_clips)"
-                )
-
-    def _check_values(
-        self, clip_id: str, label_map: LabelMap, mask: np.ndarray, objects: Mapping[int, int]
-    ) -> None:
-        most = label_map.num_classes - 1
-        if label_map.kind == "classes":
-            allowed = np.zeros(256, bool)
-            allowed[: most + 1] = allowed[IGNORE] = True
-            if not allowed[mask].all():
-                worst = int(mask[~allowed[mask]].max())
-                raise MaskcastError(
-                    f"clip {clip_id!r}: class id {worst} is not among the {most + 1} classes (0 to {most}, "
-                    f"or {IGNORE} for no label); mend the mask or the list of classes"
-                )
-        if label_map.kind == "instances":
-            found = np.flatnonzero(np.bincount(mask.ravel()))
-            bare = [int(one) for one in found if one and int(one) not in objects]
-            wrong = [(one, of) for one, of in objects.items() if not (0 < one < 1 << 16 and 0 < of <= most)]
-            if bare:
-                raise MaskcastError(
-                    f"clip {clip_id!r}: instance {bare[0]} of map {label_map.name!r} has no class; "
-                    "name it in objects"
-                )
-            if wrong:
-                raise MaskcastError(
-                    f"clip {clip_id!r}: instance {wrong[0][0]} of map {label_map.name!r} is of class "
-                    f"{wrong[0][1]}; allowed: instances 1 to 65535 of classes 1 to {most}"
-                )
 
     def _write_index(self) -> None:
         lines = [line_of(clip) for clip in self.clips.values()]
@@ -228,7 +149,7 @@ class ClipWriter:
             "height": self.height,
             "width": self.width,
             "maps": [asdict(one) for one in self.maps.values()],
-            "chunk_frames": self.chunk_frames,
+            "chunk_frames": frames_per_chunk(self.height, self.width),
             "meta": self.meta,
             "groups": [asdict(group) for group in groups_of(self.clips.values())],
             "skipped": self.skipped,

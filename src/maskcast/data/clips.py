@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
+from maskcast.data.clip_checks import DTYPES
 from maskcast.data.clip_formats import parse_index
 from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 
-DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a map
 ALL = slice(None)
 
 

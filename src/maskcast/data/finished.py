@@ -1,39 +1,65 @@
 """Finished clips of a run that may be killed: one small file each, until all of them are there."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import zstandard
+from maskcast.data.packing import PackedLayer
+
+
+@dataclass(frozen=True)
+class FinishedClip:
+    """Masks and confidence of a clip by the name of their map, compressed, and JSON about them."""
+
+    masks: dict[str, PackedLayer]
+    confidence: dict[str, PackedLayer]
+    meta: dict[str, Any]
 
 
 class FinishedClips:
-    """Masks and confidences, T x H x W uint8, of clips numbered from 0 on.
+    """Clips numbered from 0 on.
 
     Args:
-        folder: survives the run; see ``stage.resume_dir``.
+        folder: survives the run; see ``outputs.resume_dir``.
         fingerprint: names everything the run depends on; clips of another fingerprint are never picked up.
-        size: height and width.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, size: tuple[int, int]) -> None:
-        self.folder, self.size = folder / fingerprint, size
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = folder / fingerprint
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def count(self, most: int) -> int:
         """Returns how many of the first ``most`` clips are there before the first that is missing."""
         return next((index for index in range(most) if not self._path(index).exists()), most)
 
-    def save(self, index: int, masks_THW: np.ndarray, confidence_THW: np.ndarray) -> None:
+    def save(self, index: int, clip: FinishedClip) -> None:
         """Writes a clip; it is there whole or not at all."""
+        layers = {"masks": clip.masks, "confidence": clip.confidence}
+        head = {part: {name: _head(layer) for name, layer in given.items()} for part, given in layers.items()}
+        data = b"".join(chunk for given in layers.values() for layer in given.values() for chunk in layer.chunks)
         partial = self._path(index).with_suffix(".partial")
-        partial.write_bytes(zstandard.ZstdCompressor().compress(np.stack([masks_THW, confidence_THW]).data))
+        partial.write_bytes(json.dumps(head | {"meta": clip.meta}).encode() + b"\n" + data)
         partial.replace(self._path(index))
 
-    def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns masks and confidence of a clip that was saved."""
-        packed = zstandard.ZstdDecompressor().decompress(self._path(index).read_bytes())
-        masks_THW, confidence_THW = np.frombuffer(packed, np.uint8).reshape(2, -1, *self.size)
-        return masks_THW, confidence_THW
+    def load(self, index: int) -> FinishedClip:
+        """Returns a clip that was saved, as it was."""
+        with self._path(index).open("rb") as file:
+            head = json.loads(file.readline())
+
+            def layers(part: str) -> dict[str, PackedLayer]:
+                found = {}
+                for name, one in head[part].items():
+                    chunks = tuple(file.read(size) for size in one["chunks"])
+                    found[name] = PackedLayer(chunks, tuple(one["shape"]), one["dtype"])
+                return found
+
+            return FinishedClip(layers("masks"), layers("confidence"), head["meta"])
 
     def _path(self, index: int) -> Path:
-        return self.folder / f"{index:07d}.zst"
+        return self.folder / f"{index:07d}.clip"
+
+
+def _head(layer: PackedLayer) -> Mapping[str, Any]:
+    return {"chunks": list(map(len, layer.chunks)), "shape": layer.shape, "dtype": layer.dtype}

@@ -13,7 +13,8 @@ from pydantic import Field
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.finished import FinishedClips
+from maskcast.data.finished import FinishedClip, FinishedClips
+from maskcast.data.packing import packed
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.inference.consistency import join_frames, predictor
@@ -66,11 +67,13 @@ def generate_masks(
             f"{clips}; train a masker on these clips"
         )
     name = fingerprint(params, clips=clips, masker=masker)
-    finished = FinishedClips(resume_dir(masks), name, (store.height, store.width))
+    finished = FinishedClips(resume_dir(masks), name)
     replicas = [copy.deepcopy(model).to(device) for device in all_devices()]
     started, done = time.monotonic(), sum(clip.num_frames for clip in found[: finished.count(len(found))])
-    for index, layers in _generate(store, found, finished.count(len(found)), replicas, params):
-        finished.save(index, *layers)
+    label_map = store.label_map.name
+    for index, (mask, confidence) in _generate(store, found, finished.count(len(found)), replicas, params):
+        mean = {"mean_confidence": mean_confidence(mask, confidence)}
+        finished.save(index, FinishedClip({label_map: packed(mask)}, {label_map: packed(confidence)}, mean))
     seconds = time.monotonic() - started
 
     totals: defaultdict[str, list[float]] = defaultdict(list)
@@ -79,18 +82,16 @@ def generate_masks(
         masks, height=store.height, width=store.width, maps=[store.label_map], meta=store.meta | meta
     ) as writer:
         for index, clip in enumerate(found):
-            mask, confidence = finished.load(index)
-            mean = mean_confidence(mask, confidence)
-            totals[clip.kind].append(mean)
-            clip_meta = clip.meta | {"mean_confidence": round(mean, 4)}
-            name = store.label_map.name
+            done_clip = finished.load(index)
+            mean_sure = done_clip.meta["mean_confidence"]
+            totals[clip.kind].append(mean_sure)
             writer.add(
                 clip.id,
                 split=clip.split,
                 kind=clip.kind,
-                masks={name: mask},
-                confidence={name: confidence},
-                meta=clip_meta,
+                masks=done_clip.masks,
+                confidence=done_clip.confidence,
+                meta=clip.meta | {"mean_confidence": round(mean_sure, 4)},
             )
     frames = sum(clip.num_frames for clip in found)
     size = sum(file.stat().st_size for file in masks.glob("*.zst"))
