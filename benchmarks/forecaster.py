@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from _common import interleaved, print_table, ratio
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
-from maskcast.models.objects.tracks import Lesson, pack_tracks, stack_tracks
+from maskcast.models.forecasting.batches import TrackBatch
+from maskcast.models.forecasting.configs import ConvLSTMConfig
+from maskcast.models.objects.tracks import pack_tracks, stack_tracks
 from maskcast.simulator.scenes import simulate_clip
 
 CLASSES, CONTEXT, HORIZON = 49, 11, 11
@@ -81,7 +82,9 @@ def main() -> None:
     few = masks[: ours.pixels.clips]
 
     def our_loss() -> Tensor:
-        seen, coming = (Lesson(tracks[:, part], few[:, part]) for part in (slice(CONTEXT), slice(CONTEXT, None)))
+        seen, coming = (
+            TrackBatch(tracks[:, part], few[:, part]) for part in (slice(CONTEXT), slice(CONTEXT, None))
+        )
         with torch.autocast("cpu", torch.bfloat16):
             loss: Tensor = ours.loss(seen, coming)[0]
         return loss

@@ -30,7 +30,7 @@ import torch
 
 from _common import interleaved, print_table
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.registry.artifact import write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle

@@ -23,7 +23,8 @@ from _common import ROOT, print_table
 from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.evaluation.metrics import confusion, macro_jaccard
-from maskcast.models.forecasting.baselines import Baseline, ConstantVelocity, Persistence
+from maskcast.models.forecasting.base import Predictor
+from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.simulator.camera import CLEVRER_CAMERA, Motion, paint_masks
 from maskcast.simulator.scenes import simulate_clip, simulate_motion
@@ -35,7 +36,7 @@ SIZE = (160, 240)
 def scores(clips: Iterable[np.ndarray], stride: int) -> np.ndarray:
     """Macro Jaccard at the last frame of the three baselines, (3,)."""
     matrices = np.zeros((3, CLASSES, CLASSES), np.int64)
-    baselines: list[Baseline] = [Persistence(), ConstantVelocity(), RigidBody(CLEVRER_CAMERA, stride)]
+    baselines: list[Predictor] = [Persistence(), ConstantVelocity(), RigidBody(CLEVRER_CAMERA, stride)]
     for masks in clips:
         context = torch.from_numpy(masks[None, :CONTEXT].copy())
         for matrix, baseline in zip(matrices, baselines, strict=True):

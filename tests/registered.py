@@ -10,7 +10,7 @@ from tests.known import know_squares
 
 from maskcast.models.base import save_model
 from maskcast.models.config import ModelConfig
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.registry.artifact import shrink_clip, write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle

@@ -19,8 +19,9 @@ from tests.conftest import ROOT
 from maskcast.data.clips import ClipStore
 from maskcast.data.detection import DetectionSet
 from maskcast.digest import digest_tree, sha256_of
+from maskcast.inference.detect import detect_images
 from maskcast.inference.segment import predict_masks
-from maskcast.models.detection.faster_rcnn import detect_images, load_detector
+from maskcast.models.detection.table import load_detector
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import load_params_file, section

@@ -24,7 +24,7 @@ from tests.conftest import write_store
 
 from maskcast.__main__ import main
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.runner.stage import get_stage
 

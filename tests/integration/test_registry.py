@@ -20,7 +20,7 @@ from tests.registered import HORIZON, SEEN, write_parts
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.evaluation import Evaluation
+from maskcast.evaluation.forecasts import Evaluation
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.forecasting.table import load_forecaster

@@ -17,7 +17,7 @@ from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.runner.run import run_stage
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.distributed import all_sum, own_part
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.progress import listening

@@ -7,7 +7,7 @@ from tests.conftest import write_store
 
 from maskcast.data.clips import ClipStore
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.stages.evaluate import Evaluate, evaluate
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.evaluation.view import ForecastView
 from maskcast.report.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite
-from maskcast.report.pictures import ForecastView
+from maskcast.report.pictures import panels
 
 
 def view(frames: int, height: int, width: int, *, noise: bool) -> ForecastView:
@@ -30,13 +31,13 @@ def test_masks_are_kept_to_the_last_bit() -> None:
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape == (4 * 24, 8 * 32, 3)
     for column, t in enumerate(sprite.frames):
-        for row, panel in enumerate(shown.panels(t).values()):
+        for row, panel in enumerate(panels(shown, t).values()):
             np.testing.assert_array_equal(pixels[24 * row :][:24, 32 * column :][:, :32], panel)
 
 
 def test_before_the_forecast_what_was_seen_is_shown() -> None:
     shown = view(8, 24, 32, noise=False)
-    early, late = shown.panels(3), shown.panels(4)
+    early, late = panels(shown, 3), panels(shown, 4)
     np.testing.assert_array_equal(early["forecaster"], early["truth"])  # its context was right
     assert not np.array_equal(late["forecaster"], late["truth"])
     np.testing.assert_array_equal(late["constant_velocity"], late["truth"])

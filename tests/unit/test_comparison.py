@@ -13,15 +13,16 @@ from tests.registered import CLASSES, HORIZON, SEEN, write_registered
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.evaluation import data_digest, scored_clips
+from maskcast.evaluation.forecasts import data_digest, scored_clips
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.evaluation.view import ForecastView
 from maskcast.labels import MASK, single_map
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.registry.comparison import Evaluated, draw_differences
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
 from maskcast.registry.loading import load_pipeline
 from maskcast.report.overlays import stacked
-from maskcast.report.pictures import ForecastView
+from maskcast.report.pictures import draw_strip
 
 B_LESS_A = [-0.3, -0.1, -0.2, -0.05, 0.0, 0.2]  # of clips val_0, val_1, ...
 
@@ -82,7 +83,7 @@ def test_the_clips_that_differ_most_are_drawn_as_either_model_sees_them(
             if loaded is b:
                 told += f" (as drawn {drawn:.4f})"
             view = ForecastView(clip.id, frames, seen, masks, {"forecast": future})
-            sheets.append(view.draw_strip(f"{clip.id} · {loaded.title} · jaccard_mean {told}"))
+            sheets.append(draw_strip(view, f"{clip.id} · {loaded.title} · jaccard_mean {told}"))
             futures.append(future)
         assert not np.array_equal(*futures)
         with Image.open(out / name) as picture:

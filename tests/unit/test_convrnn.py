@@ -8,11 +8,12 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
-from maskcast.models.forecasting.convrnn import ConvGRUConfig, ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.plane import to_picture, to_plane
 from maskcast.models.objects.tracks import find_objects, track
-from maskcast.models.objects.trajectories import Path, still
+from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import Renderer, by_class, front_object, paint, seen_masks
 from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell
 
@@ -108,11 +109,11 @@ def test_tracks_of_a_square() -> None:
     assert objects.tolist() == [[3], [0]]
     tracks = track(masks, objects, 5)
     assert tracks.visible_BTN.squeeze(-1).tolist() == [[True, True], [False, False]]
-    assert tracks.cut_BTN[0, :, 0].tolist() == [False, True]
+    assert tracks.truncated_BTN[0, :, 0].tolist() == [False, True]
     expected = torch.tensor([(5.5 - 9.5) / 20, (12.5 - 14.5) / 20])
     torch.testing.assert_close(tracks.centre_BTN2[0, 0, 0], expected)
-    spread = torch.tensor([math.sqrt(15 / 12), math.sqrt(35 / 12)]) / 20  # of 4 and 6 pixels in a row
-    torch.testing.assert_close(tracks.spread_BTN2[0, 0, 0], spread)
+    std = torch.tensor([math.sqrt(15 / 12), math.sqrt(35 / 12)]) / 20  # of 4 and 6 pixels in a row
+    torch.testing.assert_close(tracks.std_BTN2[0, 0, 0], std)
 
 
 def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
@@ -122,14 +123,16 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
     tracks = track(last[:, None], objects, 4)
     centre = still(tracks, 1).centre_BhN2 + torch.tensor([[8 / 24, 6 / 24], [0.0, 6 / 24]])
     scale = torch.tensor([[0.0, 0.0], [0.0, math.log(0.5)]]).expand_as(centre)
-    sight = tracks.last_sight()
-    masks = seen_masks(last[:, None], objects, sight)
-    drawn = Renderer()(masks, sight, Path(centre, scale, torch.zeros_like(centre)))
+    seen = tracks.last_observation()
+    masks = seen_masks(last[:, None], objects, seen)
+    drawn = Renderer()(masks, seen, Trajectory(centre, scale, torch.zeros_like(centre)))
     picture = front_object(drawn, objects)[0, 0]
     expected = torch.zeros(24, 24, dtype=torch.long)
     expected[10:14, 8:12], expected[12:16, 9:11] = 1, 2
     assert torch.equal(picture, expected)
-    assert torch.equal(paint(masks, objects, sight, Path(centre, scale, torch.zeros_like(centre)))[0, 0], expected)
+    assert torch.equal(
+        paint(masks, objects, seen, Trajectory(centre, scale, torch.zeros_like(centre)))[0, 0], expected
+    )
     logits = by_class(drawn, objects, torch.arange(4), torch.tensor(-8.0))
     assert torch.equal(logits.argmax(2)[0, 0], expected) and (logits[:, :, 3] == -8).all()
 
@@ -137,19 +140,21 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
 def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
     motion = ObjectMotion(8, 5)
     points = torch.rand(50, 2) - 0.5
-    torch.testing.assert_close(motion.to_plane(points), points)
+    torch.testing.assert_close(to_plane(motion.homography, points), points)
     torch.nn.init.normal_(motion.homography, std=0.2)
-    torch.testing.assert_close(motion.to_picture(motion.to_plane(points)), points, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        to_picture(motion.homography, to_plane(motion.homography, points)), points, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_forces_turn_with_the_scene() -> None:
     motion = randomised(ObjectMotion(8, 5))
     place, velocity, memory = torch.randn(1, 3, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 8)
     pairs = ~torch.eye(3, dtype=torch.bool)[None]
-    spread = torch.full((1, 3, 2), 0.05)
+    std = torch.full((1, 3, 2), 0.05)
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
-    push, message = motion._interact(place, velocity, memory, spread, pairs)
-    turned, same = motion._interact(place @ turn, velocity @ turn, memory, spread, pairs)
+    push, message = motion._interact(place, velocity, memory, std, pairs)
+    turned, same = motion._interact(place @ turn, velocity @ turn, memory, std, pairs)
     torch.testing.assert_close(turned, push @ turn, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(same, message, rtol=1e-4, atol=1e-4)
 

@@ -15,21 +15,21 @@ from torch import Tensor
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.evaluation import Evaluation
+from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.base import Predictor
+from maskcast.models.forecasting.configs import ConvLSTMConfig
+from maskcast.models.forecasting.input import Input
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.stages.evaluate import Evaluate, evaluate
 
 CLASSES = ["background", "red", "blue"]
 
 
-class Spy:
+class Spy(Predictor):
     """A forecaster that repeats a constant shift of the last mask and keeps what it was shown."""
-
-    input = "masks"
 
     def __init__(self, shift: int = 0) -> None:
         self.shift, self.seen = shift, []
@@ -48,7 +48,9 @@ def still_store(root: Path, *, shift: int = 0, classes: list[str] = CLASSES) -> 
     return ClipStore(root)
 
 
-def evaluation(prepared: ClipStore, generated: ClipStore, model: object, context: str = "generated") -> Evaluation:
+def evaluation(
+    prepared: ClipStore, generated: ClipStore, model: Predictor, context: str = "generated"
+) -> Evaluation:
     chosen = prepared.select("val", "labelled")
     return Evaluation(prepared, generated, chosen, model, None, context, 11, 11, 1, torch.device("cpu"))
 
@@ -175,10 +177,10 @@ def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> No
         assert not list((tmp_path / "out").iterdir())
 
 
-class LastFrame:
+class LastFrame(Predictor):
     """A forecaster of frames that repeats the last one, one shade too bright."""
 
-    input = "frames"
+    input = Input.FRAMES
 
     def forecast(self, context: Tensor, horizon: int) -> Tensor:
         return (context[:, -1:] + 1).repeat(1, horizon, 1, 1, 1)

@@ -14,8 +14,7 @@ from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.models.config import ModelConfig
-from maskcast.models.forecasting.objects import ObjectsConfig
-from maskcast.models.forecasting.simvp import SimVPConfig
+from maskcast.models.forecasting.configs import ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
 from maskcast.registry import export as exporting

@@ -15,12 +15,12 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.forecasting.batches import Window
+from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
 from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.runner.run import run_stage
-from maskcast.training.tasks.windows import Window, layer_of
 
 TRAINING = {
     "epochs": 2,
@@ -168,5 +168,5 @@ def test_specks_of_a_masker_are_no_objects_to_learn_from(tmp_path: Path) -> None
     with ClipWriter(tmp_path / "clips", height=40, width=60, maps=single_map(list("01234"))) as writer:
         writer.add("a", split="train", kind="labelled", masks={MASK: masks})
     store = ClipStore(tmp_path / "clips")
-    (tracks,) = layer_of(ObjectsConfig().build(5), store, store.clips).batch([Window(0, slice(0, 8), False)])
+    (tracks,) = ObjectsConfig().build(5).batch_source(store, store.clips).batch([Window(0, slice(0, 8), False)])
     assert tracks[:, :, 0].unique(dim=0).tolist() == [[1, 2]]

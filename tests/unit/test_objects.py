@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.models.forecasting.objects import ObjectsConfig
+from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import PACKED, find_objects, pack_tracks, track, unpack_tracks
-from maskcast.models.objects.trajectories import Path, path_loss
+from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
 from maskcast.models.objects.warp import cover, probability
 from maskcast.simulator.camera import CLEVRER_CAMERA, paint_masks
 from maskcast.simulator.scenes import simulate_motion
@@ -48,12 +49,12 @@ def test_unpacking_finds_the_objects_asked_for_and_leaves_others_unseen() -> Non
     assert objects.tolist() == [[0]] and not tracks.visible_BTN.any()
 
 
-def test_the_last_sight_of_a_hidden_object_is_kept_and_of_one_that_left_is_not() -> None:
+def test_the_last_observation_of_a_hidden_object_is_kept_and_of_one_that_left_is_not() -> None:
     masks = squares(c1=[(4, 4), (4, 8), None], c2=[(12, 4), (12, -2), None], c3=[(4, 20), (5, 20), (6, 20)])[None]
-    sight = track(masks, find_objects(masks, 5), 5).last_sight()
-    assert sight.exists_BN.tolist() == [[True, False, True]]
-    assert sight.frame_BN.tolist() == [[1, 1, 2]]
-    torch.testing.assert_close(sight.centre_BN2[0, 0], torch.tensor([(5.5 - 11.5) / 24, (9.5 - 15.5) / 24]))
+    seen = track(masks, find_objects(masks, 5), 5).last_observation()
+    assert seen.exists_BN.tolist() == [[True, False, True]]
+    assert seen.frame_BN.tolist() == [[1, 1, 2]]
+    torch.testing.assert_close(seen.centre_BN2[0, 0], torch.tensor([(5.5 - 11.5) / 24, (9.5 - 15.5) / 24]))
 
 
 def test_a_hidden_object_is_painted_again() -> None:
@@ -61,7 +62,7 @@ def test_a_hidden_object_is_painted_again() -> None:
     masks = squares(c1=[*seen, None])[None]
     model = ObjectsConfig(hidden=8).build(5).eval()
     with torch.no_grad():
-        model.motion.start.bias[4] = 1.0  # the last displacement between two sights is the velocity
+        model.motion.start.bias[4] = 1.0  # the last displacement between two observations is the velocity
     forecast = model.forecast(squares(c1=seen)[None], 2)
     assert torch.equal(forecast[0], squares(c1=[(8, 23), (8, 26)]))
     forecast = model.forecast(masks, 1)  # the displacement to a frame in which it is hidden is unknown: it waits
@@ -81,7 +82,7 @@ def test_the_plane_is_found_from_the_sizes_of_objects() -> None:
     y, x = np.mgrid[40:150:20, 60:200:20] + 0.0
     ground = CLEVRER_CAMERA.scaled(160, 240).to_plane(x, y, 0.2)
     points = torch.from_numpy(np.stack([(y - 79.5) / 160, (x - 119.5) / 160], -1)).float()
-    plane = motion.to_plane(points).detach().numpy()
+    plane = to_plane(motion.homography, points).numpy()
     fit, *_ = np.linalg.lstsq(np.insert(ground.reshape(-1, 2), 2, 1, 1), plane.reshape(-1, 2), rcond=None)
     error = np.insert(ground.reshape(-1, 2), 2, 1, 1) @ fit - plane.reshape(-1, 2)
     assert np.abs(error).max() < 0.05 * np.ptp(plane)
@@ -89,7 +90,7 @@ def test_the_plane_is_found_from_the_sizes_of_objects() -> None:
     assert stretch[0] / stretch[1] < 1.3  # 1 would be a plane without any foreshortening; the picture has 2
 
 
-def test_few_sights_and_equal_sizes_leave_the_picture_the_plane() -> None:
+def test_few_observations_and_equal_sizes_leave_the_picture_the_plane() -> None:
     motion = ObjectMotion(8, 5)
     few = torch.ones(9, dtype=torch.long), torch.rand(9, 2), torch.rand(9)
     motion.calibrate(*few)
@@ -116,8 +117,8 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
     def border(*columns: float) -> float:
         y = torch.full((4,), 9.5 - 11.5)
         centre = torch.stack([y, torch.tensor(columns) - 15.5], -1) / 24
-        path = Path(centre[None, :, None], torch.zeros(1, 4, 1, 2), torch.ones(1, 4, 1, 2))
-        return float(path_loss(path, context, target)["border"])
+        trajectory = Trajectory(centre[None, :, None], torch.zeros(1, 4, 1, 2), torch.ones(1, 4, 1, 2))
+        return float(trajectory_loss(trajectory, context, target)["border"])
 
     right = border(27.5, 31.5, 36.0, 40.0)
     assert right < 0.02
@@ -127,48 +128,50 @@ def test_what_is_cut_or_has_left_must_be_forecast_so() -> None:
     assert border(20.0, 31.5, 36.0, 40.0) == pytest.approx(right, abs=0.3)  # whole: that is for ``place``
 
 
-def test_a_doubted_object_covers_what_it_covers_on_average() -> None:
+def test_an_object_in_an_uncertain_place_covers_what_it_covers_on_average() -> None:
     masks = squares(c1=[(8, 10)])[0].eq(1)[None, None]
-    sight = track(squares(c1=[(8, 10)])[None], torch.tensor([[1]]), 5).last_sight()
-    doubt = 3 / 24  # of the picture's height: 3 pixels
+    seen = track(squares(c1=[(8, 10)])[None], torch.tensor([[1]]), 5).last_observation()
+    scale = 3 / 24  # of the picture's height: 3 pixels
 
     def covered(shift: float) -> torch.Tensor:
-        centre = sight.centre_BN2[:, None] + torch.tensor([0.0, shift / 24])
-        return cover(masks, sight, Path(centre, torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)))
+        centre = seen.centre_BN2[:, None] + torch.tensor([0.0, shift / 24])
+        return cover(masks, seen, Trajectory(centre, torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2)))
 
     shifts = torch.arange(-45, 45.05, 0.1).tolist()
     weights = [math.exp(-abs(shift) / 3) / 6 * 0.1 for shift in shifts]
     mean = sum(weight * covered(shift) for weight, shift in zip(weights, shifts, strict=True))
-    unsure = torch.tensor([1e-6, doubt]).expand(1, 1, 1, 2)
-    path = Path(sight.centre_BN2[:, None], torch.zeros(1, 1, 1, 2), unsure)
-    assert torch.allclose(cover(masks, sight, path, doubted=True)[..., 9:11, :], mean[..., 9:11, :], atol=2e-3)
+    unsure = torch.tensor([1e-6, scale]).expand(1, 1, 1, 2)
+    trajectory = Trajectory(seen.centre_BN2[:, None], torch.zeros(1, 1, 1, 2), unsure)
+    assert torch.allclose(
+        cover(masks, seen, trajectory, expected=True)[..., 9:11, :], mean[..., 9:11, :], atol=2e-3
+    )
 
 
-def test_the_nearer_of_two_doubted_objects_takes_its_share_first() -> None:
+def test_the_nearer_of_two_objects_in_uncertain_places_takes_its_share_first() -> None:
     # two squares at the same columns; class 2 is lower in the picture, so nearer
     seen = squares(c1=[(8, 10)], c2=[(9, 10)])[None]
     objects = torch.tensor([[1, 2]])
     masks = torch.stack([squares(c1=[(8, 10)])[0].eq(1), squares(c2=[(9, 10)])[0].eq(2)])[None]
-    sight = track(seen, objects, 5).last_sight()
-    path = Path(sight.centre_BN2[:, None], torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2 / 24))
-    one, two = cover(masks, sight, path, doubted=True)[0, 0]
+    seen = track(seen, objects, 5).last_observation()
+    trajectory = Trajectory(seen.centre_BN2[:, None], torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2 / 24))
+    one, two = cover(masks, seen, trajectory, expected=True)[0, 0]
 
     def chance(class_id: int) -> torch.Tensor:
-        return probability(masks, objects, sight, path, torch.full((1, 1, 24, 32), class_id))[0, 0]
+        return probability(masks, objects, seen, trajectory, torch.full((1, 1, 24, 32), class_id))[0, 0]
 
     assert torch.allclose(chance(2), two, atol=1e-5) and torch.allclose(chance(1), one * (1 - two), atol=1e-5)
     assert torch.allclose(chance(0), (1 - one) * (1 - two), atol=1e-5) and chance(3).eq(0).all()
 
 
-def test_doubt_is_least_surprised_by_the_mean_error_and_bends_no_path() -> None:
+def test_the_scale_is_fitted_to_the_mean_error_and_bends_no_trajectory() -> None:
     seen = squares(c1=[(8, 8), (8, 9)])[None]
     future = squares(c1=[(8, 12)] * 2)[None]
     context, target = (track(part, torch.tensor([[1]]), 5) for part in (seen, future))
     centre = (target.centre_BTN2 + torch.tensor([2.0, 2.0]) / 24).requires_grad_()
 
-    def surprise(doubt: float) -> torch.Tensor:
-        path = Path(centre, torch.zeros(1, 2, 1, 2), torch.full((1, 2, 1, 2), doubt))
-        return path_loss(path, context, target)["doubt"]
+    def surprise(scale: float) -> torch.Tensor:
+        trajectory = Trajectory(centre, torch.zeros(1, 2, 1, 2), torch.full((1, 2, 1, 2), scale))
+        return trajectory_loss(trajectory, context, target)["doubt"]
 
     at_error = float(surprise(2 / 24))
     assert at_error < float(surprise(1.8 / 24)) and at_error < float(surprise(2.2 / 24))

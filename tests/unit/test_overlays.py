@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.evaluation.view import ForecastView
 from maskcast.report import overlays
 from maskcast.report.overlays import (
     FALSE_ALARM,
@@ -19,7 +20,7 @@ from maskcast.report.overlays import (
     overlay,
     palette,
 )
-from maskcast.report.pictures import ForecastView, draw_gallery
+from maskcast.report.pictures import draw_gallery, draw_strip
 
 
 def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
@@ -62,12 +63,12 @@ def test_an_error_map_tells_the_kinds_of_errors_apart() -> None:
 @pytest.mark.parametrize("frames", [True, False])
 def test_a_strip_has_a_row_per_layer_and_is_reproducible(frames: bool) -> None:
     view = make_view(frames=frames)
-    strip, again = view.draw_strip("title"), view.draw_strip("title")
+    strip, again = draw_strip(view, "title"), draw_strip(view, "title")
     assert strip.tobytes() == again.tobytes()
     pixels = np.asarray(strip)
     for colour in (MISSED, FALSE_ALARM, RIGHT, palette()[1] if not frames else RIGHT):
         assert (pixels == colour).all(-1).any()
-    assert view.draw_strip("title", columns=2).width < strip.width
+    assert draw_strip(view, "title", columns=2).width < strip.width
 
 
 def test_masker_strips_with_and_without_truth() -> None:

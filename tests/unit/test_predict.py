@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
 from maskcast.report.overlays import palette

@@ -23,7 +23,7 @@ from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import load_encoder, save_encoder
-from maskcast.models.forecasting.convrnn import ConvLSTMConfig
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker

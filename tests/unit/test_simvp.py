@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from maskcast.errors import MaskcastError
-from maskcast.models.forecasting.simvp import SimVPConfig
+from maskcast.models.forecasting.configs import SimVPConfig
 from maskcast.models.forecasting.translator import Translator
 
 

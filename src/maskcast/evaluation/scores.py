@@ -1,4 +1,4 @@
-"""Scores forecasts: one confusion matrix per horizon, counted over the whole split.
+"""Scores of forecasts: what an evaluation measures of one forecaster over a whole split.
 
 Legend: h horizon, K classes, H height, W width; clips are forecast in batches and forgotten at once.
 """
@@ -6,41 +6,45 @@ Legend: h horizon, K classes, H height, W width; clips are forecast in batches a
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from maskcast.evaluation.calibration import Reliability
 from maskcast.evaluation.coco.class_masks import SegmentationAP
-from maskcast.evaluation.metrics import accuracy, confusion, macro_dice, macro_jaccard
-from maskcast.inference.forecast import Forecast
+from maskcast.evaluation.horizons import HorizonCounts
+from maskcast.evaluation.metrics import accuracy, macro_dice, macro_jaccard
+
+T = TypeVar("T")
 
 
-@dataclass
-class ForecastScores:
+class ForecastScores(HorizonCounts):
     """Counts of one forecaster over a split, and the scores read from them.
 
     Args:
         num_classes: K.
         context_frames: frames that were seen; the first forecast frame has the number `context_frames` + 1.
         horizon: h, frames that were forecast.
+
+    Attributes:
+        clip_ids: of the clips counted.
+        clip_jaccard: per clip and horizon, absent classes omitted.
+        seconds: that forecasting took.
+        peak_memory_mib: while forecasting.
+        reliability: of the confidence over all pixels, and `reliability_of_objects` over those of objects.
     """
 
-    num_classes: int
-    context_frames: int
-    horizon: int
-    clip_ids: list[str] = field(default_factory=list)
-    clip_jaccard: list[list[float]] = field(default_factory=list)  # per clip and horizon, absent classes omitted
-    seconds: float = 0.0
-    peak_memory_mib: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.matrix_hKK = np.zeros((self.horizon, self.num_classes, self.num_classes), np.int64)
-        self._ap = SegmentationAP(self.num_classes)
+    def __init__(self, num_classes: int, context_frames: int, horizon: int) -> None:
+        super().__init__(num_classes, horizon)
+        self.context_frames = context_frames
+        self.clip_ids: list[str] = []
+        self.clip_jaccard: list[list[float]] = []
+        self.seconds = self.peak_memory_mib = 0.0
+        self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
+        self._ap = SegmentationAP(num_classes)
         self._coco: dict[str, float] | None = None
         self._squared_error, self._values = 0.0, 0
-        self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
 
     def add(
         self,
@@ -50,11 +54,7 @@ class ForecastScores:
         confidence_hHW: np.ndarray | None = None,
     ) -> None:
         """Counts one clip: true and forecast masks, (h, H, W) uint8, and their confidence, 255 = certain."""
-        matrices = [
-            confusion(truth_HW, forecast_HW, self.num_classes)
-            for truth_HW, forecast_HW in zip(truth_hHW, forecast_hHW, strict=True)
-        ]
-        self.matrix_hKK += np.stack(matrices)
+        matrices = self.count(truth_hHW, forecast_hHW)
         self._ap.add(truth_hHW, forecast_hHW, confidence_hHW)
         if confidence_hHW is not None:
             self.reliability.add(truth_hHW, forecast_hHW, confidence_hHW)
@@ -73,10 +73,6 @@ class ForecastScores:
         """The numbers of the forecast frames, counted from 1."""
         return range(self.context_frames + 1, self.context_frames + self.horizon + 1)
 
-    def per_horizon(self) -> list[float]:
-        """Macro Jaccard of every forecast frame, absent classes omitted, background included."""
-        return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]
-
     def coco(self) -> dict[str, float]:
         """The COCO summary over all forecast frames."""
         if self._coco is None:
@@ -84,7 +80,7 @@ class ForecastScores:
         return self._coco
 
     def table(self) -> dict[str, float]:
-        """All scores by name; `maskcast.report.DEFINITIONS` says what each means. NaN where undefined."""
+        """All scores by name, NaN where undefined; `report.evaluation_files.DEFINITIONS` says what each means."""
         last_KK = self.matrix_hKK[-1]
         scores = {
             "jaccard_last": macro_jaccard(last_KK, absent="omit"),
@@ -116,7 +112,7 @@ def applicable(scores: Mapping[str, ForecastScores | None]) -> dict[str, Forecas
     return {name: one for name, one in scores.items() if one is not None}
 
 
-def measured(scores: ForecastScores, batches: Iterable[Forecast]) -> Iterator[Forecast]:
+def measured(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:
     """Yields what `batches` yields; the time it takes to make them, and its peak memory, go into `scores`."""
     _forget_peak()
     iterator = iter(batches)

@@ -3,41 +3,22 @@
 Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3 channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import predict_masks, quantise
-from maskcast.labels import IGNORE
+from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 
 Context = Literal["generated", "truth"]
-
-
-class Forecaster(Protocol):
-    """What trained forecasters and baselines have in common."""
-
-    input: str
-
-    def forecast(self, context: Tensor, horizon: int) -> Tensor:
-        """Continues (B, T, H, W) uint8 masks or (B, T, H, W, C) uint8 frames by `horizon` of the same."""
-        ...
-
-
-@runtime_checkable
-class ConfidentForecaster(Forecaster, Protocol):
-    """A forecaster of masks that knows how sure it is."""
-
-    def forecast_with_confidence(self, context: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Returns what `forecast` does, and the probability of each pixel's class as uint8, 255 = 1."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +28,23 @@ class Forecast:
     masks: np.ndarray
     confidence: np.ndarray | None = None  # (B, h, H, W), 255 = certain; baselines have none
     frames: np.ndarray | None = None  # (B, h, H, W, C)
+
+
+@dataclass(frozen=True)
+class ForecastSetting:
+    """How clips are forecast.
+
+    Args:
+        masker: turns forecast frames into masks; None will do for forecasters of masks.
+        context_frames: frames that are seen.
+        horizon: frames that are forecast.
+        device: where the models are.
+    """
+
+    masker: nn.Module | None
+    context_frames: int
+    horizon: int
+    device: torch.device
 
 
 def check_stores(clips: ClipStore, masks: ClipStore) -> None:
@@ -67,7 +65,7 @@ def check_stores(clips: ClipStore, masks: ClipStore) -> None:
 
 def load_models(
     forecaster: Path, masker: Path, clips: ClipStore, device: torch.device
-) -> tuple[Any, nn.Module | None]:
+) -> tuple[Forecaster, nn.Module | None]:
     """Loads a forecaster and, where it forecasts frames, the masker that turns them into masks.
 
     Raises:
@@ -75,7 +73,7 @@ def load_models(
     """
     model, description = load_forecaster(forecaster)
     _check_classes(forecaster, description, clips)
-    if model.input == "masks":
+    if not model.input.needs_masker:
         return model.to(device), None
     from maskcast.models.segmentation.table import load_masker  # takes seconds to import
 
@@ -84,67 +82,66 @@ def load_models(
     return model.to(device), masking.to(device)
 
 
-def context_source(
-    forecaster: Forecaster, clips: ClipStore, masks: ClipStore | None, chosen: Sequence[Clip], frames: int
-) -> ClipStore:
-    """Returns the store that the context of `chosen` is read from, after checking that it is all there.
+def in_batches(clips: Sequence[Clip], size: int) -> list[Sequence[Clip]]:
+    """Returns clips in batches of ``size``; the last one may be smaller."""
+    return [clips[start : start + size] for start in range(0, len(clips), size)]
+
+
+def forecast_clips(
+    model: Predictor,
+    setting: ForecastSetting,
+    clips: ClipStore,
+    masks: ClipStore,
+    batches: Sequence[Sequence[Clip]],
+) -> Iterator[tuple[Sequence[Clip], Forecast]]:
+    """Checks that the context of all clips is there, and returns an iterator of the forecasts of each batch.
 
     Args:
-        forecaster: tells by `input` whether it wants masks or frames.
+        model: a forecaster or a baseline.
+        setting: how to forecast.
         clips: the prepared clips.
-        masks: the generated masks, or None to read the true ones of `clips`.
-        chosen: clips of `clips`.
-        frames: context frames.
+        masks: the masks to start from: generated ones, or ``clips`` for the true ones.
+        batches: clips of ``clips``.
 
     Raises:
         MaskcastError: naming the first clip that lacks frames, masks or length.
     """
-    source = clips if forecaster.input == "frames" or masks is None else masks
-    for clip in chosen:
-        if source is masks and clip.id not in source:
-            raise MaskcastError(
-                f"{source.root}: has no generated masks of clip {clip.id!r}; run generate_masks on {clips.root}"
-            )
-        found = source.get(clip.id)
-        if not (found.has_frames if forecaster.input == "frames" else source.has_masks(found)):
-            raise MaskcastError(
-                f"{source.root}: clip {clip.id!r} has no {forecaster.input}, which this forecaster starts from; "
-                "prepare clips that have them or use another forecaster"
-            )
-        if found.num_frames < frames:
-            raise MaskcastError(
-                f"{source.root}: clip {clip.id!r} has {found.num_frames} frames, the context needs {frames}; "
-                "lower context_frames or prepare longer clips"
-            )
-    return source
+    source = model.input.source(clips, masks)
+    for clip in (clip for batch in batches for clip in batch):
+        _check_context(model, clips, source, clip, setting.context_frames)
+    return ((batch, _forecast(model, setting, source, batch)) for batch in batches)
 
 
-def forecast(
-    forecaster: Forecaster,
-    masker: nn.Module | None,
-    source: ClipStore,
-    batch: Sequence[Clip],
-    *,
-    context_frames: int,
-    horizon: int,
-    device: torch.device,
-) -> Forecast:
-    """Forecasts one batch of clips; the frames that a forecaster of frames returns go through `masker`."""
-    layer = source.frames if forecaster.input == "frames" else source.masks
-    context = torch.from_numpy(np.stack([layer(source.get(clip.id))[:context_frames] for clip in batch])).to(
-        device
-    )
-    if forecaster.input == "masks":
-        context = context.masked_fill(context == IGNORE, 0)
-        if not isinstance(forecaster, ConfidentForecaster):
-            return Forecast(forecaster.forecast(context, horizon).cpu().numpy())
-        masks, confidence = forecaster.forecast_with_confidence(context, horizon)
-        return Forecast(masks.cpu().numpy(), confidence.cpu().numpy())
-    assert masker is not None
-    frames = forecaster.forecast(context, horizon).cpu().numpy()
-    masked = [predict_masks(masker, frames_hHWC, "fp32") for frames_hHWC in frames]
+def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, batch: Sequence[Clip]) -> Forecast:
+    seen = slice(setting.context_frames)
+    context_BT = np.stack([model.input.read(source, source.get(clip.id), seen) for clip in batch])
+    context = torch.from_numpy(context_BT).to(setting.device)
+    if not model.input.needs_masker:
+        masks, confidence = model.forecast_with_confidence(context, setting.horizon)
+        return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
+    assert setting.masker is not None
+    frames = model.forecast(context, setting.horizon).cpu().numpy()
+    masked = [predict_masks(setting.masker, frames_hHWC, "fp32") for frames_hHWC in frames]
     sure = np.stack([quantise(confidence, 256) for _, confidence in masked])
     return Forecast(np.stack([masks for masks, _ in masked]), sure, frames)
+
+
+def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:
+    if source is not clips and clip.id not in source:
+        raise MaskcastError(
+            f"{source.root}: has no generated masks of clip {clip.id!r}; run generate_masks on {clips.root}"
+        )
+    found = source.get(clip.id)
+    if not model.input.is_in(source, found):
+        raise MaskcastError(
+            f"{source.root}: clip {clip.id!r} has no {model.input}, which this forecaster starts from; "
+            "prepare clips that have them or use another forecaster"
+        )
+    if found.num_frames < frames:
+        raise MaskcastError(
+            f"{source.root}: clip {clip.id!r} has {found.num_frames} frames, the context needs {frames}; "
+            "lower context_frames or prepare longer clips"
+        )
 
 
 def _check_classes(folder: Path, description: dict[str, Any], clips: ClipStore) -> None:

@@ -11,12 +11,13 @@ from PIL import Image
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.evaluation import data_digest, scored_clips
+from maskcast.evaluation.forecasts import data_digest, scored_clips
 from maskcast.evaluation.scores import ForecastScores
+from maskcast.evaluation.view import ForecastView
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
-from maskcast.report.pictures import ForecastView
+from maskcast.report.pictures import draw_strip
 from maskcast.runner.outputs import outputs_whole
 
 SCORE = "jaccard_mean"
@@ -106,4 +107,4 @@ def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: 
     registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
     told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
     view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW})
-    return view.draw_strip(f"{clip_id} · {loaded.title} · {SCORE} {told}")
+    return draw_strip(view, f"{clip_id} · {loaded.title} · {SCORE} {told}")

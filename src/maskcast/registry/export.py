@@ -42,7 +42,7 @@ class Graph(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Forecasts clips."""
-        if self.forecaster.input == "frames":
+        if self.forecaster.input.needs_masker:
             return self._mask(self.forecaster.forecast(frames, self.horizon))
         masks: Tensor = self.forecaster.forecast(self._mask(frames), self.horizon)
         return masks
@@ -69,7 +69,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
     if form == "onnx":
         _check_packages()
     model = loaded.model
-    if model.consistent_frames is not None and model.forecaster.input == "masks":
+    if model.consistent_frames is not None and not model.forecaster.input.needs_masker:
         raise MaskcastError(
             f"{loaded.title}: consistent_frames is {model.consistent_frames}, and no graph makes masks agree; "
             "serve it, or register one made with generate_masks.consistent_frames: null"

@@ -16,7 +16,6 @@ import torch
 from maskcast.errors import MaskcastError
 from maskcast.inference.consistency import join_frames, predictor
 from maskcast.inference.detect import detect_images
-from maskcast.labels import IGNORE
 from maskcast.models.base import best_device
 from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.siamese import Normalised, pool
@@ -79,18 +78,15 @@ class ForecasterModel:
         model, _ = load_forecaster(folder)
         self._device = best_device()
         self.network, self.horizon = model.to(self._device), horizon
-        self.input: str = model.input
-        channels = () if self.input == "masks" else (3,)
-        self.shape_in: Shape = (-1, -1, -1, -1, *channels)
-        self.shape_out: Shape = (-1, horizon, -1, -1, *channels)
+        self.input = model.input
+        self.shape_in: Shape = (-1, -1, -1, -1, *self.input.channels)
+        self.shape_out: Shape = (-1, horizon, -1, -1, *self.input.channels)
 
     def predict(self, data: Any) -> np.ndarray:
         """Continues clips; one clip (T, H, W) or (T, H, W, C) gives one future."""
         context_BT, alone = batched(data, self.shape_in, self.input)
-        context = torch.tensor(context_BT)
-        if self.input == "masks":
-            context = context.masked_fill(context == IGNORE, 0)
-        future_Bh: np.ndarray = self.network.forecast(context.to(self._device), self.horizon).cpu().numpy()
+        context = torch.tensor(context_BT, device=self._device)
+        future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 
 
@@ -113,12 +109,12 @@ class PipelineModel:
     def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
         seen_THW = self._mask_seen(clip_THWC)
-        if self.forecaster.input == "frames":
+        if self.forecaster.input.needs_masker:
             return seen_THW, self._forecast(clip_THWC)
         return seen_THW, self.forecaster.predict(seen_THW)
 
     def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
-        if self.forecaster.input == "frames":
+        if self.forecaster.input.needs_masker:
             return self.masker.predict(self.forecaster.predict(clip_THWC))
         return self.forecaster.predict(self._mask_seen(clip_THWC))
 
@@ -195,7 +191,7 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     if about.kind == "forecaster":
         return forecaster
     # Frames that a forecaster made are masked as the evaluation does it.
-    precision = "fp32" if forecaster.input == "frames" else about.precision
+    precision = "fp32" if forecaster.input.needs_masker else about.precision
     return PipelineModel(MaskerModel(folder / "masker", precision), forecaster, about.consistent_frames)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.clip_index import evenly_spaced
+from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, element
 from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized
-from maskcast.report.pictures import ForecastView
+from maskcast.report.pictures import panels
 
 MOST_FRAMES = 24  # of a longer clip an even selection
 MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk
@@ -43,7 +44,7 @@ def draw_sprite(view: ForecastView) -> Sprite:
     scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
     frames = evenly_spaced(len(view.truth), MOST_FRAMES)
-    columns = [view.panels(t) for t in frames]
+    columns = [panels(view, t) for t in frames]
     cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
     data = b""

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 from maskcast.curves import Curve
-from maskcast.evaluation.evaluation import FORECASTER, RIVAL, Evaluation
+from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.progress import show
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import draw_sprite, error_legend, player
 from maskcast.report.confusions import confusions
 from maskcast.report.evaluation_files import DEFINITIONS, headline
-from maskcast.report.pictures import ForecastView
 
 
 def show_evaluation(

@@ -6,93 +6,62 @@ Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); al
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from maskcast.data.clip_index import evenly_spaced
+from maskcast.evaluation.view import ForecastView
 from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
 GIF_MS = 180  # per frame; the last one stays four times as long
 
 
-@dataclass(frozen=True)
-class ForecastView:
-    """What one clip's pictures show.
+def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Image.Image:
+    """Draws what was seen, what came, what was forecast, and where the first forecast is wrong.
 
     Args:
-        clip_id: heading.
-        frames: (T + h, H, W, C), or None for masks alone.
-        seen: (T, H, W), the masks that the forecast started from.
-        truth: (T + h, H, W), the true masks.
-        forecasts: (h, H, W) by the name of the forecaster; the first is the one to judge.
-        forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
+        view: what to draw.
+        title: heading.
+        columns: at most this many frames a row, spread evenly, the last always among them.
     """
+    start = len(view.seen)
+    before, after = evenly_spaced(start, columns), evenly_spaced(len(view.judged), columns)
+    rows = [
+        Row("seen", [_seen(view, t) for t in before], [f"frame {t + 1}" for t in before]),
+        Row("truth", [_truth(view, start + t) for t in after], [f"frame {start + t + 1}" for t in after]),
+    ]
+    rows += [Row(name.replace("_", " "), [_forecast(view, name, t) for t in after]) for name in view.forecasts]
+    rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in after]))
+    return grid(rows, title)
 
-    clip_id: str
-    frames: np.ndarray | None
-    seen: np.ndarray
-    truth: np.ndarray
-    forecasts: dict[str, np.ndarray]
-    forecast_frames: np.ndarray | None = None
 
-    def draw_strip(self, title: str, columns: int = MAX_COLUMNS) -> Image.Image:
-        """Draws what was seen, what came, what was forecast, and where the first forecast is wrong.
+def animate(view: ForecastView, path: Path) -> None:
+    """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
+    start = len(view.seen)
+    name = next(iter(view.forecasts))
+    sheets = []
+    for t in range(len(view.truth)):
+        if t < start:
+            cells, right = [_seen(view, t)] * 2, "seen"
+        else:
+            cells, right = [_truth(view, t), _forecast(view, name, t - start)], "forecast"
+        sheets.append(grid([Row("", cells, ["truth" if t >= start else "seen", right])], f"frame {t + 1}"))
+    durations = [GIF_MS] * (len(sheets) - 1) + [4 * GIF_MS]
+    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
 
-        Args:
-            title: heading.
-            columns: at most this many frames a row, spread evenly, the last always among them.
-        """
-        start = len(self.seen)
-        before, after = evenly_spaced(start, columns), evenly_spaced(len(self._judged), columns)
-        rows = [
-            Row("seen", [self._seen(t) for t in before], [f"frame {t + 1}" for t in before]),
-            Row("truth", [self._truth(start + t) for t in after], [f"frame {start + t + 1}" for t in after]),
-        ]
-        rows += [Row(name.replace("_", " "), [self._forecast(name, t) for t in after]) for name in self.forecasts]
-        rows.append(Row("error", [error_map(self.truth[start + t], self._judged[t]) for t in after]))
-        return grid(rows, title)
 
-    def animate(self, path: Path) -> None:
-        """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
-        start = len(self.seen)
-        name = next(iter(self.forecasts))
-        sheets = []
-        for t in range(len(self.truth)):
-            if t < start:
-                cells, right = [self._seen(t)] * 2, "seen"
-            else:
-                cells, right = [self._truth(t), self._forecast(name, t - start)], "forecast"
-            sheets.append(grid([Row("", cells, ["truth" if t >= start else "seen", right])], f"frame {t + 1}"))
-        durations = [GIF_MS] * (len(sheets) - 1) + [4 * GIF_MS]
-        sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
+def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:
+    """Returns what there is to see at frame t, counted from 0: pictures (H, W, C) by name.
 
-    def panels(self, t: int) -> dict[str, np.ndarray]:
-        """Returns what there is to see at frame t, counted from 0: pictures (H, W, C) by name.
-
-        Up to the last seen frame the masks that the forecasts start from stand in their place.
-        """
-        late = t - len(self.seen)
-        judged = self.seen[t] if late < 0 else self._judged[late]
-        forecasts = {name: self._seen(t) if late < 0 else self._forecast(name, late) for name in self.forecasts}
-        return {"truth": self._truth(t), **forecasts, "error": error_map(self.truth[t], judged)}
-
-    @property
-    def _judged(self) -> np.ndarray:
-        return next(iter(self.forecasts.values()))
-
-    def _seen(self, t: int) -> np.ndarray:
-        return overlay(None if self.frames is None else self.frames[t], self.seen[t])
-
-    def _truth(self, t: int) -> np.ndarray:
-        return overlay(None if self.frames is None else self.frames[t], self.truth[t])
-
-    def _forecast(self, name: str, t: int) -> np.ndarray:
-        own = self.forecast_frames is not None and name == next(iter(self.forecasts))
-        return overlay(self.forecast_frames[t] if own else None, self.forecasts[name][t])  # type: ignore[index]
+    Up to the last seen frame the masks that the forecasts start from stand in their place.
+    """
+    late = t - len(view.seen)
+    judged = view.seen[t] if late < 0 else view.judged[late]
+    forecasts = {name: _seen(view, t) if late < 0 else _forecast(view, name, late) for name in view.forecasts}
+    return {"truth": _truth(view, t), **forecasts, "error": error_map(view.truth[t], judged)}
 
 
 def draw_gallery(
@@ -127,10 +96,24 @@ def draw_gallery(
         shown = view(n)
         stem = f"{rank:02d}_{shown.clip_id.replace('/', '_')}"
         title = f"{shown.clip_id} · Jaccard at frame {frame_number}: {scores[n]:.3f}"
-        shown.draw_strip(title).save(folder / "strips" / f"{stem}.png")
+        draw_strip(shown, title).save(folder / "strips" / f"{stem}.png")
         if n in named:
-            shown.animate(folder / "gifs" / f"{stem}.gif")
-            overview.append(shown.draw_strip(f"{named[n]}: {title}", OVERVIEW_COLUMNS))
+            animate(shown, folder / "gifs" / f"{stem}.gif")
+            overview.append(draw_strip(shown, f"{named[n]}: {title}", OVERVIEW_COLUMNS))
             featured[named[n]] = n, shown
     stacked(overview).save(folder / OVERVIEW)
     return featured
+
+
+def _seen(view: ForecastView, t: int) -> np.ndarray:
+    return overlay(None if view.frames is None else view.frames[t], view.seen[t])
+
+
+def _truth(view: ForecastView, t: int) -> np.ndarray:
+    return overlay(None if view.frames is None else view.frames[t], view.truth[t])
+
+
+def _forecast(view: ForecastView, name: str, t: int) -> np.ndarray:
+    own = name == next(iter(view.forecasts))
+    frames = view.forecast_frames if own else None
+    return overlay(None if frames is None else frames[t], view.forecasts[name][t])

@@ -2,24 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from maskcast.curves import read_curves
 from maskcast.data.clips import ClipStore
 from maskcast.digest import digest_tree
-from maskcast.evaluation.evaluation import FORECASTER, Evaluation, data_digest, scored_clips
-from maskcast.evaluation.record import FORECASTS, write_record
-from maskcast.evaluation.scores import applicable
-from maskcast.inference.forecast import Context, check_stores, load_models
-from maskcast.models.base import best_device
 from maskcast.params import Params
 from maskcast.progress import report_file, say
-from maskcast.report.evaluation_files import DEFINITIONS, headline, plot_confidence, plot_horizons, write_tables
-from maskcast.report.evaluation_page import show_evaluation
-from maskcast.report.pictures import OVERVIEW, ForecastView, draw_gallery
-from maskcast.report.tables import printed
 from maskcast.runner.stage import InPath, OutPath, stage
+
+if TYPE_CHECKING:
+    from maskcast.evaluation.view import ForecastView
 
 
 class Evaluate(Params):
@@ -27,7 +22,7 @@ class Evaluate(Params):
 
     split: str = "val"
     """Split whose labelled clips are scored."""
-    context: Context = "generated"
+    context: Literal["generated", "truth"] = "generated"
     """generated: the masker's masks, as when predicting; truth: true masks, for data without frames."""
     context_frames: int = Field(11, ge=1)
     """Frames that are seen."""
@@ -63,6 +58,22 @@ def evaluate(
             was measured on what.
         params: what to score and how much to draw.
     """
+    from maskcast.evaluation.forecasts import FORECASTER, Evaluation, data_digest, scored_clips
+    from maskcast.evaluation.record import FORECASTS, write_record
+    from maskcast.evaluation.scores import applicable
+    from maskcast.inference.forecast import check_stores, load_models
+    from maskcast.models.base import best_device
+    from maskcast.report.evaluation_files import (
+        DEFINITIONS,
+        headline,
+        plot_confidence,
+        plot_horizons,
+        write_tables,
+    )
+    from maskcast.report.evaluation_page import show_evaluation
+    from maskcast.report.pictures import OVERVIEW, draw_gallery
+    from maskcast.report.tables import printed
+
     prepared, generated = ClipStore(clips), ClipStore(masks)
     check_stores(prepared, generated)
     chosen = scored_clips(prepared, params.split)

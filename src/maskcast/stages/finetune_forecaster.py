@@ -1,20 +1,19 @@
 """finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
 
 from copy import deepcopy
-
-import torch
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING
 
 from maskcast.data.clips import ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
-from maskcast.inference.forecast import check_stores
-from maskcast.models.config import ModelConfig
-from maskcast.models.forecasting.table import ForecasterConfig, adapt_forecaster
 from maskcast.progress import say
+from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
-from maskcast.training.tasks.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
+from maskcast.training.tasks.forecasting_params import ForecastTraining
+
+if TYPE_CHECKING:
+    from maskcast.training.tasks.forecasting import ForecastTask
 
 
 class FinetuneForecaster(ForecastTraining):
@@ -46,13 +45,18 @@ def finetune_forecaster(
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
     """
+    import torch
+
+    from maskcast.inference.forecast import check_stores
+    from maskcast.models.forecasting.table import adapt_forecaster, config_of
+    from maskcast.training.tasks.forecasting import ForecastTask, load_masker_for, train_forecaster
+
     store, generated = ClipStore(clips), ClipStore(masks)
     check_stores(store, generated)
     torch.manual_seed(derive(params.training.seed))
     model, description, anew = adapt_forecaster(pretrained, store.num_classes)
     if anew:
         say(f"{pretrained} knows other classes: {', '.join(anew)} begin anew, all else is kept")
-    config: ModelConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
     train = store.select("train", "labelled")
     if missing := [clip for clip in train if clip.id not in generated]:
         raise MaskcastError(
@@ -70,19 +74,32 @@ def finetune_forecaster(
     )
     if anew:
         _start(task)
-    extra = {"clips": float(len(train))}
-    run("finetune_forecaster", task, forecaster, config, metrics, extra, before=pretrained)
+    train_forecaster(
+        "finetune_forecaster",
+        task,
+        config_of(description),
+        {"clips": float(len(train))},
+        resume=resume_dir(forecaster),
+        out=forecaster,
+        metrics=metrics,
+        before=pretrained,
+    )
 
 
-def _start(task: ForecastTask) -> None:
+def _start(task: "ForecastTask") -> None:
     """Lets a forecaster begin from what it knows of motion, constant velocity or the last mask: the best."""
     found = []
-    coast, rest = task.model.coast, task.model.rest
-    for name, begin in (("known motion", None), ("constant velocity", coast), ("the last masks", rest)):
-        if begin is not None:
-            begin()
-        found.append((task.validate()[task.monitor], name, deepcopy(task.model.state_dict())))
+    model = task.model
+    starts = {
+        "known motion": None,
+        "constant velocity": model.reset_to_constant_velocity,
+        "the last masks": model.reset_to_persistence,
+    }
+    for name, reset in starts.items():
+        if reset is not None:
+            reset()
+        found.append((task.validate()[task.monitor], name, deepcopy(model.state_dict())))
     _, chosen, weights = max(found, key=lambda one: one[0])
-    task.model.load_state_dict(weights)
+    model.load_state_dict(weights)
     said = ", ".join(f"{name} {score:.4f}" for score, name, _ in found)
     say(f"{task.monitor} in validation: {said}; begins from {chosen}")

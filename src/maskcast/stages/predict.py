@@ -1,22 +1,24 @@
 """Forecast the clips whose future nobody has labelled."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import Field
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.inference.forecast import Forecast, check_stores, context_source, forecast, load_models
 from maskcast.labels import id_key
-from maskcast.models.base import best_device
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.report.overlays import palette
 from maskcast.runner.stage import InPath, OutPath, stage
+
+if TYPE_CHECKING:
+    from maskcast.inference.forecast import Forecast
 
 
 class Predict(Params):
@@ -60,62 +62,57 @@ def predict(
             frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
         params: what to forecast and to write.
     """
+    import torch
+
+    from maskcast.inference.forecast import ForecastSetting, check_stores, forecast_clips, in_batches, load_models
+    from maskcast.models.base import best_device
+
     prepared, generated = ClipStore(clips), ClipStore(masks)
     check_stores(prepared, generated)
     chosen = sorted(prepared.select(params.split), key=lambda clip: id_key(clip.id))
     device = best_device()
     model, masking = load_models(forecaster, masker, prepared, device)
     last = params.context_frames + params.horizon
-    if params.frame_png is not None and not (
-        model.input == "frames" and params.context_frames < params.frame_png <= last
-    ):
+    makes_frames = model.input.needs_masker
+    if params.frame_png is not None and not (makes_frames and params.context_frames < params.frame_png <= last):
         raise MaskcastError(
             f"predict.frame_png: {params.frame_png} is no forecast frame; a forecaster of frames offers "
             f"{params.context_frames + 1} to {last} (this one forecasts {model.input}): change or remove the key"
         )
-    source = context_source(model, prepared, generated, chosen, params.context_frames)
+    setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
+    batches = in_batches(chosen, params.batch_size)
+    forecasts = forecast_clips(model, setting, prepared, generated, batches)
+    label_map = prepared.label_map
     writer = ClipWriter(
         predictions,
         height=prepared.height,
         width=prepared.width,
-        maps=[prepared.label_map],
+        maps=[label_map],
         meta={"clips": prepared.digest, "context_frames": params.context_frames},
     )
     frames = None
-    if model.input == "frames":
+    if makes_frames:
         shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
         frames = np.lib.format.open_memmap(predictions / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
     submission = np.empty((len(chosen), prepared.height, prepared.width), np.uint8)
-    starts = range(0, len(chosen), params.batch_size)
+    done = 0
     with writer:
-        for start in track(starts, "predict"):
-            batch = chosen[start : start + params.batch_size]
-            found = forecast(
-                model,
-                masking,
-                source,
-                batch,
-                context_frames=params.context_frames,
-                horizon=params.horizon,
-                device=device,
-            )
-            name = prepared.label_map.name
-            sure = [None] * len(batch) if found.confidence is None else found.confidence
-            for clip, masks_hHW, sure_hHW in zip(batch, found.masks, sure, strict=True):
-                kind = "hidden" if clip.kind == "hidden" else "unlabelled"
-                meta = {**clip.meta, "first_frame": params.context_frames}
+        for batch, found in track(forecasts, "predict", total=len(batches)):
+            for n, clip in enumerate(batch):
                 writer.add(
                     clip.id,
                     split=clip.split,
-                    kind=kind,
-                    masks={name: masks_hHW},
-                    confidence={} if sure_hHW is None else {name: sure_hHW},
-                    meta=meta,
+                    kind="hidden" if clip.kind == "hidden" else "unlabelled",
+                    masks={label_map.name: found.masks[n]},
+                    confidence={} if found.confidence is None else {label_map.name: found.confidence[n]},
+                    meta={**clip.meta, "first_frame": params.context_frames},
                 )
-            submission[start : start + len(batch)] = found.masks[:, -1]
+            part = slice(done, done + len(batch))
+            submission[part] = found.masks[:, -1]
             if frames is not None:
-                frames[start : start + len(batch)] = found.frames
+                frames[part] = found.frames
             _draw(predictions / "png", batch, found, params)
+            done = part.stop
     if frames is not None:
         frames.flush()
     if params.submission:
@@ -125,7 +122,7 @@ def predict(
     say(f"{len(chosen)} clips forecast, frames {params.context_frames + 1} to {last}")
 
 
-def _draw(folder: Path, batch: list[Clip], found: Forecast, params: Predict) -> None:
+def _draw(folder: Path, batch: Sequence[Clip], found: "Forecast", params: Predict) -> None:
     for n, clip in enumerate(batch):
         place = folder / clip.id.replace("/", "_")
         if params.png or params.frame_png is not None:

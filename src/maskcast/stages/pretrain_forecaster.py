@@ -1,20 +1,16 @@
 """pretrain_forecaster: generated masks (or frames) of the training clips -> a forecaster."""
 
-import torch
 from pydantic import Field
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
-from maskcast.inference.forecast import check_stores
-from maskcast.models.forecasting.objects import ObjectsConfig
-from maskcast.models.forecasting.table import ForecasterConfig
-from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
 from maskcast.progress import say
+from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
-from maskcast.training.tasks.forecasting import ForecastTask, ForecastTraining, load_masker_for, run
-from maskcast.training.tasks.windows import whole_sights
+from maskcast.training.tasks.forecasting_params import ForecastTraining
 
 SPLITS = ("train", "unlabeled")
 
@@ -45,13 +41,18 @@ def pretrain_forecaster(
     Raises:
         MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
     """
+    import torch
+
+    from maskcast.inference.forecast import check_stores
+    from maskcast.training.tasks.forecasting import ForecastTask, load_masker_for, train_forecaster
+
     store, generated = ClipStore(clips), ClipStore(masks)
     check_stores(store, generated)
     train, left_out = _confident(generated, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
-    if isinstance(motion := getattr(model, "motion", None), ObjectMotion):
-        motion.calibrate(*whole_sights(generated, train))
+    source = model.input.source(store, generated)
+    model.prepare(source, [source.get(clip.id) for clip in train])
     task = ForecastTask(
         model,
         params,
@@ -63,8 +64,15 @@ def pretrain_forecaster(
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
     say(f"{len(train)} clips to train on; {left_out} left out, below min_confidence {params.min_confidence:g}")
-    extra = {"clips": float(len(train)), "clips_left_out": float(left_out)}
-    run("pretrain_forecaster", task, pretrained, params.model, metrics, extra)
+    train_forecaster(
+        "pretrain_forecaster",
+        task,
+        params.model,
+        {"clips": float(len(train)), "clips_left_out": float(left_out)},
+        resume=resume_dir(pretrained),
+        out=pretrained,
+        metrics=metrics,
+    )
 
 
 def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:

@@ -137,7 +137,7 @@ def _write(
         digest = write_bundle(folder / kind / "data", about, parts)
         model = load_bundle(folder / kind / "data", digest)
         if isinstance(model, PipelineModel):
-            seen = example if model.forecaster.input == "frames" else model.masker.predict(example)
+            seen = example if model.forecaster.input.needs_masker else model.masker.predict(example)
             examples = {"pipeline": example[None], "forecaster": seen[None]}
             examples |= {"masker": example[:2], "encoder": example[:2]}
         model.predict(examples[kind])

@@ -39,9 +39,12 @@ PREFETCH = 4  # batches made ahead, in one thread
 class BaseTask(Protocol):
     """What all tasks have."""
 
-    model: nn.Module
     fingerprint: str
     """Names params and data: a checkpoint with another one is not continued."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
 
     @property
     def monitor(self) -> str | None:

@@ -9,23 +9,21 @@ import torch
 from torch import Tensor
 
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.labels import IGNORE
-from maskcast.models.forecasting.rigid_body import RigidBody, rigid_body_of
+from maskcast.models.forecasting.base import Predictor, known
+from maskcast.models.forecasting.rigid_body import rigid_body_of
 
 FIT_FRAMES = 4  # context frames of the velocity fit (the last ones in which the class is visible)
 
 
-class Persistence:
+class Persistence(Predictor):
     """Copies the last seen mask."""
-
-    input = "masks"
 
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns (B, horizon, H, W) uint8: the last of the (B, T, H, W) uint8 masks, again and again."""
-        return context_BTHW[:, -1:].expand(-1, horizon, -1, -1).clone()
+        return known(context_BTHW[:, -1:]).expand(-1, horizon, -1, -1).clone()
 
 
-class ConstantVelocity:
+class ConstantVelocity(Predictor):
     """Moves every class of the last seen mask on a straight line.
 
     The velocity of a class is the least-squares slope of its centroid over the last ``FIT_FRAMES`` context
@@ -33,21 +31,16 @@ class ConstantVelocity:
     background (class 0); where two overlap, the higher class id stays.
     """
 
-    input = "masks"
-
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks after (B, T, H, W) uint8 ones; 255 counts as class 0."""
-        context_BTHW = context_BTHW.masked_fill(context_BTHW == IGNORE, 0)
+        context_BTHW = known(context_BTHW)
         out_BhHW = torch.zeros_like(context_BTHW[:, :1]).repeat(1, horizon, 1, 1)
         for clip_THW, out_hHW in zip(context_BTHW, out_BhHW, strict=True):
             _move_classes(clip_THW, out_hHW)
         return out_BhHW
 
 
-Baseline = Persistence | ConstantVelocity | RigidBody
-
-
-def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Baseline | None]:
+def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Predictor | None]:
     """Returns every baseline of the score tables by the name it has there; None where it does not apply."""
     return {
         "persistence": Persistence(),
@@ -84,6 +77,6 @@ def _move_classes(clip_THW: Tensor, out_hHW: Tensor) -> None:
 
 
 def _slope(time_N: Tensor, position_N2: Tensor) -> Tensor:
-    """Returns the least-squares velocity in pixels per frame, zero from a single sight."""
+    """Returns the least-squares velocity in pixels per frame, zero from a single observation."""
     time_N = time_N - time_N.mean()
     return (time_N[:, None] * position_N2).sum(0) / (time_N**2).sum().clamp(min=0.5)  # 0.5: two frames in a row

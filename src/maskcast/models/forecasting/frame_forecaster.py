@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, world_size
+from maskcast.models.forecasting.base import Forecaster
+from maskcast.models.forecasting.batches import Batch
+from maskcast.models.forecasting.input import Input
 from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
 from maskcast.models.recurrent.stack import Recurrent
 
 HEAD_WIDTH = 16
 
 
-class FrameForecaster(nn.Module):
+class FrameForecaster(Forecaster):
     """RGB frames in, RGB frames out.
 
     Args:
@@ -25,7 +28,7 @@ class FrameForecaster(nn.Module):
         loss_steps: future frames, drawn at random, that enter a training step's loss.
     """
 
-    input = learns_from = "frames"
+    input = Input.FRAMES
 
     def __init__(self, rnn: Recurrent, hidden: int, stride: int, loss_steps: int) -> None:
         super().__init__()
@@ -34,6 +37,10 @@ class FrameForecaster(nn.Module):
         self.up = nn.Conv2d(hidden, HEAD_WIDTH * (stride // self.fine) ** 2, 1)
         self.join = nn.Conv2d(HEAD_WIDTH + 3 * self.fine**2, 2 * HEAD_WIDTH, 3, padding=1)
         self.out = nn.Conv2d(2 * HEAD_WIDTH, 3 * self.fine**2, 3, padding=1)
+        self.reset_to_persistence()
+
+    def reset_to_persistence(self) -> None:
+        """Makes it repeat the last frame."""
         set_to_zero(self.out)
 
     @torch.no_grad()
@@ -42,13 +49,14 @@ class FrameForecaster(nn.Module):
         frames = [self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon)]
         return (torch.stack(frames, 1).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def loss(self, context_BTHWC: Tensor, target_BhHWC: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
         """Returns the mean squared error, for colours in [0, 1], of some future frames, and its parts."""
-        horizon = target_BhHWC.shape[1]
-        states = self._run(context_BTHWC, horizon)
+        assert isinstance(context, Tensor) and isinstance(target, Tensor)
+        horizon = target.shape[1]
+        states = self._run(context, horizon)
         steps = sorted(torch.randperm(horizon)[: self.loss_steps].tolist())
-        drawn = self._draw(context_BTHWC, [states[step] for step in steps])
-        error = all_sum(F.mse_loss(drawn, target_BhHWC[:, steps].to(drawn.dtype) / 255)) / world_size()
+        drawn = self._draw(context, [states[step] for step in steps])
+        error = all_sum(F.mse_loss(drawn, target[:, steps].to(drawn.dtype) / 255)) / world_size()
         return error, {"squared_error": float(error.detach())}
 
     def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:

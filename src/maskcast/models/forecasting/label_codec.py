@@ -68,9 +68,9 @@ class EmbeddedClasses(nn.Module):
         self.join = nn.Conv2d(2 * HEAD_WIDTH, 2 * HEAD_WIDTH, 3, padding=1)
         self.out = nn.Conv2d(2 * HEAD_WIDTH, embedding * self.fine**2, 3, padding=1)
         self.classes = nn.Parameter(torch.randn(num_classes, embedding) / embedding**0.5)
-        self.rest()
+        self.reset()
 
-    def rest(self) -> None:
+    def reset(self) -> None:
         """Makes it correct nothing."""
         set_to_zero(self.out)
 
@@ -113,9 +113,9 @@ class OneHotClasses(nn.Module):
         self.channels, self.fine, self.num_classes = num_classes, 1, num_classes
         self.out = nn.Conv2d(hidden, num_classes, 3, padding=1)
         if start_at_zero:
-            self.rest()
+            self.reset()
 
-    def rest(self) -> None:
+    def reset(self) -> None:
         """Makes it correct nothing."""
         set_to_zero(self.out)
 

@@ -1,8 +1,7 @@
 """Past masks to future masks: a network over patches of the picture that reads the context once.
 
-Its forecast is the last seen mask, each
-object moved along its path, plus corrections at full resolution; paths stay and corrections are 0 until it has
-learned something, so that an untrained network is the copy baseline.
+Its forecast is the last seen mask with every object moved along its trajectory, plus corrections at full
+resolution. Before any training objects stay and corrections are 0: an untrained network repeats the last mask.
 
 Shapes: B clips, T context frames, h horizon, S steps drawn, K classes, N objects, C channels, H height, W width,
 I rows and J columns of the pixels that are drawn.
@@ -10,27 +9,33 @@ I rows and J columns of the pixels that are drawn.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.labels import IGNORE
-from maskcast.models.config import ModelConfig
+from maskcast.models.forecasting.base import Forecaster, known
+from maskcast.models.forecasting.batches import (
+    Batch,
+    BatchSource,
+    Pictures,
+    TrackBatch,
+    TracksAndMasks,
+    whole_objects,
+)
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.scene import Scene, observe
-from maskcast.models.objects.tracks import Lesson, find_classes
+from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
 from maskcast.models.recurrent.cells import without_autocast
 from maskcast.models.recurrent.stack import Recurrent
 
 OBJECT_HIDDEN = 64  # width of an object's memory
-EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,17 @@ class Pixels:
     """Clips, where objects move and so learn their paths from all clips; else all clips count."""
 
 
-class MaskForecaster(nn.Module):
-    """Past masks to future masks."""
+class MaskForecaster(Forecaster):
+    """Past masks to future masks.
 
-    input = "masks"
+    Args:
+        codec: how the network sees class ids, and how its states become logits.
+        dynamics: past states to future states.
+        residual: forecast changes of the last seen mask; else every pixel anew.
+        motion: move every object along a learned trajectory.
+        feedback: show the network its own forecast.
+        pixels: what enters the loss.
+    """
 
     def __init__(
         self,
@@ -65,20 +77,30 @@ class MaskForecaster(nn.Module):
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
         self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
-        self.learns_from = "tracks and masks" if motion else "masks"
 
-    def rest(self) -> None:
-        """Makes it forecast the last seen mask, as before any training; what is not residual stays as it is."""
+    def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
+        """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""
+        if self.motion is None:
+            return Pictures(store, clips, self.input)
+        return TracksAndMasks(store, clips, self.pixels.clips)
+
+    def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
+        """Finds the ground plane, where objects move."""
+        if self.motion is not None:
+            self.motion.calibrate(*whole_objects(store, clips))
+
+    def reset_to_persistence(self) -> None:
+        """Makes it forecast the last seen mask; a network that is not residual stays as it is."""
         if self.render is not None:
-            self.codec.rest()
+            self.codec.reset()
         if self.motion is not None:
-            self.motion.rest()
+            self.motion.reset_to_persistence()
 
-    def coast(self) -> None:
-        """Makes it forecast that every object keeps its velocity, where it moves objects; else as ``rest``."""
-        self.rest()
+    def reset_to_constant_velocity(self) -> None:
+        """Makes it forecast that every object keeps its velocity, where it moves objects."""
+        self.reset_to_persistence()
         if self.motion is not None:
-            self.motion.coast()
+            self.motion.reset_to_constant_velocity()
 
     def forecast(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W) uint8 masks that follow (B, T, H, W) uint8 ones; 255 counts as class 0.
@@ -100,7 +122,7 @@ class MaskForecaster(nn.Module):
     @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns what ``forecast`` does, by shapes that do not depend on data: all clips and classes at once."""
-        context_BTHW = _known(context_BTHW)
+        context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         logits_BhKHW = self._logits(scene, self._run(scene, context_BTHW, horizon), range(horizon))
         if self.render is not None:
@@ -111,7 +133,7 @@ class MaskForecaster(nn.Module):
     @torch.no_grad()
     def _forecast(self, context_BTHW: Tensor, horizon: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields masks (h, H, W) uint8 of each clip, and logits (h, K, H, W) of the classes that they may show."""
-        context_BTHW = _known(context_BTHW)
+        context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
         for clip in range(len(context_BTHW)):
@@ -124,29 +146,28 @@ class MaskForecaster(nn.Module):
             masks_hHW = best_hHW if classes is None else classes[best_hHW]
             yield masks_hHW.to(torch.uint8), logits_hKHW
 
-    def loss(self, context: Tensor | Lesson, target: Tensor | Lesson) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its parts.
 
-        It is the cross entropy over some pixels (see ``Pixels``, drawn by torch's random state) and, where objects
-        move, the error of the paths of all clips, learned from their tracks. Targets of 255 are left out. Among
-        processes that train together it is the loss of the whole batch, of which each has its ``own_part``.
+        It is the cross entropy over some pixels (see ``Pixels``) and, where objects move, the error of the
+        trajectories of all clips. Targets of 255 are left out.
         """
         if self.motion is None:
             assert isinstance(context, Tensor) and isinstance(target, Tensor)
             return self._pixel_loss(context, target, len(context))
-        assert isinstance(context, Lesson) and isinstance(target, Lesson)
+        assert isinstance(context, TrackBatch) and isinstance(target, TrackBatch)
         counted = len(own_part(min(self.pixels.clips, world_size() * len(context.tracks_BTS8))))
         some = slice(max(1, counted))  # one too many runs through, but does not count
         pixels, parts = self._pixel_loss(context.masks_CTHW[some], target.masks_CTHW[some], counted)
-        paths, errors = self.motion.loss(context.tracks_BTS8, target.tracks_BTS8)
-        return pixels + paths, parts | errors
+        trajectories, errors = self.motion.loss(context.tracks_BTS8, target.tracks_BTS8)
+        return pixels + trajectories, parts | errors
 
     def _pixel_loss(
         self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
     ) -> tuple[Tensor, dict[str, float]]:
         """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
         pixels, horizon = self.pixels, target_BhHW.shape[1]
-        context_BTHW = _known(context_BTHW)
+        context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
         steps = list(range(horizon))
@@ -203,7 +224,7 @@ class MaskForecaster(nn.Module):
         base: Tensor | float = 0.0
         if self.render is not None:
             with without_autocast(state_BSCHW.device):
-                then = scene.masks, scene.sight, scene.path.pick(steps=steps)
+                then = scene.masks, scene.seen, scene.trajectory.pick(steps=steps)
                 drawn = self.render(*then, rows, columns)
                 base = by_class(drawn, scene.object_BN, classes, self.render.absent)
                 if self.motion is not None:
@@ -212,38 +233,3 @@ class MaskForecaster(nn.Module):
                         guide_BSIJ = front_object(drawn, scene.object_BN)
         change = self.codec.correct(state_BSCHW.flatten(0, 1), guide_BSIJ.flatten(0, 1), rows, columns, classes)
         return base + change.unflatten(0, state_BSCHW.shape[:2])
-
-
-def _known(ids: Tensor) -> Tensor:
-    """Returns class ids with background where they are unknown."""
-    return ids.masked_fill(ids == IGNORE, 0)
-
-
-class MaskForecasterConfig(ModelConfig):
-    """What all forecasters of masks share that learn pixels."""
-
-    stride: Literal[1, 2, 4, 8] = 8
-    """Pixels per cell of the network's state, along each axis."""
-    hidden: int = Field(default=32, ge=1)
-    """Channels of the state."""
-    motion: Literal["object", "none"] = "object"
-    """Masks only: move every object of the last seen mask along a learned path, or leave it where it was."""
-    loss_steps: int = Field(default=2, ge=1)
-    """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
-    loss_stride: int = Field(default=2, ge=1)
-    """Every how many rows and columns of them, from a random offset."""
-    loss_clips: int = Field(default=2, ge=1)
-    """Clips of a batch whose pixels enter the loss where objects move; paths are learned from all."""
-
-    def around(
-        self,
-        dynamics: Recurrent | Translator,
-        codec: EmbeddedClasses | OneHotClasses,
-        *,
-        residual: bool = True,
-        feedback: bool = False,
-    ) -> MaskForecaster:
-        """Returns the forecaster around a network."""
-        pixels = Pixels(self.loss_steps, self.loss_stride, self.loss_clips)
-        motion = self.motion == "object"
-        return MaskForecaster(codec, dynamics, residual=residual, motion=motion, feedback=feedback, pixels=pixels)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.models.forecasting.base import Predictor
 from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, Motion, class_parts, paint_masks, yaw_rotations
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
@@ -26,15 +27,13 @@ YAWS = 9  # angles tried for a cube, of a quarter turn
 SLIVER = 0.2  # of an object's area: where never more was seen of a class, it is noise of a masker
 
 
-class RigidBody:
+class RigidBody(Predictor):
     """Forecasts the masks of rigid bodies on a plane.
 
     Args:
         camera: who looks.
         stride: frames of the 25 Hz video between two frames of a clip.
     """
-
-    input = "masks"
 
     def __init__(self, camera: Camera, stride: int) -> None:
         self.camera, self.stride = camera, stride
@@ -61,7 +60,7 @@ class RigidBody:
     def _bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
         """Yields the body of a class as it is in the last frame, nothing where it was seen too little."""
         mask_THW = context_THW == class_index
-        whole = mask_THW.any((1, 2)) & ~_cut(mask_THW)
+        whole = mask_THW.any((1, 2)) & ~_truncated(mask_THW)
         seen = np.flatnonzero(whole if whole[-FIT_FRAMES:].any() else mask_THW.any((1, 2)))[-FIT_FRAMES:]
         shape = class_parts(class_index)[0]
         rows, columns = zip(*(np.argwhere(mask_THW[t]).mean(0) for t in seen), strict=True)
@@ -100,13 +99,13 @@ def _area(camera: Camera, shape: str, place_2: np.ndarray) -> float:
     return float(pi * np.prod(np.array(camera.focal) * radius / depth))
 
 
-def _cut(mask_THW: np.ndarray) -> np.ndarray:
+def _truncated(mask_THW: np.ndarray) -> np.ndarray:
     """Returns whether (T,) a mask touches the border, so that its centroid is that of a part."""
     return np.logical_or(mask_THW[:, [0, -1]].any((1, 2)), mask_THW[:, :, [0, -1]].any((1, 2)))
 
 
 def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, float, float, float]:
-    """Returns place and velocity (per unit of time) now, by least squares over sights ``ago`` video frames ago.
+    """Returns place and velocity (per unit of time) now, by least squares over places ``ago`` video frames ago.
 
     Speed that falls by ``decay`` a frame covered (exp(decay ago) - 1) / decay times today's in that time.
     """

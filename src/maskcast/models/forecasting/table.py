@@ -1,33 +1,33 @@
-"""The forecasters there are. A new one: a module with its config class, and a place here."""
+"""Forecasters on disk: how one is loaded, and how one that was trained for other classes is adapted."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from maskcast.models.base import load_model
-from maskcast.models.config import ModelConfig
-from maskcast.models.forecasting.convrnn import ConvGRUConfig, ConvLSTMConfig
-from maskcast.models.forecasting.objects import ObjectsConfig
-from maskcast.models.forecasting.simvp import SimVPConfig
-
-ForecasterConfig = Annotated[
-    ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig, Field(discriminator="arch")
-]
+from maskcast.models.forecasting.base import Forecaster
+from maskcast.models.forecasting.configs import ForecasterConfig
 
 
-def load_forecaster(folder: Path) -> tuple[Any, dict[str, Any]]:
+def load_forecaster(folder: Path) -> tuple[Forecaster, dict[str, Any]]:
     """Returns the forecaster that a training stage wrote, in eval mode, and its description.
-
-    It has ``input`` ("masks" or "frames") and ``forecast(context, horizon)``.
 
     Raises:
         MaskcastError: if the folder holds no forecaster or a damaged one.
     """
-    return load_model(folder, ForecasterConfig)
+    model, description = load_model(folder, ForecasterConfig)
+    assert isinstance(model, Forecaster)  # configs of the family build nothing else
+    return model, description
 
 
-def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Any, dict[str, Any], list[str]]:
+def config_of(description: dict[str, Any]) -> ForecasterConfig:
+    """Returns the config that a described forecaster was built from."""
+    config: ForecasterConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
+    return config
+
+
+def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Forecaster, dict[str, Any], list[str]]:
     """Returns a forecaster for ``num_classes`` classes that starts from one that was trained for others.
 
     What it learned of single classes begins anew (drawn by torch's random state); all else is kept.
@@ -41,8 +41,7 @@ def adapt_forecaster(folder: Path, num_classes: int) -> tuple[Any, dict[str, Any
     trained, description = load_forecaster(folder)
     if description["num_classes"] == num_classes:
         return trained, description, []
-    config: ModelConfig = TypeAdapter(ForecasterConfig).validate_python(description["model"])
-    model = config.build(num_classes)
+    model = config_of(description).build(num_classes)
     own, kept = model.state_dict(), trained.state_dict()
     anew = [name for name, weights in own.items() if weights.shape != kept[name].shape]
     model.load_state_dict({name: own[name] if name in anew else kept[name] for name in own})

@@ -1,4 +1,4 @@
-"""What a forecaster of masks knows of a scene: its objects, what was seen of each one last, and where it goes.
+"""A scene: the objects in some clips, what was seen of each one last, and where it goes.
 
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
@@ -10,20 +10,20 @@ from functools import cached_property
 from torch import Tensor
 
 from maskcast.models.objects.motion import PAST, ObjectMotion
-from maskcast.models.objects.tracks import Sight, find_objects, track
-from maskcast.models.objects.trajectories import Path, still
+from maskcast.models.objects.tracks import LastObservation, find_objects, track
+from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import seen_masks
 from maskcast.models.recurrent.cells import without_autocast
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The objects of some clips and their paths."""
+    """The objects of some clips and their trajectories."""
 
     recent_BRHW: Tensor
     object_BN: Tensor
-    sight: Sight
-    path: Path
+    seen: LastObservation
+    trajectory: Trajectory
 
     @property
     def last_mask(self) -> Tensor:
@@ -33,24 +33,23 @@ class Scene:
     @cached_property
     def masks(self) -> Tensor:
         """Every object (B, N, H, W), bool, in the frame in which it was seen last."""
-        return seen_masks(self.recent_BRHW, self.object_BN, self.sight)
+        return seen_masks(self.recent_BRHW, self.object_BN, self.seen)
 
     def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Scene":
         """Returns some clips at some steps."""
-        return Scene(
-            self.recent_BRHW[clips], self.object_BN[clips], self.sight.pick(clips), self.path.pick(clips, steps)
-        )
+        recent, objects = self.recent_BRHW[clips], self.object_BN[clips]
+        return Scene(recent, objects, self.seen.pick(clips), self.trajectory.pick(clips, steps))
 
 
 def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int) -> Scene:
     """Returns the scene after (B, T, H, W) masks without unknown pixels.
 
-    Where objects move, what hides behind others for some frames is among them; without ``motion`` the objects of
-    the last mask stay where they are.
+    With ``motion``, an object that is hidden in the last frame but was seen in one of the recent ones belongs to
+    the scene. Without it, the scene is the objects of the last mask, and they stay where they are.
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
     tracks = track(recent_BRHW, object_BN, num_classes)
     with without_autocast(context_BTHW.device):
-        path = still(tracks, horizon) if motion is None else motion(object_BN, tracks, horizon)
-    return Scene(recent_BRHW, object_BN, tracks.last_sight(), path)
+        trajectory = still(tracks, horizon) if motion is None else motion(object_BN, tracks, horizon)
+    return Scene(recent_BRHW, object_BN, tracks.last_observation(), trajectory)

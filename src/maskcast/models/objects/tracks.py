@@ -1,4 +1,6 @@
-"""Where the objects of a clip are: class ids to trajectories, without a one-hot tensor.
+"""Tracks: where the objects of a clip are in every frame, from class ids, without a one-hot tensor.
+
+A class id is an object: a semantic class of many things is one object that changes its shape.
 
 Lengths are in units of the picture's height and positions are measured from its centre, (y, x), so that nothing
 depends on the resolution. Shapes: B clips, T frames, K classes, N slots (the objects of a clip, padded), H height,
@@ -7,7 +9,6 @@ W width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,32 +21,36 @@ class Tracks:
 
     visible_BTN: Tensor  # bool
     centre_BTN2: Tensor  # centroid, (y, x)
-    spread_BTN2: Tensor  # standard deviation of its pixels, (y, x)
-    cut_BTN: Tensor  # bool: it touches the border, so that centre and spread are those of a part
+    std_BTN2: Tensor  # standard deviation of its pixels, (y, x)
+    truncated_BTN: Tensor  # bool: it touches the border, so that centre and std are those of a part
     aspect: float  # width of the picture over its height
 
-    def last_sight(self) -> "Sight":
-        """Returns where every object was seen last; one that touched the border then and is gone now has left."""
+    def last_observation(self) -> "LastObservation":
+        """Returns where every object was seen last.
+
+        An object that touched the border then and is not visible in the last frame has left.
+        """
         frames = torch.arange(1, self.visible_BTN.shape[1] + 1, device=self.visible_BTN.device)
         frame_BN = (frames[:, None] * self.visible_BTN).argmax(1)
         index = frame_BN[:, None, :, None].expand(-1, 1, -1, 2)
-        centre, spread = self.centre_BTN2.gather(1, index)[:, 0], self.spread_BTN2.gather(1, index)[:, 0]
-        left_BN = self.cut_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
-        return Sight(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, spread)
+        centre, std = self.centre_BTN2.gather(1, index)[:, 0], self.std_BTN2.gather(1, index)[:, 0]
+        left_BN = self.truncated_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
+        return LastObservation(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, std)
 
 
 @dataclass(frozen=True)
-class Sight:
+class LastObservation:
     """The last frame in which every object was seen, and what was seen of it there."""
 
     exists_BN: Tensor  # bool: it was seen and has not left
     frame_BN: Tensor  # long: index of the frame; 0 where it was not seen
     centre_BN2: Tensor
-    spread_BN2: Tensor
+    std_BN2: Tensor
 
-    def pick(self, clips: slice) -> "Sight":
-        """Returns the sights of some clips."""
-        return Sight(self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.spread_BN2[clips])
+    def pick(self, clips: slice) -> "LastObservation":
+        """Returns the observations of some clips."""
+        fields = self.exists_BN, self.frame_BN, self.centre_BN2, self.std_BN2
+        return LastObservation(*(field[clips] for field in fields))
 
 
 def find_classes(ids_BHW: Tensor, num_classes: int) -> Tensor:
@@ -92,19 +97,12 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     count = sums[..., 0]
     mean = sums[..., 1:5] / count.clamp(min=1)[..., None]
     centre, square = mean.split(2, dim=-1)
-    spread = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
+    std = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
     visible = count > 0
-    return Tracks(visible, centre, spread * visible[..., None], sums[..., 5] > 0, width / height)
+    return Tracks(visible, centre, std * visible[..., None], sums[..., 5] > 0, width / height)
 
 
-class Lesson(NamedTuple):
-    """What a forecaster learns from that moves objects and corrects pixels."""
-
-    tracks_BTS8: Tensor  # of the whole batch, packed
-    masks_CTHW: Tensor  # uint8, of its first clips
-
-
-PACKED = ("class", "visible", "y", "x", "spread_y", "spread_x", "cut", "aspect")
+PACKED = ("class", "visible", "y", "x", "std_y", "std_x", "truncated", "aspect")
 """What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
 
 
@@ -115,10 +113,10 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     if not len(object_S):
         return torch.zeros(len(ids_THW), 0, len(PACKED))
     tracks = track(ids_THW[None], object_S[None], num_classes)
-    fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.cut_BTN[0]]
-    class_id, visible, cut = (field[..., None].float() for field in fields)
-    aspect = torch.full_like(cut, tracks.aspect)
-    return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.spread_BTN2[0], cut, aspect], -1)
+    fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.truncated_BTN[0]]
+    class_id, visible, truncated = (field[..., None].float() for field in fields)
+    aspect = torch.full_like(truncated, tracks.aspect)
+    return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.std_BTN2[0], truncated, aspect], -1)
 
 
 def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
@@ -138,5 +136,5 @@ def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple
         index = index_BN[:, None, :, None].expand(-1, packed_BTS8.shape[1], -1, len(PACKED))
         packed_BTS8 = packed_BTS8.gather(2, index) * same_BNS.any(-1)[:, None, :, None]
         slot_BS = object_BN
-    visible, cut = packed_BTS8[..., 1] > 0, packed_BTS8[..., 6] > 0
-    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], cut, aspect)
+    visible, truncated = packed_BTS8[..., 1] > 0, packed_BTS8[..., 6] > 0
+    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], truncated, aspect)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.objects.tracks import Sight
-from maskcast.models.objects.trajectories import Path
+from maskcast.models.objects.tracks import LastObservation
+from maskcast.models.objects.trajectories import Trajectory
 
 SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
 ABSENT = -8.0  # logit of a class that is not among the last mask's objects
@@ -18,7 +18,7 @@ ALL = slice(None)
 
 
 class Renderer(nn.Module):
-    """Logits of objects from their paths; differentiable in the paths."""
+    """Logits of objects from their trajectories; differentiable in these."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,43 +27,55 @@ class Renderer(nn.Module):
         self.absent = nn.Parameter(torch.tensor(ABSENT))
 
     def forward(
-        self, mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL
+        self,
+        mask_BNHW: Tensor,
+        seen: LastObservation,
+        trajectory: Trajectory,
+        rows: slice = ALL,
+        columns: slice = ALL,
     ) -> Tensor:
         """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
 
         Args:
-            mask_BNHW: bool, the objects in their last sights (``seen_masks``).
-            sight: where they were there.
-            path: of the objects at the steps to render.
+            mask_BNHW: bool, the objects where they were seen last (``seen_masks``).
+            seen: where that was.
+            trajectory: of the objects at the steps to render.
             rows: of the picture.
             columns: of the picture.
         """
-        return self.sharpness * (2 * cover(mask_BNHW, sight, path, rows, columns) - 1) + self.depth * _near(path)
+        covered = cover(mask_BNHW, seen, trajectory, rows, columns)
+        return self.sharpness * (2 * covered - 1) + self.depth * _near(trajectory)
 
 
-def seen_masks(context_BTHW: Tensor, object_BN: Tensor, sight: Sight) -> Tensor:
-    """Returns (B, N, H, W) bool: every object in the frame of its last sight; nothing of one never seen."""
-    frame = sight.frame_BN[..., None, None].expand(-1, -1, *context_BTHW.shape[2:])
-    seen = context_BTHW.gather(1, frame) == object_BN[..., None, None]
-    return seen & (object_BN > 0)[..., None, None]
+def seen_masks(context_BTHW: Tensor, object_BN: Tensor, seen: LastObservation) -> Tensor:
+    """Returns (B, N, H, W) bool: every object where it was seen last; nothing of one never seen."""
+    frame = seen.frame_BN[..., None, None].expand(-1, -1, *context_BTHW.shape[2:])
+    mask_BNHW = context_BTHW.gather(1, frame) == object_BN[..., None, None]
+    return mask_BNHW & (object_BN > 0)[..., None, None]
 
 
 def cover(
-    mask_BNHW: Tensor, sight: Sight, path: Path, rows: slice = ALL, columns: slice = ALL, *, doubted: bool = False
+    mask_BNHW: Tensor,
+    seen: LastObservation,
+    trajectory: Trajectory,
+    rows: slice = ALL,
+    columns: slice = ALL,
+    *,
+    expected: bool = False,
 ) -> Tensor:
     """Returns how much (B, S, N, I, J) of each picked pixel the moved objects cover, 0 to 1.
 
-    ``doubted`` takes the mean over all places where the objects may be, by the path's doubt.
+    With ``expected`` it is the mean over all places where the objects may be, by the scale of the centres' errors.
     """
-    centre = path.centre_BhN2
+    centre = trajectory.centre_BhN2
     height, width = mask_BNHW.shape[2:]
     y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
     x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
-    shrink = torch.exp(-path.log_scale_BhN2.clamp(-2, 2))
-    was = sight.centre_BN2[:, None]
+    shrink = torch.exp(-trajectory.log_size_BhN2.clamp(-2, 2))
+    was = seen.centre_BN2[:, None]
     source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
     source_x = was[..., 1:] + (x / height - centre[..., 1:]) * shrink[..., 1:]
-    blur_y, blur_x = (path.doubt_BhN2 * shrink).split(1, dim=-1) if doubted else (None, None)
+    blur_y, blur_x = (trajectory.scale_BhN2 * shrink).split(1, dim=-1) if expected else (None, None)
     patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
     # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
     row = source_y * height + (height - 1) / 2 - top_BN[:, None, :, None]
@@ -73,14 +85,17 @@ def cover(
     return rows_of @ patch_BNIJ[:, None].to(centre.dtype) @ columns_of.transpose(-1, -2)
 
 
-def probability(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path, ids_BSHW: Tensor) -> Tensor:
+def probability(
+    mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory, ids_BSHW: Tensor
+) -> Tensor:
     """Returns the probability (B, S, H, W) that each pixel shows the class in ``ids_BSHW``.
 
     An object shows where it covers a pixel and no nearer one does; places of objects are taken as independent.
     What enters the picture later is not reckoned with.
     """
-    hidden_BSNHW = cover(mask_BNHW, sight, path, doubted=True).clamp(0, 1).neg_().add_(1)  # where an object is not
-    order_BSN = _near(path)[..., 0, 0].argsort(dim=2, descending=True)
+    # where an object is not
+    hidden_BSNHW = cover(mask_BNHW, seen, trajectory, expected=True).clamp(0, 1).neg_().add_(1)
+    order_BSN = _near(trajectory)[..., 0, 0].argsort(dim=2, descending=True)
     ordered = hidden_BSNHW.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNHW))
     behind = torch.cumprod(ordered, dim=2)  # nothing so far in front of the next
     free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
@@ -95,15 +110,15 @@ def as_bytes(probability: Tensor) -> Tensor:
     return (probability * 255).round().to(torch.uint8)
 
 
-def _near(path: Path) -> Tensor:
+def _near(trajectory: Trajectory) -> Tensor:
     """Returns (B, S, N, 1, 1) how near an object is: on the ground, the lower in the picture the nearer."""
-    return path.centre_BhN2[..., :1, None].clamp(-1, 1)
+    return trajectory.centre_BhN2[..., :1, None].clamp(-1, 1)
 
 
-def paint(mask_BNHW: Tensor, object_BN: Tensor, sight: Sight, path: Path) -> Tensor:
+def paint(mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory) -> Tensor:
     """Returns the class ids (B, S, H, W) of moved objects: the nearest that covers half of a pixel, else 0."""
-    covered_BSNHW = cover(mask_BNHW, sight, path)
-    return front_object(torch.where(covered_BSNHW > 0.5, 2 + _near(path), -1.0), object_BN)
+    covered_BSNHW = cover(mask_BNHW, seen, trajectory)
+    return front_object(torch.where(covered_BSNHW > 0.5, 2 + _near(trajectory), -1.0), object_BN)
 
 
 def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:

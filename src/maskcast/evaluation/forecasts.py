@@ -17,11 +17,12 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
 from maskcast.evaluation.scores import ForecastScores, applicable, measured
-from maskcast.inference.forecast import Context, Forecast, Forecaster, context_source, forecast
+from maskcast.evaluation.view import ForecastView
+from maskcast.inference.forecast import Context, Forecast, ForecastSetting, forecast_clips, in_batches
 from maskcast.labels import id_key
+from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.progress import track
-from maskcast.report.pictures import ForecastView
 
 FORECASTER = "forecaster"
 RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
@@ -74,7 +75,7 @@ class Evaluation:
     prepared: ClipStore
     generated: ClipStore
     chosen: Sequence[Clip]
-    forecaster: Forecaster
+    forecaster: Predictor
     masker: nn.Module | None
     context: Context
     context_frames: int
@@ -103,8 +104,8 @@ class Evaluation:
         """What the scores are measured on, in words."""
         size = f"{self.prepared.height}x{self.prepared.width}"
         seen = f"{self.context} masks of frames 1 to {self.context_frames}"
-        if self.forecaster.input == "frames":
-            seen += " for the baselines, the frames themselves for the forecaster"
+        if self.forecaster.input.needs_masker:
+            seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
         return {
             "clips": f"{len(self.chosen)} labelled clips of {size}, {self.prepared.num_classes} classes",
             "context": seen,
@@ -130,46 +131,40 @@ class Evaluation:
         clip = self.chosen[n]
         rival_model = self._models[RIVAL]
         assert rival_model is not None
-        own, rival = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
-        seen = self.generated if self.context == "generated" else self.prepared
+        (_, own), (_, rival) = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
         return ForecastView(
             clip.id,
             self.prepared.frames(clip) if clip.has_frames else None,
-            seen.masks(seen.get(clip.id))[: self.context_frames],
+            self._seen.masks(self._seen.get(clip.id))[: self.context_frames],
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
             {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
             None if own.frames is None else own.frames[0],
         )
 
     @cached_property
-    def _models(self) -> dict[str, Forecaster | None]:
+    def _models(self) -> dict[str, Predictor | None]:
         return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.chosen)}
 
-    def _forecasts(self, model: Forecaster, clips: Sequence[Clip]) -> Iterator[Forecast]:
-        """Yields the forecasts of `clips` batch by batch."""
-        generated = self.generated if self.context == "generated" else None
-        source = context_source(model, self.prepared, generated, clips, self.context_frames)
-        for start in range(0, len(clips), self.batch_size):
-            yield forecast(
-                model,
-                self.masker,
-                source,
-                clips[start : start + self.batch_size],
-                context_frames=self.context_frames,
-                horizon=self.horizon,
-                device=self.device,
-            )
+    @property
+    def _seen(self) -> ClipStore:
+        """The store of the masks that forecasts start from."""
+        return self.generated if self.context == "generated" else self.prepared
 
-    def _score(self, name: str, model: Forecaster) -> ForecastScores:
+    def _forecasts(self, model: Predictor, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], Forecast]]:
+        """Returns the forecasts of `clips` batch by batch."""
+        setting = ForecastSetting(self.masker, self.context_frames, self.horizon, self.device)
+        return forecast_clips(model, setting, self.prepared, self._seen, in_batches(clips, self.batch_size))
+
+    def _score(self, name: str, model: Predictor) -> ForecastScores:
         scores = ForecastScores(self.prepared.num_classes, self.context_frames, self.horizon)
-        clips = iter(track(self.chosen, f"evaluate {name}"))
-        for batch in measured(scores, self._forecasts(model, self.chosen)):
-            # The batch comes first: zip would take a clip too many from the iterator where a batch ends.
-            for n, clip in zip(range(len(batch.masks)), clips, strict=False):
-                sure = None if batch.confidence is None else batch.confidence[n]
-                scores.add(clip.id, self._coming(self.prepared.masks(clip)), batch.masks[n], sure)
-                if batch.frames is not None:
-                    scores.add_frames(self._coming(self.prepared.frames(clip)), batch.frames[n])
+        progress = iter(track(self.chosen, f"evaluate {name}"))
+        for batch, found in measured(scores, self._forecasts(model, self.chosen)):
+            for n, clip in enumerate(batch):
+                next(progress)
+                sure = None if found.confidence is None else found.confidence[n]
+                scores.add(clip.id, self._coming(self.prepared.masks(clip)), found.masks[n], sure)
+                if found.frames is not None:
+                    scores.add_frames(self._coming(self.prepared.frames(clip)), found.frames[n])
         return scores
 
     def _coming(self, layer: np.ndarray) -> np.ndarray:

@@ -1,0 +1,34 @@
+"""Scores by horizon: one confusion matrix per forecast frame, counted over a whole split.
+
+Legend: h horizon, K classes, H height, W width.
+"""
+
+import numpy as np
+
+from maskcast.evaluation.metrics import Matrix, confusion, macro_jaccard
+
+
+class HorizonCounts:
+    """Counts of forecast masks against true ones; those of the parts of a split add up to its own.
+
+    Args:
+        num_classes: K.
+        horizon: h, frames that were forecast.
+    """
+
+    def __init__(self, num_classes: int, horizon: int) -> None:
+        self.num_classes, self.horizon = num_classes, horizon
+        self.matrix_hKK = np.zeros((horizon, num_classes, num_classes), np.int64)
+
+    def count(self, truth_hHW: np.ndarray, forecast_hHW: np.ndarray) -> list[Matrix]:
+        """Adds one clip, (h, H, W) uint8 class ids each, and returns its own matrices."""
+        matrices = [
+            confusion(truth_HW, forecast_HW, self.num_classes)
+            for truth_HW, forecast_HW in zip(truth_hHW, forecast_hHW, strict=True)
+        ]
+        self.matrix_hKK += np.stack(matrices)
+        return matrices
+
+    def per_horizon(self) -> list[float]:
+        """Macro Jaccard of every forecast frame, absent classes omitted, background included."""
+        return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]

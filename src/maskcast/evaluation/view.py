@@ -1,0 +1,34 @@
+"""What there is to see of one forecast: `report` draws it.
+
+Legend: T context frames, h horizon, H height, W width, C = 3 channels (RGB); all arrays are uint8.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ForecastView:
+    """What one clip's pictures show.
+
+    Args:
+        clip_id: heading.
+        frames: (T + h, H, W, C), or None for masks alone.
+        seen: (T, H, W), the masks that the forecast started from.
+        truth: (T + h, H, W), the true masks.
+        forecasts: (h, H, W) by the name of the forecaster; the first is the one to judge.
+        forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
+    """
+
+    clip_id: str
+    frames: np.ndarray | None
+    seen: np.ndarray
+    truth: np.ndarray
+    forecasts: dict[str, np.ndarray]
+    forecast_frames: np.ndarray | None = None
+
+    @property
+    def judged(self) -> np.ndarray:
+        """The forecast to judge."""
+        return next(iter(self.forecasts.values()))

@@ -1,0 +1,120 @@
+"""What forecasters learn from: frames, masks, the tracks of the objects in the masks, or both of these.
+
+Shapes: B windows, C of them, T frames, H height, W width, S objects, M observations, 8 features of an object (see
+``models.objects.tracks.PACKED``).
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.models.forecasting.input import Input
+from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
+
+SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
+SIGHTINGS = 3  # frames of a clip in which an object must be larger than that, or it is taken for noise
+
+
+class Window(NamedTuple):
+    """Some frames of the ``clip``-th clip, mirrored left to right or not."""
+
+    clip: int
+    frames: slice
+    mirrored: bool
+
+
+class TrackBatch(NamedTuple):
+    """A batch for a forecaster that learns motion from all windows and pixels from some of them."""
+
+    tracks_BTS8: Tensor  # packed, of all windows
+    masks_CTHW: Tensor  # uint8, of the first C windows
+
+
+Batch = Tensor | TrackBatch
+
+
+class BatchSource(Protocol):
+    """The training data of a forecaster."""
+
+    def batch(self, windows: Sequence[Window]) -> Batch:
+        """Returns windows of the same number of frames as one batch."""
+
+
+class Pictures:
+    """Masks (B, T, H, W) or frames (B, T, H, W, 3), uint8."""
+
+    def __init__(self, store: ClipStore, clips: Sequence[Clip], kind: Input) -> None:
+        self.store, self.clips, self.kind = store, clips, kind
+
+    def batch(self, windows: Sequence[Window]) -> Tensor:
+        """Returns windows as one batch."""
+        return torch.from_numpy(np.stack([self._window(*window) for window in windows]))
+
+    def _window(self, clip: int, frames: slice, mirrored: bool) -> np.ndarray:
+        pictures = self.kind.read(self.store, self.clips[clip], frames)
+        return pictures[:, :, ::-1] if mirrored else pictures
+
+
+class ObjectTracks:
+    """Packed tracks (B, T, S, 8) float32: a thousandth of the size of the masks that they are made from.
+
+    They are made when a clip is first asked for, and kept.
+    """
+
+    def __init__(self, store: ClipStore, clips: Sequence[Clip]) -> None:
+        self.read = cache(lambda clip: _pack(store, clips[clip]))
+
+    def batch(self, windows: Sequence[Window]) -> Tensor:
+        """Returns windows as one batch."""
+        return stack_tracks([self._window(*window) for window in windows])
+
+    def _window(self, clip: int, frames: slice, mirrored: bool) -> Tensor:
+        tracks: Tensor = self.read(clip)[frames]
+        if mirrored:
+            tracks = tracks.clone()
+            tracks[..., PACKED.index("x")] *= -1
+        return tracks
+
+
+class TracksAndMasks:
+    """Tracks of all windows and masks of the first ``count``: few are enough for what is learned from pixels."""
+
+    def __init__(self, store: ClipStore, clips: Sequence[Clip], count: int) -> None:
+        self.tracks, self.masks, self.count = (
+            ObjectTracks(store, clips),
+            Pictures(store, clips, Input.MASKS),
+            count,
+        )
+
+    def batch(self, windows: Sequence[Window]) -> TrackBatch:
+        """Returns windows as one batch."""
+        return TrackBatch(self.tracks.batch(windows), self.masks.batch(windows[: self.count]))
+
+
+def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns class (M,), centre (M, 2) and size (M,) of every whole object in every frame of some of the clips.
+
+    Args:
+        store: holds their masks.
+        clips: of that store.
+        limit: clips read at most, spread evenly.
+    """
+    some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
+    packed = [_pack(store, clip).flatten(0, 1) for clip in some]
+    rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
+    size_M = rows_M8[:, 4:6].mean(-1)
+    rows_M8, size_M = rows_M8[size_M > SPECK], size_M[size_M > SPECK]
+    return rows_M8[:, 0].long(), rows_M8[:, 2:4], size_M
+
+
+def _pack(store: ClipStore, clip: Clip) -> Tensor:
+    """Returns the tracks (T, S, 8) of a clip's objects without a masker's specks: pairs of objects cost time."""
+    packed = pack_tracks(torch.from_numpy(store.masks(clip)), store.num_classes)
+    size_TS = packed[..., 4:6].mean(-1)
+    return packed[:, (size_TS > SPECK).sum(0) >= min(SIGHTINGS, len(size_TS))]

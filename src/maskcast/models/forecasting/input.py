@@ -1,0 +1,36 @@
+"""What a forecaster continues: the masks of clips, or their frames. Nothing here imports torch."""
+
+from enum import StrEnum
+
+import numpy as np
+
+from maskcast.data.clips import Clip, ClipStore
+
+
+class Input(StrEnum):
+    """What goes into a forecaster, and what comes out of it."""
+
+    MASKS = "masks"
+    FRAMES = "frames"
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The axes after (clips, frames, height, width)."""
+        return (3,) if self is Input.FRAMES else ()
+
+    @property
+    def needs_masker(self) -> bool:
+        """Whether a forecast becomes masks through a masker alone."""
+        return self is Input.FRAMES
+
+    def source(self, clips: ClipStore, masks: ClipStore) -> ClipStore:
+        """Returns the store that a forecaster reads: that of the clips, or that of their masks."""
+        return clips if self is Input.FRAMES else masks
+
+    def is_in(self, store: ClipStore, clip: Clip) -> bool:
+        """Whether a store holds it of a clip."""
+        return clip.has_frames if self is Input.FRAMES else store.has_masks(clip)
+
+    def read(self, store: ClipStore, clip: Clip, frames: slice) -> np.ndarray:
+        """Returns masks (T, H, W) or frames (T, H, W, 3) of a part of a clip, uint8."""
+        return store.frames(clip)[frames] if self is Input.FRAMES else store.masks(clip, frames)

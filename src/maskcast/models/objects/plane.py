@@ -1,0 +1,64 @@
+"""The ground plane: a homography between the picture and a plane on which motion is straight.
+
+A camera that looks at a floor sees straight motion bend and shrink. On the floor it is straight. How the sizes of
+objects change across the picture tells where the floor is. A homography that is learned by gradient drifts away,
+so it is fitted once, before training.
+
+Positions are (y, x) in picture heights from the picture's centre. A homography is a tensor (8,) of differences
+from the identity: the plane's (y, x) are ``((1 + h0) y + h1 x + h2, h3 y + (1 + h4) x + h5) / (1 + h6 y + h7 x)``.
+
+Shapes: M observations of objects.
+"""
+
+import torch
+from torch import Tensor
+
+FOCAL_LENGTH = 1.5  # of a usual lens, in picture heights
+ENOUGH = 100  # observations to calibrate by
+STEEPEST = 1.4  # most that the size of an object may change, relative to it, over a picture height
+
+
+def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
+    """Returns picture positions (..., 2) on the plane."""
+    y, x = centre.unbind(-1)
+    a = homography
+    scale = (1 + a[6] * y + a[7] * x).clamp(min=0.25)
+    return torch.stack([y + a[0] * y + a[1] * x + a[2], x + a[3] * y + a[4] * x + a[5]], -1) / scale[..., None]
+
+
+def to_picture(homography: Tensor, place: Tensor) -> Tensor:
+    """Returns plane positions (..., 2) in the picture: the inverse of ``to_plane``."""
+    a = homography
+    one = torch.ones_like(a[0])
+    x, y, z = torch.stack([1 + a[0], a[1], a[2], a[3], 1 + a[4], a[5], a[6], a[7], one]).view(3, 3)
+    adjugate = torch.stack([torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)])
+    point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ (adjugate / (x * adjugate[0]).sum())
+    return point[..., :2] / point[..., 2:].clamp(min=0.3)  # an object that flies off must not drown all gradients
+
+
+@torch.no_grad()
+def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | None:
+    """Returns the homography (8,) that explains the sizes of whole objects; None where there are too few.
+
+    On a plane that a camera looks at, the size of an object in the picture is linear in its place. The slope of
+    that line is the homography's denominator. It also gives the horizon, and with a usual focal length that tells
+    how much the plane is foreshortened. The sizes of the classes and the slope are fitted in turn.
+
+    Args:
+        class_M: class of the object of each observation; objects of a class are of one size.
+        centre_M2: its centre.
+        std_M: its size: the standard deviation of its pixels.
+    """
+    if len(class_M) < ENOUGH:
+        return None
+    slope_2 = torch.zeros(2)
+    for _ in range(10):
+        flat_M = std_M / (1 + centre_M2 @ slope_2).clamp(min=0.2)
+        count_K = torch.bincount(class_M).clamp(min=1)
+        size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M].float()
+        slope_2 = torch.linalg.lstsq(centre_M2, (std_M / size_M - 1)[:, None]).solution[:, 0]
+        slope_2 = slope_2 * min(1.0, STEEPEST / max(float(slope_2.norm()), 1e-6))
+    stretch = (1 + (slope_2.norm() * FOCAL_LENGTH) ** 2).sqrt() - 1
+    along = slope_2 / slope_2.norm().clamp(min=1e-6)
+    (a, b), (c, d) = (stretch * torch.outer(along, along)).tolist()
+    return torch.tensor([a, b, 0.0, c, d, 0.0, *slope_2.tolist()])

@@ -1,0 +1,35 @@
+"""Params of the stages that train a forecaster; nothing here imports torch."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from maskcast.params import Params
+from maskcast.training.schedule import TrainingParams
+
+
+class ForecastTraining(Params):
+    """What both stages that train a forecaster share."""
+
+    training: TrainingParams
+    """Schedule; a sample of ``batch_size`` is one window."""
+    context_frames: int = Field(default=11, ge=1)
+    """Frames seen in validation, and at most in training."""
+    min_context_frames: int = Field(default=6, ge=1)
+    """Frames seen at least in training."""
+    horizon: int = Field(default=11, ge=1)
+    """Frames forecast."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of mirroring a window left to right."""
+    val_clips: int | None = Field(default=None, ge=1)
+    """Validate on that many clips, spread evenly over the split; null takes all."""
+    val_batch_size: int = Field(default=8, ge=1)
+    """Clips forecast at once in validation."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_context_frames > self.context_frames:
+            raise ValueError(
+                f"min_context_frames {self.min_context_frames} is above context_frames {self.context_frames}"
+            )
+        return self
