@@ -13,6 +13,7 @@ import torch
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.sources.base import Arrays
 from maskcast.labels import MASK, single_map
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         lacking(f"{folder} is absent: set MASKCAST_SHARED_DATA to the folder of real data")
     return folder
+
+
+def layers_of(arrays: Arrays) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns the frames and the masks of a clip that a source with one label map loaded."""
+    return arrays.frames, arrays.masks.get(MASK)
 
 
 def moving_squares(seed: int, num_frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from maskcast.data.clips import ClipStore
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE
+from maskcast.labels import IGNORE, LabelMap
 from maskcast.runner.run import run_stage
+from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 
 SIZE = (12, 16)
 
@@ -144,3 +147,66 @@ def test_the_index_tells_the_layout(tmp_path):
     raw = write_raw(tmp_path / "raw", train=(1,))
     prepare(raw, tmp_path / "clips")
     assert json.loads((tmp_path / "clips/index.json").read_text())["meta"] == {"layout": "competition"}
+
+
+HANDS = LabelMap("hands", ("background", "left", "right"), "instances")
+MATTE = LabelMap("matte", ("background", "foreground"), "alpha")
+SKIN = LabelMap("skin", ("background", "skin"))
+
+
+def two_hands() -> Arrays:
+    """A left hand (300) over columns 0 to 3, a right one (7) over 4 and 5, a matte that falls by 40 a column."""
+    hands = np.zeros((2, 4, 8), np.uint16)
+    hands[..., :4], hands[..., 4:6] = 300, 7
+    matte = np.broadcast_to(np.arange(255, -65, -40).clip(0).astype(np.uint8), (2, 4, 8))
+    skin = (hands > 0).astype(np.uint8)
+    frames = np.full((2, 4, 8, 3), 100, np.uint8)
+    return Arrays(frames, {"hands": hands, "matte": matte, "skin": skin}, {"hands": {300: 1, 7: 2}})
+
+
+def skin_alone() -> Arrays:
+    return Arrays(np.zeros((1, 4, 8, 3), np.uint8), {"skin": np.full((1, 4, 8), IGNORE, np.uint8)})
+
+
+class HandsSource(SourceConfig):
+    layout: Literal["hands"] = "hands"
+    maps: tuple[LabelMap, ...] = (HANDS, MATTE, SKIN)
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        clips = [RawClip("both", "train", "labelled", two_hands), RawClip("skin", "val", "labelled", skin_alone)]
+        return Listing(clips, self.maps)
+
+
+class PrepareHands(PrepareClips):
+    source: HandsSource = HandsSource()
+
+
+def prepare_hands(clips: Path, **params) -> ClipStore:
+    prepare_clips(raw=clips, clips=clips, params=PrepareHands(workers=1, **params))
+    return ClipStore(clips)
+
+
+def test_a_source_may_give_several_maps_and_not_all_to_each_clip(tmp_path):
+    store = prepare_hands(tmp_path / "clips")
+    both, skin = store.clips
+    assert store.maps == {"hands": HANDS, "matte": MATTE, "skin": SKIN}
+    assert (both.maps, skin.maps) == (("hands", "matte", "skin"), ("skin",))
+    assert both.objects == {"hands": {300: 1, 7: 2}}
+    for name, mask in two_hands().masks.items():
+        np.testing.assert_array_equal(store.of(name).masks(both), mask)
+        assert store.of(name).masks(both).dtype == mask.dtype
+    assert [clip.id for clip in store.of("hands").select(kind="labelled")] == ["both"]
+    assert [clip.id for clip in store.of("skin").select(kind="labelled")] == ["both", "skin"]
+
+
+def test_ids_are_resized_to_the_nearest_and_mattes_by_area(tmp_path):
+    store = prepare_hands(tmp_path / "clips", height=2, width=4)
+    both = store.clips[0]
+    assert store.of("hands").masks(both)[0].tolist() == [[300, 300, 7, 0]] * 2
+    assert store.of("matte").masks(both)[0].tolist() == [[235, 155, 75, 8]] * 2  # (255 + 215) / 2 and so on
+    assert store.of("skin").masks(both)[0].tolist() == [[1, 1, 1, 0]] * 2
+
+
+def test_masks_of_a_map_that_the_source_does_not_name_are_refused(tmp_path):
+    with pytest.raises(MaskcastError, match="'both': masks of 'hands', no label map of this store; it has skin"):
+        prepare_hands(tmp_path / "clips", source=HandsSource(maps=(SKIN,)))

@@ -6,10 +6,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tests.conftest import layers_of
 
 from maskcast.data.images import read_labels, resize_masks
 from maskcast.data.sources.clevrer import ClevrerSource, read_motion
 from maskcast.errors import MaskcastError
+from maskcast.labels import single_map
 from maskcast.simulator.camera import CLASSES
 
 SEVEN = (0, 1000, 3000, 4000, 5000, 6000, 10000)
@@ -61,7 +63,7 @@ def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: P
     for number in SEVEN:
         source = ClevrerSource(frames=9, stride=15, ids=(number,), id_splits={number: "val"})
         clip = source.list(shared_data / "clevrer", height=320, width=480, seed=0).clips[0]
-        _, masks = pickle.loads(pickle.dumps(clip)).load()
+        _, masks = layers_of(pickle.loads(pickle.dumps(clip)).load())
         folder = next((shared_data / "clevrer/DERIVED_masks").glob(f"*_{number:05d}"))
         derived = np.stack([read_labels(folder / f"{k:05d}.png") for k in range(0, 121, 15)])
         assert (masks == derived).mean() > 0.999
@@ -70,12 +72,12 @@ def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: P
         halved = ClevrerSource(frames=9, stride=15, ids=(number,)).list(
             shared_data / "clevrer", height=160, width=240, seed=0
         )
-        assert (halved.clips[0].load()[1] == resize_masks(derived, 160, 240)).mean() > 0.999
+        assert (layers_of(halved.clips[0].load())[1] == resize_masks(derived, 160, 240)).mean() > 0.999
 
 
 def test_frames_of_a_real_video_lie_under_its_masks(shared_data: Path):
     source = ClevrerSource(frames=3, stride=20, ids=(1000,))
-    frames, masks = source.list(shared_data / "clevrer", height=160, width=240, seed=0).clips[0].load()
+    frames, masks = layers_of(source.list(shared_data / "clevrer", height=160, width=240, seed=0).clips[0].load())
     assert frames.shape == (3, 160, 240, 3)
     blue = frames[masks == CLASSES.index("cylinder rubber blue")].mean(axis=0)
     assert blue[2] > blue[0] + 40
@@ -90,7 +92,9 @@ def test_splits_and_kinds_follow_what_is_there(raw):
         ("clevrer_10004_s000", "unlabeled", "unlabelled"),
         ("clevrer_15005_s000", "hidden", "hidden"),
     ]
-    shapes = [tuple(None if part is None else part.shape for part in clip.load()) for clip in found.clips]
+    shapes = [
+        tuple(None if part is None else part.shape for part in layers_of(clip.load())) for clip in found.clips
+    ]
     assert shapes == [
         ((4, 16, 24, 3), (4, 16, 24)),
         (None, (4, 16, 24)),
@@ -98,7 +102,7 @@ def test_splits_and_kinds_follow_what_is_there(raw):
         ((2, 16, 24, 3), None),
     ]
     assert found.clips[0].meta == {"video": 3, "start": 0, "stride": 3}
-    assert found.classes == CLASSES
+    assert found.maps == single_map(CLASSES)
 
 
 def test_official_split_comes_from_the_id_where_no_folder_says_it(tmp_path):
@@ -123,22 +127,22 @@ def test_windows_have_the_frames_that_they_name(raw):
     assert starts == [0, 5, 10, 15, 20] * 2
     assert found.clips[1].id == "clevrer_00003_s005"
     for clip in found.clips[:5]:
-        frames, _ = clip.load()
+        frames, _ = layers_of(clip.load())
         expected = 6 * (clip.meta["start"] + 3 * np.arange(4))
         np.testing.assert_allclose(frames.mean(axis=(1, 2, 3)), expected, atol=2)
 
 
 def test_without_a_size_masks_have_that_of_the_video(raw):
-    frames, masks = listing(raw, size=(None, None), ids=(3,)).clips[0].load()
+    frames, masks = layers_of(listing(raw, size=(None, None), ids=(3,)).clips[0].load())
     assert frames.shape[:3] == masks.shape == (4, 32, 48)
-    assert listing(raw, size=(None, None), ids=(6,)).clips[0].load()[1].shape == (4, 320, 480)
+    assert layers_of(listing(raw, size=(None, None), ids=(6,)).clips[0].load())[1].shape == (4, 320, 480)
 
 
 def test_objects_that_an_annotation_leaves_out_of_a_frame_are_not_painted(tmp_path):
     content = annotation()
     content["motion_trajectory"][3]["objects"] = []
     write_annotation(tmp_path / "annotation_00001.json", content)
-    masks = listing(tmp_path).clips[0].load()[1]
+    masks = layers_of(listing(tmp_path).clips[0].load())[1]
     assert [int(mask.max()) for mask in masks] == [2, 0, 2, 2]
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import layers_of
 
 from maskcast.data.annotations import read_annotations, write_annotations
 from maskcast.data.sources.base import LabelError, Listing
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE
+from maskcast.labels import IGNORE, single_map
 from maskcast.simulator.camera import CLASSES
 
 SIZE = (6, 8)
@@ -55,14 +56,14 @@ def test_all_sets_are_listed_in_numeric_order(tmp_path, top, inner):
         ("video_2000", "unlabeled", "unlabelled"),
         ("video_15000", "hidden", "hidden"),
     ]
-    assert listing.classes == CLASSES
+    assert listing.maps == single_map(CLASSES)
     assert listing.skipped == []
-    frames, masks = pickle.loads(pickle.dumps(listing.clips[0].load))()
+    frames, masks = layers_of(pickle.loads(pickle.dumps(listing.clips[0].load))())
     assert frames.shape == (22, *SIZE, 3)
     assert frames[:, 0, 0, 0].tolist() == list(range(22))
     np.testing.assert_array_equal(masks, some_masks())
     assert masks.dtype == np.uint8
-    hidden, no_masks = listing.clips[-1].load()
+    hidden, no_masks = layers_of(listing.clips[-1].load())
     assert len(hidden) == 11
     assert no_masks is None
 
@@ -71,7 +72,7 @@ def test_the_missing_tail_of_short_masks_is_ignored_and_reported(tmp_path):
     write_video(tmp_path / "train/video_0", masks=some_masks(20, np.uint16))
     listing = list_raw(tmp_path)
     assert reasons(listing)["train/video_0/mask.npy"].startswith("the last 2 masks are missing")
-    masks = listing.clips[0].load()[1]
+    masks = layers_of(listing.clips[0].load())[1]
     np.testing.assert_array_equal(masks[:20], some_masks(20))
     assert (masks[20:] == IGNORE).all()
 
@@ -102,7 +103,7 @@ def test_annotations_name_videos_and_ranges(tmp_path):
     assert [c.id for c in listing.clips] == ["video_0", "video_1"]
     assert "not in annotations.txt" in reasons(listing)["train/video_2"]
     assert "folder is missing" in reasons(listing)["train/video_7"]
-    frames, masks = listing.clips[1].load()
+    frames, masks = layers_of(listing.clips[1].load())
     assert frames[:, 0, 0, 0].tolist() == list(range(2, 11))
     assert masks[:, 0, 0].tolist() == list(range(2, 11))
 
@@ -130,7 +131,7 @@ def test_a_class_that_does_not_exist_is_named_with_its_file(tmp_path, value, sho
 def test_other_class_counts_get_plain_names(tmp_path):
     write_video(tmp_path / "val/video_1", masks=some_masks())
     listing = list_raw(tmp_path, num_classes=3)
-    assert listing.classes == ("background", "class 1", "class 2")
+    assert listing.maps == single_map(("background", "class 1", "class 2"))
     with pytest.raises(LabelError, match=r"class id 21 is not in 0\.\.2"):
         listing.clips[0].load()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from tests.conftest import layers_of
 
 from maskcast.data.sources.base import LabelError, Listing
 from maskcast.data.sources.frame_folders import FrameFoldersSource, assign_splits, time_parts
@@ -42,7 +43,7 @@ def test_windows_carry_frames_and_binary_masks(tmp_path):
         ("dog_00003", "train", "labelled"),
     ]
     assert listing.clips[1].meta == {"video": "dog", "start": 3, "stride": 2}
-    frames, masks = pickle.loads(pickle.dumps(listing.clips[1].load))()
+    frames, masks = layers_of(pickle.loads(pickle.dumps(listing.clips[1].load))())
     assert frames[:, 0, 0, 0].tolist() == [60, 100]
     assert [mask.any(axis=1).nonzero()[0].tolist() for mask in masks] == [[3], [5]]
     assert masks.max() == 1
@@ -52,7 +53,7 @@ def test_windows_carry_frames_and_binary_masks(tmp_path):
 def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
     write_sequence(tmp_path, "road", value=2, mode=mode)
     params = {"encoding": "index", "classes": ("sky", "road"), "frames": 5}
-    masks = list_raw(tmp_path, **params, ignore=2).clips[0].load()[1]
+    masks = layers_of(list_raw(tmp_path, **params, ignore=2).clips[0].load())[1]
     assert np.unique(masks).tolist() == [0, IGNORE]
     with pytest.raises(LabelError, match=r"Annotations/480p/road/00000\.png: class id 2 is not in 0\.\.1"):
         list_raw(tmp_path, **params).clips[0].load()
@@ -61,7 +62,7 @@ def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
 def test_frames_without_a_mask_are_ignored(tmp_path):
     write_sequence(tmp_path, "dog")
     (tmp_path / "Annotations/480p/dog/00002.png").unlink()
-    masks = list_raw(tmp_path, frames=5).clips[0].load()[1]
+    masks = layers_of(list_raw(tmp_path, frames=5).clips[0].load())[1]
     assert [(mask == IGNORE).all() for mask in masks] == [False, False, True, False, False]
 
 
@@ -77,7 +78,7 @@ def test_unlabelled_and_hidden_splits_need_no_masks(tmp_path):
         ("b_00000", "unlabelled"),
         ("c_00000", "hidden"),
     ]
-    assert listing.clips[1].load()[1] is None
+    assert layers_of(listing.clips[1].load())[1] is None
 
 
 def test_a_video_file_takes_the_place_of_images(tmp_path):
@@ -93,7 +94,7 @@ def test_a_video_file_takes_the_place_of_images(tmp_path):
         Image.fromarray(np.full((16, 32), k, np.uint8)).save(tmp_path / f"dogs/{k:05d}.png")
     params = {"images": "{clip}_orig.mp4", "masks": "{clip}", "encoding": "index", "classes": tuple("abcd")}
     (clip,) = list_raw(tmp_path, **params, frames=2, stride=2, window_step=5, splits={}).clips
-    frames, masks = clip.load()
+    frames, masks = layers_of(clip.load())
     assert frames.shape == (2, 16, 32, 3)
     assert abs(int(frames[1].mean()) - 120) < 6
     assert masks[:, 0, 0].tolist() == [0, 2]
@@ -171,7 +172,7 @@ def test_a_sequence_is_cut_in_time_and_no_frame_is_in_two_splits(tmp_path):
         ("road_00002", "val", "labelled"),
         ("road_00004", "test", "labelled"),
     ]
-    frames, masks = listing.clips[2].load()
+    frames, masks = layers_of(listing.clips[2].load())
     assert frames[:, 0, 0, 0].tolist() == [80, 100]
     assert [mask.any(axis=1).nonzero()[0].tolist() for mask in masks] == [[4], [5]]
 
@@ -191,7 +192,9 @@ def test_a_window_may_look_back_into_the_part_before(tmp_path):
 def test_parts_of_a_sequence_that_hold_no_window_are_reported_and_unlabelled_ones_show_no_mask(tmp_path):
     write_sequence(tmp_path, "road", frames=6)
     listing = list_raw(tmp_path, frames=3, split_by="time", splits={"val": 0.34, "unlabeled": 0.5})
-    assert [(c.split, c.kind, c.load()[1]) for c in listing.clips] == [("unlabeled", "unlabelled", None)]
+    assert [(c.split, c.kind, layers_of(c.load())[1]) for c in listing.clips] == [
+        ("unlabeled", "unlabelled", None)
+    ]
     assert listing.skipped == [
         ("road", "has 1 frames for train, a window needs 3"),
         ("road", "has 2 frames for val, a window needs 3"),
@@ -264,7 +267,7 @@ def test_real_camvid(shared_data):
     params = {"images": "{clip}/images", "masks": "{clip}/labels", "encoding": "index", "ignore": 11}
     listing = list_raw(shared_data / "camvid", **params, classes=classes, splits={"val": ["0016E5_15Hz"]})
     assert [c.id for c in listing.clips if c.split == "val"][:2] == ["0016E5_15Hz_00000", "0016E5_15Hz_00022"]
-    frames, masks = listing.clips[0].load()
+    frames, masks = layers_of(listing.clips[0].load())
     assert frames.shape == (22, 360, 480, 3)
     assert masks.shape == (22, 360, 480)
     assert set(np.unique(masks)) <= {*range(11), IGNORE}
@@ -274,6 +277,6 @@ def test_real_camvid(shared_data):
 def test_real_davis_binary(shared_data):
     listing = list_raw(shared_data / "davis2016_val", frames=3, window_step=200)
     assert len({c.meta["video"] for c in listing.clips}) == len(listing.clips) >= 2
-    frames, masks = listing.clips[0].load()
+    frames, masks = layers_of(listing.clips[0].load())
     assert frames.shape[1:] == (480, 854, 3)
     assert np.unique(masks).tolist() == [0, 1]

@@ -4,6 +4,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tests.conftest import layers_of
 
 from maskcast.data.sources.videos import VideosSource
 from maskcast.data.video import count_frames, read_video
@@ -53,7 +54,7 @@ def test_videos_become_unlabelled_windows(tmp_path):
         ("b_drive_00020", "unlabeled", "unlabelled"),
     ]
     assert listing.skipped == [("short.mp4", "has 3 frames, a window needs 10")]
-    frames, masks = pickle.loads(pickle.dumps(listing.clips[1].load))()
+    frames, masks = layers_of(pickle.loads(pickle.dumps(listing.clips[1].load))())
     assert greys(frames).tolist() == [20, 23, 26, 29]
     assert masks is None
 
@@ -97,6 +98,6 @@ def test_real_video_windows_equal_a_whole_decode(shared_data):
 def test_real_video_of_a_phone(shared_data):
     listing = list_raw(shared_data / "sam2_videos", window_step=150)
     assert [c.id for c in listing.clips if c.id.startswith("bedroom")] == ["bedroom_00000", "bedroom_00150"]
-    frames, _ = listing.clips[0].load()
+    frames, _ = layers_of(listing.clips[0].load())
     assert frames.shape == (22, 540, 960, 3)
     assert frames.std() > 20

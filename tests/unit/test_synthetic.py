@@ -5,9 +5,11 @@ import cv2
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tests.conftest import layers_of
 
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.evaluation.metrics import confusion, jaccard_per_class, macro_jaccard
+from maskcast.labels import single_map
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, class_id, paint_masks
 from maskcast.simulator.look import COLOR_RGB, draw_camera, draw_look
 from maskcast.simulator.scenes import simulate_clip, simulate_motion
@@ -162,7 +164,7 @@ def test_source_lists_splits_that_share_no_video():
     assert kinds.count(("hidden", "hidden")) == 2
     seeds = [clip.meta["seed"] for clip in found.clips]
     assert len(set(seeds)) == len(seeds) == 10
-    assert found.classes == CLASSES
+    assert found.maps == single_map(CLASSES)
     assert found.meta["camera"]["height"] == 32
 
 
@@ -172,22 +174,22 @@ def test_source_clips_are_stable_and_picklable():
     seeds = {clip.id: clip.meta["seed"] for clip in again.clips}
     assert all(seeds[clip.id] == clip.meta["seed"] for clip in first.clips)  # more clips leave the others alone
     assert listing(seed=1, train=1).clips[0].meta["seed"] != first.clips[0].meta["seed"]
-    frames, masks = pickle.loads(pickle.dumps(first.clips[0])).load()
+    frames, masks = layers_of(pickle.loads(pickle.dumps(first.clips[0])).load())
     assert frames.shape == (22, 32, 48, 3) and masks.shape == (22, 32, 48)
 
 
 def test_source_hides_what_is_to_be_hidden():
     clips = {clip.split: clip for clip in listing(train=0, val=0, unlabeled=1, hidden=1, context=7).clips}
-    frames, masks = clips["hidden"].load()
+    frames, masks = layers_of(clips["hidden"].load())
     assert len(frames) == 7 and masks is None
-    frames, masks = clips["unlabeled"].load()
+    frames, masks = layers_of(clips["unlabeled"].load())
     assert len(frames) == 22 and masks is None
 
 
 def test_source_passes_the_look_on_and_claims_no_camera_that_is_not_its_own():
     found = listing(train=1, val=0, unlabeled=0, randomize=1.0)
     assert "camera" not in found.meta
-    frames, masks = found.clips[0].load()
+    frames, masks = layers_of(found.clips[0].load())
     again = simulate_clip(found.clips[0].meta["seed"], height=32, width=48, randomize=1.0)
     np.testing.assert_array_equal(frames, again[0])
     np.testing.assert_array_equal(masks, again[1])
@@ -195,7 +197,9 @@ def test_source_passes_the_look_on_and_claims_no_camera_that_is_not_its_own():
 
 def test_source_without_rendering_has_the_same_masks_alone():
     only = {"train": 1, "val": 0, "unlabeled": 0}
-    rendered, masked = listing(**only).clips[0].load(), listing(**only, render=False).clips[0].load()
+    rendered, masked = (
+        layers_of(found.clips[0].load()) for found in (listing(**only), listing(**only, render=False))
+    )
     assert masked[0] is None
     np.testing.assert_array_equal(masked[1], rendered[1])
 

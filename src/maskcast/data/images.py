@@ -86,7 +86,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes frames (T, H, W, 3) uint8 to (T, height, width, 3): by area when shrinking, else bilinear."""
+    """Resizes frames (T, H, W, 3) or mattes (T, H, W), uint8, by area when shrinking, else bilinear."""
     if frames.shape[1:3] == (height, width):
         return frames
     shrinks = height <= frames.shape[1] and width <= frames.shape[2]
@@ -95,7 +95,7 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes masks (T, H, W) to (T, height, width) by the nearest pixel: no label is invented."""
+    """Resizes masks (T, H, W) of ids to (T, height, width) by the nearest pixel: no label is invented."""
     if masks.shape[1:3] == (height, width):
         return masks
     rows = ((np.arange(height) + 0.5) * masks.shape[1] / height).astype(np.intp)

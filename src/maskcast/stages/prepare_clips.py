@@ -3,14 +3,14 @@
 import multiprocessing
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import chain, islice
 from typing import Literal
 
 import cv2
-import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.clip_writer import ClipWriter
@@ -18,7 +18,7 @@ from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
-from maskcast.labels import MASK, single_map
+from maskcast.labels import MapKind
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -62,20 +62,19 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
-    loaded = track(_load_all(listing.clips, size, params.workers), "preparing clips", len(listing.clips))
+    loaded = track(_load_all(listing, size, params.workers), "preparing clips", len(listing.clips))
     readable = _readable(loaded, unreadable, params.on_error)
     first = next(readable, None)
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{_reasons([*listing.skipped, *unreadable])}")
     height, width = _size(first[1])
     written: Counter[str] = Counter()
-    with ClipWriter(clips, height=height, width=width, maps=single_map(listing.classes), meta=meta) as writer:
-        for clip, (frames, masks) in chain([first], readable):
-            if (found := _size((frames, masks))) != (height, width):
+    with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
+        for clip, arrays in chain([first], readable):
+            if (found := _size(arrays)) != (height, width):
                 sizes = f"{found[0]}x{found[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            labels = {} if masks is None else {MASK: masks}
-            writer.add(clip.id, split=clip.split, kind=clip.kind, frames=frames, masks=labels, meta=clip.meta)
+            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip.meta, **vars(arrays))
             written[clip.split] += 1
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
@@ -95,27 +94,28 @@ def _check_ids(listing: Listing) -> None:
 
 
 def _load_all(
-    clips: list[RawClip], size: tuple[int, int] | None, workers: int
+    listing: Listing, size: tuple[int, int] | None, workers: int
 ) -> Iterator[tuple[RawClip, Arrays | MaskcastError]]:
     """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight."""
-    workers = min(workers or len(os.sched_getaffinity(0)), len(clips))
+    workers = min(workers or len(os.sched_getaffinity(0)), len(listing.clips))
+    load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
     if workers <= 1:
-        for clip in clips:
-            yield clip, _load(clip, size)
+        for clip in listing.clips:
+            yield clip, load(clip)
         return
     # spawn: a forked child would inherit locks held by the threads of this process
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
     flight: deque[tuple[RawClip, Future[Arrays | MaskcastError]]] = deque()
-    waiting = iter(clips)
+    waiting = iter(listing.clips)
     try:
         for clip in islice(waiting, 2 * workers):
-            flight.append((clip, pool.submit(_load, clip, size)))
+            flight.append((clip, pool.submit(load, clip)))
         while flight:
             done, future = flight.popleft()
             result = future.result()
             for clip in islice(waiting, 1):
-                flight.append((clip, pool.submit(_load, clip, size)))
+                flight.append((clip, pool.submit(load, clip)))
             yield done, result
     except BrokenProcessPool as error:
         raise MaskcastError("a worker of prepare_clips died, perhaps for lack of memory; lower workers") from error
@@ -123,17 +123,19 @@ def _load_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _load(clip: RawClip, size: tuple[int, int] | None) -> Arrays | MaskcastError:
+def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Arrays | MaskcastError:
     try:
-        frames, masks = clip.load()
+        arrays = clip.load()
     except LabelError:
         raise
     except MaskcastError as error:
         return error
-    if size is not None:
-        frames = None if frames is None else resize_frames(frames, *size)
-        masks = None if masks is None else resize_masks(masks, *size)
-    return frames, masks
+    if size is None:
+        return arrays
+    frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
+    resize = {name: resize_frames if kinds.get(name) == "alpha" else resize_masks for name in arrays.masks}
+    masks = {name: resize[name](mask, *size) for name, mask in arrays.masks.items()}
+    return Arrays(frames, masks, arrays.objects)
 
 
 def _readable(
@@ -150,8 +152,7 @@ def _readable(
 
 
 def _size(arrays: Arrays) -> tuple[int, int]:
-    layer: np.ndarray | None = arrays[1] if arrays[0] is None else arrays[0]
-    assert layer is not None, "a clip has frames or masks"
+    layer = next(iter(arrays.masks.values())) if arrays.frames is None else arrays.frames
     return layer.shape[1], layer.shape[2]
 
 

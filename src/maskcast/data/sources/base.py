@@ -5,7 +5,7 @@ all. `list` is cheap and reads names and annotations only; each clip's pixels ar
 `load`, in a worker process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,23 @@ from typing import Any
 import numpy as np
 
 from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
 from maskcast.params import Params
 
-Arrays = tuple[np.ndarray | None, np.ndarray | None]
-"""Frames (T, H, W, 3) uint8 RGB or None, masks (T, H, W) uint8 class ids with `IGNORE` or None."""
+
+@dataclass(frozen=True)
+class Arrays:
+    """The pixels of a clip, all of one size; at least frames or masks.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB or None.
+        masks: by the name of a map of the listing (T, H, W), of the values that its kind asks for.
+        objects: by the name of a map of instances the class id of every instance id.
+    """
+
+    frames: np.ndarray | None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    objects: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,8 @@ class RawClip:
 
     Attributes:
         id: name of the clip, unique over the store.
-        split: one of `maskcast.data.clips.SPLITS`.
-        kind: one of `maskcast.data.clips.KINDS`.
+        split: one of `maskcast.labels.SPLITS`.
+        kind: one of `maskcast.labels.KINDS`.
         load: reads the pixels: `functools.partial` of a top-level function, so that it can be pickled. Raises
             `MaskcastError` naming the file when the clip cannot be read.
         meta: JSON that the store keeps with the clip.
@@ -41,17 +54,17 @@ class RawClip:
 
 @dataclass
 class Listing:
-    """What a source found: the clips, the class names (class 0 first) and what it left out.
+    """What a source found: the clips, the label maps that their masks are of and what it left out.
 
     Attributes:
         clips: the clips found, in the order of the store.
-        classes: names of the classes 0..K-1, background first where there is one.
+        maps: the label maps, each of a name of its own.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
     """
 
     clips: list[RawClip]
-    classes: tuple[str, ...]
+    maps: tuple[LabelMap, ...]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from maskcast.data.images import is_junk, resize_frames, window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import KIND_OF_SPLIT
+from maskcast.labels import KIND_OF_SPLIT, MASK, single_map
 from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
@@ -59,7 +59,7 @@ class ClevrerSource(SourceConfig):
         """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
         size = None if height is None or width is None else (height, width)
         rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
-        listing = Listing([], CLASSES, meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
+        listing = Listing([], single_map(CLASSES), meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
         videos = _find(raw, r"video_(\d+)\.mp4", listing)
         annotations = _find(raw, r"annotation_(\d+)\.json", listing)
         found = sorted(videos.keys() | annotations.keys())
@@ -164,7 +164,7 @@ def load_window(
     if video is not None:
         frames = _decoded(video, needed, size)[np.searchsorted(needed, window)]
     if annotation is None:
-        return frames, None
+        return Arrays(frames)
     motion = read_motion(annotation)
     if window[-1] >= len(motion.locations):
         raise MaskcastError(
@@ -174,7 +174,7 @@ def load_window(
     rows, columns = size or (
         (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width) if frames is None else frames.shape[1:3]
     )
-    return frames, paint_masks(motion[np.array(window)], rows, columns)
+    return Arrays(frames, {MASK: paint_masks(motion[np.array(window)], rows, columns)})
 
 
 @lru_cache(maxsize=1)

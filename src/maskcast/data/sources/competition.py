@@ -20,7 +20,7 @@ from maskcast.data.annotations import FILE, Annotation, read_annotations
 from maskcast.data.images import is_junk, read_frames
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, id_key
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, id_key, single_map
 from maskcast.simulator.camera import CLASSES
 
 SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits
@@ -36,7 +36,7 @@ class CompetitionSource(SourceConfig):
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
         root = _find_root(raw)
-        listing = Listing([], self._classes())
+        listing = Listing([], single_map(self._classes()))
         for name in SETS:
             if (root / name).is_dir():
                 _list_set(root / name, self.num_classes, listing)
@@ -63,7 +63,7 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
     """
     frames = read_frames([folder / name for name in files])
     if num_classes is None:
-        return frames, None
+        return Arrays(frames)
     path = folder / "mask.npy"
     masks = _read_masks(path, num_classes)
     if masks.shape[1:] != frames.shape[1:3]:
@@ -71,7 +71,7 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
     padded = np.full(frames.shape[:3], IGNORE, np.uint8)
     masks = masks[first : first + len(frames)]
     padded[: len(masks)] = masks
-    return frames, padded
+    return Arrays(frames, {MASK: padded})
 
 
 def _find_root(raw: Path) -> Path:

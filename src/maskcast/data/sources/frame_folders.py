@@ -21,7 +21,7 @@ from maskcast.data.images import image_files, is_junk, read_frames, read_labels,
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, SPLITS, id_key
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, SPLITS, id_key, single_map
 from maskcast.seed import rng
 
 
@@ -81,7 +81,7 @@ class FrameFoldersSource(SourceConfig):
         sequences = _find_sequences(raw, self.images)
         by_time = self.split_by == "time"
         splits = assign_splits(sorted(sequences, key=id_key), {} if by_time else self.splits, seed)
-        listing = Listing([], self.classes)
+        listing = Listing([], single_map(self.classes))
         for name, split in splits.items():
             try:
                 masks = _mask_files(raw, self.masks, name, required=KIND_OF_SPLIT[split] == "labelled")
@@ -128,7 +128,7 @@ def load_window(
     """
     frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
     if masks is None:
-        return frames, None
+        return Arrays(frames)
     labels = np.full(frames.shape[:3], IGNORE, np.uint8)
     for index, path in enumerate(masks):
         if path is None:
@@ -139,7 +139,7 @@ def load_window(
                 f"{path}: the mask is {label.shape}, its frame {labels.shape[1:]}; export them at one size"
             )
         labels[index] = label
-    return frames, labels
+    return Arrays(frames, {MASK: labels})
 
 
 def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.labels import KIND_OF_SPLIT, SPLITS
+from maskcast.labels import KIND_OF_SPLIT, MASK, SPLITS, single_map
 from maskcast.seed import derive
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
@@ -58,7 +58,8 @@ class SyntheticSource(SourceConfig):
         rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
-        listing = Listing([], CLASSES, meta={} if self.randomize else camera)  # randomised, each clip has its own
+        shared = {} if self.randomize else camera  # randomised, each clip has its own
+        listing = Listing([], single_map(CLASSES), meta=shared)
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 clip_seed = derive(seed, number, index)
@@ -104,4 +105,4 @@ def load_clip(
         render=render,
         randomize=randomize,
     )
-    return shaded, masks if labelled else None
+    return Arrays(shaded, {MASK: masks} if labelled else {})

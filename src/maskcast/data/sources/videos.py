@@ -10,7 +10,7 @@ from maskcast.data.images import is_junk, window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import id_key
+from maskcast.labels import id_key, single_map
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
 
@@ -30,7 +30,7 @@ class VideosSource(SourceConfig):
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.list`)."""
-        listing = Listing([], self.classes)
+        listing = Listing([], single_map(self.classes))
         names = {
             path.relative_to(raw).as_posix(): path
             for path in raw.rglob("*")
@@ -61,4 +61,4 @@ class VideosSource(SourceConfig):
 
 def load_window(path: Path, window: range) -> Arrays:
     """Reads the frames of one window; there are no masks."""
-    return read_video(path, window), None
+    return Arrays(read_video(path, window))
