@@ -11,6 +11,7 @@ from maskcast.errors import MaskcastError
 from maskcast.memory import keep_freed_memory
 
 COMMANDS = {  # by name: where it is, and what it does
+    "code": ("maskcast.commands.code:code", "write the modules that each stage imports, by digest, for DVC"),
     "evaluate-coco": (
         "maskcast.commands.evaluate_coco:evaluate_coco",
         "score detections (boxes or masks) against a COCO ground truth",

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 from tests.conftest import write_detection_set
+from tests.dvc_yaml import Call, calls
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+STAGES = list(calls(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]))
 SMALL_SSL = {"name": "densecl", "queue": 8, "hidden": 8, "dim": 4, "sub_batches": 1}
 
 
@@ -55,9 +56,9 @@ class Project:
         """Returns the sections of its params file."""
         return yaml.safe_load((self.folder / "params.yaml").read_text())
 
-    def dvc_stages(self) -> dict[str, Any]:
-        """Returns the stages of its dvc.yaml."""
-        return yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"]
+    def calls(self) -> dict[str, Call]:
+        """Returns what the stages of its dvc.yaml call."""
+        return calls(yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"])
 
     def dvc(self, *words: str) -> str:
         return self.run("dvc", *words)
@@ -84,9 +85,9 @@ class Project:
         """Returns the project as it is in the working tree, with small params."""
         listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for file in listed.splitlines():
-            if (ROOT / file).is_file():
+            if (ROOT / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / file, folder / file)
+                shutil.copy(ROOT / file, folder / file, follow_symlinks=False)
         (folder / "dvc.lock").unlink(missing_ok=True)
         params = shrink(yaml.safe_load((folder / "params.yaml").read_text()))
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

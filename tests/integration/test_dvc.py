@@ -21,7 +21,7 @@ def _is_own_change(reason: Any) -> bool:
     if not isinstance(reason, dict):
         return True
     changed = reason.get("changed deps", {})
-    return any(path.endswith((".py", "params.yaml")) for path in changed) or "changed command" in reason
+    return any(path.startswith(("code/", "params.yaml")) for path in changed) or "changed command" in reason
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,8 @@ def edit(project: Project):
     yield change
     for path, text in before.items():
         path.write_text(text)
+    project.run("git", "checkout", "--quiet", "--", "dvc.lock")
+    project.dvc("checkout", "--force")
 
 
 def test_the_run_left_what_it_should(project: Project) -> None:
@@ -89,21 +91,34 @@ def test_one_section_reruns_one_stage(project: Project, edit, old: str, new: str
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("storage.py", ["fetch_dataset"]),
-        ("models/unet.py", ["pretrain_encoder", "train_masker", "generate_masks", "register_models"]),
+        ("storage/s3.py", ["fetch_dataset"]),
         (
-            "models/motion.py",
-            ["pretrain_forecaster", "finetune_forecaster", "evaluate", "predict", "register_models"],
+            "training/loop.py",
+            ["pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"],
         ),
-        ("tracking.py", ["register_models"]),
-        ("stage.py", STAGES),
+        ("runner/stage.py", STAGES),
     ],
 )
 def test_one_module_reruns_the_stages_that_import_it(
     project: Project, edit, module: str, stages: list[str]
 ) -> None:
     edit(f"src/maskcast/{module}", '"""', '"""Changed. ')
+    assert reruns(project) == []
+    assert "code" in json.loads(project.run("dvc", "status", "--json"))
+    project.dvc("repro", "code")
     assert reruns(project) == stages
+
+
+def test_a_new_module_reruns_nothing_but_code(project: Project) -> None:
+    added = project.folder / "src/maskcast/models/segmentation/nobody_imports_it.py"
+    added.write_text("SIZE = 3\n")
+    said = project.dvc("repro", "train_masker")
+    added.unlink()
+    assert said.count("Running stage") == 1
+    assert "Running stage 'code'" in said
+    assert "Stage 'train_masker' didn't change, skipping" in said
+    project.run("git", "checkout", "--quiet", "--", "dvc.lock")
+    project.dvc("checkout", "--force")
 
 
 def test_experiments_and_metrics(project: Project) -> None:

@@ -3,25 +3,25 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from tests.dvc_yaml import Call
 from tests.integration.project import Project
 
 from maskcast.data.clips import ClipStore
-from maskcast.runner.stage import get_stage
 
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 
 
-def fingerprint(stages: Iterable[str], paths: Mapping[str, Path]) -> dict[str, str]:
+def fingerprint(calls: Mapping[str, Call], paths: Mapping[str, Path]) -> dict[str, str]:
     """Returns a digest of what each output port holds, by ``stage.port``."""
     found = {}
-    for name in stages:
-        for port in get_stage(name).ports:
+    for name, call in calls.items():
+        for port in call.stage.ports:
             path = paths.get(f"{name}.{port.name}")
             if path is not None and (path / "detections.json").exists():  # of a report, which has pictures, too
                 path = path / "detections.json"
@@ -82,14 +82,9 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def by_dvc(pipeline: Pipeline) -> dict[str, str]:
     """What `dvc repro` gives."""
-    paths = {}
-    for name, entry in pipeline.place.dvc_stages().items():
-        words = entry["cmd"].split()
-        paths |= {
-            f"{name}.{flag.removeprefix('--')}": pipeline.place.folder / path
-            for flag, path in zip(words[4::2], words[5::2], strict=True)
-        }
-    return fingerprint(pipeline.place.dvc_stages(), paths)
+    calls = pipeline.place.calls()
+    ports = {f"{name}.{port}": path for name, call in calls.items() for port, path in call.ports.items()}
+    return fingerprint(calls, {port: pipeline.place.folder / path for port, path in ports.items()})
 
 
 def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
@@ -101,7 +96,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     (run,) = [path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name}-")]
     assert f"page: {run / 'evaluate'}" in said
     return fingerprint(
-        pipeline.place.dvc_stages(),
+        pipeline.place.calls(),
         {f"{task.name.replace('-', '_')}.{out.name}": out for task in run.iterdir() for out in task.iterdir()},
     )
 

@@ -1,0 +1,29 @@
+"""code: the modules that each stage runs, by digest, one file a stage; DVC reruns a stage whose file changed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.runner.closure import closure
+from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.stage import stage_names
+
+EPILOG = "A file reads as `sha256sum` writes it: in src, `sha256sum --check ../code/evaluate` checks it."
+
+
+def code(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0.
+
+    Raises:
+        MaskcastError: the folder cannot be written.
+    """
+    parser = command_parser("code", "Writes the modules that each stage imports, by digest.", EPILOG)
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="replaced as a whole")
+    out: Path = parser.parse_args(arguments).out
+    partial = out.with_name(out.name + ".partial")
+    with outputs_whole({"out": out}, {"out": partial}):
+        partial.mkdir()
+        for stage in stage_names():
+            lines = [f"{digest}  {path}\n" for path, digest in closure(f"maskcast.stages.{stage}").items()]
+            (partial / stage).write_text("".join(lines), encoding="utf-8")
+    return 0

@@ -1,0 +1,79 @@
+"""What a module runs of this package: the modules that it imports, those that these import, and so on.
+
+The sources are read, not run, so it takes no torch. Imports inside functions count, those for type checkers do
+not. Not followed are modules that are found by name at run time: tables of commands, ``get_stage``.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+
+import maskcast
+from maskcast.digest import sha256_of
+
+PACKAGE = maskcast.__name__
+ROOT = Path(maskcast.__path__[0])
+
+
+def closure(module: str) -> dict[str, str]:
+    """Returns the sha256 of the module and of all that it runs, by path below the package's parent, sorted.
+
+    A package counts where its ``__init__`` holds more than a docstring.
+
+    Args:
+        module: its full name, e.g. ``maskcast.stages.evaluate``.
+    """
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += _imported(name)
+    files = {_file(name): name for name in seen}
+    paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _defines(file)))
+    return {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
+
+
+@cache
+def _imported(module: str) -> frozenset[str]:
+    """Returns the modules and packages of this package that a module names in its imports, or lies in."""
+    file = _file(module)
+    found = {module.rpartition(".")[0]}
+    for node in _nodes(ast.parse(file.read_bytes())) if file else ():
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = module if file and file.name == "__init__.py" else module.rpartition(".")[0]
+            origin = resolve_name("." * node.level + (node.module or ""), package)
+            found |= {origin} | {f"{origin}.{alias.name}" for alias in node.names}
+    return frozenset(name for name in found if name.split(".")[0] == PACKAGE and _file(name))
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yields all nodes but those below ``if TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from _nodes(child)
+
+
+@cache
+def _file(module: str) -> Path | None:
+    """Returns the source of a module or package, None where there is none of this name."""
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@cache
+def _defines(file: Path) -> bool:
+    """Whether a module holds more than a docstring."""
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_bytes()).body)
+
+
+@cache
+def _digest(file: Path) -> str:
+    return sha256_of(file)
