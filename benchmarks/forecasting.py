@@ -97,7 +97,7 @@ def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> di
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
     plus = {"metrics": out.with_name(f"{out.name}.json")} if get_stage(stage).tracked else {}
     start = time.process_time()
-    run_stage(stage, params, where=f"{VALUES.name}: {out.name}", **inputs, **{port: out}, **plus)
+    run_stage(stage, params, name=stage, where=f"{VALUES.name}: {out.name}", **inputs, **{port: out}, **plus)
     spent = time.process_time() - start
     known = {"what": what, "cpu_seconds": spent, "commit": commit()}
     record.write_text(json.dumps(known) + "\n", encoding="utf-8")

@@ -37,7 +37,7 @@ def main() -> None:
     params["train_detector"] |= {"augment": {"hflip": 0}}
 
     def stage(name: str, **ports: Path) -> dict[str, float]:
-        return run_stage(name, params[name], where=f"params.yaml: {name}", **ports)
+        return run_stage(name, params[name], name=name, where=f"params.yaml: {name}", **ports)
 
     out: Path = given.out
     start = time.process_time()

@@ -13,7 +13,6 @@ from maskcast.markup import Html, element, table
 from maskcast.params import Params
 from maskcast.progress import report, report_file
 from maskcast.report.page import Page
-from maskcast.runner import stage as stage_module
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
 
@@ -98,8 +97,6 @@ def test_what_is_not_markup_is_escaped() -> None:
 
 def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stage_module, "_REGISTRY", {})
-    monkeypatch.setattr(stage_module, "get_stage", lambda name: stage_module._REGISTRY[name])
 
     @stage
     def measure(*, metrics: OutPath, params: Params) -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
-from maskcast.runner import stage as stage_module
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.run import run_stage
-from maskcast.runner.stage import InPath, OutPath, Port, get_stage, stage
+from maskcast.runner.stage import InPath, OutPath, Port, get_stage, running_name, stage
 
 
 class CopyParams(Params):
@@ -20,10 +19,8 @@ class CopyParams(Params):
 
 
 @pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., None]], None]:
-    """Makes a function a stage for the length of a test."""
-    monkeypatch.setattr(stage_module, "_REGISTRY", {})
-    monkeypatch.setattr(stage_module, "get_stage", lambda name: stage_module._REGISTRY[name])
+def register() -> Callable[[Callable[..., None]], None]:
+    """Makes a function a stage."""
     return lambda function: stage(function) and None
 
 
@@ -34,7 +31,7 @@ def copy(*, source: InPath, extra: InPath | None = None, copied: OutPath, params
 
 def test_ports_come_from_the_signature(register) -> None:
     register(copy)
-    the_stage = stage_module.get_stage("copy")
+    the_stage = get_stage("copy")
     source, extra, copied = Port("source", "in", False), Port("extra", "in", True), Port("copied", "out", False)
     assert the_stage.ports == (source, extra, copied)
     assert (the_stage.params, the_stage.summary, the_stage.tracked) == (CopyParams, "Copies a file.", False)
@@ -133,5 +130,34 @@ def test_metrics_are_returned(tmp_path: Path, register, monkeypatch: pytest.Monk
 def test_resume_folders_lie_on_the_volume_by_run(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path))
     monkeypatch.setenv("KFP_RUN_ID", "run-1")
-    assert stage_module.resume_dir(Path("/out/masker.partial")) == tmp_path / "run-1/masker.resume"
-    assert stage_module.resume_dir(Path("/out/masker")) == tmp_path / "run-1/masker.resume"
+    assert resume_dir(Path("/out/masker.partial")) == tmp_path / "run-1/masker.resume"
+    assert resume_dir(Path("/out/masker")) == tmp_path / "run-1/masker.resume"
+
+
+def known_as(*, seen: OutPath, params: CopyParams) -> None:
+    """Writes what it goes by."""
+    seen.write_text(running_name("known_as"))
+
+
+def test_a_stage_goes_by_the_name_that_it_is_given(tmp_path: Path, register) -> None:
+    register(known_as)
+    for name in (None, "first", None):
+        run_stage("known_as", {}, name=name, seen=tmp_path / "out")
+        assert (tmp_path / "out").read_text() == (name or "known_as")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Second", "'Second': write up to 40 lower-case letters"),
+        ("2nd", "a letter first"),
+        ("a/b", "digits and _"),
+        ("x" * 41, "up to 40"),
+        ("train_masker", "--name train_masker: is another stage than known_as"),
+    ],
+)
+def test_a_bad_name(tmp_path: Path, register, name: str, said: str) -> None:
+    register(known_as)
+    with pytest.raises(MaskcastError, match=said):
+        run_stage("known_as", {}, name=name, seen=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,7 @@ def write_outcome(
     registry, number = Registry(name), verdict.champion
     champion = None if number is None else registry.evaluation(registry.find(str(number)))
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-        file = Path(scratch, f"{record.measure.registers}.html")
+        file = Path(scratch, f"{origin.known['maskcast.name']}.html")
         model = registry.find(str(versions[name]))
         write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
         run_id = model.tags["maskcast.evaluation_run"]  # where nothing is new, an older one

@@ -38,7 +38,7 @@ def write_page(
         params: of the stage.
         tags: where it ran, see ``provenance.run_tags``.
     """
-    page = Page(ours.measure.registers)
+    page = Page(tags["maskcast.name"])
     page.section("Verdict", _verdict(model, verdict))
     if champion is None:
         said = "This model is the champion." if CHAMPION in model.aliases else "There is no champion yet."

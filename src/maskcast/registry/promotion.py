@@ -143,8 +143,8 @@ class Turn:
 
 
 def _check_gate(version: Version, champion: int) -> None:
-    stage = version.tags.get("maskcast.stage", "register_models")
-    remedy = f"run {stage} again, or overrule it with --force --reason TEXT"
+    name = version.tags.get("maskcast.name", version.tags.get("maskcast.stage", "register_models"))
+    remedy = f"run {name} again, or overrule it with --force --reason TEXT"
     verdict = version.tags.get("maskcast.verdict")
     if verdict != "passed":
         told = "did not pass the gate" if verdict else "never stood at the gate"

@@ -5,9 +5,7 @@ import os
 import signal
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -15,28 +13,17 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from maskcast.errors import MaskcastError
+from maskcast.runner.stage import Job
 
-Work = Callable[[str, Mapping[str, Any], Mapping[str, Path], Mapping[str, Path]], dict[str, float]]
+Work = Callable[[Job], dict[str, float]]
 
 
-def launch(
-    work: Work,
-    name: str,
-    params: Mapping[str, Any],
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    *,
-    nodes: int,
-    processes: int,
-) -> dict[str, float]:
+def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, float]:
     """Runs a stage on ``processes`` processes of each of ``nodes`` nodes and returns its metrics.
 
     Args:
-        work: what each process does: runs the stage ``name`` with params, inputs and outputs.
-        name: the stage.
-        params: its params, valid, as plain values.
-        inputs: path per port.
-        outputs: path per port; they may be left half written when it fails.
+        work: what each process does.
+        job: the stage with valid params; its outputs may be left half written when it fails.
         nodes: 1 for this machine; more make a TrainJob.
         processes: on each node.
 
@@ -48,16 +35,15 @@ def launch(
             from maskcast.runner.trainjob import run_trainjob
         except ImportError as error:
             raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
-        return run_trainjob(name, params, inputs, outputs, nodes=nodes, processes=processes)
-    arguments = work, name, dict(params), dict(inputs), dict(outputs), processes
+        return run_trainjob(job, nodes=nodes, processes=processes)
     handler = signal.getsignal(signal.SIGTERM)
     logging.disable(logging.CRITICAL)  # torchrun logs each failure at length; what matters is raised below
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
-            metrics: dict[str, float] = elastic_launch(_config(processes, logs), _worker)(*arguments)[0]
+            metrics: dict[str, float] = elastic_launch(_config(processes, logs), _worker)(work, job, processes)[0]
             return metrics
     except ChildFailedError as error:
-        raise _cause(name, processes, error) from None
+        raise _cause(job.name, processes, error) from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
     finally:
@@ -80,19 +66,12 @@ def _config(processes: int, logs: str) -> LaunchConfig:
     )
 
 
-def _worker(
-    work: Work,
-    name: str,
-    params: dict[str, Any],
-    inputs: dict[str, Path],
-    outputs: dict[str, Path],
-    processes: int,
-) -> dict[str, float]:
+def _worker(work: Work, job: Job, processes: int) -> dict[str, float]:
     # torch sends SIGINT to a process whose parent has died; what was started in the background ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
-    return work(name, params, inputs, outputs)
+    return work(job)
 
 
 def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:

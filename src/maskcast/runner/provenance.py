@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from maskcast import __version__
 from maskcast.digest import digest_tree, dvc_hashes
 from maskcast.params import params_hash
+from maskcast.runner.stage import running_name
 
 DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
@@ -27,6 +28,7 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
     changed = _git("status", "--porcelain", "--untracked-files=all", "--", ":(top,glob)**/*.py")
     return {
         "maskcast.stage": stage,
+        "maskcast.name": running_name(stage),
         "maskcast.group": group,
         "maskcast.version": __version__,
         "maskcast.git_sha": f"{commit}-dirty" if changed else commit,

@@ -1,4 +1,7 @@
-"""The one way to run a stage: validate, open a tracked run, call, then move every output into place."""
+"""The one way to run a stage: validate, open a tracked run, call, then move every output into place.
+
+Outputs appear whole or not at all: a stage writes to ``<output>.partial``, see ``outputs``.
+"""
 
 import json
 import os
@@ -10,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
-from maskcast.params import Params, validate
+from maskcast.params import validate
 from maskcast.progress import first_process, listening
 from maskcast.runner.outputs import outputs_whole, resume_dir
-from maskcast.runner.stage import Stage, get_stage
+from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 
 
 def run_stage(
-    name: str, params: Mapping[str, Any], *, where: str = "params", **paths: str | Path
+    stage: str,
+    params: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    where: str = "params",
+    **paths: str | Path,
 ) -> dict[str, float]:
     """Runs one stage and returns its metrics (empty for a stage without the output ``metrics``).
 
@@ -25,69 +33,66 @@ def run_stage(
     torchrun it is one of them.
 
     Args:
-        name: the stage.
+        stage: the stage.
         params: its params as plain values.
+        name: what it goes by in its pipeline; None is its own name.
         where: what errors name as the place of the params, e.g. ``params.yaml: train_masker``.
         **paths: one path per port; an optional input may be left out.
 
     Raises:
-        MaskcastError: on bad params, missing or unknown ports, unreadable inputs, unwritable outputs, a full disk.
+        MaskcastError: on bad params or a bad name, missing or unknown ports, unreadable inputs, unwritable
+            outputs, a full disk.
     """
-    the_stage = get_stage(name)
+    the_stage = get_stage(stage)
+    name = name or stage
+    check_name(name, stage)
     values = validate(the_stage.params, params, where)
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
+    job = Job(stage, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
     with outputs_whole(outputs, partials) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
-            return execute(the_stage, values, inputs, partials)
+            return execute(job)
         from maskcast.runner.launch import launch
 
-        return launch(_work, name, params, inputs, partials, nodes=training.nodes, processes=training.processes)
+        return launch(execute, job, nodes=training.nodes, processes=training.processes)
 
 
-def _work(
-    name: str, params: Mapping[str, Any], inputs: Mapping[str, Path], outputs: Mapping[str, Path]
-) -> dict[str, float]:
-    """Runs a stage in one of several processes."""
-    the_stage = get_stage(name)
-    return execute(the_stage, validate(the_stage.params, params, name), inputs, outputs)
-
-
-def execute(
-    the_stage: Stage, values: Params, inputs: Mapping[str, Path], outputs: Mapping[str, Path]
-) -> dict[str, float]:
+def execute(job: Job) -> dict[str, float]:
     """Runs a stage in this process and returns its metrics.
 
     Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
     """
-    own = {port: path for port, path in outputs.items() if port != "page" or not the_stage.tracked}
-    with user_errors_of_disk():
+    the_stage = get_stage(job.stage)
+    values = validate(the_stage.params, job.params, job.name)
+    own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
+    with user_errors_of_disk(), running_as(job.name):
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's
-                the_stage.function(**inputs, **{port: Path(scratch, port) for port in own}, params=values)
+                the_stage.function(**job.inputs, **{port: Path(scratch, port) for port in own}, params=values)
             return {}
         if not the_stage.tracked:
-            the_stage.function(**inputs, **own, params=values)
+            the_stage.function(**job.inputs, **own, params=values)
             return {}
         from maskcast.report.page import Page
         from maskcast.runner.provenance import run_tags
         from maskcast.runner.tracking import tracked_run
 
-        run_id_file = resume_dir(next(iter(outputs.values()))) / "mlflow_run_id"
-        page = Page(the_stage.name)
-        with tracked_run(the_stage.name, values, inputs, run_id_file) as run, listening(run, page):
-            the_stage.function(**inputs, **own, params=values)
-            metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
+        run_id_file = resume_dir(next(iter(job.outputs.values()))) / "mlflow_run_id"
+        page = Page(job.name)
+        with tracked_run(job.stage, values, job.inputs, run_id_file) as run, listening(run, page):
+            the_stage.function(**job.inputs, **own, params=values)
+            metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
             run.outputs({port: path for port, path in own.items() if port != "metrics"})
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-                file = Path(scratch, f"{the_stage.name}.html")
-                page.write(file, metrics, values, run_tags(the_stage.name, values, inputs))
+                file = Path(scratch, f"{job.name}.html")
+                page.write(file, metrics, values, run_tags(job.stage, values, job.inputs))
                 run.file(file, "")
-                if "page" in outputs:
-                    shutil.copy(file, outputs["page"])
+                if "page" in job.outputs:
+                    shutil.copy(file, job.outputs["page"])
         return metrics
 
 

@@ -1,17 +1,20 @@
 """The contract of a stage: its typed signature is its API for the command line, DVC and Kubeflow alike.
 
-A stage is a keyword-only function of input paths, output paths and one params class. ``run_stage`` is the one
-way to run it: validate, open a tracked run, call, then move every output into place. Outputs appear whole or
-not at all: the stage writes to ``<output>.partial``, which is renamed on success and removed on failure.
-
+A stage is a keyword-only function of input paths, output paths and one params class; ``run.run_stage`` runs it.
 A stage with an output ``metrics`` learns or measures. It is tracked, and has one output more than its signature
 names: ``page`` (optional), the HTML page of the run, which ``run_stage`` writes; MLflow keeps the same file.
+
+A pipeline may hold a stage twice, under two names, e.g. a first and a second ``train_masker``. The name is that of
+the section of params, of the MLflow run and of the page; a stage that is given none goes by its own.
 """
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -53,7 +56,19 @@ class Stage:
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run of a stage; plain values, so that it can be handed to another process."""
+
+    stage: str
+    name: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Path]
+    outputs: Mapping[str, Path]
+
+
 _REGISTRY: dict[str, Stage] = {}
+_running: ContextVar[str | None] = ContextVar("maskcast_running", default=None)
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -89,10 +104,38 @@ def get_stage(name: str) -> Stage:
     Raises:
         MaskcastError: if there is no such stage; the line lists those there are.
     """
-    if name not in stage_names():
-        raise MaskcastError(f"no stage {name!r}; stages: {', '.join(stage_names())}")
-    importlib.import_module(f"maskcast.stages.{name}")
+    if name not in _REGISTRY:
+        if name not in stage_names():
+            raise MaskcastError(f"no stage {name!r}; stages: {', '.join(stage_names())}")
+        importlib.import_module(f"maskcast.stages.{name}")
     return _REGISTRY[name]
+
+
+def check_name(name: str, stage: str) -> None:
+    """Makes sure that a stage may go by a name.
+
+    Raises:
+        MaskcastError: it cannot name a section, a run and a parameter alike, or it is the name of another stage.
+    """
+    if not re.fullmatch("[a-z][a-z0-9_]{0,39}", name):
+        raise MaskcastError(f"--name {name!r}: write up to 40 lower-case letters, digits and _, a letter first")
+    if name != stage and name in stage_names():
+        raise MaskcastError(f"--name {name}: is another stage than {stage}; choose a name that is none")
+
+
+@contextmanager
+def running_as(name: str) -> Iterator[None]:
+    """Lets the stage that runs in the block go by a name."""
+    token = _running.set(name)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
+def running_name(stage: str) -> str:
+    """Returns the name that the running stage goes by; its own outside of ``run_stage``."""
+    return _running.get() or stage
 
 
 def _port(name: str, hint: Any) -> Port:

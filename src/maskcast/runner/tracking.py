@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from maskcast.memory import collector_paused
 from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.runner.provenance import DATA_HASH, output_tags, run_tags
+from maskcast.runner.stage import running_name
 
 EXPERIMENT = "maskcast"
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
@@ -52,7 +54,8 @@ class TrackedRun:
         self._stop = threading.Event()
         self._deadline = float("inf")
         self._status = "FINISHED"
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        # in the context of this thread, which knows what the stage goes by
+        self._thread = threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True)
         self._thread.start()
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
@@ -96,8 +99,9 @@ class TrackedRun:
             # Whatever the server or the network does must not end a training run; it is said instead.
             except Exception as error:
                 if time.monotonic() > self._deadline:
+                    lost = f"{len(self._metrics)} metrics, {len(self._files)} files of {running_name(self.stage)}"
                     say(
-                        f"tracking: lost {len(self._metrics)} metrics, {len(self._files)} files of {self.stage}: "
+                        f"tracking: lost {lost}: "
                         f"{_shown_uri()} did not answer ({_one_line(error)}); "
                         "the outputs of the stage are complete"
                     )
@@ -174,7 +178,7 @@ def tracked_run(
     """Opens a run for the block; it ends FINISHED, or FAILED when the block raises.
 
     Args:
-        stage: its name becomes the run's name.
+        stage: the name that it goes by becomes the run's name.
         params: logged flattened, with dotted keys.
         inputs: the stage's inputs by port; each becomes a data set of the run, named by its digest.
         run_id_file: remembers the run's id, so that a killed stage that is started again goes on with its run.
@@ -267,7 +271,7 @@ def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, P
     from mlflow.entities import Param, RunTag
 
     tags = run_tags(stage, params, inputs)
-    run_id: str = client.create_run(_experiment_id(client), run_name=stage).info.run_id
+    run_id: str = client.create_run(_experiment_id(client), run_name=tags["maskcast.name"]).info.run_id
     client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
     logged = [Param(name, str(value)) for name, value in flatten(params.model_dump(mode="json")).items()]
     for start in range(0, len(logged), MAX_PARAMS):

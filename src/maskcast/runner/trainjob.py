@@ -25,28 +25,18 @@ import yaml
 from maskcast.errors import MaskcastError
 from maskcast.runner.kube import GROUP, NODE, VERSION, Json, own_cluster
 from maskcast.runner.outputs import resume_dir
+from maskcast.runner.stage import Job
 
 RUNTIME = "torch-distributed"
 COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
 NOT_COPIED = ("ARGO_", "KFP_POD_", "MASKCAST_NODE_RESOURCES", "MASKCAST_RESUME_DIR", "PET_")
 
 
-def run_trainjob(
-    name: str,
-    params: Mapping[str, Any],
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
-    *,
-    nodes: int,
-    processes: int,
-) -> dict[str, float]:
+def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
     """Runs a stage on nodes of this pod's cluster, shows the log of the first, and returns the metrics.
 
     Args:
-        name: the stage.
-        params: its params, as plain values.
-        inputs: path per port.
-        outputs: path per port.
+        job: the stage.
         nodes: number of nodes.
         processes: on each node.
 
@@ -56,26 +46,27 @@ def run_trainjob(
     with _stopped_by_sigterm(), own_cluster() as cluster:
         pod = cluster.own_pod()
         mounts = [mount.resolve() for mount in shared_mounts(pod)]
-        work = resume_dir(next(iter(outputs.values()))).resolve()
+        work = resume_dir(next(iter(job.outputs.values()))).resolve()
         if not _is_below(work, mounts):
             raise MaskcastError(
                 f"training.nodes {nodes}: {work} is on no volume that nodes share; set `workspace` in the file of "
                 "the cluster, or training.nodes to 1"
             )
         work.mkdir(parents=True, exist_ok=True)
-        written = {port: work / "outputs" / port for port in outputs}
+        written = {port: work / "outputs" / port for port in job.outputs}
         with tempfile.TemporaryDirectory(prefix="inputs-", dir=work) as folder:
-            seen = {port: _shared(path.resolve(), mounts, Path(folder, port)) for port, path in inputs.items()}
+            seen = {port: _shared(path.resolve(), mounts, Path(folder, port)) for port, path in job.inputs.items()}
             params_file = Path(folder, "params.yaml")
-            params_file.write_text(yaml.safe_dump({name: dict(params)}), encoding="utf-8")
-            command = [sys.executable, "-m", "torch.distributed.run", "-m", "maskcast", name]
+            params_file.write_text(yaml.safe_dump({job.name: dict(job.params)}), encoding="utf-8")
+            command = [sys.executable, "-m", "torch.distributed.run", "-m", "maskcast", job.stage]
+            command += ["--name", job.name]
             for flag, path in {"params": params_file, **seen, **written}.items():
                 command += [f"--{flag}", str(path)]
-            title = f"maskcast-{name.replace('_', '-')}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
+            title = f"maskcast-{job.name.replace('_', '-')}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
             cluster.run(train_job(title, pod, command, nodes=nodes, processes=processes))
         for port, path in written.items():
-            shutil.move(path, outputs[port])
-    metrics: dict[str, float] = json.loads(outputs["metrics"].read_text(encoding="utf-8"))
+            shutil.move(path, job.outputs[port])
+    metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
     return metrics
 
 
