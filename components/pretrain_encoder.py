@@ -7,10 +7,11 @@ from components._image import IMAGE
 
 @component(base_image=IMAGE, install_kfp_package=False)
 def pretrain_encoder(
-    unlabeled: Input[Dataset], encoder: Output[Model], metrics: Output[Metrics], page: Output[HTML], params: dict
+    unlabeled: Input[Dataset], encoder: Output[Model], metrics: Output[Metrics], page: Output[HTML],
+    params: dict, name: str = "pretrain_encoder",
 ) -> None:
     """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept."""
     from maskcast.runner.run import run_stage
 
     paths = {"unlabeled": unlabeled.path, "encoder": encoder.path, "metrics": metrics.path, "page": page.path}
-    metrics.metadata.update(run_stage("pretrain_encoder", params, **paths))
+    metrics.metadata.update(run_stage("pretrain_encoder", params, name=name, **paths))

@@ -9,12 +9,12 @@ from components._image import IMAGE
 def register_models(
     clips: Input[Dataset], masker: Input[Model], forecaster: Input[Model], report: Input[Artifact],
     registration: Output[Artifact], page: Output[HTML], params: dict, encoder: Input[Model] = None,
+    name: str = "register_models",
 ) -> None:
     """Register the models and hold them against the gate."""
     from maskcast.runner.run import run_stage
 
     trained = {"encoder": encoder.path} if encoder else {}
-    run_stage(
-        "register_models", params, clips=clips.path, masker=masker.path, forecaster=forecaster.path,
-        report=report.path, registration=registration.path, page=page.path, **trained
-    )
+    models = {"masker": masker.path, "forecaster": forecaster.path, "report": report.path} | trained
+    out = {"registration": registration.path, "page": page.path}
+    run_stage("register_models", params, name=name, clips=clips.path, **models, **out)

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 from maskcast.errors import MaskcastError
 
-COMMANDS = {
-    "compile": "compile",
-    "run-local": "local",
-    "setup": "client.setup",
-    "preflight": "client.preflight",
-    "submit": "client.submit",
-    "status": "client.status",
-    "logs": "client.logs",
-    "cancel": "client.cancel",
-    "schedule": "client.schedule",
+COMMANDS = {  # by name: its module, imported for this command alone, and what it does
+    "compile": ("compile", "write the file that Kubeflow runs"),
+    "run-local": ("local", "run a pipeline on this machine"),
+    "setup": ("client.setup", "write or apply the service account, role, secrets and volume claim"),
+    "preflight": ("client.preflight", "check that all is there that a run needs"),
+    "submit": ("client.submit", "start a run on the cluster"),
+    "status": ("client.status", "show the stages of a run, or the last runs"),
+    "logs": ("client.logs", "print what a stage printed"),
+    "cancel": ("client.cancel", "stop a run"),
+    "schedule": ("client.schedule", "run a pipeline again and again"),
 }
 
 OVERVIEW = """The pipeline of `dvc repro`, run by Kubeflow Pipelines: on this machine or on a cluster.
@@ -28,17 +28,20 @@ pipelines/cluster.yaml. Credentials come from the environment or from secrets in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (2: a mistake that one line on stderr explains)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     parser = argparse.ArgumentParser(
         prog="python -m pipelines", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(metavar="command", required=True)
-    for name, module_name in COMMANDS.items():
-        module = importlib.import_module(f"pipelines.{module_name}")
-        command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    given = parser.parse_args(argv)
+    for name, (place, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name in arguments[:1]:
+            module = importlib.import_module(f"pipelines.{place}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    given = parser.parse_args(arguments)
     try:
         code: int = given.run(given)
         return code

@@ -10,7 +10,6 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
-from maskcast.runner.stage import stage_names
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
@@ -113,7 +112,7 @@ class Cluster(Params):
     pods: Pods = Pods()
     """What each kind of pod asks for."""
     stages: dict[str, Pod] = Field(default_factory=dict)
-    """Keys of a pod that differ for one stage, e.g. train_masker: {gpus: 4}."""
+    """Keys of a pod that differ for one stage, e.g. train_masker: {gpus: 4}, or one name of it in a pipeline."""
 
     @field_validator("env")
     @classmethod
@@ -123,19 +122,12 @@ class Cluster(Params):
                 raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
         return env
 
-    @field_validator("stages")
-    @classmethod
-    def _stages_exist(cls, stages: dict[str, Pod]) -> dict[str, Pod]:
-        for name in stages:
-            if name not in stage_names():
-                raise ValueError(f"there is no stage {name!r}; stages: {', '.join(stage_names())}")
-        return stages
-
-    def pod(self, stage: str, kind: Kind) -> Pod:
-        """Returns what the pod of a stage asks for: its kind's values with the stage's own on top."""
+    def pod(self, name: str, stage: str, kind: Kind) -> Pod:
+        """Returns what a stage's pod asks for: its kind's values, on top the stage's, on top those of its name."""
         pod: Pod = getattr(self.pods, kind)
-        own = self.stages.get(stage)
-        return pod.model_copy(update={key: getattr(own, key) for key in own.model_fields_set}) if own else pod
+        for own in (self.stages[key] for key in dict.fromkeys((stage, name)) if key in self.stages):
+            pod = pod.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+        return pod
 
 
 def load_cluster(path: Path) -> Cluster:
@@ -152,7 +144,9 @@ class Placement:
 
     def __init__(self, image: str, cluster: Cluster | None = None) -> None:
         self.image, self.cluster = image, cluster
-        self.pods: dict[str, Pod] = {}  # what each stage's pod asks for, once a pipeline is built
+        # Both by the name that a stage goes by, and known once a pipeline is built.
+        self.stages: dict[str, str] = {}
+        self.pods: dict[str, Pod] = {}
 
     def io(self, task: PipelineTask) -> PipelineTask:
         """Places a task that moves data."""
@@ -167,15 +161,17 @@ class Placement:
         return self._place(task, "gpu")
 
     def _place(self, task: PipelineTask, kind: Kind) -> PipelineTask:
-        stage = task.name.replace("-", "_")
-        task.set_container_image(self.image).set_display_name(stage.replace("_", " "))
+        stage = task.component_spec.name.replace("-", "_")
+        name = task.inputs.get("name", stage)
+        self.stages[name] = stage
+        task.set_container_image(self.image).set_display_name(name.replace("_", " "))
         if self.cluster is not None:
-            self.pods[stage] = self.cluster.pod(stage, kind)
-            _on_cluster(task, stage, self.cluster, self.pods[stage])
+            self.pods[name] = self.cluster.pod(name, stage, kind)
+            _on_cluster(task, name, self.cluster, self.pods[name])
         return task
 
 
-def _on_cluster(task: PipelineTask, stage: str, cluster: Cluster, pod: Pod) -> None:
+def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> None:
     task.set_caching_options(PINNED.search(cluster.image) is not None)  # a tag may name other code tomorrow
     task.set_cpu_request(pod.cpu).set_cpu_limit(pod.cpu)
     task.set_memory_request(pod.memory).set_memory_limit(pod.memory)
@@ -191,14 +187,14 @@ def _on_cluster(task: PipelineTask, stage: str, cluster: Cluster, pod: Pod) -> N
         kubernetes.empty_dir_mount(
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=pod.shared_memory
         )
-    for name, value in {"MASKCAST_IMAGE": cluster.image, **cluster.env}.items():
-        task.set_env_variable(name, value)
+    for variable, value in {"MASKCAST_IMAGE": cluster.image, **cluster.env}.items():
+        task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     for secret, keys in cluster.secrets.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys})
     if cluster.workspace:
         kubernetes.mount_pvc(task, cluster.workspace.claim, cluster.workspace.mount_path)
-        task.set_env_variable("MASKCAST_RESUME_DIR", f"{cluster.workspace.mount_path}/resume/{stage}")
+        task.set_env_variable("MASKCAST_RESUME_DIR", f"{cluster.workspace.mount_path}/resume/{name}")
     kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
     if cluster.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))

@@ -3,20 +3,23 @@
 import argparse
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
 from maskcast.errors import MaskcastError
+from maskcast.runner.stage import stage_names
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import for_kfp, load_values
-
-HELP = "write the file that Kubeflow runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +50,36 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
     Raises:
         MaskcastError: naming the key at fault.
     """
-    values = for_kfp(load_values(params_file, overrides))
+    _check_stages(on.cluster)
+    values = for_kfp(load_values(params_file, overrides, stages_of(name)))
     try:
-        return PIPELINES[name](values, on)
+        return _pipeline(name)(values, on)
     except KeyError as error:
         raise MaskcastError(f"{params_file}: pipeline {name} needs a section {error}; add it") from None
+
+
+@cache
+def stages_of(name: str) -> dict[str, str]:
+    """Returns the stages of a pipeline by the names that they go by in it, which are those of their sections."""
+    on = Placement("image")
+    _pipeline(name)(defaultdict(dict), on)
+    return on.stages
+
+
+def _pipeline(name: str) -> Callable[[Mapping[str, Any], Placement], BaseComponent]:
+    module, _, function = PIPELINES[name].partition(":")
+    found: Callable[[Mapping[str, Any], Placement], BaseComponent] = getattr(import_module(module), function)
+    return found
+
+
+def _check_stages(cluster: Cluster | None) -> None:
+    """Makes sure that a cluster's `stages` are stages, or names of stages in any pipeline."""
+    for key in cluster.stages if cluster else ():
+        names = [*stage_names(), *(name for pipeline in PIPELINES for name in stages_of(pipeline))]
+        if key not in names:
+            raise MaskcastError(
+                f"the cluster's stages.{key}: there is no stage {key!r}; stages: {', '.join(sorted(set(names)))}"
+            )
 
 
 def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> None:

@@ -14,11 +14,10 @@ from kfp.dsl.base_component import BaseComponent
 from components._image import IMAGE
 from maskcast.errors import MaskcastError
 from pipelines.cluster import Placement
-from pipelines.compile import build
+from pipelines.compile import build, stages_of
 from pipelines.options import add_pipeline
 from pipelines.values import load_values, local_data
 
-HELP = "run a pipeline on this machine"
 PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container gets, too
 
 
@@ -43,7 +42,7 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     overrides = list(given.set)
     mounts = []
-    if given.docker and (folder := local_data(load_values(given.params, overrides))):
+    if given.docker and (folder := local_data(load_values(given.params, overrides, stages_of(given.pipeline)))):
         overrides.append(f"fetch_dataset.uri={folder}")
         mounts.append(folder)
     built = build(given.pipeline, given.params, overrides, Placement(given.docker or IMAGE))
@@ -66,7 +65,7 @@ def run_local(built: BaseComponent, out: Path, image: str | None = None, mounts:
         mounts: folders that containers see, read-only, under the same path.
 
     Returns:
-        The folder of the run: ``<stage>/<port>``, stages spelled with dashes.
+        The folder of the run: ``<stage>/<port>``, stages spelled with dashes; a stage's second use ends in ``-2``.
 
     Raises:
         MaskcastError: when a stage fails (its own line stands above) or no Docker Engine answers.

@@ -11,23 +11,24 @@ from maskcast.params import load_params_file, section, validate
 from maskcast.runner.stage import get_stage
 
 
-def load_values(path: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a params file, one per stage, each as the stage's params class accepts it.
+def load_values(path: Path, overrides: Sequence[str], stages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Returns the sections of a params file, each as the params class of its stage accepts it.
 
     Args:
         path: the params file.
         overrides: ``section.key=value`` each; the value is read as YAML.
+        stages: the stages of the pipeline by their sections; another section is that of the stage of its name.
 
     Raises:
         MaskcastError: naming the file or the override, the key at fault and what is allowed.
     """
     content = load_params_file(path)
-    values = {stage: section(content, stage, str(path)) for stage in content}
+    values = {name: section(content, name, str(path)) for name in content}
     for override in overrides:
         _set(values, override)
-    for stage, given in values.items():
-        where = f"{path}: {stage}" if not overrides else f"{path} with -S: {stage}"
-        validate(get_stage(stage).params, given, where)
+    for name, given in values.items():
+        where = f"{path}: {name}" if not overrides else f"{path} with -S: {name}"
+        validate(get_stage(stages.get(name, name)).params, given, where)
     return values
 
 

@@ -6,8 +6,6 @@ from pipelines.client.connection import add_connection, connect
 from pipelines.client.watch import ENDED, outcome
 from pipelines.options import add_cluster
 
-HELP = "stop a run"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""

@@ -6,7 +6,7 @@ Without STAGE: the stage that failed, else the one that started last. Pods are r
 import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kubernetes.client import CoreV1Api, V1Pod
 from urllib3.exceptions import HTTPError
@@ -15,9 +15,9 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client import kube
 from pipelines.client.connection import add_connection, connect
+from pipelines.client.watch import task_names
 from pipelines.options import add_cluster
 
-HELP = "print what a stage printed"
 NODE_NAME = (
     "workflows.argoproj.io/node-name"  # <workflow>.root.<task>.executor, each with (n) where it is an attempt
 )
@@ -35,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     with connect(given) as client:
-        client.get_run(given.run_id)  # a wrong id is said here
+        names = task_names(client, client.get_run(given.run_id))  # a wrong id is said here
         try:
             api = CoreV1Api(kube.connect())
             label = f"pipeline/runid={given.run_id}"
             pods = kube.ask(api.list_namespaced_pod, client.namespace, label_selector=label)
-            stage, pod = _choose(_by_stage(pods.items), given.stage)
+            stage, pod = _choose(_by_stage(pods.items, names), given.stage)
             say(f"{stage}, pod {pod.metadata.name} ({pod.status.phase})")
             _print_log(api, pod, given.follow)
         except MaskcastError as error:
@@ -48,13 +48,13 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _by_stage(pods: Iterable[V1Pod]) -> dict[str, V1Pod]:
+def _by_stage(pods: Iterable[V1Pod], names: Mapping[str, str]) -> dict[str, V1Pod]:
     """Returns the last pod of each stage, the one that started last at the end."""
     found: dict[str, V1Pod] = {}
     for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
         path = re.sub(r"\(\d+\)", "", (pod.metadata.annotations or {}).get(NODE_NAME, "")).split(".")
         if path[-1] == "executor":  # the others are kfp's drivers
-            stage = path[-2].replace("-", "_")
+            stage = names.get(path[-2], path[-2])
             found.pop(stage, None)
             found[stage] = pod
     return found

@@ -17,7 +17,7 @@ from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
 from pipelines.cluster import PINNED, Cluster, Placement
-from pipelines.compile import build, version_name, write
+from pipelines.compile import build, stages_of, version_name, write
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import for_kfp, load_values, local_data
 
@@ -56,7 +56,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
             f"{given.cluster}: image {cluster.image!r} may change after it was submitted; "
             "pin it: registry/name@sha256:... (`docker buildx imagetools inspect` shows the digest)"
         )
-    values = load_values(given.params, given.set)
+    values = load_values(given.params, given.set, stages_of(given.pipeline))
     if data := local_data(values):
         raise MaskcastError(
             f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "

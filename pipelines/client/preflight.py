@@ -35,11 +35,10 @@ from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
 from pipelines.client.kube import ask, connect
 from pipelines.cluster import PINNED, Cluster, Placement, Pod, load_cluster
-from pipelines.compile import build
+from pipelines.compile import build, stages_of
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import load_values
 
-HELP = "check that all is there that a run needs"
 IN_THE_API: dict[str, Check] = {
     "namespace": namespace,
     "service account": service_account,
@@ -76,7 +75,7 @@ def passes(cluster: Cluster, pipeline: str, params_file: Path, overrides: Sequen
     """
     placement = Placement(cluster.image, cluster)
     build(pipeline, params_file, overrides, placement)
-    uri = str(load_values(params_file, overrides)["fetch_dataset"]["uri"])
+    uri = str(load_values(params_file, overrides, stages_of(pipeline))["fetch_dataset"]["uri"])
     rows = preflight(cluster, placement.pods, uri)
     Console().print(_table(rows))
     return all(row.state != "failed" for row in rows)

@@ -12,8 +12,6 @@ from pipelines.client.connection import Client, add_connection, connect
 from pipelines.client.package import Package, add_package, check_cluster, experiment_id, make_package, upload
 from pipelines.cluster import Cluster, load_cluster
 
-HELP = "run a pipeline again and again"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""

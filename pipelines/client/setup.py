@@ -22,7 +22,6 @@ from pipelines.client.manifests import Manifest, manifests, secret
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster
 
-HELP = "write or apply the service account, role, secrets and volume claim"
 MANAGER = "maskcast"
 
 

@@ -11,8 +11,6 @@ from pipelines.client.connection import add_connection, connect
 from pipelines.client.watch import exit_code, follow, outcome, stage_states, stage_table
 from pipelines.options import add_cluster
 
-HELP = "show the stages of a run, or the last runs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""

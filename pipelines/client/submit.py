@@ -15,8 +15,6 @@ from pipelines.client.package import add_package, check_cluster, experiment_id, 
 from pipelines.client.watch import follow
 from pipelines.cluster import load_cluster
 
-HELP = "start a run on the cluster"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""

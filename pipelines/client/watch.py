@@ -26,7 +26,8 @@ STYLES = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "bold red", "CANCEL
 class StageState:
     """A stage of a run."""
 
-    stage: str
+    name: str
+    """What it goes by in the pipeline."""
     state: str
     """As kfp spells it: PENDING, RUNNING, SUCCEEDED, FAILED, ..."""
     took: timedelta | None
@@ -39,7 +40,7 @@ def stage_states(client: Client, run: V2beta1Run) -> list[StageState]:
     Raises:
         MaskcastError: when the server does not tell.
     """
-    return _states(run, _order(client, run))
+    return _states(run, task_names(client, run))
 
 
 def stage_table(states: list[StageState]) -> Table:
@@ -47,7 +48,7 @@ def stage_table(states: list[StageState]) -> Table:
     table = Table.grid(padding=(0, 2))
     for each in states:
         style = STYLES.get(each.state, "")
-        table.add_row(each.stage, f"[{style}]{each.state}[/]" if style else each.state, _spell(each.took))
+        table.add_row(each.name, f"[{style}]{each.state}[/]" if style else each.state, _spell(each.took))
     return table
 
 
@@ -62,14 +63,14 @@ def follow(client: Client, run_id: str) -> int:
         MaskcastError: when the server is lost for longer than it takes to restart.
     """
     run = client.get_run(run_id)
-    order = _order(client, run)
+    names = task_names(client, run)
     console = Console(stderr=True)
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
-                run = _wait(client, run, order, lambda states: live.update(stage_table(states), refresh=True))
+                run = _wait(client, run, names, lambda states: live.update(stage_table(states), refresh=True))
         else:
-            run = _wait(client, run, order, _changes())
+            run = _wait(client, run, names, _changes())
     except MaskcastError as error:
         raise MaskcastError(f"{error}. The run goes on: python -m pipelines status {run_id} --wait") from None
     except KeyboardInterrupt:
@@ -94,13 +95,13 @@ def exit_code(run: V2beta1Run) -> int:
 
 
 def _wait(
-    client: Client, run: V2beta1Run, order: list[str], show: Callable[[list[StageState]], None]
+    client: Client, run: V2beta1Run, names: Mapping[str, str], show: Callable[[list[StageState]], None]
 ) -> V2beta1Run:
-    show(_states(run, order))
+    show(_states(run, names))
     while run.state not in ENDED:
         time.sleep(POLL_S)
         run = client.get_run(run.run_id)
-        show(_states(run, order))
+        show(_states(run, names))
     return run
 
 
@@ -109,39 +110,46 @@ def _changes() -> Callable[[list[StageState]], None]:
 
     def show(states: list[StageState]) -> None:
         for each in states:
-            if said.setdefault(each.stage, "PENDING") != each.state:
-                said[each.stage] = each.state
-                say(f"{each.stage}: {each.state} {_spell(each.took) if each.state in ENDED else ''}".rstrip())
+            if said.setdefault(each.name, "PENDING") != each.state:
+                said[each.name] = each.state
+                say(f"{each.name}: {each.state} {_spell(each.took) if each.state in ENDED else ''}".rstrip())
 
     return show
 
 
-def _order(client: Client, run: V2beta1Run) -> list[str]:
-    """Returns the names of the run's tasks, each after those it depends on."""
+def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
+    """Returns the names that stages go by, by task of the run; each task after those it depends on.
+
+    Raises:
+        MaskcastError: when the server does not tell.
+    """
     spec = run.pipeline_spec
     if reference := run.pipeline_version_reference:
         spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
     spec = spec.get("pipeline_spec", spec)  # what is said of Kubernetes stands beside it
     tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
-    return list(
-        TopologicalSorter({name: task.get("dependentTasks", ()) for name, task in tasks.items()}).static_order()
-    )
+    needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
+    # kfp calls the second task of a stage `train-masker-2`; its display name says what it goes by.
+    return {
+        task: tasks[task]["taskInfo"]["name"].replace(" ", "_")
+        for task in TopologicalSorter(needed).static_order()
+    }
 
 
-def _states(run: V2beta1Run, order: list[str]) -> list[StageState]:
+def _states(run: V2beta1Run, names: Mapping[str, str]) -> list[StageState]:
     details: list[V2beta1PipelineTaskDetail] = (run.run_details and run.run_details.task_details) or []
     # Beside a node per task the server lists drivers, executors and, as `name(1)`, repeated attempts.
     nodes = {re.sub(r"\(\d+\)$", "", node.display_name or ""): node for node in sorted(details, key=_started)}
-    return [_state(name, nodes, run.state in ENDED) for name in order]
+    return [_state(task, name, nodes, run.state in ENDED) for task, name in names.items()]
 
 
-def _state(name: str, nodes: Mapping[str, V2beta1PipelineTaskDetail], run_ended: bool) -> StageState:
-    node, driver = nodes.get(name), nodes.get(f"{name}-driver")
+def _state(task: str, name: str, nodes: Mapping[str, V2beta1PipelineTaskDetail], run_ended: bool) -> StageState:
+    node, driver = nodes.get(task), nodes.get(f"{task}-driver")
     if node is None and driver is not None and driver.state == "FAILED":
         node = driver  # the pod could not even be described
     state = (node and node.state) or ("SKIPPED" if run_ended else "PENDING")
     took = _took(node.start_time, node.end_time) if node and state != "SKIPPED" else None
-    return StageState(name.replace("-", "_"), state, took)
+    return StageState(name, state, took)
 
 
 def _started(node: V2beta1PipelineTaskDetail) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import components
-import maskcast.runner.stage
+from maskcast.runner import run
 from maskcast.runner.stage import get_stage, stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ def artifacts(name: str, direction: str) -> dict[str, str]:
     """Returns the artifact type of each port of a component."""
     spec = component(name).component_spec
     ports = (spec.inputs if direction == "in" else spec.outputs) or {}
-    return {port: entry.type.split("@")[0] for port, entry in ports.items() if port != "params"}
+    return {port: entry.type.split("@")[0] for port, entry in ports.items() if port not in ("params", "name")}
 
 
 def test_every_stage_has_a_component() -> None:
@@ -40,8 +40,9 @@ def test_ports_are_those_of_the_stage(name: str) -> None:
         assert set(artifacts(name, direction)) == {port.name for port in ports if port.direction == direction}
     inputs = component(name).component_spec.inputs
     optional = {port.name for port in ports if port.direction == "in" and port.optional}
-    assert {port for port, entry in inputs.items() if entry.optional} == optional
+    assert {port for port, entry in inputs.items() if entry.optional} == {*optional, "name"}
     assert inputs["params"].type == "Dict"
+    assert (inputs["name"].type, inputs["name"].default) == ("String", name)
 
 
 @pytest.mark.parametrize("name", stage_names())
@@ -57,15 +58,16 @@ def test_a_port_has_one_type_wherever_it_stands(name: str) -> None:
 def test_the_shim_hands_every_path_to_its_own_port(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     called = {}
 
-    def record(stage: str, params: dict[str, Any], **paths: str) -> dict[str, float]:
-        called.update(stage=stage, params=params, paths=paths)
+    def record(stage: str, params: dict[str, Any], *, name: str, **paths: str) -> dict[str, float]:
+        called.update(stage=stage, name=name, params=params, paths=paths)
         return {"score": 1.0}
 
-    monkeypatch.setattr(maskcast.runner.stage, "run_stage", record)
+    monkeypatch.setattr(run, "run_stage", record)
     ports = [port.name for port in get_stage(name).ports]
     given = {port: SimpleNamespace(path=f"/{port}", metadata={}) for port in ports}
-    component(name).python_func(**given, params={"a": 1})
-    assert called == {"stage": name, "params": {"a": 1}, "paths": {port: f"/{port}" for port in ports}}
+    component(name).python_func(**given, params={"a": 1}, name="second")
+    paths = {port: f"/{port}" for port in ports}
+    assert called == {"stage": name, "name": "second", "params": {"a": 1}, "paths": paths}
     if "metrics" in given:
         assert given["metrics"].metadata == {"score": 1.0}
 

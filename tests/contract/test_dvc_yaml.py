@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.dvc_yaml import CODE, calls
+from tests.dags import CODE, calls
 
 from maskcast.params import validate
 from maskcast.runner.stage import stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = sorted([ROOT / "dvc.yaml", *ROOT.glob("recipes/*/dvc.yaml")])
+WITH_EXAMPLE = [*PIPELINES, ROOT / "tests/two_maskers/dvc_example.yaml"]
 
 # Each stage is loaded as Python loads it; then whatever its functions and those of its imports would import, too.
 LIST_IMPORTS = """
@@ -104,7 +105,7 @@ def outputs(stage: dict[str, Any]) -> set[str]:
 
 CASES = [
     pytest.param(path, name, id=f"{path.parent.name}-{name}")
-    for path in PIPELINES
+    for path in WITH_EXAMPLE
     for name in calls(pipeline(path))
 ]
 
@@ -134,7 +135,7 @@ def test_every_input_comes_from_the_output_port_of_the_same_name(path: Path, nam
         assert port in (written[place], "unlabeled")  # an encoder learns from any data set
 
 
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", WITH_EXAMPLE, ids=lambda path: path.parent.name)
 def test_params_have_one_valid_section_per_stage(path: Path) -> None:
     sections = yaml.safe_load((path.parent / "params.yaml").read_text())
     called = calls(pipeline(path))

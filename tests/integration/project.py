@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from tests.conftest import write_detection_set
-from tests.dvc_yaml import Call, calls
+from tests.dags import Call, calls
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = list(calls(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]))

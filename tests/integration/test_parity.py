@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
-from tests.dvc_yaml import Call
+from tests.dags import Call
 from tests.integration.project import Project
 
 from maskcast.data.clips import ClipStore
