@@ -22,7 +22,9 @@ def run(stage: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--params", metavar="FILE", required=True, help=f"YAML file with a section {stage!r}")
     parser.add_argument(
-        "--name", default=stage, help="what it goes by: its section of params, its run and page (default: %(default)s)"
+        "--name",
+        default=stage,
+        help="what it goes by: its section of params, its run and page (default: %(default)s)",
     )
     for port in the_stage.ports:
         kind = "input path" if port.direction == "in" else "output path, replaced as a whole on success"
