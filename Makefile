@@ -5,10 +5,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Each stage is a process: without bytecode each would compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro test check image lock clean
+.PHONY: help install repro test test-fast check image lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: .venv/installed ## install the locked packages and maskcast into .venv
 
@@ -23,6 +23,9 @@ repro: .venv/installed ## run the whole pipeline on the embedded default and sho
 	dvc repro
 	@cat results/report/scores.md
 	@echo "report: $(CURDIR)/results/evaluate.html"
+
+test-fast: .venv/installed ## pass the unit and contract tests, which need no server, in minutes
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/contract
 
 test: .venv/installed ## pass all tests
 	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

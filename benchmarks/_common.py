@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import random
 import statistics
@@ -9,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -45,6 +47,16 @@ def interleaved(
             variants[name]()
             seconds[name].append(clock() - start)
     return seconds
+
+
+def peer(module: str) -> Any:
+    """Returns a package that a benchmark compares with, or None, which is said, where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition(".")[0]
+        print(f"{package} is not installed, ours is measured alone: uv pip install 'maskcast[benchmarks]'")
+        return None
 
 
 def ratio(base: Sequence[float], other: Sequence[float]) -> float:

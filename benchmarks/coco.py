@@ -1,7 +1,6 @@
 """COCO box evaluation of 5,000 images, loading and checking the files included: ours against pycocotools.
 
-    python -m pip install --target /tmp/pycocotools pycocotools     # not a dependency of maskcast
-    PYTHONPATH=/tmp/pycocotools python benchmarks/coco.py [--rounds 3] [--images 5000]
+    uv pip install 'maskcast[benchmarks]' && python benchmarks/coco.py [--rounds 3] [--images 5000]
 
 Both start from two JSON files and end with the twelve numbers, which must agree to 1e-9.
 """
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import interleaved, print_table, ratio
+from _common import interleaved, peer, print_table, ratio
 from maskcast.commands.evaluate_coco import evaluate_files
 from maskcast.evaluation.coco.evaluator import LINES
 from maskcast.evaluation.coco.files import read_detections, read_truth
@@ -80,15 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=5000)
     given = parser.parse_args()
-    try:
-        from pycocotools.coco import COCO  # type: ignore[import-untyped]
-        from pycocotools.cocoeval import COCOeval  # type: ignore[import-untyped]
-    except ImportError:
-        raise SystemExit(
-            "pycocotools is not installed: python -m pip install --target /tmp/pycocotools pycocotools, "
-            "then PYTHONPATH=/tmp/pycocotools python benchmarks/coco.py"
-        ) from None
-
+    coco, cocoeval = peer("pycocotools.coco"), peer("pycocotools.cocoeval")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         truths, detections = write_files(folder, given.images, seed=0)
@@ -102,21 +93,25 @@ def main() -> None:
 
         def theirs() -> list[float]:
             with contextlib.redirect_stdout(io.StringIO()):
-                loaded = COCO(str(truth))
-                evaluation = COCOeval(loaded, loaded.loadRes(str(results)), "bbox")
+                loaded = coco.COCO(str(truth))
+                evaluation = cocoeval.COCOeval(loaded, loaded.loadRes(str(results)), "bbox")
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
-            return evaluation.stats.tolist()
+            stats: list[float] = evaluation.stats.tolist()
+            return stats
 
-        variants = {PEER: theirs, OURS: ours, "  of it: load and validate": reading}
+        variants = {OURS: ours, "  of it: load and validate": reading}
+        if coco:
+            variants = {PEER: theirs} | variants
         seconds = interleaved(variants, given.rounds)
-        difference = max(abs(a - b) for a, b in zip(ours(), theirs(), strict=True))
-    rows = [
-        (name, f"{statistics.median(s):.2f}", f"{ratio(seconds[PEER], s):.1f}x") for name, s in seconds.items()
-    ]
+        difference = max(abs(a - b) for a, b in zip(ours(), theirs(), strict=True)) if coco else None
+    base = next(iter(seconds.values()))
+    rows = [(name, f"{statistics.median(s):.2f}", f"{ratio(base, s):.1f}x") for name, s in seconds.items()]
     title = f"COCO boxes: {given.images} images, {truths} truths, {detections} detections, {CLASSES} categories"
     print_table(title, ("variant", "CPU s", "speed-up"), rows)
+    if difference is None:
+        return
     equal = difference <= 1e-9
     print(
         f"largest difference of the {len(LINES)} numbers: {difference:.1e} ({'equal' if equal else 'NOT EQUAL'})"

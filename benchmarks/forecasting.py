@@ -28,7 +28,7 @@ from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 
-VALUES = Path(__file__).with_suffix(".yaml")
+SHIPPED = Path(__file__).with_suffix(".yaml")
 PLUS = ("metrics", "page")  # outputs of a stage that are not what it is for
 BASELINES = ("persistence", "constant_velocity", "rigid_body")
 Run = dict[str, Any]  # scores by name, and `minutes` and `commit` of the training
@@ -37,25 +37,29 @@ Scores = dict[str, dict[str, list[Run]]]  # forecaster, store, seeds
 
 def main() -> None:
     """Runs what is asked for and prints the table."""
-    values: dict[str, Any] = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of real videos")
     parser.add_argument(
         "--work", type=Path, default=Path("forecasting"), help="folder for everything that is made"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=values["forecasters"], default=list(values["forecasters"]))
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="forecasters (default: all)")
+    parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    values: dict[str, Any] = yaml.safe_load(given.values.read_text(encoding="utf-8"))
+    names = given.only or list(values["forecasters"])
+    if unknown := set(names) - set(values["forecasters"]):
+        raise MaskcastError(f"--only: {', '.join(unknown)}: choose among {', '.join(values['forecasters'])}")
     given.work.mkdir(parents=True, exist_ok=True)
     for name, params in values["stores"].items():
         made("prepare_clips", params, given.work / "stores" / name, raw=given.data / "clevrer")
     for name, sections in values["videos"].items():
         made("prepare_clips", sections["prepare_clips"], given.work / "stores" / name, raw=given.data / name)
-    scores: Scores = {name: {store: [] for store in (*values["scores"], *values["videos"])} for name in given.only}
+    scores: Scores = {name: {store: [] for store in (*values["scores"], *values["videos"])} for name in names}
     for seed in given.seeds:
-        for name in given.only:
+        for name in names:
             for store, found in one_run(given.work, values, name, seed).items():
                 scores[name][store].append(found)
     text = results(scores, values, given.work, given.seeds)
@@ -97,7 +101,7 @@ def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> di
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
     plus = {"metrics": out.with_name(f"{out.name}.json")} if get_stage(stage).tracked else {}
     start = time.process_time()
-    run_stage(stage, params, name=stage, where=f"{VALUES.name}: {out.name}", **inputs, **{port: out}, **plus)
+    run_stage(stage, params, name=stage, where=f"forecasting: {out.name}", **inputs, **{port: out}, **plus)
     spent = time.process_time() - start
     known = {"what": what, "cpu_seconds": spent, "commit": commit()}
     record.write_text(json.dumps(known) + "\n", encoding="utf-8")

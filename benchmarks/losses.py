@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=4, default=[11, 49, 160, 240], metavar=("N", "K", "H", "W"))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--losses", nargs="+", choices=PLAIN, default=list(PLAIN))
     parser.add_argument("--memory-of", nargs=2, metavar=("LOSS", "FORM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -118,11 +119,11 @@ def main() -> None:
         return
 
     logits, target = make_batch(shape)
-    seconds: dict[tuple[str, str], list[float]] = {(n, f): [] for n in PLAIN for f in ("plain", "ours")}
+    seconds: dict[tuple[str, str], list[float]] = {(n, f): [] for n in args.losses for f in ("plain", "ours")}
     difference = {}
     for round_index in range(args.rounds + 1):  # the first warms up
         found: dict[tuple[str, str], tuple[float, Tensor]] = {}
-        for name in random.Random(round_index).sample(sorted(PLAIN), len(PLAIN)):
+        for name in random.Random(round_index).sample(sorted(args.losses), len(args.losses)):
             for form, losses in (("plain", PLAIN), ("ours", OURS)):
                 taken, value, gradient = timed(losses[name], logits, target)
                 found[form, name] = value, gradient
@@ -137,7 +138,7 @@ def main() -> None:
     print(f"logits {size} fp32, {args.threads} thread(s), {args.rounds} rounds, commit {git.stdout.strip()}\n")
     print("| loss | plain ms | ours ms | speed-up | plain MiB | ours MiB | memory | value diff | gradient diff |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for name in PLAIN:
+    for name in args.losses:
         plain_s, our_s = seconds[name, "plain"], seconds[name, "ours"]
         ratio = statistics.median(a / b for a, b in zip(plain_s, our_s, strict=True))
         plain_mib, our_mib = peak_mib(name, "plain", args), peak_mib(name, "ours", args)

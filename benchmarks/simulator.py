@@ -74,10 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=300)
     parser.add_argument("--groups", type=int, default=12, help="sets of seven simulated videos")
+    parser.add_argument("--strides", type=int, nargs="+", default=[5, 3])
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[tuple[object, ...]] = []
-    for stride in (5, 3):
+    for stride in options.strides:
         clips = (simulate_clip(seed, stride=stride, render=False)[1] for seed in range(options.clips))
         real, simulated = real_scores(stride), scores(clips, stride)
         sets = np.array([seven_videos(group, stride) for group in range(options.groups)])

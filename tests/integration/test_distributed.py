@@ -20,7 +20,7 @@ from tests.known import know_squares
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.segmentation.unet import UNetConfig
+from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.runner.run import run_stage
 
 TRAINING = {

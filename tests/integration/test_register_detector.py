@@ -19,7 +19,7 @@ from maskcast.__main__ import main
 from maskcast.data.detection import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
-from maskcast.models.detection.faster_rcnn import FasterRcnnConfig
+from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.registry.store import Registry
 from maskcast.runner.run import run_stage
 from maskcast.runner.tracking import tracking_uri

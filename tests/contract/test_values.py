@@ -1,0 +1,46 @@
+"""Every file of values that is shipped fits the stages it is for, also those that no pipeline names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.conftest import ROOT
+
+from maskcast.params import validate
+from maskcast.runner.stage import get_stage
+
+PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
+FILES = sorted([ROOT / "params.yaml", *PARAMS])
+
+
+def read(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def check(stage: str, values: dict[str, Any], where: Path) -> None:
+    validate(get_stage(stage).params, values, str(where.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.relative_to(ROOT).as_posix() for path in FILES])
+def test_each_section_fits_its_stage(path: Path) -> None:
+    sections = read(path)
+    assert sections
+    for name, values in sections.items():
+        check(name, values, path)
+
+
+def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:
+    path = ROOT / "benchmarks/forecasting.yaml"
+    values = read(path)
+    assert values.keys() == {"stores", "scores", "forecasters", "videos"}
+    for part, stage in (
+        ("stores", "prepare_clips"),
+        ("scores", "evaluate"),
+        ("forecasters", "pretrain_forecaster"),
+    ):
+        for section in values[part].values():
+            check(stage, section, path)
+    for sections in values["videos"].values():
+        for stage, section in sections.items():
+            check(stage, section, path)

@@ -1,0 +1,106 @@
+"""The commands in the bash blocks of README.md and docs, and what becomes of each: run by a test, or why not."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "tests/integration/test_documented_commands.py"
+# What a command begins with, and the test that runs it, or why none does; the first that fits counts.
+RULES = {
+    r"make (install|check|test|test-fast|lock|image|clean|help)": "the gate runs make, test_image makes the image",
+    r"make repro": "tests/integration/test_dvc.py",
+    r"(dvc|git) ": "tests/integration/test_dvc.py",
+    r"python recipes/": "tests/integration/test_recipes.py",
+    r"python benchmarks/": "tests/integration/test_benchmarks.py",
+    r"python -m pipelines (setup|preflight|submit|status|logs)": "tests/integration/test_runbook.py",
+    r"python -m pipelines (cancel|schedule)": "tests/integration/test_submit.py",
+    r"python -m pipelines run-local .*--docker": "tests/integration/test_image.py",
+    r"python -m pipelines run-local": "tests/integration/test_parity.py",
+    r"python -m pipelines compile": RUN,
+    r"python -m maskcast serve": "tests/integration/test_serving.py",
+    r"python -m maskcast models (--name \S+ )?export": "tests/unit/test_export.py",
+    r"python -m maskcast models (--name \S+ )?(promote|compare|rollback|lineage|list)": (
+        "tests/integration/test_team_servers.py"
+    ),
+    r"python -m maskcast forecast s3:": "needs a bucket; fetching from one is tests/integration/test_s3.py",
+    r"python -m maskcast ": RUN,
+    r"python -c .*create_user": "tests/integration/test_team_servers.py",
+    r"docker/env\.sh": "tests/contract/test_servers.py",
+    r"docker/build\.sh": "tests/integration/test_image.py",
+    r"mlflow (server|models serve)": "tests/integration/mlflow_server.py",
+    r"(docker|kubectl|curl) ": "needs a Docker Engine, a cluster or a server that runs",
+    r"(uv )?pip install|python -m pip install": "needs a package index",
+    r"(export|read|ln|cp|mv|mkdir|cat|open|xdg-open|unzip|wget) ": "prepares what comes next",
+}
+SEPARATORS = {"&&", "||", "|", ";", "&"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the documentation.
+
+    Attributes:
+        file: the Markdown file.
+        folder: where it runs, relative to the root: `cd` counts.
+        words: its words, without comments and redirections.
+    """
+
+    file: str
+    folder: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+    @property
+    def fate(self) -> str | None:
+        """The test that runs it, or why none does; None: nobody has said."""
+        return next((fate for start, fate in RULES.items() if re.match(start, f"{self} ")), None)
+
+
+def commands() -> list[Command]:
+    """Returns every command of README.md and docs."""
+    files = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [command for file in files for command in _commands_of(file.relative_to(ROOT).as_posix())]
+
+
+def _commands_of(file: str) -> Iterator[Command]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for block in re.findall(r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        folder = Path()
+        for line in block.replace("\\\n", " ").splitlines():
+            for words in _split(line):
+                if words[0] == "cd":
+                    folder = Path(_normal(folder / words[1]))
+                elif words:
+                    yield Command(file, folder.as_posix(), words)
+
+
+def _normal(folder: Path) -> str:
+    """Returns a folder below the root without its `..`."""
+    return (ROOT / folder).resolve().relative_to(ROOT).as_posix()
+
+
+def _split(line: str) -> Iterator[tuple[str, ...]]:
+    """Yields the words of each command in a line."""
+    lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for token in [*lexer, ";"]:
+        if token not in SEPARATORS:
+            words.append(token)
+            continue
+        if words[:1] == ["!"]:
+            words = words[1:]
+        if words and words[0].endswith("=$"):  # name=$(command)
+            words = words[2:-1]
+        while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # NAME=value command
+            words = words[1:]
+        if ">" in words:
+            words = words[: words.index(">")]
+        if words:
+            yield tuple(words)
+        words = []

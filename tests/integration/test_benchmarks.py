@@ -1,0 +1,97 @@
+"""Every benchmark, at toy size: it starts, measures and prints its table."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tests.conftest import ROOT, moving_squares
+
+BENCHMARKS = ROOT / "benchmarks"
+TOY: dict[str, list[str]] = {
+    "coco": ["--rounds", "1", "--images", "30"],
+    "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
+    "jaccard": ["--rounds", "1", "--masks", "2"],
+    "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
+    "reader": ["--rounds", "1", "--clips", "1"],
+    "serving": ["--rounds", "1"],
+    "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
+}
+ELSEWHERE = {
+    "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
+    "startup": "needs a Docker Engine and an image of this project",
+}
+PEERS = ("pycocotools", "torchmetrics")  # what the extra `benchmarks` installs; toy sizes say nothing about speed
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs benchmarks as their command does, in an empty folder and without peers."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in PEERS:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
+    path = str(BENCHMARKS / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    runpy.run_path(path, run_name="__main__")
+
+
+def test_each_is_here() -> None:
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py") if not path.stem.startswith("_")}
+    assert scripts == TOY.keys() | ELSEWHERE.keys(), "a new benchmark needs a toy size in TOY"
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_it_measures_at_toy_size(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    if name == "simulator":
+        monkeypatch.setenv("MASKCAST_SHARED_DATA", str(request.getfixturevalue("shared_data")))
+    run(monkeypatch, name, *TOY[name])
+    said = capfd.readouterr().out
+    assert "commit " in said
+    if name in ("coco", "jaccard"):
+        assert "is not installed, ours is measured alone: uv pip install 'maskcast[benchmarks]'" in said
+
+
+def test_the_tables_of_forecasters_are_rebuilt(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the shipped values, but small: every section that trains and scores is one of theirs."""
+    values = yaml.safe_load((BENCHMARKS / "forecasting.yaml").read_text())
+    small = {"height": 32, "width": 48}
+    simulated = {"layout": "synthetic", "train": 2, "val": 1, "unlabeled": 0, "hidden": 0, "render": False}
+    for store in ("simulated", "real_stride_5"):  # CLEVRER's release is 20 GB
+        values["stores"][store] = {"source": simulated, "workers": 1, **small}
+    values["stores"] = {name: values["stores"][name] for name in ("simulated", "real_stride_5")}
+    values["scores"] = {name: values["scores"][name] | {"pictures": 0} for name in values["stores"]}
+    short = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "warmup_steps": 0}
+    objects = values["forecasters"]["objects"]
+    values["forecasters"] = {"objects": objects | {"training": objects["training"] | short, "val_clips": 1}}
+    video = values["videos"]["davis2016_val"]
+    video["prepare_clips"] |= {"workers": 1, **small}
+    video["prepare_clips"]["source"] |= {"splits": {"val": ["camel"], "test": ["dog"]}}
+    video["finetune_forecaster"]["training"] |= short
+    values["videos"] = {"davis2016_val": video}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "data/clevrer").mkdir(parents=True)
+    for seed, clip in enumerate(("bear", "camel", "dog")):
+        folder = tmp_path / "data/davis2016_val/Annotations/480p" / clip
+        folder.mkdir(parents=True)
+        for t, mask in enumerate(moving_squares(seed, 23, 32, 48)[1]):
+            Image.fromarray(np.where(mask > 0, 255, 0).astype(np.uint8)).save(folder / f"{t:05d}.png")
+    run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
+    said = capsys.readouterr().out
+    assert said.startswith("Macro Jaccard, absent classes left out, true context; seeds 0")
+    for name in ("objects", "persistence", "constant velocity", "rigid body"):
+        assert said.count(f"| {name} |") == 2
+    assert (tmp_path / "work/results.md").read_text() in said
+    run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
+    assert "finetune" not in capsys.readouterr().err  # what is there is not made again

@@ -1,0 +1,51 @@
+"""The commands of README.md and docs that need nothing but a finished run, as they stand there."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.conftest import moving_squares
+from tests.documented import RUN, Command, commands
+from tests.integration.project import Project
+from tests.unit.test_evaluate_coco import content
+from tests.unit.test_forecast_command import write_video
+
+import pipelines.__main__
+from maskcast import __main__ as maskcast
+
+COMMANDS = {f"{command.file}: {command}": command for command in commands() if command.fate == RUN}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def finished(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout after `make repro`, whose model is the champion, with the files that the documentation names."""
+    folder = tmp_path_factory.mktemp("documented") / "checkout"
+    shutil.copytree(first_run.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    for name in ("my-cluster.yaml", "cluster.yaml"):
+        shutil.copy(folder / "pipelines/cluster.yaml", folder / name)
+    write_video(folder / "street.mp4", moving_squares(1, 60, 64, 96)[0])
+    truth, results = content(folder)
+    truth.rename(folder / "instances_val2017.json")
+    results.rename(folder / "results.json")
+    (folder / "images").rename(folder / "val2017")
+    with pytest.MonkeyPatch.context() as patch:
+        alone(patch, folder)
+        assert maskcast.main(["models", "promote"]) == 0
+    return folder
+
+
+def alone(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Goes there, without a server in the environment."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        patch.delenv(name)
+    patch.chdir(folder)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_documented_command_works(command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone(monkeypatch, finished / command.folder)
+    mains = {"maskcast": maskcast.main, "pipelines": pipelines.__main__.main}
+    _, _, module, *words = command.words
+    assert mains[module](words) == 0, f"{command.file} names `{command}`, which ends with an error"

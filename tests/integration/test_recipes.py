@@ -1,0 +1,149 @@
+"""The scripts of the recipes, each from beginning to end with small values."""
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.conftest import ROOT, write_detection_set
+from tests.integration.project import SMALL_SSL, Project, shrink_detection
+
+# What `dvc repro` does where nothing is cached, in one process: the stages' commands one after the other.
+DVC = f"""#!{sys.executable}
+import shlex, sys, yaml
+from maskcast.__main__ import main
+assert sys.argv[1:] == ["repro"]
+for stage in yaml.safe_load(open("dvc.yaml"))["stages"].values():
+    words = shlex.split(stage["cmd"])
+    if words[:3] == ["python", "-m", "maskcast"]:
+        assert main(words[3:]) == 0
+"""
+SCRIPTS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.py")}
+TESTED = {
+    "recipes/clevrer-frames/real_frames.py",
+    "recipes/detection/overfit.py",
+    "recipes/few-labels/compare.py",
+    "recipes/reference/results.py",
+}
+SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
+SMALL = {"height": 32, "width": 48, "workers": 1}
+Recipe = Callable[[str], Path]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Recipe:
+    """Copies a recipe's folder into a Git repository of its own and goes there; its values are made small."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dvc").write_text(DVC)
+    (tmp_path / "bin/dvc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        made = shutil.ignore_patterns(".dvc", "data", "models", "results", "ml*", "release")
+        shutil.copytree(ROOT / "recipes" / name, folder, ignore=made)
+        for path in folder.glob("*.yaml"):
+            if path.name != "dvc.yaml":
+                values = shrunk(yaml.safe_load(path.read_text()))
+                path.write_text(yaml.safe_dump(values, sort_keys=False))
+        git = Project(folder)
+        git.run("git", "init", "--quiet")
+        git.commit("small")
+        shutil.copy(empty_database, folder / "mlflow.db")
+        monkeypatch.chdir(folder)
+        return folder
+
+    return copy
+
+
+def shrunk(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a recipe with sizes and counts that take seconds."""
+    if "prepare_clips" in params:
+        params["prepare_clips"] |= SMALL
+        source = params["prepare_clips"]["source"]
+        if source["layout"] == "synthetic":
+            source |= {"train": min(source["train"], 2), "val": 2}
+            source |= {key: min(source[key], 2) for key in ("unlabeled", "hidden") if key in source}
+    for section in params.values():
+        if "training" in section and "phases" not in section["training"]:
+            section["training"] |= SHORT
+        if section.get("model", {}).get("arch") == "unet":
+            section["model"]["width"] = 4
+    if "pretrain_encoder" in params:
+        params["pretrain_encoder"]["method"] = SMALL_SSL
+    if "train_masker" in params:
+        params["train_masker"]["augment"] = {}
+    if "evaluate" in params:
+        params["evaluate"]["pictures"] = 0
+    if "pretrain_forecaster" in params:
+        params["pretrain_forecaster"]["model"] |= {"hidden": 8}
+    return params
+
+
+def run(monkeypatch: pytest.MonkeyPatch, script: Path, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def test_each_script_is_here() -> None:
+    assert SCRIPTS == TESTED, "a new script of a recipe needs a test in this file"
+
+
+def test_the_reference_results_are_a_table_of_both_inputs(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("reference")
+    before = (folder / "params.yaml").read_text()
+    run(monkeypatch, folder / "results.py", "--seeds", "3")
+    said = capfd.readouterr().out
+    assert "| seeds 3 | mean | lowest to highest |" in said
+    for row in ("**forecaster, Jaccard at frame 22**", "frames as input, then masked", "training of the masker"):
+        assert f"| {row}" in said
+    assert (folder / "params.yaml").read_text() == before
+
+
+def test_few_labels_are_compared_from_both_starts(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("few-labels")
+    before = (folder / "params.yaml").read_text()
+    run(monkeypatch, folder / "compare.py", "--seeds", "3")
+    said = capfd.readouterr().out
+    assert "| | random | pretrained |" in said
+    assert "| masker on 15 labelled clips, Jaccard, mean of seeds 3 | 0." in said
+    assert said.count("clips, mean class accuracy |") == 4
+    assert (folder / "params.yaml").read_text() == before
+
+
+def test_the_masker_of_real_frames_is_scored_in_three_ways(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("clevrer-frames")
+    before = (folder / "params.yaml").read_text()
+    run(monkeypatch, folder / "real_frames.py", "--seeds", "3")
+    said = capfd.readouterr().out
+    assert "| 3 | simulated validation, each frame by itself | 0." in said
+    assert said.count("| 3 | holdout, ") == 3
+    assert (folder / "params.yaml").read_text() == before
+
+
+def test_a_detector_is_overfitted_to_a_few_images(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("detection")
+    raw = write_detection_set(tmp_path / "raw", train=4)
+    params = shrink_detection(yaml.safe_load((folder / "params.yaml").read_text()), raw)
+    del params["prepare_detection"]["unlabeled"], params["train_detector"]["unlabeled"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    files = ("--annotations", "train.json", "--images", "images/train")
+    run(monkeypatch, folder / "overfit.py", raw, *files, "--limit", "4")
+    said = capfd.readouterr().out
+    assert "red" in said and "blue" in said and '"cpu_minutes"' in said
