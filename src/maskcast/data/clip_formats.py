@@ -6,8 +6,10 @@ JSON per clip in ``clips.jsonl`` and what must be known of all clips at once in 
 
 import json
 import mmap
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,14 @@ LINES, COLUMNS = "clips.jsonl", "clips.npy"  # the latter of uint64, rows: end o
 KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
 KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
 LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
-BROKEN = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # what a damaged index may run into
+BROKEN = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ZeroDivisionError,
+)  # what a damaged index may run into
 
 
 @dataclass(frozen=True)
@@ -56,38 +65,21 @@ def parse_index(raw: bytes, path: Path) -> Index:
     """
     try:
         index = json.loads(raw)
-        form = index.get("format")
-    except BROKEN as error:
-        raise _invalid(path, error) from None
-    missing = KEYS_OF.get(form, KEYS) - set(index)
-    if form not in KEYS_OF or missing:
-        raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); write the clip store again")
-    try:
-        for name, shard in index["shards"].items():
-            if Path(name).name != name or not {"bytes", "sha256"} <= set(shard):
-                raise MaskcastError(
-                    f"{path}: names a shard that it does not list as a file beside it; write the store again"
-                )
-            file = path.parent / name
-            if not file.is_file() or file.stat().st_size != shard["bytes"]:
-                raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
-        maps = (
-            single_map(index["classes"])
-            if form == FORMAT_1
-            else tuple(LabelMap(one["name"], tuple(one["classes"]), one["kind"]) for one in index["maps"])
-        )
+        form = str(index.get("format"))
+        missing = KEYS_OF.get(form, KEYS) - set(index)
+        if form not in KEYS_OF or missing:
+            raise MaskcastError(
+                f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); write the clip store again"
+            )
+        _check_shards(index["shards"], path)
+        height, width = index["height"], index["width"]
+        if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
+            raise ValueError(f"size {height} x {width}")
         table = _table_1(index, path) if form == FORMAT_1 else _table_2(index, path)
-        return Index(
-            index["height"],
-            index["width"],
-            {one.name: one for one in maps},
-            index["meta"],
-            index["skipped"],
-            index["shards"],
-            table,
-        )
+        maps = {one.name: one for one in _maps(index)}
+        return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], table)
     except BROKEN as error:
-        raise _invalid(path, error) from None
+        raise MaskcastError(f"{path}: not a valid index ({error!r}); write the clip store again") from None
 
 
 def line_of(clip: Clip) -> bytes:
@@ -108,6 +100,27 @@ def line_of(clip: Clip) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
+def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
+    try:
+        if "classes" in index:
+            return single_map(index["classes"])
+        return tuple(LabelMap(one["name"], tuple(one["classes"]), one["kind"]) for one in index["maps"])
+    except MaskcastError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
+    """Refuses shards that do not lie, whole, beside the index."""
+    for name, shard in shards.items():
+        if Path(name).name != name or not {"bytes", "sha256"} <= set(shard):
+            raise MaskcastError(
+                f"{path}: names a shard that it does not list as a file beside it; write the store again"
+            )
+        file = path.parent / name
+        if not file.is_file() or file.stat().st_size != shard["bytes"]:
+            raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
+
+
 def _table_1(index: dict[str, Any], path: Path) -> Table:
     clips = []
     for entry in index["clips"]:
@@ -117,9 +130,9 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
             for name, layer in LAYERS_1.items()
             if entry[name]
         }
-        span = Span(**entry["frames"]) if entry["frames"] else None
-        clips.append(Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, {}, entry["meta"]))
-        _check_shards(clips[-1], index["shards"], path)
+        clip = _clip(entry, layers, {})
+        _check_spans(clip, index["shards"], path)
+        clips.append(clip)
     return Table(
         np.array([clip.num_frames for clip in clips], np.uint64),
         np.array([id_hash(clip.id) for clip in clips], np.uint64),
@@ -129,12 +142,15 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
 
 
 def _table_2(index: dict[str, Any], path: Path) -> Table:
-    groups = [Group(g["split"], g["kind"], tuple(g["layers"]), g["clips"]) for g in index["groups"]]
-    ends, num_frames, hashes = np.load(path.parent / COLUMNS, mmap_mode="r", allow_pickle=False)
-    count = sum(group.clips for group in groups)
-    size = index["shards"][LINES]["bytes"]
-    if len(ends) != count or {LINES, COLUMNS} - set(index["shards"]) or (int(ends[-1]) if count else 0) != size:
-        raise ValueError(f"{COLUMNS}, {LINES} and groups differ")
+    groups = [Group(one["split"], one["kind"], tuple(one["layers"]), one["clips"]) for one in index["groups"]]
+    stops = list(accumulate(group.clips for group in groups))
+    shards, count = index["shards"], stops[-1] if stops else 0
+    columns = np.load(path.parent / COLUMNS, mmap_mode="r" if count else None, allow_pickle=False)
+    if columns.dtype != np.uint64 or columns.shape != (3, count) or not {LINES, COLUMNS} <= set(shards):
+        raise ValueError(f"{COLUMNS} does not hold {count} clips")
+    ends, num_frames, hashes = columns
+    if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
+        raise ValueError(f"{COLUMNS} and {LINES} differ")
     lines = _map_lines(path.parent / LINES) if count else b""
 
     def build(row: int) -> Clip:
@@ -145,32 +161,28 @@ def _table_2(index: dict[str, Any], path: Path) -> Table:
                 for name, one in entry["layers"].items()
             }
             objects = {
-                name: {int(instance): class_id for instance, class_id in classes.items()}
+                name: {int(one): class_id for one, class_id in classes.items()}
                 for name, classes in entry["objects"].items()
             }
-            span = Span(**entry["frames"]) if entry["frames"] else None
-            clip = Clip(
-                entry["id"],
-                entry["split"],
-                entry["kind"],
-                entry["num_frames"],
-                span,
-                layers,
-                objects,
-                entry["meta"],
-            )
-            if clip.num_frames != num_frames[row]:
-                raise ValueError(
-                    f"clip {clip.id!r} has {clip.num_frames} frames, {COLUMNS} says {num_frames[row]}"
-                )
+            clip = _clip(entry, layers, objects)
+            group = groups[bisect_right(stops, row)]
+            listed = (group.split, group.kind, group.layers, num_frames[row], hashes[row])
+            if (clip.split, clip.kind, clip.layer_names, clip.num_frames, id_hash(clip.id)) != listed:
+                raise ValueError(f"not the clip that {COLUMNS} and {path.name} list here")
+            _check_spans(clip, shards, path)
         except BROKEN as error:
             raise MaskcastError(
-                f"{path.parent / LINES}: line {row + 1} is no clip ({error!r}); write the clip store again"
+                f"{path.parent / LINES}: line {row + 1} is not valid ({error!r}); write the clip store again"
             ) from None
-        _check_shards(clip, index["shards"], path)
         return clip
 
     return Table(num_frames, hashes, groups, build)
+
+
+def _clip(entry: dict[str, Any], layers: dict[str, Packed], objects: dict[str, dict[int, int]]) -> Clip:
+    span = Span(**entry["frames"]) if entry["frames"] else None
+    size = entry["num_frames"]
+    return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"])
 
 
 def _map_lines(path: Path) -> mmap.mmap:
@@ -178,13 +190,23 @@ def _map_lines(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _check_shards(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
+def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
+    """Refuses a clip whose layers do not lie in shards that the index lists, whole."""
     named = [span.shard for span in (clip.frames, *clip.layers.values()) if span]
     if not set(named) <= set(shards):
         raise MaskcastError(
             f"{path}: names a shard that it does not list as a file beside it; write the store again"
         )
+    size, span = clip.num_frames, clip.frames
+    sound = size > 0
+    if span is not None:
+        sound &= span.size == size and _within(span.start, size, shards[span.shard]["frames"])
+    for layer in clip.layers.values():
+        sound &= len(layer.chunks) == -(-size // layer.chunk_frames) and min(layer.chunks) > 0
+        sound &= _within(layer.start, sum(layer.chunks), shards[layer.shard]["bytes"])
+    if not sound:
+        raise ValueError(f"clip {clip.id!r} does not lie in its shards")
 
 
-def _invalid(path: Path, error: Exception) -> MaskcastError:
-    return MaskcastError(f"{path}: not a valid index ({error!r}); write the clip store again")
+def _within(start: int, size: int, whole: int) -> bool:
+    return 0 <= start <= whole - size

@@ -68,6 +68,11 @@ class Clip:
         return self.frames is not None
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers that the store holds of it, ``frames`` first."""
+        return ((FRAMES,) if self.has_frames else ()) + tuple(self.layers)
+
+    @property
     def maps(self) -> tuple[str, ...]:
         """Names of the label maps that it has masks of."""
         return tuple(name.removeprefix("labels/") for name in self.layers if name.startswith("labels/"))
@@ -92,7 +97,7 @@ def groups_of(clips: Iterable[Clip]) -> tuple[Group, ...]:
     """Returns the groups of clips in the order of the index."""
 
     def key(clip: Clip) -> tuple[str, str, tuple[str, ...]]:
-        return clip.split, clip.kind, ((FRAMES,) if clip.has_frames else ()) + tuple(clip.layers)
+        return clip.split, clip.kind, clip.layer_names
 
     return tuple(Group(*same, len(list(group))) for same, group in groupby(clips, key))
 

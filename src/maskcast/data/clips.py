@@ -201,28 +201,29 @@ class ClipStore:
         packed = clip.layers.get(layer)
         if packed is None:
             raise self._lacks(clip, word)
-        wanted = range(clip.num_frames)[frames]
-        chunks: dict[int, np.ndarray] = {}
+        wanted, per_chunk, number = range(clip.num_frames)[frames], packed.chunk_frames, -1
+        out: np.ndarray = np.empty((len(wanted), self.height, self.width), dtype)
         try:
-            for number in dict.fromkeys(t // packed.chunk_frames for t in wanted):
-                size = min(packed.chunk_frames, clip.num_frames - number * packed.chunk_frames)
-                chunks[number] = self._chunk(packed, number, (size, self.height, self.width), dtype)
+            for k, t in enumerate(wanted):
+                if t // per_chunk != number:
+                    number = t // per_chunk
+                    size = min(per_chunk, clip.num_frames - number * per_chunk)
+                    chunk_tHW = self._chunk(packed, number, (size, self.height, self.width), dtype)
+                out[k] = chunk_tHW[t % per_chunk]
         except (zstandard.ZstdError, ValueError, IndexError) as error:
             raise MaskcastError(
                 f"{self.root / packed.shard}: {word} of clip {clip.id!r} are damaged ({error}); "
                 "write the store again"
             ) from None
-        out: np.ndarray = np.empty((len(wanted), self.height, self.width), dtype)
-        for k, t in enumerate(wanted):
-            out[k] = chunks[t // packed.chunk_frames][t % packed.chunk_frames]
         return out
 
     def _chunk(self, packed: Packed, number: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        with (self.root / packed.shard).open("rb") as shard:
-            shard.seek(packed.start + sum(packed.chunks[:number]))
-            content = shard.read(packed.chunks[number])
+        if packed.shard not in self._mapped:
+            self._mapped[packed.shard] = np.asarray(np.memmap(self.root / packed.shard, np.uint8, "r"))
+        start = packed.start + sum(packed.chunks[:number])
+        content = self._mapped[packed.shard][start : start + packed.chunks[number]].data
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if zstandard.frame_content_size(content) != size:
+        if zstandard.frame_content_size(content) != size:  # looked at first: a damaged one may ask for terabytes
             raise ValueError(f"a chunk does not hold {size} bytes")
         return np.frombuffer(zstandard.ZstdDecompressor().decompress(content), dtype).reshape(shape)
 
