@@ -10,6 +10,7 @@ import zstandard
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.packing import LayerPacker, packed
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, MASK, id_key, single_map
 
@@ -75,6 +76,60 @@ def test_the_code_in_the_readme_runs(written: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(names["masks"], MASKS)
 
 
+SLICES = [slice(None), slice(1, 3), slice(3, None), slice(None, None, 2), slice(-1, None), slice(3, 1)]
+
+
+@pytest.mark.parametrize("frames", [*SLICES, slice(None, None, -1), slice(0, 99)])
+def test_a_slice_of_masks_is_a_slice_of_the_frames(
+    tmp_path: Path, frames: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 3 * 6 * 8)
+    with writer(tmp_path / "s") as w:
+        w.add("v", split="train", kind="labelled", masks={MASK: MASKS}, confidence={MASK: MASKS + 9})
+    store = ClipStore(tmp_path / "s")
+    np.testing.assert_array_equal(store.masks(store.clips[0], frames), MASKS[frames])
+    np.testing.assert_array_equal(store.confidence(store.clips[0], frames), MASKS[frames] + 9)
+
+
+class Counting:
+    """A decompressor that counts the bytes it gives."""
+
+    given = 0
+
+    def decompress(self, chunk: bytes) -> bytes:
+        data = DECOMPRESSOR().decompress(chunk)
+        Counting.given += len(data)
+        return data
+
+
+DECOMPRESSOR = zstandard.ZstdDecompressor
+
+
+def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = np.concatenate([MASKS] * 25)
+    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 8 * 6 * 8)
+    with writer(tmp_path / "s") as w:
+        w.add("v", split="train", kind="labelled", masks={MASK: masks})
+    store = ClipStore(tmp_path / "s")
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", Counting)
+    for frames, chunks in ((slice(50, 51), 1), (slice(7, 9), 2), (slice(99, 100), 0.5), (slice(None), 12.5)):
+        monkeypatch.setattr(Counting, "given", 0)
+        np.testing.assert_array_equal(store.masks(store.clips[0], frames), masks[frames])
+        assert Counting.given == chunks * 8 * 6 * 8
+
+
+@pytest.mark.parametrize("cuts", [[1, 2, 3], [2], [], [5, 6]])
+def test_a_layer_in_pieces_has_the_bytes_of_the_whole(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 3 * 6 * 8)
+    masks = np.concatenate([MASKS, MASKS])
+    packer = LayerPacker()
+    for piece in np.split(masks, cuts):
+        packer.add(piece)
+    found = packer.finish()
+    assert found == packed(masks)
+    assert (found.shape, found.dtype, len(found.chunks)) == ((8, 6, 8), "uint8", 3)
+
+
 def test_shards_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskcast.data.clip_shards.SHARD_BYTES", FRAMES.nbytes + 1)
     with writer(tmp_path / "s") as w:
@@ -138,30 +193,25 @@ def test_ignore_is_a_valid_mask_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.masks(store.clips[0]), masks)
 
 
-def test_missing_index(tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match="no clip store there"):
-        ClipStore(tmp_path)
+def test_a_store_of_no_clips(tmp_path: Path) -> None:
+    with writer(tmp_path / "s") as w:
+        w.skip("v", "no frames")
+    store = ClipStore(tmp_path / "s")
+    assert (len(store.clips), list(store.clips), "v" in store) == (0, [], False)
+    with pytest.raises(MaskcastError, match="holds no clips; it has nothing"):
+        store.select()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "other"}'])
-def test_damaged_index(written: Path, text: str) -> None:
-    (written / "index.json").write_text(text)
-    with pytest.raises(MaskcastError, match="index"):
-        ClipStore(written)
-
-
-def test_shard_cut_short(written: Path) -> None:
-    shard = written / "frames-00000.npy"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(MaskcastError, match=r"frames-00000.npy: shard is missing or cut short"):
-        ClipStore(written)
-
-
-def test_shard_with_other_contents(written: Path) -> None:
-    shard = written / "labels-mask-00000.zst"
-    content = bytearray(shard.read_bytes())
-    content[5] ^= 255
-    shard.write_bytes(content)
-    store = ClipStore(written)
-    with pytest.raises(MaskcastError, match=r"labels-mask-00000.zst: contents differ"):
-        store.verify()
+def test_clips_that_take_turns_are_found_in_their_order(tmp_path: Path) -> None:
+    with writer(tmp_path / "s") as w:
+        for k in range(7):
+            split = ("train", "val")[k % 2]
+            w.add(f"v_{k}", split=split, kind="labelled", masks={MASK: MASKS[: 1 + k % 3]})
+    store = ClipStore(tmp_path / "s")
+    chosen = store.select("train")
+    assert [clip.id for clip in chosen] == ["v_0", "v_2", "v_4", "v_6"]
+    assert chosen.frame_counts().tolist() == [1, 3, 2, 1]
+    assert [clip.id for clip in chosen[1:3]] == ["v_2", "v_4"]
+    assert chosen[-1].id == "v_6"
+    assert all(store.get(f"v_{k}").id == f"v_{k}" for k in range(7))
+    assert "v_7" not in store

@@ -1,0 +1,55 @@
+"""Finished clips: what was compressed is written as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import moving_squares
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.finished import FinishedClip, FinishedClips
+from maskcast.data.packing import packed
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+
+MAPS = [LabelMap("squares", ("background", "red", "blue")), LabelMap("ids", ("background", "square"), "instances")]
+SQUARES = moving_squares(0, 9, 32, 48)[1]
+LAYERS = {"squares": SQUARES, "ids": SQUARES.astype(np.uint16)}
+OBJECTS = {"ids": {1: 1, 2: 1}}
+
+
+def finished() -> FinishedClip:
+    return FinishedClip(
+        {name: packed(mask) for name, mask in LAYERS.items()}, {"squares": packed(SQUARES + 7)}, {"mean": 0.1}
+    )
+
+
+def write(root: Path, **layers: object) -> dict[str, bytes]:
+    with ClipWriter(root, height=32, width=48, maps=MAPS) as writer:
+        writer.add("v", split="train", kind="labelled", objects=OBJECTS, **layers)
+    return {file.name: file.read_bytes() for file in root.iterdir()}
+
+
+def test_a_finished_clip_comes_back_and_is_written_like_its_arrays(tmp_path: Path) -> None:
+    clips = FinishedClips(tmp_path / "resume", "name")
+    clips.save(0, finished())
+    found = FinishedClips(tmp_path / "resume", "name").load(0)
+    assert found == finished()
+    as_it_is = write(tmp_path / "a", masks=found.masks, confidence=found.confidence)
+    assert as_it_is == write(tmp_path / "b", masks=LAYERS, confidence={"squares": SQUARES + 7})
+    store = ClipStore(tmp_path / "a", "squares")
+    np.testing.assert_array_equal(store.confidence(store.clips[0]), SQUARES + 7)
+
+
+def test_clips_are_counted_up_to_the_first_that_is_missing(tmp_path: Path) -> None:
+    clips = FinishedClips(tmp_path, "name")
+    for index in (0, 1, 3):
+        clips.save(index, finished())
+    assert (clips.count(9), clips.count(1)) == (2, 1)
+    assert FinishedClips(tmp_path, "other").count(9) == 0
+
+
+def test_compressed_layers_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match=r"masks of map 'squares' are uint8 \(9, 16, 48\); the store holds"):
+        write(tmp_path / "s", masks={"squares": packed(SQUARES[:, :16])})
