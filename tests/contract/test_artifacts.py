@@ -195,7 +195,7 @@ def test_the_detector_answers_as_recorded(kept: Path) -> None:
 @pytest.mark.parametrize("kind", REGISTERED)
 def test_a_registered_model_loads_by_its_digest_and_answers_as_recorded(kept: Path, kind: str) -> None:
     folder, recorded = kept / "registered" / kind, answer(f"registered-{kind}")["prediction"]
-    model = load_artifact(folder, REGISTERED[kind]["digest"])
+    model, _ = load_artifact(folder, REGISTERED[kind]["digest"])
     found = model.predict(np.array(json.loads((folder / "input_example.json").read_text()), np.uint8))
     assert (found.dtype, found.shape) == (recorded.dtype, recorded.shape)
     if kind == "detector":

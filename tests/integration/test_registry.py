@@ -18,9 +18,11 @@ from tests.integration.workshop import Workshop
 from tests.registered import HORIZON, SEEN, write_parts
 
 from maskcast.__main__ import main
+from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import Evaluation
+from maskcast.labels import MASK
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.forecasting.table import load_forecaster
@@ -109,7 +111,7 @@ def test_from_the_first_registration_to_the_rollback(
     }
     assert model.predict(example.astype(np.uint8)).shape[:2] == (1, 11)
     folder = Path(mlflow.artifacts.download_artifacts("models:/maskcast/1", dst_path=str(tmp_path / "model")))
-    ours = load_artifact(folder, registry.find("1").digest)
+    ours, _ = load_artifact(folder, registry.find("1").digest)
     assert np.array_equal(ours.predict(clips[0]), found[0])  # one clip without the batch axis
     card = (folder / "README.md").read_text()
     assert "constant_velocity" in card
@@ -314,11 +316,22 @@ def test_an_encoder_is_registered_where_one_was_trained(
     assert (code, version.digest in said) == (0, True)
 
 
+def write_flickering_store(root: Path) -> ClipStore:
+    """Writes clips in which the red square is blue in every second frame, so that frames disagree on its class."""
+    plain = write_store(root / "plain", val=3)
+    with ClipWriter(root / "clips", height=plain.height, width=plain.width, maps=[plain.label_map]) as writer:
+        for clip in plain.select("val"):
+            frames, masks = np.array(plain.frames(clip)), plain.masks(clip)
+            frames[1::2][masks[1::2] == 1] = frames[masks == 2].mean(0).astype(np.uint8)
+            writer.add(clip.id, split="val", kind="labelled", frames=frames, masks={MASK: masks})
+    return ClipStore(root / "clips")
+
+
 @pytest.mark.usefixtures("embedded")
 def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips, parts, masks = write_store(tmp_path / "clips", val=3), write_parts(tmp_path), tmp_path / "masks"
+    clips, parts, masks = write_flickering_store(tmp_path), write_parts(tmp_path), tmp_path / "masks"
     agreeing = GenerateMasks(precision="fp32", consistent_frames=2)
     metrics, report = tmp_path / "metrics.json", tmp_path / "report"
     generate_masks(clips=clips.root, masker=parts["masker"], masks=masks, metrics=metrics, params=agreeing)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.registered import write_registered
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -46,6 +47,7 @@ from maskcast.registry.evaluations import (
     why_incomparable,
 )
 from maskcast.registry.gate import Bootstrap, DetectionGate, ForecastGate, judge, paired_difference
+from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import FRAMES_AT_ONCE, load_bundle
 
 CLASSES = ["background", "red", "blue"]
@@ -437,7 +439,7 @@ def test_what_is_not_installed_is_not_required(tmp_path: Path, monkeypatch: pyte
 def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path) -> None:
     write_artifact(tmp_path, "# card\n", clip()[None, :, :2, :2], ((-1, -1, -1, -1, 3), (-1, 3, -1, -1)))
     digest = bundle_digest(bundle)
-    assert load_artifact(tmp_path, digest).predict(clip()).shape == (3, 16, 24)
+    assert load_artifact(tmp_path, digest)[0].predict(clip()).shape == (3, 16, 24)
     path = tmp_path / "MLmodel"
     sound = yaml.safe_load(path.read_text())
     flavor = sound["flavors"]["python_function"]
@@ -452,6 +454,17 @@ def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path
     path.write_text("- no model")
     with pytest.raises(MaskcastError, match="MLmodel: cannot be read"):
         load_artifact(tmp_path, digest)
+
+
+def test_a_load_hashes_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_registered(tmp_path)
+    hashed: list[str] = []
+    monkeypatch.setattr(
+        "maskcast.registry.bundle.sha256_of", lambda path: (hashed.append(path.name), sha256_of(path))[1]
+    )
+    assert load_address(str(folder)).about.kind == "pipeline"
+    parts = 2 * ["config.json", "model.safetensors"]
+    assert sorted(hashed) == sorted(["digests.json", "model.json", *parts])
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path, parts: dict[str, Path]) -> None:

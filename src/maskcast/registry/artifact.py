@@ -12,7 +12,9 @@ Written by hand, as MLflow's own writer needs pandas, which images do not have; 
 import json
 import platform
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,11 +25,52 @@ import yaml
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
-from maskcast.registry.runtime import Model, load_bundle
+from maskcast.registry.bundle import Description, read_bundle, write_bundle
+from maskcast.registry.card import model_card
+from maskcast.registry.evaluations import EvaluationRecord
+from maskcast.registry.runtime import Model, build_model, load_bundle
 
 LOADER = "maskcast.registry.runtime"
 REQUIREMENTS = ("mlflow-skinny", "numpy", "safetensors", "segmentation-models-pytorch", "torch", "torchvision")
 EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What is to be uploaded: a folder as above, the digest of its bundle, its model card."""
+
+    folder: Path
+    digest: str
+    card: str
+
+
+def make_artifact(
+    folder: Path,
+    about: Description,
+    parts: Mapping[str, Path],
+    example: np.ndarray,
+    record: EvaluationRecord,
+    tags: Mapping[str, str],
+) -> Artifact:
+    """Writes an artifact once its model has been loaded back and has run on the example.
+
+    Args:
+        folder: made by this.
+        about: what the model is.
+        parts: the folders that the training stages wrote.
+        example: a small batch for the model, uint8.
+        record: the evaluation, for the card.
+        tags: where it comes from, for the card.
+
+    Raises:
+        MaskcastError: a file of a part is missing or damaged.
+    """
+    digest = write_bundle(folder / "data", about, parts)
+    model = load_bundle(folder / "data", digest)
+    model.predict(example)
+    card = model_card(about, parts, record, tags)
+    write_artifact(folder, card, example, (model.shape_in, model.shape_out), model.dtype_out)
+    return Artifact(folder, digest, card)
 
 
 def write_artifact(
@@ -78,8 +121,8 @@ def _pins() -> list[str]:
     return pins
 
 
-def load_artifact(folder: Path, digest: str) -> Model:
-    """Returns the model of a downloaded artifact, once it is found to be what was registered.
+def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
+    """Returns the model of a downloaded artifact and what it is, once it is found to be what was registered.
 
     Args:
         folder: the artifact.
@@ -101,7 +144,8 @@ def load_artifact(folder: Path, digest: str) -> Model:
         raise MaskcastError(f"{path}: cannot be read ({error!r}); register the model again") from None
     if not ours:
         raise MaskcastError(f"{path}: names another loader than {LOADER}; somebody changed it: register it again")
-    return load_bundle(folder / "data", digest)
+    about = read_bundle(folder / "data", digest)
+    return build_model(folder / "data", about), about
 
 
 def shrink_clip(clip_THWC: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.artifact import load_artifact
-from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest, read_bundle
+from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
 from maskcast.registry.runtime import Model, PipelineModel
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry
 from maskcast.runner.tracking import user_errors_of_server
@@ -107,13 +107,12 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
 
 
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
-    model = load_artifact(folder, digest)
+    model, about = load_artifact(folder, digest)
     path = folder / "input_example.json"
     try:
         example = np.array(json.loads(path.read_bytes()), np.uint8)
     except (OSError, ValueError, OverflowError, TypeError) as error:
         raise MaskcastError(f"{path}: cannot be read ({error}); register the model again") from None
-    about = read_bundle(folder / "data", digest)
     if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
         return LoadedPipeline(model, about, name, version, digest, example)
     return Loaded(model, about, name, version, digest, example)

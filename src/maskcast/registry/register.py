@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from maskcast.progress import say
+from maskcast.registry.artifact import Artifact
 from maskcast.registry.bundle import Kind
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Gate, Verdict, judge
@@ -25,18 +26,8 @@ from maskcast.runner.tracking import start_run
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.
 ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector")
 
-NAME = r"^[\w.-]+$"  # of a registered model
 MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """What is to be uploaded: a folder (see ``artifact.py``), the digest of its bundle, its model card."""
-
-    folder: Path
-    digest: str
-    card: str
 
 
 @dataclass(frozen=True)

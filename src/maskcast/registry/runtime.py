@@ -22,7 +22,7 @@ from maskcast.models.encoders.siamese import Normalised, pool
 from maskcast.models.encoders.table import load_encoder
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
-from maskcast.registry.bundle import read_bundle
+from maskcast.registry.bundle import Description, read_bundle
 from maskcast.runner.tracking import bad_request
 
 FRAMES_AT_ONCE = 16
@@ -180,7 +180,15 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     Raises:
         MaskcastError: if anything differs from what was registered, or a config names what is none of ours.
     """
-    about = read_bundle(folder, digest)
+    return build_model(folder, read_bundle(folder, digest))
+
+
+def build_model(folder: Path, about: Description) -> Model:
+    """Returns the model of a bundle that has been checked.
+
+    Raises:
+        MaskcastError: if a config names what is none of ours.
+    """
     if about.kind == "detector":
         return DetectorModel(folder / "detector", about.precision)
     if about.kind == "masker":

@@ -17,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.tracking import new_client
 
+NAME = r"^[\w.-]+$"  # of a registered model
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 ADDRESS_HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 EVALUATION = "evaluation"  # folder of a run's artifacts

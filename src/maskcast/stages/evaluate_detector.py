@@ -7,18 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from maskcast.data.detection import DetectionSet
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.coco.evaluator import evaluate
-from maskcast.evaluation.coco.files import read_truth
-from maskcast.evaluation.record import DETECTIONS, write_record
-from maskcast.inference.detect import batches, detect
-from maskcast.models.base import best_device
-from maskcast.models.detection.table import load_detector
 from maskcast.params import Params
-from maskcast.progress import report_file, say, track
-from maskcast.report.detection_files import DEFINITIONS, write_report
 from maskcast.runner.stage import InPath, OutPath, stage
 
 
@@ -53,6 +43,17 @@ def evaluate_detector(
     Raises:
         MaskcastError: if the detector was trained for other classes.
     """
+    from maskcast.data.detection import DetectionSet
+    from maskcast.digest import digest_tree
+    from maskcast.evaluation.coco.evaluator import evaluate
+    from maskcast.evaluation.coco.files import read_truth
+    from maskcast.evaluation.record import DETECTIONS, write_record
+    from maskcast.inference.detect import batches, detect
+    from maskcast.models.base import best_device
+    from maskcast.models.detection.table import load_detector
+    from maskcast.progress import report_file, say, track
+    from maskcast.report.detection_files import DEFINITIONS, write_report
+
     data = DetectionSet(dataset)
     model, description = load_detector(detector)
     if tuple(description["meta"]["classes"]) != data.classes:

@@ -3,25 +3,21 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
-from maskcast.data.clips import ClipStore
-from maskcast.errors import MaskcastError
-from maskcast.models.encoders.table import is_trained
 from maskcast.params import Params
-from maskcast.progress import say
-from maskcast.registry.artifact import shrink_clip, write_artifact
-from maskcast.registry.bundle import PARTS, ForecastDescription, Kind, write_bundle
-from maskcast.registry.card import model_card
-from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.gate import ForecastGate
-from maskcast.registry.outcome import write_outcome
-from maskcast.registry.register import NAME, Artifact, Origin, register
-from maskcast.registry.runtime import PipelineModel, load_bundle
+from maskcast.registry.store import NAME
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.runner.tracking import user_errors_of_server
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskcast.data.clips import ClipStore
+    from maskcast.registry.bundle import ForecastDescription, Kind
+    from maskcast.registry.evaluations import EvaluationRecord
 
 
 class Names(Params):
@@ -37,7 +33,7 @@ class Names(Params):
     """The encoder that its masker started from, where one was trained."""
 
     @property
-    def by_kind(self) -> dict[Kind, str]:
+    def by_kind(self) -> "dict[Kind, str]":
         """The names by what they name."""
         return {
             "pipeline": self.pipeline,
@@ -88,6 +84,16 @@ def register_models(
         MaskcastError: the report is of other models, the encoder is none, no clip has frames, the gate names an
             unknown score, or the MLflow server does not do its part.
     """
+    from maskcast.data.clips import ClipStore
+    from maskcast.models.encoders.table import is_trained
+    from maskcast.progress import say
+    from maskcast.registry.artifact import make_artifact
+    from maskcast.registry.bundle import PARTS
+    from maskcast.registry.evaluations import FORECASTS, read_evaluation
+    from maskcast.registry.outcome import write_outcome
+    from maskcast.registry.register import Origin, register
+    from maskcast.runner.tracking import user_errors_of_server
+
     record = read_evaluation(report, (FORECASTS,))
     parts = {"masker": masker, "forecaster": forecaster}
     record.check_models(**parts)
@@ -100,48 +106,46 @@ def register_models(
             say("encoder: not trained (method none), and so not registered")
     origin = Origin.of("register_models", params, inputs)
     store = ClipStore(clips)
+    about, examples = _about(store, record), _examples(store, record, parts)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
-        artifacts = _write(Path(scratch), parts, record, store, origin.tags)
+        artifacts = {
+            kind: make_artifact(Path(scratch, kind), about[kind], parts, examples[kind], record, origin.tags)
+            for kind, needed in PARTS.items()
+            if parts.keys() >= set(needed)
+        }
         verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
         write_outcome(params.names.pipeline, record, verdict, versions, origin, registration, page)
 
 
-def _example(store: ClipStore, record: EvaluationRecord) -> np.ndarray:
-    """Returns a small clip, (T, H, W, 3) uint8, of as many frames as the evaluation saw."""
-    for clip in store.clips:
-        if clip.has_frames:
-            return shrink_clip(store.frames(clip)[: record.facts["context_frames"]])
-    raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
+def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, ForecastDescription]":
+    """Returns what each kind of model is."""
+    from maskcast.registry.bundle import ForecastDescription
 
-
-def _stride(store: ClipStore, record: EvaluationRecord) -> int | None:
-    """Returns how far apart in their video a scored clip's frames are; None where clips differ or do not say."""
-    strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
-    return strides.pop() if len(strides) == 1 else None
-
-
-def _write(
-    folder: Path, parts: Mapping[str, Path], record: EvaluationRecord, store: ClipStore, tags: Mapping[str, str]
-) -> dict[Kind, Artifact]:
-    """Writes the artifact of each model, loads it back and runs it on the example."""
-    artifacts: dict[Kind, Artifact] = {}
-    examples: dict[Kind, np.ndarray] = {}
-    example = _example(store, record)
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
-    facts["frame_stride"] = _stride(store, record)
-    kinds = [kind for kind, needed in PARTS.items() if parts.keys() >= set(needed)]
-    for kind in kinds:
-        consistent = record.facts.get("consistent_frames") if kind == "pipeline" else None
-        about = ForecastDescription(kind=kind, **facts, consistent_frames=consistent)
-        digest = write_bundle(folder / kind / "data", about, parts)
-        model = load_bundle(folder / kind / "data", digest)
-        if isinstance(model, PipelineModel):
-            seen = example if model.forecaster.input.needs_masker else model.masker.predict(example)
-            examples = {"pipeline": example[None], "forecaster": seen[None]}
-            examples |= {"masker": example[:2], "encoder": example[:2]}
-        model.predict(examples[kind])
-        card = model_card(about, parts, record, tags)
-        write_artifact(folder / kind, card, examples[kind], (model.shape_in, model.shape_out), model.dtype_out)
-        artifacts[kind] = Artifact(folder / kind, digest, card)
-    return artifacts
+    strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
+    facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: clips differ, or do not say
+    about: dict[Kind, ForecastDescription] = {
+        kind: ForecastDescription(kind=kind, **facts) for kind in ("masker", "forecaster", "encoder")
+    }
+    consistent = record.facts.get("consistent_frames")
+    return about | {"pipeline": ForecastDescription(kind="pipeline", **facts, consistent_frames=consistent)}
+
+
+def _examples(
+    store: "ClipStore", record: "EvaluationRecord", parts: Mapping[str, Path]
+) -> "dict[Kind, np.ndarray]":
+    """Returns a small batch for each kind of model: a clip of as many frames as the evaluation saw, or of it."""
+    from maskcast.errors import MaskcastError
+    from maskcast.registry.artifact import shrink_clip
+    from maskcast.registry.runtime import ForecasterModel, MaskerModel
+
+    found = next((clip for clip in store.clips if clip.has_frames), None)
+    if found is None:
+        raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
+    clip_THWC = shrink_clip(store.frames(found)[: record.facts["context_frames"]])
+    masker = MaskerModel(parts["masker"], record.facts["precision"])
+    forecaster = ForecasterModel(parts["forecaster"], record.facts["horizon"])
+    seen = clip_THWC if forecaster.input.needs_masker else masker.predict(clip_THWC)
+    some = clip_THWC[:2]
+    return {"pipeline": clip_THWC[None], "forecaster": seen[None], "masker": some, "encoder": some}
