@@ -12,6 +12,7 @@ from tests.conftest import ROOT, moving_squares
 
 BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
+    "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
     "coco": ["--rounds", "1", "--images", "30"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
