@@ -1,7 +1,7 @@
 """An encoder's weights load by name, with every key checked, wherever they are to be used."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
@@ -25,6 +25,10 @@ CONFIGS: dict[str, Any] = {
     "timm": SmpEncoderConfig(arch="smp", encoder="tu-test_resnet"),
 }
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+def test_every_encoder_of_the_union_has_a_case() -> None:
+    assert {type(config) for config in CONFIGS.values()} == set(get_args(get_args(EncoderConfig)[0]))
 
 
 def write(folder: Path, config: Any, **meta: Any) -> nn.Module:

@@ -1,7 +1,7 @@
 """Losses, queue and slow copy of the self-supervised methods, against cases worked out by hand."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,7 +10,14 @@ from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.byol import byol_loss
-from maskcast.models.encoders.configs import ByolConfig, DenseCLConfig, MocoConfig, UNetEncoderConfig
+from maskcast.models.encoders.configs import (
+    ByolConfig,
+    DenseCLConfig,
+    Method,
+    MocoConfig,
+    NoMethod,
+    UNetEncoderConfig,
+)
 from maskcast.models.encoders.moco import enqueue, info_nce, matched
 from maskcast.models.encoders.siamese import Normalised, Views, embedding_spread
 
@@ -20,6 +27,10 @@ METHODS = {
     "densecl": DenseCLConfig(queue=8, **SMALL),
     "byol": ByolConfig(**SMALL),
 }
+
+
+def test_every_method_has_a_case() -> None:
+    assert {type(config) for config in METHODS.values()} | {NoMethod} == set(get_args(get_args(Method)[0]))
 
 
 def build(config: Any) -> Any:
