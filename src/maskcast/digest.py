@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
+DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
 CLIP_STORE = b"maskcast-clips/"  # begins the format in the index of a clip store
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
-from maskcast.runner.provenance import DATA_HASH, DVC_HASH, OUTPUTS
+from maskcast.runner.provenance import OUTPUTS
 
 PLACE = {
     "maskcast.git_sha": "commit",

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.digest import digest_tree
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.bundle import read_bundle
@@ -23,7 +23,6 @@ from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_eval
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
-from maskcast.runner.provenance import DATA_HASH, DVC_HASH
 
 MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")

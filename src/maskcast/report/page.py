@@ -15,11 +15,11 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.params import flatten
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
-from maskcast.runner.provenance import DATA_HASH, DVC_HASH
 
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)

@@ -9,12 +9,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast import __version__
-from maskcast.digest import digest_tree, dvc_hashes
+from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes
 from maskcast.params import params_hash
 from maskcast.runner.stage import running_name
 
-DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
-DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of what it made, as JSON
 
 

@@ -22,11 +22,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from maskcast.digest import DATA_HASH
 from maskcast.errors import MaskcastError
 from maskcast.memory import collector_paused
 from maskcast.params import flatten
 from maskcast.progress import say
-from maskcast.runner.provenance import DATA_HASH, output_tags, run_tags
+from maskcast.runner.provenance import output_tags, run_tags
 from maskcast.runner.stage import running_name
 
 EXPERIMENT = "maskcast"

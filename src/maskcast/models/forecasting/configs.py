@@ -27,13 +27,13 @@ class MaskForecasterConfig(ModelConfig):
     hidden: int = Field(default=32, ge=1)
     """Channels of the state."""
     motion: Literal["object", "none"] = "object"
-    """Masks only: move every object of the last seen mask along a learned path, or leave it where it was."""
+    """Masks only: move every object of the last seen mask along a learned trajectory, or leave it where it was."""
     loss_steps: int = Field(default=2, ge=1)
     """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
     loss_stride: int = Field(default=2, ge=1)
     """Every how many rows and columns of them, from a random offset."""
     loss_clips: int = Field(default=2, ge=1)
-    """Clips of a batch whose pixels enter the loss where objects move; paths are learned from all."""
+    """Clips of a batch whose pixels enter the loss where objects move; trajectories are learned from all."""
 
     def around(
         self,
@@ -44,7 +44,8 @@ class MaskForecasterConfig(ModelConfig):
         feedback: bool = False,
     ) -> "MaskForecaster":
         """Returns the forecaster around a network."""
-        from maskcast.models.forecasting.mask_forecaster import MaskForecaster, Pixels
+        from maskcast.models.forecasting.mask_forecaster import MaskForecaster
+        from maskcast.models.forecasting.pixels import Pixels
 
         pixels = Pixels(self.loss_steps, self.loss_stride, self.loss_clips)
         motion = self.motion == "object"

@@ -8,15 +8,13 @@ I rows and J columns of the pixels that are drawn.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.distributed import all_sum, own_part, world_size
-from maskcast.labels import IGNORE
+from maskcast.distributed import own_part, world_size
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
     Batch,
@@ -27,6 +25,7 @@ from maskcast.models.forecasting.batches import (
     whole_objects,
 )
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
+from maskcast.models.forecasting.pixels import Pixels, pixel_loss
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.scene import Scene, observe
@@ -36,18 +35,6 @@ from maskcast.models.recurrent.cells import without_autocast
 from maskcast.models.recurrent.stack import Recurrent
 
 OBJECT_HIDDEN = 64  # width of an object's memory
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Which pixels of a batch enter a training step's cross entropy; all of this is drawn anew at every step."""
-
-    steps: int
-    """Future frames; feedback needs them all."""
-    stride: int
-    """Every how many rows and columns."""
-    clips: int
-    """Clips, where objects move and so learn their paths from all clips; else all clips count."""
 
 
 class MaskForecaster(Forecaster):
@@ -166,22 +153,12 @@ class MaskForecaster(Forecaster):
         self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
     ) -> tuple[Tensor, dict[str, float]]:
         """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
-        pixels, horizon = self.pixels, target_BhHW.shape[1]
+        horizon = target_BhHW.shape[1]
         context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
-        steps = list(range(horizon))
-        if not self.feedback:
-            steps = sorted(torch.randperm(horizon)[: pixels.steps].tolist())
-        offsets = torch.randint(pixels.stride, (2,)).tolist()
-        rows, columns = (slice(offset, None, pixels.stride) for offset in offsets)
-        logits_BSKIJ = self._logits(scene, states, steps, rows, columns)
-        target_BSIJ = target_BhHW[:, steps, rows, columns].long()
-        target_BSIJ[counted:] = IGNORE
-        summed = F.cross_entropy(
-            logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
-        )
-        mean = all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
+        drawn = self.pixels.draw(horizon, all_steps=self.feedback)
+        mean = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
         return mean, {"cross_entropy": float(mean.detach())}
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
