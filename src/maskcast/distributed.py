@@ -53,6 +53,30 @@ def all_items(items: list[T]) -> list[T]:
     return [item for part in parts for item in part]
 
 
+def average_gradients(model: nn.Module) -> None:
+    """Takes the mean of each gradient over all processes.
+
+    For several backward passes a step; for one, DDP does it while the pass still runs. DDP can leave out passes,
+    but not with a static graph, and without one it warns where all weights take part.
+    """
+    if not _grouped():
+        return
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    means = all_sum(torch.cat([grad.flatten() for grad in grads])) / world_size()
+    for grad, mean in zip(grads, means.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(mean.view_as(grad))
+
+
+def from_first(x: T) -> T:
+    """Returns the first process's ``x``, on each of them."""
+    if not _grouped():
+        return x
+    held: list[Any] = [x]
+    distributed.broadcast_object_list(held)
+    first: T = held[0]
+    return first
+
+
 def join_batch_norms(model: nn.Module) -> None:
     """Makes every BatchNorm of ``model`` take its statistics over all processes; names and weights stay.
 

@@ -26,7 +26,7 @@ LIST_IMPORTS = """
 import dis, hashlib, importlib, json, os, sys, types
 from importlib.util import find_spec
 from pathlib import Path
-import lightning_fabric, mlflow, segmentation_models_pytorch, torch
+import mlflow, segmentation_models_pytorch, torch
 root = Path(sys.argv[1])
 
 def inner(code):

@@ -1,4 +1,4 @@
-"""The training loop: Fabric for devices, precision and DDP, our own for exact resume.
+"""The training loop: every step, its checkpoints and validations, and exact resume.
 
 What a step samples is a pure function of (seed, step), and torch's random state is set from (seed, step)
 before each loss. So the state of a run is: weights, optimiser, step, and the best weights so far. A run that
@@ -11,82 +11,28 @@ Started by torchrun, each process takes its part of the same batches, and all en
 one process up to rounding (``maskcast.distributed``). The first process alone writes checkpoints.
 """
 
-import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from maskcast.distributed import join_batch_norms, world_size
+from maskcast.distributed import average_gradients, from_first, join_batch_norms, rank, world_size
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
 from maskcast.seed import derive
 from maskcast.training.checkpoint import Checkpoints
+from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
+from maskcast.training.task import ChunkedTask, Task
 
 PREFETCH = 4  # batches made ahead, in one thread
-
-
-class BaseTask(Protocol):
-    """What all tasks have."""
-
-    fingerprint: str
-    """Names params and data: a checkpoint with another one is not continued."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained."""
-
-    @property
-    def monitor(self) -> str | None:
-        """The metric of ``validate`` that picks the best weights (higher is better); None keeps the last."""
-
-    def batch(self, step: int) -> Any:
-        """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
-
-        It runs in another thread.
-        """
-
-    def validate(self) -> dict[str, float]:
-        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
-
-
-class PlainTask(BaseTask, Protocol):
-    """A task that gives the loss of a batch at once."""
-
-    def loss(self, batch: Any, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log."""
-
-
-@runtime_checkable
-class ChunkedTask(BaseTask, Protocol):
-    """A task that gives the loss of a batch chunk by chunk.
-
-    The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk.
-    """
-
-    def chunks(self, batch: Any) -> int:
-        """Returns how many losses ``losses`` yields of this batch: as many on each process."""
-
-    def losses(self, batch: Any, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        """Yields of each chunk its share of the loss of the whole batch, and of the numbers to log.
-
-        Shares add up: what a loss divides by is counted over the whole batch. What goes from one chunk to the
-        next is detached.
-        """
-
-
-Task = PlainTask | ChunkedTask
-"""What is trained: the loop knows nothing else about it."""
+Losses = Iterator[tuple[Tensor, dict[str, float]]]
 
 
 class Trained(NamedTuple):
@@ -116,21 +62,21 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, or the processes cannot share the batch.
     """
-    fabric = make_fabric(params.precision, chunked=isinstance(task, ChunkedTask))
-    fabric.launch()
+    processes = Processes(params.precision)
     if params.batch_size % world_size():
         raise MaskcastError(
             f"training.batch_size {params.batch_size} cannot be divided among {world_size()} processes; "
             "choose a multiple"
         )
+    task.model.to(processes.device)
     optimizer = params.optimizer(task.model)
     if world_size() > 1:
-        fabric.to_device(task.model)
         join_batch_norms(task.model)
-    model, optimizer = fabric.setup(_NextLoss(task.model), optimizer)
+    chunked, model = isinstance(task, ChunkedTask), _NextLoss(task.model, processes)
+    learner = model if chunked else processes.averaging(model)
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _Progress(best={}, best_weights=_weights(task.model))
-    state = fabric.broadcast(checkpoints.load() if fabric.is_global_zero else None)
+    state = from_first(checkpoints.load() if rank() == 0 else None)
     if state is not None:
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -139,7 +85,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     started = time.monotonic() - run.seconds
 
     def save() -> None:
-        if not fabric.is_global_zero:
+        if rank():
             return
         run.seconds = time.monotonic() - started
         state = {"model": task.model.state_dict(), "optimizer": optimizer.state_dict(), "progress": vars(run)}
@@ -153,8 +99,10 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
         for group in optimizer.param_groups:
             group["lr"] = params.rate(step)
         torch.manual_seed(derive(params.seed, step))
-        loss, logged = _backward(fabric, model, *_losses(task, fabric.to_device(batch), step))
-        norm = _clip(fabric, model, optimizer, params.clip_grad_norm)
+        loss, logged = _backward(learner, *_losses(task, processes.to_device(batch), step))
+        if chunked:
+            average_gradients(task.model)
+        norm = _clip(optimizer, params.clip_grad_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise MaskcastError(
                 f"step {step}: loss {loss:g}, gradient norm {norm:g}: training diverged; lower "
@@ -179,8 +127,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
                 break
         elif run.step % params.checkpoint_every == 0:
             save()
-    if world_size() > 1:
-        distributed.destroy_process_group()
+    processes.leave()
     task.model.load_state_dict(run.best_weights)
     task.model.to("cpu").eval()
     epochs = run.step // params.steps_per_epoch
@@ -209,69 +156,35 @@ class _Progress:
 
 
 class _NextLoss(nn.Module):
-    """What DDP wraps: it averages the gradients of what happens inside one forward.
+    """What DDP wraps, which averages the gradients of what happens inside one forward."""
 
-    It takes the iterator and no tensors: of an input, Fabric rounds every float to bf16, boxes in pixels, too.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, processes: Processes) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.processes = model, processes
 
-    def forward(self, losses: Iterator[tuple[Tensor, dict[str, float]]]) -> tuple[Tensor, dict[str, float]]:
-        return next(losses)
+    def forward(self, losses: Losses) -> tuple[Tensor, dict[str, float]]:
+        with self.processes.autocast():
+            loss, logged = next(losses)
+        return loss.float() if self.processes.bf16 else loss, logged
 
 
-def _losses(task: Task, batch: Any, step: int) -> tuple[int, Iterator[tuple[Tensor, dict[str, float]]]]:
+def _losses(task: Task, batch: Any, step: int) -> tuple[int, Losses]:
     """Returns how many losses a batch has, and yields them."""
     if isinstance(task, ChunkedTask):
         return task.chunks(batch), task.losses(batch, step)
     return 1, (task.loss(batch, step) for _ in range(1))
 
 
-def _backward(
-    fabric: Fabric, model: nn.Module, chunks: int, losses: Iterator[tuple[Tensor, dict[str, float]]]
-) -> tuple[float, dict[str, float]]:
+def _backward(model: nn.Module, chunks: int, losses: Losses) -> tuple[float, dict[str, float]]:
     """Adds up the gradients of all chunks; returns the sum of the losses and of the numbers to log."""
     total: list[Tensor] = []
     logged: dict[str, float] = {}
-    for chunk in range(chunks):
-        later = world_size() > 1 and chunk < chunks - 1  # the last one's backward synchronises the sums of all
-        with fabric.no_backward_sync(model, enabled=later) if later else nullcontext():
-            loss, numbers = model(losses)
-            fabric.backward(loss)
+    for _ in range(chunks):
+        loss, numbers = model(losses)
+        loss.backward()
         total.append(loss.detach())
         logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
     return torch.stack(total).sum().item(), logged
-
-
-def make_fabric(precision: str, *, chunked: bool = False) -> Fabric:
-    """Returns Fabric on the accelerators where there are any, else the CPU; bf16 autocasts, weights stay fp32.
-
-    In a process that torchrun started it is one of all its processes.
-
-    Args:
-        precision: ``bf16`` or ``fp32``.
-        chunked: whether a step has several backward passes.
-
-    Raises:
-        MaskcastError: if there are more processes than GPUs.
-    """
-    processes, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no line per process
-    gpus = torch.cuda.device_count()
-    if 0 < gpus < processes:
-        raise MaskcastError(f"training.processes {processes} is above the {gpus} GPUs of this machine; lower it")
-    # Some encoders have weights that take no part. A static graph finds them in its first backward pass alone, and
-    # then expects each pass to synchronise, which all but the last chunk's do not.
-    ddp = DDPStrategy(find_unused_parameters=True) if chunked else DDPStrategy(static_graph=True)
-    return Fabric(
-        accelerator="auto",
-        devices=processes,
-        num_nodes=everywhere // processes,
-        strategy=ddp if everywhere > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-    )
 
 
 def _validate(task: Task, params: Schedule, run: _Progress) -> None:
@@ -294,10 +207,10 @@ def _validate(task: Task, params: Schedule, run: _Progress) -> None:
     say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
 
 
-def _clip(fabric: Fabric, model: Any, optimizer: Any, max_norm: float | None) -> float:
-    norm = fabric.clip_gradients(model, optimizer, max_norm=max_norm or math.inf, error_if_nonfinite=False)
-    assert norm is not None
-    return float(norm)
+def _clip(optimizer: Optimizer, max_norm: float | None) -> float:
+    """Clips the global norm of the gradient and returns what it was."""
+    learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return float(nn.utils.clip_grad_norm_(learned, max_norm or math.inf))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

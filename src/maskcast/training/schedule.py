@@ -3,14 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from itertools import accumulate
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
-from torch.optim import Optimizer
 
 from maskcast.params import Params
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 
 class Schedule(Params, ABC):
@@ -51,7 +52,7 @@ class Schedule(Params, ABC):
         """Returns the learning rate of a step."""
 
     @abstractmethod
-    def optimizer(self, model: nn.Module) -> Optimizer:
+    def optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns the optimiser of the learnable parameters; ``rate`` sets its learning rate before each step."""
 
     @property
@@ -99,9 +100,11 @@ class TrainingParams(CosineSchedule):
     weight_decay: float = Field(default=0.005, ge=0)
     """Decoupled weight decay of AdamW, on tensors of two or more dimensions."""
 
-    def optimizer(self, model: nn.Module) -> Optimizer:
+    def optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns AdamW; biases and norms do not decay."""
-        return torch.optim.AdamW(decay_groups(model, self.weight_decay), lr=self.learning_rate)
+        from maskcast.training.optimizers import AdamW
+
+        return AdamW(decay_groups(model, self.weight_decay), lr=self.learning_rate)
 
 
 class _Sgd(Schedule):
@@ -110,9 +113,11 @@ class _Sgd(Schedule):
     weight_decay: float = Field(default=1e-4, ge=0)
     """L2 penalty of SGD, on tensors of two or more dimensions."""
 
-    def optimizer(self, model: nn.Module) -> Optimizer:
+    def optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns SGD with momentum; biases and norms do not decay."""
-        return torch.optim.SGD(decay_groups(model, self.weight_decay), lr=self.rate(0), momentum=self.momentum)
+        from maskcast.training.optimizers import SGD
+
+        return SGD(decay_groups(model, self.weight_decay), lr=self.rate(0), momentum=self.momentum)
 
 
 class SgdCosine(CosineSchedule, _Sgd):
@@ -146,7 +151,7 @@ class SgdPhases(_Sgd):
         return rate * min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else rate
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(model: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
     """Returns the parameter groups of an optimiser: biases and norms do not decay."""
     learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [

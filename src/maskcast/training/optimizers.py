@@ -1,0 +1,31 @@
+"""torch's optimisers, without torch's compiler.
+
+Many methods of ``torch.optim`` are decorated to tell the compiler to stay away. The first call of one imports it
+(``torch._dynamo``), which takes two CPU seconds. Nothing is compiled here, so these are the methods as they were
+before the decorators.
+"""
+
+from inspect import unwrap
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+
+class _Eager(Optimizer):
+    add_param_group = unwrap(Optimizer.add_param_group)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+    state_dict = unwrap(Optimizer.state_dict)
+    zero_grad = unwrap(Optimizer.zero_grad)
+
+
+class AdamW(_Eager, torch.optim.AdamW):
+    """AdamW as PyTorch has it."""
+
+    step: Any = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class SGD(_Eager, torch.optim.SGD):
+    """SGD as PyTorch has it."""
+
+    step: Any = torch.no_grad()(unwrap(torch.optim.SGD.step))

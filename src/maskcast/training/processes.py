@@ -1,0 +1,73 @@
+"""Where a training runs: the device, the precision, and the processes that torchrun started.
+
+These are PyTorch's own calls. Lightning Fabric, which made them before, imports torch's compiler: two CPU seconds
+at each start (``docs/decisions/2026-11-26-fabric.md``).
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskcast.errors import MaskcastError
+
+TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
+
+
+class Processes:
+    """This process and those that train with it: each has a GPU, or all share the CPU.
+
+    Making it joins the group of processes that torchrun started; ``leave`` ends it. Without torchrun it is alone.
+
+    Args:
+        precision: ``bf16`` autocasts, weights stay fp32; ``fp32`` computes everything in the type of the weights.
+
+    Raises:
+        MaskcastError: if there are more processes than GPUs.
+    """
+
+    def __init__(self, precision: str) -> None:
+        here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        gpus = torch.cuda.device_count()
+        if 0 < gpus < here:
+            raise MaskcastError(f"training.processes {here} is above the {gpus} GPUs of this machine; lower it")
+        self.bf16, self.several = precision == "bf16", everywhere > 1
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
+        if gpus:
+            torch.cuda.set_device(self.device)
+        if self.several:
+            own = self.device if gpus else None
+            distributed.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT, device_id=own)
+
+    def leave(self) -> None:
+        """Ends the group."""
+        if self.several:
+            distributed.destroy_process_group()
+
+    def averaging(self, module: nn.Module) -> nn.Module:
+        """Returns a module whose backward averages the gradients of all processes while it runs."""
+        if not self.several:
+            return module
+        ids = None if self.device.type == "cpu" else [self.device.index]
+        # static: some encoders have weights that take no part
+        return DistributedDataParallel(module, device_ids=ids, static_graph=True)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Returns the context of a forward pass."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def to_device(self, batch: Any) -> Any:
+        """Returns a batch with all tensors on the device; lists, tuples and mappings stay what they are."""
+        if isinstance(batch, Tensor):
+            return batch.to(self.device, non_blocking=self.device.type == "cuda")
+        if isinstance(batch, Mapping):
+            return {name: self.to_device(part) for name, part in batch.items()}
+        if isinstance(batch, list | tuple):
+            parts = map(self.to_device, batch)
+            return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+        return batch

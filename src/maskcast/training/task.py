@@ -1,0 +1,59 @@
+"""What is trained: all that the loop knows of it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class BaseTask(Protocol):
+    """What all tasks have."""
+
+    fingerprint: str
+    """Names params and data: a checkpoint with another one is not continued."""
+
+    @property
+    def model(self) -> "nn.Module":
+        """What is trained."""
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric of ``validate`` that picks the best weights (higher is better); None keeps the last."""
+
+    def batch(self, step: int) -> Any:
+        """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
+
+        It runs in another thread.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """Returns the scores of ``model`` as it is, in eval mode; processes share the work and agree on them."""
+
+
+class PlainTask(BaseTask, Protocol):
+    """A task that gives the loss of a batch at once."""
+
+    def loss(self, batch: Any, step: int) -> tuple["Tensor", dict[str, float]]:
+        """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log."""
+
+
+@runtime_checkable
+class ChunkedTask(BaseTask, Protocol):
+    """A task that gives the loss of a batch chunk by chunk.
+
+    The loop calls backward on each loss before it asks for the next, so memory holds the graph of one chunk.
+    """
+
+    def chunks(self, batch: Any) -> int:
+        """Returns how many losses ``losses`` yields of this batch: as many on each process."""
+
+    def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", dict[str, float]]]:
+        """Yields of each chunk its share of the loss of the whole batch, and of the numbers to log.
+
+        Shares add up: what a loss divides by is counted over the whole batch. What goes from one chunk to the
+        next is detached.
+        """
+
+
+Task = PlainTask | ChunkedTask
