@@ -29,9 +29,11 @@ import numpy as np
 import torch
 
 from _common import interleaved, print_table
+from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.registry.artifact import write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
@@ -148,9 +150,10 @@ def write_untrained(folder: Path) -> str:
     """Writes the artifact of an untrained pipeline and returns its address."""
     torch.manual_seed(0)
     classes = tuple(f"class {k}" for k in range(CLASSES))
-    for name, config in (("masker", UNetConfig(width=16)), ("forecaster", ConvLSTMConfig())):
-        meta = {"classes": classes, "height": HEIGHT, "width": WIDTH}
-        save_model(folder / name, config.build(CLASSES), config, num_classes=CLASSES, meta=meta)
+    masker, forecaster = UNetConfig(width=16), ConvLSTMConfig()
+    save_masker(folder / "masker", masker.build(single_map(classes)), masker, {})
+    meta = {"classes": classes}
+    save_model(folder / "forecaster", forecaster.build(CLASSES), forecaster, num_classes=CLASSES, meta=meta)
     about = ForecastDescription(
         kind="pipeline",
         context_frames=SEEN,

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from maskcast.data.detection import DetectionSet
+from maskcast.models.segmentation.base import Segmenter
 
 THRESHOLD = 0.8  # of what normalised red and blue are: about 1.6 in their square, below -0.3 elsewhere
 SURE = 0.5
 
 
-def know_squares(masker: nn.Module) -> nn.Module:
+def know_squares(masker: Segmenter) -> Segmenter:
     """Sets a U-Net's weights to the right answer for `moving_squares`: red is class 1, blue is class 2.
 
     Two channels, red and blue above grey, pass the finest level from end to end; all else is 0.

@@ -8,10 +8,12 @@ import torch
 from tests.conftest import moving_squares
 from tests.known import know_squares
 
+from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.registry.artifact import shrink_clip, write_artifact
 from maskcast.registry.bundle import ForecastDescription, write_bundle
 
@@ -33,14 +35,14 @@ def write_parts(folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2
     """Writes a masker that tells the squares apart by their colours, and a forecaster that does something."""
     torch.manual_seed(0)
     masker = UNetConfig(width=4)
-    network = know_squares(masker.build(len(CLASSES)))
+    network = know_squares(masker.build(single_map(CLASSES)))
     forecaster = config.build(len(CLASSES))
     with torch.no_grad():
         for parameter in forecaster.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
     meta = {"classes": list(CLASSES), "height": HEIGHT, "width": WIDTH}
-    for name, model, its in (("masker", network, masker), ("forecaster", forecaster, config)):
-        save_model(folder / name, model, its, num_classes=len(CLASSES), meta=meta)
+    save_masker(folder / "masker", network, masker, meta)
+    save_model(folder / "forecaster", forecaster, config, num_classes=len(CLASSES), meta=meta)
     return {name: folder / name for name in ("masker", "forecaster")}
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
+from maskcast.labels import single_map
 from maskcast.models.encoders.configs import EncoderConfig, SmpEncoderConfig, UNetEncoderConfig
 from maskcast.models.encoders.smp import bare
 from maskcast.models.encoders.table import load_encoder, load_into, save_encoder
@@ -74,7 +75,7 @@ def test_it_comes_back_from_disk_with_maps_of_the_sizes_it_says(name: str, tmp_p
 def test_a_masker_starts_from_it(encoder: str, masker: dict[str, Any], tmp_path: Path) -> None:
     trained = write(tmp_path, CONFIGS[encoder])
     config: Any = TypeAdapter(SegmenterConfig).validate_python(masker)
-    built = config.build(3)
+    built = config.build(single_map("abc"))
     assert load_into(config.encoder_of(built), tmp_path, config.encoder_config, "train_masker.model")
     assert same(bare(config.encoder_of(built)), bare(trained))
 

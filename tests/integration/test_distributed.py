@@ -19,8 +19,9 @@ from tests.conftest import ROOT, write_detection_set, write_store
 from tests.known import know_squares
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import save_model
+from maskcast.labels import single_map
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
 
 TRAINING = {
@@ -49,8 +50,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = UNetConfig(width=4)
-        meta = {"classes": ["background", "red", "blue"], "height": 32, "width": 48}
-        save_model(folder / "masker", know_squares(config.build(3)), config, num_classes=3, meta=meta)
+        masker = know_squares(config.build(single_map(["background", "red", "blue"])))
+        save_masker(folder / "masker", masker, config, {"height": 32, "width": 48})
         run_stage("generate_masks", {}, clips="clips", masker="masker", masks="masks", metrics="b.json")
     return folder
 

@@ -23,9 +23,11 @@ from PIL import Image
 from tests.conftest import write_store
 
 from maskcast.__main__ import main
+from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.stage import get_stage
 
 SIZE = (16, 24)
@@ -74,7 +76,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_store(folder / "clips", train=1, val=1, hidden=1)
     write_store(folder / "masks", train=1, val=1)
     unet, convlstm = UNetConfig(width=2), ConvLSTMConfig(hidden=4)
-    save_model(folder / "masker", unet.build(3), unet, num_classes=3, meta={})
+    save_masker(folder / "masker", unet.build(single_map("abc")), unet, {})
     for name in ("pretrained", "forecaster"):
         save_model(folder / name, convlstm.build(3), convlstm, num_classes=3, meta={})
     return folder

@@ -9,6 +9,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.stages.evaluate import Evaluate, evaluate
 
 
@@ -20,8 +21,8 @@ class Workshop:
         self.clips = write_store(folder / "clips", val=3).root
         torch.manual_seed(0)
         config = UNetConfig(width=4)
-        meta = {"classes": list(ClipStore(self.clips).classes), "height": 32, "width": 48}
-        save_model(folder / "masker", config.build(3), config, num_classes=3, meta=meta)
+        network = config.build([ClipStore(self.clips).label_map])
+        save_masker(folder / "masker", network, config, {"height": 32, "width": 48})
 
     def forecaster(self, seed: int, noise: float = 0.0, clips: Path | None = None) -> dict[str, Path]:
         """Returns the inputs of register_models: without noise the forecaster copies the last mask."""

@@ -23,6 +23,7 @@ from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.input import Input
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.stages.evaluate import Evaluate, evaluate
 
 CLASSES = ["background", "red", "blue"]
@@ -115,7 +116,7 @@ def models(tmp_path: Path) -> dict[str, Path]:
     """An untrained forecaster, which copies the last mask, and an untrained masker."""
     config, unet = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
-    save_model(tmp_path / "masker", unet.build(3), unet, num_classes=3, meta={})
+    save_masker(tmp_path / "masker", unet.build(single_map(CLASSES)), unet, {})
     return {"forecaster": tmp_path / "forecaster", "masker": tmp_path / "masker"}
 
 
@@ -191,7 +192,7 @@ def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> 
     with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(CLASSES)) as writer:
         writer.add("video_0", split="val", kind="labelled", frames=frames, masks={MASK: masks})
     store = ClipStore(tmp_path / "clips")
-    masker = UNetConfig(width=2).build(3).eval()
+    masker = UNetConfig(width=2).build([store.label_map]).eval()
     with torch.no_grad():
         masker.network.head.weight.zero_()
         masker.network.head.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # everything is class 1

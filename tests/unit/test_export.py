@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.registered import FACTS, HORIZON, clips_of_squares, write_registered
+from tests.registered import FACTS, HORIZON, SEEN, clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import predict_masks
+from maskcast.inference.segment import segment_whole
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.configs import ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster
@@ -25,7 +25,8 @@ from maskcast.registry.loading import load_address
 def as_trained(parts: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
     """Returns the forecast of the models that a training stage wrote, without the registry."""
     masker, forecaster = load_masker(parts / "masker")[0], load_forecaster(parts / "forecaster")[0]
-    masks = np.stack([predict_masks(masker, clip_THWC, "fp32")[0] for clip_THWC in clips_BTHWC])
+    found = [segment_whole(masker, clip_THWC, batch_size=SEEN, precision="fp32") for clip_THWC in clips_BTHWC]
+    masks = np.stack([one["mask"].masks for one in found])
     return forecaster.forecast(torch.from_numpy(masks), HORIZON).numpy()
 
 
@@ -49,7 +50,7 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     assert set(np.unique(wanted)) == {0, 1, 2}
     assert np.array_equal(loaded.model.predict(clips), wanted)
     # tracing takes seconds: all forms are written from one trace
-    monkeypatch.setattr(exporting, "_traced", cache_of(exporting._traced))
+    monkeypatch.setattr(exporting, "traced", cache_of(exporting.traced))
     for form, name in exporting.FILES.items():
         told = export(loaded, form, tmp_path / form)
         assert "pixels differ from the model in float32" in told

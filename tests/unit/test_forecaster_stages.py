@@ -20,6 +20,7 @@ from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.models.forecasting.table import adapt_forecaster, load_forecaster
 from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
 
 TRAINING = {
@@ -51,7 +52,7 @@ def stores(tmp_path: Path) -> dict[str, Path]:
             )
     config = UNetConfig(width=4)
     torch.manual_seed(0)
-    save_model(tmp_path / "masker", config.build(3), config, num_classes=3, meta={"classes": list(store.classes)})
+    save_masker(tmp_path / "masker", config.build([store.label_map]), config, {})
     return {name: tmp_path / name for name in ("clips", "masks", "masker")}
 
 

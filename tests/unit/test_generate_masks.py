@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conftest import moving_squares
+from tests.toy_segmenter import MemoryConfig
+from torch import Tensor
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.finished import FinishedClips
 from maskcast.errors import MaskcastError
-from maskcast.inference import consistency
-from maskcast.inference.consistency import make_consistent, predict_regions
-from maskcast.inference.segment import predict_masks, quantise
-from maskcast.labels import MASK, single_map
-from maskcast.models.base import save_model
+from maskcast.inference.generation import Generation, MeanConfidence, check_maps
+from maskcast.inference.segment import quantise, segment_whole
+from maskcast.labels import MASK, LabelMap, single_map
+from maskcast.models.segmentation.base import Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
-from maskcast.models.segmentation.table import load_masker
-from maskcast.stages import generate_masks as stage_module
-from maskcast.stages.generate_masks import GenerateMasks, generate_masks, mean_confidence
+from maskcast.models.segmentation.table import load_masker, save_masker
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 PARAMS = GenerateMasks(batch_size=8, confidence_levels=5, precision="fp32")
 
@@ -28,8 +30,7 @@ def masker(tmp_path: Path) -> Path:
     """An untrained masker of three classes."""
     torch.manual_seed(0)
     config = UNetConfig(width=2)
-    meta = {"classes": ["background", "red", "blue"]}
-    save_model(tmp_path / "masker", config.build(3), config, num_classes=3, meta=meta)
+    save_masker(tmp_path / "masker", config.build(single_map(["background", "red", "blue"])), config, {})
     return tmp_path / "masker"
 
 
@@ -50,14 +51,15 @@ def test_every_clip_gets_the_maskers_masks(store: ClipStore, masker: Path, tmp_p
     assert masks.classes == store.classes
     for clip in store.clips:
         generated = masks.get(clip.id)
-        expected, confidence = predict_masks(model, store.frames(clip), "fp32")
+        expected, confidence, _ = segment_whole(model, store.frames(clip), batch_size=22, precision="fp32")["mask"]
         assert (masks.masks(generated) == expected).mean() > 0.999  # the last bits may depend on the batch
         levels = masks.confidence(generated)
         assert set(np.unique(levels)) <= {0, 64, 128, 191, 255}
         np.testing.assert_allclose(levels / 255, confidence, atol=1 / 8 + 0.01)
         assert not generated.has_frames
-        mean = mean_confidence(masks.masks(generated), levels)
-        assert generated.meta["mean_confidence"] == pytest.approx(mean, abs=1e-4)
+        mean = MeanConfidence()
+        mean.add(masks.masks(generated), levels)
+        assert generated.meta["mean_confidence"] == pytest.approx(mean.value, abs=1e-4)
     assert metrics["clips"] == 7
     assert metrics["frames"] == 6 * 22 + 11
     assert metrics["frames_per_second"] > 0
@@ -69,47 +71,80 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-def test_a_killed_run_ends_with_the_same_bytes(
-    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unbroken, _ = run(store, masker, tmp_path / "unbroken")
-    calls = 0
+class Watched(Masker):
+    """A masker that counts the batches of all its copies, and may be killed at one of them."""
 
-    def counted(*args: object) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal calls
-        calls += 1
-        if calls == 9:
+    def __init__(self, masker: Masker, killed_at: int = 0) -> None:
+        super().__init__(masker.network, masker.multiple, masker.maps)
+        self.load_state_dict(masker.state_dict())
+        self.killed_at, self.used = killed_at, Used()
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        self.used.batches.append(id(self))
+        if len(self.used.batches) == self.killed_at:
             raise Killed
-        return predict_masks(*args)  # type: ignore[arg-type]
+        return super().forward(frames_BTHWC, state)
 
-    monkeypatch.setattr(consistency, "predict_masks", counted)
+
+class Used:
+    """Which copy had each batch; the copies share it."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __deepcopy__(self, memo: object) -> "Used":
+        return self
+
+
+def generate(store: ClipStore, masker: Segmenter, scratch: Path, out: Path, devices: int = 1) -> dict[str, bytes]:
+    """Generates masks of all clips; returns the files of the store."""
+    generation = Generation(store, store.clips, masker.maps, FinishedClips(scratch, "name"))
+    generation.run(
+        masker.eval(),
+        [torch.device("cpu")] * devices,
+        batch_size=8,
+        precision="fp32",
+        consistent_frames=3,
+        confidence_levels=5,
+    )
+    generation.write(out, {})
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_a_killed_run_ends_with_the_same_bytes(store: ClipStore, masker: Path, tmp_path: Path) -> None:
+    model, _ = load_masker(masker)
+    assert isinstance(model, Masker)
+    unbroken = generate(store, model, tmp_path / "a", tmp_path / "unbroken")
+    killed, again = Watched(model, killed_at=9), Watched(model)
     with pytest.raises(Killed):
-        run(store, masker, tmp_path / "killed")
-    assert len(list((tmp_path / "killed/masks.resume").rglob("*.clip"))) == 2
-    resumed, metrics = run(store, masker, tmp_path / "killed")
-    assert calls < 9 + 18  # 143 frames are 18 batches
-    assert metrics["clips"] == 7
-    for path in sorted(unbroken.root.iterdir()):
-        assert path.read_bytes() == (resumed.root / path.name).read_bytes()
+        generate(store, killed, tmp_path / "b", tmp_path / "killed")
+    assert len(list((tmp_path / "b").rglob("*.clip"))) == 2
+    assert generate(store, again, tmp_path / "b", tmp_path / "resumed") == unbroken
+    assert len(again.used.batches) == 18 - 5  # 143 frames are 18 batches; two clips are whole after five
 
 
-def test_several_devices_write_the_same_bytes(
-    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_devices_write_the_same_bytes(store: ClipStore, masker: Path, tmp_path: Path) -> None:
+    model, _ = load_masker(masker)
+    assert isinstance(model, Masker)
+    three = Watched(model)
+    one = generate(store, model, tmp_path / "a", tmp_path / "one")
+    assert generate(store, three, tmp_path / "b", tmp_path / "three", devices=3) == one
+    assert len(set(three.used.batches)) == 3
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_a_masker_with_state_sees_each_clip_from_its_first_frame(
+    store: ClipStore, tmp_path: Path, devices: int
 ) -> None:
-    one, _ = run(store, masker, tmp_path / "one")
-    used = set()
-
-    def watched(model: torch.nn.Module, *args: object) -> tuple[np.ndarray, np.ndarray]:
-        used.add(id(model))
-        return predict_masks(model, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(stage_module, "all_devices", lambda: [torch.device("cpu")] * 3)
-    monkeypatch.setattr(consistency, "predict_masks", watched)
-    three, metrics = run(store, masker, tmp_path / "three")
-    assert len(used) == 3
-    assert metrics["clips"] == 7
-    for path in sorted(one.root.iterdir()):
-        assert path.read_bytes() == (three.root / path.name).read_bytes()
+    torch.manual_seed(0)
+    model = MemoryConfig().build([store.label_map]).eval()
+    generate(store, model, tmp_path / "a", tmp_path / "masks", devices)
+    masks = ClipStore(tmp_path / "masks")
+    for clip in store.clips:
+        found = segment_whole(model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3)[
+            "mask"
+        ]
+        np.testing.assert_array_equal(masks.masks(masks.get(clip.id)), found.masks)
 
 
 def test_finished_clips_of_other_params_are_not_used(store: ClipStore, masker: Path, tmp_path: Path) -> None:
@@ -129,17 +164,20 @@ def test_bf16_masks_like_fp32(store: ClipStore, masker: Path, tmp_path: Path) ->
 def test_frames_that_agree_know_nothing_of_those_after_them(
     store: ClipStore, masker: Path, tmp_path: Path
 ) -> None:
-    model, description = load_masker(masker)
+    model, _ = load_masker(masker)
     clip = store.clips[0]
     with torch.no_grad():  # untrained, it sees one class everywhere: now each is as likely
         model.network.head.weight *= 20
-        logits_BKHW = model(torch.from_numpy(store.frames(clip).copy()))
-        model.network.head.bias -= logits_BKHW.mean((0, 2, 3))
-    save_model(tmp_path / "moody", model, UNetConfig(width=2), num_classes=3, meta=description["meta"])
+        (logits_BTKHW,), _ = model(torch.from_numpy(store.frames(clip).copy())[None])
+        model.network.head.bias -= logits_BTKHW.mean((0, 1, 3, 4))
+    save_masker(tmp_path / "moody", model, UNetConfig(width=2), {})
     masker = tmp_path / "moody"
     masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
     for part in (slice(0, 11), slice(11, 22)):
-        expected, confidence = make_consistent(*predict_regions(model, store.frames(clip)[part], "fp32"))
+        expected, confidence, _ = segment_whole(
+            model, store.frames(clip)[part], batch_size=11, precision="fp32", consistent_frames=11
+        )["mask"]
+        assert confidence is not None
         assert (masks.masks(masks.get(clip.id))[part] == expected).mean() > 0.99
         levels = masks.confidence(masks.get(clip.id))[part]
         assert (np.abs(levels / 255 - confidence) < 1 / 8 + 0.01).mean() > 0.99
@@ -155,9 +193,34 @@ def test_quantise_by_hand() -> None:
 
 
 def test_mean_confidence_looks_at_objects() -> None:
-    confidence = np.array([[255, 51], [102, 255]], np.uint8)
-    assert mean_confidence(np.array([[0, 1], [2, 0]], np.uint8), confidence) == pytest.approx(0.3)
-    assert mean_confidence(np.zeros((2, 2), np.uint8), confidence) == pytest.approx(0.65)
+    sure = np.array([[255, 51], [102, 255]], np.uint8)
+    mean, none = MeanConfidence(), MeanConfidence()
+    mean.add(np.array([0, 1], np.uint8), sure[0])
+    mean.add(np.array([2, 0], np.uint8), sure[1])
+    assert mean.value == pytest.approx(0.3)
+    none.add(np.zeros((2, 2), np.uint8), sure)
+    assert none.value == pytest.approx(0.65)
+
+
+def test_only_the_maps_that_are_named_are_written(tmp_path: Path) -> None:
+    maps = (LabelMap("hand", ("background", "left")), LabelMap("hair", ("background", "foreground"), "alpha"))
+    frames, hand = moving_squares(0, 5, 32, 48)
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=maps) as writer:
+        masks = {"hand": np.minimum(hand, 1), "hair": (hand > 0) * np.uint8(255)}
+        writer.add("a", split="train", kind="labelled", frames=frames, masks=masks)
+    config, store = UNetConfig(width=2), ClipStore(tmp_path / "clips")
+    save_masker(tmp_path / "masker", config.build(maps), config, {})
+    both, metrics = run(store, tmp_path / "masker", tmp_path / "both")
+    assert set(both.maps) == {"hand", "hair"} and both.clips[0].maps == ("hand", "hair")
+    assert both.of("hand").has_confidence(both.clips[0]) and not both.of("hair").has_confidence(both.clips[0])
+    assert 0 < metrics["mean_confidence_labelled"] <= 1
+    hair, metrics = run(
+        store, tmp_path / "masker", tmp_path / "hair", PARAMS.model_copy(update={"maps": ["hair"]})
+    )
+    assert set(hair.maps) == {"hair"} and "mean_confidence_labelled" not in metrics
+    np.testing.assert_array_equal(hair.masks(hair.clips[0]), both.of("hair").masks(both.clips[0]))
+    with pytest.raises(MaskcastError, match=r"knows no label map 'beard'; it has hand, hair: name one of these"):
+        check_maps(tmp_path / "masker", load_masker(tmp_path / "masker")[0], store, ["beard"])
 
 
 def test_a_masker_of_other_classes_is_refused(masker: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from tests.conftest import moving_squares, write_store
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import predict_masks
+from maskcast.inference.segment import segment_whole
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
-from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.report.overlays import palette
 from maskcast.runner.run import run_stage
 
@@ -39,7 +39,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
             generated.add(f"video_{n}", split="hidden", kind="hidden", masks={MASK: found})
     config, unet = ConvLSTMConfig(hidden=4, stride=8), UNetConfig(width=2)
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta={})
-    save_model(tmp_path / "masker", unet.build(3), unet, num_classes=3, meta={})
+    save_masker(tmp_path / "masker", unet.build(single_map(CLASSES)), unet, {})
     return {name: tmp_path / name for name in ("clips", "masks", "masker", "forecaster")}
 
 
@@ -109,6 +109,7 @@ def test_a_forecaster_of_frames_leaves_frames_too(tmp_path: Path, inputs: dict[s
         last_seen = prepared.frames(prepared.get(clip.id))[-1]
         np.testing.assert_array_equal(frames[n], np.stack([last_seen] * 11))  # untrained: the copy
         masker, _ = load_masker(inputs["masker"])
-        np.testing.assert_array_equal(store.masks(clip), predict_masks(masker, frames[n], "fp32")[0])
+        found = segment_whole(masker, frames[n], batch_size=11, precision="fp32")
+        np.testing.assert_array_equal(store.masks(clip), found["mask"].masks)
         with Image.open(out / "png" / clip.id / "image_21.png") as picture:
             np.testing.assert_array_equal(np.asarray(picture), frames[n, 10])

@@ -18,7 +18,8 @@ from tests.registered import write_registered
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import predict_masks
+from maskcast.inference.segment import segment_whole
+from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.detection.table import load_detector
@@ -27,7 +28,7 @@ from maskcast.models.encoders.table import load_encoder, save_encoder
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.configs import UNetConfig
-from maskcast.models.segmentation.table import load_masker
+from maskcast.models.segmentation.table import load_masker, save_masker
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import (
@@ -199,8 +200,9 @@ def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    configs = {"masker": UNetConfig(width=4), "forecaster": ConvLSTMConfig(**SMALL)}
-    configs["frames"] = ConvLSTMConfig(input="frames", **SMALL)
+    masker = UNetConfig(width=4)
+    save_masker(folder / "masker", masker.build(single_map(CLASSES)), masker, {})
+    configs = {"forecaster": ConvLSTMConfig(**SMALL), "frames": ConvLSTMConfig(input="frames", **SMALL)}
     for name, config in configs.items():
         save_model(folder / name, config.build(3), config, num_classes=3, meta={"classes": CLASSES})
     encoder = UNetEncoderConfig(width=4)
@@ -230,7 +232,8 @@ def clip(frames: int = 4) -> np.ndarray:
 
 def test_the_pipeline_masks_and_forecasts(bundle: Path, parts: dict[str, Path]) -> None:
     found = load_bundle(bundle).predict(clip())
-    masks, _ = predict_masks(load_masker(parts["masker"])[0], clip(), "fp32")
+    masker, _ = load_masker(parts["masker"])
+    masks = segment_whole(masker, clip(), batch_size=4, precision="fp32")["mask"].masks
     expected = load_forecaster(parts["forecaster"])[0].forecast(torch.from_numpy(masks[None]), 3)[0].numpy()
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
@@ -241,7 +244,8 @@ def test_a_forecaster_of_frames_is_masked_afterwards(parts: dict[str, Path], tmp
     about = ForecastDescription(kind="pipeline", **ABOUT, precision="bf16", consistent_frames=2)
     write_bundle(tmp_path / "data", about, {"masker": parts["masker"], "forecaster": parts["frames"]})
     frames = load_forecaster(parts["frames"])[0].forecast(torch.from_numpy(clip()[None]), 3)[0].numpy()
-    expected, _ = predict_masks(load_masker(parts["masker"])[0], frames, "fp32")
+    masker, _ = load_masker(parts["masker"])
+    expected = segment_whole(masker, frames, batch_size=3, precision="fp32")["mask"].masks
     assert np.array_equal(load_bundle(tmp_path / "data").predict(clip()), expected)
 
 

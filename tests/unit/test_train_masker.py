@@ -16,8 +16,9 @@ from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage
-from maskcast.stages import train_masker as stage_module
-from maskcast.stages.train_masker import MaskerTask, TrainMasker, train_masker
+from maskcast.stages.train_masker import TrainMasker, train_masker
+from maskcast.training.tasks import segmentation
+from maskcast.training.tasks.segmentation import FrameTask
 
 PARAMS = {
     "model": {"arch": "unet", "width": 8},
@@ -72,14 +73,14 @@ def test_a_killed_run_ends_with_the_same_bytes(
     unbroken, killed = outputs(tmp_path / "unbroken"), outputs(tmp_path / "killed")
     train_masker(clips=store.root, params=short, **unbroken)
 
-    class KilledTask(MaskerTask):
+    class KilledTask(FrameTask):
         def loss(self, batch: object, step: int) -> object:  # type: ignore[override]
             if step == 9:
                 raise Killed
             return super().loss(batch, step)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_module, "MaskerTask", KilledTask)
+        patch.setattr(segmentation, "FrameTask", KilledTask)
         with pytest.raises(Killed):
             train_masker(clips=store.root, params=short, **killed)
     train_masker(clips=store.root, params=short, **killed)
@@ -88,12 +89,12 @@ def test_a_killed_run_ends_with_the_same_bytes(
 
 
 def test_batches_are_a_function_of_seed_and_step(store: ClipStore) -> None:
-    task, again, other = (MaskerTask(store, params(seed=seed), "x") for seed in (1, 1, 2))
+    task, again, other = (FrameTask(store, params(seed=seed), "x") for seed in (1, 1, 2))
     assert torch.equal(task.batch(3)[0], again.batch(3)[0])
     assert not torch.equal(task.batch(3)[0], task.batch(4)[0])
     assert not torch.equal(task.batch(3)[0], other.batch(3)[0])
-    assert task.batch(0)[0].shape == (4, 24, 32, 3)
-    assert task.batch(0)[1].shape == (4, 24, 32)
+    assert task.batch(0)[0].shape == (4, 1, 24, 32, 3)
+    assert [masks.shape for masks in task.batch(0).masks] == [(4, 1, 24, 32)]
 
 
 def test_every_frame_can_be_drawn_and_masks_fit(store: ClipStore) -> None:
@@ -102,10 +103,11 @@ def test_every_frame_can_be_drawn_and_masks_fit(store: ClipStore) -> None:
             "augment": TrainMasker.model_validate(PARAMS).augment.model_copy(update={"hflip": 0.0, "crop": None})
         }
     )
-    task = MaskerTask(store, whole, "x")
+    task = FrameTask(store, whole, "x")
     clips = store.select("train")
     known = {store.frames(c)[t].tobytes(): store.masks(c)[t].tobytes() for c in clips for t in range(c.num_frames)}
-    frames, masks = (torch.cat(parts) for parts in zip(*(task.batch(step) for step in range(6)), strict=True))
+    batches = [task.batch(step) for step in range(6)]
+    frames, masks = (torch.cat(parts) for parts in zip(*((one[0], *one[1]) for one in batches), strict=True))
     drawn = {frame.numpy().tobytes(): mask.numpy().tobytes() for frame, mask in zip(frames, masks, strict=True)}
     assert drawn == known
 

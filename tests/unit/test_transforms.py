@@ -1,11 +1,20 @@
 """Augmentation: frame and mask move together, and only as the seed says."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from maskcast.data.augment.frames import AugmentParams, augment
-from maskcast.labels import IGNORE
+from maskcast.data.augment.colours import draw_colours, recolour
+from maskcast.data.augment.frames import (
+    AugmentParams,
+    draw_geometry,
+    move_frames,
+    move_masks,
+)
+from maskcast.data.augment.frames import augment as augment_clip
+from maskcast.labels import IGNORE, LabelMap, single_map
 from maskcast.seed import rng
 
 COLOURS = np.array([[30, 30, 30], [240, 20, 20], [20, 20, 240]], np.uint8)
@@ -20,6 +29,15 @@ def example() -> tuple[np.ndarray, np.ndarray]:
     mask[8:30, 10:34] = 1
     mask[34:56, 40:72] = 2
     return COLOURS[mask], mask
+
+
+def augment(
+    frame_HWC: np.ndarray, mask_HW: np.ndarray, params: AugmentParams, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augments a clip of one frame with one map."""
+    (classes,) = single_map("abc")
+    frames, masks = augment_clip(frame_HWC[None], {classes: mask_HW[None]}, params, random)
+    return frames[0], masks[classes][0]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -112,3 +130,79 @@ def test_the_seed_decides_alone() -> None:
 def test_params_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AugmentParams(**wrong)  # type: ignore[arg-type]
+
+
+EXACT = AugmentParams(hflip=0.5, crop=(24, 32), crop_on_object=0.7)  # moves whole pixels
+FULL = EVERYTHING.model_copy(update={"hue": 0.1, "crop": (24, 32), "crop_on_object": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("seed", "digest", "after"),
+    [
+        (0, "1431a26d6a172336", 0.03609107425258373),
+        (1, "11cf1c675c18f320", 0.552623079599519),
+        (2, "1190783bcbfe76aa", 0.34275731891289263),
+        (3, "90f3debf808f6bc3", 0.9322824488666039),
+    ],
+)
+def test_a_frame_is_drawn_as_before_clips_could_share_a_draw(seed: int, digest: str, after: float) -> None:
+    """Recorded from commit 46791c4, and what the generator gives next: a run that was killed then goes on now."""
+    random = rng(seed)
+    frame, mask = augment(*example(), EXACT, random)
+    assert hashlib.sha256(frame.tobytes() + mask.tobytes()).hexdigest()[:16] == digest
+    assert random.random() == after
+
+
+@pytest.mark.parametrize(
+    ("seed", "mean", "classes", "after"),
+    [
+        (0, (24.139, 35.042, 192.592), (8, 0, 760, 0), 0.6456843272000956),
+        (1, (126.767, 8.905, 47.374), (395, 354, 0, 19), 0.26035302527610193),
+        (2, (35.044, 27.221, 193.139), (21, 0, 747, 0), 0.1687747315336665),
+        (3, (144.639, 65.451, 7.221), (354, 414, 0, 0), 0.7770963779460909),
+    ],
+)
+def test_every_change_is_drawn_as_before(
+    seed: int, mean: tuple[float, ...], classes: tuple[int, ...], after: float
+) -> None:
+    random = rng(seed)
+    frame, mask = augment(*example(), FULL, random)
+    np.testing.assert_allclose(frame.mean((0, 1)), mean, atol=0.01)
+    assert tuple(np.bincount(mask.ravel(), minlength=256)[[0, 1, 2, IGNORE]]) == classes
+    assert random.random() == after
+
+
+def test_an_object_is_drawn_even_where_nothing_is_cropped() -> None:
+    random = rng(5)
+    augment(*example(), AugmentParams(crop_on_object=1), random)
+    assert random.random() == 0.7976514449349289  # recorded from commit 46791c4
+
+
+def test_the_frames_of_a_clip_share_one_draw_and_have_noise_of_their_own() -> None:
+    frame, mask = example()
+    (classes,) = single_map("abc")
+    alpha = LabelMap("matte", ("background", "foreground"), "alpha")
+    masks = {classes: np.stack([mask] * 3), alpha: np.stack([np.where(mask > 0, 200, 0).astype(np.uint8)] * 3)}
+    calm = FULL.model_copy(update={"noise": 0})
+    frames, moved = augment_clip(np.stack([frame] * 3), masks, calm, rng(1))
+    assert (frames == frames[0]).all() and all((layer == layer[0]).all() for layer in moved.values())
+    one, one_mask = augment(frame, mask, calm, rng(1))
+    np.testing.assert_array_equal(frames[0], one)
+    np.testing.assert_array_equal(moved[classes][0], one_mask)
+    inside = (moved[alpha] > 100) == (moved[classes] % IGNORE > 0)
+    assert inside[moved[classes] != IGNORE].mean() > 0.97
+    noisy, _ = augment_clip(np.stack([frame] * 3), masks, FULL, rng(1))
+    assert (noisy[0] != noisy[1]).mean() > 0.3
+
+
+def test_a_weak_and_a_strong_view_share_their_geometry() -> None:
+    frame, mask = example()
+    (classes,) = single_map("abc")
+    random = rng(4)
+    geometry = draw_geometry(FULL, mask.shape, None, random)
+    weak = move_frames(frame[None], geometry)
+    strong = recolour(weak, draw_colours(FULL, weak.shape, random))
+    assert (weak != strong).mean() > 0.5
+    moved = move_masks(classes, mask[None], geometry)
+    red = weak[..., 0].astype(int) - weak[..., 1] > 80
+    assert (red == (moved == 1))[moved != IGNORE].mean() > 0.95

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from maskcast.labels import single_map
 from maskcast.models.base import count_parameters
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.unet import UNet
@@ -29,7 +30,7 @@ def test_number_of_parameters(width: int, num_classes: int) -> None:
 
 
 def test_the_classic_size_has_7_79_million_parameters() -> None:
-    assert count_parameters(UNetConfig().build(49)) == 7_788_849
+    assert count_parameters(UNetConfig().build(single_map(map(str, range(49))))) == 7_788_849
 
 
 def test_skips_meet_features_of_their_own_size() -> None:

@@ -12,10 +12,11 @@ class FrameIndex:
 
     Args:
         clips: in this order.
+        length: numbers windows of so many frames instead, each by its first.
     """
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
-        self._ends = np.cumsum(frame_counts(clips))
+    def __init__(self, clips: Sequence[Clip], length: int = 1) -> None:
+        self._ends = np.cumsum((frame_counts(clips) - length + 1).clip(0))
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
@@ -22,6 +21,7 @@ from maskcast.inference.forecast import Context, Forecast, ForecastSetting, fore
 from maskcast.labels import id_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
+from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
 
 FORECASTER = "forecaster"
@@ -76,7 +76,7 @@ class Evaluation:
     generated: ClipStore
     chosen: Sequence[Clip]
     forecaster: Predictor
-    masker: nn.Module | None
+    masker: Segmenter | None
     context: Context
     context_frames: int
     horizon: int

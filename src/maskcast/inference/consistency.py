@@ -9,16 +9,11 @@ Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour
 P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import nn
-
-from maskcast.inference.segment import classify, predict_masks
 
 REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
 DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
@@ -42,38 +37,6 @@ class Regions:
     evidence_RK: np.ndarray
     centre_R2: np.ndarray
     area_R: np.ndarray
-
-
-def predictor(consistent_frames: int | None) -> Callable[[nn.Module, np.ndarray, str], tuple[Any, ...]]:
-    """Returns what masks a batch of frames, with all that ``join_frames`` asks of each frame."""
-    return predict_masks if consistent_frames is None else predict_regions
-
-
-def join_frames(frames: Sequence[tuple[Any, ...]], consistent_frames: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Returns masks (T, H, W) and confidence (T, H, W) of a clip, as masks are stored and as pipelines see them.
-
-    Args:
-        frames: of each frame of the clip what ``predictor`` found.
-        consistent_frames: the clip's first so many frames are made consistent, then the next; None leaves each
-            frame as it is.
-    """
-    masks, confidence, *regions = zip(*frames, strict=True)
-    if consistent_frames is None:
-        return np.stack(masks), np.stack(confidence)
-    parts = [slice(low, low + consistent_frames) for low in range(0, len(frames), consistent_frames)]
-    made = [make_consistent(np.stack(masks[part]), np.stack(confidence[part]), regions[0][part]) for part in parts]
-    return np.concatenate([part for part, _ in made]), np.concatenate([part for _, part in made])
-
-
-def predict_regions(
-    masker: nn.Module, frames_BHWC: np.ndarray, precision: str
-) -> tuple[np.ndarray, np.ndarray, list[Regions]]:
-    """Returns what ``predict_masks`` does, and the regions of each mask with the probabilities of all classes."""
-    masks_BHW, confidence_BHW, logits_BHWK = classify(masker, frames_BHWC, precision)
-    ends = masks_BHW.count_nonzero((1, 2)).cumsum(0)[:-1].tolist()
-    probabilities = np.split(logits_BHWK[masks_BHW > 0].softmax(-1).cpu().numpy(), ends)
-    masks = masks_BHW.to(torch.uint8).cpu().numpy()
-    return masks, confidence_BHW.cpu().numpy(), list(map(find_regions, masks, probabilities))
 
 
 def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:

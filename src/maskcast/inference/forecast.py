@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import predict_masks, quantise
+from maskcast.inference.segment import quantise, segment_future
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.base import Segmenter
 
 Context = Literal["generated", "truth"]
 
@@ -41,7 +41,7 @@ class ForecastSetting:
         device: where the models are.
     """
 
-    masker: nn.Module | None
+    masker: Segmenter | None
     context_frames: int
     horizon: int
     device: torch.device
@@ -65,7 +65,7 @@ def check_stores(clips: ClipStore, masks: ClipStore) -> None:
 
 def load_models(
     forecaster: Path, masker: Path, clips: ClipStore, device: torch.device
-) -> tuple[Forecaster, nn.Module | None]:
+) -> tuple[Forecaster, Segmenter | None]:
     """Loads a forecaster and, where it forecasts frames, the masker that turns them into masks.
 
     Raises:
@@ -121,9 +121,13 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
         return Forecast(masks.cpu().numpy(), None if confidence is None else confidence.cpu().numpy())
     assert setting.masker is not None
     frames = model.forecast(context, setting.horizon).cpu().numpy()
-    masked = [predict_masks(setting.masker, frames_hHWC, "fp32") for frames_hHWC in frames]
-    sure = np.stack([quantise(confidence, 256) for _, confidence in masked])
-    return Forecast(np.stack([masks for masks, _ in masked]), sure, frames)
+    name = source.label_map.name
+    masked = [
+        segment_future(setting.masker, *seen_made, batch_size=setting.horizon, precision="fp32")[name]
+        for seen_made in zip(context_BT, frames, strict=True)
+    ]
+    sure = np.stack([quantise(one.confidence, 256) for one in masked if one.confidence is not None])
+    return Forecast(np.stack([one.masks for one in masked]), sure, frames)
 
 
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:

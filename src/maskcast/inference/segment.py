@@ -1,46 +1,135 @@
-"""Frames to masks: a masker at work.
+"""Clips to masks: the one place where a segmenter works on frames.
 
-Legend: B batch, H height, W width, C = 3 colour channels, K classes.
+Frames come in chunks of any lengths and go through the segmenter in batches of one length, counted from the first
+frame. So what is found does not depend on the chunks, and memory does not grow with the clip. A segmenter with
+state gets each clip by itself, from its first frame on; one without state gets batches that run on over the
+borders of clips.
+
+Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels masked as an object.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import chain, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from maskcast.models.segmentation.base import Masker
+from maskcast.inference.consistency import Regions, find_regions, make_consistent
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.base import Segmenter, State
 
-Prediction = TypeVar("Prediction")
+
+class Masked(NamedTuple):
+    """What is found of one label map in some frames."""
+
+    masks: np.ndarray
+    """(T, H, W) uint8: class ids, or opacity, 255 = 1."""
+    confidence: np.ndarray | None
+    """(T, H, W) float32: the probability of each pixel's class; an alpha map has none."""
+    regions: Sequence[Regions] | None = None
+    """Of each frame of a class map, where masks are to agree through time; they are not passed on."""
 
 
-def predict_masks(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """Masks one batch of frames, in eval mode, on the device where the masker is.
+Found = dict[str, Masked]  # by the name of the label map
+Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
+Part = tuple[int, np.ndarray | None]  # number of a clip and some of its frames; None: it is over
+FoundPart = tuple[int, Found | None]
+
+
+def segment(
+    segmenter: Segmenter,
+    chunks: Chunks,
+    *,
+    batch_size: int,
+    precision: str,
+    consistent_frames: int | None = None,
+) -> Iterator[Found]:
+    """Yields what is found in one clip, piece by piece, in the order of its frames.
 
     Args:
-        masker: forward as :class:`Masker`.
-        frames_BHWC: uint8 RGB.
+        segmenter: in eval mode, on the device where it is to run.
+        chunks: the clip.
+        batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-
-    Returns:
-        masks_BHW uint8 class ids, and confidence_BHW float32: the softmax probability of that class.
+        consistent_frames: the clip's first so many frames agree on the class of each object, then the next; None
+            masks each frame as the segmenter sees it.
     """
-    masks_BHW, confidence_BHW, _ = classify(masker, frames_BHWC, precision)
-    return masks_BHW.to(torch.uint8).cpu().numpy(), confidence_BHW.cpu().numpy()
+    worker = _Worker(segmenter, precision, consistent_frames is not None)
+    batches = _batches([(0, chunks)], batch_size)
+    for _, found in _agreeing(map(worker, batches), consistent_frames):
+        yield found
 
 
-def classify(masker: nn.Module, frames_BHWC: np.ndarray, precision: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns on the masker's device what ``predict_masks`` does, and the float32 logits_BHWK behind it."""
-    device = next(masker.parameters()).device
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits_BKHW = masker(torch.tensor(frames_BHWC).to(device, non_blocking=True))
-        # argmax over the innermost axis is four times as fast as over a strided one
-        logits_BHWK = logits_BKHW.permute(0, 2, 3, 1).contiguous().float()
-        top_BHW, masks_BHW = logits_BHWK.max(-1)
-        return masks_BHW, (top_BHW - logits_BHWK.logsumexp(-1)).exp_(), logits_BHWK
+def segment_whole(
+    segmenter: Segmenter,
+    frames_THWC: np.ndarray,
+    *,
+    batch_size: int,
+    precision: str,
+    consistent_frames: int | None = None,
+) -> Found:
+    """Returns all that ``segment`` finds in a clip that fits into memory."""
+    pieces = segment(
+        segmenter,
+        [frames_THWC],
+        batch_size=batch_size,
+        precision=precision,
+        consistent_frames=consistent_frames,
+    )
+    return joined(list(pieces))
+
+
+def segment_clips(
+    replicas: Sequence[Segmenter],
+    clips: Sequence[Chunks],
+    *,
+    batch_size: int,
+    precision: str,
+    consistent_frames: int | None = None,
+) -> Iterator[tuple[int, Found]]:
+    """Yields what is found in many clips: the number of a clip, and the next piece of it.
+
+    The pieces of a clip come in order; those of a segmenter with state alternate with pieces of other clips, as
+    many at a time as there are replicas.
+
+    Args:
+        replicas: copies of one segmenter, each on a device of its own; they work side by side.
+        clips: the frames of each.
+        batch_size: frames per forward pass.
+        precision: ``bf16`` or ``fp32``.
+        consistent_frames: as for ``segment``.
+    """
+    numbered, count = list(enumerate(clips)), len(replicas)
+    turns: Iterator[tuple[int, list[Part]]]
+    if replicas[0].stateful:
+        lanes = [_clip_by_clip(numbered[k::count], batch_size) for k in range(count)]
+        turns = chain.from_iterable(enumerate(batches) for batches in zip_longest(*lanes, fillvalue=[]))
+    else:
+        turns = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
+    workers = [_Worker(replica, precision, consistent_frames is not None) for replica in replicas]
+    yield from _agreeing(_side_by_side(workers, turns), consistent_frames)
+
+
+def segment_future(
+    segmenter: Segmenter, seen_THWC: np.ndarray, made_hHWC: np.ndarray, *, batch_size: int, precision: str
+) -> Found:
+    """Returns what is found in frames that a forecaster made.
+
+    Args:
+        segmenter: see ``segment``.
+        seen_THWC: the frames before these, which a segmenter with state sees first.
+        made_hHWC: the frames.
+        batch_size: frames per forward pass.
+        precision: ``bf16`` or ``fp32``.
+    """
+    before = len(seen_THWC) if segmenter.stateful else 0
+    frames = np.concatenate([seen_THWC, made_hHWC]) if before else made_hHWC
+    found = segment_whole(segmenter, frames, batch_size=batch_size, precision=precision)
+    return sliced(found, slice(before, None))
 
 
 def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
@@ -49,27 +138,151 @@ def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
     return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
 
 
-def predict_on_all(
-    predict: Callable[[nn.Module, np.ndarray, str], Prediction],
-    replicas: Sequence[Masker],
-    batches: Iterable[np.ndarray],
-    precision: str,
-) -> Iterator[Prediction]:
-    """Yields what ``predict`` returns for every batch, in order; the replicas work side by side.
+def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
+    """Yields batches of ``size`` frames of the clips laid end to end, in parts that belong to one clip each."""
+    parts: list[Part] = []
+    room = size
+    for number, chunks in clips:
+        for chunk in chunks:
+            for start in _cuts(len(chunk), room, size):
+                piece = chunk[start : start + room]
+                parts.append((number, piece))
+                room -= len(piece)
+                if not room:
+                    yield parts
+                    parts, room = [], size
+        parts.append((number, None))
+    yield parts
 
-    Args:
-        predict: ``predict_masks`` or another of its arguments.
-        replicas: copies of one masker, each on a device of its own.
-        batches: uint8 RGB frames_BHWC each; about two per replica are in memory at once.
-        precision: ``bf16`` or ``fp32``.
+
+def _clip_by_clip(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
+    """Yields batches of at most ``size`` frames, each of one clip alone."""
+    return chain.from_iterable(_batches([clip], size) for clip in clips)
+
+
+def _cuts(length: int, first: int, size: int) -> Iterator[int]:
+    """Yields where pieces of a chunk start: the first fills a batch, the others are of ``size`` frames."""
+    yield from range(min(length, 1))
+    yield from range(first, length, size)
+
+
+class _Worker:
+    """Runs a segmenter on one batch after the other."""
+
+    def __init__(self, segmenter: Segmenter, precision: str, regions: bool) -> None:
+        self.segmenter, self.precision, self.regions = segmenter, precision, regions
+        self.state: State = ()
+
+    def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
+        frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
+        found = self._predict(np.concatenate(frames)) if frames else {}
+        out: list[FoundPart] = []
+        start = 0
+        for number, frames_THWC in parts:
+            if frames_THWC is None:
+                out.append((number, None))
+                self.state = ()
+            else:
+                out.append((number, sliced(found, slice(start, start + len(frames_THWC)))))
+                start += len(frames_THWC)
+        return out
+
+    def _predict(self, frames_THWC: np.ndarray) -> Found:
+        device = next(self.segmenter.parameters()).device
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            frames_BTHWC = torch.tensor(frames_THWC).to(device, non_blocking=True)[None]
+            logits, self.state = self.segmenter(frames_BTHWC, self.state)
+            decoded = [_decoded(*each, self.regions) for each in zip(self.segmenter.maps, logits, strict=True)]
+        return {label_map.name: one for label_map, one in zip(self.segmenter.maps, decoded, strict=True)}
+
+
+def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool) -> Masked:
+    """Returns what the logits of one clip say of a label map."""
+    (logits_TKHW,) = logits_BTKHW
+    if label_map.kind == "alpha":
+        opacity_THW = logits_TKHW[:, 0].float().sigmoid()
+        return Masked((opacity_THW * 255).round().to(torch.uint8).cpu().numpy(), None)
+    # argmax over the innermost axis is four times as fast as over a strided one
+    logits_THWK = logits_TKHW.permute(0, 2, 3, 1).contiguous().float()
+    top_THW, ids_THW = logits_THWK.max(-1)
+    confidence_THW = (top_THW - logits_THWK.logsumexp(-1)).exp_().cpu().numpy()
+    masks_THW = ids_THW.to(torch.uint8).cpu().numpy()
+    if not regions:
+        return Masked(masks_THW, confidence_THW)
+    ends = ids_THW.count_nonzero((1, 2)).cumsum(0)[:-1].tolist()
+    probabilities_PK = logits_THWK[ids_THW > 0].softmax(-1).cpu().numpy()
+    found = list(map(find_regions, masks_THW, np.split(probabilities_PK, ends)))
+    return Masked(masks_THW, confidence_THW, found)
+
+
+def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Found]]:
+    """Yields the parts of all batches, or windows of ``consistent_frames`` of a clip's frames that agree."""
+    waiting: dict[int, Found] = {}
+    for number, found in chain.from_iterable(batches):
+        if consistent_frames is None:
+            if found is not None:
+                yield number, found
+            continue
+        if found is not None:
+            waiting[number] = joined([waiting[number], found]) if number in waiting else found
+        least = consistent_frames if found is not None else 1
+        while number in waiting and length(waiting[number]) >= least:
+            window = sliced(waiting[number], slice(consistent_frames))
+            waiting[number] = sliced(waiting[number], slice(consistent_frames, None))
+            yield number, {name: _consistent(one) for name, one in window.items()}
+        if found is None:
+            waiting.pop(number, None)
+
+
+def _consistent(one: Masked) -> Masked:
+    if one.regions is None or one.confidence is None:
+        return one
+    return Masked(*make_consistent(one.masks, one.confidence, one.regions))
+
+
+def length(found: Found) -> int:
+    """Returns how many frames it is of."""
+    return len(next(iter(found.values())).masks)
+
+
+def sliced(found: Found, frames: slice) -> Found:
+    """Returns what is found in some of the frames."""
+    return {
+        name: Masked(
+            masks[frames],
+            None if confidence is None else confidence[frames],
+            None if regions is None else regions[frames],
+        )
+        for name, (masks, confidence, regions) in found.items()
+    }
+
+
+def joined(pieces: Sequence[Found]) -> Found:
+    """Returns the pieces of a clip as one."""
+    out: Found = {}
+    for name in pieces[0]:
+        masks, confidence, regions = zip(*(piece[name] for piece in pieces), strict=True)
+        out[name] = Masked(
+            np.concatenate(masks),
+            None if confidence[0] is None else np.concatenate(confidence),
+            None if regions[0] is None else list(chain.from_iterable(regions)),
+        )
+    return out
+
+
+def _side_by_side(
+    workers: Sequence[_Worker], turns: Iterable[tuple[int, list[Part]]]
+) -> Iterator[list[FoundPart]]:
+    """Yields what the workers return, in the order of the turns (whose it is, and what it gets).
+
+    Each works in a thread of its own; about two batches per worker are in memory at once.
     """
-    pools = [ThreadPoolExecutor(1, thread_name_prefix="masker") for _ in replicas]
-    running: deque[Future[Prediction]] = deque()
+    pools = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers]
+    running: deque[Future[list[FoundPart]]] = deque()
     try:
-        for k, frames_BHWC in enumerate(batches):
-            turn = k % len(replicas)
-            running.append(pools[turn].submit(predict, replicas[turn], frames_BHWC, precision))
-            if len(running) == 2 * len(replicas):
+        for turn, parts in turns:
+            running.append(pools[turn].submit(workers[turn], parts))
+            if len(running) == 2 * len(workers):
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

@@ -49,8 +49,9 @@ class Graph(nn.Module):
 
     def _mask(self, frames_BTHWC: Tensor) -> Tensor:
         """Returns the masks (B, T, H, W) of frames."""
-        masks_NHW = self.masker(frames_BTHWC.flatten(0, 1)).argmax(1).to(torch.uint8)
-        return masks_NHW.unflatten(0, frames_BTHWC.shape[:2])
+        (logits_BTKHW, *_), _ = self.masker(frames_BTHWC)
+        masks_BTHW: Tensor = logits_BTKHW.argmax(2).to(torch.uint8)
+        return masks_BTHW
 
 
 def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
@@ -81,7 +82,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         partial.mkdir()
         path = partial / FILES[form]
         about = _about(loaded, form)
-        program = _traced(graph, clips, loaded.title)
+        program = traced(graph, clips, loaded.title)
         with _quiet():
             if form == "onnx":
                 _write_onnx(program, path, about)
@@ -126,7 +127,7 @@ def check_clips(loaded: LoadedPipeline) -> np.ndarray:
     return (guises + noise).clip(0, 255).astype(np.uint8)
 
 
-def _traced(graph: Graph, clips: np.ndarray, title: str) -> Any:
+def traced(graph: Graph, clips: np.ndarray, title: str) -> Any:
     """Returns the graph as torch.export traces it."""
     batch = torch.export.Dim("clips", min=1)
     try:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.consistency import join_frames, predictor
 from maskcast.inference.detect import detect_images
+from maskcast.inference.segment import segment_future, segment_whole
 from maskcast.models.base import best_device
 from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.siamese import Normalised, pool
@@ -54,19 +54,31 @@ class MaskerModel:
     def __init__(self, folder: Path, precision: str) -> None:
         masker, _ = load_masker(folder)
         self.network, self.precision = masker.to(best_device()), precision
+        self._map = next((one.name for one in masker.maps if one.kind == "classes"), masker.maps[0].name)
 
     def predict(self, data: Any) -> np.ndarray:
-        """Masks frames; one frame (H, W, C) gives one mask."""
+        """Masks frames, those of one clip in order; one frame (H, W, C) gives one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
         masks_BHW = self.mask_clip(frames_BHWC, None)
         return masks_BHW[0] if alone else masks_BHW
 
     def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> np.ndarray:
         """Masks the frames of one clip as generate_masks does; returns masks (T, H, W)."""
-        predict = predictor(consistent_frames)
-        found = (predict(self.network, part, self.precision) for part in _few(frames_THWC))
-        frames = [frame for part in found for frame in zip(*part, strict=True)]
-        return join_frames(frames, consistent_frames)[0]
+        found = segment_whole(
+            self.network,
+            frames_THWC,
+            batch_size=FRAMES_AT_ONCE,
+            precision=self.precision,
+            consistent_frames=consistent_frames,
+        )
+        return found[self._map].masks
+
+    def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> np.ndarray:
+        """Masks frames that a forecaster made of those before them; returns masks (h, H, W)."""
+        found = segment_future(
+            self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
+        )
+        return found[self._map].masks
 
 
 class ForecasterModel:
@@ -115,7 +127,7 @@ class PipelineModel:
 
     def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
         if self.forecaster.input.needs_masker:
-            return self.masker.predict(self.forecaster.predict(clip_THWC))
+            return self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))
         return self.forecaster.predict(self._mask_seen(clip_THWC))
 
     def _mask_seen(self, clip_THWC: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from maskcast.data.clip_index import evenly_spaced
-from maskcast.labels import IGNORE
+from maskcast.labels import IGNORE, MapKind
 
 CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
 PAPER = (15, 18, 22)
@@ -80,17 +80,36 @@ def error_map(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
     return picture
 
 
+def matte(frame_HWC: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
+    """Lays what an opacity (uint8, 255 = 1) keeps of a frame on a plain canvas; (H, W, C) uint8."""
+    opacity_HW1 = alpha_HW[..., None].astype(np.float32) / 255
+    picture_HWC: np.ndarray = opacity_HW1 * frame_HWC + (1 - opacity_HW1) * np.array(CANVAS, np.float32)
+    return np.round(picture_HWC).astype(np.uint8)
+
+
+def matte_error(truth_HW: np.ndarray, prediction_HW: np.ndarray) -> np.ndarray:
+    """Shows how far an opacity is off, from black to white; (H, W, C) uint8."""
+    off_HW = np.abs(truth_HW.astype(np.int16) - prediction_HW).astype(np.uint8)
+    return np.repeat(off_HW[..., None], 3, 2)
+
+
 def masker_strip(
-    frames: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, title: str = "masker"
+    frames: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+    title: str = "masker",
+    kind: MapKind = "classes",
 ) -> Image.Image:
-    """Draws frames (T, H, W, C), the masker's masks (T, H, W) and, where known, the truth and the errors."""
+    """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, where known, truth and errors."""
+    painted, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
     shown = evenly_spaced(len(frames), MAX_COLUMNS)
     rows = [Row("frame", [frames[t] for t in shown], [f"frame {t + 1}" for t in shown])]
     if truth is not None:
-        rows.append(Row("truth", [overlay(frames[t], truth[t]) for t in shown]))
-    rows.append(Row("masker", [overlay(frames[t], prediction[t]) for t in shown]))
+        rows.append(Row("truth", [painted(frames[t], truth[t]) for t in shown]))
+    rows.append(Row("masker", [painted(frames[t], prediction[t]) for t in shown]))
     if truth is not None:
-        rows.append(Row("error", [error_map(truth[t], prediction[t]) for t in shown]))
+        label = "difference" if kind == "alpha" else "error"  # colours of errors are explained below
+        rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
     return grid(rows, title)
 
 

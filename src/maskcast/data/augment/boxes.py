@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.frames import ColourParams, Probability, recolour
+from maskcast.data.augment.colours import ColourParams, Probability, recolour_image
 
 SMALLEST = 1.0  # a box that a crop leaves less of, in pixels of either side, is no object any more
 
@@ -78,7 +78,7 @@ def augment_boxes(
 ) -> Sample:
     """Returns a moved and recoloured copy; see :func:`move`."""
     moved = move(sample, size, params, random)
-    return Sample(recolour(moved.image_HWC, params, random), moved.boxes_N4, moved.labels_N)
+    return Sample(recolour_image(moved.image_HWC, params, random), moved.boxes_N4, moved.labels_N)
 
 
 class StrongParams(ColourParams):
@@ -95,7 +95,7 @@ class StrongParams(ColourParams):
 
 def strong_view(image_HWC: np.ndarray, params: StrongParams, random: np.random.Generator) -> np.ndarray:
     """Returns an image in other colours and partly hidden."""
-    image = recolour(image_HWC, params, random).copy()
+    image = recolour_image(image_HWC, params, random)
     height, width = image.shape[:2]
     for _ in range(int(random.integers(params.patches + 1))):
         area, ratio = 0.1 * random.uniform(0.2, 1) * height * width, np.exp(random.uniform(-1, 1))

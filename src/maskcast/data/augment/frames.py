@@ -1,41 +1,21 @@
-"""Augmentation that moves a frame and its mask together.
+"""Augmentation that moves frames and their masks together, in two steps: draw what changes, then apply it.
 
-All geometry of a sample (flip, zoom, rotation, shift, crop) is one affine map, applied once to the frame
-(bilinear) and once to the mask (nearest); all colour changes are one 3x4 matrix. Every draw comes from the
-generator that is passed in: no global random state is touched, so batches can be made in any thread.
+All geometry (flip, zoom, rotation, shift, crop) is one affine map, applied to frames and alpha maps (bilinear) and
+to class maps (nearest). One draw serves a frame or a whole clip, and two views of one frame in other colours.
 
-Legend: H height, W width, C = 3 channels (RGB); frames and masks are uint8.
+Legend: T frames, H height, W width, C = 3 channels (RGB); frames and masks are uint8.
 """
 
-from math import cos, pi, radians, sin, sqrt
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import cos, radians, sin
 
 import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.labels import IGNORE
-from maskcast.params import Params
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
-
-
-class ColourParams(Params):
-    """What may change about the colours of an image; the defaults change nothing."""
-
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of brightness."""
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of contrast, around mid-grey."""
-    saturation: float = Field(default=0.0, ge=0, le=1)
-    """Greatest relative change of saturation."""
-    hue: float = Field(default=0.0, ge=0, le=0.5)
-    """Greatest turn of the hue, as a fraction of the circle."""
-    blur: float = Field(default=0.0, ge=0)
-    """Greatest standard deviation of a Gaussian blur, in pixels."""
-    noise: float = Field(default=0.0, ge=0)
-    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
+from maskcast.data.augment.colours import ColourParams, Probability, draw_colours, recolour
+from maskcast.labels import IGNORE, LabelMap
 
 
 class AugmentParams(ColourParams):
@@ -64,47 +44,113 @@ class AugmentParams(ColourParams):
         return self
 
 
-def augment(
-    frame_HWC: np.ndarray, mask_HW: np.ndarray, params: AugmentParams, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a changed copy of a frame and of its mask.
+@dataclass(frozen=True)
+class Geometry:
+    """How frames and masks move.
+
+    Attributes:
+        map_23: from (x, y) of the result to those of the frame.
+        size: height and width of the result.
+    """
+
+    map_23: np.ndarray
+    size: tuple[int, int]
+
+
+def draw_geometry(
+    params: AugmentParams, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
+) -> Geometry:
+    """Draws how frames move.
 
     Args:
-        frame_HWC: uint8 RGB.
-        mask_HW: uint8 class ids.
+        params: what may change.
+        shape: height and width of the frames.
+        object_HW: bool, the pixels of objects that a crop may have to hold; None where they are not known.
+        random: decides; its state is advanced.
+    """
+    height, width = params.crop or shape
+    size = min(height, shape[0]), min(width, shape[1])
+    corner = _corner(shape, size, params.crop_on_object, object_HW, random)
+    return Geometry(_affine(params, random, corner, size), size)
+
+
+def move_frames(frames_THWC: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Returns moved frames; what the map uncovers repeats the edge."""
+    return _warped(frames_THWC, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+
+
+def move_masks(label_map: LabelMap, masks_THW: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Returns moved masks; what the map uncovers is ``IGNORE``, or of an alpha map repeats the edge."""
+    if label_map.kind == "alpha":
+        return _warped(masks_THW, geometry, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    return _warped(masks_THW, geometry, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
+
+
+def augment(
+    frames_THWC: np.ndarray,
+    masks: Mapping[LabelMap, np.ndarray],
+    params: AugmentParams,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
+    """Returns a changed copy of the frames of a clip and of their masks, by one draw for all.
+
+    Args:
+        frames_THWC: uint8 RGB.
+        masks: (T, H, W) uint8 of each map.
         params: what may change.
         random: decides what does; its state is advanced.
 
     Returns:
-        The frame and the mask, of ``params.crop`` (never larger than the frame) or the size they came in. What
-        the map uncovers repeats the frame's edge and is ``IGNORE`` in the mask.
+        Frames and masks of ``params.crop`` (never larger than the frames) or the size they came in.
     """
-    height, width = mask_HW.shape
-    rows, columns = params.crop or (height, width)
-    rows, columns = min(rows, height), min(columns, width)
-    corner = _corner(mask_HW, (rows, columns), params.crop_on_object, random)
-    map_23 = _affine(params, random, corner, (rows, columns))
-    size = (columns, rows)
-    flags = cv2.WARP_INVERSE_MAP
-    frame = cv2.warpAffine(
-        frame_HWC, map_23, size, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    shape = frames_THWC.shape[1:3]
+    object_HW = _objects(masks) if params.crop_on_object else None
+    geometry = draw_geometry(params, shape, object_HW, random)
+    colours = draw_colours(params, (len(frames_THWC), *geometry.size, 3), random)
+    moved = {label_map: move_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
+    return recolour(move_frames(frames_THWC, geometry), colours), moved
+
+
+def _objects(masks: Mapping[LabelMap, np.ndarray]) -> np.ndarray:
+    """Returns where any map has an object in any frame, (H, W) bool."""
+    found: list[np.ndarray] = [
+        masks_THW > 0 if label_map.kind == "alpha" else (masks_THW != 0) & (masks_THW != IGNORE)
+        for label_map, masks_THW in masks.items()
+    ]
+    return np.asarray(np.concatenate(found).any(0))
+
+
+def _warped(layer_THW: np.ndarray, geometry: Geometry, method: int, border: int) -> np.ndarray:
+    size = geometry.size[::-1]
+    return np.stack(
+        [
+            cv2.warpAffine(
+                picture,
+                geometry.map_23,
+                size,
+                flags=cv2.WARP_INVERSE_MAP | method,
+                borderMode=border,
+                borderValue=IGNORE,
+            )
+            for picture in layer_THW
+        ]
     )
-    mask = cv2.warpAffine(
-        mask_HW, map_23, size, flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE
-    )
-    return recolour(frame, params, random), mask
 
 
 def _corner(
-    mask_HW: np.ndarray, crop: tuple[int, int], on_object: float, random: np.random.Generator
+    shape: tuple[int, int],
+    crop: tuple[int, int],
+    on_object: float,
+    object_HW: np.ndarray | None,
+    random: np.random.Generator,
 ) -> tuple[int, int]:
     """Returns (top, left) of the window."""
-    last = np.subtract(mask_HW.shape, crop)
+    last = np.subtract(shape, crop)
     low, high = np.zeros_like(last), last
     if on_object and random.random() < on_object:
-        pixels = np.flatnonzero((mask_HW != 0) & (mask_HW != IGNORE))
+        pixels = np.flatnonzero(object_HW) if object_HW is not None else np.zeros(0)
         if len(pixels):
-            pixel = np.array(divmod(int(random.choice(pixels)), mask_HW.shape[1]))
+            pixel = np.array(divmod(int(random.choice(pixels)), shape[1]))
             low, high = np.maximum(pixel - crop + 1, 0), np.minimum(pixel, last)
     top, left = random.integers(low, high + 1)
     return int(top), int(left)
@@ -122,29 +168,3 @@ def _affine(
     centre = (size - 1) / 2
     shift = random.uniform(-params.shift, params.shift, 2) * size
     return np.column_stack([turn, start + centre - turn @ (centre + shift)])
-
-
-def recolour(frame_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
-    """Returns a frame (uint8 RGB) in changed colours; ``random`` decides which, and its state is advanced."""
-    if params.brightness or params.contrast or params.saturation or params.hue:
-        limits = np.array([params.brightness, params.contrast, params.saturation])
-        brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
-        matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
-        if params.hue:
-            matrix = matrix @ _hue_turn(random.uniform(-params.hue, params.hue))
-        offset = np.full((3, 1), brightness * 127.5 * (1 - contrast))
-        frame_HWC = cv2.transform(frame_HWC, np.hstack([matrix, offset]))  # saturates at 0 and 255
-    if params.blur:
-        sigma = random.uniform(0, params.blur)
-        frame_HWC = cv2.GaussianBlur(frame_HWC, (0, 0), sigma) if sigma > 0.1 else frame_HWC
-    if params.noise:
-        noise = random.standard_normal(frame_HWC.shape, np.float32) * random.uniform(0, params.noise)
-        frame_HWC = np.clip(frame_HWC + noise + 0.5, 0, 255).astype(np.uint8)
-    return frame_HWC
-
-
-def _hue_turn(part: float) -> np.ndarray:
-    """Returns the matrix (3, 3) that turns colours about the axis of greys, by a part of the circle."""
-    angle = 2 * pi * part
-    off = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
-    return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * off

@@ -1,6 +1,6 @@
 """Views of a frame for self-supervised learning: a random crop at one size, mirrored and in changed colours.
 
-Every draw comes from the generator that is passed in, as in ``maskcast.data.augment.frames``.
+Every draw comes from the generator that is passed in, as in ``maskcast.data.augment.colours``.
 
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.frames import GREY, ColourParams, Probability, recolour
+from maskcast.data.augment.colours import GREY, ColourParams, Probability, recolour_image
 
 
 class ViewParams(ColourParams):
@@ -125,7 +125,7 @@ def _view(frame_HWC: np.ndarray, box: Box, params: ViewParams, random: np.random
     colours, blur = random.random() < params.recolour, random.random() < params.blurred
     chosen = {} if colours else {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     chosen |= {} if blur else {"blur": 0.0}
-    view_HWC = recolour(view_HWC, params.model_copy(update=chosen) if chosen else params, random)
+    view_HWC = recolour_image(view_HWC, params.model_copy(update=chosen) if chosen else params, random)
     if random.random() < params.grey:
         view_HWC = cv2.transform(view_HWC, np.tile(GREY, (3, 1)))
     return view_HWC

@@ -1,37 +1,104 @@
-"""A masker: a segmentation network with its normalisation inside, so that bytes go in and logits come out.
+"""A segmenter: frames in, logits of every label map out; it may remember what it saw of a clip.
 
-Legend: B batch, H height, W width, C = 3 colour channels, K classes.
+Legend: B clips, T frames, N = B T, H height, W width, C = 3 colour channels, K channels of logits.
 """
+
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
 from maskcast.models.encoders.base import padded
 
+State = tuple[Tensor, ...]
 
-class Masker(nn.Module):
-    """Normalises frames, pads them to what the network needs, and crops its logits back.
 
-    Args:
-        network: (B, C, H, W) float -> logits (B, K, H, W), for sizes that are multiples of ``multiple``.
-        multiple: what height and width must be divisible by; frames are padded with their edge pixels.
+class Segmenter(nn.Module):
+    """Base of all segmenters.
 
     ``mean`` and ``std``, per channel of frames scaled to [0, 1], are buffers: training sets them, and they are
     saved with the weights.
+
+    Args:
+        maps: what it finds in a frame, each a map of kind ``classes`` or ``alpha``.
+
+    Raises:
+        MaskcastError: if a map is of another kind.
     """
+
+    stateful: ClassVar[bool] = False
+    """Whether a frame's logits depend on the frames before it; if not, the state is always ``()``."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, multiple: int) -> None:
+    def __init__(self, maps: Sequence[LabelMap]) -> None:
         super().__init__()
-        self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
+        self.maps = tuple(maps)
+        self.channels = logit_channels(self.maps)
         self.register_buffer("mean", torch.full((3,), 0.5))
         self.register_buffer("std", torch.full((3,), 0.25))
 
-    def forward(self, frames_BHWC: Tensor) -> Tensor:
-        """Returns logits_BKHW (channels_last where the network keeps it) of uint8 RGB frames."""
-        height, width = frames_BHWC.shape[1:3]
-        x_BCHW = ((frames_BHWC.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # channels_last, no copy
-        logits_BKHW: Tensor = self.network(padded(x_BCHW, self.multiple))
-        return logits_BKHW[..., :height, :width]
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        """Segments frames that follow each other.
+
+        Args:
+            frames_BTHWC: uint8 RGB.
+            state: what it returned of the frames before these; ``()`` before the first.
+
+        Returns:
+            Logits (B, T, K, H, W) of each map, in the order of ``maps``: K classes, or the one of an alpha, whose
+            sigmoid is the opacity. And the state after the last frame, tensors with B as their first axis.
+        """
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def normalised(self, frames_BTHWC: Tensor) -> Tensor:
+        """Returns the frames as a network takes them, (N, C, H, W) channels_last."""
+        return ((frames_BTHWC.flatten(0, 1).float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)  # no copy
+
+    def per_map(self, logits_BTKHW: Tensor) -> tuple[Tensor, ...]:
+        """Returns the logits of each map, which lie one after the other among the K channels."""
+        if len(self.channels) == 1:  # splitting would cost the gradient its memory format
+            return (logits_BTKHW,)
+        return logits_BTKHW.split(self.channels, 2)
+
+
+class Masker(Segmenter):
+    """A segmentation network that sees one frame at a time.
+
+    It normalises frames, pads them to what the network needs, and crops the logits back.
+
+    Args:
+        network: (N, C, H, W) float -> logits (N, K, H, W), for sizes that are multiples of ``multiple``.
+        multiple: what height and width must be divisible by; frames are padded with their edge pixels.
+        maps: what it finds in a frame.
+    """
+
+    def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
+        super().__init__(maps)
+        self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        """Returns logits (channels_last where the network keeps it) of each map, and no state."""
+        height, width = frames_BTHWC.shape[2:4]
+        logits_NKHW: Tensor = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
+        logits_BTKHW = logits_NKHW[..., :height, :width].unflatten(0, frames_BTHWC.shape[:2])
+        return self.per_map(logits_BTKHW), ()
+
+
+def logit_channels(maps: Sequence[LabelMap]) -> list[int]:
+    """Returns the number of channels of logits that each map needs.
+
+    Raises:
+        MaskcastError: if a map is of a kind that is not learnt.
+    """
+    for label_map in maps:
+        if label_map.kind == "instances":
+            raise MaskcastError(
+                f"label map {label_map.name!r}: of kind instances, which no masker learns; "
+                "name maps of kind classes or alpha (maps)"
+            )
+    return [1 if label_map.kind == "alpha" else label_map.num_classes for label_map in maps]

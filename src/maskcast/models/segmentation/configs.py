@@ -1,6 +1,6 @@
 """Configs of the segmenters and of their loss; nothing here imports torch.
 
-A new segmenter is a module with its network and a config class in the union below.
+A new segmenter is a module with its network and its config, which is named in the union below.
 """
 
 from pathlib import Path
@@ -8,41 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.models.config import ModelConfig
-from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfig, UNetEncoderConfig
+from maskcast.models.encoders.configs import SmpEncoderConfig, UNetEncoderConfig
+from maskcast.models.segmentation.config import MaskerModelConfig
 from maskcast.params import Params
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from maskcast.models.segmentation.base import Masker
-
-
-class MaskerModelConfig(ModelConfig):
-    """Base of a masker's config: it names the network, ``build`` wraps it."""
-
-    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
-        """Returns a freshly initialised network and what its input size must be divisible by."""
-        raise TypeError(f"{type(self).__name__} does not say how to build its network")
-
-    @property
-    def encoder_config(self) -> EncoderModelConfig:
-        """The config of the encoder that it could start from."""
-        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
-
-    def encoder_of(self, masker: "Masker") -> "nn.Module":
-        """Returns the part of a masker that is its encoder."""
-        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
-
-    def load_pretrained(self, masker: "Masker") -> bool:
-        """Loads the weights that training is to start from, where the config names any, and returns whether."""
-        return False
-
-    def build(self, num_classes: int) -> "Masker":
-        """Returns a freshly initialised masker; ``load_pretrained`` is a step of its own, for training only."""
-        from maskcast.models.segmentation.base import Masker
-
-        return Masker(*self.network(num_classes))
+    from maskcast.models.segmentation.base import Segmenter
 
 
 class UNetConfig(MaskerModelConfig):
@@ -52,11 +25,11 @@ class UNetConfig(MaskerModelConfig):
     width: int = Field(64, ge=1)
     """Channels of the first level; each level below has twice as many."""
 
-    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
+    def network(self, channels: int) -> "tuple[nn.Module, int]":
         """Returns the U-Net and the stride of its deepest level."""
         from maskcast.models.segmentation.unet import UNet
 
-        network = UNet(self.width, num_classes)
+        network = UNet(self.width, channels)
         return network, network.down.output_stride
 
     @property
@@ -64,9 +37,9 @@ class UNetConfig(MaskerModelConfig):
         """The config of the encoder that it could start from."""
         return UNetEncoderConfig(width=self.width)
 
-    def encoder_of(self, masker: "Masker") -> "nn.Module":
-        """Returns the part of a masker that is its encoder."""
-        return masker.network.get_submodule("down")
+    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the part of a segmenter that is its encoder."""
+        return segmenter.get_submodule("network.down")
 
 
 class SmpConfig(MaskerModelConfig):
@@ -78,7 +51,7 @@ class SmpConfig(MaskerModelConfig):
     encoder_weights: Path | None = None
     """Safetensors file with the state of the bare encoder to start training from; null starts at random."""
 
-    def network(self, num_classes: int) -> "tuple[nn.Module, int]":
+    def network(self, channels: int) -> "tuple[nn.Module, int]":
         """Returns the network, and the deepest stride of its encoder.
 
         Raises:
@@ -86,25 +59,25 @@ class SmpConfig(MaskerModelConfig):
         """
         from maskcast.models.segmentation.smp import build_network
 
-        return build_network(self.arch, self.encoder, num_classes)
+        return build_network(self.arch, self.encoder, channels)
 
     @property
     def encoder_config(self) -> SmpEncoderConfig:
         """The config of the encoder that it could start from."""
         return SmpEncoderConfig(arch="smp", encoder=self.encoder)
 
-    def encoder_of(self, masker: "Masker") -> "nn.Module":
-        """Returns the part of a masker that is its encoder."""
-        return masker.network.get_submodule("encoder")
+    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the part of a segmenter that is its encoder."""
+        return segmenter.get_submodule("network.encoder")
 
-    def load_pretrained(self, masker: "Masker") -> bool:
+    def load_pretrained(self, segmenter: "Segmenter") -> bool:
         """Loads ``encoder_weights``, if it is set; names and shapes must match the encoder's exactly."""
         from maskcast.models.base import load_weights
         from maskcast.models.encoders.smp import bare
 
         if self.encoder_weights is None:
             return False
-        load_weights(bare(self.encoder_of(masker)), self.encoder_weights)
+        load_weights(bare(self.encoder_of(segmenter)), self.encoder_weights)
         return True
 
 

@@ -1,10 +1,11 @@
-"""MaskLoss: weighted cross entropy + Dice + focal, with every reduction named and no one-hot tensor.
+"""The losses of label maps: MaskLoss of classes, AlphaLoss of opacities.
 
-The three terms share one walk over the logits in chunks that fit the cache: forward keeps the logits, one
-log-sum-exp per pixel and a few sums per class; backward walks the same chunks again and writes the gradient
-in place. So the peak is the logits and their gradient, which no formulation avoids, and a term of weight 0
-costs nothing. Sums are float32 inside a chunk and float64 over chunks, whatever the logits' type. Where several
-processes train together, their sums are added up before anything is divided.
+MaskLoss is weighted cross entropy + Dice + focal, with every reduction named and no one-hot tensor. The three
+terms share one walk over the logits in chunks that fit the cache: forward keeps the logits, one log-sum-exp per
+pixel and a few sums per class; backward walks the same chunks again and writes the gradient in place. So the peak
+is the logits and their gradient, which no formulation avoids, and a term of weight 0 costs nothing. Sums are
+float32 inside a chunk and float64 over chunks, whatever the logits' type. Where several processes train together,
+their sums are added up before anything is divided.
 
 Shapes: N frames, K classes, P pixels of a frame, M pixels of a chunk.
 """
@@ -50,6 +51,30 @@ class MaskLoss(nn.Module):
         """
         loss: Tensor = _FusedLoss.apply(logits, target, self.config)
         return loss
+
+
+class AlphaLoss(nn.Module):
+    """Mean absolute difference of an opacity, and of its gradient along both axes.
+
+    The first term is that of Robust Video Matting (Lin et al. 2021, arXiv 2108.11515), the second the gradient
+    loss of Tang et al. 2019 (Learning-based sampling for natural image matting), which keeps edges sharp; both
+    have weight 1. Among processes that train together it is the loss of all their frames.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a float32 scalar (float64 for float64 logits).
+
+        Args:
+            logits: (N, 1, H, W) floating; their sigmoid is the opacity.
+            target: (N, H, W) uint8, 255 = opaque.
+        """
+        opacity_NHW = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        difference_NHW = opacity_NHW - target.to(opacity_NHW.dtype) / 255
+        terms = [difference_NHW, difference_NHW.diff(dim=1), difference_NHW.diff(dim=2)]
+        sums = all_sum(torch.stack([term.abs().sum() for term in terms]))
+        counts = all_sum(sums.new_tensor([term.numel() for term in terms]))
+        total: Tensor = (sums / counts.clamp_min(1)).sum()
+        return total
 
 
 @dataclass

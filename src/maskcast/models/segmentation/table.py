@@ -1,19 +1,63 @@
-"""Maskers on disk."""
+"""Segmenters on disk: ``config.json`` names the label maps beside the config, weights are safetensors."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from maskcast.models.base import load_model
-from maskcast.models.segmentation.base import Masker
+from pydantic import TypeAdapter, ValidationError
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap, single_map
+from maskcast.models.base import WEIGHTS, load_weights, read_description, save_model
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
 
 
-def load_masker(folder: Path) -> tuple[Masker, dict[str, Any]]:
-    """Returns the masker that ``train_masker`` wrote, in eval mode, and its description.
+def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, meta: dict[str, Any]) -> None:
+    """Writes a segmenter, its config and its label maps.
+
+    ``num_classes`` and ``classes`` of the description are those of its first map of kind ``classes``.
+
+    Args:
+        folder: made if it does not exist.
+        masker: built by ``config``.
+        config: its config.
+        meta: what a reader needs to know besides, as JSON values.
+    """
+    first = next((each for each in masker.maps if each.kind == "classes"), masker.maps[0])
+    maps = [asdict(each) for each in masker.maps]
+    meta = {"classes": list(first.classes), **meta, "maps": maps}
+    save_model(folder, masker, config, num_classes=first.num_classes, meta=meta)
+
+
+def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter, dict[str, Any]]:
+    """Returns the segmenter that ``train_masker`` wrote, in eval mode, and its description.
+
+    Args:
+        folder: what ``save_masker`` wrote.
+        configs: the config class, or the union of config classes, that are welcome here.
 
     Raises:
-        MaskcastError: if the folder holds no masker or a damaged one.
+        MaskcastError: if the folder holds no segmenter or a damaged one.
     """
-    masker, description = load_model(folder, SegmenterConfig)
-    assert isinstance(masker, Masker)
-    return masker, description
+    description = read_description(folder)
+    path = folder / "config.json"
+    try:
+        config: SegmenterModelConfig = TypeAdapter(configs).validate_python(description["model"])
+        maps = _maps(description["meta"])
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        raise MaskcastError(f"{path}: model: {fault['msg']}; give a model of another stage") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MaskcastError(f"{path}: no classes or label maps ({error!r}); train the masker again") from None
+    masker = config.build(maps)
+    load_weights(masker, folder / WEIGHTS)
+    return masker.eval(), description
+
+
+def _maps(meta: dict[str, Any]) -> tuple[LabelMap, ...]:
+    """Returns the label maps that a description names; an older one has the classes of its only map."""
+    if "maps" not in meta:
+        return single_map(meta["classes"])
+    return tuple(LabelMap(each["name"], tuple(each["classes"]), each["kind"]) for each in meta["maps"])

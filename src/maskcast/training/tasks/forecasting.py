@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
@@ -22,6 +22,7 @@ from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.forecasting.batches import Batch, Window
+from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
@@ -56,7 +57,7 @@ class ForecastTask:
         masks: ClipStore,
         target: ClipStore,
         train: Sequence[Clip],
-        masker: nn.Module | None,
+        masker: Segmenter | None,
         fingerprint: str,
     ) -> None:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
@@ -186,7 +187,7 @@ def _baseline_scores(task: ForecastTask) -> dict[str, float]:
     return scores
 
 
-def load_masker_for(model: Predictor, masker: Path) -> nn.Module | None:
+def load_masker_for(model: Predictor, masker: Path) -> Segmenter | None:
     """Returns the masker, frozen, where the model's forecasts need one; else None."""
     if not model.input.needs_masker:
         return None

@@ -1,0 +1,102 @@
+"""Changes of an image's colours, in two steps: draw what changes, then apply it to one image or to many.
+
+All colour changes are one 3x4 matrix, then a blur, then noise. Every draw comes from the generator that is passed
+in: no global random state is touched, so batches can be made in any thread.
+
+Legend: T frames, H height, W width, C = 3 channels (RGB); images are uint8.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi, sin, sqrt
+from typing import Annotated
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from maskcast.params import Params
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
+
+
+class ColourParams(Params):
+    """What may change about the colours of an image; the defaults change nothing."""
+
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of brightness."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of contrast, around mid-grey."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """Greatest relative change of saturation."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Greatest turn of the hue, as a fraction of the circle."""
+    blur: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of a Gaussian blur, in pixels."""
+    noise: float = Field(default=0.0, ge=0)
+    """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """What changes about the colours of the frames of one clip.
+
+    Attributes:
+        matrix_34: from (R, G, B, 1) to the new colours; None changes none.
+        sigma: standard deviation of the blur, in pixels; 0 is none.
+        noise_THWC: added to each frame, in levels of 255; None is none.
+    """
+
+    matrix_34: np.ndarray | None
+    sigma: float
+    noise_THWC: np.ndarray | None
+
+
+def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random.Generator) -> Colours:
+    """Draws what changes.
+
+    Args:
+        params: what may change.
+        shape: of the frames that it is for, (T, H, W, C): all get one matrix and blur, each gets noise of its own.
+        random: decides; its state is advanced.
+    """
+    matrix_34, sigma, noise_THWC = None, 0.0, None
+    if params.brightness or params.contrast or params.saturation or params.hue:
+        limits = np.array([params.brightness, params.contrast, params.saturation])
+        brightness, contrast, saturation = 1 + random.uniform(-limits, limits)
+        matrix = brightness * contrast * (saturation * np.eye(3) + (1 - saturation) * GREY)
+        if params.hue:
+            matrix = matrix @ _hue_turn(random.uniform(-params.hue, params.hue))
+        matrix_34 = np.hstack([matrix, np.full((3, 1), brightness * 127.5 * (1 - contrast))])
+    if params.blur:
+        sigma = float(random.uniform(0, params.blur))
+    if params.noise:
+        noise_THWC = random.standard_normal(shape, np.float32) * random.uniform(0, params.noise)
+    return Colours(matrix_34, sigma, noise_THWC)
+
+
+def recolour(frames_THWC: np.ndarray, colours: Colours) -> np.ndarray:
+    """Returns the frames of a clip in changed colours, (T, H, W, C)."""
+    return np.stack([_recoloured(frame_HWC, colours, t) for t, frame_HWC in enumerate(frames_THWC)])
+
+
+def recolour_image(image_HWC: np.ndarray, params: ColourParams, random: np.random.Generator) -> np.ndarray:
+    """Draws and applies the change of one image."""
+    return recolour(image_HWC[None], draw_colours(params, (1, *image_HWC.shape), random))[0]
+
+
+def _recoloured(frame_HWC: np.ndarray, colours: Colours, t: int) -> np.ndarray:
+    if colours.matrix_34 is not None:
+        frame_HWC = cv2.transform(frame_HWC, colours.matrix_34)  # saturates at 0 and 255
+    if colours.sigma > 0.1:
+        frame_HWC = cv2.GaussianBlur(frame_HWC, (0, 0), colours.sigma)
+    if colours.noise_THWC is not None:
+        frame_HWC = np.clip(frame_HWC + colours.noise_THWC[t] + 0.5, 0, 255).astype(np.uint8)
+    return frame_HWC
+
+
+def _hue_turn(part: float) -> np.ndarray:
+    """Returns the matrix (3, 3) that turns colours about the axis of greys, by a part of the circle."""
+    angle = 2 * pi * part
+    off = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / sqrt(3)
+    return cos(angle) * np.eye(3) + (1 - cos(angle)) / 3 + sin(angle) * off

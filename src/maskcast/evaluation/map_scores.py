@@ -1,0 +1,39 @@
+"""How well masks of one label map agree with the truth, from sums that add up over frames and processes.
+
+Legend: T frames, H height, W width, K classes.
+"""
+
+import numpy as np
+
+from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
+from maskcast.labels import LabelMap
+
+
+def counts_of(label_map: LabelMap, truth_THW: np.ndarray, found_THW: np.ndarray) -> np.ndarray:
+    """Returns what the scores of a map are made of, int64.
+
+    Of classes it is the confusion matrix (K, K), of an alpha (4,): the sums over all pixels of the smaller and of
+    the greater opacity, of the absolute difference, and the greatest that it could be.
+    """
+    if label_map.kind != "alpha":
+        return confusion(truth_THW, found_THW, label_map.num_classes)
+    small, great = np.minimum(truth_THW, found_THW), np.maximum(truth_THW, found_THW)
+    least, most = int(small.sum(dtype=np.int64)), int(great.sum(dtype=np.int64))
+    return np.array([least, most, most - least, 255 * truth_THW.size], np.int64)
+
+
+def no_counts(label_map: LabelMap) -> np.ndarray:
+    """Returns the counts of no frame."""
+    return np.zeros(4 if label_map.kind == "alpha" else (label_map.num_classes,) * 2, np.int64)
+
+
+def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
+    """Returns ``jaccard`` and ``accuracy``, each between 0 and 1.
+
+    Of classes they are the macro Jaccard (absent classes left out) and the share of right pixels; of an alpha the
+    fuzzy Jaccard, the sum of the smaller over the sum of the greater opacities, and 1 - mean absolute difference.
+    """
+    if label_map.kind != "alpha":
+        return {"jaccard": macro_jaccard(counts, absent="omit"), "accuracy": accuracy(counts)}
+    least, most, difference, pixels = counts.tolist()
+    return {"jaccard": least / most if most else 1.0, "accuracy": 1 - difference / max(1, pixels)}

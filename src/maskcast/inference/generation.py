@@ -1,0 +1,188 @@
+"""The masks of all clips of a store, generated so that a killed run goes on and ends with the same bytes.
+
+Legend: T frames, H height, W width.
+"""
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskcast.data.clip_index import FrameIndex
+from maskcast.data.clip_table import frame_counts
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.finished import FinishedClip, FinishedClips
+from maskcast.data.packing import LayerPacker
+from maskcast.errors import MaskcastError
+from maskcast.inference.segment import Found, length, quantise, segment_clips
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.progress import track
+
+
+def check_maps(
+    folder: Path, masker: Segmenter, store: ClipStore, names: Sequence[str] | None
+) -> tuple[LabelMap, ...]:
+    """Returns the maps of a masker that have these names, or all, after a look whether they are those of a store.
+
+    Raises:
+        MaskcastError: if the masker has no such map, or was trained for another one than the store's of that name.
+    """
+    known = {one.name: one for one in masker.maps}
+    if names is not None and (strange := [name for name in names if name not in known]):
+        raise MaskcastError(
+            f"{folder}: knows no label map {strange[0]!r}; it has {', '.join(known)}: name one of these (maps)"
+        )
+    maps = tuple(known[name] for name in (known if names is None else names))
+    for one in maps:
+        theirs = store.of(one.name).label_map
+        if theirs != one:
+            raise MaskcastError(
+                f"{folder}: trained for {one.num_classes} classes that are not the {theirs.num_classes} of "
+                f"{store.root}; train a masker on these clips"
+            )
+    return maps
+
+
+class Generation:
+    """Generates masks of clips and writes them as a clip store.
+
+    Args:
+        store: holds the clips.
+        clips: those to mask; all have frames.
+        maps: the label maps to write.
+        finished: clips that are done; it survives the run.
+    """
+
+    def __init__(
+        self, store: ClipStore, clips: Sequence[Clip], maps: Sequence[LabelMap], finished: FinishedClips
+    ) -> None:
+        self.store, self.clips, self.maps, self._finished = store, clips, maps, finished
+        self._index = FrameIndex(clips)
+
+    def run(
+        self,
+        masker: Segmenter,
+        devices: Sequence[torch.device],
+        *,
+        batch_size: int,
+        precision: str,
+        consistent_frames: int | None,
+        confidence_levels: int,
+    ) -> dict[str, float]:
+        """Masks all clips from the first one on that is not finished; returns ``frames_per_second``, if it had to.
+
+        Args:
+            masker: knows the maps.
+            devices: a copy of it works on each.
+            batch_size: frames per forward pass.
+            precision: ``bf16`` or ``fp32``.
+            consistent_frames: see ``segment``.
+            confidence_levels: steps to which a confidence is rounded.
+        """
+        done, started = self._finished.count(len(self.clips)), time.monotonic()
+        if done == len(self.clips):
+            return {}
+        start = self._index.start(done)
+        # Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts, because
+        # the last bits of a convolution may depend on what it is batched with.
+        first, place = self._index.at(start if masker.stateful else start - start % batch_size)
+        pieces = segment_clips(
+            [copy.deepcopy(masker).to(device) for device in devices],
+            [self._frames(k, place if k == first else 0) for k in range(first, len(self.clips))],
+            batch_size=batch_size,
+            precision=precision,
+            consistent_frames=consistent_frames,
+        )
+        left = frame_counts(self.clips)
+        growing: dict[int, _GrowingClip] = {}
+        for number, found in track(pieces, "generating masks"):
+            k = first + number
+            if k < done:
+                continue
+            growing.setdefault(k, _GrowingClip(self.maps, confidence_levels)).add(found)
+            left[k] -= length(found)
+            if not left[k]:
+                self._finished.save(k, growing.pop(k).finish())
+        return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
+
+    def write(self, folder: Path, meta: dict[str, Any]) -> dict[str, float]:
+        """Writes the clip store; returns its metrics.
+
+        Args:
+            folder: made by this.
+            meta: of the store.
+        """
+        totals: defaultdict[str, list[float]] = defaultdict(list)
+        size = self.store.height, self.store.width
+        with ClipWriter(folder, height=size[0], width=size[1], maps=self.maps, meta=meta) as writer:
+            for k, clip in enumerate(self.clips):
+                done = self._finished.load(k)
+                for mean in done.meta.values():
+                    totals[clip.kind].append(mean)
+                writer.add(
+                    clip.id,
+                    split=clip.split,
+                    kind=clip.kind,
+                    masks=done.masks,
+                    confidence=done.confidence,
+                    meta=clip.meta | {name: round(mean, 4) for name, mean in done.meta.items()},
+                )
+        frames = len(self._index)
+        packed = sum(file.stat().st_size for file in folder.glob("*.zst"))
+        result: dict[str, float] = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": packed / frames}
+        return result | {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in totals.items()}
+
+    def _frames(self, k: int, start: int) -> Iterator[np.ndarray]:
+        """Yields the frames of clip ``k`` from ``start`` on."""
+        yield self.store.frames(self.clips[k])[start:]
+
+
+class MeanConfidence:
+    """The mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
+
+    def __init__(self) -> None:
+        self._objects, self._all = np.zeros(2, np.int64), np.zeros(2, np.int64)  # summed confidence, pixels
+
+    def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
+        """Takes masks and their confidence, uint8."""
+        inside = sure[masks > 0]
+        self._objects += inside.sum(dtype=np.int64), inside.size
+        self._all += sure.sum(dtype=np.int64), sure.size
+
+    @property
+    def value(self) -> float:
+        """The mean of all that was added."""
+        total, pixels = (self._objects if self._objects[1] else self._all).tolist()
+        return float(total / pixels) / 255
+
+
+class _GrowingClip:
+    """The masks of a clip whose frames still come; memory holds them compressed."""
+
+    def __init__(self, maps: Sequence[LabelMap], levels: int) -> None:
+        self._levels, self._mean = levels, MeanConfidence()
+        self._masks = {one.name: LayerPacker() for one in maps}
+        self._sure = {one.name: LayerPacker() for one in maps if one.kind == "classes"}
+
+    def add(self, found: Found) -> None:
+        """Takes what is found in the next frames."""
+        for name, packer in self._masks.items():
+            packer.add(found[name].masks)
+        for name, packer in self._sure.items():
+            confidence = found[name].confidence
+            assert confidence is not None
+            sure = quantise(confidence, self._levels)
+            packer.add(sure)
+            self._mean.add(found[name].masks, sure)
+
+    def finish(self) -> FinishedClip:
+        """Returns the clip."""
+        masks, sure = ({name: one.finish() for name, one in each.items()} for each in (self._masks, self._sure))
+        return FinishedClip(masks, sure, {"mean_confidence": self._mean.value} if sure else {})

@@ -1,0 +1,51 @@
+"""What the configs of all segmenters share; nothing here imports torch."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from maskcast.labels import LabelMap
+from maskcast.models.encoders.configs import EncoderModelConfig
+from maskcast.params import Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from maskcast.models.segmentation.base import Segmenter
+
+
+class SegmenterModelConfig(Params):
+    """Base of a segmenter's config; a subclass adds ``arch: Literal[...]`` and its sizes."""
+
+    stateful: ClassVar[bool] = False
+    """Whether the model remembers frames of a clip, so that it learns from windows of clips."""
+
+    def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
+        """Returns a freshly initialised segmenter; ``load_pretrained`` is a step of its own, for training only."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    @property
+    def encoder_config(self) -> EncoderModelConfig | None:
+        """The config of the encoder that it could start from, if it has one."""
+        return None
+
+    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the part of a segmenter that is its encoder."""
+        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+
+    def load_pretrained(self, segmenter: "Segmenter") -> bool:
+        """Loads the weights that training is to start from, where the config names any, and returns whether."""
+        return False
+
+
+class MaskerModelConfig(SegmenterModelConfig):
+    """Base of the config of a segmenter without state: it names the network, ``build`` wraps it."""
+
+    def network(self, channels: int) -> "tuple[nn.Module, int]":
+        """Returns a fresh network with so many channels of logits, and what input sizes must be divisible by."""
+        raise TypeError(f"{type(self).__name__} does not say how to build its network")
+
+    def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
+        """Returns a freshly initialised masker."""
+        from maskcast.models.segmentation.base import Masker, logit_channels
+
+        return Masker(*self.network(sum(logit_channels(maps))), maps)

@@ -1,0 +1,90 @@
+"""Params of the tasks; nothing here imports torch."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from maskcast.data.augment.frames import AugmentParams
+from maskcast.data.augment.views import ViewParams
+from maskcast.models.encoders.configs import DenseCLConfig, EncoderConfig, Method, NoMethod, UNetEncoderConfig
+from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
+from maskcast.params import Params
+from maskcast.training.schedule import SgdCosine, TrainingParams
+
+
+class WindowParams(Params):
+    """Frames of a clip that a model with state learns from in one step."""
+
+    frames: int = Field(default=8, ge=1)
+    """Frames that are learnt from."""
+    chunk: int = Field(default=4, ge=1)
+    """Frames through which gradients flow back (truncated back-propagation through time)."""
+    burn_in: int = Field(default=0, ge=0)
+    """Frames before these that are only seen, without a gradient: the state is that of a clip under way."""
+
+    @property
+    def total(self) -> int:
+        """Frames that are seen."""
+        return self.burn_in + self.frames
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+class SegmentationTraining(Params):
+    """How a segmenter is trained."""
+
+    model: SegmenterConfig = UNetConfig()
+    """Architecture and its sizes."""
+    loss: MaskLossConfig = MaskLossConfig()
+    """Terms of the loss of maps of classes, their weights and reductions."""
+    augment: AugmentParams = AugmentParams()
+    """How training frames are varied."""
+    training: TrainingParams
+    """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip where the model has a state."""
+    val_frame_step: int = Field(default=1, ge=1)
+    """Validate on every n-th frame of the validation clips."""
+    # left out of dumps where null, so that runs of before these params go on
+    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=_absent)
+    """Label maps to learn; null learns all of kind classes or alpha."""
+    window: WindowParams | None = Field(default=None, exclude_if=_absent)
+    """What a model with state learns from; null for one without."""
+
+    @model_validator(mode="after")
+    def _window_is_for_models_with_state(self) -> Self:
+        if self.model.stateful and self.window is None:
+            raise ValueError(
+                f"model {self.model.arch!r} remembers what it sees; give window, e.g. {{frames: 8, chunk: 4}}"
+            )
+        if not self.model.stateful and self.window is not None:
+            raise ValueError(f"model {self.model.arch!r} sees each frame by itself; set window to null")
+        return self
+
+
+class EncoderTraining(Params):
+    """How an encoder is trained without labels."""
+
+    model: EncoderConfig = UNetEncoderConfig()
+    """Architecture and its sizes."""
+    method: Method = DenseCLConfig()
+    """What is learned without labels."""
+    views: ViewParams = ViewParams()
+    """How the two views of a sample are made."""
+    max_frame_distance: int = Field(default=0, ge=0)
+    """The second view is of a frame of the same clip at most so many frames away."""
+    training: SgdCosine
+    """Schedule; a sample of ``batch_size`` is two views of one frame, or of two frames of a clip."""
+
+    @model_validator(mode="after")
+    def _sub_batches_fit(self) -> Self:
+        if not isinstance(self.method, NoMethod):
+            batch, parts = self.training.batch_size, self.method.sub_batches
+            if batch % parts:
+                raise ValueError(f"training.batch_size {batch} is no multiple of method.sub_batches {parts}")
+            processes = self.training.processes * self.training.nodes
+            if parts % processes:
+                raise ValueError(f"method.sub_batches {parts} is no multiple of the {processes} processes")
+            if batch // parts < 2:
+                raise ValueError(f"method.sub_batches {parts} leaves one sample of {batch} a part; lower it")
+        return self

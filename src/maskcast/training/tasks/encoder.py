@@ -1,0 +1,89 @@
+"""Training an encoder without labels.
+
+Legend: B samples of a batch, H height, W width, C = 3 channels (RGB).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.data.augment.views import two_views
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.statistics import MOST_FRAMES, colour_statistics
+from maskcast.data.unlabeled import Frames
+from maskcast.distributed import own_part
+from maskcast.errors import MaskcastError
+from maskcast.models.encoders.configs import MethodConfig
+from maskcast.models.encoders.siamese import Normalised, Views
+from maskcast.seed import derive, rng
+from maskcast.training.tasks.configs import EncoderTraining
+
+COLLAPSED = 0.01  # spread of a batch's embeddings; 1 is even
+
+
+class EncoderTask:
+    """Two views of frames drawn at random, each frame as likely as any other.
+
+    Args:
+        frames: what to learn from.
+        params: how.
+        method: that of ``params``.
+        fingerprint: names params and data.
+    """
+
+    monitor = None
+
+    def __init__(self, frames: Frames, params: EncoderTraining, method: MethodConfig, fingerprint: str) -> None:
+        self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
+        method.check(params.training.batch_size, len(frames))
+        torch.manual_seed(derive(params.training.seed))
+        encoder = params.model.build()
+        some = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
+        mean, std = map(torch.from_numpy, colour_statistics(some))
+        self.siamese = method.build(Normalised(encoder, mean, std))
+        self.model: nn.Module = self.siamese
+        self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")
+
+    def batch(self, step: int) -> Views:
+        """Returns this process's views: a pure function of (seed, step)."""
+        size, parts = self.params.training.batch_size, self.method.sub_batches
+        own = list(own_part(size))
+        shuffled = rng(self.params.training.seed, step).permutation(size).reshape(parts, -1)
+        order = shuffled[own_part(parts)].flatten().tolist()
+        needed = sorted({*own, *order})
+        pairs = dict(zip(needed, self._threads.map(partial(self._pair, step), needed), strict=True))
+        own_views, shuffled_views = (
+            torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
+        )
+        return Views(own_views, shuffled_views, torch.tensor(order))
+
+    def _pair(self, step: int, index: int) -> np.ndarray:
+        """Returns both views of a sample, (2, H, W, C)."""
+        random = rng(self.params.training.seed, step, index)
+        drawn = int(random.integers(len(self.frames)))
+        first = self.frames.frame(drawn)
+        distance = self.params.max_frame_distance
+        second = self.frames.near(drawn, distance, random) if distance else first
+        return np.stack(two_views(first, second, self.params.views, random))
+
+    def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the loss of a batch."""
+        loss, logged = self.siamese.loss(batch, step)
+        self._spread = logged["embedding_spread"]
+        return loss, logged
+
+    def validate(self) -> dict[str, float]:
+        """Returns the spread of the last batch's embeddings; nothing else is known without labels.
+
+        Raises:
+            MaskcastError: if all embeddings have become one.
+        """
+        if self._spread < COLLAPSED:
+            raise MaskcastError(
+                f"pretrain_encoder: collapsed: the embeddings of a batch spread {self._spread:.2g} (1 is even, "
+                f"below {COLLAPSED} is one point); lower learning_rate, raise momentum, or choose method moco"
+            )
+        return {"embedding_spread": self._spread}

@@ -1,0 +1,210 @@
+"""What every segmenter must do; a new config in the union needs a case here."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from pydantic import Field, TypeAdapter
+from safetensors.torch import save_file
+from tests.toy_segmenter import MemoryConfig
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskcast.errors import MaskcastError
+from maskcast.inference.segment import Found, segment, segment_whole
+from maskcast.labels import LabelMap, single_map
+from maskcast.models.encoders.smp import bare
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.models.segmentation.configs import SegmenterConfig, SmpConfig, UNetConfig
+from maskcast.models.segmentation.table import load_masker, save_masker
+
+SMALL = "tu-test_resnet"  # timm's tiny network for tests
+CASES: dict[str, SegmenterModelConfig] = {
+    "unet": UNetConfig(width=8),
+    "smp_unet": SmpConfig(arch="smp_unet", encoder=SMALL),
+    "smp_unetplusplus": SmpConfig(arch="smp_unetplusplus", encoder=SMALL),
+    "smp_deeplabv3plus": SmpConfig(arch="smp_deeplabv3plus", encoder="mobilenet_v2"),
+    "memory": MemoryConfig(),  # a segmenter with state, known to these tests alone
+}
+AND_MEMORY: Any = Annotated[get_args(SegmenterConfig)[0] | MemoryConfig, Field(discriminator="arch")]
+FIVE = single_map("abcde")
+HAND_AND_HAIR = (
+    LabelMap("hand", ("background", "left", "right")),
+    LabelMap("hair", ("background", "hair"), "alpha"),
+)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module", params=CASES)
+def config(request: pytest.FixtureRequest) -> SegmenterModelConfig:
+    return CASES[request.param]
+
+
+def frames(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+
+
+def build(config: SegmenterModelConfig, maps: Sequence[LabelMap] = FIVE) -> Segmenter:
+    torch.manual_seed(0)
+    return config.build(maps).eval()
+
+
+def test_every_config_of_the_union_has_a_case() -> None:
+    archs = {
+        arch
+        for member in get_args(get_args(SegmenterConfig)[0])
+        for arch in get_args(member.model_fields["arch"].annotation)
+    }
+    assert archs | {"memory"} == set(CASES)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 47)])
+def test_each_map_has_logits_of_the_size_of_the_frames(
+    config: SegmenterModelConfig, size: tuple[int, int]
+) -> None:
+    segmenter = build(config, HAND_AND_HAIR)
+    with torch.no_grad():
+        (hand, hair), state = segmenter(frames(2, 3, *size))
+    assert hand.shape == (2, 3, 3, *size) and hair.shape == (2, 3, 1, *size)
+    assert hand.isfinite().all() and hair.isfinite().all()
+    assert segmenter.maps == HAND_AND_HAIR
+    assert segmenter.stateful == config.stateful == bool(state)
+    assert all(len(tensor) == 2 for tensor in state)
+
+
+def test_clips_of_a_batch_do_not_mix(config: SegmenterModelConfig) -> None:
+    segmenter, batch = build(config), frames(2, 3, 64, 64)
+    with torch.no_grad():
+        (both,), _ = segmenter(batch)
+        (alone,), _ = segmenter(batch[1:])
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)  # the last bits may depend on the batch
+
+
+def test_a_clip_in_chunks_is_the_clip_in_one(config: SegmenterModelConfig) -> None:
+    segmenter, clip = build(config, HAND_AND_HAIR), frames(7, 32, 32).numpy()
+    whole = segment_whole(segmenter, clip, batch_size=3, precision="fp32", consistent_frames=4)
+    for sizes in ((1,) * 7, (2, 0, 5), (7,)):
+        chunks = np.split(clip, np.cumsum(sizes)[:-1])
+        pieces = list(segment(segmenter, chunks, batch_size=3, precision="fp32", consistent_frames=4))
+        assert [len(piece["hand"].masks) for piece in pieces] == [4, 3]
+        assert_equal(pieces, whole)
+    batches = segment_whole(segmenter, clip, batch_size=7, precision="fp32", consistent_frames=4)
+    assert (batches["hand"].masks == whole["hand"].masks).mean() > 0.999
+    assert np.abs(batches["hair"].masks.astype(int) - whole["hair"].masks).max() <= 1
+
+
+def assert_equal(pieces: list[Found], whole: Found) -> None:
+    for name in whole:
+        np.testing.assert_array_equal(np.concatenate([piece[name].masks for piece in pieces]), whole[name].masks)
+        if whole[name].confidence is not None:
+            found = np.concatenate([piece[name].confidence for piece in pieces])  # type: ignore[misc]
+            np.testing.assert_array_equal(found, whole[name].confidence)
+
+
+def test_masks_are_bytes_and_confidence_is_a_probability(config: SegmenterModelConfig) -> None:
+    found = segment_whole(build(config), frames(2, 64, 64).numpy(), batch_size=2, precision="fp32")["mask"]
+    assert found.masks.dtype == np.uint8 and found.confidence is not None
+    assert found.masks.shape == found.confidence.shape == (2, 64, 64)
+    assert (found.confidence >= 1 / 5 - 1e-6).all() and (found.confidence <= 1 + 1e-6).all()
+    hair = segment_whole(
+        build(config, HAND_AND_HAIR[1:]), frames(2, 64, 64).numpy(), batch_size=2, precision="fp32"
+    )
+    assert hair["hair"].masks.dtype == np.uint8 and hair["hair"].confidence is None
+
+
+def test_it_comes_back_from_disk_as_it_was(config: SegmenterModelConfig, tmp_path: Path) -> None:
+    masker = build(config, HAND_AND_HAIR)
+    masker.mean.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    save_masker(tmp_path, masker, config, {"height": 64})
+    loaded, description = load_masker(tmp_path, AND_MEMORY)
+    assert loaded.maps == HAND_AND_HAIR and not loaded.training
+    assert description["num_classes"] == 3
+    assert (
+        description["meta"]["classes"] == ["background", "left", "right"] and description["meta"]["height"] == 64
+    )
+    with torch.no_grad():
+        for one, other in zip(loaded(frames(1, 2, 64, 64))[0], masker(frames(1, 2, 64, 64))[0], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_it_overfits_two_frames(config: SegmenterModelConfig) -> None:
+    segmenter = build(config, single_map("abc")).train()
+    masks = torch.zeros(2, 48, 48, dtype=torch.long)
+    masks[0, 4:24, 4:28], masks[0, 28:44, 20:44] = 1, 2
+    masks[1, 20:44, 4:24], masks[1, 4:20, 16:44] = 1, 2
+    batch = torch.tensor([[40, 40, 40], [220, 60, 60], [60, 60, 220]], dtype=torch.uint8)[masks]
+    optimizer = torch.optim.AdamW(segmenter.parameters(), lr=1e-2)
+    for _ in range(30):
+        (logits,), _ = segmenter(batch[None])
+        loss = F.cross_entropy(logits[0], masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():  # in training mode: 30 steps are too few for the running statistics of the norms
+        (logits,), _ = segmenter(batch[None])
+        assert (logits[0].argmax(1) == masks).float().mean() > 0.93
+
+
+def test_configs_survive_yaml_and_json(config: SegmenterModelConfig) -> None:
+    assert TypeAdapter(AND_MEMORY).validate_python(config.model_dump(mode="json")) == config
+
+
+def test_instances_are_refused(config: SegmenterModelConfig) -> None:
+    with pytest.raises(MaskcastError, match=r"label map 'objects': of kind instances, which no masker learns"):
+        config.build([LabelMap("objects", ("background", "hand"), "instances")])
+
+
+@pytest.mark.parametrize(("wrong", "close"), [("resnet19", "resnet18"), ("tu-resnet19", "tu-resnet18")])
+def test_an_unknown_encoder_is_named_with_what_was_meant(wrong: str, close: str) -> None:
+    with pytest.raises(MaskcastError, match=f"{wrong!r} is unknown.*did you mean .*{close!r}"):
+        SmpConfig(arch="smp_unet", encoder=wrong).build(FIVE)
+
+
+def test_an_encoder_that_does_not_fit_is_said() -> None:
+    with pytest.raises(MaskcastError, match="'mit_b0' does not fit smp_unetplusplus"):
+        SmpConfig(arch="smp_unetplusplus", encoder="mit_b0").build(FIVE)
+
+
+def test_encoder_weights_come_from_a_local_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "encoder.safetensors"
+    config = SmpConfig(arch="smp_unet", encoder=SMALL, encoder_weights=path)
+    other, masker = config.build(FIVE), config.build(FIVE)
+    state = {name: tensor.contiguous() for name, tensor in bare(config.encoder_of(other)).state_dict().items()}
+    save_file(state, path)
+    config.load_pretrained(masker)
+    for name, tensor in bare(config.encoder_of(masker)).state_dict().items():
+        torch.testing.assert_close(tensor, state[name])
+    name = next(iter(state))
+    save_file({k: v for k, v in state.items() if k != name}, path)
+    with pytest.raises(MaskcastError, match=f"encoder.safetensors: lacks {name}"):
+        config.load_pretrained(masker)
+    path.unlink()
+    with pytest.raises(MaskcastError, match=r"encoder\.safetensors: cannot be read"):
+        config.load_pretrained(masker)
+
+
+def test_a_model_of_before_label_maps_has_one_called_mask(tmp_path: Path) -> None:
+    config = UNetConfig(width=2)
+    save_masker(tmp_path, config.build(FIVE), config, {})
+    path = tmp_path / "config.json"
+    description = json.loads(path.read_text())
+    del description["meta"]["maps"]
+    path.write_text(json.dumps(description))
+    assert load_masker(tmp_path)[0].maps == FIVE
+    path.write_text(json.dumps(description | {"meta": {}}))
+    with pytest.raises(MaskcastError, match=r"config\.json: no classes or label maps .* train the masker again"):
+        load_masker(tmp_path)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"format": "maskcast-model/1", "model": {"arch": "convlstm"}, "num_classes": 2, "meta": {}})
+    )
+    with pytest.raises(MaskcastError, match=r"config\.json: model: .*; give a model of another stage"):
+        load_masker(tmp_path)
