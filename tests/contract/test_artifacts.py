@@ -20,7 +20,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.detection import DetectionSet
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.inference.detect import detect_images
-from maskcast.inference.segment import predict_masks
+from maskcast.inference.segment import segment_whole
 from maskcast.models.detection.table import load_detector
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
@@ -152,8 +152,10 @@ def test_the_masker_answers_as_recorded(kept: Path) -> None:
     frames = store.frames(store.get("val_0"))
     masker, description = load_masker(kept / "masker")
     assert description["meta"]["classes"] == ["background", "red", "blue"]
-    assert_same_pixels(predict_masks(masker, frames, "fp32")[0], recorded["masks"])
-    np.testing.assert_allclose(masker(torch.tensor(frames[:2])).numpy(), recorded["logits"], **CLOSE)
+    found = segment_whole(masker, frames, batch_size=len(frames), precision="fp32")["mask"]
+    assert_same_pixels(found.masks, recorded["masks"])
+    (logits_BTKHW,), _ = masker(torch.tensor(frames[:2])[None])
+    np.testing.assert_allclose(logits_BTKHW[0].numpy(), recorded["logits"], **CLOSE)
     assert np.mean(recorded["masks"] == store.masks(store.get("val_0"))) > 0.98
 
 

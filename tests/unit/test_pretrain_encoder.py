@@ -17,9 +17,10 @@ from maskcast.errors import MaskcastError
 from maskcast.models.encoders.table import load_encoder
 from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage
-from maskcast.stages import pretrain_encoder as stage_module
-from maskcast.stages.pretrain_encoder import EncoderTask, PretrainEncoder, pretrain_encoder
+from maskcast.stages.pretrain_encoder import PretrainEncoder, pretrain_encoder
 from maskcast.stages.train_masker import TrainMasker, train_masker
+from maskcast.training.tasks import encoder as encoder_tasks
+from maskcast.training.tasks.encoder import EncoderTask
 
 SIZES = {"dim": 8, "hidden": 16, "sub_batches": 2, "momentum": 0.9}
 METHODS: dict[str, dict[str, Any]] = {
@@ -99,7 +100,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
             return super().loss(batch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_module, "EncoderTask", KilledTask)
+        patch.setattr(encoder_tasks, "EncoderTask", KilledTask)
         with pytest.raises(Killed):
             pretrain_encoder(unlabeled=store.root, params=short, **killed)
     pretrain_encoder(unlabeled=store.root, params=short, **killed)
@@ -184,7 +185,7 @@ def test_a_collapse_ends_the_run(store: ClipStore, tmp_path: Path, monkeypatch: 
                     part[-1].weight.zero_()
             return super().loss(batch, step)
 
-    monkeypatch.setattr(stage_module, "EncoderTask", CollapsedTask)
+    monkeypatch.setattr(encoder_tasks, "EncoderTask", CollapsedTask)
     out = outputs(tmp_path / "out")
     given = PARAMS | {"method": METHODS["byol"]} | training(learning_rate=1e-8)
     with pytest.raises(MaskcastError, match=r"collapsed: the embeddings of a batch spread .*choose method moco"):

@@ -211,7 +211,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with torch.no_grad():  # two classes as sure as can be: boxes are found
         detector.network.roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([-9.0, 2.0, 3.0]))
     save_model(folder / "detector", detector, DETECTOR, num_classes=2, meta={"classes": CLASSES[1:]})
-    return {name: folder / name for name in (*configs, "encoder", "detector")}
+    return {name: folder / name for name in ("masker", *configs, "encoder", "detector")}
 
 
 ABOUTS: dict[str, Description] = {
