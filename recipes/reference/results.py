@@ -25,7 +25,8 @@ from maskcast.data.clips import ClipStore
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
 FRAMES = {"arch": "convgru", "input": "frames", "stride": 4, "hidden": 32, "loss_steps": 2}
-FRAMES_TRAINING = {  # a step costs several times one on masks: fewer of them, so that both train as long
+# At most: a step costs several times one on masks, and both are to train as long.
+FRAMES_TRAINING: dict[str, dict[str, float]] = {
     "pretrain_forecaster": {"learning_rate": 1.0e-3, "batch_size": 16, "steps_per_epoch": 45},
     "finetune_forecaster": {"batch_size": 16, "steps_per_epoch": 12},
 }
@@ -74,7 +75,8 @@ def params_of(seed: int, source: str, masker_seed: int) -> Iterator[None]:
     if source == "frames":
         params["pretrain_forecaster"]["model"] = FRAMES
         for stage, training in FRAMES_TRAINING.items():
-            params[stage]["training"] |= training
+            own = params[stage]["training"]
+            own |= {key: min(most, own[key]) for key, most in training.items()}
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     try:
         yield
