@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from maskcast.data.images import is_junk
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.progress import track
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100

@@ -11,14 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
-
-
-def is_junk(name: str) -> bool:
-    """Tells what an operating system left behind (`__MACOSX`, `.DS_Store`, `._x`, `Thumbs.db`) from data."""
-    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 def numeric_sort(paths: Iterable[Path]) -> list[Path]:

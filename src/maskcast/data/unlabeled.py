@@ -12,8 +12,9 @@ import numpy as np
 from maskcast.data.archives import is_archive, unpack
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
-from maskcast.data.images import IMAGE_SUFFIXES, is_junk, read_image
+from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from

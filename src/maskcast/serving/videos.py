@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.images import image_files, is_junk, read_frames
+from maskcast.data.images import image_files, read_frames
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.storage.store import fetch, local_path
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from maskcast.data.detection_sources.base import LabelledImage, RelativePath
 from maskcast.data.detection_sources.table import Source
 from maskcast.data.detection_writer import DetectionWriter
-from maskcast.data.images import IMAGE_SUFFIXES, is_junk
+from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.params import Params
 from maskcast.progress import say

@@ -1,14 +1,7 @@
 """train_detector: labelled images -> a detector that boxes and names the objects of an image."""
 
-from functools import partial
-
-from maskcast.data.detection import DetectionSet
-from maskcast.digest import fingerprint
-from maskcast.models.base import count_parameters, save_model
-from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.training.finish import Scores, finish_training
-from maskcast.training.tasks.detection import DetectorTask, DetectorTraining
+from maskcast.training.tasks.detection_params import DetectorTraining
 
 
 class TrainDetector(DetectorTraining):
@@ -33,6 +26,15 @@ def train_detector(
         MaskcastError: when train or val holds no boxes, the encoder is of another architecture, or training
             diverges.
     """
+    from functools import partial
+
+    from maskcast.data.detection import DetectionSet
+    from maskcast.digest import fingerprint
+    from maskcast.models.base import count_parameters, save_model
+    from maskcast.runner.outputs import resume_dir
+    from maskcast.training.finish import Scores, finish_training
+    from maskcast.training.tasks.detection import DetectorTask
+
     data = DetectionSet(dataset)
     inputs = {"dataset": dataset} | ({"encoder": encoder} if encoder else {})
     task = DetectorTask(data, params, encoder, fingerprint(params, **inputs))

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from maskcast.data.images import is_junk
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.storage.transfer import Item, Transfer, num_pieces
 
 

@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-from maskcast.data.images import is_junk
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.progress import say
 from maskcast.storage.folder import Folder
 from maskcast.storage.s3 import open_bucket

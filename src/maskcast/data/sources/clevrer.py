@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.images import is_junk, resize_frames, window_starts
+from maskcast.data.images import resize_frames, window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import KIND_OF_SPLIT, MASK, single_map
 from maskcast.simulator.camera import (
     CLASSES,

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.annotations import FILE, Annotation, read_annotations
-from maskcast.data.images import is_junk, read_frames
+from maskcast.data.images import read_frames
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, id_key, single_map
 from maskcast.simulator.camera import CLASSES
 

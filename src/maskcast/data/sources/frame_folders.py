@@ -17,10 +17,11 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import image_files, is_junk, read_frames, read_labels, window_starts
+from maskcast.data.images import image_files, read_frames, read_labels, window_starts
 from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, SPLITS, id_key, single_map
 from maskcast.seed import rng
 

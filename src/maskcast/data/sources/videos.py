@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from maskcast.data.images import is_junk, window_starts
+from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key, single_map
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
