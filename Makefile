@@ -30,9 +30,10 @@ test-fast: .venv/installed ## pass the unit and contract tests, which need no se
 test: .venv/installed ## pass all tests
 	tests/with_docker.sh pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/installed ## lint, format and types
+check: .venv/installed ## lint, format, layers and types
 	ruff check .
 	ruff format --check .
+	lint-imports --no-logo --no-cache
 	mypy
 
 TARGET ?= runtime

@@ -19,8 +19,8 @@ from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.progress import listening
 from maskcast.runner.run import run_stage
-from maskcast.stages import train_detector as stage_module
 from maskcast.stages.train_detector import TrainDetector, train_detector
+from maskcast.training.tasks import detection as task_module
 from maskcast.training.tasks.detection import DetectorTask, confident
 
 LOSSES = ("classifier", "box_reg", "objectness", "rpn_box_reg")
@@ -117,7 +117,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
             return super().loss(batch, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage_module, "DetectorTask", KilledTask)
+        patch.setattr(task_module, "DetectorTask", KilledTask)
         with pytest.raises(Killed):
             train_detector(dataset=dataset, params=short, **killed)
     train_detector(dataset=dataset, params=short, **killed)
