@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -76,6 +77,56 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
         f"commit {commit()} · {platform.machine()} · {torch.get_num_threads()} thread(s) · "
         f"torch {torch.__version__}"
     )
+
+
+def write_untrained(
+    folder: Path,
+    num_classes: int,
+    height: int,
+    width: int,
+    *,
+    seen: int = 11,
+    horizon: int = 11,
+    channels: int = 16,
+) -> None:
+    """Writes `masker`, `forecaster` and `maskcast`, the pipeline of both as it is registered, of random weights.
+
+    Args:
+        folder: Where to.
+        num_classes: Of the masks.
+        height: Rows of a frame.
+        width: Columns of a frame.
+        seen: Frames that the pipeline starts from.
+        horizon: Frames that it forecasts.
+        channels: Width of the masker.
+    """
+    from maskcast.labels import single_map
+    from maskcast.models.base import save_model
+    from maskcast.models.forecasting.configs import ConvLSTMConfig
+    from maskcast.models.segmentation.configs import UNetConfig
+    from maskcast.models.segmentation.table import save_masker
+    from maskcast.registry.artifact import write_artifact
+    from maskcast.registry.bundle import ForecastDescription, write_bundle
+
+    torch.manual_seed(0)
+    classes = tuple(f"class {k}" for k in range(num_classes))
+    masker, forecaster = UNetConfig(width=channels), ConvLSTMConfig()
+    save_masker(folder / "masker", masker.build(single_map(classes)), masker, {})
+    model, meta = forecaster.build(num_classes), {"classes": classes}
+    save_model(folder / "forecaster", model, forecaster, num_classes=num_classes, meta=meta)
+    about = ForecastDescription(
+        kind="pipeline",
+        context_frames=seen,
+        horizon=horizon,
+        precision="fp32",
+        height=height,
+        width=width,
+        frame_stride=1,
+        classes=classes,
+    )
+    write_bundle(folder / "maskcast/data", about, {name: folder / name for name in ("masker", "forecaster")})
+    shapes = ((-1, -1, -1, -1, 3), (-1, horizon, -1, -1))
+    write_artifact(folder / "maskcast", "", np.zeros((1, seen, 16, 24, 3), np.uint8), shapes)
 
 
 def commit() -> str:

@@ -28,14 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import interleaved, print_table
-from maskcast.labels import single_map
-from maskcast.models.base import save_model
-from maskcast.models.forecasting.configs import ConvLSTMConfig
-from maskcast.models.segmentation.configs import UNetConfig
-from maskcast.models.segmentation.table import save_masker
-from maskcast.registry.artifact import write_artifact
-from maskcast.registry.bundle import ForecastDescription, write_bundle
+from _common import interleaved, print_table, write_untrained
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
 from maskcast.simulator.scenes import simulate_clip
 
@@ -51,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        address = given.model or write_untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        address = given.model or untrained(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         loaded = load_pipeline(address)
         clip = clip_for(loaded)
         command = [sys.executable, "-m", "maskcast", "serve", "--model", address, "--port"]
@@ -146,27 +139,9 @@ def running(command: list[str], health: str) -> Iterator[str]:
         server.wait()
 
 
-def write_untrained(folder: Path) -> str:
-    """Writes the artifact of an untrained pipeline and returns its address."""
-    torch.manual_seed(0)
-    classes = tuple(f"class {k}" for k in range(CLASSES))
-    masker, forecaster = UNetConfig(width=16), ConvLSTMConfig()
-    save_masker(folder / "masker", masker.build(single_map(classes)), masker, {})
-    meta = {"classes": classes}
-    save_model(folder / "forecaster", forecaster.build(CLASSES), forecaster, num_classes=CLASSES, meta=meta)
-    about = ForecastDescription(
-        kind="pipeline",
-        context_frames=SEEN,
-        horizon=HORIZON,
-        precision="fp32",
-        height=HEIGHT,
-        width=WIDTH,
-        classes=classes,
-    )
-    parts = {name: folder / name for name in ("masker", "forecaster")}
-    write_bundle(folder / "maskcast" / "data", about, parts)
-    shapes = ((-1, -1, -1, -1, 3), (-1, HORIZON, -1, -1))
-    write_artifact(folder / "maskcast", "", np.zeros((1, SEEN, 16, 24, 3), np.uint8), shapes)
+def untrained(folder: Path) -> str:
+    """Writes an untrained pipeline and returns its address."""
+    write_untrained(folder, CLASSES, HEIGHT, WIDTH, seen=SEEN, horizon=HORIZON)
     return str(folder / "maskcast")
 
 

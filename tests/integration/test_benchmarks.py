@@ -20,6 +20,7 @@ TOY: dict[str, list[str]] = {
     "reader": ["--rounds", "1", "--clips", "1"],
     "serving": ["--rounds", "1"],
     "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
+    "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
 ELSEWHERE = {
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",

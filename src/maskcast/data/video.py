@@ -72,11 +72,17 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def _times(path: Path, container: Any, stream: Any) -> list[int]:
-    """Presentation times of all frames in order, from the packets alone."""
-    packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    if any(packet.pts is None for packet in packets):
-        raise MaskcastError(f"{path}: the frames carry no times; put the stream into an mp4 or mkv container")
-    if any(packet.is_corrupt for packet in packets) or len(packets) < stream.frames:
-        have = f"{len(packets)} of {stream.frames} frames"
+    """Presentation times of all frames in order, from the packets alone, one after the other."""
+    times: list[int] = []
+    sound = True
+    for packet in container.demux(stream):
+        if not packet.size or packet.is_discard:
+            continue
+        if packet.pts is None:
+            raise MaskcastError(f"{path}: the frames carry no times; put the stream into an mp4 or mkv container")
+        sound &= not packet.is_corrupt
+        times.append(packet.pts)
+    if not sound or len(times) < stream.frames:
+        have = f"{len(times)} of {stream.frames} frames"
         raise MaskcastError(f"{path}: the video is cut short ({have}); copy it again from its origin")
-    return sorted(packet.pts for packet in packets)
+    return sorted(times)
