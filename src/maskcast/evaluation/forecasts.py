@@ -14,7 +14,7 @@ import torch
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
+from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, applicable, measured
 from maskcast.evaluation.view import ForecastView
 from maskcast.inference.forecast import Context, Forecast, ForecastSetting, forecast_clips, in_batches
@@ -57,8 +57,8 @@ class Evaluation:
     """What is scored, and by which models.
 
     Args:
-        prepared: the clips with their true masks.
-        generated: the masks of the masker.
+        prepared: the clips with their true masks; its chosen label map is the one that is forecast.
+        generated: the masks of the masker, in the same map.
         chosen: labelled clips of `prepared`.
         forecaster: on `device`, as is `masker`.
         masker: needed by a forecaster of frames alone.
@@ -102,12 +102,14 @@ class Evaluation:
     @property
     def facts(self) -> dict[str, Any]:
         """What the scores are measured on, in words."""
-        size = f"{self.prepared.height}x{self.prepared.width}"
+        size, classes = f"{self.prepared.height}x{self.prepared.width}", f"{self.prepared.num_classes} classes"
+        if len(self.prepared.maps) > 1:
+            classes += f" of label map {self.prepared.label_map.name}"
         seen = f"{self.context} masks of frames 1 to {self.context_frames}"
         if self.forecaster.input.needs_masker:
             seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
         return {
-            "clips": f"{len(self.chosen)} labelled clips of {size}, {self.prepared.num_classes} classes",
+            "clips": f"{len(self.chosen)} labelled clips of {size}, {classes}",
             "context": seen,
             "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
             "clip store": self.prepared.digest,
@@ -119,12 +121,15 @@ class Evaluation:
         return {name: None if model is None else self._score(name, model) for name, model in self._models.items()}
 
     def flat(self, scores: Mapping[str, ForecastScores | None]) -> dict[str, float]:
-        """Returns all scores as flat finite numbers; those of the baselines carry their name."""
+        """Returns all scores as flat finite numbers; those of baselines and other label maps carry their name."""
         flat = {"clips": float(len(self.chosen))}
-        for name, one in applicable(scores).items():
+        for name, found in applicable(scores).items():
             suffix = "" if name == FORECASTER else f"_{name}"
-            flat |= {f"{key}{suffix}": value for key, value in one.table().items()}
-        return {key: value for key, value in (flat | self._masker_scores()).items() if np.isfinite(value)}
+            flat |= {f"{key}{suffix}": value for key, value in found.table().items()}
+        for name, one in self.masker_scores.items():
+            suffix = "" if name == self.prepared.label_map.name else f"_{name}"
+            flat |= {f"masker_{key}{suffix}": value for key, value in one.table().items()}
+        return {key: value for key, value in flat.items() if np.isfinite(value)}
 
     def view(self, n: int) -> ForecastView:
         """Forecasts clip n once more, to draw it."""
@@ -140,6 +145,13 @@ class Evaluation:
             {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
             None if own.frames is None else own.frames[0],
         )
+
+    @cached_property
+    def masker_scores(self) -> dict[str, MaskerScores]:
+        """Scores of the generated masks by label map; nothing where the true masks stand in their place."""
+        if self.generated.digest == self.prepared.digest:
+            return {}
+        return score_masker(self.prepared, self.generated, self.chosen)
 
     @cached_property
     def _models(self) -> dict[str, Predictor | None]:
@@ -170,18 +182,3 @@ class Evaluation:
     def _coming(self, layer: np.ndarray) -> np.ndarray:
         """Returns the part of a layer (T, ...) that is to be forecast."""
         return layer[self.context_frames :][: self.horizon]
-
-    def _masker_scores(self) -> dict[str, float]:
-        """Scores the generated masks over all frames of the split; nothing where there are none."""
-        masked = [clip for clip in self.chosen if clip.id in self.generated]
-        if not masked or self.generated.digest == self.prepared.digest:
-            return {}
-        matrix_KK = np.zeros((self.prepared.num_classes,) * 2, np.int64)
-        for clip in masked:
-            found = self.generated.masks(self.generated.get(clip.id))
-            matrix_KK += confusion(self.prepared.masks(clip), found, self.prepared.num_classes)
-        return {
-            "masker_jaccard": macro_jaccard(matrix_KK, absent="omit"),
-            "masker_jaccard_no_background": macro_jaccard(matrix_KK, absent="omit", background=False),
-            "masker_accuracy": accuracy(matrix_KK),
-        }

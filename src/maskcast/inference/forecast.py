@@ -6,7 +6,7 @@ Legend: B clips, T context frames, h horizon, N frames, H height, W width, C = 3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import quantise, segment_future
+from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.base import Segmenter
@@ -47,20 +48,35 @@ class ForecastSetting:
     device: torch.device
 
 
-def check_stores(clips: ClipStore, masks: ClipStore) -> None:
-    """Makes sure that two stores speak of the same classes and size.
+def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipStore, ClipStore]:
+    """Opens a clip store and the store of its generated masks; both speak of the map that is forecast.
+
+    Args:
+        clips: what prepare_clips wrote.
+        masks: what generate_masks wrote of it.
+        label_map: name of the map; None is the only one.
 
     Raises:
-        MaskcastError: naming both stores and what differs.
+        MaskcastError: a store lacks the map, the map is none that can be forecast, or the stores differ.
     """
+    prepared = ClipStore(clips, label_map)
+    told = prepared.label_map
+    if told.kind != "classes":
+        raise MaskcastError(
+            f"{clips}: label map {told.name!r} is of kind {told.kind}, which no forecaster takes; "
+            "name a map of kind classes (label_map)"
+        )
+    generated = ClipStore(masks, label_map)
+    prepared, generated = (store.of(store.label_map.name) for store in (prepared, generated))
     for what in ("classes", "height", "width"):
-        ours, theirs = getattr(clips, what), getattr(masks, what)
+        ours, theirs = getattr(prepared, what), getattr(generated, what)
         if ours != theirs:
-            told = f"{len(ours)} and {len(theirs)}" if what == "classes" else f"{ours} and {theirs}"
+            values = f"{len(ours)} and {len(theirs)}" if what == "classes" else f"{ours} and {theirs}"
             raise MaskcastError(
-                f"{masks.root}: its {what} differ from those of {clips.root} ({told}); "
+                f"{masks}: its {what} differ from those of {clips} ({values}); "
                 "run generate_masks on these clips again"
             )
+    return prepared, generated
 
 
 def load_models(
@@ -69,17 +85,40 @@ def load_models(
     """Loads a forecaster and, where it forecasts frames, the masker that turns them into masks.
 
     Raises:
-        MaskcastError: a model is malformed or was trained for another number of classes than `clips` has.
+        MaskcastError: a model is malformed, or does not know the label map of `clips` or as many classes.
     """
     model, description = load_forecaster(forecaster)
-    _check_classes(forecaster, description, clips)
+    told, name = description["meta"].get("label_map", MASK), clips.label_map.name
+    if told != name:
+        raise MaskcastError(
+            f"{forecaster}: forecasts label map {told!r}, but {name!r} of {clips.root} is asked for; "
+            "name another map (label_map) or train a forecaster for this one"
+        )
+    _check_classes(forecaster, description["num_classes"], clips)
+    masking = masker_for(model, masker, clips)
+    return model.to(device), None if masking is None else masking.to(device)
+
+
+def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | None:
+    """Returns the masker, where a model's forecasts need one to become masks; else None.
+
+    Raises:
+        MaskcastError: it is malformed, or does not know the label map of `clips` or as many classes.
+    """
     if not model.input.needs_masker:
-        return model.to(device), None
+        return None
     from maskcast.models.segmentation.table import load_masker  # takes seconds to import
 
-    masking, description = load_masker(masker)
-    _check_classes(masker, description, clips)
-    return model.to(device), masking.to(device)
+    masker, _ = load_masker(folder)
+    known = {label_map.name: label_map for label_map in masker.maps}
+    name = clips.label_map.name
+    if name not in known:
+        raise MaskcastError(
+            f"{folder}: knows the label maps {', '.join(known)}, not {name!r} of {clips.root}; "
+            "name one of these (label_map) or train a masker for this one"
+        )
+    _check_classes(folder, known[name].num_classes, clips)
+    return masker
 
 
 def in_batches(clips: Sequence[Clip], size: int) -> list[Sequence[Clip]]:
@@ -148,10 +187,9 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
         )
 
 
-def _check_classes(folder: Path, description: dict[str, Any], clips: ClipStore) -> None:
-    if description["num_classes"] != clips.num_classes:
+def _check_classes(folder: Path, num_classes: int, clips: ClipStore) -> None:
+    if num_classes != clips.num_classes:
         raise MaskcastError(
-            f"{folder}: was trained for {description['num_classes']} classes, "
-            f"{clips.root} has {clips.num_classes}; "
+            f"{folder}: was trained for {num_classes} classes, {clips.root} has {clips.num_classes}; "
             "train it on these clips or give the clips it was trained on"
         )

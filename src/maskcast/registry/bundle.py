@@ -58,6 +58,8 @@ class ForecastDescription(Params):
     """Distance of consecutive frames in the video they come from; null where the clips do not say, or differ."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
+    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    """The label map that these are of; null where the clips of the evaluation had but one."""
 
 
 class DetectorDescription(Params):

@@ -48,7 +48,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     if folder.exists():
         raise MaskcastError(f"{folder}: already there (--pictures); name a new folder, or remove this one")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
-    store = ClipStore(clips)
+    store = ClipStore(clips, a[1].facts.get("label_map"))
     _check_evaluated(store, picked.values(), *a)
     if not picked:
         return []

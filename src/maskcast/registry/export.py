@@ -38,7 +38,7 @@ class Graph(nn.Module):
     def __init__(self, model: PipelineModel) -> None:
         super().__init__()
         self.masker, self.forecaster = model.masker.network.cpu(), model.forecaster.network.cpu()
-        self.horizon = model.forecaster.horizon
+        self.horizon, self.place = model.forecaster.horizon, model.masker.place
 
     def forward(self, frames: Tensor) -> Tensor:
         """Forecasts clips."""
@@ -49,8 +49,8 @@ class Graph(nn.Module):
 
     def _mask(self, frames_BTHWC: Tensor) -> Tensor:
         """Returns the masks (B, T, H, W) of frames."""
-        (logits_BTKHW, *_), _ = self.masker(frames_BTHWC)
-        masks_BTHW: Tensor = logits_BTKHW.argmax(2).to(torch.uint8)
+        logits, _ = self.masker(frames_BTHWC)
+        masks_BTHW: Tensor = logits[self.place].argmax(2).to(torch.uint8)
         return masks_BTHW
 
 

@@ -51,10 +51,17 @@ class MaskerModel:
     shape_out: Shape = (-1, -1, -1)
     dtype_out = "uint8"
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, precision: str, label_map: str | None = None) -> None:
         masker, _ = load_masker(folder)
         self.network, self.precision = masker.to(best_device()), precision
-        self._map = next((one.name for one in masker.maps if one.kind == "classes"), masker.maps[0].name)
+        names = [one.name for one in masker.maps]
+        if label_map is not None and label_map not in names:
+            raise MaskcastError(
+                f"{folder}: knows the label maps {', '.join(names)}, not {label_map!r}; register it again"
+            )
+        first = next((one.name for one in masker.maps if one.kind == "classes"), names[0])
+        self.label_map = label_map or first
+        self.place = names.index(self.label_map)  # among the maps of the network
 
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames, those of one clip in order; one frame (H, W, C) gives one mask."""
@@ -71,14 +78,14 @@ class MaskerModel:
             precision=self.precision,
             consistent_frames=consistent_frames,
         )
-        return found[self._map].masks
+        return found[self.label_map].masks
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> np.ndarray:
         """Masks frames that a forecaster made of those before them; returns masks (h, H, W)."""
         found = segment_future(
             self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
         )
-        return found[self._map].masks
+        return found[self.label_map].masks
 
 
 class ForecasterModel:
@@ -204,7 +211,7 @@ def build_model(folder: Path, about: Description) -> Model:
     if about.kind == "detector":
         return DetectorModel(folder / "detector", about.precision)
     if about.kind == "masker":
-        return MaskerModel(folder / "masker", about.precision)
+        return MaskerModel(folder / "masker", about.precision, about.label_map)
     if about.kind == "encoder":
         return EncoderModel(folder / "encoder")
     forecaster = ForecasterModel(folder / "forecaster", about.horizon)
@@ -212,7 +219,8 @@ def build_model(folder: Path, about: Description) -> Model:
         return forecaster
     # Frames that a forecaster made are masked as the evaluation does it.
     precision = "fp32" if forecaster.input.needs_masker else about.precision
-    return PipelineModel(MaskerModel(folder / "masker", precision), forecaster, about.consistent_frames)
+    masker = MaskerModel(folder / "masker", precision, about.label_map)
+    return PipelineModel(masker, forecaster, about.consistent_frames)
 
 
 class PyfuncModel:

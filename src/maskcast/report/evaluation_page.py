@@ -26,6 +26,7 @@ def show_evaluation(
     scores: Mapping[str, ForecastScores | None],
     flat: Mapping[str, float],
     featured: Mapping[str, tuple[int, ForecastView]],
+    maps: Html | None,
     curves: Mapping[str, Curve],
 ) -> None:
     """Shows an evaluation on the run's page.
@@ -35,6 +36,7 @@ def show_evaluation(
         scores: of the forecaster and the baselines.
         flat: all scores as flat numbers.
         featured: the clips to look at, see ``pictures.draw_gallery``.
+        maps: the masker in every label map, see ``label_maps``; None where there is but one.
         curves: of the trainings that led here, by stage.
     """
     known = applicable(scores)
@@ -45,6 +47,8 @@ def show_evaluation(
         show("Clips", _clips(known[FORECASTER], featured))
     show("By class", _classes(known, classes))
     show("Confusions", confusions(known[FORECASTER], classes))
+    if maps is not None:
+        show("Label maps", maps)
     if known[FORECASTER].reliability.pixels.any():
         show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning(curves))

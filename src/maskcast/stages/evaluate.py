@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from maskcast.curves import read_curves
-from maskcast.data.clips import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.params import Params
 from maskcast.progress import report_file, say
@@ -22,6 +21,9 @@ class Evaluate(Params):
 
     split: str = "val"
     """Split whose labelled clips are scored."""
+    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    """The label map that is forecast, of kind classes; null is the only one there is. The masker is scored in
+    all maps."""
     context: Literal["generated", "truth"] = "generated"
     """generated: the masker's masks, as when predicting; truth: true masks, for data without frames."""
     context_frames: int = Field(11, ge=1)
@@ -61,7 +63,7 @@ def evaluate(
     from maskcast.evaluation.forecasts import FORECASTER, Evaluation, data_digest, scored_clips
     from maskcast.evaluation.record import FORECASTS, write_record
     from maskcast.evaluation.scores import applicable
-    from maskcast.inference.forecast import check_stores, load_models
+    from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import (
         DEFINITIONS,
@@ -71,11 +73,11 @@ def evaluate(
         write_tables,
     )
     from maskcast.report.evaluation_page import show_evaluation
+    from maskcast.report.label_maps import write_label_maps
     from maskcast.report.pictures import OVERVIEW, draw_gallery
     from maskcast.report.tables import printed
 
-    prepared, generated = ClipStore(clips), ClipStore(masks)
-    check_stores(prepared, generated)
+    prepared, generated = open_stores(clips, masks, params.label_map)
     chosen = scored_clips(prepared, params.split)
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
@@ -85,6 +87,8 @@ def evaluate(
     flat = evaluation.flat(scores)
     metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
 
+    several = len(prepared.maps) > 1
+    told = {"label_map": prepared.label_map.name} if several else {}
     report.mkdir()
     write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts})
     write_record(
@@ -94,6 +98,7 @@ def evaluate(
         scores=flat,
         split=params.split,
         **settings,
+        **told,
         data=data_digest(prepared, chosen, params.context_frames, params.horizon),
         clip_store=prepared.digest,
         mask_store=generated.digest,
@@ -109,11 +114,16 @@ def evaluate(
     if params.pictures:
         by_clip = [jaccard_h[-1] for jaccard_h in own.clip_jaccard]
         featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[-1])
-    show_evaluation(evaluation, scores, flat, featured, read_curves(masker) | read_curves(forecaster))
+    maps = None
+    if several and evaluation.masker_scores:
+        shown = [view.clip_id for _, view in featured.values()]
+        maps = write_label_maps(report, evaluation.masker_scores, prepared, generated, shown)
+    show_evaluation(evaluation, scores, flat, featured, maps, read_curves(masker) | read_curves(forecaster))
     for file in sorted(path for path in report.rglob("*") if path.is_file()):
         report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
     say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
-    if "masker_jaccard" in flat:
-        say(f"masker: Jaccard {flat['masker_jaccard']:.4f} over all frames")
+    for name, one in evaluation.masker_scores.items():
+        of = f" of label map {name}" if several else ""
+        say(f"masker: Jaccard {one.table()['jaccard']:.4f} over all frames{of}")
     overview = OVERVIEW if featured else "per_horizon.png"
     say(f"picture: {report.with_name(report.name.removesuffix('.partial')) / overview}")

@@ -3,7 +3,6 @@
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from maskcast.data.clips import ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -47,12 +46,11 @@ def finetune_forecaster(
     """
     import torch
 
-    from maskcast.inference.forecast import check_stores
+    from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.models.forecasting.table import adapt_forecaster, config_of
-    from maskcast.training.tasks.forecasting import ForecastTask, load_masker_for, train_forecaster
+    from maskcast.training.tasks.forecasting import ForecastTask, train_forecaster
 
-    store, generated = ClipStore(clips), ClipStore(masks)
-    check_stores(store, generated)
+    store, generated = open_stores(clips, masks, params.label_map)
     torch.manual_seed(derive(params.training.seed))
     model, description, anew = adapt_forecaster(pretrained, store.num_classes)
     if anew:
@@ -69,7 +67,7 @@ def finetune_forecaster(
         masks=generated,
         target=store,
         train=train,
-        masker=load_masker_for(model, masker),
+        masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker, pretrained=pretrained),
     )
     if anew:

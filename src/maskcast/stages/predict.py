@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import Field
 
 from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clips import Clip
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.params import Params
@@ -26,6 +26,8 @@ class Predict(Params):
 
     split: str = "hidden"
     """Split whose clips are forecast."""
+    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(11, ge=1)
     """Frames that are seen."""
     horizon: int = Field(11, ge=1)
@@ -64,11 +66,10 @@ def predict(
     """
     import torch
 
-    from maskcast.inference.forecast import ForecastSetting, check_stores, forecast_clips, in_batches, load_models
+    from maskcast.inference.forecast import ForecastSetting, forecast_clips, in_batches, load_models, open_stores
     from maskcast.models.base import best_device
 
-    prepared, generated = ClipStore(clips), ClipStore(masks)
-    check_stores(prepared, generated)
+    prepared, generated = open_stores(clips, masks, params.label_map)
     chosen = sorted(prepared.select(params.split), key=lambda clip: id_key(clip.id))
     device = best_device()
     model, masking = load_models(forecaster, masker, prepared, device)

@@ -43,11 +43,10 @@ def pretrain_forecaster(
     """
     import torch
 
-    from maskcast.inference.forecast import check_stores
-    from maskcast.training.tasks.forecasting import ForecastTask, load_masker_for, train_forecaster
+    from maskcast.inference.forecast import masker_for, open_stores
+    from maskcast.training.tasks.forecasting import ForecastTask, train_forecaster
 
-    store, generated = ClipStore(clips), ClipStore(masks)
-    check_stores(store, generated)
+    store, generated = open_stores(clips, masks, params.label_map)
     train, left_out = _confident(generated, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
@@ -60,7 +59,7 @@ def pretrain_forecaster(
         masks=generated,
         target=generated,
         train=train,
-        masker=load_masker_for(model, masker),
+        masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
     say(f"{len(train)} clips to train on; {left_out} left out, below min_confidence {params.min_confidence:g}")

@@ -105,7 +105,7 @@ def register_models(
         else:
             say("encoder: not trained (method none), and so not registered")
     origin = Origin.of("register_models", params, inputs)
-    store = ClipStore(clips)
+    store = ClipStore(clips, record.facts.get("label_map"))
     about, examples = _about(store, record), _examples(store, record, parts)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
         artifacts = {
@@ -123,6 +123,7 @@ def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, Foreca
 
     facts = {name: record.facts[name] for name in ("context_frames", "horizon", "precision")}
     facts |= {name: getattr(store, name) for name in ("height", "width", "classes")}
+    facts["label_map"] = record.facts.get("label_map")
     strides = {clip.meta.get("stride") for clip in store.select(record.facts["split"])}
     facts["frame_stride"] = strides.pop() if len(strides) == 1 else None  # None: clips differ, or do not say
     about: dict[Kind, ForecastDescription] = {
@@ -144,7 +145,7 @@ def _examples(
     if found is None:
         raise MaskcastError(f"{store.root}: no clip has frames, and the pipeline starts from frames; prepare some")
     clip_THWC = shrink_clip(store.frames(found)[: record.facts["context_frames"]])
-    masker = MaskerModel(parts["masker"], record.facts["precision"])
+    masker = MaskerModel(parts["masker"], record.facts["precision"], record.facts.get("label_map"))
     forecaster = ForecasterModel(parts["forecaster"], record.facts["horizon"])
     seen = clip_THWC if forecaster.input.needs_masker else masker.predict(clip_THWC)
     some = clip_THWC[:2]

@@ -17,6 +17,7 @@ from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.inference.forecast import ForecastSetting, forecast_clips, in_batches
+from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.base import Forecaster, Predictor
@@ -141,8 +142,10 @@ def train_forecaster(
     """
     params = task.params
     baselines = _baseline_scores(task)
+    name = task.clips.label_map.name
     meta = {
         "classes": list(task.clips.classes),
+        **({} if name == MASK else {"label_map": name}),  # a model that names none speaks of MASK
         "context_frames": params.context_frames,
         "horizon": params.horizon,
     }
@@ -185,15 +188,6 @@ def _baseline_scores(task: ForecastTask) -> dict[str, float]:
         scores |= {f"{name}_val_{score}": found[score] for score in ("jaccard_last", "jaccard_mean")}
         say(f"{name}: jaccard_last {found['jaccard_last']:.4f}, jaccard_mean {found['jaccard_mean']:.4f}")
     return scores
-
-
-def load_masker_for(model: Predictor, masker: Path) -> Segmenter | None:
-    """Returns the masker, frozen, where the model's forecasts need one; else None."""
-    if not model.input.needs_masker:
-        return None
-    from maskcast.models.segmentation.table import load_masker  # takes seconds to import
-
-    return load_masker(masker)[0].requires_grad_(False)
 
 
 def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:

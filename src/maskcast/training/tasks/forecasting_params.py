@@ -13,6 +13,9 @@ class ForecastTraining(Params):
 
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one window."""
+    # left out of dumps where null, so that runs from before this param go on
+    label_map: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(default=11, ge=1)
     """Frames seen in validation, and at most in training."""
     min_context_frames: int = Field(default=6, ge=1)

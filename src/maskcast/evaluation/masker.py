@@ -1,0 +1,64 @@
+"""How well a masker masks: its masks against the true ones, in every label map that both stores have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.labels import LabelMap
+
+
+@dataclass(frozen=True)
+class MaskerScores:
+    """Scores of one label map over all frames of some clips.
+
+    Args:
+        label_map: which one.
+        clips: that were scored.
+        counts: see `map_scores`.
+    """
+
+    label_map: LabelMap
+    clips: tuple[str, ...]
+    counts: np.ndarray
+
+    def table(self) -> dict[str, float]:
+        """Returns `jaccard`, of classes also `jaccard_no_background`, and `accuracy`; see `map_scores`."""
+        scores = map_scores(self.label_map, self.counts)
+        if self.label_map.kind == "alpha":
+            return scores
+        without = macro_jaccard(self.counts, absent="omit", background=False)
+        return {"jaccard": scores["jaccard"], "jaccard_no_background": without, "accuracy": scores["accuracy"]}
+
+
+def score_masker(prepared: ClipStore, generated: ClipStore, chosen: Sequence[Clip]) -> dict[str, MaskerScores]:
+    """Returns the scores of every map by name, the chosen map of `prepared` first; none of one without masks.
+
+    Args:
+        prepared: holds the true masks.
+        generated: holds those of the masker.
+        chosen: the clips to score in the chosen map; in another one it is all clips of their splits that have it.
+    """
+    told, splits = prepared.label_map.name, {clip.split for clip in chosen}
+    shared = [name for name, each in prepared.maps.items() if name in generated.maps and each.kind != "instances"]
+    scores = {}
+    for name in sorted(shared, key=lambda name: name != told):
+        truth, found = prepared.of(name), generated.of(name)
+        clips = chosen if name == told else _labelled(truth, splits)
+        masked = [clip for clip in clips if clip.id in found and found.has_masks(found.get(clip.id))]
+        if not masked:
+            continue
+        counts = no_counts(truth.label_map)
+        for clip in masked:
+            counts += counts_of(truth.label_map, truth.masks(clip), found.masks(found.get(clip.id)))
+        scores[name] = MaskerScores(truth.label_map, tuple(clip.id for clip in masked), counts)
+    return scores
+
+
+def _labelled(store: ClipStore, splits: set[str]) -> Sequence[Clip]:
+    """Returns the clips of some splits that the store's chosen map labels."""
+    layer = f"labels/{store.label_map.name}"
+    return store.where(lambda group: group.split in splits and layer in group.layers)

@@ -1,0 +1,98 @@
+"""The masker in every label map, for a report: scores, Jaccard by class, and pictures.
+
+A store with one map has no such part: there the scores of the forecast say it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clips import ClipStore
+from maskcast.evaluation.masker import MaskerScores
+from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.markup import Html, data_uri, element, folded, joined, table
+from maskcast.report.overlays import masker_strip
+from maskcast.report.tables import markdown, number, write_csv
+
+HEADER = ["label map", "kind", "clips", "Jaccard", "accuracy"]
+NOTE = (
+    "Of an alpha map the Jaccard is the sum of the smaller opacities over that of the greater, and the accuracy "
+    "is 1 - mean absolute difference. In metrics, scores of maps that are not forecast end in the map's name."
+)
+
+
+def write_label_maps(
+    folder: Path,
+    scores: Mapping[str, MaskerScores],
+    prepared: ClipStore,
+    generated: ClipStore,
+    clips: Sequence[str],
+) -> Html:
+    """Writes `maps.md`, `masker_per_class.csv` and `maps/<map>_<clip>.png`; returns all of it for a page.
+
+    Args:
+        folder: of the report.
+        scores: by label map.
+        prepared: the clips.
+        generated: the masks of the masker.
+        clips: ids of those to draw.
+    """
+    rows = [_row(one) for one in scores.values()]
+    (folder / "maps.md").write_text(f"{markdown(HEADER, rows)}\n{NOTE}\n", encoding="utf-8")
+    by_class = {name: _by_class(one) for name, one in scores.items() if one.label_map.kind == "classes"}
+    write_csv(
+        folder / "masker_per_class.csv",
+        ["label_map", "class_id", "class", "target_pixels", "jaccard"],
+        [
+            [name, k, scores[name].label_map.classes[k], pixels, number(jaccard)]
+            for name, classes in by_class.items()
+            for k, pixels, jaccard in classes
+        ],
+    )
+    parts = [table("The masker's masks over all frames of the split", HEADER, rows), element("p", NOTE)]
+    for name, classes in by_class.items():
+        names = scores[name].label_map.classes
+        cells = [
+            [names[k], f"{jaccard:.3f}", f"{pixels:,}"] for k, pixels, jaccard in classes if np.isfinite(jaccard)
+        ]
+        parts.append(folded(f"By class of {name}", table(name, ["class", "Jaccard", "true pixels"], cells)))
+    (folder / "maps").mkdir()
+    for path in _draw(folder / "maps", scores, prepared, generated, clips):
+        picture = element("img", alt=path.stem, src=data_uri(path.read_bytes(), "image/png"))
+        parts.append(element("figure", picture, element("figcaption", path.stem)))
+    return joined(parts)
+
+
+def _draw(
+    folder: Path,
+    scores: Mapping[str, MaskerScores],
+    prepared: ClipStore,
+    generated: ClipStore,
+    clips: Sequence[str],
+) -> list[Path]:
+    """Draws the clips that have frames, in every map that they have."""
+    drawn = []
+    for name, one in scores.items():
+        truth, found = prepared.of(name), generated.of(name)
+        for clip_id in clips:
+            clip = prepared.get(clip_id)
+            if clip_id not in one.clips or not clip.has_frames:
+                continue
+            masks, title = found.masks(found.get(clip_id)), f"{clip_id} · {name}"
+            drawn.append(folder / f"{name}_{clip_id.replace('/', '_')}.png")
+            strip = masker_strip(truth.frames(clip), truth.masks(clip), masks, title, one.label_map.kind)
+            strip.save(drawn[-1])
+    return drawn
+
+
+def _row(one: MaskerScores) -> list[str]:
+    scores = one.table()
+    numbers = [f"{scores[name]:.4f}" for name in ("jaccard", "accuracy")]
+    return [one.label_map.name, one.label_map.kind, str(len(one.clips)), *numbers]
+
+
+def _by_class(one: MaskerScores) -> list[tuple[int, int, float]]:
+    """Returns id, true pixels and Jaccard of every class."""
+    pixels_K, jaccard_K = one.counts.sum(axis=1), jaccard_per_class(one.counts)
+    return [(k, int(pixels_K[k]), float(jaccard_K[k])) for k in range(len(pixels_K))]
