@@ -2,7 +2,7 @@
 
     python benchmarks/clip_store.py [--rounds 21] [--few 1000] [--many 100000]
 
-Every clip is 4 frames of 8 x 8 pixels and their masks; the last tenth is of the split val. Milliseconds of the
+Every clip is 4 frames of 8 x 8 pixels and their masks; every tenth is of the split val. Milliseconds of the
 CPU, medians; files are in the page cache. `times` is the median over the rounds of many / few.
 """
 
@@ -53,7 +53,7 @@ def write_store(root: Path, clips: int) -> Path:
         for k in range(clips):
             frames = rng.integers(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
             masks = {MASK: frames[..., 0] // 128}
-            split = "train" if k < clips - clips // 10 else "val"
+            split = "val" if k % 10 == 9 else "train"
             writer.add(f"video_{k}", split=split, kind="labelled", frames=frames, masks=masks, meta={"start": k})
     return root
 

@@ -85,7 +85,7 @@ def shard_of(content: bytes) -> dict[str, object]:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-@pytest.mark.parametrize("columns", [np.zeros((3, 3)), np.zeros((3, 2), np.uint64), np.zeros((3, 3), np.uint64)])
+@pytest.mark.parametrize("columns", [np.zeros((4, 3)), np.zeros((4, 2), np.uint64), np.zeros((4, 3), np.uint64)])
 def test_columns_that_contradict_the_index_are_refused(written: Path, columns: np.ndarray) -> None:
     file = io.BytesIO()
     np.save(file, columns)

@@ -6,21 +6,19 @@ JSON per clip in ``clips.jsonl`` and what must be known of all clips at once in 
 
 import json
 import mmap
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskcast.data.clip_table import Clip, Group, Packed, Span, Table, groups_of, id_hash
+from maskcast.data.clip_table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, single_map
 
 FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
-LINES, COLUMNS = "clips.jsonl", "clips.npy"  # the latter of uint64, rows: end of the line, num_frames, id_hash
+LINES, COLUMNS = "clips.jsonl", "clips.npy"
 KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
 KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
 LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
@@ -133,22 +131,23 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
         clip = _clip(entry, layers, {})
         _check_spans(clip, index["shards"], path)
         clips.append(clip)
+    groups, numbers = grouped(clips)
     return Table(
         np.array([clip.num_frames for clip in clips], np.uint64),
         np.array([id_hash(clip.id) for clip in clips], np.uint64),
-        groups_of(clips),
+        groups,
+        numbers,
         clips.__getitem__,
     )
 
 
 def _table_2(index: dict[str, Any], path: Path) -> Table:
-    groups = [Group(one["split"], one["kind"], tuple(one["layers"]), one["clips"]) for one in index["groups"]]
-    stops = list(accumulate(group.clips for group in groups))
-    shards, count = index["shards"], stops[-1] if stops else 0
+    groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
+    shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
     columns = np.load(path.parent / COLUMNS, mmap_mode="r" if count else None, allow_pickle=False)
-    if columns.dtype != np.uint64 or columns.shape != (3, count) or not {LINES, COLUMNS} <= set(shards):
+    if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES, COLUMNS} <= set(shards):
         raise ValueError(f"{COLUMNS} does not hold {count} clips")
-    ends, num_frames, hashes = columns
+    ends, num_frames, hashes, numbers = map(np.asarray, columns)
     if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
         raise ValueError(f"{COLUMNS} and {LINES} differ")
     lines = _map_lines(path.parent / LINES) if count else b""
@@ -165,9 +164,8 @@ def _table_2(index: dict[str, Any], path: Path) -> Table:
                 for name, classes in entry["objects"].items()
             }
             clip = _clip(entry, layers, objects)
-            group = groups[bisect_right(stops, row)]
-            listed = (group.split, group.kind, group.layers, num_frames[row], hashes[row])
-            if (clip.split, clip.kind, clip.layer_names, clip.num_frames, id_hash(clip.id)) != listed:
+            listed = (groups[int(numbers[row])], num_frames[row], hashes[row])
+            if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
                 raise ValueError(f"not the clip that {COLUMNS} and {path.name} list here")
             _check_spans(clip, shards, path)
         except BROKEN as error:
@@ -176,7 +174,7 @@ def _table_2(index: dict[str, Any], path: Path) -> Table:
             ) from None
         return clip
 
-    return Table(num_frames, hashes, groups, build)
+    return Table(num_frames, hashes, groups, numbers, build)
 
 
 def _clip(entry: dict[str, Any], layers: dict[str, Packed], objects: dict[str, dict[int, int]]) -> Clip:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 from typing import Any, overload
 
 import numpy as np
@@ -80,12 +79,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class Group:
-    """Clips that follow each other in the index and agree in split, kind and the names of their layers."""
+    """What some clips agree in: split, kind and the names of their layers."""
 
     split: str
     kind: str
     layers: tuple[str, ...]
-    clips: int
 
     @property
     def has_frames(self) -> bool:
@@ -93,13 +91,16 @@ class Group:
         return FRAMES in self.layers
 
 
-def groups_of(clips: Iterable[Clip]) -> tuple[Group, ...]:
-    """Returns the groups of clips in the order of the index."""
+def group_of(clip: Clip) -> Group:
+    """Returns the group that a clip belongs to."""
+    return Group(clip.split, clip.kind, clip.layer_names)
 
-    def key(clip: Clip) -> tuple[str, str, tuple[str, ...]]:
-        return clip.split, clip.kind, clip.layer_names
 
-    return tuple(Group(*same, len(list(group))) for same, group in groupby(clips, key))
+def grouped(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
+    """Returns the groups that there are, and the number of each clip's group, (N,) uint64."""
+    numbers: dict[Group, int] = {}
+    found = [numbers.setdefault(group_of(clip), len(numbers)) for clip in clips]
+    return tuple(numbers), np.array(found, np.uint64)
 
 
 def id_hash(clip_id: str) -> int:
@@ -113,15 +114,21 @@ class Table:
     Args:
         num_frames: of each clip, (N,) uint64.
         hashes: ``id_hash`` of each clip, (N,) uint64.
-        groups: as ``groups_of`` gives them.
+        groups: the groups that there are.
+        numbers: of each clip's group, (N,) uint64.
         build: returns the clip of a row.
     """
 
     def __init__(
-        self, num_frames: np.ndarray, hashes: np.ndarray, groups: Sequence[Group], build: Callable[[int], Clip]
+        self,
+        num_frames: np.ndarray,
+        hashes: np.ndarray,
+        groups: Sequence[Group],
+        numbers: np.ndarray,
+        build: Callable[[int], Clip],
     ) -> None:
         self.num_frames, self.groups, self.build = num_frames, groups, build
-        self._hashes = hashes
+        self._hashes, self._numbers = hashes, numbers
 
     def __len__(self) -> int:
         return len(self.num_frames)
@@ -141,16 +148,15 @@ class Table:
 
     def rows(self, keep: Callable[[Group], bool]) -> "range | np.ndarray":
         """Returns the rows of the groups that are kept, a range where they follow each other."""
-        ranges: list[range] = []
-        start = 0
-        for group in self.groups:
-            stop = start + group.clips
-            if keep(group) and ranges and ranges[-1].stop == start:
-                ranges[-1] = range(ranges[-1].start, stop)
-            elif keep(group):
-                ranges.append(range(start, stop))
-            start = stop
-        return ranges[0] if len(ranges) == 1 else np.array([row for rows in ranges for row in rows], np.int64)
+        kept = [number for number, group in enumerate(self.groups) if keep(group)]
+        if len(kept) == len(self.groups):
+            return range(len(self))
+        found = np.zeros(len(self), bool)
+        for number in kept:
+            found |= self._numbers == number
+        rows = np.flatnonzero(found)
+        together = len(rows) and rows[-1] - rows[0] == len(rows) - 1
+        return range(int(rows[0]), int(rows[-1]) + 1) if together else rows
 
 
 class Clips(Sequence[Clip]):

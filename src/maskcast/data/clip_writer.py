@@ -13,7 +13,7 @@ from maskcast.data.clip_checks import Layer, check_layers, check_objects, check_
 from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
 from maskcast.data.clip_readme import README
 from maskcast.data.clip_shards import FrameShards, PackedShards
-from maskcast.data.clip_table import Clip, groups_of, id_hash
+from maskcast.data.clip_table import Clip, grouped, id_hash
 from maskcast.data.packing import frames_per_chunk, packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -131,10 +131,12 @@ class ClipWriter:
     def _write_index(self) -> None:
         lines = [line_of(clip) for clip in self.clips.values()]
         (self.root / LINES).write_bytes(b"".join(lines))
+        groups, numbers = grouped(self.clips.values())
         columns = [
             np.cumsum([len(line) for line in lines]),
             [clip.num_frames for clip in self.clips.values()],
             [id_hash(clip_id) for clip_id in self.clips],
+            numbers,
         ]
         np.save(self.root / COLUMNS, np.stack([np.array(column, "<u8") for column in columns]))
         shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
@@ -151,7 +153,7 @@ class ClipWriter:
             "maps": [asdict(one) for one in self.maps.values()],
             "chunk_frames": frames_per_chunk(self.height, self.width),
             "meta": self.meta,
-            "groups": [asdict(group) for group in groups_of(self.clips.values())],
+            "groups": [asdict(group) | {"clips": int((numbers == k).sum())} for k, group in enumerate(groups)],
             "skipped": self.skipped,
             "shards": shards,
         }

@@ -2,7 +2,7 @@
 
     index.json                 sizes, label maps, groups of clips, shards and their sha256, what was skipped
     clips.jsonl                one line of JSON per clip
-    clips.npy                  uint64 (3, clips): end of its line in bytes, number of frames, hash of its id
+    clips.npy                  uint64 (4, clips): end of its line, number of frames, hash of its id, its group
     frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips one after the other
     labels-<map>-00000.zst     one zstd frame per ``chunk_frames`` frames of a clip: the values in C order
     confidence-<map>-00000.zst likewise, of the same shape
