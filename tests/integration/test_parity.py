@@ -45,7 +45,8 @@ def content(path: Path) -> bytes:
         store = ClipStore(path)
         clips = store.select()
         arrays = [store.frames(clip).tobytes() for clip in clips if clip.frames is not None]
-        arrays += [store.masks(clip).tobytes() for clip in clips if clip.masks is not None]
+        maps = [store.of(name) for name in store.maps]
+        arrays += [each.masks(clip).tobytes() for each in maps for clip in clips if each.has_masks(clip)]
         assert arrays
         return b"".join([*(clip.id.encode() for clip in clips), *arrays])
     scores = json.loads(path.read_text())
