@@ -18,7 +18,12 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def run_id(kfp_server: KfpServer) -> str:
-    kfp_server.stored["runs"]["run-1"] = {"run_id": "run-1", "state": "FAILED"}
+    names = {
+        task: task.replace("-", " ") for task in ("fetch-dataset", "prepare-clips", "generate-masks", "predict")
+    }
+    names |= {"train-masker": "train masker", "train-masker-2": "second masker"}
+    spec = {"root": {"dag": {"tasks": {task: {"taskInfo": {"name": name}} for task, name in names.items()}}}}
+    kfp_server.stored["runs"]["run-1"] = {"run_id": "run-1", "state": "FAILED", "pipeline_spec": spec}
     return "run-1"
 
 
@@ -46,6 +51,15 @@ def test_a_stage_is_named_or_it_is_the_one_that_failed_or_the_last(
     pod(kube, "root.generate-masks.executor", "Failed", 5)
     pod(kube, "root.predict.executor", "Running", 6)
     assert pipelines("logs", run_id).out == "root.generate-masks.executor says\n"
+
+
+def test_a_stage_that_stands_there_twice_is_asked_for_by_its_name(
+    kube: KubeApi, pipelines: Cli, run_id: str
+) -> None:
+    pod(kube, "root.train-masker.executor", "Succeeded", 1)
+    pod(kube, "root.train-masker-2.executor", "Succeeded", 2)
+    assert pipelines("logs", run_id, "train_masker").out == "root.train-masker.executor says\n"
+    assert pipelines("logs", run_id, "second_masker").out == "root.train-masker-2.executor says\n"
 
 
 def test_of_several_attempts_the_last_is_printed(kube: KubeApi, pipelines: Cli, run_id: str) -> None:

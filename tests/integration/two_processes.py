@@ -1,6 +1,6 @@
 """Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given.
 
-python -m tests.integration.two_processes TASK FILE        # TASK is plain or chunked
+python -m tests.integration.two_processes TASK FILE        # TASK is plain, chunked or windows
 """
 
 import json
@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from tests.toy_segmenter import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
+from maskcast.data.augment.frames import AugmentParams
 from maskcast.distributed import all_sum, own_part
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
@@ -21,6 +23,8 @@ from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.tasks.configs import WindowParams
+from maskcast.training.tasks.segmentation import WindowTask
 
 PARAMS = TrainingParams(epochs=1, steps_per_epoch=12, batch_size=6, learning_rate=0.01, precision="fp32")
 CLASSES = 4
@@ -102,10 +106,20 @@ class ChunkedTask(PlainTask):
             memory = memory.detach()
 
 
+def windows(folder: Path) -> WindowTask:
+    """Returns the training of a segmenter with state, on windows with a map of classes and one of opacity."""
+    window = WindowParams(frames=5, chunk=2, burn_in=1)
+    params = MemoryTraining(training=PARAMS, window=window, augment=AugmentParams(crop=(12, 16)))
+    task = WindowTask(write_two_maps(folder / "clips"), params, window, "windows")
+    task.segmenter.double()
+    return task
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     kept = Losses()
     with listening(kept), tempfile.TemporaryDirectory() as folder:
-        fit({"plain": PlainTask, "chunked": ChunkedTask}[sys.argv[1]](), PARAMS, Path(folder, "resume"))
+        tasks = {"plain": PlainTask, "chunked": ChunkedTask, "windows": lambda: windows(Path(folder))}
+        fit(tasks[sys.argv[1]](), PARAMS, Path(folder, "resume"))
     if os.environ.get("RANK", "0") == "0":
         Path(sys.argv[2]).write_text(json.dumps(kept.values))

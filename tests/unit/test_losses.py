@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from maskcast.models.segmentation import losses
 from maskcast.models.segmentation.configs import MaskLossConfig
-from maskcast.models.segmentation.losses import MaskLoss
+from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 
 IGNORE = 255
 
@@ -174,3 +174,15 @@ def test_backward_scales_and_repeats() -> None:
 def test_config_refuses_what_makes_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         MaskLossConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_loss_of_an_opacity_by_hand() -> None:
+    logits = torch.logit(torch.tensor([[[[0.5, 0.75], [0.25, 0.5]]]])).requires_grad_()
+    target = torch.tensor([[[255, 255], [0, 0]]], dtype=torch.uint8)
+    # differences -0.5, -0.25 / 0.25, 0.5; down 0.75, 0.75; across 0.25, 0.25
+    loss = AlphaLoss()(logits, target)
+    assert loss.item() == pytest.approx(1.5 / 4 + 0.75 + 0.25)
+    assert AlphaLoss()(torch.full((1, 1, 2, 2), 30.0), torch.full((1, 2, 2), 255, dtype=torch.uint8)).item() == 0
+    loss.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert AlphaLoss()(logits.bfloat16(), target).dtype == torch.float32

@@ -1,0 +1,102 @@
+"""Clips to masks: frames stream through, a clip's state is its own, and replicas change nothing."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from tests.toy_segmenter import MATTE, SQUARES, MemoryConfig
+from torch import Tensor
+
+from maskcast.inference.segment import joined, segment, segment_clips, segment_future, segment_whole
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.base import Segmenter, State
+
+SETTING = {"batch_size": 4, "precision": "fp32"}
+
+
+class Known(Segmenter):
+    """Reads classes from the red channel and an opacity from the green one; its state counts frames in blue."""
+
+    stateful = True
+
+    def __init__(self) -> None:
+        super().__init__((LabelMap("classes", tuple("abcd")), LabelMap("alpha", MATTE.classes, "alpha")))
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        count = state[0] if state else frames_BTHWC.new_zeros(len(frames_BTHWC), dtype=torch.long)
+        assert (frames_BTHWC[0, :, 0, 0, 2] == count + torch.arange(frames_BTHWC.shape[1])).all()
+        ids = frames_BTHWC[..., 0].long()
+        classes = torch.nn.functional.one_hot(ids, 4).movedim(-1, 2).float() * 3 * self.scale
+        alpha = torch.logit(frames_BTHWC[..., 1] / 255)
+        return (classes, alpha[:, :, None]), (count + frames_BTHWC.shape[1],)
+
+
+def numbered(frames: int, seed: int = 0) -> np.ndarray:
+    """Returns frames with classes in red, an opacity in green and the number of the frame in blue."""
+    clip = np.random.default_rng(seed).integers(1, 4, (frames, 6, 8, 3), dtype=np.uint8)
+    clip[..., 1] *= 60
+    clip[..., 2] = np.arange(frames)[:, None, None]
+    return clip
+
+
+def test_classes_and_opacity_by_hand() -> None:
+    clip = numbered(9)
+    found = segment_whole(Known(), clip, **SETTING)
+    np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
+    np.testing.assert_array_equal(found["alpha"].masks, clip[..., 1])
+    assert found["classes"].confidence == pytest.approx(np.exp(3) / (np.exp(3) + 3))
+    assert found["alpha"].confidence is None
+
+
+def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
+    read = 0
+
+    def frames() -> Iterator[np.ndarray]:
+        nonlocal read
+        for t in range(1000):
+            read += 1
+            yield np.full((1, 6, 8, 3), [1, 60, t % 250], np.uint8)
+
+    class Forgetful(Known):
+        def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+            return super().forward(frames_BTHWC, (frames_BTHWC[:, 0, 0, 0, 2].long(),))
+
+    done = 0
+    for piece in segment(Forgetful(), frames(), batch_size=5, precision="fp32", consistent_frames=7):
+        done += len(piece["classes"].masks)
+        assert done <= read < done + 7 + 5
+    assert done == 1000
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5])
+@pytest.mark.parametrize("consistent", [None, 3])
+def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int, consistent: int | None) -> None:
+    clips = [numbered(length, seed) for seed, length in enumerate((3, 9, 4, 8))]
+    pieces: dict[int, list[dict[str, object]]] = {}
+    for number, found in segment_clips(
+        [Known() for _ in range(replicas)], [[clip] for clip in clips], **SETTING, consistent_frames=consistent
+    ):
+        pieces.setdefault(number, []).append(found)
+    for number, clip in enumerate(clips):
+        whole = segment_whole(Known(), clip, **SETTING, consistent_frames=consistent)
+        for name, one in joined(pieces[number]).items():
+            np.testing.assert_array_equal(one.masks, whole[name].masks)
+
+
+def test_what_is_made_is_masked_after_what_was_seen() -> None:
+    clip = numbered(10)
+    found = segment_future(Known(), clip[:6], clip[6:], **SETTING)
+    np.testing.assert_array_equal(found["classes"].masks, clip[6:, ..., 0])
+    torch.manual_seed(0)
+    memory = MemoryConfig().build((SQUARES, MATTE)).eval()
+    whole, last = segment_whole(memory, clip, **SETTING), segment_future(memory, clip[:6], clip[6:], **SETTING)
+    np.testing.assert_array_equal(last["matte"].masks, whole["matte"].masks[6:])
+
+
+def test_a_fault_in_a_replica_ends_the_run() -> None:
+    wrong = numbered(6)
+    wrong[3, ..., 2] = 200
+    with pytest.raises(AssertionError):
+        list(segment_clips([Known(), Known()], [[numbered(5)], [wrong]], **SETTING))
