@@ -1,20 +1,14 @@
-"""A segmenter with state, as small as can be; and how and on what it is trained in tests."""
+"""A segmenter with state, as small as can be, as a module of the family: network and config."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from tests.conftest import moving_squares
 from torch import Tensor, nn
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.config import SegmenterModelConfig
-from maskcast.training.tasks.configs import SegmentationTraining
 
 
 class Memory(Segmenter):
@@ -49,23 +43,3 @@ class MemoryConfig(SegmenterModelConfig):
     def build(self, maps: Sequence[LabelMap]) -> Memory:
         """Returns a freshly initialised toy."""
         return Memory(self.width, maps)
-
-
-class MemoryTraining(SegmentationTraining):
-    """How the toy is trained."""
-
-    model: MemoryConfig = MemoryConfig()  # type: ignore[assignment]
-
-
-SQUARES = LabelMap("squares", ("background", "red", "blue"))
-MATTE = LabelMap("matte", ("background", "foreground"), "alpha")
-
-
-def write_two_maps(root: Path, frames: int = 12) -> ClipStore:
-    """Writes clips of moving squares with a map of classes and one of opacity."""
-    with ClipWriter(root, height=16, width=24, maps=[SQUARES, MATTE]) as writer:
-        for index, split in enumerate(("train", "train", "val")):
-            pictures, masks = moving_squares(index, frames, 16, 24)
-            both = {"squares": masks, "matte": np.array([0, 250, 120], np.uint8)[masks]}
-            writer.add(f"clip_{index}", split=split, kind="labelled", frames=pictures, masks=both)
-    return ClipStore(root)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from tests.toy_segmenter import MemoryTraining, write_two_maps
+from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
 from maskcast.data.augment.frames import AugmentParams

@@ -9,6 +9,7 @@ from PIL import Image
 from maskcast.evaluation.view import ForecastView
 from maskcast.report import overlays
 from maskcast.report.overlays import (
+    CANVAS,
     FALSE_ALARM,
     MISSED,
     RIGHT,
@@ -17,6 +18,8 @@ from maskcast.report.overlays import (
     error_map,
     font,
     masker_strip,
+    matte,
+    matte_error,
     overlay,
     palette,
 )
@@ -114,3 +117,12 @@ def test_a_heading_that_is_too_long_loses_its_middle() -> None:
     assert 180 < font(17).getlength(short) <= 200
     assert short.startswith("a video") and short.endswith("version 12")
     assert elided(text, 0, 17) == "…"
+
+
+def test_a_matte_keeps_what_is_opaque_and_shows_how_far_it_is_off() -> None:
+    frame = np.full((1, 3, 3), 200, np.uint8)
+    kept = matte(frame, np.array([[255, 0, 51]], np.uint8))
+    assert kept[0, 0].tolist() == [200] * 3 and kept[0, 1].tolist() == list(CANVAS)
+    assert kept[0, 2].tolist() == [round(0.2 * 200 + 0.8 * channel) for channel in CANVAS]
+    off = matte_error(np.array([[255, 10, 90]], np.uint8), np.array([[250, 20, 90]], np.uint8))
+    assert off[0, :, 0].tolist() == [5, 10, 0]

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from tests.toy_segmenter import MATTE, SQUARES, MemoryConfig
+from tests.toy_segmenter import MemoryConfig
+from tests.two_maps import MATTE, SQUARES
 from torch import Tensor
 
 from maskcast.inference.segment import joined, segment, segment_clips, segment_future, segment_whole

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tests.toy_segmenter import MATTE, SQUARES, MemoryTraining, write_two_maps
+from tests.two_maps import MATTE, SQUARES, MemoryTraining, write_two_maps
 
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.clips import ClipStore

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tests.two_maps import MATTE, SQUARES, write_two_maps
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
@@ -15,6 +17,7 @@ from maskcast.labels import MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
+from maskcast.report.overlays import masker_strip
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.tasks import segmentation
@@ -60,6 +63,21 @@ def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: P
     np.testing.assert_array_equal(masker.std, std)
     pictures = sorted((tmp_path / "out/masker.resume/pictures").iterdir())
     assert [path.name for path in pictures] == ["val_0.png", "val_1.png"]
+
+
+def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
+    store, out = write_two_maps(tmp_path / "clips"), outputs(tmp_path / "out")
+    short = params(epochs=1, steps_per_epoch=2).model_copy(update={"val_frame_step": 1})
+    train_masker(clips=store.root, params=short, **out)
+    masker, description = load_masker(out["masker"])
+    assert masker.maps == (SQUARES, MATTE) and description["num_classes"] == 3
+    metrics = json.loads(out["metrics"].read_text())
+    scores = {f"val_{score}{name}" for score in ("jaccard", "accuracy") for name in ("", "_squares", "_matte")}
+    assert set(metrics) == scores | {"best_epoch", "epochs", "train_seconds", "parameters"}
+    (picture,) = (tmp_path / "out/masker.resume/pictures").iterdir()
+    one = masker_strip(store.frames(store.clips[2]), *[store.of("squares").masks(store.clips[2])] * 2)
+    with Image.open(picture) as shown:
+        assert shown.height > 1.8 * one.height  # a strip of each map, the matte's without a legend
 
 
 class Killed(BaseException):
