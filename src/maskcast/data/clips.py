@@ -154,9 +154,7 @@ class ClipStore:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
                 )
-            self._mapped[span.shard] = np.asarray(
-                mapped
-            )  # a plain array: views of a memmap cost ten times as much
+            self._mapped[span.shard] = np.asarray(mapped)  # a view of a np.memmap costs 20 times as much
         return self._mapped[span.shard][span.start : span.start + span.size]
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
