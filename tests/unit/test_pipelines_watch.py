@@ -19,9 +19,12 @@ SPEC = {
     "root": {
         "dag": {
             "tasks": {
-                "evaluate": {"dependentTasks": ["train-masker", "prepare-clips"]},
-                "prepare-clips": {},
-                "train-masker": {"dependentTasks": ["prepare-clips"]},
+                "evaluate": {
+                    "dependentTasks": ["train-masker", "prepare-clips"],
+                    "taskInfo": {"name": "evaluate"},
+                },
+                "prepare-clips": {"taskInfo": {"name": "prepare clips"}},
+                "train-masker": {"dependentTasks": ["prepare-clips"], "taskInfo": {"name": "train masker"}},
             }
         }
     }
@@ -48,7 +51,7 @@ def states(run: V2beta1Run) -> list[StageState]:
 
 def test_stages_come_in_the_order_of_the_pipeline_before_any_has_started() -> None:
     found = states(run_of(run_details=None, state=None))
-    assert [each.stage for each in found] == ["prepare_clips", "train_masker", "evaluate"]
+    assert [each.name for each in found] == ["prepare_clips", "train_masker", "evaluate"]
     assert {each.state for each in found} == {"PENDING"}
     assert {each.took for each in found} == {None}
 

@@ -24,7 +24,7 @@ def record(offset: float, *, data: str = "d" * 32) -> EvaluationRecord:
 def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None, *aliases: str) -> str:
     gate = ForecastGate(least={"jaccard_last": 0.5}, margin=0.1)
     verdict = judge(ours, None if champion is None else 3, champion, gate)
-    tags = {"maskcast.git_sha": "abc", "maskcast.data_hash.report": "def"}
+    tags = {"maskcast.name": "register_models", "maskcast.git_sha": "abc", "maskcast.data_hash.report": "def"}
     model = Version("maskcast", 4, "run", 0, {}, aliases)
     write_page(folder / "page.html", model, ours, champion, verdict, gate, tags)
     return (folder / "page.html").read_text()
