@@ -8,7 +8,7 @@ import torch
 from tests.conftest import moving_squares
 from tests.known import know_squares
 
-from maskcast.labels import single_map
+from maskcast.labels import MASK, LabelMap
 from maskcast.models.base import save_model
 from maskcast.models.config import ModelConfig
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -31,11 +31,13 @@ FACTS: dict[str, Any] = {
 }
 
 
-def write_parts(folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2) -> dict[str, Path]:
+def write_parts(
+    folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2, label_map: str = MASK
+) -> dict[str, Path]:
     """Writes a masker that tells the squares apart by their colours, and a forecaster that does something."""
     torch.manual_seed(0)
     masker = UNetConfig(width=4)
-    network = know_squares(masker.build(single_map(CLASSES)))
+    network = know_squares(masker.build([LabelMap(label_map, CLASSES)]))
     forecaster = config.build(len(CLASSES))
     with torch.no_grad():
         for parameter in forecaster.parameters():
@@ -48,7 +50,7 @@ def write_parts(folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2
 
 def write_registered(folder: Path, config: ModelConfig = CONVLSTM, **facts: Any) -> Path:
     """Writes the artifact of a pipeline and returns its folder."""
-    parts = write_parts(folder / "parts", config)
+    parts = write_parts(folder / "parts", config, label_map=facts.get("label_map", MASK))
     about = ForecastDescription(kind="pipeline", **FACTS | facts)
     write_bundle(folder / "artifact" / "data", about, parts)
     example = shrink_clip(moving_squares(1, SEEN, HEIGHT, WIDTH)[0])[None]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import moving_squares
-from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, write_registered
+from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, write_registered
 
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
+from maskcast.labels import LabelMap
 from maskcast.registry.loading import load_address
 
 Forecast = Callable[..., tuple[int, str, str]]
@@ -96,6 +97,13 @@ def test_the_last_frames_of_a_folder_are_seen_and_what_follows_is_written(
         f"1 forecast, 0 there already, 0 failed: {tmp_path / 'out'}\n",
     )
     assert json.loads((place / "forecast.json").read_text())["frames_seen"] == [0, 1, 2, 3]
+
+
+def test_the_masks_keep_the_name_of_their_label_map(forecast: Forecast, tmp_path: Path) -> None:
+    model = write_registered(tmp_path / "registered", label_map="squares")
+    assert forecast(write_frames(tmp_path / "street", enlarged(0, 12)), model=model)[0] == 0
+    store = ClipStore(tmp_path / "out/street/masks")
+    assert store.maps == {"squares": LabelMap("squares", CLASSES)}
 
 
 def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left(

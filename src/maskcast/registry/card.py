@@ -88,12 +88,15 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
             "- The scores hold for images like those of the split; they say nothing about other scenes.",
         ]
     meta = read_description(parts["masker"])["meta"]
-    classes = meta.get("classes", [])
+    classes = list(about.classes)
     lines = [
         f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
         f"- {len(classes)} classes: {json.dumps(classes, ensure_ascii=False)}; anything else becomes one of them.",
         "- The scores hold for clips like those of the split; they say nothing about other cameras or scenes.",
     ]
+    others = [each["name"] for each in meta.get("maps", []) if each["name"] != about.label_map]
+    if about.label_map is not None and others:
+        lines.append(f"- Masks are of label map `{about.label_map}`; the masker knows {', '.join(others)}, too.")
     if about.consistent_frames is not None:
         count = about.consistent_frames
         lines.append(

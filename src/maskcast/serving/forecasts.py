@@ -13,7 +13,8 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.labels import MASK, single_map
+from maskcast.labels import MASK, LabelMap
+from maskcast.registry.bundle import ForecastDescription
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import outputs_whole
 from maskcast.serving.film import draw_film, write_gif, write_mp4
@@ -55,7 +56,7 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
         clip_THWC = resize_frames(frames_THWC, about.height, about.width)
         seen_THW, future_hHW = loaded.model.watch(clip_THWC)
         partial.mkdir()
-        _write_masks(partial / "masks", video.name, future_hHW, record)
+        _write_masks(partial / "masks", video.name, future_hHW, about, record)
         film = draw_film(frames_THWC, seen_THW, future_hHW, f"{video.name} · {loaded.title}")
         write_mp4(partial / "overlay.mp4", film)
         write_gif(partial / "overlay.gif", film)
@@ -79,13 +80,12 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
     return range(first, first + span, stride)
 
 
-def _write_masks(folder: Path, name: str, masks_hHW: np.ndarray, record: dict[str, Any]) -> None:
+def _write_masks(folder: Path, name: str, masks_hHW: np.ndarray, about: ForecastDescription, record: Any) -> None:
     meta = {key: record[key] for key in ("model", "frames_seen")}
-    with ClipWriter(
-        folder, height=record["height"], width=record["width"], maps=single_map(record["classes"]), meta=meta
-    ) as writer:
+    label_map = LabelMap(about.label_map or MASK, about.classes)
+    with ClipWriter(folder, height=about.height, width=about.width, maps=[label_map], meta=meta) as writer:
         first = {"first_frame": len(record["frames_seen"])}
-        writer.add(name, split="hidden", kind="hidden", masks={MASK: masks_hHW}, meta=first)
+        writer.add(name, split="hidden", kind="hidden", masks={label_map.name: masks_hHW}, meta=first)
 
 
 def _read(path: Path) -> Any:
