@@ -2,13 +2,15 @@
 
 import argparse
 import hashlib
+import inspect
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
@@ -53,7 +55,7 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
     _check_stages(on.cluster)
     values = for_kfp(load_values(params_file, overrides, stages_of(name)))
     try:
-        return _pipeline(name)(values, on)
+        return _built(name, values, on)
     except KeyError as error:
         raise MaskcastError(f"{params_file}: pipeline {name} needs a section {error}; add it") from None
 
@@ -62,14 +64,16 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
 def stages_of(name: str) -> dict[str, str]:
     """Returns the stages of a pipeline by the names that they go by in it, which are those of their sections."""
     on = Placement("image")
-    _pipeline(name)(defaultdict(dict), on)
+    _built(name, defaultdict(dict), on)
     return on.stages
 
 
-def _pipeline(name: str) -> Callable[[Mapping[str, Any], Placement], BaseComponent]:
+def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent:
     module, _, function = PIPELINES[name].partition(":")
-    found: Callable[[Mapping[str, Any], Placement], BaseComponent] = getattr(import_module(module), function)
-    return found
+    pipeline: Callable[[Mapping[str, Any], Placement], BaseComponent] = getattr(import_module(module), function)
+    # For each setting of a task kfp asks for the whole stack, of which it wants one name: spare it the sources.
+    with patch.object(inspect, "stack", partial(inspect.stack, 0)):
+        return pipeline(values, on)
 
 
 def _check_stages(cluster: Cluster | None) -> None:

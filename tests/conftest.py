@@ -1,11 +1,8 @@
 """Fixtures that all tests share."""
 
 import hashlib
-import inspect
 import json
 import os
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,17 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def _one_thread() -> None:
     """Bit-for-bit comparisons need one thread, and the test processes share two cores."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _stacks_without_sources() -> Iterator[None]:
-    """Compiling a pipeline, kfp asks a hundred times for the whole stack, of which it wants one function's name.
-
-    With the source of each frame, as by default, that takes seconds in a process that has as much loaded as this.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect, "stack", partial(inspect.stack, 0))
-        yield
 
 
 def lacking(what: str) -> NoReturn:

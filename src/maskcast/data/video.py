@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from maskcast.errors import MaskcastError
@@ -61,6 +60,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """Opens a file and its first video stream; errors inside the block become one line about the file."""
     if not path.is_file():
         raise MaskcastError(f"{path}: no such video")
+    import av  # a tenth of a second, that a help or a pipeline's DAG has no use for
+
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
