@@ -9,7 +9,7 @@ from tests.toy_segmenter import MemoryConfig
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.labels import LabelMap
-from maskcast.training.tasks.configs import SegmentationTraining
+from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
 
 class MemoryTraining(SegmentationTraining):

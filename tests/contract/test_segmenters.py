@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import Found, segment, segment_whole
+from maskcast.inference.found import Found
+from maskcast.inference.segment import segment, segment_whole
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.encoders.smp import bare
 from maskcast.models.segmentation.base import Segmenter

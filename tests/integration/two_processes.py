@@ -23,8 +23,8 @@ from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
-from maskcast.training.tasks.configs import WindowParams
 from maskcast.training.tasks.segmentation import WindowTask
+from maskcast.training.tasks.segmentation_params import WindowParams
 
 PARAMS = TrainingParams(epochs=1, steps_per_epoch=12, batch_size=6, learning_rate=0.01, precision="fp32")
 CLASSES = 4

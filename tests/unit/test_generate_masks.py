@@ -14,8 +14,9 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.errors import MaskcastError
+from maskcast.inference.found import quantise
 from maskcast.inference.generation import Generation, MeanConfidence, check_maps
-from maskcast.inference.segment import quantise, segment_whole
+from maskcast.inference.segment import segment_whole
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig

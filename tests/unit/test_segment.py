@@ -9,7 +9,8 @@ from tests.toy_segmenter import MemoryConfig
 from tests.two_maps import MATTE, SQUARES
 from torch import Tensor
 
-from maskcast.inference.segment import joined, segment, segment_clips, segment_future, segment_whole
+from maskcast.inference.found import joined
+from maskcast.inference.segment import segment, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
 

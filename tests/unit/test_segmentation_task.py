@@ -16,8 +16,8 @@ from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
-from maskcast.training.tasks.configs import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation import FrameTask, Windows, WindowTask, segmentation_task
+from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 
 TRAINING = TrainingParams(
     epochs=2, steps_per_epoch=4, batch_size=2, learning_rate=1e-2, precision="fp32", checkpoint_every=2

@@ -13,7 +13,8 @@ import torch
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import quantise, segment_future
+from maskcast.inference.found import quantise
+from maskcast.inference.segment import segment_future
 from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster

@@ -20,7 +20,8 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClip, FinishedClips
 from maskcast.data.packing import LayerPacker
 from maskcast.errors import MaskcastError
-from maskcast.inference.segment import Found, length, quantise, segment_clips
+from maskcast.inference.found import Found, length, quantise
+from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track

@@ -12,29 +12,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, zip_longest
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.inference.consistency import Regions, find_regions, make_consistent
+from maskcast.inference.consistency import find_regions, make_consistent
+from maskcast.inference.found import Found, Masked, joined, length, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
 
-
-class Masked(NamedTuple):
-    """What is found of one label map in some frames."""
-
-    masks: np.ndarray
-    """(T, H, W) uint8: class ids, or opacity, 255 = 1."""
-    confidence: np.ndarray | None
-    """(T, H, W) float32: the probability of each pixel's class; an alpha map has none."""
-    regions: Sequence[Regions] | None = None
-    """Of each frame of a class map, where masks are to agree through time; they are not passed on."""
-
-
-Found = dict[str, Masked]  # by the name of the label map
 Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
 Part = tuple[int, np.ndarray | None]  # number of a clip and some of its frames; None: it is over
 FoundPart = tuple[int, Found | None]
@@ -130,12 +117,6 @@ def segment_future(
     frames = np.concatenate([seen_THWC, made_hHWC]) if before else made_hHWC
     found = segment_whole(segmenter, frames, batch_size=batch_size, precision=precision)
     return sliced(found, slice(before, None))
-
-
-def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
-    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
-    steps = levels - 1
-    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
 
 
 def _batches(clips: Iterable[tuple[int, Chunks]], size: int) -> Iterator[list[Part]]:
@@ -238,36 +219,6 @@ def _consistent(one: Masked) -> Masked:
     if one.regions is None or one.confidence is None:
         return one
     return Masked(*make_consistent(one.masks, one.confidence, one.regions))
-
-
-def length(found: Found) -> int:
-    """Returns how many frames it is of."""
-    return len(next(iter(found.values())).masks)
-
-
-def sliced(found: Found, frames: slice) -> Found:
-    """Returns what is found in some of the frames."""
-    return {
-        name: Masked(
-            masks[frames],
-            None if confidence is None else confidence[frames],
-            None if regions is None else regions[frames],
-        )
-        for name, (masks, confidence, regions) in found.items()
-    }
-
-
-def joined(pieces: Sequence[Found]) -> Found:
-    """Returns the pieces of a clip as one."""
-    out: Found = {}
-    for name in pieces[0]:
-        masks, confidence, regions = zip(*(piece[name] for piece in pieces), strict=True)
-        out[name] = Masked(
-            np.concatenate(masks),
-            None if confidence[0] is None else np.concatenate(confidence),
-            None if regions[0] is None else list(chain.from_iterable(regions)),
-        )
-    return out
 
 
 def _side_by_side(

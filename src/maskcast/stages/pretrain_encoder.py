@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from maskcast.models.encoders.configs import NoMethod
 from maskcast.progress import first_process, report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.training.tasks.configs import EncoderTraining
+from maskcast.training.tasks.encoder_params import EncoderTraining
 
 if TYPE_CHECKING:
     from maskcast.data.clips import ClipStore

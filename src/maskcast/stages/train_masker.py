@@ -1,7 +1,7 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
 from maskcast.runner.stage import InPath, OutPath, stage
-from maskcast.training.tasks.configs import SegmentationTraining
+from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
 
 class TrainMasker(SegmentationTraining):

@@ -19,7 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.encoders.configs import MethodConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.seed import derive, rng
-from maskcast.training.tasks.configs import EncoderTraining
+from maskcast.training.tasks.encoder_params import EncoderTraining
 
 COLLAPSED = 0.01  # spread of a batch's embeddings; 1 is even
 

@@ -19,13 +19,14 @@ from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import all_counts, own_part, rank
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
-from maskcast.inference.segment import Found, joined, length, segment, sliced
+from maskcast.inference.found import Found, joined, length, sliced
+from maskcast.inference.segment import segment
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.table import is_trained, load_into
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 from maskcast.seed import derive, rng
-from maskcast.training.tasks.configs import SegmentationTraining, WindowParams
+from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 
 PICTURED = 4  # validation clips
 

@@ -1,0 +1,62 @@
+"""What a segmenter finds in frames of a clip, map by map.
+
+Legend: T frames, H height, W width.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from maskcast.inference.consistency import Regions
+
+
+class Masked(NamedTuple):
+    """What is found of one label map in some frames."""
+
+    masks: np.ndarray
+    """(T, H, W) uint8: class ids, or opacity, 255 = 1."""
+    confidence: np.ndarray | None
+    """(T, H, W) float32: the probability of each pixel's class; an alpha map has none."""
+    regions: Sequence[Regions] | None = None
+    """Of each frame of a class map, where masks are to agree through time; they are not passed on."""
+
+
+Found = dict[str, Masked]  # by the name of the label map
+
+
+def length(found: Found) -> int:
+    """Returns how many frames it is of."""
+    return len(next(iter(found.values())).masks)
+
+
+def sliced(found: Found, frames: slice) -> Found:
+    """Returns what is found in some of the frames."""
+    return {
+        name: Masked(
+            masks[frames],
+            None if confidence is None else confidence[frames],
+            None if regions is None else regions[frames],
+        )
+        for name, (masks, confidence, regions) in found.items()
+    }
+
+
+def joined(pieces: Sequence[Found]) -> Found:
+    """Returns the pieces of a clip as one."""
+    out: Found = {}
+    for name in pieces[0]:
+        masks, confidence, regions = zip(*(piece[name] for piece in pieces), strict=True)
+        out[name] = Masked(
+            np.concatenate(masks),
+            None if confidence[0] is None else np.concatenate(confidence),
+            None if regions[0] is None else list(chain.from_iterable(regions)),
+        )
+    return out
+
+
+def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
+    """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
+    steps = levels - 1
+    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
