@@ -1,113 +1,103 @@
-"""Start-up of each component in an image, as Kubeflow starts it: from its process to the first line of its stage.
+"""CPU seconds before anything happens: of help, of the commands that describe, and of the start of a training.
 
-    python benchmarks/startup.py IMAGE [--rounds 5]        # `make image` prints the name; needs a Docker Engine
+    python benchmarks/startup.py [--base CHECKOUT] [--rounds 5]
 
-Commands and arguments are those of the compiled pipeline. What importing torch takes is left out; every other
-import, the check of the params and the tracked run are in. CPU time tells what a busy machine adds.
+Each command runs as a process of its own, with one thread, in a folder with a toy clip store and a local MLflow
+database; its CPU seconds, of user and system, are the median over the rounds. A training is stopped as its first
+step begins. With CHECKOUT, another working tree of this project, each round measures both trees in turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from _common import ROOT, print_table
 
-# Python runs this first in the component's process. It imports torch ahead, to time that alone.
-PROBE = """
-import dataclasses, os, time
-import numpy
-start, cpu_start = time.perf_counter(), time.process_time()
-import torch
-torch_s, torch_cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
-from maskcast import stage
-
-def first_line(**arguments):
-    seconds, cpu_s = time.time() - float(os.environ["STARTED"]), time.process_time()
-    print("stage began:", seconds - torch_s, cpu_s - torch_cpu_s, flush=True)
-    os._exit(0)
-
-get_stage = stage.get_stage
-stage.get_stage = lambda name: dataclasses.replace(get_stage(name), function=first_line)
+SOURCE = {"layout": "synthetic", "train": 1, "val": 1, "unlabeled": 0, "hidden": 0}
+PARAMS = {
+    "prepare_clips": {"source": SOURCE, "height": 32, "width": 48, "workers": 1},
+    "train_masker": {
+        "model": {"arch": "unet", "width": 4},
+        "training": {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.001},
+    },
+}
+# The loop asks for the learning rate as a step begins.
+FIRST_STEP = """
+import os, sys
+from maskcast.__main__ import main
+from maskcast.training.schedule import CosineSchedule
+CosineSchedule.rate = lambda self, step: os._exit(0)
+sys.exit(main(sys.argv[1:]))
 """
+PORTS = ["--params", "toy.yaml", "--clips", "clips", "--masker", "masker", "--metrics", "metrics.json"]
+COMMANDS = {  # by name: what Python runs, and what the exit code is
+    "import torch": (["-c", "import torch"], 0),
+    "train_masker --help": (["-m", "maskcast", "train_masker", "--help"], 0),
+    "train_detector --help": (["-m", "maskcast", "train_detector", "--help"], 0),
+    "models list, of an empty registry": (["-m", "maskcast", "models", "list"], 2),
+    "pipelines compile": (["-m", "pipelines", "compile", "--out", "pipeline.yaml"], 0),
+    "pipelines status, of a server that refuses": (
+        ["-m", "pipelines", "status", "--host", "http://127.0.0.1:9"],
+        2,
+    ),
+    "train_masker, until its first step": (["-c", FIRST_STEP, "train_masker", *PORTS], 0),
+}
 
 
-def start_up(image: str, command: list[str], folder: Path) -> tuple[float, float]:
-    """Returns the seconds and CPU seconds until a component's stage begins, without those for importing torch."""
-    flags = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", f"--user={os.getuid()}:{os.getgid()}"]
-    flags += [f"--volume={folder}:{folder}", f"--env=MLFLOW_TRACKING_URI=sqlite:///{folder / 'mlflow.db'}"]
-    timed = f'export STARTED=$(date +%s.%N) PYTHONPATH={folder / "probe"}:$PYTHONPATH; exec "$@"'
-    container = ["docker", "run", *flags, image, "sh", "-c", timed, "sh", *command]
-    done = subprocess.run(container, stdout=subprocess.PIPE, text=True, check=True)
-    seconds, cpu_s = done.stdout.split("stage began: ")[1].split()[:2]
-    return float(seconds), float(cpu_s)
-
-
-def commands(folder: Path) -> dict[str, list[str]]:
-    """Returns what Kubeflow runs, by component; its inputs are empty folders."""
-    compiled = folder / "pipeline.yaml"
-    compile_it = [sys.executable, "-m", "pipelines", "compile", "--out", str(compiled)]
-    subprocess.run(compile_it, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    pipeline = next(yaml.safe_load_all(compiled.read_text(encoding="utf-8")))
-    defaults = pipeline["root"]["inputDefinitions"]["parameters"]
-    found = {}
-    for executor, entry in pipeline["deploymentSpec"]["executors"].items():
-        name = executor.removeprefix("exec-")
-        component = pipeline["components"][f"comp-{name}"]
-        values = {"params": defaults[name.replace("-", "_")]["defaultValue"]}
-        inputs = artifacts(component["inputDefinitions"], folder / "in")
-        outputs = artifacts(component["outputDefinitions"], folder / "out")
-        for port in inputs:
-            (folder / "in" / port).mkdir(parents=True, exist_ok=True)
-        given = json.dumps(
-            {
-                "inputs": {"parameterValues": values, "artifacts": inputs},
-                "outputs": {"artifacts": outputs, "outputFile": str(folder / "executor_output.json")},
-            }
-        )
-        container = entry["container"]
-        found[name] = [word.replace("{{$}}", given) for word in container["command"] + container["args"]]
-    return found
-
-
-def artifacts(definitions: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Returns the artifacts of a component as its executor is told of them."""
-    return {
-        name: {
-            "artifacts": [{"name": name, "uri": str(folder / name), "type": port["artifactType"], "metadata": {}}]
-        }
-        for name, port in definitions.get("artifacts", {}).items()
+def cpu_seconds(tree: Path, folder: Path, command: list[str], code: int) -> float:
+    """Returns the CPU seconds of a command that runs on the code of ``tree``."""
+    env = os.environ | {
+        "PYTHONPATH": f"{tree / 'src'}{os.pathsep}{tree}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "OMP_NUM_THREADS": "1",
     }
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == code, f"{command}: {done.stderr}"
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def prepare(tree: Path, folder: Path) -> None:
+    """Makes what the commands read, by the code of the tree itself."""
+    folder.mkdir()
+    (folder / "toy.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
+    for name in ("params.yaml", "pipelines"):  # what is compiled, and the cluster file
+        (folder / name).symlink_to(tree / name)
+    stage = ["-m", "maskcast", "prepare_clips", "--params", "toy.yaml", "--raw", ".", "--clips", "clips"]
+    cpu_seconds(tree, folder, stage, 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("image")
+    parser.add_argument("--base", type=Path, help="another working tree of this project")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    trees = {"here": ROOT} if args.base is None else {"base": args.base.resolve(), "here": ROOT}
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "probe").mkdir()
-        (folder / "probe/sitecustomize.py").write_text(PROBE, encoding="utf-8")
-        for name, command in commands(folder).items():
-            start_up(args.image, command, folder)  # the first one reads from disk, and makes MLflow's tables
-            rounds = [start_up(args.image, command, folder) for _ in range(args.rounds)]
-            rows.append((name, *(f"{statistics.median(times):.2f}" for times in zip(*rounds, strict=True))))
-    print_table(
-        f"Start-up of a component in {args.image}, without importing torch",
-        ("component", "seconds", "CPU seconds"),
-        rows,
-    )
+        folders = {name: Path(place, name) for name in trees}
+        for name, tree in trees.items():
+            prepare(tree, folders[name])
+        for title, (command, code) in COMMANDS.items():
+            seconds: dict[str, list[float]] = {name: [] for name in trees}
+            for round_ in range(args.rounds + 1):
+                for name, tree in trees.items():
+                    found = cpu_seconds(tree, folders[name], command, code)
+                    if round_:  # the first one compiles bytecode and makes MLflow's tables
+                        seconds[name].append(found)
+            rows.append((title, *(f"{statistics.median(times):.2f}" for times in seconds.values())))
+    print_table("CPU seconds of a process", ("command", *trees), rows)
 
 
 if __name__ == "__main__":

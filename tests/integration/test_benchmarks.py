@@ -19,12 +19,13 @@ TOY: dict[str, list[str]] = {
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
     "serving": ["--rounds", "1"],
+    "startup": ["--rounds", "1"],
     "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
     "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
 ELSEWHERE = {
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
-    "startup": "needs a Docker Engine and an image of this project",
+    "image_startup": "needs a Docker Engine and an image of this project",
 }
 PEERS = ("pycocotools", "torchmetrics")  # what the extra `benchmarks` installs; toy sizes say nothing about speed
 
