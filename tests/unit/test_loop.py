@@ -1,11 +1,14 @@
 """The training loop: exact resume, early stopping, the schedule, and a clear stop when training diverges."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import ROOT
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
@@ -19,6 +22,9 @@ from maskcast.training.schedule import SgdCosine, SgdPhases, TrainingParams
 PARAMS = TrainingParams(
     epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2
 )
+
+
+PARAMS_OF_SGD = SgdCosine(epochs=1, steps_per_epoch=5, batch_size=8, learning_rate=0.02, checkpoint_every=2)
 
 
 class Killed(BaseException):
@@ -165,6 +171,17 @@ def test_training_learns(tmp_path: Path) -> None:
     assert scores["score"] > -1.0  # the variance of the target is 4
     assert [epoch["epoch"] for epoch in curve] == list(range(1, 31)) and curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     assert max(epoch["score"] for epoch in curve) == scores["score"]
+
+
+@pytest.mark.parametrize("schedule", ["PARAMS", "PARAMS_OF_SGD"])
+def test_training_imports_no_compiler(tmp_path: Path, schedule: str) -> None:
+    """It would take as long to import as all of torch."""
+    code = (
+        f"import sys\nfrom pathlib import Path\nfrom tests.unit.test_loop import {schedule}, Regression, fit\n"
+        f"fit(Regression(), {schedule}, Path({str(tmp_path)!r}))\n"
+        "assert not {'torch._dynamo', 'torch._inductor', 'sympy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 
 
 def test_the_best_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
