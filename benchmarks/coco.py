@@ -1,6 +1,6 @@
 """COCO box evaluation of 5,000 images, loading and checking the files included: ours against pycocotools.
 
-    uv pip install 'maskcast[benchmarks]' && python benchmarks/coco.py [--rounds 3] [--images 5000]
+    python benchmarks/coco.py [--rounds 3] [--images 5000]
 
 Both start from two JSON files and end with the twelve numbers, which must agree to 1e-9.
 """

@@ -1,10 +1,8 @@
 """Macro Jaccard of 110 masks (160x240, 49 classes): ours against torchmetrics with validation on.
 
-    uv pip install 'maskcast[benchmarks]' && python benchmarks/jaccard.py [--rounds 9] [--masks 110]
+    python benchmarks/jaccard.py [--rounds 9] [--masks 110]
 
-torchmetrics is not among the locked packages: where it is installed, Lightning Fabric imports it into every
-process that trains, which takes 2 seconds. It needs int64, so the conversion of the uint8 masks belongs to it;
-ours validates class ids, too.
+torchmetrics needs int64, so the conversion of the uint8 masks belongs to it; ours validates class ids, too.
 """
 
 from __future__ import annotations

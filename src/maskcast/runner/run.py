@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
+from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.progress import first_process, listening
 from maskcast.runner.outputs import outputs_whole, resume_dir
@@ -64,6 +65,7 @@ def execute(job: Job) -> dict[str, float]:
 
     Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
     """
+    keep_freed_memory()  # for those that come without the command line: shims, and processes of a group
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
