@@ -12,9 +12,9 @@ from tests.conftest import write_store
 from tests.known import know_squares
 
 from maskcast.data.clips import ClipStore
-from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.progress import listening
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.train_masker import TrainMasker, train_masker
@@ -78,8 +78,8 @@ def test_a_masker_trains_in_bfloat16_and_goes_on_after_a_kill(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_masker_that_knows_the_answer_gives_it(tmp_path: Path, precision: str) -> None:
     store = write_store(tmp_path / "clips")
-    config, meta = UNetConfig(width=4), {"classes": list(store.classes), "height": 32, "width": 48}
-    save_model(tmp_path / "masker", know_squares(config.build(3)), config, num_classes=3, meta=meta)
+    config, meta = UNetConfig(width=4), {"height": 32, "width": 48}
+    save_masker(tmp_path / "masker", know_squares(config.build([store.label_map])), config, meta)
     params = GenerateMasks.model_validate({"precision": precision})
     generate_masks(
         clips=store.root,

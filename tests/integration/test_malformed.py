@@ -169,13 +169,20 @@ def truncated_movie(folder: Path) -> None:
     cut("raw/movie.mp4", folder)
 
 
-def resave(name: str, config: Any, classes: int, folder: Path) -> None:
+def resave_forecaster(classes: int, folder: Path) -> None:
+    remove("forecaster", folder)
+    config = ConvLSTMConfig(hidden=4)
+    save_model(folder / "forecaster", config.build(classes), config, num_classes=classes, meta={})
+
+
+def resave_masker(name: str, width: int, classes: int, folder: Path) -> None:
     remove(name, folder)
-    save_model(folder / name, config.build(classes), config, num_classes=classes, meta={})
+    config = UNetConfig(width=width)
+    save_masker(folder / name, config.build(single_map(map(str, range(classes)))), config, {})
 
 
 def other_weights(folder: Path) -> None:
-    resave("masker", UNetConfig(width=4), 3, folder)
+    resave_masker("masker", 4, 3, folder)
     edit_json("masker/config.json", "model.width", 2, folder)
 
 
@@ -419,19 +426,19 @@ CASES = [
         "forecaster of other classes",
         "evaluate",
         ("forecaster", "5 classes", "train it"),
-        partial(resave, "forecaster", ConvLSTMConfig(hidden=4), 5),
+        partial(resave_forecaster, 5),
     ),
     Case(
         "masker of other classes",
         "generate_masks",
         ("masker", "5 classes"),
-        partial(resave, "masker", UNetConfig(width=2), 5),
+        partial(resave_masker, "masker", 2, 5),
     ),
     Case(
         "a masker for a forecaster",
         "evaluate",
         ("forecaster/config.json", "give"),
-        partial(resave, "forecaster", UNetConfig(width=2), 3),
+        partial(resave_masker, "forecaster", 2, 3),
     ),
 ]
 

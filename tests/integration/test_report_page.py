@@ -15,10 +15,12 @@ from tests.conftest import lacking
 
 from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
 
 EVIL = '<script>document.title = "run"</script>'
@@ -74,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = write_clips(root / "clips")
     forecaster, masker = ConvLSTMConfig(hidden=4, stride=8, motion="none"), UNetConfig(width=2)
     save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})
-    save_model(root / "masker", masker.build(49), masker, num_classes=49, meta={})
+    save_masker(root / "masker", masker.build([ClipStore(clips).label_map]), masker, {})
     epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 1 - 1 / n} for n in range(1, 6)]
     write_curve(root / "masker", "train_masker", epochs)
     models = {"masker": root / "masker", "forecaster": root / "forecaster"}
@@ -125,7 +127,7 @@ def test_it_is_one_small_file_and_the_same_in_mlflow(folder: Path, stage: str, n
     assert len(page) < 5_000_000
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("maskcast")
-    (run,) = client.search_runs([experiment.experiment_id], f"tags.`maskcast.runner.stage` = '{stage}'")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`maskcast.stage` = '{stage}'")
     artifact = Path(client.download_artifacts(run.info.run_id, f"{stage}.html"))
     assert artifact.read_bytes() == page
 
