@@ -1,9 +1,9 @@
 """The vocabulary of labels: label maps, splits, kinds of clips, and the class id that means none."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from maskcast.errors import MaskcastError
 
@@ -52,6 +52,16 @@ class LabelMap:
 def single_map(classes: Iterable[str]) -> tuple[LabelMap, ...]:
     """Returns the maps of a store whose one map has no name of its own."""
     return (LabelMap(MASK, tuple(classes)),)
+
+
+def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
+    """Returns label maps as JSON has them: ``dataclasses.asdict`` of each."""
+    return tuple(LabelMap(one["name"], tuple(one["classes"]), one["kind"]) for one in entries)
+
+
+def first_of_classes(maps: Iterable[LabelMap]) -> LabelMap | None:
+    """Returns the first map of kind ``classes``, which stands for all where one alone can be told."""
+    return next((one for one in maps if one.kind == "classes"), None)
 
 
 def id_key(clip_id: str) -> list[tuple[int, int | str]]:

@@ -41,6 +41,14 @@ class Params(BaseModel):
 P = TypeVar("P", bound=BaseModel)
 
 
+def is_null(value: object) -> bool:
+    """Whether a param is null: ``exclude_if`` of a param that is newer than its section.
+
+    Left out of dumps, it leaves the fingerprints of runs from before it as they were.
+    """
+    return value is None
+
+
 def load_params_file(path: Path) -> dict[str, Any]:
     """Returns the sections of a params file.
 

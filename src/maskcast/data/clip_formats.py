@@ -15,7 +15,7 @@ import numpy as np
 
 from maskcast.data.clip_table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap, single_map
+from maskcast.labels import LabelMap, maps_of, single_map
 
 FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
 LINES, COLUMNS = "clips.jsonl", "clips.npy"
@@ -102,7 +102,7 @@ def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
     try:
         if "classes" in index:
             return single_map(index["classes"])
-        return tuple(LabelMap(one["name"], tuple(one["classes"]), one["kind"]) for one in index["maps"])
+        return maps_of(index["maps"])
     except MaskcastError as error:
         raise ValueError(str(error)) from None
 

@@ -11,6 +11,11 @@ import numpy as np
 FRAMES = "frames"  # the layer of RGB frames
 
 
+def labels_of(label_map: str) -> str:
+    """Returns the name of the layer that holds the masks of a map."""
+    return f"labels/{label_map}"
+
+
 @dataclass(frozen=True)
 class Span:
     """Where the frames of a clip lie: rows of a shard."""

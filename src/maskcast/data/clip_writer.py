@@ -13,7 +13,7 @@ from maskcast.data.clip_checks import Layer, check_layers, check_objects, check_
 from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
 from maskcast.data.clip_readme import README
 from maskcast.data.clip_shards import FrameShards, PackedShards
-from maskcast.data.clip_table import Clip, grouped, id_hash
+from maskcast.data.clip_table import Clip, grouped, id_hash, labels_of
 from maskcast.data.packing import frames_per_chunk, packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -98,7 +98,7 @@ class ClipWriter:
             meta: JSON to keep with the clip.
         """
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
-        layers = {f"labels/{name}": mask for name, mask in masks.items()}
+        layers = {labels_of(name): mask for name, mask in masks.items()}
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
         if clip_id in self.clips:
             raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")

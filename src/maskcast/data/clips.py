@@ -23,7 +23,7 @@ import zstandard
 
 from maskcast.data.clip_checks import DTYPES
 from maskcast.data.clip_formats import parse_index
-from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed
+from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed, labels_of
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -115,7 +115,7 @@ class ClipStore:
         """
 
         def keep(group: Group) -> bool:
-            labelled = kind != "labelled" or self._chosen is None or f"labels/{self._chosen.name}" in group.layers
+            labelled = kind != "labelled" or self._chosen is None or labels_of(self._chosen.name) in group.layers
             return split in (None, group.split) and kind in (None, group.kind) and labelled
 
         found = self.where(keep)
@@ -136,7 +136,7 @@ class ClipStore:
 
     def has_masks(self, clip: Clip) -> bool:
         """Whether the store holds masks of a clip in the chosen map."""
-        return f"labels/{self.label_map.name}" in clip.layers
+        return labels_of(self.label_map.name) in clip.layers
 
     def has_confidence(self, clip: Clip) -> bool:
         """Whether the store holds a confidence per mask pixel."""
@@ -163,7 +163,7 @@ class ClipStore:
         Only the chunks that hold these frames are decompressed.
         """
         chosen = self.label_map
-        return self._unpack(clip, f"labels/{chosen.name}", "masks", frames, DTYPES[chosen.kind])
+        return self._unpack(clip, labels_of(chosen.name), "masks", frames, DTYPES[chosen.kind])
 
     def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8, 255 = certain."""

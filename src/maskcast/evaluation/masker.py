@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.evaluation.metrics import macro_jaccard
@@ -60,5 +61,5 @@ def score_masker(prepared: ClipStore, generated: ClipStore, chosen: Sequence[Cli
 
 def _labelled(store: ClipStore, splits: set[str]) -> Sequence[Clip]:
     """Returns the clips of some splits that the store's chosen map labels."""
-    layer = f"labels/{store.label_map.name}"
+    layer = labels_of(store.label_map.name)
     return store.where(lambda group: group.split in splits and layer in group.layers)

@@ -20,7 +20,7 @@ from pydantic import Field, RootModel
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
-from maskcast.params import Params, validate
+from maskcast.params import Params, is_null, validate
 
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
@@ -58,7 +58,7 @@ class ForecastDescription(Params):
     """Distance of consecutive frames in the video they come from; null where the clips do not say, or differ."""
     classes: tuple[str, ...]
     """Class names by id, background first."""
-    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    label_map: str | None = Field(None, exclude_if=is_null)
     """The label map that these are of; null where the clips of the evaluation had but one."""
 
 

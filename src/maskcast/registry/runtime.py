@@ -16,6 +16,7 @@ import torch
 from maskcast.errors import MaskcastError
 from maskcast.inference.detect import detect_images
 from maskcast.inference.segment import segment_future, segment_whole
+from maskcast.labels import first_of_classes
 from maskcast.models.base import best_device
 from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.siamese import Normalised, pool
@@ -59,8 +60,7 @@ class MaskerModel:
             raise MaskcastError(
                 f"{folder}: knows the label maps {', '.join(names)}, not {label_map!r}; register it again"
             )
-        first = next((one.name for one in masker.maps if one.kind == "classes"), names[0])
-        self.label_map = label_map or first
+        self.label_map = label_map or (first_of_classes(masker.maps) or masker.maps[0]).name
         self.place = names.index(self.label_map)  # among the maps of the network
 
     def predict(self, data: Any) -> np.ndarray:

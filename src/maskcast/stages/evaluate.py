@@ -8,7 +8,7 @@ from pydantic import Field
 
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.progress import report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -21,7 +21,7 @@ class Evaluate(Params):
 
     split: str = "val"
     """Split whose labelled clips are scored."""
-    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    label_map: str | None = Field(None, exclude_if=is_null)
     """The label map that is forecast, of kind classes; null is the only one there is. The masker is scored in
     all maps."""
     context: Literal["generated", "truth"] = "generated"

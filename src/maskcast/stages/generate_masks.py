@@ -4,12 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.runner.stage import InPath, OutPath, stage
-
-
-def _absent(value: object) -> bool:
-    return value is None
 
 
 class GenerateMasks(Params):
@@ -24,8 +20,7 @@ class GenerateMasks(Params):
     consistent_frames: int | None = Field(default=None, ge=1)
     """Frames that agree on the class of each object: a clip's first so many, then the next. With the number of
     context frames, a context knows nothing of what comes after it; null masks each frame by itself."""
-    # left out of dumps where null, so that runs of before this param go on
-    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=_absent)
+    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
     """Label maps to write; null writes all that the masker knows."""
 
 

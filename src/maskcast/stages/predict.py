@@ -12,7 +12,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.progress import say, track
 from maskcast.report.overlays import palette
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -26,7 +26,7 @@ class Predict(Params):
 
     split: str = "hidden"
     """Split whose clips are forecast."""
-    label_map: str | None = Field(None, exclude_if=lambda name: name is None)
+    label_map: str | None = Field(None, exclude_if=is_null)
     """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(11, ge=1)
     """Frames that are seen."""

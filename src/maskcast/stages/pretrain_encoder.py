@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskcast.labels import first_of_classes
 from maskcast.models.encoders.configs import NoMethod
 from maskcast.progress import first_process, report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -79,10 +80,10 @@ def _probed(trained: "Normalised", start: "Normalised", store: "ClipStore") -> d
     from maskcast.evaluation.probe import can_probe, probe
     from maskcast.models.base import best_device
 
-    classes = next((one.name for one in store.maps.values() if one.kind == "classes"), None)
-    if classes is None or not can_probe(store.of(classes)):
+    classes = first_of_classes(store.maps.values())
+    if classes is None or not can_probe(store.of(classes.name)):
         return {}
-    store = store.of(classes)
+    store = store.of(classes.name)
     device = best_device()
     scores = probe(trained.to(device), store)
     scores |= {f"{name}_random": value for name, value in probe(start.to(device), store).items()}

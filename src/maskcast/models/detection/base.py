@@ -4,6 +4,7 @@ Legend: N boxes of an image, H height, W width, C = 3 colour channels. Boxes are
 0..K-1: there is no background class.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Base of the detectors, for uint8 RGB images of any sizes.
 
     ``mean`` and ``std``, per channel of images scaled to [0, 1], are buffers saved with the weights.
@@ -27,15 +28,16 @@ class Detector(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
 
     @property
+    @abstractmethod
     def encoder(self) -> nn.Module:
         """The part that can be pretrained without boxes."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def most_boxes(self) -> int:
         """Boxes that are found in an image at most."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> dict[str, Tensor]:
@@ -46,15 +48,14 @@ class Detector(nn.Module):
             boxes: float32 (N, 4) each; an image may have none.
             labels: int64 (N,) each.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Returns ``boxes`` (N, 4), ``labels`` (N,) and ``scores`` (N,) of each image, in eval mode, best first.
 
         Args:
             images: uint8 (H, W, C) each; they are resized for the network, and boxes are those of the image given.
         """
-        raise NotImplementedError
 
     def normalised(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Returns images as float32 (C, H, W) with the mean and spread of the colours taken out."""

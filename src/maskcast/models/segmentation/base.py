@@ -3,6 +3,7 @@
 Legend: B clips, T frames, N = B T, H height, W width, C = 3 colour channels, K channels of logits.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from maskcast.models.encoders.base import padded
 State = tuple[Tensor, ...]
 
 
-class Segmenter(nn.Module):
+class Segmenter(nn.Module, ABC):
     """Base of all segmenters.
 
     ``mean`` and ``std``, per channel of frames scaled to [0, 1], are buffers: training sets them, and they are
@@ -42,6 +43,7 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", torch.full((3,), 0.5))
         self.register_buffer("std", torch.full((3,), 0.25))
 
+    @abstractmethod
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
         """Segments frames that follow each other.
 
@@ -53,7 +55,6 @@ class Segmenter(nn.Module):
             Logits (B, T, K, H, W) of each map, in the order of ``maps``: K classes, or the one of an alpha, whose
             sigmoid is the opacity. And the state after the last frame, tensors with B as their first axis.
         """
-        raise TypeError(f"{type(self).__name__} has no forward")
 
     def normalised(self, frames_BTHWC: Tensor) -> Tensor:
         """Returns the frames as a network takes them, (N, C, H, W) channels_last."""

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap, single_map
+from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
 from maskcast.models.base import WEIGHTS, load_weights, read_description, save_model
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
@@ -25,7 +25,7 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
         config: its config.
         meta: what a reader needs to know besides, as JSON values.
     """
-    first = next((each for each in masker.maps if each.kind == "classes"), masker.maps[0])
+    first = first_of_classes(masker.maps) or masker.maps[0]
     maps = [asdict(each) for each in masker.maps]
     meta = {"classes": list(first.classes), **meta, "maps": maps}
     save_model(folder, masker, config, num_classes=first.num_classes, meta=meta)
@@ -60,4 +60,4 @@ def _maps(meta: dict[str, Any]) -> tuple[LabelMap, ...]:
     """Returns the label maps that a description names; an older one has the classes of its only map."""
     if "maps" not in meta:
         return single_map(meta["classes"])
-    return tuple(LabelMap(each["name"], tuple(each["classes"]), each["kind"]) for each in meta["maps"])
+    return maps_of(meta["maps"])

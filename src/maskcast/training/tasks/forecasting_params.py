@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.training.schedule import TrainingParams
 
 
@@ -13,8 +13,7 @@ class ForecastTraining(Params):
 
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one window."""
-    # left out of dumps where null, so that runs from before this param go on
-    label_map: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    label_map: str | None = Field(default=None, exclude_if=is_null)
     """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(default=11, ge=1)
     """Frames seen in validation, and at most in training."""

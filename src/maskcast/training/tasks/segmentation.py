@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from maskcast.data.augment.frames import augment
 from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clip_table import FRAMES
+from maskcast.data.clip_table import FRAMES, labels_of
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import all_counts, own_part, rank
@@ -170,7 +170,7 @@ class _SegmentationTask:
 
     def _clips(self, split: str) -> Sequence[Clip]:
         labelled = self.store.select(split, "labelled")
-        needed = {FRAMES, *(f"labels/{one.name}" for one in self.maps)}
+        needed = {FRAMES, *(labels_of(one.name) for one in self.maps)}
         found = self.store.where(
             lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
         )

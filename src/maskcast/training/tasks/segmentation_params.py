@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 from maskcast.training.schedule import TrainingParams
 
 
@@ -26,10 +26,6 @@ class WindowParams(Params):
         return self.burn_in + self.frames
 
 
-def _absent(value: object) -> bool:
-    return value is None
-
-
 class SegmentationTraining(Params):
     """How a segmenter is trained."""
 
@@ -43,10 +39,9 @@ class SegmentationTraining(Params):
     """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip where the model has a state."""
     val_frame_step: int = Field(default=1, ge=1)
     """Validate on every n-th frame of the validation clips."""
-    # left out of dumps where null, so that runs of before these params go on
-    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=_absent)
+    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
     """Label maps to learn; null learns all of kind classes or alpha."""
-    window: WindowParams | None = Field(default=None, exclude_if=_absent)
+    window: WindowParams | None = Field(default=None, exclude_if=is_null)
     """What a model with state learns from; null for one without."""
 
     @model_validator(mode="after")
