@@ -55,7 +55,7 @@ def start_up(image: str, command: list[str], folder: Path) -> tuple[float, float
 def commands(folder: Path) -> dict[str, list[str]]:
     """Returns what Kubeflow runs, by component; its inputs are empty folders."""
     compiled = folder / "pipeline.yaml"
-    compile_it = [sys.executable, "-m", "pipelines", "compile", "--out", str(compiled)]
+    compile_it = [sys.executable, "-m", "maskcast", "pipeline", "compile", "--out", str(compiled)]
     subprocess.run(compile_it, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     pipeline = next(yaml.safe_load_all(compiled.read_text(encoding="utf-8")))
     defaults = pipeline["root"]["inputDefinitions"]["parameters"]

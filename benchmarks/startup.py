@@ -44,9 +44,9 @@ COMMANDS = {  # by name: what Python runs, and what the exit code is
     "train_masker --help": (["-m", "maskcast", "train_masker", "--help"], 0),
     "train_detector --help": (["-m", "maskcast", "train_detector", "--help"], 0),
     "models list, of an empty registry": (["-m", "maskcast", "models", "list"], 2),
-    "pipelines compile": (["-m", "pipelines", "compile", "--out", "pipeline.yaml"], 0),
-    "pipelines status, of a server that refuses": (
-        ["-m", "pipelines", "status", "--host", "http://127.0.0.1:9"],
+    "pipeline compile": (["-m", "maskcast", "pipeline", "compile", "--out", "pipeline.yaml"], 0),
+    "pipeline status, of a server that refuses": (
+        ["-m", "maskcast", "pipeline", "status", "--host", "http://127.0.0.1:9"],
         2,
     ),
     "train_masker, until its first step": (["-c", FIRST_STEP, "train_masker", *PORTS], 0),
@@ -72,7 +72,7 @@ def prepare(tree: Path, folder: Path) -> None:
     """Makes what the commands read, by the code of the tree itself."""
     folder.mkdir()
     (folder / "toy.yaml").write_text(yaml.safe_dump(PARAMS), encoding="utf-8")
-    for name in ("params.yaml", "pipelines"):  # what is compiled, and the cluster file
+    for name in ("dvc.yaml", "params.yaml", "pipelines", "components"):  # what is compiled, and the cluster file
         (folder / name).symlink_to(tree / name)
     stage = ["-m", "maskcast", "prepare_clips", "--params", "toy.yaml", "--raw", ".", "--clips", "clips"]
     cpu_seconds(tree, folder, stage, 0)

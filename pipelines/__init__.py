@@ -1,4 +1,4 @@
-"""The pipelines on Kubeflow: `python -m pipelines --help`."""
+"""The pipelines on Kubeflow: `maskcast pipeline --help`."""
 
 PIPELINES = {  # by name: where it is; imported when it is built, because kfp takes its time
     "forecasting": "pipelines.forecasting:forecasting",

@@ -29,9 +29,9 @@ class Call:
 def call(entry: dict[str, Any]) -> Call:
     """Returns what an entry calls."""
     words = shlex.split(entry["cmd"])
-    assert words[:3] == ["python", "-m", "maskcast"]
-    flags = {flag.removeprefix("--"): value for flag, value in zip(words[4::2], words[5::2], strict=True)}
-    return Call(get_stage(words[3]), flags.pop("name", words[3]), flags.pop("params"), flags)
+    assert words[0] == "maskcast"
+    flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=True)}
+    return Call(get_stage(words[1]), flags.pop("name", words[1]), flags.pop("params"), flags)
 
 
 def calls(stages: dict[str, Any]) -> dict[str, Call]:

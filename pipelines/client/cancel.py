@@ -22,5 +22,5 @@ def run(given: argparse.Namespace) -> int:
             print(f"it had ended before: {outcome(found)}")
             return 0
         client.terminate_run(given.run_id)
-        print(f"cancelling; python -m pipelines status {given.run_id} --wait shows when its pods have ended")
+        print(f"cancelling; maskcast pipeline status {given.run_id} --wait shows when its pods have ended")
     return 0

@@ -28,7 +28,7 @@ REMEDIES = {
     401: f"the credentials are missing, wrong or expired: {LOGIN}",
     403: "these credentials may not do this in namespace {namespace}, or there is no such namespace: "
     "correct --namespace, KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIE",
-    404: "correct the id or --namespace (`python -m pipelines status` lists runs)",
+    404: "correct the id or --namespace (`maskcast pipeline status` lists runs)",
     409: "run the same command again",
 }
 
@@ -77,7 +77,7 @@ class Transport(RESTClientObject):
                 may_pass = self.has_answered and _passes(error)
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
-                    remedy = "it may have been done all the same: see `python -m pipelines status`"
+                    remedy = "it may have been done all the same: see `maskcast pipeline status`"
                 if attempt > RETRIES or not may_pass or (sent and method != "GET"):
                     raise MaskcastError(f"{problem}; {remedy}") from None
             else:

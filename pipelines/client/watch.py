@@ -72,9 +72,9 @@ def follow(client: Client, run_id: str) -> int:
         else:
             run = _wait(client, run, names, _changes())
     except MaskcastError as error:
-        raise MaskcastError(f"{error}. The run goes on: python -m pipelines status {run_id} --wait") from None
+        raise MaskcastError(f"{error}. The run goes on: maskcast pipeline status {run_id} --wait") from None
     except KeyboardInterrupt:
-        say(f"no longer waiting; the run goes on. To stop it: python -m pipelines cancel {run_id}")
+        say(f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id}")
         return 130
     say(outcome(run))
     return exit_code(run)
@@ -86,7 +86,7 @@ def outcome(run: V2beta1Run) -> str:
     line = f"{run.display_name}: {run.state or 'PENDING'} {_spell(took)}".rstrip()
     if run.error and run.error.message:
         line += f", {run.error.message}"
-    return f"{line}; why: python -m pipelines logs {run.run_id}" if run.state == "FAILED" else line
+    return f"{line}; why: maskcast pipeline logs {run.run_id}" if run.state == "FAILED" else line
 
 
 def exit_code(run: V2beta1Run) -> int:

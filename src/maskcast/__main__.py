@@ -1,4 +1,4 @@
-"""The command line: ``python -m maskcast <stage> --params params.yaml --<port> PATH ...``."""
+"""The command line: ``maskcast <stage> --params params.yaml --<port> PATH ...``."""
 
 import gc
 import importlib
@@ -20,6 +20,10 @@ COMMANDS = {  # by name: where it is, and what it does
     "models": (
         "maskcast.commands.models:models",
         "list, compare, promote, roll back and export registered models",
+    ),
+    "pipeline": (
+        "maskcast.commands.pipeline:pipeline",
+        "compile and run the pipelines on Kubeflow, here or on a cluster",
     ),
     "serve": ("maskcast.commands.serve:serve", "answer requests for forecasts over HTTP"),
     "write-annotations": (

@@ -147,7 +147,7 @@ def test_params_have_one_valid_section_per_stage(path: Path) -> None:
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.parent.name)
 def test_code_depends_on_all_of_the_package(path: Path) -> None:
     entry = pipeline(path)[CODE]
-    assert (entry["cmd"], entry["outs"]) == (f"python -m maskcast code --out {CODE}", [CODE])
+    assert (entry["cmd"], entry["outs"]) == (f"maskcast code --out {CODE}", [CODE])
     assert [(path.parent / dep).resolve() for dep in entry["deps"]] == [ROOT / "src/maskcast"]
     assert "__pycache__/" in (path.parent / ".dvcignore").read_text().splitlines()
 

@@ -96,5 +96,5 @@ def test_params_of_all_stages_are_checked_without_anything_heavy() -> None:
 
 def test_pipelines_are_compiled_without_anything_heavy(tmp_path: Path) -> None:
     out = str(tmp_path / "pipeline.yaml")
-    assert not imported(f"from pipelines.__main__ import main\nmain(['compile', '--out', {out!r}])")
+    assert not imported(f"from maskcast.__main__ import main\nmain(['pipeline', 'compile', '--out', {out!r}])")
     assert (tmp_path / "pipeline.yaml").exists()

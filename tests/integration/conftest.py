@@ -23,7 +23,7 @@ from tests.integration import images
 from tests.integration.kfp_server import KfpServer
 from tests.integration.project import Project
 
-from pipelines.__main__ import main
+from maskcast.__main__ import main
 from pipelines.client import transport, watch
 
 if TYPE_CHECKING:
@@ -179,12 +179,12 @@ class Done:
 
 @pytest.fixture
 def pipelines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Runs `python -m pipelines <arguments>` with the cluster file of the tests."""
+    """Runs `maskcast pipeline <arguments>` with the cluster file of the tests."""
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(CLUSTER)
 
     def run(command: str, *arguments: str) -> Done:
-        code = main([command, "--cluster", str(cluster), *arguments])
+        code = main(["pipeline", command, "--cluster", str(cluster), *arguments])
         return Done(code, *capsys.readouterr())
 
     return run

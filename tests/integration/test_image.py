@@ -44,15 +44,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_stage_explains_itself(run: Run) -> None:
-    done = run("sh", "-euc", 'for name; do python -m maskcast "$name" --help; done', "sh", *stage_names())
+    done = run("sh", "-euc", 'for name; do maskcast "$name" --help; done', "sh", *stage_names())
     assert done.returncode == 0, done.stderr
-    assert re.findall(r"^usage: python -m maskcast (\w+)", done.stdout, re.MULTILINE) == stage_names()
+    assert re.findall(r"^usage: maskcast (\w+)", done.stdout, re.MULTILINE) == stage_names()
     assert done.stderr == ""
 
 
 def test_without_a_command_it_lists_the_stages(run: Run) -> None:
     done = run()
-    assert "usage: python -m maskcast <stage>" in done.stdout and "train_masker" in done.stdout
+    assert "usage: maskcast <stage>" in done.stdout and "train_masker" in done.stdout
 
 
 def test_a_stage_trains(run: Run, folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_stage_trains(run: Run, folder: Path) -> None:
     }
     (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": section}))
     ports = [f"--{name}={folder / name}" for name in ("clips", "masker", "metrics", "page")]
-    command = ["python", "-m", "maskcast", "train_masker", f"--params={folder / 'params.yaml'}", *ports]
+    command = ["maskcast", "train_masker", f"--params={folder / 'params.yaml'}", *ports]
     status = "import mlflow; print(mlflow.search_runs(['1'], output_format='list')[0].info.status)"
     done = run("sh", "-euc", f'"$@"; python -c "{status}"', "sh", *command, folder=folder)
     assert done.returncode == 0, done.stderr
@@ -82,7 +82,7 @@ def test_a_model_of_a_package_that_is_left_out_is_refused(run: Run, folder: Path
     section = {"model": {"arch": "smp_unet"}, "training": training}
     (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": section}))
     ports = [f"--{name}={folder / name}" for name in ("clips", "masker", "metrics", "page")]
-    done = run("python", "-m", "maskcast", "train_masker", f"--params={folder}/params.yaml", *ports, folder=folder)
+    done = run("maskcast", "train_masker", f"--params={folder}/params.yaml", *ports, folder=folder)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "error: arch 'smp_unet' needs segmentation_models_pytorch, which is not installed; choose 'unet', "
@@ -108,7 +108,7 @@ def test_data_comes_through_a_dvc_pointer(run: Run, folder: Path) -> None:
     subprocess.run(["chmod", "--recursive", "a+rwX", repository, remote], check=True)
     (folder / "params.yaml").write_text(f"fetch_dataset: {{uri: 'dvc:{repository}/data.dvc'}}")
     flags = [f"--params={folder / 'params.yaml'}", f"--raw={folder / 'raw'}"]
-    done = run("python", "-m", "maskcast", "fetch_dataset", *flags, folder=folder)
+    done = run("maskcast", "fetch_dataset", *flags, folder=folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "raw/a.txt").read_text() == "a"
 
@@ -116,7 +116,7 @@ def test_data_comes_through_a_dvc_pointer(run: Run, folder: Path) -> None:
 def test_a_mistake_is_one_line(run: Run, folder: Path) -> None:
     (folder / "params.yaml").write_text("predict: {}")
     flags = ["--clips=/tmp/absent", "--masks=/tmp", "--masker=/tmp", "--forecaster=/tmp", "--predictions=/tmp/out"]
-    done = run("python", "-m", "maskcast", "predict", f"--params={folder}/params.yaml", *flags, folder=folder)
+    done = run("maskcast", "predict", f"--params={folder}/params.yaml", *flags, folder=folder)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error: /tmp/absent: no such input (--clips of predict); run the stage that writes it"

@@ -92,7 +92,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     """Returns what KFP's local runner gives."""
     params = str(pipeline.place.folder / "params.yaml")
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
-    said = pipeline.project.run("python", "-m", "pipelines", "run-local", *which, *flags)
+    said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
     assert {"forecasting": "| forecaster |", "detection": "maxDets=100 ] = "}[pipeline.name] in said
     (run,) = [path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name}-")]
     assert f"page: {run / 'evaluate'}" in said
@@ -122,6 +122,6 @@ def test_another_seed_gives_something_else(pipeline: Pipeline, by_dvc: dict[str,
     values["training"]["seed"] = 1
     (tmp_path / "params.yaml").write_text(json.dumps({"train_masker": values}))
     flags = ["--clips", "data/clips", "--masker", str(other[0]), "--metrics", str(other[1])]
-    project.run("python", "-m", "maskcast", "train_masker", "--params", str(tmp_path / "params.yaml"), *flags)
+    project.run("maskcast", "train_masker", "--params", str(tmp_path / "params.yaml"), *flags)
     assert hashlib.sha256(content(other[0])).hexdigest() != by_dvc["train_masker.masker"]
     assert hashlib.sha256(content(project.folder / "models/masker")).hexdigest() == by_dvc["train_masker.masker"]

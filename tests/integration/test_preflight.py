@@ -7,7 +7,7 @@ import pytest
 from kubernetes import client
 from tests.integration.kube_api import KubeApi, cluster_file, kubeconfig
 
-from pipelines.__main__ import main
+from maskcast.__main__ import main
 from pipelines.client.checks import Row
 from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
@@ -22,7 +22,7 @@ def set_up(api: KubeApi, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as environment:
         for name, value in SECRETS.items():
             environment.setenv(name, value)
-        assert main(["setup", "--cluster", str(cluster), "--apply"]) == 0
+        assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0
     if claim := api.get("persistentvolumeclaims", "maskcast-workspace", NS):
         claim.status = client.V1PersistentVolumeClaimStatus(phase="Bound", capacity={"storage": "50Gi"})
 
@@ -46,7 +46,7 @@ def test_after_setup_all_is_ok_but_what_only_the_cluster_can_reach(kube, tmp_pat
     set_up(kube, cluster, monkeypatch)
     monkeypatch.setenv("COLUMNS", "300")
     capsys.readouterr()
-    assert main(["preflight", "--cluster", str(cluster), "--params", str(ROOT / "params.yaml")]) == 0
+    assert main(["pipeline", "preflight", "--cluster", str(cluster), "--params", str(ROOT / "params.yaml")]) == 0
     table = capsys.readouterr().out
     assert "failed" not in table
     assert table.count("not checked") == 1
@@ -59,13 +59,13 @@ def test_after_setup_all_is_ok_but_what_only_the_cluster_can_reach(kube, tmp_pat
 
 def test_an_empty_namespace_fails_row_by_row_with_what_to_do(kube, tmp_path, capsys):
     cluster = cluster_file(tmp_path, image="maskcast:latest", image_pull_secrets=["registry"])
-    assert main(["preflight", "--cluster", str(cluster), "--params", str(ROOT / "params.yaml")]) == 1
+    assert main(["pipeline", "preflight", "--cluster", str(cluster), "--params", str(ROOT / "params.yaml")]) == 1
     rows = rows_of(cluster)
     for check in ("image", "service account", "rights", "secrets", "pull secrets", "workspace"):
         assert [row.state for row in rows[check]] == ["failed"], check
         assert rows[check][0].remedy, check
     for check in ("service account", "rights", "secrets", "workspace"):
-        assert "python -m pipelines setup --apply" in rows[check][0].remedy
+        assert "maskcast pipeline setup --apply" in rows[check][0].remedy
     for check in ("Kubernetes API", "namespace", "your rights", "nodes", "quota", "launcher", "artifacts", "data"):
         assert {row.state for row in rows[check]} == {"ok"}, check
 
@@ -135,7 +135,7 @@ def test_an_api_that_fails_on_one_thing_fails_one_row(kube, tmp_path, monkeypatc
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, arguments, line):
     files = ["--cluster", str(cluster_file(tmp_path)), "--params", str(ROOT / "params.yaml")]
-    assert main(["preflight", *files, *arguments]) == 2
+    assert main(["pipeline", "preflight", *files, *arguments]) == 2
     out, err = capsys.readouterr()
     assert re.match(line, err), err
     assert (out, err.count("\n")) == ("", 1)

@@ -28,7 +28,7 @@ def folder(tmp_path: Path, s3: S3, kube: KubeApi, kfp_server: KfpServer, monkeyp
     """A checkout, and a cluster with the namespace, nodes and servers that the sample cluster file names."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    for name in ("pipelines", "components", "params.yaml"):
+    for name in ("dvc.yaml", "pipelines", "components", "params.yaml"):
         (folder / name).symlink_to(ROOT / name)
     kube.put("namespaces", NS, status=client.V1NamespaceStatus(phase="Active"))
     (launcher,) = blocks("yaml")

@@ -10,7 +10,7 @@ import yaml
 from kubernetes_validate.utils import all_versions
 from tests.integration.kube_api import cluster_file, path_of
 
-from pipelines.__main__ import main
+from maskcast.__main__ import main
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key-of-the-team", "AWS_SECRET_ACCESS_KEY": "secret-of-the-team"}
 
@@ -23,7 +23,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_what_is_printed_is_valid_and_holds_no_secret(tmp_path, keys, capsys):
-    assert main(["setup", "--cluster", str(cluster_file(tmp_path))]) == 0
+    assert main(["pipeline", "setup", "--cluster", str(cluster_file(tmp_path))]) == 0
     out, err = capsys.readouterr()
     printed = list(yaml.safe_load_all(io.StringIO(out)))
     assert [each["kind"] for each in printed] == ["ServiceAccount", "Role", "RoleBinding", "PersistentVolumeClaim"]
@@ -36,7 +36,7 @@ def test_what_is_printed_is_valid_and_holds_no_secret(tmp_path, keys, capsys):
 
 
 def test_the_command_for_a_secret_names_variables_and_not_their_values(tmp_path, keys, capsys):
-    main(["setup", "--cluster", str(cluster_file(tmp_path))])
+    main(["pipeline", "setup", "--cluster", str(cluster_file(tmp_path))])
     command = capsys.readouterr().err.partition("environment: ")[2].partition("|")[0]
     printed = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
     assert printed == "AWS_ACCESS_KEY_ID\nAWS_SECRET_ACCESS_KEY\n"
@@ -44,7 +44,7 @@ def test_the_command_for_a_secret_names_variables_and_not_their_values(tmp_path,
 
 def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, keys, capsys):
     cluster = str(cluster_file(tmp_path))
-    assert main(["setup", "--cluster", cluster, "--apply"]) == 0
+    assert main(["pipeline", "setup", "--cluster", cluster, "--apply"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines() == [
         f"{kube.url}, namespace team",
@@ -57,7 +57,7 @@ def test_applying_creates_everything_and_again_changes_nothing(kube, tmp_path, k
     data = kube.get("secrets", "maskcast-s3", "team").data
     assert {name: base64.b64decode(value).decode() for name, value in data.items()} == keys
     before = dict(kube.objects)
-    assert main(["setup", "--cluster", cluster, "--apply"]) == 0
+    assert main(["pipeline", "setup", "--cluster", cluster, "--apply"]) == 0
     assert kube.objects == before
 
 
@@ -65,18 +65,18 @@ def test_a_secret_that_is_there_is_kept_without_its_values_in_the_environment(
     kube, tmp_path, keys, monkeypatch, capsys
 ):
     cluster = str(cluster_file(tmp_path))
-    main(["setup", "--cluster", cluster, "--apply"])
+    main(["pipeline", "setup", "--cluster", cluster, "--apply"])
     before = kube.get("secrets", "maskcast-s3", "team")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     capsys.readouterr()
-    assert main(["setup", "--cluster", cluster, "--apply"]) == 0
+    assert main(["pipeline", "setup", "--cluster", cluster, "--apply"]) == 0
     assert "Secret/maskcast-s3: kept, AWS_SECRET_ACCESS_KEY not in the environment" in capsys.readouterr().out
     assert kube.get("secrets", "maskcast-s3", "team") is before
 
 
 def test_without_a_workspace_and_with_a_pull_secret(kube, tmp_path, keys):
     cluster = cluster_file(tmp_path, workspace=None, image_pull_secrets=["registry"])
-    assert main(["setup", "--cluster", str(cluster), "--apply"]) == 0
+    assert main(["pipeline", "setup", "--cluster", str(cluster), "--apply"]) == 0
     (secret,) = kube.get("serviceaccounts", "maskcast-runner", "team").image_pull_secrets
     assert secret.name == "registry"
     assert not any("/persistentvolumeclaims/" in path for path in kube.objects)
@@ -112,7 +112,7 @@ def test_what_goes_wrong_is_one_line_and_nothing_is_applied(
 ):
     before = set(kube.objects)
     break_it(kube, monkeypatch)
-    assert main(["setup", "--cluster", str(cluster_file(tmp_path)), "--apply"]) == 2
+    assert main(["pipeline", "setup", "--cluster", str(cluster_file(tmp_path)), "--apply"]) == 2
     out, err = capsys.readouterr()
     assert err.startswith(line), err
     assert err.count("\n") == 1

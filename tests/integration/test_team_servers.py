@@ -220,9 +220,9 @@ def test_the_commands_of_the_tutorial_do_what_it_says(accounts: list[dict[str, s
     worse, better = (text for line, text in said.items() if line.startswith("dvc exp run"))
     assert "gate: maskcast version 2 failed: jaccard_mean against champion 1: -0." in worse
     assert "gate: maskcast version 3 passed: jaccard_mean against champion 1: " in better
-    assert "version 2 did not pass the gate" in said["! python -m maskcast models promote 2"]
-    assert "version 1 is the champion, version 3 is the previous one" in said["python -m maskcast models rollback"]
-    verified = said["python -m maskcast models lineage champion --verify"]
+    assert "version 2 did not pass the gate" in said["! maskcast models promote 2"]
+    assert "version 1 is the champion, version 3 is the previous one" in said["maskcast models rollback"]
+    verified = said["maskcast models lineage champion --verify"]
     for text in (
         "generate_masks: run ",
         "train_masker: run ",

@@ -34,7 +34,7 @@ for words in ["--help"], *([name, "--help"] for name in COMMANDS):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         main(words)
-    assert said.getvalue().startswith("usage: python -m maskcast"), words
+    assert said.getvalue().startswith("usage: maskcast"), words
 print(sorted({"torch", "mlflow", "lightning", "av", "boto3", "kubernetes", "matplotlib"} & sys.modules.keys()))
 """
 

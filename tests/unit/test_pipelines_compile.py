@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.__main__ import main
+from maskcast.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -24,7 +24,8 @@ def compiled(tmp_path: Path, cluster: dict[str, Any], *flags: str) -> tuple[dict
     """Returns the two documents of the IR: the pipeline, and what Kubernetes does with it."""
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, **cluster}))
     out = tmp_path / "pipeline.yaml"
-    assert main(["compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out), *flags]) == 0
+    cluster_file = str(tmp_path / "cluster.yaml")
+    assert main(["pipeline", "compile", "--cluster", cluster_file, "--out", str(out), *flags]) == 0
     pipeline, platform = yaml.safe_load_all(out.read_text())
     return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
@@ -124,7 +125,7 @@ def test_values_come_from_the_file_and_from_flags(tmp_path: Path) -> None:
 def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, "namespace": "team"}))
     out = tmp_path / "native.yaml"
-    flags = ["compile", "--native", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]
+    flags = ["pipeline", "compile", "--native", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]
     assert main(flags) == 0
     pipeline, version = yaml.safe_load_all(out.read_text())
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
@@ -156,7 +157,7 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
 ) -> None:
     (tmp_path / "cluster.yaml").write_text(cluster)
     out = tmp_path / "out.yaml"
-    assert main(["compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]) == 2
+    assert main(["pipeline", "compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
@@ -179,23 +180,25 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
 def test_a_wrong_value_is_said_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, said: str
 ) -> None:
-    assert main(["compile", "--out", str(tmp_path / "out.yaml"), "-S", override]) == 2
+    assert main(["pipeline", "compile", "--out", str(tmp_path / "out.yaml"), "-S", override]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
     assert "\n" not in error
 
 
 def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "--out", str(tmp_path / "no/folder/out.yaml")]) == 2
+    assert main(["pipeline", "compile", "--out", str(tmp_path / "no/folder/out.yaml")]) == 2
     assert "out.yaml: cannot be written (No such file or directory)" in capsys.readouterr().err
     (tmp_path / "params.yaml").write_text("fetch_dataset: {uri: synthetic}")
-    assert main(["compile", "--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]) == 2
+    files = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]
+    assert main(["pipeline", "compile", *files]) == 2
     assert "pipeline forecasting needs a section 'prepare_clips'; add it" in capsys.readouterr().err
 
 
 def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
+    command = ["pipeline", "run-local", "--docker", "maskcast", "--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "run-local", "--docker", "maskcast", "--out", str(tmp_path)],
+        [sys.executable, "-m", "maskcast", *command],
         env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/no.sock"},
         capture_output=True,
         text=True,

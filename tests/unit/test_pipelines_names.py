@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from pipelines import PIPELINES
-from pipelines.__main__ import main
 from pipelines.client.package import make_package
 from pipelines.cluster import Placement, load_cluster
 from pipelines.compile import build, stages_of
@@ -61,7 +61,7 @@ def test_each_name_has_a_task_with_its_display_name_and_checkpoints_of_its_own(t
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(CLUSTER))
     out = tmp_path / "out.yaml"
     which = ["--pipeline", "two_maskers", "--params", str(PARAMS), "--cluster", str(tmp_path / "cluster.yaml")]
-    assert main(["compile", *which, "--out", str(out)]) == 0
+    assert main(["pipeline", "compile", *which, "--out", str(out)]) == 0
     pipeline, _ = yaml.safe_load_all(out.read_text())
     shown = {}
     for task in pipeline["root"]["dag"]["tasks"].values():

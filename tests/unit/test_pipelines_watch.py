@@ -116,7 +116,7 @@ def test_the_outcome_says_what_failed_and_where_to_look() -> None:
         finished_at=end,
         error=GoogleRpcStatus(message="no node"),
     )
-    assert outcome(failed) == "x: FAILED 0:02:00, no node; why: python -m pipelines logs r"
+    assert outcome(failed) == "x: FAILED 0:02:00, no node; why: maskcast pipeline logs r"
     assert outcome(run_of(state="SUCCEEDED", display_name="x", created_at=NOON, finished_at=end)) == (
         "x: SUCCEEDED 0:02:00"
     )

@@ -11,7 +11,7 @@ from pipelines.client.checks import Row, Subject
 from pipelines.client.kube import ask
 from pipelines.client.manifests import rules
 
-SETUP = "run `python -m pipelines setup --apply`"
+SETUP = "run `maskcast pipeline setup --apply`"
 
 
 def namespace(subject: Subject) -> Iterator[Row]:

@@ -1,1 +1,1 @@
-"""Commands beside the stages: ``python -m maskcast models``, ``forecast``, ``serve``, ``evaluate-coco``."""
+"""Commands beside the stages: ``maskcast models``, ``forecast``, ``serve``, ``pipeline``, ``evaluate-coco``."""

@@ -23,8 +23,8 @@ Both are checked before anything is scored; the first fault is told in one line.
 pycocotools; -1 means that no such truth exists. docs/coco.md explains them.
 
 examples:
-  python -m maskcast evaluate-coco instances_val2017.json results.json
-  python -m maskcast evaluate-coco instances_val2017.json results.json --kind segm --images val2017 --out report
+  maskcast evaluate-coco instances_val2017.json results.json
+  maskcast evaluate-coco instances_val2017.json results.json --kind segm --images val2017 --out report
 """
 
 

@@ -23,8 +23,8 @@ A video that this model has forecast already is passed over, so a command that w
 again. A video that cannot be forecast is said, the others are done, and the exit code is 1.
 
 examples:
-  python -m maskcast forecast street.mp4 --model models:/maskcast@champion --output forecasts
-  python -m maskcast forecast s3://videos/today --model models:/maskcast/3 --output forecasts --stride 5
+  maskcast forecast street.mp4 --model models:/maskcast@champion --output forecasts
+  maskcast forecast s3://videos/today --model models:/maskcast/3 --output forecasts --stride 5
 """
 
 

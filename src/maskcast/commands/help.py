@@ -21,7 +21,7 @@ def overview(commands: Mapping[str, str]) -> str:
     Args:
         commands: what each command beside the stages does, by name.
     """
-    lines = ["usage: python -m maskcast <stage> [--help] --params params.yaml --<port> PATH ...", "", "stages:"]
+    lines = ["usage: maskcast <stage> [--help] --params params.yaml --<port> PATH ...", "", "stages:"]
     for name in stage_names():
         # Docstrings are read, not imported: the params of all stages would take a second.
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")

@@ -25,10 +25,10 @@ A VERSION is a number or an alias: candidate (passed the gate last), champion, p
 The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
 
 examples:
-  python -m maskcast models list
-  python -m maskcast models promote
-  python -m maskcast models compare champion candidate --pictures differences
-  python -m maskcast models export champion --format onnx --output exported
+  maskcast models list
+  maskcast models promote
+  maskcast models compare champion candidate --pictures differences
+  maskcast models export champion --format onnx --output exported
 """
 
 

@@ -4,9 +4,9 @@ import argparse
 
 
 def command_parser(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """Returns a parser of ``python -m maskcast NAME``, whose help ends in ``epilog`` (as it is written)."""
+    """Returns a parser of ``maskcast NAME``, whose help ends in ``epilog`` (as it is written)."""
     return argparse.ArgumentParser(
-        prog=f"python -m maskcast {name}",
+        prog=f"maskcast {name}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,

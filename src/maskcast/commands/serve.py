@@ -15,7 +15,7 @@ routes:
 NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
 
 example:
-  python -m maskcast serve --model models:/maskcast@champion --port 8080
+  maskcast serve --model models:/maskcast@champion --port 8080
 """
 
 

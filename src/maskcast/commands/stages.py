@@ -14,7 +14,7 @@ def run(stage: str, arguments: Sequence[str]) -> int:
     """Runs a stage; returns the exit code 0."""
     the_stage = get_stage(stage)
     parser = argparse.ArgumentParser(
-        prog=f"python -m maskcast {stage}",
+        prog=f"maskcast {stage}",
         description=the_stage.summary,
         epilog=f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

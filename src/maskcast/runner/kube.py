@@ -190,7 +190,7 @@ def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -
         return call(*arguments, **options, _request_timeout=TIMEOUT_S)
     except client.ApiException as error:
         remedy = {
-            403: "`python -m pipelines setup` writes the rights that this takes",
+            403: "`maskcast pipeline setup` writes the rights that this takes",
             404: "install Kubeflow Trainer 2.2 or later" if what.startswith("create") else "was it deleted?",
         }.get(error.status, "mend that")
         raise _RefusedError(

@@ -1,12 +1,10 @@
-"""The command line of the pipelines on Kubeflow: ``python -m pipelines <command>``."""
+"""The commands of ``maskcast pipeline``, which calls this module."""
 
 import argparse
 import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-
-from maskcast.errors import MaskcastError
 
 COMMANDS = {  # by name: its module, imported for this command alone, and what it does
     "compile": ("compile", "write the file that Kubeflow runs"),
@@ -26,12 +24,15 @@ Values come from params.yaml and from -S section.key=value; what a cluster has s
 pipelines/cluster.yaml. Credentials come from the environment or from secrets in the cluster."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (2: a mistake that one line on stderr explains)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code.
+
+    Raises:
+        MaskcastError: a mistake that one line explains.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="maskcast pipeline", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(metavar="command", required=True)
     for name, (place, summary) in COMMANDS.items():
@@ -45,13 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = given.run(given)
         return code
-    except MaskcastError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())
