@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from maskcast.errors import MaskcastError
@@ -26,6 +26,8 @@ class LabelMap:
         classes: class names by id, background first; of an ``alpha`` map ``("background", "foreground")``.
         kind: ``classes``: uint8 class ids, `IGNORE` for no label; ``instances``: uint16 ids of objects, unique in
             a clip, 0 for none, each of one of ``classes``; ``alpha``: uint8 opacity of the foreground, 255 = 1.
+        things: of kind ``classes``: whether each is a kind of object (a car), none stuff (a road): then an object
+            can be followed, and has one class in all frames. Maps that differ in this alone are equal.
 
     Raises:
         MaskcastError: on another kind, a name that cannot be part of a file name, no or too many classes.
@@ -34,6 +36,7 @@ class LabelMap:
     name: str
     classes: tuple[str, ...]
     kind: MapKind = "classes"
+    things: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -48,15 +51,25 @@ class LabelMap:
         """The number of classes, background included."""
         return len(self.classes)
 
+    def to_entry(self) -> dict[str, Any]:
+        """Returns it as JSON has it; ``things`` is left out where it is false, as in files from before it."""
+        entry = asdict(self)
+        if not self.things:
+            del entry["things"]
+        return entry
 
-def single_map(classes: Iterable[str]) -> tuple[LabelMap, ...]:
+
+def single_map(classes: Iterable[str], *, things: bool = False) -> tuple[LabelMap, ...]:
     """Returns the maps of a store whose one map has no name of its own."""
-    return (LabelMap(MASK, tuple(classes)),)
+    return (LabelMap(MASK, tuple(classes), things=things),)
 
 
 def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
-    """Returns label maps as JSON has them: ``dataclasses.asdict`` of each."""
-    return tuple(LabelMap(one["name"], tuple(one["classes"]), one["kind"]) for one in entries)
+    """Returns label maps as JSON has them: ``LabelMap.to_entry`` of each."""
+    return tuple(
+        LabelMap(one["name"], tuple(one["classes"]), one["kind"], bool(one.get("things", False)))
+        for one in entries
+    )
 
 
 def first_of_classes(maps: Iterable[LabelMap]) -> LabelMap | None:

@@ -49,6 +49,11 @@ def is_null(value: object) -> bool:
     return value is None
 
 
+def is_false(value: object) -> bool:
+    """Whether a param is false: as ``is_null``, for a switch that is off by default."""
+    return value is False
+
+
 def load_params_file(path: Path) -> dict[str, Any]:
     """Returns the sections of a params file.
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
+from maskcast.params import validate
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 PARAMS = GenerateMasks(batch_size=8, confidence_levels=5, precision="fp32")
@@ -185,6 +187,37 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
     alone, _ = run(store, masker, tmp_path / "alone")
     assert (alone.masks(alone.get(clip.id)) != masks.masks(masks.get(clip.id))).any()
     assert [store.meta["consistent_frames"] for store in (masks, alone)] == [11, None]
+
+
+@pytest.mark.parametrize(
+    ("by_masker", "by_store", "asked", "agreeing"),
+    [
+        (False, False, "things", None),  # as CamVid's: stuff has no objects to follow
+        (True, False, "things", 11),  # as of plain videos, whose masker knows what it was taught
+        (False, True, "things", 11),  # as of a masker from before maps said it
+        (True, True, None, None),
+        (False, False, 2, 2),
+    ],
+)
+def test_frames_agree_by_default_where_classes_are_things(
+    store: ClipStore, tmp_path: Path, by_masker: bool, by_store: bool, asked: Any, agreeing: int | None
+) -> None:
+    clip, config, classes = store.clips[0], UNetConfig(width=2), store.classes
+    with ClipWriter(tmp_path / "told", height=32, width=48, maps=single_map(classes, things=by_store)) as writer:
+        writer.add(clip.id, split="unlabeled", kind="unlabelled", frames=store.frames(clip))
+    save_masker(tmp_path / "masker", config.build(single_map(classes, things=by_masker)), config, {})
+    params = GenerateMasks(consistent_frames=asked)
+    masks, _ = run(ClipStore(tmp_path / "told"), tmp_path / "masker", tmp_path / "out", params)
+    assert masks.meta["consistent_frames"] == agreeing
+    assert masks.label_map.things == by_masker
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5, "thing", [11]])
+def test_a_wrong_number_of_agreeing_frames_is_told_in_one_line(wrong: Any) -> None:
+    said = r"^generate_masks\.consistent_frames: .*a number of frames, 1 or more, or things, or null, got .*$"
+    with pytest.raises(MaskcastError, match=said):
+        validate(GenerateMasks, {"consistent_frames": wrong}, "generate_masks")
+    assert validate(GenerateMasks, {"consistent_frames": 11.0}, "").consistent_frames == 11  # as KFP gives it
 
 
 def test_quantise_by_hand() -> None:

@@ -1,5 +1,6 @@
 """Label maps: a store holds several, of any kind, each by its name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def test_a_map_must_be_named_where_there_are_several(mixed: ClipStore) -> None:
         mixed.of("feet")
     with pytest.raises(MaskcastError, match="no label map 'feet'"):
         ClipStore(mixed.root, "feet")
+
+
+def test_things_are_said_and_stuff_is_not_mentioned(tmp_path: Path) -> None:
+    cars = LabelMap("cars", ("background", "car"), things=True)
+    with ClipWriter(tmp_path / "s", height=6, width=8, maps=[cars, SKIN]) as w:
+        w.add("a", split="train", kind="labelled", masks={"cars": MASKS % 2, "skin": MASKS % 2})
+    store = ClipStore(tmp_path / "s")
+    assert (store.of("cars").label_map.things, store.of("skin").label_map.things) == (True, False)
+    written = json.loads((tmp_path / "s/index.json").read_text())["maps"]
+    assert written[1] == {"name": "skin", "classes": ["background", "skin"], "kind": "classes"}  # as ever
+    assert cars == LabelMap("cars", ("background", "car"))  # a masker from before this may mask these clips
 
 
 def test_a_clip_may_lack_maps(mixed: ClipStore) -> None:

@@ -103,6 +103,7 @@ def test_splits_and_kinds_follow_what_is_there(raw):
     ]
     assert found.clips[0].meta == {"video": 3, "start": 0, "stride": 3}
     assert found.maps == single_map(CLASSES)
+    assert found.maps[0].things
 
 
 def test_official_split_comes_from_the_id_where_no_folder_says_it(tmp_path):

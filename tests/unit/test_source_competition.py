@@ -57,6 +57,7 @@ def test_all_sets_are_listed_in_numeric_order(tmp_path, top, inner):
         ("video_15000", "hidden", "hidden"),
     ]
     assert listing.maps == single_map(CLASSES)
+    assert listing.maps[0].things  # CLEVRER's
     assert listing.skipped == []
     frames, masks = layers_of(pickle.loads(pickle.dumps(listing.clips[0].load))())
     assert frames.shape == (22, *SIZE, 3)
@@ -132,6 +133,7 @@ def test_other_class_counts_get_plain_names(tmp_path):
     write_video(tmp_path / "val/video_1", masks=some_masks())
     listing = list_raw(tmp_path, num_classes=3)
     assert listing.maps == single_map(("background", "class 1", "class 2"))
+    assert not listing.maps[0].things  # nobody says what they are
     with pytest.raises(LabelError, match=r"class id 21 is not in 0\.\.2"):
         listing.clips[0].load()
 

@@ -59,6 +59,16 @@ def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
         list_raw(tmp_path, **params).clips[0].load()
 
 
+def test_whether_classes_are_things_is_said_by_whoever_knows(tmp_path):
+    write_sequence(tmp_path, "cars")
+    assert [list_raw(tmp_path, frames=5, things=things).maps[0].things for things in (False, True)] == [
+        False,
+        True,
+    ]
+    assert "things" not in FrameFoldersSource().model_dump()  # fingerprints from before it stay
+    assert FrameFoldersSource(things=True).model_dump()["things"]
+
+
 def test_frames_without_a_mask_are_ignored(tmp_path):
     write_sequence(tmp_path, "dog")
     (tmp_path / "Annotations/480p/dog/00002.png").unlink()

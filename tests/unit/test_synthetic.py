@@ -165,6 +165,7 @@ def test_source_lists_splits_that_share_no_video():
     seeds = [clip.meta["seed"] for clip in found.clips]
     assert len(set(seeds)) == len(seeds) == 10
     assert found.maps == single_map(CLASSES)
+    assert found.maps[0].things
     assert found.meta["camera"]["height"] == 32
 
 

@@ -150,7 +150,7 @@ class ClipWriter:
             "format": FORMAT,
             "height": self.height,
             "width": self.width,
-            "maps": [asdict(one) for one in self.maps.values()],
+            "maps": [one.to_entry() for one in self.maps.values()],
             "chunk_frames": frames_per_chunk(self.height, self.width),
             "meta": self.meta,
             "groups": [asdict(group) | {"clips": int((numbers == k).sum())} for k, group in enumerate(groups)],

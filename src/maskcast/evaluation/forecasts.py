@@ -17,7 +17,14 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, applicable, measured
 from maskcast.evaluation.view import ForecastView
-from maskcast.inference.forecast import Context, Forecast, ForecastSetting, forecast_clips, in_batches
+from maskcast.inference.forecast import (
+    Context,
+    Forecast,
+    ForecastSetting,
+    check_agreement,
+    forecast_clips,
+    in_batches,
+)
 from maskcast.labels import id_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
@@ -91,13 +98,8 @@ class Evaluation:
                     f"{self.prepared.root}: clip {clip.id!r} has {clip.num_frames} frames, context_frames + "
                     f"horizon need {needed}; lower them or prepare longer clips"
                 )
-        consistent = self.generated.meta.get("consistent_frames")
-        if self.context == "generated" and consistent is not None and self.context_frames % consistent:
-            raise MaskcastError(
-                f"{self.generated.root}: made with consistent_frames {consistent}, so masks of the "
-                f"{self.context_frames} context frames know of frames after them; generate masks with a "
-                "consistent_frames that divides context_frames, or with null"
-            )
+        if self.context == "generated":
+            check_agreement(self.generated, self.context_frames)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -80,6 +80,21 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
     return prepared, generated
 
 
+def check_agreement(masks: ClipStore, context_frames: int) -> None:
+    """Refuses generated masks of a context that know of frames after it.
+
+    Raises:
+        MaskcastError: frames that agree on the class of each object lie on both sides of the context's end.
+    """
+    consistent = masks.meta.get("consistent_frames")
+    if consistent is not None and context_frames % consistent:
+        raise MaskcastError(
+            f"{masks.root}: made with consistent_frames {consistent}, so masks of the {context_frames} context "
+            "frames know of frames after them; generate masks with a consistent_frames that divides "
+            "context_frames, or with null"
+        )
+
+
 def load_models(
     forecaster: Path, masker: Path, clips: ClipStore, device: torch.device
 ) -> tuple[Forecaster, Segmenter | None]:

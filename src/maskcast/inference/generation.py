@@ -51,6 +51,12 @@ def check_maps(
     return maps
 
 
+def are_things(maps: Sequence[LabelMap], store: ClipStore) -> bool:
+    """Whether the classes of all maps of classes are things, as the masker's maps say or those of the store."""
+    classes = [one for one in maps if one.kind == "classes"]
+    return bool(classes) and all(one.things or store.of(one.name).label_map.things for one in classes)
+
+
 class Generation:
     """Generates masks of clips and writes them as a clip store.
 

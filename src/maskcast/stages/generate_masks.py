@@ -1,11 +1,20 @@
 """generate_masks: frames of all clips -> the masker's masks, with a confidence per pixel."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from maskcast.params import Params, is_null
 from maskcast.runner.stage import InPath, OutPath, stage
+
+CONTEXT_FRAMES = 11  # what the stages that train and evaluate forecasters see, if nothing else is said
+
+
+def _agreeing(value: Any) -> Any:
+    """Checks what may be one of several types, so that one line tells all of them."""
+    if value in (None, "things") or (isinstance(value, (int, float)) and value >= 1 and value == int(value)):
+        return value
+    raise ValueError("must be a number of frames, 1 or more, or things, or null")
 
 
 class GenerateMasks(Params):
@@ -17,9 +26,10 @@ class GenerateMasks(Params):
     """Steps between 0 and 1 to which a confidence is rounded: few compress to almost nothing."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 or everything in fp32."""
-    consistent_frames: int | None = Field(default=None, ge=1)
+    consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_agreeing)] = "things"
     """Frames that agree on the class of each object: a clip's first so many, then the next. With the number of
-    context frames, a context knows nothing of what comes after it; null masks each frame by itself."""
+    context frames, a context knows nothing of what comes after it; null masks each frame by itself. `things` is 11
+    where the label map says that all classes are things, else null: stuff has no objects to follow."""
     maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
     """Label maps to write; null writes all that the masker knows."""
 
@@ -33,7 +43,8 @@ def generate_masks(
     The confidence of a pixel is the softmax probability of its class, rounded to ``confidence_levels`` even
     steps and stored as a byte, 255 = certain; an alpha map has none. A clip's ``meta["mean_confidence"]`` is the
     mean (0..1) over the pixels masked as an object, or over all where there is none: background is easy and would
-    hide a bad mask. A killed run goes on after the last finished clip and ends with the same bytes.
+    hide a bad mask. Where frames agree on classes, the store's ``meta["consistent_frames"]`` says how many.
+    A killed run goes on after the last finished clip and ends with the same bytes.
 
     Raises:
         MaskcastError: when no clip has frames, or the masker was trained for other maps or classes.
@@ -44,7 +55,7 @@ def generate_masks(
     from maskcast.data.finished import FinishedClips
     from maskcast.digest import fingerprint
     from maskcast.errors import MaskcastError
-    from maskcast.inference.generation import Generation, check_maps
+    from maskcast.inference.generation import Generation, are_things, check_maps
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
@@ -56,6 +67,9 @@ def generate_masks(
         raise MaskcastError(f"{clips}: no clip has frames to mask; prepare clips from videos")
     model, _ = load_masker(masker)
     maps = check_maps(masker, model, store, params.maps)
+    agreeing = params.consistent_frames
+    if agreeing == "things":
+        agreeing = CONTEXT_FRAMES if are_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
     generation = Generation(store, found, maps, FinishedClips(resume_dir(masks), name))
     speed = generation.run(
@@ -63,10 +77,11 @@ def generate_masks(
         all_devices(),
         batch_size=params.batch_size,
         precision=params.precision,
-        consistent_frames=params.consistent_frames,
+        consistent_frames=agreeing,
         confidence_levels=params.confidence_levels,
     )
-    meta = {"masks": name} | params.model_dump(include={"confidence_levels", "precision", "consistent_frames"})
+    meta = params.model_dump(include={"confidence_levels", "precision"})
+    meta |= {"masks": name, "consistent_frames": agreeing}
     result = generation.write(masks, store.meta | meta) | speed
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(

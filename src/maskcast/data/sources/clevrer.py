@@ -60,7 +60,11 @@ class ClevrerSource(SourceConfig):
         """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
         size = None if height is None or width is None else (height, width)
         rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
-        listing = Listing([], single_map(CLASSES), meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()})
+        listing = Listing(
+            [],
+            single_map(CLASSES, things=True),
+            meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()},
+        )
         videos = _find(raw, r"video_(\d+)\.mp4", listing)
         annotations = _find(raw, r"annotation_(\d+)\.json", listing)
         found = sorted(videos.keys() | annotations.keys())

@@ -37,7 +37,8 @@ class CompetitionSource(SourceConfig):
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
         root = _find_root(raw)
-        listing = Listing([], single_map(self._classes()))
+        classes = self._classes()
+        listing = Listing([], single_map(classes, things=classes == CLASSES))
         for name in SETS:
             if (root / name).is_dir():
                 _list_set(root / name, self.num_classes, listing)

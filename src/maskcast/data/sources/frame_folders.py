@@ -23,6 +23,7 @@ from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, SPLITS, id_key, single_map
+from maskcast.params import is_false
 from maskcast.seed import rng
 
 
@@ -50,6 +51,9 @@ class FrameFoldersSource(SourceConfig):
     """Value in the mask images that means no label."""
     classes: tuple[str, ...] = Field(default=("background", "foreground"), min_length=2, max_length=IGNORE)
     """Class names by id."""
+    things: bool = Field(default=False, exclude_if=is_false)
+    """Whether every class is a kind of object, such as a car, and none is stuff, such as road: an object has one
+    class in all frames, so that generated masks of a clip may agree (`generate_masks.consistent_frames`)."""
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""
     stride: int = Field(default=1, ge=1)
@@ -82,7 +86,7 @@ class FrameFoldersSource(SourceConfig):
         sequences = _find_sequences(raw, self.images)
         by_time = self.split_by == "time"
         splits = assign_splits(sorted(sequences, key=id_key), {} if by_time else self.splits, seed)
-        listing = Listing([], single_map(self.classes))
+        listing = Listing([], single_map(self.classes, things=self.things))
         for name, split in splits.items():
             try:
                 masks = _mask_files(raw, self.masks, name, required=KIND_OF_SPLIT[split] == "labelled")

@@ -59,7 +59,7 @@ class SyntheticSource(SourceConfig):
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
         shared = {} if self.randomize else camera  # randomised, each clip has its own
-        listing = Listing([], single_map(CLASSES), meta=shared)
+        listing = Listing([], single_map(CLASSES, things=True), meta=shared)
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):
                 clip_seed = derive(seed, number, index)

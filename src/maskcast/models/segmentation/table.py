@@ -1,6 +1,5 @@
 """Segmenters on disk: ``config.json`` names the label maps beside the config, weights are safetensors."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, m
         meta: what a reader needs to know besides, as JSON values.
     """
     first = first_of_classes(masker.maps) or masker.maps[0]
-    maps = [asdict(each) for each in masker.maps]
+    maps = [each.to_entry() for each in masker.maps]
     meta = {"classes": list(first.classes), **meta, "maps": maps}
     save_model(folder, masker, config, num_classes=first.num_classes, meta=meta)
 

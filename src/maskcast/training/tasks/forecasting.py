@@ -16,7 +16,7 @@ from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.inference.forecast import ForecastSetting, forecast_clips, in_batches
+from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips, in_batches
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
 from maskcast.models.config import ModelConfig
@@ -44,7 +44,8 @@ class ForecastTask:
         fingerprint: names everything that the run depends on.
 
     Raises:
-        MaskcastError: if there are no usable training or validation clips.
+        MaskcastError: if there are no usable training or validation clips, or masks of a context know of frames
+            after it.
     """
 
     monitor = "jaccard"
@@ -63,6 +64,8 @@ class ForecastTask:
     ) -> None:
         self.model, self.params, self.masker, self.fingerprint = model, params, masker, fingerprint
         self.clips, self.masks = clips, masks
+        if not model.input.needs_masker:
+            check_agreement(masks, params.context_frames)
         self._context, self._target = (
             model.batch_source(source, [source.get(clip.id) for clip in train])
             for source in (model.input.source(clips, masks), model.input.source(clips, target))
