@@ -27,7 +27,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.params import load_params_file, section
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.evaluations import read_evaluation
-from maskcast.registry.runtime import EncoderModel
+from maskcast.registry.frame_models import EncoderModel
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import get_stage
 

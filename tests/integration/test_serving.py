@@ -28,9 +28,9 @@ from tests.unit.test_forecast_command import enlarged, write_video
 
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
-from maskcast.registry.export import run_exported
+from maskcast.registry.graphs import run_exported
+from maskcast.registry.inputs import MAX_BYTES, MAX_FRAMES
 from maskcast.registry.loading import Loaded, load_address
-from maskcast.registry.runtime import MAX_BYTES, MAX_FRAMES
 from maskcast.stages.evaluate import Evaluate, evaluate
 from maskcast.stages.register_models import RegisterModels, register_models
 from maskcast.storage.store import put
@@ -269,7 +269,7 @@ def test_the_batch_command_reads_a_bucket_and_the_registry_and_agrees_with_the_e
     assert main(["models", "export", "1", "--format", "torch-export", "--output", str(tmp_path / "graph")]) == 0
     assert "0 of " in capsys.readouterr().out
     clips = clips_of_squares(2)
-    found = run_exported(tmp_path / "graph" / "model.pt2", clips)
+    found = run_exported(tmp_path / "graph", clips)
     assert np.array_equal(found, registered.loaded.model.predict(clips))
     record = json.loads((out / "one" / "forecast.json").read_text())
     assert record["model"] == {"name": "maskcast", "version": "1", "digest": registered.loaded.digest}

@@ -1,6 +1,9 @@
 """A pipeline as one graph: every form gives the masks of the model that was trained."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.registered import FACTS, HORIZON, SEEN, clips_of_squares, write_registered
+from tests.conftest import moving_squares
+from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
@@ -18,8 +22,11 @@ from maskcast.models.forecasting.configs import ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
 from maskcast.registry import export as exporting
-from maskcast.registry.export import export, run_exported
+from maskcast.registry.export import export
+from maskcast.registry.graphs import SUFFIXES, run_exported
 from maskcast.registry.loading import load_address
+
+SERVING = Path(__file__).resolve().parents[2] / "docs/serving.md"
 
 
 def as_trained(parts: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
@@ -51,15 +58,15 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     assert np.array_equal(loaded.model.predict(clips), wanted)
     # tracing takes seconds: all forms are written from one trace
     monkeypatch.setattr(exporting, "traced", cache_of(exporting.traced))
-    for form, name in exporting.FILES.items():
+    for form, suffix in SUFFIXES.items():
         told = export(loaded, form, tmp_path / form)
         assert "pixels differ from the model in float32" in told
-        assert {path.name for path in (tmp_path / form).iterdir()} == {name, "export.json"}
+        assert {path.name for path in (tmp_path / form).iterdir()} == {f"model{suffix}", "export.json"}
         about = json.loads((tmp_path / form / "export.json").read_text())
         assert about["model"]["digest"] == loaded.digest
         assert about["input"]["shape"] == ["clips", FACTS["context_frames"], FACTS["height"], FACTS["width"], 3]
         assert about["checked"]["share_different"] <= exporting.MOST_DIFFERENT
-        found = run_exported(tmp_path / form / name, clips[:1])  # it was traced and checked with other numbers
+        found = run_exported(tmp_path / form, clips[:1])  # it was traced and checked with other numbers
         assert (found != wanted[:1]).mean() <= exporting.MOST_DIFFERENT
     written = onnx.load(tmp_path / "onnx/model.onnx")
     onnx.checker.check_model(written)
@@ -80,8 +87,48 @@ def test_other_forecasters_are_one_graph_too(config: ModelConfig, tmp_path: Path
     loaded = load_address(str(write_registered(tmp_path, config)))
     export(loaded, "torch-export", tmp_path / "out")
     clips = clips_of_squares(5)
-    found = run_exported(tmp_path / "out" / exporting.FILES["torch-export"], clips)
+    found = run_exported(tmp_path / "out", clips)
     assert (found != as_trained(tmp_path / "parts", clips)).mean() <= exporting.MOST_DIFFERENT
+
+
+def flickering(count: int) -> np.ndarray:
+    """Returns clips whose red square is blue in every second frame, so that frames disagree on its class."""
+    clips = clips_of_squares(count)
+    for k, clip in enumerate(clips):
+        _, masks = moving_squares(100 + k, SEEN, HEIGHT, WIDTH)
+        clip[1::2][masks[1::2] == 1] = clip[masks == 2].mean(0).astype(np.uint8)
+    return clips
+
+
+def test_frames_that_agree_are_two_graphs_and_a_file_between_that_needs_no_maskcast(tmp_path: Path) -> None:
+    loaded = load_address(str(write_registered(tmp_path, ObjectsConfig(hidden=8), consistent_frames=SEEN)))
+    clips, folder = flickering(3), tmp_path / "out"
+    told = export(loaded, "onnx", folder)
+    files = ", ".join(f"{folder}/{name}" for name in ("masker.onnx", "agree.py", "forecaster.onnx"))
+    assert f": {files}: 0 of " in told
+    assert {path.name for path in folder.iterdir()} == {
+        "masker.onnx",
+        "agree.py",
+        "forecaster.onnx",
+        "export.json",
+    }
+    for step in ("masker", "forecaster"):
+        onnx.checker.check_model(onnx.load(folder / f"{step}.onnx"))
+    wanted = loaded.model.predict(clips)
+    assert not np.array_equal(wanted, as_trained(tmp_path / "parts", clips))
+    assert np.array_equal(run_exported(folder, clips), wanted)
+    np.save(tmp_path / "clips.npy", clips)
+    documented = re.findall("```python\n(import json\n.*?)```", SERVING.read_text(), re.DOTALL)[-1]
+    program = f"""
+import sys
+sys.modules["maskcast"] = None
+import numpy as np
+clips = np.load({str(tmp_path / "clips.npy")!r})
+{documented.replace("exported", str(folder))}
+np.save({str(tmp_path / "future.npy")!r}, future)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert np.array_equal(np.load(tmp_path / "future.npy"), wanted)
 
 
 def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,7 +253,7 @@ def test_only_the_maps_that_are_named_are_written(tmp_path: Path) -> None:
     )
     assert set(hair.maps) == {"hair"} and "mean_confidence_labelled" not in metrics
     np.testing.assert_array_equal(hair.masks(hair.clips[0]), both.of("hair").masks(both.clips[0]))
-    with pytest.raises(MaskcastError, match=r"knows no label map 'beard'; it has hand, hair: name one of these"):
+    with pytest.raises(MaskcastError, match=r"knows the label maps hand, hair, not 'beard'; name one of these"):
         check_maps(tmp_path / "masker", load_masker(tmp_path / "masker")[0], store, ["beard"])
 
 

@@ -22,8 +22,9 @@ from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import validate
 from maskcast.registry.bundle import ForecastDescription, write_bundle
-from maskcast.registry.export import Graph
-from maskcast.registry.runtime import MaskerModel, load_bundle
+from maskcast.registry.forecast_models import MaskerModel
+from maskcast.registry.graphs import PipelineGraph
+from maskcast.registry.runtime import load_bundle
 from maskcast.runner.stage import get_stage
 
 COLOURS = LabelMap("colours", ("background", "red", "blue"))
@@ -149,7 +150,7 @@ def test_a_registered_pipeline_masks_by_the_map_that_it_forecasts(inputs: dict[s
     wanted = segment_whole(masker.eval(), frames, batch_size=16, precision="fp32")
     np.testing.assert_array_equal(seen, wanted["colours"].masks)
     assert not np.array_equal(seen, wanted["any"].masks)
-    graph = Graph(model).eval()
+    graph = PipelineGraph(model).eval()
     with torch.inference_mode():
         np.testing.assert_array_equal(graph(torch.from_numpy(frames)[None]).numpy()[0], future)
     with pytest.raises(MaskcastError, match="knows the label maps any, colours, not 'hands'"):
@@ -161,5 +162,5 @@ def test_a_masker_without_the_map_is_named(inputs: dict[str, Path], tmp_path: Pa
     meta = {"label_map": "colours"}
     save_model(tmp_path / "forecaster", config.build(3), config, num_classes=3, meta=meta)
     save_masker(tmp_path / "masker", unet.build([ANY]), unet, {})
-    with pytest.raises(MaskcastError, match=r"masker: knows the label maps any, not 'colours' of .*clips"):
+    with pytest.raises(MaskcastError, match=r"masker: knows the label maps any, not 'colours'; .* of .*clips"):
         run("predict", {"split": "val", "label_map": "colours"}, inputs, predictions=tmp_path / "out")

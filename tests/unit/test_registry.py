@@ -47,9 +47,10 @@ from maskcast.registry.evaluations import (
     read_evaluation,
     why_incomparable,
 )
+from maskcast.registry.forecast_models import FRAMES_AT_ONCE
 from maskcast.registry.gate import Bootstrap, DetectionGate, ForecastGate, judge, paired_difference
 from maskcast.registry.loading import load_address
-from maskcast.registry.runtime import FRAMES_AT_ONCE, load_bundle
+from maskcast.registry.runtime import load_bundle
 
 CLASSES = ["background", "red", "blue"]
 SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}

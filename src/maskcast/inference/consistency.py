@@ -80,6 +80,26 @@ def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
     return Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
 
 
+def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) -> np.ndarray:
+    """Makes the masks of a clip agree, as a program with nothing but numpy and OpenCV may do it.
+
+    Args:
+        masks_THW: uint8 class ids, 0 is background.
+        probabilities_THWK: float32 of each class in each pixel.
+        frames: the first so many agree with each other, then the next.
+
+    Returns:
+        Masks (T, H, W), uint8.
+    """
+    regions = [
+        find_regions(mask_HW, sure[mask_HW > 0])
+        for mask_HW, sure in zip(masks_THW, probabilities_THWK, strict=True)
+    ]
+    confidence_THW = probabilities_THWK.max(-1)
+    windows = [slice(start, start + frames) for start in range(0, len(masks_THW), frames)]
+    return np.concatenate([make_consistent(masks_THW[w], confidence_THW[w], regions[w])[0] for w in windows])
+
+
 def make_consistent(
     masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions]
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -123,17 +123,12 @@ def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | 
     """
     if not model.input.needs_masker:
         return None
-    from maskcast.models.segmentation.table import load_masker  # takes seconds to import
+    from maskcast.models.segmentation.table import load_masker, place_of_map  # takes seconds to import
 
     masker, _ = load_masker(folder)
-    known = {label_map.name: label_map for label_map in masker.maps}
-    name = clips.label_map.name
-    if name not in known:
-        raise MaskcastError(
-            f"{folder}: knows the label maps {', '.join(known)}, not {name!r} of {clips.root}; "
-            "name one of these (label_map) or train a masker for this one"
-        )
-    _check_classes(folder, known[name].num_classes, clips)
+    remedy = f"name one of these (label_map) or train a masker for the one of {clips.root}"
+    place = place_of_map(folder, masker, clips.label_map.name, remedy)
+    _check_classes(folder, masker.maps[place].num_classes, clips)
     return masker
 
 

@@ -24,6 +24,7 @@ from maskcast.inference.found import Found, length, quantise
 from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.table import place_of_map
 from maskcast.progress import track
 
 
@@ -35,12 +36,9 @@ def check_maps(
     Raises:
         MaskcastError: if the masker has no such map, or was trained for another one than the store's of that name.
     """
-    known = {one.name: one for one in masker.maps}
-    if names is not None and (strange := [name for name in names if name not in known]):
-        raise MaskcastError(
-            f"{folder}: knows no label map {strange[0]!r}; it has {', '.join(known)}: name one of these (maps)"
-        )
-    maps = tuple(known[name] for name in (known if names is None else names))
+    maps = masker.maps
+    if names is not None:
+        maps = tuple(maps[place_of_map(folder, masker, name, "name one of these (maps)")] for name in names)
     for one in maps:
         theirs = store.of(one.name).label_map
         if theirs != one:

@@ -10,7 +10,8 @@ import numpy as np
 from maskcast.errors import MaskcastError
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
-from maskcast.registry.runtime import Model, PipelineModel
+from maskcast.registry.forecast_models import PipelineModel
+from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry
 from maskcast.runner.tracking import user_errors_of_server
 

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
+from maskcast.registry.inputs import MAX_BYTES, check_size
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.registry.runtime import MAX_BYTES, check_size
 from maskcast.serving.protocol import HEADER, read_request, write_answer
 
 INPUT, OUTPUT = "frames", "masks"

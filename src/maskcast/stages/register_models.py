@@ -139,7 +139,7 @@ def _examples(
     """Returns a small batch for each kind of model: a clip of as many frames as the evaluation saw, or of it."""
     from maskcast.errors import MaskcastError
     from maskcast.registry.artifact import shrink_clip
-    from maskcast.registry.runtime import ForecasterModel, MaskerModel
+    from maskcast.registry.forecast_models import ForecasterModel, MaskerModel
 
     found = next((clip for clip in store.clips if clip.has_frames), None)
     if found is None:

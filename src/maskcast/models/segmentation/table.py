@@ -55,6 +55,24 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
     return masker.eval(), description
 
 
+def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
+    """Returns the place of a label map among those of a masker.
+
+    Args:
+        folder: where the masker was read.
+        masker: what was read.
+        name: of the map.
+        remedy: what to do where there is no such map.
+
+    Raises:
+        MaskcastError: if there is no such map.
+    """
+    names = [one.name for one in masker.maps]
+    if name not in names:
+        raise MaskcastError(f"{folder}: knows the label maps {', '.join(names)}, not {name!r}; {remedy}")
+    return names.index(name)
+
+
 def _maps(meta: dict[str, Any]) -> tuple[LabelMap, ...]:
     """Returns the label maps that a description names; an older one has the classes of its only map."""
     if "maps" not in meta:

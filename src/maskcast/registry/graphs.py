@@ -1,0 +1,165 @@
+"""Networks as graphs on disk, by torch.export or as ONNX, and exported pipelines at work.
+
+Legend: B clips, T frames seen, h horizon, H height, W width, C = 3 channels, K classes.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from runpy import run_path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.forecast_models import PipelineModel
+
+Format = Literal["torch-export", "onnx"]
+SUFFIXES: dict[Format, str] = {"torch-export": ".pt2", "onnx": ".onnx"}
+MANIFEST = "export.json"
+OPSET = 18
+
+
+class PipelineGraph(nn.Module):
+    """A pipeline as one module, float32 on the CPU: frames (B, T, H, W, C) -> masks (B, h, H, W), both uint8."""
+
+    def __init__(self, model: PipelineModel) -> None:
+        super().__init__()
+        self.masker, self.forecaster = MaskerGraph(model), ForecasterGraph(model)
+        self.sees_frames = model.forecaster.input.needs_masker
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Forecasts clips."""
+        if self.sees_frames:
+            return self._mask(self.forecaster(frames))
+        future: Tensor = self.forecaster(self._mask(frames))
+        return future
+
+    def _mask(self, frames_BTHWC: Tensor) -> Tensor:
+        return _masks(self.masker.logits(frames_BTHWC))
+
+
+class MaskerGraph(nn.Module):
+    """The masker of a pipeline: frames -> masks (B, T, H, W) uint8, and probabilities (B, T, H, W, K) float32."""
+
+    def __init__(self, model: PipelineModel) -> None:
+        super().__init__()
+        self.network, self.place = model.masker.network.cpu(), model.masker.place
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks the frames of clips, each by itself."""
+        logits_BTKHW = self.logits(frames)
+        return _masks(logits_BTKHW), logits_BTKHW.permute(0, 1, 3, 4, 2).softmax(-1)
+
+    def logits(self, frames_BTHWC: Tensor) -> Tensor:
+        """Returns the logits (B, T, K, H, W) of the map that is forecast."""
+        logits, _ = self.network(frames_BTHWC)
+        logits_BTKHW: Tensor = logits[self.place]
+        return logits_BTKHW
+
+
+class ForecasterGraph(nn.Module):
+    """The forecaster of a pipeline: its masks (B, T, H, W) or frames -> those that follow."""
+
+    def __init__(self, model: PipelineModel) -> None:
+        super().__init__()
+        self.network, self.horizon = model.forecaster.network.cpu(), model.forecaster.horizon
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """Continues clips."""
+        future: Tensor = self.network.forecast(masks, self.horizon)
+        return future
+
+
+def _masks(logits_BTKHW: Tensor) -> Tensor:
+    return logits_BTKHW.argmax(2).to(torch.uint8)
+
+
+def traced(graph: nn.Module, batch: np.ndarray, title: str) -> Any:
+    """Returns a graph as torch.export traces it; the number of clips stays free.
+
+    Args:
+        graph: takes one tensor.
+        batch: what it is traced with, at least two clips.
+        title: what errors call it.
+
+    Raises:
+        MaskcastError: what it does cannot be written as a graph.
+    """
+    try:
+        with _quiet():
+            return torch.export.export(
+                graph.eval().requires_grad_(False),
+                (torch.from_numpy(batch[:2]),),
+                dynamic_shapes=({0: torch.export.Dim("clips", min=1)},),
+            )
+    except Exception as error:  # torch.export raises whatever the code that it traces does
+        reason = str(error).strip().split("\n")[0][:200]
+        raise MaskcastError(
+            f"{title}: cannot be written as one graph ({reason}); serve it, or train another arch"
+        ) from error
+
+
+def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str], about: dict[str, Any]) -> None:
+    """Writes what ``traced`` returned, in the format that the suffix of ``path`` names, with ``about`` in it."""
+    with _quiet():
+        if path.suffix == SUFFIXES["torch-export"]:
+            torch.export.save(program, path, extra_files={"maskcast.json": json.dumps(about)})
+            return
+        # ONNX Runtime optimizes when it loads; the optimizer of onnxscript 0.7 breaks the graph
+        names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
+        found = torch.onnx.export(program, opset_version=OPSET, optimize=False, verbose=False, **names)
+        assert found is not None
+        found.model.metadata_props["maskcast"] = json.dumps(about)
+        found.save(path)
+
+
+def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
+    """Runs an exported pipeline step by step, as its users do; returns masks (B, h, H, W)."""
+    about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    values = {about["input"]["name"]: clips_BTHWC}
+    for step in about["steps"]:
+        given = [values[name] for name in step["inputs"]]
+        if "function" in step:
+            function = run_path(str(folder / step["file"]))[step["function"]]
+            found = [np.stack([function(*clip, **step["arguments"]) for clip in zip(*given, strict=True)])]
+        else:
+            (batch,) = given
+            found = _run_graph(folder / step["file"], batch)
+        values |= zip(step["outputs"], found, strict=True)
+    return values[about["output"]["name"]]
+
+
+def _run_graph(path: Path, batch: np.ndarray) -> list[np.ndarray]:
+    if path.suffix == SUFFIXES["onnx"]:
+        import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # it warns of what it cannot make faster
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        found: list[np.ndarray] = session.run(None, {session.get_inputs()[0].name: batch})
+        return found
+    with torch.inference_mode():
+        outputs = torch.export.load(path).module()(torch.from_numpy(batch))
+    return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what torch's exporters say of their own workings."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

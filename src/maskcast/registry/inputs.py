@@ -1,0 +1,52 @@
+"""What a registered model takes: uint8 arrays of a shape, and from outside not too large ones."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+
+MAX_BYTES = 64 << 20  # of one call from outside: a server's memory is a small multiple of it, and so is bounded
+MAX_FRAMES = 4096  # of the same: clips of a few pixels take long, too
+
+Shape = tuple[int, ...]  # with the batch axis; -1 stands for any length of at least 1
+
+
+def check_size(shape: Shape) -> None:
+    """Makes sure that a call from outside is not too large.
+
+    Raises:
+        MaskcastError: if it is; the line says what is allowed.
+    """
+    if math.prod(shape) > MAX_BYTES or math.prod(shape[:-3]) > MAX_FRAMES:
+        raise MaskcastError(
+            f"shape {shape}: one call takes at most {MAX_BYTES >> 20} MiB and {MAX_FRAMES} frames; "
+            "give fewer clips, or smaller frames"
+        )
+
+
+def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
+    """Returns uint8 data with a batch axis, and whether it came without one.
+
+    Args:
+        data: an array, or nested lists.
+        shape: with the batch axis; -1 stands for any length of at least 1.
+        what: what errors call it.
+
+    Raises:
+        MaskcastError: if type or shape differ; the line says what is allowed.
+    """
+    array = np.asarray(data)
+    alone = array.ndim == len(shape) - 1
+    found = array[None] if alone else array
+    fits = found.ndim == len(shape) and all(
+        have == want if want > 0 else have > 0 for have, want in zip(found.shape, shape, strict=False)
+    )
+    if array.dtype != np.uint8 or not fits:
+        axes = ", ".join("any" if length < 0 else str(length) for length in shape)
+        raise MaskcastError(
+            f"{what}: got {array.dtype} of shape {array.shape}; give uint8 of shape ({axes}), "
+            "or one sample without the first axis"
+        )
+    return found, alone
