@@ -92,10 +92,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         MaskcastError: naming the file and the first weights that are missing, unknown or of another shape.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again") from None
+    state = read_weights(path)
     own = model.state_dict()
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
@@ -103,6 +100,19 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if names:
             raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
     model.load_state_dict(state)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a safetensors file by name.
+
+    Raises:
+        MaskcastError: if it cannot be read.
+    """
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again") from None
+    return state
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from maskcast.models.base import read_description
 from maskcast.params import flatten
@@ -38,10 +39,15 @@ def model_card(
     lines += [
         f"- {name}.{key}: `{value}`"
         for name, description in descriptions.items()
-        for key, value in flatten(description["model"]).items()
+        for key, value in (flatten(description["model"]) | _weights(description["meta"])).items()
     ]
     lines += ["", "## Limits", "", *_limits(about, parts)]
     return "\n".join([*lines, ""])
+
+
+def _weights(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Returns which pretrained weights a model started from, as lines of the params."""
+    return {f"encoder_weights.{key}": value for key, value in meta.get("encoder_weights", {}).items()}
 
 
 def _scores(about: Description, record: EvaluationRecord) -> list[str]:

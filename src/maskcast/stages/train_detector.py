@@ -1,5 +1,7 @@
 """train_detector: labelled images -> a detector that boxes and names the objects of an image."""
 
+from typing import Any
+
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.training.tasks.detection_params import DetectorTraining
 
@@ -38,7 +40,9 @@ def train_detector(
     data = DetectionSet(dataset)
     inputs = {"dataset": dataset} | ({"encoder": encoder} if encoder else {})
     task = DetectorTask(data, params, encoder, fingerprint(params, **inputs))
-    meta = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
+    meta: dict[str, Any] = {"classes": list(data.classes), "original_ids": list(data.original_ids)}
+    if task.pretrained is not None:
+        meta["encoder_weights"] = task.pretrained.record
 
     def results(scores: Scores) -> Scores:
         return {

@@ -1,5 +1,7 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
+from typing import Any
+
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
@@ -33,7 +35,9 @@ def train_masker(
     store = ClipStore(clips)
     inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
     task = segmentation_task(store, params, fingerprint(params, **inputs), encoder)
-    meta = {"height": store.height, "width": store.width}
+    meta: dict[str, Any] = {"height": store.height, "width": store.width}
+    if task.pretrained is not None:
+        meta["encoder_weights"] = task.pretrained.record
 
     def results(scores: Scores) -> Scores:
         took = {name: scores[name] for name in ("best_epoch", "epochs", "train_seconds")}

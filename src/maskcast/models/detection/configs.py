@@ -11,9 +11,12 @@ from pydantic import Field, model_validator
 from maskcast.errors import MaskcastError
 from maskcast.models.config import ModelConfig
 from maskcast.models.encoders.configs import SmpEncoderConfig
+from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
+from maskcast.params import is_null
 
 if TYPE_CHECKING:
     from maskcast.models.detection.faster_rcnn import FasterRcnn
+    from maskcast.models.encoders.pretrained import Pretrained
 
 
 class FasterRcnnConfig(ModelConfig):
@@ -24,8 +27,11 @@ class FasterRcnnConfig(ModelConfig):
     """Heads: 1 as in the papers; 2 deeper and with batch norms (Li et al. 2021, arXiv 2111.11429)."""
     encoder: str = "resnet50"
     """Name of the encoder: one of segmentation-models-pytorch's, or ``tu-<name>`` for one of timm's."""
-    encoder_weights: Path | None = None
-    """Safetensors file with the state of the bare encoder to start training from; null starts at random."""
+    encoder_weights: EncoderWeights | None = None
+    """What training starts from: ``pretrained``, the weights that the library names, from the Hugging Face hub;
+    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null starts at random."""
+    encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
+    """Digest that the file of ``encoder_weights`` must have; null takes any."""
     norm: Literal["frozen", "sync"] = "sync"
     """Batch norms of the encoder: frozen as they were pretrained, or trained, over all processes together."""
     width: int = Field(default=256, ge=8)
@@ -48,6 +54,7 @@ class FasterRcnnConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _sizes_make_sense(self) -> "FasterRcnnConfig":
+        check_digest(self.encoder_weights, self.encoder_sha256)
         if self.max_size < self.min_size:
             raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
         if min(self.anchor_sizes) < 1 or list(self.anchor_sizes) != sorted(self.anchor_sizes):
@@ -64,37 +71,43 @@ class FasterRcnnConfig(ModelConfig):
 
         return build_faster_rcnn(self, num_classes)
 
-    def start_from(self, detector: "FasterRcnn", encoder: Path | None) -> None:
+    def start_from(self, detector: "FasterRcnn", encoder: Path | None) -> "Pretrained | None":
         """Gives a new detector the weights that its encoder was pretrained to, if there are any.
 
         Args:
             detector: what ``build`` returned.
             encoder: what ``pretrain_encoder`` wrote; its colour statistics are taken over, too.
 
+        Returns:
+            What ``encoder_weights`` was, if it is set.
+
         Raises:
-            MaskcastError: if the weights are of another encoder, two are named, or batch norms were to be frozen
-                that never learned.
+            MaskcastError: if the weights cannot be had or are of another encoder, two are named, or batch norms
+                were to be frozen that never learned.
         """
-        from maskcast.models.base import load_weights
-        from maskcast.models.encoders.smp import bare
+        from maskcast.models.encoders.pretrained import start_from
         from maskcast.models.encoders.table import load_into
 
         found = encoder and load_into(detector.encoder, encoder, self.encoder_config, "train_detector.model")
-        if found:
-            detector.mean.copy_(detector.mean.new_tensor(found["meta"]["mean"]))
-            detector.std.copy_(detector.std.new_tensor(found["meta"]["std"]))
+        colours = (found["meta"]["mean"], found["meta"]["std"]) if found else None
+        loaded = None
         if self.encoder_weights is not None:
             if found:
                 raise MaskcastError(
                     f"model.encoder_weights {self.encoder_weights} and the encoder {encoder} both hold weights; "
                     "set model.encoder_weights to null, or pretrain_encoder.method.name to none"
                 )
-            load_weights(bare(detector.encoder), self.encoder_weights)
+            loaded = start_from(detector.encoder, self.encoder, self.encoder_weights, self.encoder_sha256)
+            colours = loaded.colours
         elif not found and self.norm == "frozen":
             raise MaskcastError(
                 "model.norm 'frozen' keeps batch norms as they were pretrained, and nothing was; choose 'sync', "
                 "or give an encoder or model.encoder_weights"
             )
+        if colours is not None:
+            detector.mean.copy_(detector.mean.new_tensor(colours[0]))
+            detector.std.copy_(detector.std.new_tensor(colours[1]))
+        return loaded
 
 
 DetectorConfig = FasterRcnnConfig  # the only one so far; a second makes it a union by `arch`

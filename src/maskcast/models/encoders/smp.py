@@ -1,14 +1,18 @@
 """Encoders of segmentation-models-pytorch and timm.
 
-Nothing is downloaded. The library is imported when a network is built, because that takes seconds.
+The library is imported when a network is built, because that takes seconds. It downloads nothing:
+``pretrained.py`` fetches weights, and the library reads them here.
 """
 
 import difflib
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from maskcast.errors import MaskcastError
+from maskcast.models.base import load_weights, read_weights
 
 REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
 
@@ -32,6 +36,80 @@ def bare(encoder: nn.Module) -> nn.Module:
     """Returns the module whose weights have the names that their library gives them: smp wraps timm's."""
     wrapped = getattr(encoder, "model", None)
     return wrapped if isinstance(wrapped, nn.Module) else encoder
+
+
+def load_pretrained(encoder: nn.Module, name: str, path: Path) -> None:
+    """Loads weights by the names of ``bare``, or as the library publishes them: with a classifier, say.
+
+    Args:
+        encoder: what the library built.
+        name: its name there.
+        path: safetensors.
+
+    Raises:
+        MaskcastError: if the file cannot be read or lacks weights of the encoder.
+    """
+    own = bare(encoder)
+    if read_weights(path).keys() == own.state_dict().keys():
+        load_weights(own, path)
+        return
+    try:
+        if name.startswith("tu-"):
+            own.load_state_dict(_read_by_timm(name, path))
+        else:
+            own.load_state_dict(read_weights(path))  # the library's classes leave the classifier out
+    except REFUSALS:
+        load_weights(own, path)  # says what does not fit
+        raise
+
+
+def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
+    """Returns the state of an encoder that timm has built and loaded.
+
+    timm leaves out in silence what a file lacks: two encoders that began differently must end as one.
+
+    Raises:
+        MaskcastError: if the file lacks weights.
+    """
+    import segmentation_models_pytorch as smp
+
+    overlay = {"file": str(path), "custom_load": False}
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            loaded = smp.encoders.get_encoder(name, depth=5, weights=True, pretrained_cfg_overlay=overlay)
+            found.append(bare(loaded).state_dict())
+    first, second = found
+    if random := [key for key in first if not torch.equal(first[key], second[key])]:
+        raise MaskcastError(f"{path}: lacks {random[0]} ({len(random)} in all); it belongs to another network")
+    state: dict[str, torch.Tensor] = first
+    return state
+
+
+def hub_place(name: str) -> str:
+    """Returns where the hub has the weights that the library names for an encoder: ``<owner>/<name>@<revision>``.
+
+    timm pins no revision; its weights are those of today.
+
+    Raises:
+        MaskcastError: if there are none.
+    """
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if name.startswith("tu-"):
+        known = timm.models.get_pretrained_cfg(name.removeprefix("tu-"))
+        if known is not None and known.hf_hub_id:
+            return f"{known.hf_hub_id}@main"
+    else:
+        settings = smp.encoders.encoders[name]["pretrained_settings"]
+        if "imagenet" in settings:
+            return "{repo_id}@{revision}".format(**settings["imagenet"])
+    raise MaskcastError(
+        f"encoder {name!r} has no pretrained weights on the hub; choose another encoder, or set "
+        "model.encoder_weights to null or to a local safetensors file"
+    )
 
 
 def library(arch: str) -> Any:

@@ -10,6 +10,7 @@ from maskcast.params import Params
 if TYPE_CHECKING:
     from torch import nn
 
+    from maskcast.models.encoders.pretrained import Pretrained
     from maskcast.models.segmentation.base import Segmenter
 
 
@@ -32,9 +33,9 @@ class SegmenterModelConfig(Params):
         """Returns the part of a segmenter that is its encoder."""
         raise TypeError(f"{type(self).__name__} does not say what its encoder is")
 
-    def load_pretrained(self, segmenter: "Segmenter") -> bool:
-        """Loads the weights that training is to start from, where the config names any, and returns whether."""
-        return False
+    def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
+        """Loads the weights that training is to start from, where the config names any, and returns which."""
+        return None
 
 
 class MaskerModelConfig(SegmenterModelConfig):

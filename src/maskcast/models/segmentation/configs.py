@@ -3,18 +3,19 @@
 A new segmenter is a module with its network and its config, which is named in the union below.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from maskcast.models.encoders.configs import SmpEncoderConfig, UNetEncoderConfig
+from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
 from maskcast.models.segmentation.config import MaskerModelConfig
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from maskcast.models.encoders.pretrained import Pretrained
     from maskcast.models.segmentation.base import Segmenter
 
 
@@ -48,8 +49,16 @@ class SmpConfig(MaskerModelConfig):
     arch: Literal["smp_unet", "smp_unetplusplus", "smp_deeplabv3plus"]
     encoder: str = "resnet18"
     """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
-    encoder_weights: Path | None = None
-    """Safetensors file with the state of the bare encoder to start training from; null starts at random."""
+    encoder_weights: EncoderWeights | None = None
+    """What training starts from: ``pretrained``, the weights that the library names, from the Hugging Face hub;
+    ``hf-hub:<owner>/<name>@<revision>``; or a local safetensors file or folder. null starts at random."""
+    encoder_sha256: Sha256 | None = Field(None, exclude_if=is_null)
+    """Digest that the file of ``encoder_weights`` must have; null takes any."""
+
+    @model_validator(mode="after")
+    def _digest_of_weights(self) -> Self:
+        check_digest(self.encoder_weights, self.encoder_sha256)
+        return self
 
     def network(self, channels: int) -> "tuple[nn.Module, int]":
         """Returns the network, and the deepest stride of its encoder.
@@ -70,15 +79,17 @@ class SmpConfig(MaskerModelConfig):
         """Returns the part of a segmenter that is its encoder."""
         return segmenter.get_submodule("network.encoder")
 
-    def load_pretrained(self, segmenter: "Segmenter") -> bool:
-        """Loads ``encoder_weights``, if it is set; names and shapes must match the encoder's exactly."""
-        from maskcast.models.base import load_weights
-        from maskcast.models.encoders.smp import bare
+    def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
+        """Loads ``encoder_weights``, if it is set; every weight of the encoder must be there.
+
+        Raises:
+            MaskcastError: if the weights cannot be had, or belong to another encoder.
+        """
+        from maskcast.models.encoders.pretrained import start_from
 
         if self.encoder_weights is None:
-            return False
-        load_weights(bare(self.encoder_of(segmenter)), self.encoder_weights)
-        return True
+            return None
+        return start_from(self.encoder_of(segmenter), self.encoder, self.encoder_weights, self.encoder_sha256)
 
 
 SegmenterConfig = Annotated[UNetConfig | SmpConfig, Field(discriminator="arch")]

@@ -1,7 +1,7 @@
 """Maskers of segmentation-models-pytorch (U-Net, U-Net++ and DeepLabV3+) and its encoders.
 
-Nothing is downloaded: weights are random, or an encoder's come from ``pretrain_encoder`` or a local safetensors
-file. The library is imported when a network is built, because that takes seconds.
+Weights are random; an encoder's may then come from ``pretrain_encoder`` or ``encoder_weights``. The library is
+imported when a network is built, because that takes seconds.
 """
 
 from torch import nn

@@ -72,7 +72,9 @@ class DetectorTask:
         self._sampler = ImageSampler(self.train, data.num_classes, params.repeat_threshold)
         torch.manual_seed(derive(params.training.seed))
         detector = params.model.build(data.num_classes)
-        params.model.start_from(detector, encoder)
+        self.pretrained = params.model.start_from(detector, encoder)
+        if self.pretrained is not None:
+            self.fingerprint = self.pretrained.renamed(fingerprint)
         self.averaged = EmaModel(detector, params.ema)
         self.model: nn.Module = self.averaged
 

@@ -189,16 +189,19 @@ class _SegmentationTask:
     def _start(self, encoder: Path | None) -> tuple[list[float], list[float]] | None:
         """Loads pretrained weights; returns mean and std of the colours that they belong to, where known."""
         config = self.params.model
-        loaded = config.load_pretrained(self.segmenter)
+        self.pretrained = config.load_pretrained(self.segmenter)
         if encoder is None or not is_trained(encoder):
-            return None
+            if self.pretrained is None:
+                return None
+            self.fingerprint = self.pretrained.renamed(self.fingerprint)
+            return self.pretrained.colours
         if config.encoder_config is None:
             raise MaskcastError(
                 f"{encoder}: train_masker.model {config.arch!r} starts from no encoder; "
                 "set pretrain_encoder.method to none, or choose another model"
             )
         start = load_into(config.encoder_of(self.segmenter), encoder, config.encoder_config, "train_masker.model")
-        if loaded:
+        if self.pretrained is not None:
             raise MaskcastError(
                 f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
             )

@@ -1,0 +1,163 @@
+"""Weights that others have pretrained: where ``encoder_weights`` finds them, and what they are.
+
+They come from the Hugging Face hub through its own cache, or from a local file or folder; safetensors alone, for
+pickle runs code. ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` mean what they mean everywhere.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.models.base import WEIGHTS
+from maskcast.models.encoders.smp import hub_place, load_pretrained
+from maskcast.models.encoders.weights import HUB, PRETRAINED
+from maskcast.progress import say
+
+KEY = "model.encoder_weights"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that an encoder started from.
+
+    Attributes:
+        origin: ``hf-hub:<owner>/<name>@<commit>``, or the local file.
+        sha256: of the file.
+        colours: mean and std per channel of frames scaled to [0, 1] that the weights were trained with; None where
+            nothing beside them says so.
+    """
+
+    origin: str
+    sha256: str
+    colours: tuple[list[float], list[float]] | None
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What a description keeps of them."""
+        return {"origin": self.origin, "sha256": self.sha256}
+
+    def renamed(self, fingerprint: str) -> str:
+        """Returns a fingerprint that names these weights, too, where the params may name others another day."""
+        return f"{fingerprint}-{self.sha256[:16]}" if self.origin.startswith(HUB) else fingerprint
+
+
+def start_from(encoder: nn.Module, name: str, weights: str, sha256: str | None) -> Pretrained:
+    """Loads pretrained weights into an encoder of segmentation-models-pytorch, whole or not at all.
+
+    Args:
+        encoder: what the library built.
+        name: its name there, ``tu-...`` for one of timm's.
+        weights: ``pretrained``, ``hf-hub:<owner>/<name>@<revision>``, or a local file or folder.
+        sha256: what the file must have, if given.
+
+    Raises:
+        MaskcastError: if there are no such weights, the network is closed, the file is no safetensors, has another
+            digest, or belongs to another encoder.
+    """
+    file, config, origin = _find(name, weights)
+    found = sha256_of(file)
+    if sha256 is not None and found != sha256.lower():
+        raise MaskcastError(
+            f"{origin}: the sha256 of {file.name} is {found}, and model.encoder_sha256 asks for {sha256}; "
+            "fetch the file again, or change the key"
+        )
+    load_pretrained(encoder, name, file)
+    say(f"encoder {name!r} starts from {origin} (sha256 {found})")
+    return Pretrained(origin, found, None if config is None else _colours(config))
+
+
+def _find(name: str, weights: str) -> tuple[Path, Path | None, str]:
+    """Returns the file of weights, the config beside it, if any, and where they are from."""
+    if weights != PRETRAINED and not weights.startswith(HUB):
+        return _local(Path(weights))
+    place = hub_place(name) if weights == PRETRAINED else weights.removeprefix(HUB)
+    repo, _, revision = place.partition("@")
+    file = _fetched(repo, revision, WEIGHTS)
+    assert file is not None
+    commit = file.parent.name  # the cache lays files below snapshots/<commit>
+    if commit != revision:
+        say(f"{HUB}{repo}: {revision!r} is commit {commit} today; to keep it, set {KEY} to {HUB}{repo}@{commit}")
+    return file, _fetched(repo, commit, "config.json"), f"{HUB}{repo}@{commit}"
+
+
+def _local(path: Path) -> tuple[Path, Path | None, str]:
+    if not path.exists():
+        raise MaskcastError(
+            f"{KEY} {path}: cannot be read (no such file or folder); give {PRETRAINED}, "
+            f"{HUB}<owner>/<name>@<revision>, or a safetensors file that is there"
+        )
+    if not path.is_dir():
+        return path, None, str(path)
+    file, config = path / WEIGHTS, path / "config.json"
+    if not file.is_file():
+        raise MaskcastError(
+            f"{KEY} {path}: the folder holds no {WEIGHTS}; give a safetensors file, or fetch it again"
+        )
+    return file, config if config.is_file() else None, str(file)
+
+
+def _fetched(repo: str, revision: str, name: str) -> Path | None:
+    """Returns a file of the hub, from its cache where it is there; None where there is no such ``config.json``.
+
+    Raises:
+        MaskcastError: if it cannot be had.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    what = f"{HUB}{repo}@{revision}"
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision))
+    except GatedRepoError:
+        why = "its owner gives access on request; accept the terms on its page and set HF_TOKEN"
+    except RepositoryNotFoundError:
+        why = f"{constants.ENDPOINT} has no such repository, or it is private; mend {KEY}, or set HF_TOKEN"
+    except RevisionNotFoundError:
+        why = f"the repository has no such revision; mend {KEY}"
+    except RemoteEntryNotFoundError:
+        if name != WEIGHTS:
+            return None
+        why = f"holds no {WEIGHTS}, and other files of weights are pickle, which runs code; choose other weights"
+    except LocalEntryNotFoundError:
+        offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"
+        why = (
+            f"{name} is not in the cache {constants.HF_HUB_CACHE}, and the network is closed ({offline}); "
+            f"where it is open, run `hf download {repo} --revision {revision} --local-dir FOLDER`, "
+            f"bring FOLDER here and set {KEY} to it"
+        )
+    except (HfHubHTTPError, OSError) as error:
+        why = f"{' '.join(str(error).split())}; try again, or give a local file ({KEY})"
+    raise MaskcastError(f"{what}: {why}")
+
+
+def _colours(config: Path) -> tuple[list[float], list[float]] | None:
+    """Returns mean and std as the config of timm's or of segmentation-models-pytorch's weights has them.
+
+    Raises:
+        MaskcastError: if the file is damaged, or the weights want other frames than RGB.
+    """
+    try:
+        content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+        about = content.get("pretrained_cfg", content)
+        if "mean" not in about or "std" not in about:
+            return None
+        most = float((about.get("input_range") or [0, 1])[1])
+        mean, std = ([float(value) / most for value in about[key]] for key in ("mean", "std"))
+        space = about.get("input_space", "RGB")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise MaskcastError(f"{config}: no config of weights ({error!r}); fetch it again") from None
+    if space != "RGB" or len(mean) != 3 or len(std) != 3:
+        raise MaskcastError(f"{config}: the weights want {space} frames of {len(mean)} channels; choose others")
+    return mean, std
