@@ -4,7 +4,9 @@ import argparse
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+
+from maskcast.commands.parser import add_commands, command_parser, find_name
 
 COMMANDS = {  # by name: its module, imported for this command alone, and what it does
     "compile": ("compile", "write the file that Kubeflow runs"),
@@ -18,10 +20,15 @@ COMMANDS = {  # by name: its module, imported for this command alone, and what i
     "schedule": ("client.schedule", "run a pipeline again and again"),
 }
 
-OVERVIEW = """The pipeline of `dvc repro`, run by Kubeflow Pipelines: on this machine or on a cluster.
+OVERVIEW = """Runs the pipeline of `dvc repro` by Kubeflow Pipelines: on this machine or on a cluster.
 
 Values come from params.yaml and from -S section.key=value; what a cluster has stands in a copy of
 pipelines/cluster.yaml. Credentials come from the environment or from secrets in the cluster."""
+
+EPILOG = """examples:
+  maskcast pipeline run-local
+  maskcast pipeline preflight --cluster my-cluster.yaml
+  maskcast pipeline submit --cluster my-cluster.yaml --wait"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,17 +38,11 @@ def main(arguments: Sequence[str]) -> int:
         MaskcastError: a mistake that one line explains.
     """
     warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
-    parser = argparse.ArgumentParser(
-        prog="maskcast pipeline", description=OVERVIEW, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(metavar="command", required=True)
-    for name, (place, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary)
-        if name in arguments[:1]:
-            module = importlib.import_module(f"pipelines.{place}")
-            command.description = module.__doc__
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0] = find_name(arguments[0], "command of pipeline", [*COMMANDS])
+    parser = command_parser("pipeline", OVERVIEW, EPILOG)
+    add_arguments(parser, arguments[:1])
     given = parser.parse_args(arguments)
     try:
         code: int = given.run(given)
@@ -49,3 +50,15 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def add_arguments(parser: argparse.ArgumentParser, whole: Collection[str] = tuple(COMMANDS)) -> None:
+    """Declares the commands, and the flags of those in ``whole``, whose modules are imported."""
+    commands = add_commands(parser)
+    for name, (place, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary)
+        if name in whole:
+            module = importlib.import_module(f"pipelines.{place}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)

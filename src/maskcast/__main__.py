@@ -7,30 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from maskcast.commands import COMMANDS
 from maskcast.errors import MaskcastError
 from maskcast.memory import keep_freed_memory
-
-COMMANDS = {  # by name: where it is, and what it does
-    "code": ("maskcast.commands.code:code", "write the modules that each stage imports, by digest, for DVC"),
-    "evaluate-coco": (
-        "maskcast.commands.evaluate_coco:evaluate_coco",
-        "score detections (boxes or masks) against a COCO ground truth",
-    ),
-    "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
-    "models": (
-        "maskcast.commands.models:models",
-        "list, compare, promote, roll back and export registered models",
-    ),
-    "pipeline": (
-        "maskcast.commands.pipeline:pipeline",
-        "compile and run the pipelines on Kubeflow, here or on a cluster",
-    ),
-    "serve": ("maskcast.commands.serve:serve", "answer requests for forecasts over HTTP"),
-    "write-annotations": (
-        "maskcast.commands.write_annotations:write_annotations",
-        "write annotations.txt for a folder of clips in the competition layout",
-    ),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,21 +33,31 @@ def _run_command(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         from maskcast.commands.help import overview
 
-        print(overview({name: summary for name, (_, summary) in COMMANDS.items()}))
+        print(overview())
         return 0
     name, *rest = arguments
-    if name not in COMMANDS:
+    if name == "--version":
+        from maskcast.commands.help import version
+
+        print(version())
+        return 0
+    if (command := name.replace("_", "-")) not in COMMANDS:
         from maskcast.commands.stages import run
 
         return run(name, rest)
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, function = COMMANDS[command][0].partition(":")
     code: int = getattr(importlib.import_module(module), function)(rest)
     return code
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """Is what the console command `maskcast` runs."""
     try:
         sys.exit(main())
     finally:
         if "torch" not in sys.modules:  # whose libraries complain of what they did not see go
             gc.freeze()  # else Python looks for cycles in all that MLflow made once more, for half a second
+
+
+if __name__ == "__main__":
+    console()

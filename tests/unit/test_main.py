@@ -1,13 +1,26 @@
 """The command line as a whole."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from tests.conftest import ROOT
 
-from maskcast.__main__ import COMMANDS, main
+import pipelines.cli
+from maskcast.__main__ import main
+from maskcast.commands import COMMANDS
+from maskcast.runner.stage import stage_names
+
+MODELS = "maskcast models: error: argument COMMAND:"
+PIPELINES = [
+    yaml.safe_load((ROOT / file).read_text())["stages"] for file in ("dvc.yaml", "recipes/detection/dvc.yaml")
+]
 
 
 @pytest.mark.parametrize("words", [("--help",), ("write-annotations", "0", "1", "{}", "22")])
@@ -21,15 +34,130 @@ def test_a_reader_that_has_had_enough_sees_no_traceback(words: tuple[str, ...], 
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    said = capsys.readouterr().out
-    assert all(f"\n  {name} " in said for name in COMMANDS)
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+Said = Callable[..., str]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """Returns what a command prints that ends well."""
+
+    def run(*words: str) -> str:
+        capsys.readouterr()
+        try:
+            code = main(words)
+        except SystemExit as ended:  # argparse's, after --help
+            code = int(ended.code or 0)
+        assert code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.usefixtures("narrow")
+def test_the_overview_names_every_stage_and_command_in_80_columns(said: Said) -> None:
+    overview = said()
+    assert overview == said("--help")
+    assert [name for name in (*COMMANDS, *stage_names()) if overview.count(f"\n  {name} ") != 1] == []
+    assert max(map(len, overview.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("name", [*COMMANDS, *stage_names()])
+def test_every_help_fits_80_columns_and_has_an_example(name: str, said: Said) -> None:
+    text = said(name, "--help")
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    assert f"\n  maskcast {name}" in text.partition("\nexample")[2]
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("name", pipelines.cli.COMMANDS)
+def test_every_help_of_a_pipeline_command_fits_80_columns(name: str, said: Said) -> None:
+    text = said("pipeline", name, "--help")
+    assert text.startswith(f"usage: maskcast pipeline {name}")
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_the_example_of_a_stage_is_its_command_in_dvc_yaml(name: str, said: Said) -> None:
+    example = said(name, "--help").partition("example:\n")[2].partition("\n\n")[0].replace("\\\n", "")
+    command = next(stages[name]["cmd"] for stages in PIPELINES if name in stages)
+    assert pairs(example) == pairs(command)
+
+
+def pairs(command: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the words before the flags, and each flag with its path."""
+    words = shlex.split(command)
+    return words[:2], sorted(zip(words[2::2], words[3::2], strict=True))
+
+
+@pytest.mark.parametrize("words", [("train-masker",), ("evaluate_coco",), ("pipeline", "run_local")])
+def test_both_spellings_of_a_name_are_taken(words: tuple[str, ...], said: Said) -> None:
+    right = {"train-masker": "train_masker", "evaluate_coco": "evaluate-coco", "run_local": "run-local"}
+    assert f"usage: maskcast {' '.join(right.get(word, word) for word in words)} " in said(*words, "--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("evalute --params params.yaml", "error: no stage or command 'evalute'; did you mean 'evaluate'?"),
+        ("train-maskr", "error: no stage or command 'train-maskr'; did you mean 'train_masker'?"),
+        ("modles list", "error: no stage or command 'modles'; did you mean 'models'?"),
+        ("pipeline sumbit", "error: no command of pipeline 'sumbit'; did you mean 'submit'?"),
+        ("pipeline runlocal", "error: no command of pipeline 'runlocal'; did you mean 'run-local'?"),
+        (
+            "models promot",
+            "maskcast models: error: argument COMMAND: invalid choice: 'promot'; did you mean 'promote'?",
+        ),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest(
+    words: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(words.split())
+    except SystemExit as ended:  # argparse's
+        code = ended.code
+    assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, line)
+
+
+def test_a_word_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["xyzzy"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: no stage or command 'xyzzy'; there are: ")
+    assert all(name in said for name in (*COMMANDS, *stage_names()))
+
+
+def test_the_version_tells_the_commit_of_a_checkout_or_an_image(
+    said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MASKCAST_GIT_SHA", raising=False)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.fullmatch(rf"maskcast \d+\.\d+\.\d+, commit {head.stdout[:12]}(-dirty)?\n", said("--version"))
+    monkeypatch.setenv("MASKCAST_GIT_SHA", "0123456789ab")
+    assert said("--version").endswith(", commit 0123456789ab\n")
+
+
+def test_a_pipeline_is_found_from_its_project_alone(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT / "recipes/detection")  # has a dvc.yaml; the pipelines lie above it
+    assert "usage: maskcast pipeline" in said("pipeline", "--help")
+    monkeypatch.chdir(tmp_path)
+    assert main(["pipeline", "compile"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: pipeline: neither {tmp_path} nor a folder above it is a project of maskcast")
 
 
 HELPS = """
 import contextlib, io, sys
-from maskcast.__main__ import COMMANDS, main
+from maskcast.__main__ import main
+from maskcast.commands import COMMANDS
 for words in ["--help"], *([name, "--help"] for name in COMMANDS):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):

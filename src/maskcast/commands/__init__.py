@@ -1,1 +1,24 @@
-"""Commands beside the stages: ``maskcast models``, ``forecast``, ``serve``, ``pipeline``, ``evaluate-coco``."""
+"""What people run beside the stages: one module each, with `add_arguments` for its flags."""
+
+COMMANDS = {  # by name: where it is, and what it does
+    "code": ("maskcast.commands.code:code", "write the modules that each stage imports, by digest, for DVC"),
+    "completion": ("maskcast.commands.completion:completion", "complete words of commands in bash, zsh or tcsh"),
+    "evaluate-coco": (
+        "maskcast.commands.evaluate_coco:evaluate_coco",
+        "score detections (boxes or masks) against a COCO ground truth",
+    ),
+    "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
+    "models": (
+        "maskcast.commands.models:models",
+        "list, compare, promote, roll back and export registered models",
+    ),
+    "pipeline": (
+        "maskcast.commands.pipeline:pipeline",
+        "compile and run the pipelines on Kubeflow, here or on a cluster",
+    ),
+    "serve": ("maskcast.commands.serve:serve", "answer requests for forecasts over HTTP"),
+    "write-annotations": (
+        "maskcast.commands.write_annotations:write_annotations",
+        "write annotations.txt for a folder of clips in the competition layout",
+    ),
+}

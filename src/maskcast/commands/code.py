@@ -1,5 +1,6 @@
 """code: the modules that each stage runs, by digest, one file a stage; DVC reruns a stage whose file changed."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,12 @@ from maskcast.runner.closure import closure
 from maskcast.runner.outputs import outputs_whole
 from maskcast.runner.stage import stage_names
 
-EPILOG = "A file reads as `sha256sum` writes it: in src, `sha256sum --check ../code/evaluate` checks it."
+EPILOG = """\
+A file reads as `sha256sum` writes it: in src, `sha256sum --check ../code/evaluate` checks it.
+
+example:
+  maskcast code --out code
+"""
 
 
 def code(arguments: Sequence[str]) -> int:
@@ -18,7 +24,7 @@ def code(arguments: Sequence[str]) -> int:
         MaskcastError: the folder cannot be written.
     """
     parser = command_parser("code", "Writes the modules that each stage imports, by digest.", EPILOG)
-    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="replaced as a whole")
+    add_arguments(parser)
     out: Path = parser.parse_args(arguments).out
     partial = out.with_name(out.name + ".partial")
     with outputs_whole({"out": out}, {"out": partial}):
@@ -27,3 +33,8 @@ def code(arguments: Sequence[str]) -> int:
             lines = [f"{digest}  {path}\n" for path, digest in closure(f"maskcast.stages.{stage}").items()]
             (partial / stage).write_text("".join(lines), encoding="utf-8")
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="replaced as a whole")

@@ -1,5 +1,6 @@
 """The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,10 @@ EPILOG = """\
 GT.json is an object with the lists
   images       id; height and width for masks; file_name for pictures
   categories   id, name
-  annotations  id, image_id, category_id, area, and bbox [x, y, width, height] in pixels or segmentation
-               (polygons, or RLE as a list or a string); iscrowd where the object is a crowd
+  annotations  id, image_id, category_id, area, and bbox [x, y, width, height]
+               in pixels or segmentation (polygons, or RLE as a list or a
+               string); iscrowd where the object is a crowd
+
 DT.json is a list of
   image_id, category_id, score, and bbox or segmentation
 
@@ -24,7 +27,8 @@ pycocotools; -1 means that no such truth exists. docs/coco.md explains them.
 
 examples:
   maskcast evaluate-coco instances_val2017.json results.json
-  maskcast evaluate-coco instances_val2017.json results.json --kind segm --images val2017 --out report
+  maskcast evaluate-coco instances_val2017.json results.json --kind segm \\
+      --images val2017 --out report
 """
 
 
@@ -33,13 +37,7 @@ def evaluate_coco(arguments: Sequence[str]) -> int:
     parser = command_parser(
         "evaluate-coco", "Prints the twelve COCO numbers of a results file, for boxes or masks.", EPILOG
     )
-    parser.add_argument("truth", metavar="GT.json", type=Path, help="ground truth")
-    parser.add_argument("results", metavar="DT.json", type=Path, help="detections with scores")
-    parser.add_argument("--kind", choices=("bbox", "segm"), default="bbox", help="boxes (default) or masks")
-    parser.add_argument("--images", metavar="FOLDER", type=Path, help="images, to draw the best and worst of them")
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="new folder for tables, curves, pictures and metrics.json"
-    )
+    add_arguments(parser)
     given = parser.parse_args(arguments)
     _check_folders(given.images, given.out)
     scores = evaluate_files(given.truth, given.results, given.kind)
@@ -56,6 +54,17 @@ def evaluate_coco(arguments: Sequence[str]) -> int:
     print(f"{given.kind}: {detections} detections, {truths} truths, {images} images")
     print(scores.table())
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("truth", metavar="GT.json", type=Path, help="ground truth")
+    parser.add_argument("results", metavar="DT.json", type=Path, help="detections with scores")
+    parser.add_argument("--kind", choices=("bbox", "segm"), default="bbox", help="boxes (default) or masks")
+    parser.add_argument("--images", metavar="FOLDER", type=Path, help="images, to draw the best and worst of them")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="new folder for tables, curves, pictures and metrics.json"
+    )
 
 
 def evaluate_files(truth: Path, results: Path, kind: Kind) -> CocoScores:

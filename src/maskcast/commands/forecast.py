@@ -1,5 +1,6 @@
 """The command `forecast`: what follows in any video, by a registered model."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,33 +16,27 @@ s3:// address of any of these. What is seen are its last frames, as many, as far
 was evaluated on; --stride and --start choose others.
 
 For every video the output holds a folder of its name:
-  masks/         clip store (see its README.md): the forecast masks, at the model's size
+  masks/         clip store (see its README.md): the forecast masks, at the
+                 model's size
   overlay.mp4    the frames that were seen under their masks, then the forecast
   overlay.gif    the same
   forecast.json  which model, which frames, which classes
+
 A video that this model has forecast already is passed over, so a command that was stopped goes on when it is given
 again. A video that cannot be forecast is said, the others are done, and the exit code is 1.
 
 examples:
-  maskcast forecast street.mp4 --model models:/maskcast@champion --output forecasts
-  maskcast forecast s3://videos/today --model models:/maskcast/3 --output forecasts --stride 5
+  maskcast forecast street.mp4 --model models:/maskcast@champion \\
+      --output forecasts
+  maskcast forecast s3://videos/today --model models:/maskcast/3 \\
+      --output forecasts --stride 5
 """
 
 
 def forecast(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
     parser = command_parser("forecast", "Forecasts the masks that follow a video, and draws them.", EPILOG)
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address")
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, required=True, help="one folder a video is put there"
-    )
-    parser.add_argument(
-        "--stride", metavar="N", type=int, help="distance of the frames seen (default: the model's)"
-    )
-    parser.add_argument(
-        "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
-    )
+    add_arguments(parser)
     given = parser.parse_args(arguments)
     from maskcast.registry.loading import load_pipeline
     from maskcast.serving.forecasts import forecast_video
@@ -67,3 +62,18 @@ def forecast(arguments: Sequence[str]) -> int:
             say(f"error: {video.name}: {error}")
     print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {given.output}")
     return 1 if failed else 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address")
+    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=Path, required=True, help="one folder a video is put there"
+    )
+    parser.add_argument(
+        "--stride", metavar="N", type=int, help="distance of the frames seen (default: the model's)"
+    )
+    parser.add_argument(
+        "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
+    )

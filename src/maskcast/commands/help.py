@@ -1,9 +1,10 @@
 """What ``--help`` says: of all stages and commands, and of the params of one stage. Nothing here imports torch."""
 
 import ast
+import os
 import shutil
+import subprocess
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,25 +12,113 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from maskcast import stages
-from maskcast.runner.stage import stage_names
+from maskcast import __version__, stages
+from maskcast.commands import COMMANDS
+from maskcast.runner.stage import Stage, stage_names
+
+GROUPS = {  # in which order the overview names commands and stages
+    "use a model": ("forecast", "serve", "models"),
+    "your data and labels": ("write-annotations", "evaluate-coco"),
+    "pipelines": ("pipeline", "code"),
+    "the shell": ("completion",),
+    "stages of a forecaster": (
+        "fetch_dataset",
+        "prepare_clips",
+        "pretrain_encoder",
+        "train_masker",
+        "generate_masks",
+        "pretrain_forecaster",
+        "finetune_forecaster",
+        "evaluate",
+        "predict",
+        "register_models",
+    ),
+    "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
+}
+USAGE = """\
+usage: maskcast COMMAND [--help] ...
+       maskcast STAGE [--help] --params FILE --<port> PATH ..."""
+CLOSING = (
+    "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
+    "`maskcast --version` tells version and commit."
+)
+PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
+    "raw": "data/{port}",
+    "clips": "data/{port}",
+    "unlabeled": "data/clips",
+    "masks": "data/{port}",
+    "dataset": "data/{port}",
+    "report": "results/{port}",
+    "predictions": "results/{port}",
+    "metrics": "results/{stage}.json",
+    "registration": "results/{port}.json",
+}
 
 
-def overview(commands: Mapping[str, str]) -> str:
-    """Returns the help of the command line as a whole.
+def overview() -> str:
+    """Returns the help of the command line as a whole."""
+    width = get_width()
+    lines = [USAGE]
+    summaries = {name: summary for name, (_, summary) in COMMANDS.items()} | _stage_summaries()
+    grouped = [name for names in GROUPS.values() for name in names]
+    groups = GROUPS | {"more": tuple(name for name in summaries if name not in grouped)}
+    for title, names in groups.items():
+        lines += ["", f"{title}:"] if names else []
+        for name in names:
+            indent = f"  {name:21s}"
+            lines += textwrap.wrap(summaries[name], width, initial_indent=indent, subsequent_indent=" " * 23)
+    lines += ["", *textwrap.wrap(CLOSING, width)]
+    return "\n".join(lines)
 
-    Args:
-        commands: what each command beside the stages does, by name.
-    """
-    lines = ["usage: maskcast <stage> [--help] --params params.yaml --<port> PATH ...", "", "stages:"]
+
+def version() -> str:
+    """Returns the version, and the commit where it is known: in a checkout, or in an image."""
+    root = Path(__file__).parents[3]
+    commit = os.environ.get("MASKCAST_GIT_SHA", "")
+    if not commit and (root / ".git").exists():
+        # `--exclude=*`: tags are no part of the commit's name; with local changes it ends in -dirty.
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = done.stdout.strip()
+    return f"maskcast {__version__}" + (f", commit {commit}" if commit else "")
+
+
+def example(stage: Stage) -> str:
+    """Returns a command that runs a stage on what `dvc repro` leaves, with paths as in dvc.yaml."""
+    words = [f"maskcast {stage.name} --params params.yaml"]
+    words += [f"--{port.name} {_place(stage, port.name)}" for port in stage.ports]
+    lines = [f"  {words[0]}"]
+    for word in words[1:]:
+        if len(f"{lines[-1]} {word} \\") > get_width():
+            lines[-1] += " \\"
+            lines.append(f"     {word}")
+        else:
+            lines[-1] += f" {word}"
+    return "\n".join(lines)
+
+
+def _place(stage: Stage, port: str) -> str:
+    """Returns the path of a port in our pipelines."""
+    if port == "page":
+        measured = "metrics" if stage.tracked else "registration"
+        return _place(stage, measured).replace(".json", ".html")
+    return PLACES.get(port, "models/{port}").format(port=port, stage=stage.name)
+
+
+def _stage_summaries() -> dict[str, str]:
+    """Returns what each stage does."""
+    found = {}
     for name in stage_names():
         # Docstrings are read, not imported: the params of all stages would take a second.
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-        lines.append(f"  {name:22s}{summary.removeprefix(f'{name}: ')}")
-    lines += ["", "commands:"] + [f"  {name:22s}{summary}" for name, summary in commands.items()]
-    lines += ["", "`dvc repro` runs all stages in order with the paths in dvc.yaml and the values in params.yaml."]
-    return "\n".join(lines)
+        found[name] = summary.removeprefix(f"{name}: ")
+    return found
+
+
+def get_width() -> int:
+    """Returns how many columns help has: those of the terminal, or 80."""
+    return shutil.get_terminal_size().columns
 
 
 def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> str:
@@ -37,7 +126,7 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
 
     Of classes that the key ``tag`` chooses among, e.g. `layout`, each begins with its value.
     """
-    width, lines, fields = shutil.get_terminal_size(fallback=(110, 24)).columns, [], dict(model.model_fields)
+    width, lines, fields = get_width(), [], dict(model.model_fields)
     if isinstance(tag, str):
         lines.append(f"{indent}{tag}: {' or '.join(_choices(fields.pop(tag).annotation))}")
         indent += "    "

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
+from maskcast.commands.parser import add_commands, command_parser
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.gate import Bootstrap, paired_difference
@@ -21,8 +21,8 @@ USED_WITH = {  # options of a command, and the one without which they would do n
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
 EPILOG = """\
-A VERSION is a number or an alias: candidate (passed the gate last), champion, previous.
-The registry is that of MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
+A VERSION is a number or an alias: candidate (passed the gate last), champion, previous. The registry is that of
+MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
 
 examples:
   maskcast models list
@@ -35,28 +35,7 @@ examples:
 def models(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
     parser = command_parser("models", "Lists, compares and promotes registered models.", EPILOG)
-    parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list", help="versions, aliases, scores, data and commit, and the last decisions")
-    one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")
-    one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
-    one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
-    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
-    commands.add_parser("rollback", help="make the previous version the champion again")
-    one = commands.add_parser("compare", help="differences of each clip or image, B less A, with an interval")
-    one.add_argument("a", metavar="A")
-    one.add_argument("b", metavar="B")
-    one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
-    one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
-    one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
-    one.add_argument("version", metavar="VERSION")
-    one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
-    one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
-    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
-    one = commands.add_parser("export", help="write a version as one graph, checked against the model")
-    one.add_argument("version", metavar="VERSION")
-    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
-    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
+    add_arguments(parser)
     given = parser.parse_args(arguments)
     _check_used(given)
     with user_errors_of_server():
@@ -79,6 +58,32 @@ def models(arguments: Sequence[str]) -> int:
             if given.verify:
                 return _verify(given)
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the commands and their flags."""
+    parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
+    commands = add_commands(parser)
+    commands.add_parser("list", help="versions, aliases, scores, data and commit, and the last decisions")
+    one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")
+    one.add_argument("version", metavar="VERSION", nargs="?", default=CANDIDATE, help="default: %(default)s")
+    one.add_argument("--force", action="store_true", help="overrule the gate; needs --reason")
+    one.add_argument("--reason", metavar="TEXT", help="why; it is written down")
+    commands.add_parser("rollback", help="make the previous version the champion again")
+    one = commands.add_parser("compare", help="differences of each clip or image, B less A, with an interval")
+    one.add_argument("a", metavar="A")
+    one.add_argument("b", metavar="B")
+    one.add_argument("--pictures", metavar="FOLDER", type=Path, help="new folder: draw the clips that differ most")
+    one.add_argument("--clips", metavar="STORE", type=Path, help=f"to draw them from (default: {CLIPS})")
+    one = commands.add_parser("lineage", help="runs, params, commit, image and data that a version comes from")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--verify", action="store_true", help="evaluate it again: exit code 0 equal, 1 not equal")
+    one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
+    one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
+    one = commands.add_parser("export", help="write a version as one graph, checked against the model")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
+    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
 
 
 def _check_used(given: argparse.Namespace) -> None:

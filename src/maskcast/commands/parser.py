@@ -1,14 +1,66 @@
-"""What the commands beside the stages share."""
+"""What all commands share: how their help looks, and words that are mistyped or spelled in another way."""
 
 import argparse
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from maskcast.errors import MaskcastError
 
 
-def command_parser(name: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """Returns a parser of ``maskcast NAME``, whose help ends in ``epilog`` (as it is written)."""
-    return argparse.ArgumentParser(
-        prog=f"maskcast {name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+class _Help(argparse.HelpFormatter):
+    """Wraps paragraphs of text, and leaves those alone that are laid out by indented lines."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 22} | options)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if "\n " in part else textwrap.fill(part, width, break_on_hyphens=False) for part in paragraphs
+        )
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose help fits the terminal, and which asks whether a mistyped word means another."""
+
+    def __init__(self, **options: Any) -> None:
+        own: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
+        super().__init__(**own | options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {nearest(str(value), names)}")
+
+
+def command_parser(name: str, description: str, epilog: str | None = None) -> CommandParser:
+    """Returns a parser of ``maskcast NAME``, whose help ends in ``epilog``."""
+    return CommandParser(prog=f"maskcast {name}", description=description, epilog=epilog)
+
+
+def add_commands(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+    """Lets a command consist of commands; which was given is ``command``."""
+    return parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+
+
+def find_name(word: str, what: str, names: Sequence[str]) -> str:
+    """Returns the name that a word means, which may be spelled with ``-`` or ``_``.
+
+    Raises:
+        MaskcastError: there is none; the line names the nearest, or all.
+    """
+    known = {name.replace("-", "_"): name for name in names}
+    if (found := known.get(word.replace("-", "_"))) is None:
+        raise MaskcastError(f"no {what} {word!r}; {nearest(word, names)}")
+    return found
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Returns what to say of a word that is none of the names: which of them is near, or which there are."""
+    from difflib import get_close_matches  # for mistakes alone
+
+    spelled = {name.replace("-", "_"): name for name in names}
+    if near := get_close_matches(word.replace("-", "_").lower(), spelled, n=1):
+        return f"did you mean {spelled[near[0]]!r}?"
+    return f"there are: {', '.join(spelled.values())}"

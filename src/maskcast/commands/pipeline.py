@@ -1,9 +1,11 @@
 """The command `pipeline`: the project's pipelines on Kubeflow, whose code lies in the project's folder."""
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from maskcast.errors import MaskcastError
 
@@ -14,11 +16,17 @@ def pipeline(arguments: Sequence[str]) -> int:
     Raises:
         MaskcastError: the working directory lies in no project, or the command failed.
     """
-    # Above this package in the layers, and no part of it: every project has its own pipelines.
-    if (folder := str(project_folder())) not in sys.path:
-        sys.path.insert(0, folder)
-    code: int = importlib.import_module("pipelines.cli").main(arguments)
+    code: int = _pipelines(project_folder()).main(arguments)
     return code
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the commands, with the flags of all, as far as the working directory lies in a project."""
+    try:
+        folder = project_folder()
+    except MaskcastError:
+        return
+    _pipelines(folder).add_arguments(parser)
 
 
 def project_folder() -> Path:
@@ -35,3 +43,11 @@ def project_folder() -> Path:
         f"pipeline: neither {here} nor a folder above it is a project of maskcast (a folder with dvc.yaml and "
         "pipelines/); go to your clone of maskcast and run it there"
     )
+
+
+def _pipelines(folder: Path) -> Any:
+    """Returns the module of the commands."""
+    # Above this package in the layers, and no part of it: every project has its own pipelines.
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return importlib.import_module("pipelines.cli")

@@ -1,5 +1,6 @@
 """The command `serve`: a registered pipeline behind HTTP."""
 
+import argparse
 from collections.abc import Sequence
 
 from maskcast.commands.parser import command_parser
@@ -8,10 +9,15 @@ from maskcast.registry.store import ADDRESS_HELP
 
 EPILOG = """\
 routes:
-  GET  /v2/health/live, /v2/health/ready    200 once the model is loaded
-  GET  /v2, /version                        server; name, version and digest of the model that answers
-  GET  /v2/models/NAME                      the same, with inputs, outputs and classes
-  POST /v2/models/NAME/infer                input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`
+  GET  /v2/health/live, /v2/health/ready
+         200 once the model is loaded
+  GET  /v2, /version
+         server; name, version and digest of the model that answers
+  GET  /v2/models/NAME
+         the same, with inputs, outputs and classes
+  POST /v2/models/NAME/infer
+         input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`
+
 NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
 
 example:
@@ -22,11 +28,7 @@ example:
 def serve(arguments: Sequence[str]) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
     parser = command_parser("serve", "Serves a registered pipeline by the Open Inference Protocol (v2).", EPILOG)
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    add_arguments(parser)
     given = parser.parse_args(arguments)
     from maskcast.registry.loading import load_pipeline
     from maskcast.serving.server import run_server
@@ -35,3 +37,12 @@ def serve(arguments: Sequence[str]) -> int:
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
     run_server(loaded, given.host, given.port)
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")

@@ -4,35 +4,46 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.help import describe
+from maskcast.commands import COMMANDS
+from maskcast.commands.help import describe, example
+from maskcast.commands.parser import CommandParser, find_name
 from maskcast.params import load_params_file, section
 from maskcast.runner.run import run_stage
-from maskcast.runner.stage import get_stage
+from maskcast.runner.stage import get_stage, stage_names
 
 
-def run(stage: str, arguments: Sequence[str]) -> int:
-    """Runs a stage; returns the exit code 0."""
+def run(word: str, arguments: Sequence[str]) -> int:
+    """Runs the stage that a word names; returns the exit code 0.
+
+    Raises:
+        MaskcastError: it names none, or the stage failed.
+    """
+    stage = find_name(word, "stage or command", [*stage_names(), *COMMANDS])
     the_stage = get_stage(stage)
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"maskcast {stage}",
         description=the_stage.summary,
-        epilog=f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        epilog=f"example:\n{example(the_stage)}\n\n"
+        f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}",
     )
-    parser.add_argument("--params", metavar="FILE", required=True, help=f"YAML file with a section {stage!r}")
-    parser.add_argument(
-        "--name",
-        default=stage,
-        help="what it goes by: its section of params, its run and page (default: %(default)s)",
-    )
-    for port in the_stage.ports:
-        kind = "input path" if port.direction == "in" else "output path, replaced as a whole on success"
-        required = not port.optional
-        parser.add_argument(f"--{port.name}", metavar="PATH", required=required, help=kind)
+    add_arguments(parser, stage)
     given = vars(parser.parse_args(arguments))
     params_file, name = Path(given.pop("params")), given.pop("name")
     values = section(load_params_file(params_file), name, str(params_file))
     paths = {port: path for port, path in given.items() if path is not None}
     run_stage(stage, values, name=name, where=f"{params_file}: {name}", **paths)
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
+    """Declares the flags of a stage."""
+    parser.add_argument("--params", metavar="FILE", required=True, help=f"YAML file with a section {stage!r}")
+    parser.add_argument(
+        "--name",
+        default=stage,
+        help="what it goes by: its section of params, its run and page (default: %(default)s)",
+    )
+    for port in get_stage(stage).ports:
+        kind = "input path" if port.direction == "in" else "output path, replaced as a whole on success"
+        required = not port.optional
+        parser.add_argument(f"--{port.name}", metavar="PATH", required=required, help=kind)

@@ -1,0 +1,63 @@
+"""The command `completion`: a script by which a shell completes stages, commands, their flags and paths."""
+
+import argparse
+import importlib
+from collections.abc import Iterator, Sequence
+
+import shtab
+
+from maskcast.commands import COMMANDS, stages
+from maskcast.commands.parser import CommandParser, command_parser
+from maskcast.runner.stage import get_stage, stage_names
+
+EPILOG = """\
+Print it where your shell looks, once; a new shell then completes. In a project's folder it knows the commands of
+`maskcast pipeline`, too. Nothing of maskcast is started at a press of the tab key.
+
+examples:
+  maskcast completion bash > ~/.local/share/bash-completion/completions/maskcast
+  maskcast completion zsh > "${fpath[1]}/_maskcast"
+  maskcast completion tcsh > ~/.maskcast.tcsh   # and `source` it in ~/.tcshrc
+"""
+FOLDERS = ("FOLDER", "STORE")
+FILES = ("FILE", "PATH", "PATH|URL", "VIDEO", "GT.json", "DT.json")
+
+
+def completion(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    parser = command_parser("completion", "Prints a script that completes words of `maskcast`.", EPILOG)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    print(shtab.complete(tree(), shell=given.shell))
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell that is to complete")
+
+
+def tree() -> CommandParser:
+    """Returns one parser of all stages and commands; only completion needs it whole."""
+    root = CommandParser(prog="maskcast")
+    root.add_argument("--version", action="store_true", help="tell version and commit")
+    branches = root.add_subparsers()
+    for name, (place, summary) in COMMANDS.items():
+        module = importlib.import_module(place.partition(":")[0])
+        module.add_arguments(branches.add_parser(name, help=summary))
+    for name in stage_names():
+        stages.add_arguments(branches.add_parser(name, help=get_stage(name).summary), name)
+    for parser in _all_parsers(root):
+        for action in parser._actions:
+            if action.metavar in (*FILES, *FOLDERS):
+                # shtab's way to say what a path is: an attribute that argparse does not know.
+                setattr(action, "complete", shtab.DIRECTORY if action.metavar in FOLDERS else shtab.FILE)  # noqa: B010
+    return root
+
+
+def _all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _all_parsers(below)
