@@ -15,7 +15,9 @@ COMMANDS = {  # by name: its module, imported for this command alone, and what i
     "preflight": ("client.preflight", "check that all is there that a run needs"),
     "submit": ("client.submit", "start a run on the cluster"),
     "status": ("client.status", "show the stages of a run, or the last runs"),
-    "logs": ("client.logs", "print what a stage printed"),
+    "watch": ("client.watch", "follow a run until it ends"),
+    "logs": ("client.logs", "print what a stage said"),
+    "retry": ("client.retry", "start a failed run again where it ended"),
     "cancel": ("client.cancel", "stop a run"),
     "schedule": ("client.schedule", "run a pipeline again and again"),
 }

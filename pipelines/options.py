@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pipelines import PIPELINES
 
+CLUSTER_FILE = Path("pipelines/cluster.yaml")
+
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """Declares which pipeline, with which values."""
@@ -34,6 +36,6 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="FILE",
         type=Path,
-        default=Path("pipelines/cluster.yaml"),
+        default=CLUSTER_FILE,
         help="image, namespace, resources, names of secrets (default: %(default)s)",
     )

@@ -3,7 +3,7 @@
 import argparse
 
 from pipelines.client.connection import add_connection, connect
-from pipelines.client.watch import ENDED, outcome
+from pipelines.client.stages import ENDED, run_state
 from pipelines.options import add_cluster
 
 
@@ -18,9 +18,9 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     with connect(given) as client:
         found = client.get_run(given.run_id)
-        if found.state in ENDED:
-            print(f"it had ended before: {outcome(found)}")
+        if run_state(found) in ENDED:
+            print(f"it had ended before: {found.display_name}: {run_state(found)}")
             return 0
         client.terminate_run(given.run_id)
-        print(f"cancelling; maskcast pipeline status {given.run_id} --wait shows when its pods have ended")
+        print(f"cancelling; {client.command('watch', given.run_id)} shows when its pods have ended")
     return 0

@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ from urllib.parse import urlsplit
 import kfp
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, TokenCredentialsBase
 from kfp_server_api.configuration import Configuration
+from kfp_server_api.models import V2beta1Run
 
 from maskcast.errors import MaskcastError
-from pipelines.client.transport import Transport
+from pipelines.client.transport import RefusedError, Transport
 from pipelines.cluster import load_cluster
+from pipelines.options import CLUSTER_FILE
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 FORWARD_START_S = 30.0
@@ -56,10 +59,16 @@ class Client(kfp.Client):
         namespace: of the runs; a server for a single user has none, and is asked without.
         ui: address of the UI, None where it has none.
         credentials: refreshes the token for each request; None uses what kfp keeps in ~/.config/kfp.
+        flags: those that led here, for the commands that are printed.
     """
 
     def __init__(
-        self, host: str, namespace: str, ui: str | None, credentials: TokenCredentialsBase | None
+        self,
+        host: str,
+        namespace: str,
+        ui: str | None,
+        credentials: TokenCredentialsBase | None,
+        flags: Sequence[str] = (),
     ) -> None:
         try:
             super().__init__(
@@ -71,9 +80,10 @@ class Client(kfp.Client):
             )
         except (ValueError, OSError) as error:
             raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); mend or remove what is in it") from None
-        self._ui = ui
+        self._ui, self._flags = ui, flags
         self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
-        self.multi_user = bool(self._healthz_api.healthz_service_get_healthz().multi_user)
+        self.health = self._healthz_api.healthz_service_get_healthz()
+        self.multi_user = bool(self.health.multi_user)
         self.namespace = namespace
 
     def get_user_namespace(self) -> str:
@@ -83,6 +93,43 @@ class Client(kfp.Client):
     def page(self, run_id: str) -> str:
         """Returns where the UI shows a run."""
         return f"{self._ui.rstrip('/')}/#/runs/details/{run_id}" if self._ui else f"run {run_id} in the UI"
+
+    def command(self, *words: str) -> str:
+        """Returns a command of the pipelines as a user can run it as it is: with the flags of this one."""
+        return shlex.join(["maskcast", "pipeline", *words, *self._flags])
+
+    def namespace_of(self, run: V2beta1Run) -> str:
+        """Returns the namespace in which a run has its pods: that of its experiment, where each user has one."""
+        if not self.multi_user:
+            return self.namespace
+        experiment = self._experiment_api.experiment_service_get_experiment(run.experiment_id)
+        return str(experiment.namespace or self.namespace)
+
+    def archived_log(self, run_id: str, pod: str) -> str | None:
+        """Returns what a pod printed, which Kubeflow keeps while it knows the run's Workflow; None without it.
+
+        Raises:
+            MaskcastError: when the server does not answer.
+        """
+        try:
+            answer = self._run_api.api_client.call_api(
+                f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log",
+                "GET",
+                auth_settings=["Bearer"],
+                _preload_content=False,
+                _return_http_data_only=True,
+            )
+        except RefusedError:  # what is not there is a failure of its own, with status 500, to KFP 2.17
+            return None
+        return str(answer.data.decode("utf-8", "replace"))
+
+    def retry_run(self, run_id: str) -> None:
+        """Starts a failed run again: what succeeded stays, and training goes on from its checkpoint.
+
+        Raises:
+            MaskcastError: when the server refuses.
+        """
+        self._run_api.run_service_retry_run(run_id)
 
 
 @contextmanager
@@ -108,7 +155,19 @@ def connect(given: argparse.Namespace) -> Iterator[Client]:
             host = IN_CLUSTER
         else:
             raise MaskcastError("no server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
-        yield Client(host, namespace, ui, _credentials(given.token_file, host == IN_CLUSTER))
+        yield Client(host, namespace, ui, _credentials(given.token_file, host == IN_CLUSTER), _flags(given))
+
+
+def _flags(given: argparse.Namespace) -> list[str]:
+    """Returns those flags of a connection that differ from what is asked for without any."""
+    flags = {
+        "--cluster": None if given.cluster == CLUSTER_FILE else given.cluster,
+        "--host": given.host,
+        "--port-forward": given.port_forward,
+        "--namespace": given.namespace,
+        "--token-file": given.token_file,
+    }
+    return [word for flag, value in flags.items() if value for word in (flag, str(value))]
 
 
 class _Token(TokenCredentialsBase):

@@ -1,26 +1,28 @@
-"""Prints what a stage printed, from its pod.
+"""Prints what a stage said, attempt by attempt.
 
-Without STAGE: the stage that failed, else the one that started last. Pods are read as kubectl reads them.
+Without STAGE: the stage that failed, else the one that started last. The log comes from the stage's pod, when that
+is gone from Kubeflow's archive, then from the artifacts of the run (with the S3 credentials of the environment).
 """
 
 import argparse
-import re
+import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 
-from kubernetes.client import CoreV1Api, V1Pod
+from kubernetes.client import CoreV1Api
 from urllib3.exceptions import HTTPError
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client import kube
+from pipelines.client.cause import Cluster
 from pipelines.client.connection import add_connection, connect
-from pipelines.client.watch import task_names
+from pipelines.client.pods import MAIN, StagePod, executors
+from pipelines.client.stage_logs import Filter, StageLogs, maker_of, said_by_stage
+from pipelines.client.stages import StageState, stage_states, task_names
 from pipelines.options import add_cluster
 
-NODE_NAME = (
-    "workflows.argoproj.io/node-name"  # <workflow>.root.<task>.executor, each with (n) where it is an attempt
-)
+RAN = ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,64 +30,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_id", metavar="RUN", help="id of the run")
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="stage of the run, e.g. train_masker")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints, until the pod ends")
+    parser.add_argument("--all", action="store_true", help="print the lines of Kubeflow and Argo, too")
     add_cluster(parser)
     add_connection(parser)
 
 
 def run(given: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
+    """Runs the command and returns its exit code.
+
+    Raises:
+        MaskcastError: when there is no log, with the place to look.
+    """
     with connect(given) as client:
-        names = task_names(client, client.get_run(given.run_id))  # a wrong id is said here
+        found = client.get_run(given.run_id)  # a wrong id is said here
+        stages, cluster = stage_states(found, task_names(client, found)), Cluster.of(client, found)
         try:
-            api = CoreV1Api(kube.connect())
-            label = f"pipeline/runid={given.run_id}"
-            pods = kube.ask(api.list_namespaced_pod, client.namespace, label_selector=label)
-            stage, pod = _choose(_by_stage(pods.items, names), given.stage)
-            say(f"{stage}, pod {pod.metadata.name} ({pod.status.phase})")
-            _print_log(api, pod, given.follow)
+            pods = cluster.pods(given.run_id)
+            stage = _choose(stages, pods, given.stage)
+            mine = executors(pods, stage.task)
+            if given.follow and cluster.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
+                _follow(cluster.api, stage.name, mine[-1], given.all)
+            else:
+                _print(StageLogs(client, found, pods, cluster.api), stage, stages, given.all)
         except MaskcastError as error:
             raise MaskcastError(f"{error}; or see {client.page(given.run_id)}") from None
     return 0
 
 
-def _by_stage(pods: Iterable[V1Pod], names: Mapping[str, str]) -> dict[str, V1Pod]:
-    """Returns the last pod of each stage, the one that started last at the end."""
-    found: dict[str, V1Pod] = {}
-    for pod in sorted(pods, key=lambda pod: pod.metadata.creation_timestamp):
-        path = re.sub(r"\(\d+\)", "", (pod.metadata.annotations or {}).get(NODE_NAME, "")).split(".")
-        if path[-1] == "executor":  # the others are kfp's drivers
-            stage = names.get(path[-2], path[-2])
-            found.pop(stage, None)
-            found[stage] = pod
-    return found
+def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str | None) -> StageState:
+    """Returns the stage to show: the one asked for, the first that failed, or the last that has started.
+
+    Raises:
+        MaskcastError: when there is none of the name, or none has started.
+    """
+    if wanted:
+        name = wanted.replace("-", "_")
+        for each in stages:
+            if each.name == name:
+                return each
+        raise MaskcastError(f"the run has no stage {wanted!r}, only {', '.join(each.name for each in stages)}")
+    # Pods know first; Kubeflow's API learns of them with a delay, and of what is gone it alone knows.
+    last = {each.task: each.pod.status.phase for each in pods if not each.driver}
+    failed = [each for each in stages if each.state == "FAILED" or last.get(each.task) == "Failed"]
+    started = [each for each in stages if each.state in RAN or each.task in last]
+    if not started:
+        raise MaskcastError("no stage of the run has started")
+    order = list(last)
+    return (
+        failed[0] if failed else max(started, key=lambda each: order.index(each.task) if each.task in last else -1)
+    )
 
 
-def _choose(pods: dict[str, V1Pod], stage: str | None) -> tuple[str, V1Pod]:
-    failed = [name for name, pod in pods.items() if pod.status.phase == "Failed"]
-    chosen = stage or (failed or list(pods) or ["any stage"])[-1]
-    if chosen not in pods:
-        raise MaskcastError(
-            f"the run has no pod of {chosen} (only of: {', '.join(pods) or 'none'}): it has not started, "
-            "came from the cache, or its pod is gone by now"
-        )
-    return chosen, pods[chosen]
+def _print(logs: StageLogs, stage: StageState, stages: Sequence[StageState], everything: bool) -> None:
+    found = logs.of(stage.task) if stage.state in RAN or executors(logs.pods, stage.task) else []
+    if not found:
+        raise MaskcastError(f"{stage.name}: {_nothing(logs, stage, stages)}")
+    for log in found:
+        say(f"{stage.name}, attempt {log.attempt + 1}, from {log.source}")
+        sys.stdout.write(log.text if everything else said_by_stage(log.text))
+        sys.stdout.flush()
 
 
-def _print_log(api: CoreV1Api, pod: V1Pod, follow: bool) -> None:
+def _nothing(logs: StageLogs, stage: StageState, stages: Sequence[StageState]) -> str:
+    """Returns why a stage has no log."""
+    if stage.state == "CACHED":  # those that ran name what they read, and with it the run that made it
+        for task in (each.task for each in stages if each.state in RAN):
+            for log in logs.of(task):
+                maker = maker_of(log.text, stage.task)
+                if maker and maker != logs.run.run_id:
+                    return f"it came from the cache; it ran in {logs.client.command('logs', maker, stage.name)}"
+        return "it came from the cache of an earlier run"
+    if stage.state in ("PENDING", "SKIPPED"):
+        return f"it is {stage.state} and has printed nothing"
+    return "its pod is gone, and nobody kept what it printed"
+
+
+def _follow(api: CoreV1Api, stage: str, pod: StagePod, everything: bool) -> None:
+    say(f"{stage}, attempt {pod.attempt + 1}, pod {pod.name}")
     answer = kube.ask(
         api.read_namespaced_pod_log,
-        pod.metadata.name,
-        pod.metadata.namespace,
-        container="main",
-        follow=follow,
+        pod.name,
+        pod.pod.metadata.namespace,
+        container=MAIN,
+        follow=True,
         _preload_content=False,
         _request_timeout=(kube.TIMEOUT_S[0], None),  # a stage may be silent for long
     )
     if answer is None:
-        raise MaskcastError(f"pod {pod.metadata.name} is gone by now")
+        raise MaskcastError(f"pod {pod.name} is gone by now")
+    mine = Filter()
     try:
-        for piece in answer.stream():
-            sys.stdout.buffer.write(piece)
-            sys.stdout.flush()
+        for line in io.TextIOWrapper(answer, encoding="utf-8", errors="replace"):
+            if everything or mine.keeps(line.rstrip("\n")):
+                print(line, end="", flush=True)
     except HTTPError as error:
         raise MaskcastError(f"the log breaks off here ({error}); run the same command again") from None

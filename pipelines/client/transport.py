@@ -33,6 +33,10 @@ REMEDIES = {
 }
 
 
+class RefusedError(MaskcastError):
+    """The server answered that it will not do this."""
+
+
 class Transport(RESTClientObject):
     """Sends kfp's requests. What was asked for is done once at most: only reading is repeated.
 
@@ -74,15 +78,17 @@ class Transport(RESTClientObject):
             except (HTTPError, ApiException) as error:
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
-                may_pass = self.has_answered and _passes(error)
+                # KFP answers 500 for a log that it does not have.
+                may_pass = self.has_answered and _passes(error) and not url.endswith("/log")
                 sent = not isinstance(error, ConnectTimeoutError)
                 if sent and method != "GET" and not isinstance(error, ApiException):
                     remedy = "it may have been done all the same: see `maskcast pipeline status`"
                 if attempt > RETRIES or not may_pass or (sent and method != "GET"):
-                    raise MaskcastError(f"{problem}; {remedy}") from None
+                    kind = RefusedError if isinstance(error, ApiException) else MaskcastError
+                    raise kind(f"{problem}; {remedy}") from None
             else:
                 self.has_answered = True
-                if "json" not in (answer.getheader("content-type") or ""):
+                if "html" in (answer.getheader("content-type") or "html"):
                     raise MaskcastError(f"{self.host} answers with a web page instead of the API; {LOGIN}")
                 return answer
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,167 +1,159 @@
-"""Follows a run: the state of each stage, until the run ends."""
+"""Follows a run until it ends: one live table on a terminal, a line per change elsewhere.
 
-import re
+A row says how a stage stands: its pod and attempt, its last step and score (where MLFLOW_TRACKING_URI is set), how
+long it has taken, and what it waits for. Ctrl-C ends the watching, not the run. When a stage has waited 15 minutes
+for what does not come by itself (an image, a node, a secret), the watching ends with exit code 1; the run goes on.
+"""
+
+import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from graphlib import TopologicalSorter
-from typing import Any
 
-from kfp_server_api.models import V2beta1PipelineTaskDetail, V2beta1Run
+from kfp_server_api.models import V2beta1Run
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from pipelines.client.connection import Client
+from pipelines.client.cause import Cluster, Snapshot, cause, snapshot
+from pipelines.client.connection import Client, add_connection, connect
+from pipelines.client.scores import Scores
+from pipelines.client.stages import ENDED, StageState, run_state, run_took, spell, task_names
+from pipelines.options import add_cluster
 
 POLL_S = 5.0
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-STYLES = {"SUCCEEDED": "green", "RUNNING": "cyan", "FAILED": "bold red", "CANCELED": "yellow"}
+GIVE_UP = timedelta(minutes=15)
+WIDE = 120  # columns: only then there is room for names of pods
+STYLES = {
+    "SUCCEEDED": "green",
+    "CACHED": "green",
+    "RUNNING": "cyan",
+    "FAILED": "bold red",
+    "CANCELED": "yellow",
+}
+
+Show = Callable[[Snapshot], None]
 
 
-@dataclass(frozen=True)
-class StageState:
-    """A stage of a run."""
-
-    name: str
-    """What it goes by in the pipeline."""
-    state: str
-    """As kfp spells it: PENDING, RUNNING, SUCCEEDED, FAILED, ..."""
-    took: timedelta | None
-    """So far, or in all; None before it starts."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("run_id", metavar="RUN", help="id of the run")
+    add_cluster(parser)
+    add_connection(parser)
 
 
-def stage_states(client: Client, run: V2beta1Run) -> list[StageState]:
-    """Returns the stages of a run in the order of the pipeline.
-
-    Raises:
-        MaskcastError: when the server does not tell.
-    """
-    return _states(run, task_names(client, run))
-
-
-def stage_table(states: list[StageState]) -> Table:
-    """Returns the states as rich draws them."""
-    table = Table.grid(padding=(0, 2))
-    for each in states:
-        style = STYLES.get(each.state, "")
-        table.add_row(each.name, f"[{style}]{each.state}[/]" if style else each.state, _spell(each.took))
-    return table
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    with connect(given) as client:
+        return follow(client, given.run_id)
 
 
 def follow(client: Client, run_id: str) -> int:
-    """Shows the stages of a run as they go on: a live table on a terminal, a line per change elsewhere.
+    """Shows a run as it goes on.
 
     Returns:
-        The exit code: 0 when the run succeeded, 1 when it failed or was cancelled, 130 after Ctrl-C, which ends
-        the waiting and not the run.
+        The exit code: 0 when the run succeeded, 1 when it failed, was cancelled or was given up, 130 after Ctrl-C.
 
     Raises:
         MaskcastError: when the server is lost for longer than it takes to restart.
     """
     run = client.get_run(run_id)
-    names = task_names(client, run)
+    names, cluster, scores = task_names(client, run), Cluster.of(client, run), Scores(run_id)
     console = Console(stderr=True)
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False) as live:
-                run = _wait(client, run, names, lambda states: live.update(stage_table(states), refresh=True))
+
+                def draw(at: Snapshot) -> None:
+                    live.update(stage_table(at, scores.by_stage(), console.width), refresh=True)
+
+                last = _wait(client, run, names, cluster, draw)
         else:
-            run = _wait(client, run, names, _changes())
+            last = _wait(client, run, names, cluster, _changes())
     except MaskcastError as error:
-        raise MaskcastError(f"{error}. The run goes on: maskcast pipeline status {run_id} --wait") from None
+        raise MaskcastError(f"{error}. The run goes on: {client.command('watch', run_id)}") from None
     except KeyboardInterrupt:
-        say(f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id}")
+        say(f"no longer waiting; the run goes on. To stop it: {client.command('cancel', run_id)}")
         return 130
-    say(outcome(run))
-    return exit_code(run)
+    if run_state(last.run) not in ENDED:
+        say(f"given up after {spell(GIVE_UP)}: {_waits(last)}; to stop it: {client.command('cancel', run_id)}")
+        return 1
+    say(outcome(client, last.run, names, cluster))
+    return exit_code(run_state(last.run))
 
 
-def outcome(run: V2beta1Run) -> str:
-    """Returns one line: how a run stands, and where to read why it failed."""
-    took = _took(run.created_at, run.finished_at)
-    line = f"{run.display_name}: {run.state or 'PENDING'} {_spell(took)}".rstrip()
-    if run.error and run.error.message:
-        line += f", {run.error.message}"
-    return f"{line}; why: maskcast pipeline logs {run.run_id}" if run.state == "FAILED" else line
+def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
+    """Returns the stages as rich draws them, in at most ``width`` columns."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for column in range(5 if width >= WIDE else 4):
+        table.add_column(no_wrap=column < 3, overflow="ellipsis")
+    for each in at.stages:
+        pod, waiting = at.pods.get(each.task), at.waiting.get(each.task)
+        said = [f"attempt {pod.attempt + 1}"] if pod and pod.attempt else []
+        said += [f"waits: {waiting.why}"] if waiting else [scores.get(each.name, "")]
+        cells = [Text(each.name), Text(each.state, STYLES.get(each.state, "")), Text(spell(each.took))]
+        cells += [Text(pod.name if pod and each.state == "RUNNING" else "")] if width >= WIDE else []
+        table.add_row(*cells, Text(", ".join(filter(None, said)), "yellow" if waiting else ""))
+    return table
 
 
-def exit_code(run: V2beta1Run) -> int:
-    """Returns 1 for a run that ended without success, else 0."""
-    return int(run.state in ENDED and run.state != "SUCCEEDED")
-
-
-def _wait(
-    client: Client, run: V2beta1Run, names: Mapping[str, str], show: Callable[[list[StageState]], None]
-) -> V2beta1Run:
-    show(_states(run, names))
-    while run.state not in ENDED:
-        time.sleep(POLL_S)
-        run = client.get_run(run.run_id)
-        show(_states(run, names))
-    return run
-
-
-def _changes() -> Callable[[list[StageState]], None]:
-    said: dict[str, str] = {}
-
-    def show(states: list[StageState]) -> None:
-        for each in states:
-            if said.setdefault(each.name, "PENDING") != each.state:
-                said[each.name] = each.state
-                say(f"{each.name}: {each.state} {_spell(each.took) if each.state in ENDED else ''}".rstrip())
-
-    return show
-
-
-def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
-    """Returns the names that stages go by, by task of the run; each task after those it depends on.
+def outcome(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> str:
+    """Returns one line: how a run stands, and of a failed one why and where its log is.
 
     Raises:
         MaskcastError: when the server does not tell.
     """
-    spec = run.pipeline_spec
-    if reference := run.pipeline_version_reference:
-        spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
-    spec = spec.get("pipeline_spec", spec)  # what is said of Kubernetes stands beside it
-    tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
-    needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
-    # kfp calls the second task of a stage `train-masker-2`; its display name says what it goes by.
-    return {
-        task: tasks[task]["taskInfo"]["name"].replace(" ", "_")
-        for task in TopologicalSorter(needed).static_order()
-    }
+    state = run_state(run)
+    line = f"{run.display_name}: {state} {spell(run_took(run))}".rstrip()
+    if why := cause(client, run, names, cluster):
+        return f"{line}; {why}. Log: {client.command('logs', run.run_id)}"
+    return line
 
 
-def _states(run: V2beta1Run, names: Mapping[str, str]) -> list[StageState]:
-    details: list[V2beta1PipelineTaskDetail] = (run.run_details and run.run_details.task_details) or []
-    # Beside a node per task the server lists drivers, executors and, as `name(1)`, repeated attempts.
-    nodes = {re.sub(r"\(\d+\)$", "", node.display_name or ""): node for node in sorted(details, key=_started)}
-    return [_state(task, name, nodes, run.state in ENDED) for task, name in names.items()]
+def exit_code(state: str) -> int:
+    """Returns 1 for the state of a run that ended without success, else 0."""
+    return int(state in ENDED and state != "SUCCEEDED")
 
 
-def _state(task: str, name: str, nodes: Mapping[str, V2beta1PipelineTaskDetail], run_ended: bool) -> StageState:
-    node, driver = nodes.get(task), nodes.get(f"{task}-driver")
-    if node is None and driver is not None and driver.state == "FAILED":
-        node = driver  # the pod could not even be described
-    state = (node and node.state) or ("SKIPPED" if run_ended else "PENDING")
-    took = _took(node.start_time, node.end_time) if node and state != "SKIPPED" else None
-    return StageState(name, state, took)
+def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cluster, show: Show) -> Snapshot:
+    """Shows how a run stands again and again; returns when it has ended, or waits for what does not come."""
+    while True:
+        at = snapshot(run, names, cluster)
+        show(at)
+        stuck = any(datetime.now(UTC) - each.since > GIVE_UP for each in at.waiting.values())
+        if run_state(at.run) in ENDED or stuck:
+            return at
+        time.sleep(POLL_S)
+        run = client.get_run(run.run_id)
 
 
-def _started(node: V2beta1PipelineTaskDetail) -> float:
-    return node.start_time.timestamp() if node.start_time else 0.0
+def _waits(at: Snapshot) -> str:
+    names = {each.task: each.name for each in at.stages}
+    return ", ".join(f"{names.get(task, task)} waits: {each.why}" for task, each in at.waiting.items())
 
 
-def _took(start: datetime | None, end: datetime | None) -> timedelta | None:
-    if start is None:
+def _changes() -> Show:
+    said: dict[str, str] = {}
+
+    def show(at: Snapshot) -> None:
+        for each in at.stages:
+            waiting, pod = at.waiting.get(each.task), at.pods.get(each.task)
+            line = _line(each, pod.attempt if pod else 0, waiting.why if waiting else None)
+            if line and said.get(each.name) != line[0]:
+                said[each.name] = line[0]
+                say(" ".join(line).rstrip())
+
+    return show
+
+
+def _line(stage: StageState, attempt: int, waits: str | None) -> tuple[str, str] | None:
+    """Returns what is worth a line when it changes, and how long that took."""
+    if waits:
+        return f"{stage.name}: waits: {waits}", ""
+    if stage.state == "PENDING":
         return None
-    # What has not ended ends, by the server, at the beginning of its calendar.
-    return (end if end and end > start else datetime.now(UTC)) - start
-
-
-def _spell(took: timedelta | None) -> str:
-    return str(timedelta(seconds=max(0, round(took.total_seconds())))) if took else ""
+    again = f" (attempt {attempt + 1})" if attempt and stage.state == "RUNNING" else ""
+    return f"{stage.name}: {stage.state}{again}", spell(stage.took) if stage.state in ENDED else ""

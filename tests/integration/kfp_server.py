@@ -48,6 +48,8 @@ class KfpServer:
         """What each reading of a run changes in it, one after another."""
         self.then: Callable[[], None] | None = None
         """Called when the script is played out."""
+        self.archive: dict[str, str] = {}
+        """What pods printed, by name, kept after they are gone."""
         self.counts: Counter[str] = Counter()
         self._server: ThreadingHTTPServer | None = None
         self.start()
@@ -95,6 +97,11 @@ class KfpServer:
             return self.stored[kind].pop(identifier) and {}
         if verb == "terminate":
             thing["state"] = "CANCELING"
+            return {}
+        if verb == "retry":
+            if thing["state"] != "FAILED":
+                raise RefusedError(400, f"Workflow must be Failed/Error to retry, it is {thing['state']}")
+            thing["state"] = "RUNNING"
             return {}
         if kind == "runs":
             self._play(thing)
@@ -209,6 +216,9 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(fault, int):
                 raise RefusedError(fault, "upstream connect error")
             self._check_credentials()
+            if match := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", parts.path):
+                self._send_log(match[1])
+                return
             path = unquote(parts.path).removeprefix("/apis/v2beta1")
             content_type = self.headers.get("Content-Type", "")
             answer = self.kfp.answer(self.command, path, dict(parse_qsl(parts.query)), body, content_type)
@@ -222,6 +232,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(401, "Unauthenticated: Request header error: there is no user identity header")
         if self.kfp.cookie and self.headers.get("Cookie") != self.kfp.cookie:
             raise RefusedError(401, "Unauthenticated: no session")
+
+    def _send_log(self, pod: str) -> None:
+        if pod not in self.kfp.archive:
+            raise RefusedError(500, "error getting logs: the server could not find the requested resource")
+        self._send(200, self.kfp.archive[pod].encode(), "text/plain; charset=utf-8")
 
     def _send(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         self.send_response(status)

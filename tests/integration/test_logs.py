@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from kubernetes import client
-from tests.integration.conftest import Done
-from tests.integration.kfp_server import KfpServer
+from tests.integration.conftest import S3, Done
+from tests.integration.kfp_server import KfpServer, task
 from tests.integration.kube_api import KubeApi
 
 from pipelines.client import kube as pipelines_kube
+from pipelines.client.pods import pod_name
 
 Cli = Callable[..., Done]
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -23,7 +24,9 @@ def run_id(kfp_server: KfpServer) -> str:
     }
     names |= {"train-masker": "train masker", "train-masker-2": "second masker"}
     spec = {"root": {"dag": {"tasks": {task: {"taskInfo": {"name": name}} for task, name in names.items()}}}}
-    kfp_server.stored["runs"]["run-1"] = {"run_id": "run-1", "state": "FAILED", "pipeline_spec": spec}
+    run = {"run_id": "run-1", "state": "FAILED", "pipeline_spec": spec, "experiment_id": "trial"}
+    kfp_server.stored["runs"]["run-1"] = run
+    kfp_server.stored["experiments"]["trial"] = {"experiment_id": "trial", "namespace": "team"}
     return "run-1"
 
 
@@ -46,7 +49,7 @@ def test_a_stage_is_named_or_it_is_the_one_that_failed_or_the_last(
     pod(kube, "root.evaluate.executor", "Failed", 9, run_id="another")
     last = pipelines("logs", run_id)
     assert (last.code, last.out) == (0, "root.train-masker.executor says\n"), last.err
-    assert last.err == "train_masker, pod wf-4 (Running)\n"
+    assert last.err == "train_masker, attempt 1, from pod wf-4\n"
     assert pipelines("logs", run_id, "fetch_dataset", "--follow").out == "root.fetch-dataset.executor says\n"
     pod(kube, "root.generate-masks.executor", "Failed", 5)
     pod(kube, "root.predict.executor", "Running", 6)
@@ -62,10 +65,12 @@ def test_a_stage_that_stands_there_twice_is_asked_for_by_its_name(
     assert pipelines("logs", run_id, "second_masker").out == "root.train-masker-2.executor says\n"
 
 
-def test_of_several_attempts_the_last_is_printed(kube: KubeApi, pipelines: Cli, run_id: str) -> None:
+def test_every_attempt_is_printed(kube: KubeApi, pipelines: Cli, run_id: str) -> None:
     pod(kube, "root(0).train-masker(0).executor(0)", "Failed", 1)
     pod(kube, "root(0).train-masker(0).executor(1)", "Running", 2)
-    assert pipelines("logs", run_id, "train_masker").out == "root(0).train-masker(0).executor(1) says\n"
+    both = pipelines("logs", run_id, "train_masker")
+    assert both.out == "root(0).train-masker(0).executor(0) says\nroot(0).train-masker(0).executor(1) says\n"
+    assert both.err == "train_masker, attempt 1, from pod wf-1\ntrain_masker, attempt 2, from pod wf-2\n"
 
 
 def test_a_log_is_followed_while_the_stage_is_silent(
@@ -78,30 +83,42 @@ def test_a_log_is_followed_while_the_stage_is_silent(
     assert pipelines("logs", run_id, "--follow").out == "step 1\nstep 2\n"
 
 
-def test_a_pod_that_is_gone_is_said_with_the_way_to_the_ui(
+def test_a_log_that_is_nowhere_is_said_with_the_way_to_the_ui(
     kube: KubeApi, kfp_server: KfpServer, pipelines: Cli, run_id: str
 ) -> None:
     page = f"or see {kfp_server.url}/#/runs/details/run-1\n"
-    assert "no pod of any stage (only of: none)" in pipelines("logs", run_id).err
+    assert "no stage of the run has started" in pipelines("logs", run_id).err
     pod(kube, "root.train-masker.executor", "Succeeded", 1)
     other = pipelines("logs", run_id, "evaluate")
     assert other.code == 2
-    assert "no pod of evaluate (only of: train_masker)" in other.err
+    assert "the run has no stage 'evaluate', only fetch_dataset, prepare_clips" in other.err
+    assert "predict: it is SKIPPED and has printed nothing" in pipelines("logs", run_id, "predict").err
+    node = task("train-masker", "SUCCEEDED", end="2026-01-01T00:00:09Z")
+    kfp_server.stored["runs"]["run-1"]["run_details"] = {"task_details": [node]}
     del kube.logs["wf-1"]
     gone = pipelines("logs", run_id)
     assert gone.code == 2
-    assert gone.err.endswith(f"error: pod wf-1 is gone by now; {page}")
+    assert gone.err.endswith(f"error: train_masker: its pod is gone, and nobody kept what it printed; {page}")
 
 
-def test_what_kubernetes_refuses_is_one_line(
-    kube: KubeApi, pipelines: Cli, run_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_without_kubernetes_the_logs_are_where_the_run_left_them(
+    kfp_server: KfpServer, pipelines: Cli, run_id: str, s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    kube.refused["GET .*/pods$"] = 403
-    refused = pipelines("logs", run_id)
-    assert refused.code == 2
-    assert "is forbidden" in refused.err
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    nodes = [task("wf-ab1cd", "FAILED"), task("wf-ab1cd(0)", "FAILED"), task("train-masker", "FAILED")]
+    root = f"s3://{s3.bucket}/runs"
+    kfp_server.stored["runs"]["run-1"] |= {
+        "run_details": {"task_details": nodes},
+        "runtime_config": {"pipeline_root": root},
+    }
     nowhere = pipelines("logs", run_id)
     assert nowhere.code == 2
-    assert "set KUBECONFIG" in nowhere.err
-    assert nowhere.err.count("\n") == 1
+    assert "its pod is gone, and nobody kept" in nowhere.err
+    key = "runs/wf/run-1/train-masker/9d/executor-logs-0"
+    s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"error: no more patience\n")
+    kept = pipelines("logs", run_id)
+    assert (kept.code, kept.out) == (0, "error: no more patience\n")
+    assert kept.err == "train_masker, attempt 1, from the run's artifacts\n"
+    kfp_server.archive[pod_name("wf-ab1cd", "train-masker", 0)] = "first\n"
+    kfp_server.archive[pod_name("wf-ab1cd", "train-masker", 1)] = "second\n"
+    assert pipelines("logs", run_id, "train-masker").out == "first\nsecond\n"

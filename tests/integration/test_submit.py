@@ -205,14 +205,14 @@ def test_a_server_that_is_gone_while_waiting_ends_in_one_line(kfp_server: KfpSer
     done = pipelines(*SUBMIT, "--wait")
     assert done.code == 2
     assert "Connection refused" in done.err
-    assert "The run goes on: maskcast pipeline status run-1 --wait" in done.err.splitlines()[-1]
+    assert "The run goes on: maskcast pipeline watch run-1 --cluster" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipelines: Cli, tmp_path: Path) -> None:
     run_id = pipelines(*SUBMIT).out.strip()
     kfp_server.script.extend(RUNS)
-    command = [sys.executable, "-m", "maskcast", "pipeline", "status", run_id, "--wait", "--namespace", "team"]
+    command = [sys.executable, "-m", "maskcast", "pipeline", "watch", run_id, "--namespace", "team"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
     try:
         waiting = subprocess.Popen(
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipeline
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == 130
-    assert said == f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id}\n"
+    assert said == f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id} --namespace team\n"
     assert kfp_server.only("runs")["state"] == "RUNNING"
 
 

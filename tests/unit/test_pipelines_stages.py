@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 from kfp_server_api.models import (
-    GoogleRpcStatus,
     V2beta1PipelineTaskDetail,
     V2beta1PipelineVersionReference,
     V2beta1Run,
     V2beta1RunDetails,
+    V2beta1RuntimeStatus,
 )
 
-from pipelines.client.watch import StageState, exit_code, outcome, stage_states
+from pipelines.client.stages import StageState, run_state, stage_states, task_names
+from pipelines.client.watch import exit_code
 
 SPEC = {
     "root": {
@@ -46,7 +47,7 @@ def run_of(*nodes: V2beta1PipelineTaskDetail, **fields: Any) -> V2beta1Run:
 
 
 def states(run: V2beta1Run) -> list[StageState]:
-    return stage_states(None, run)  # nothing is asked: the spec is in the run
+    return stage_states(run, task_names(None, run))  # nothing is asked: the spec is in the run
 
 
 def test_stages_come_in_the_order_of_the_pipeline_before_any_has_started() -> None:
@@ -65,14 +66,14 @@ def test_the_spec_comes_from_the_version_that_ran() -> None:
 
     reference = V2beta1PipelineVersionReference(pipeline_id="p", pipeline_version_id="v")
     client: Any = SimpleNamespace(get_pipeline_version=get_pipeline_version)
-    found = stage_states(client, run_of(pipeline_spec=None, pipeline_version_reference=reference))
+    found = task_names(client, run_of(pipeline_spec=None, pipeline_version_reference=reference))
     assert (len(found), asked) == (3, [("p", "v")])
 
 
 def test_nodes_of_kubeflow_itself_are_left_out() -> None:
     nodes = [node(name, "SUCCEEDED") for name in ("root", "root-driver", "executor", "", "prepare-clips-driver")]
     found = states(run_of(*nodes, node("prepare-clips", "SUCCEEDED", minutes=65)))
-    assert found[0] == StageState("prepare_clips", "SUCCEEDED", timedelta(minutes=65))
+    assert found[0] == StageState("prepare_clips", "prepare-clips", "SUCCEEDED", timedelta(minutes=65))
     assert [each.state for each in found[1:]] == ["PENDING", "PENDING"]
 
 
@@ -104,19 +105,43 @@ def test_what_an_ended_run_never_started_is_skipped() -> None:
     [("SUCCEEDED", 0), ("RUNNING", 0), (None, 0), ("FAILED", 1), ("CANCELED", 1), ("SKIPPED", 1)],
 )
 def test_the_exit_code_is_the_outcome(state: str | None, code: int) -> None:
-    assert exit_code(run_of(state=state)) == code
+    assert exit_code(run_state(run_of(state=state))) == code
 
 
-def test_the_outcome_says_what_failed_and_where_to_look() -> None:
-    end = NOON + timedelta(minutes=2)
-    failed = run_of(
-        state="FAILED",
-        display_name="x",
-        created_at=NOON,
-        finished_at=end,
-        error=GoogleRpcStatus(message="no node"),
+def entry(state: str | None, minute: int = 0) -> V2beta1RuntimeStatus:
+    return V2beta1RuntimeStatus(state=state, update_time=NOON + timedelta(minutes=minute))
+
+
+@pytest.mark.parametrize(
+    ("history", "state"),
+    [
+        (["PENDING", None, "RUNNING", "CANCELING", "FAILED"], "CANCELED"),
+        (["PENDING", "RUNNING", "FAILED"], "FAILED"),
+        (["RUNNING", "CANCELING", "FAILED", "RUNNING", "FAILED"], "FAILED"),  # started again, and failed by itself
+        ([], "FAILED"),
+    ],
+)
+def test_a_run_was_cancelled_where_its_history_says_so(history: list[str | None], state: str) -> None:
+    run = run_of(state="FAILED", state_history=[entry(each) for each in history])
+    assert run_state(run) == state
+    failed = run_of(node("prepare-clips", "FAILED"), state="FAILED", state_history=run.state_history)
+    assert states(failed)[0].state == state
+
+
+def test_what_waits_shows_no_time() -> None:
+    assert states(run_of(node("prepare-clips", "PENDING", minutes=0)))[0].took is None
+
+
+def test_a_stage_that_took_no_time_came_from_the_cache() -> None:
+    cached = V2beta1PipelineTaskDetail(
+        display_name="prepare-clips", state="SUCCEEDED", start_time=NOON, end_time=NOON
     )
-    assert outcome(failed) == "x: FAILED 0:02:00, no node; why: maskcast pipeline logs r"
-    assert outcome(run_of(state="SUCCEEDED", display_name="x", created_at=NOON, finished_at=end)) == (
-        "x: SUCCEEDED 0:02:00"
-    )
+    assert states(run_of(cached))[0] == StageState("prepare_clips", "prepare-clips", "CACHED")
+
+
+def test_while_a_run_is_tried_again_what_succeeded_before_keeps_its_time() -> None:
+    before = node("prepare-clips", "SUCCEEDED", minutes=0)
+    before.state_history = [entry("RUNNING"), entry("SUCCEEDED", minute=7)]
+    assert states(run_of(before))[0].took == timedelta(minutes=7)
+    before.state_history = []
+    assert states(run_of(before))[0].took is None

@@ -1,0 +1,174 @@
+"""The pods of a run: which stage each is of, what it waits for, and why it failed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.client import CoreV1Api, V1Pod
+
+from pipelines.client.kube import ask
+
+NODE_NAME = "workflows.argoproj.io/node-name"
+"""<workflow>.root.<task>.executor or <workflow>.root.<task>-driver; (n) behind a name says which attempt."""
+MAIN = "main"
+PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+STARTING = ("ContainerCreating", "PodInitializing")
+
+
+@dataclass(frozen=True)
+class StagePod:
+    """A pod of a run."""
+
+    task: str
+    """The task as kfp calls it; of the run's own driver `root`."""
+    attempt: int
+    """From 0 on."""
+    driver: bool
+    """Whether it is the pod in which kfp prepares the task."""
+    pod: V1Pod
+
+    @property
+    def name(self) -> str:
+        """The name of the pod."""
+        return str(self.pod.metadata.name)
+
+
+def pods_of(api: CoreV1Api, namespace: str, run_id: str) -> list[StagePod]:
+    """Returns the pods of a run that are still there, the oldest first.
+
+    Raises:
+        MaskcastError: when the Kubernetes API does not tell.
+    """
+    found = ask(api.list_namespaced_pod, namespace, label_selector=f"pipeline/runid={run_id}")
+    return by_age(found.items if found else [])
+
+
+def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:
+    """Returns those pods that are of a stage or of kfp's drivers, the oldest first."""
+    ordered = sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp, pod.metadata.name))
+    return [each for each in map(_stage_pod, ordered) if each is not None]
+
+
+def executors(pods: Iterable[StagePod], task: str) -> list[StagePod]:
+    """Returns the pods in which a task ran, one per attempt, the first attempt first.
+
+    A pod that was deleted is made anew under the same attempt; the newest stands for it.
+    """
+    found = {each.attempt: each for each in pods if each.task == task and not each.driver}
+    return [found[attempt] for attempt in sorted(found)]
+
+
+def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -> str:
+    """Returns the name that Argo gives to a pod: the workflow, the template and a hash of the node's name.
+
+    Nodes and templates are called so by kfp 2.17, where each may be tried again.
+
+    Args:
+        workflow: name of Argo's Workflow.
+        task: as kfp calls it, or `root` for the driver of the whole run.
+        attempt: from 0 on.
+        driver: whether kfp prepares the task there, instead of running it.
+    """
+    inside = "" if task == "root" else ".root(0)"
+    if driver:
+        node, template = f"{task}-driver({attempt})", "system-dag" if task == "root" else "system-container"
+        return f"{workflow}-{template}-driver-{_fnv32a(f'{workflow}(0){inside}.{node}')}"
+    node = f"{workflow}(0).root(0).{task}(0).executor({attempt})"
+    return f"{workflow}-retry-system-container-impl-{_fnv32a(node)}"
+
+
+def waits_for(pod: V1Pod) -> str | None:
+    """Returns what a pod waits for that does not come by itself, or None."""
+    status = pod.status
+    for condition in status.conditions or []:
+        if condition.reason == "Unschedulable":
+            return f"no node fits: {_scheduler(condition.message)}"
+    for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
+        waiting = container.state and container.state.waiting
+        if waiting is None or not waiting.reason or waiting.reason in STARTING:
+            continue
+        said = " ".join((waiting.message or waiting.reason).split())
+        if waiting.reason in PULLING:
+            return f"image cannot be pulled: {container.image}: {said.rsplit(': ', 1)[-1]}"
+        if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', said):
+            return f"{match[1]} {match[2]} is missing"
+        if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", said):
+            return f"{match[2].lower()} {match[3]} has no key {match[1]}"
+        return f"{waiting.reason}: {said}" if said != waiting.reason else said
+    return None
+
+
+def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
+    """Returns why a pod failed in a few words, or None where it did not fail.
+
+    Args:
+        pod: the pod.
+        log: what it printed; None where that is not known.
+    """
+    status = pod.status
+    if status.phase != "Failed":
+        return None
+    if status.reason == "Evicted":
+        return f"evicted: {status.message}"
+    if status.reason == "DeadlineExceeded":
+        return "took longer than its timeout_s allows"
+    statuses = [*(status.init_container_statuses or []), *(status.container_statuses or [])]
+    ended = {each.name: each.state.terminated for each in statuses if each.state and each.state.terminated}
+    main = ended.get(MAIN) or next((each for each in ended.values() if each.exit_code), None)
+    if main is not None and main.reason == "OOMKilled":
+        return f"out of memory: asks for {_memory(pod)}"
+    if log is not None and (said := error_line(log)):
+        return said
+    if main is None:
+        return waits_for(pod) or str(status.message or status.reason or "ended without a word")
+    if main.exit_code in (137, 143):
+        return f"killed from outside (exit code {main.exit_code})"
+    return f"exit code {main.exit_code}" + (f": {main.message.strip()}" if main.message else "")
+
+
+def error_line(log: str) -> str | None:
+    """Returns what a log says went wrong: its last line that begins with `error:` or ends a traceback."""
+    found = re.findall(r"^(?:error|[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (.+)$", log, re.MULTILINE)
+    if found:
+        return str(found[-1]).strip()
+    # kfp's driver writes klog: F1126 08:59:45.123456   15 main.go:79] what went wrong
+    fatal = re.findall(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.+)$", log, re.MULTILINE)
+    return str(fatal[-1]).strip() if fatal else None
+
+
+def _stage_pod(pod: V1Pod) -> StagePod | None:
+    path = (pod.metadata.annotations or {}).get(NODE_NAME, "").split(".")
+    last, attempt = _attempt(path[-1])
+    if last.endswith("-driver"):
+        return StagePod(last.removesuffix("-driver"), attempt, True, pod)
+    if last == "executor" and len(path) > 1:
+        return StagePod(_attempt(path[-2])[0], attempt, False, pod)
+    return None
+
+
+def _attempt(node: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.*?)(?:\((\d+)\))?", node)
+    assert match
+    return match[1], int(match[2] or 0)
+
+
+def _scheduler(message: str | None) -> str:
+    """Returns the reasons of `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
+    text = " ".join((message or "the scheduler does not say why").split())
+    return text.split(": ", 1)[-1].split(". ")[0].removesuffix(".")
+
+
+def _memory(pod: V1Pod) -> str:
+    limits: Mapping[str, Any] = next(
+        ((each.resources and each.resources.limits) or {} for each in pod.spec.containers if each.name == MAIN), {}
+    )
+    return str(limits.get("memory", "no more than the node has"))
+
+
+def _fnv32a(text: str) -> int:
+    """Returns the 32-bit FNV-1a hash by which Argo names its nodes."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value

@@ -1,0 +1,38 @@
+"""Starts a run that failed or was cancelled again, where it ended.
+
+Stages that succeeded are not run again; one that trained goes on from its checkpoint where the cluster file has a
+workspace. The run keeps its id, version and values: submit a new one after a change.
+"""
+
+import argparse
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from pipelines.client.connection import add_connection, connect
+from pipelines.client.stages import run_state
+from pipelines.client.watch import follow
+from pipelines.options import add_cluster
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("run_id", metavar="RUN", help="id of the run")
+    parser.add_argument("--wait", action="store_true", help="watch the run until it ends")
+    add_cluster(parser)
+    add_connection(parser)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code.
+
+    Raises:
+        MaskcastError: when the run did not fail, or the server refuses.
+    """
+    with connect(given) as client:
+        state = run_state(client.get_run(given.run_id))
+        if state not in ("FAILED", "CANCELED"):
+            remedy = client.command("watch", given.run_id)
+            raise MaskcastError(f"run {given.run_id} is {state}: only what failed is started again; see {remedy}")
+        client.retry_run(given.run_id)
+        say(f"started again: {client.page(given.run_id)}")
+        return follow(client, given.run_id) if given.wait else 0

@@ -1,0 +1,78 @@
+"""How far the stages of a run have come, from the MLflow server that MLFLOW_TRACKING_URI names on this machine."""
+
+import os
+import time
+from contextlib import suppress
+from typing import Any
+
+import requests  # type: ignore[import-untyped]
+
+from maskcast.runner.tracking import EXPERIMENT
+
+TIMEOUT_S = 5
+EVERY_S = 15.0
+
+
+class Scores:
+    """The last step and validation score of each stage. Without a server, or while it is away, there are none.
+
+    Args:
+        run_id: the run of Kubeflow, which groups the runs of its stages.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._uri = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
+        self._asked = -EVERY_S
+        self._found: dict[str, str] = {}
+
+    def by_stage(self) -> dict[str, str]:
+        """Returns a few words per stage, e.g. ``step 80, val/jaccard 0.512``; asks at most every 15 s."""
+        if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
+            self._asked = time.monotonic()
+            with suppress(
+                requests.RequestException, ValueError, KeyError
+            ):  # while it is away, the last still stands
+                self._found = {
+                    _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
+                }
+        return self._found
+
+    def _runs(self) -> list[dict[str, Any]]:
+        """Returns the runs of the group, the oldest first."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        path = f"{self._uri}/api/2.0/mlflow"
+        user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
+        with requests.Session() as session:
+            if user:
+                session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+            elif token:
+                session.headers["Authorization"] = f"Bearer {token}"
+            found = session.get(
+                f"{path}/experiments/get-by-name", params={"experiment_name": name}, timeout=TIMEOUT_S
+            )
+            found.raise_for_status()
+            wanted = {
+                "experiment_ids": [found.json()["experiment"]["experiment_id"]],
+                "filter": f"tags.`maskcast.group` = '{self._run_id}'",
+                "order_by": ["attributes.start_time ASC"],
+                "max_results": 100,
+            }
+            runs = session.post(f"{path}/runs/search", json=wanted, timeout=TIMEOUT_S)
+            runs.raise_for_status()
+            return list(runs.json().get("runs", []))
+
+
+def _tag(run: dict[str, Any], key: str) -> str:
+    return next((each["value"] for each in run["data"].get("tags", []) if each["key"] == key), "")
+
+
+def _words(run: dict[str, Any]) -> str:
+    metrics = run["data"].get("metrics", [])
+    steps = [int(each.get("step", 0)) for each in metrics if each["key"] == "train/loss"]
+    scores = [each for each in metrics if each["key"].startswith("val/")]
+    words = [f"step {max(steps)}"] if steps else []
+    if scores:
+        best = next((each for each in scores if "jaccard" in each["key"]), scores[0])
+        words.append(f"{best['key']} {float(best['value']):.3f}")
+    return ", ".join(words)

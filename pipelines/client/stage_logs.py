@@ -1,0 +1,158 @@
+"""What a stage printed: from its pod, when that is gone from Kubeflow's archive, then from the run's artifacts."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kfp_server_api.models import V2beta1Run
+from kubernetes.client import CoreV1Api
+
+from maskcast.errors import MaskcastError
+from maskcast.storage.s3 import open_bucket
+from pipelines.client.connection import Client
+from pipelines.client.kube import ask
+from pipelines.client.pods import MAIN, StagePod, executors, pod_name
+from pipelines.client.stages import task_nodes
+
+HEADER = re.compile(
+    r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ "  # Go's klog, of kfp's launcher
+    r"|time=\S+ level=\w+ msg="  # Argo's executor
+    r"|\[KFP Executor [\d-]+ [\d:,]+ \w+\]: "
+)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What one attempt of a stage printed.
+
+    Attributes:
+        attempt: from 0 on.
+        text: all of it, kfp's own lines included.
+        source: where it was found.
+    """
+
+    attempt: int
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
+class StageLogs:
+    """The logs of a run, wherever they are.
+
+    Attributes:
+        client: Kubeflow's API.
+        run: the run.
+        pods: its pods that are still there.
+        api: the Kubernetes API; None where it cannot be asked.
+    """
+
+    client: Client
+    run: V2beta1Run
+    pods: list[StagePod]
+    api: CoreV1Api | None
+
+    def of(self, task: str) -> list[Log]:
+        """Returns the log of each attempt of a task, the first attempt first; of an attempt without one, none.
+
+        Raises:
+            MaskcastError: when a server does not answer.
+        """
+        pods = {each.attempt: each for each in executors(self.pods, task)}
+        found = [self._of_pod(each, attempt) for attempt, each in pods.items()]
+        attempts = max(pods, default=-1) + 1
+        if not attempts:  # the pods are gone: ask for one after another
+            while (log := self._archived(task, attempts)) is not None:
+                found.append(log)
+                attempts += 1
+        logs = [each for each in found if each is not None]
+        return logs or list(self._artifacts(task))
+
+    def of_driver(self, task: str) -> str | None:
+        """Returns what kfp's driver of a task, or of the run (`root`), printed; None where that is lost."""
+        pod = next((each for each in reversed(self.pods) if each.driver and each.task == task), None)
+        text = self._pod_log(pod) if pod else None
+        if text is None and (workflow := workflow_of(self.run)):
+            text = self.client.archived_log(self.run.run_id, pod_name(workflow, task, driver=True))
+        return text
+
+    def _of_pod(self, pod: StagePod, attempt: int) -> Log | None:
+        text = self._pod_log(pod)
+        if text is not None:
+            return Log(attempt, text, f"pod {pod.name}")
+        return self._archived(pod.task, attempt)
+
+    def _pod_log(self, pod: StagePod) -> str | None:
+        if self.api is None:
+            return None
+        try:
+            answer = ask(
+                self.api.read_namespaced_pod_log,
+                pod.name,
+                pod.pod.metadata.namespace,
+                container=MAIN,
+                _preload_content=False,
+            )
+        except MaskcastError:  # of a container that never started the API says so with status 400
+            return None
+        return None if answer is None else str(answer.data.decode("utf-8", "replace"))
+
+    def _archived(self, task: str, attempt: int) -> Log | None:
+        workflow = workflow_of(self.run)
+        if workflow is None:
+            return None
+        text = self.client.archived_log(self.run.run_id, pod_name(workflow, task, attempt))
+        return None if text is None else Log(attempt, text, "Kubeflow's archive")
+
+    def _artifacts(self, task: str) -> Iterator[Log]:
+        """Yields the artifacts `executor-logs` of a task, where the run's root is a bucket that may be read."""
+        root = self.run.runtime_config and self.run.runtime_config.pipeline_root
+        workflow = workflow_of(self.run)
+        if not root or not root.startswith("s3://") or workflow is None:
+            return
+        pipeline = workflow.rpartition("-")[0]
+        try:
+            with open_bucket(f"{root.rstrip('/')}/{pipeline}/{self.run.run_id}/{task}") as bucket:
+                for name in sorted(bucket.items()):
+                    place = re.fullmatch(r"[^/]+/executor-logs(?:-(\d+))?", name)
+                    content = bucket.read(name) if place else None
+                    if place and content is not None:
+                        yield Log(int(place[1] or 0), content.decode("utf-8", "replace"), "the run's artifacts")
+        except MaskcastError:
+            return
+
+
+def workflow_of(run: V2beta1Run) -> str | None:
+    """Returns the name of the run's Argo Workflow: that of the node that holds all others."""
+    names = [node.display_name or "" for node in task_nodes(run)]
+    tops = (name for name in names if re.fullmatch(r".+-[a-z0-9]{5}", name) and f"{name}(0)" in names)
+    return next(tops, None)
+
+
+class Filter:
+    """Tells of line after line of a log whether the stage itself printed it, and not kfp's launcher or Argo."""
+
+    def __init__(self) -> None:
+        self._inside = False
+
+    def keeps(self, line: str) -> bool:
+        """Returns whether the next line, without its end, is the stage's own."""
+        if self._inside:  # the JSON that follows a header ends where its first column does
+            self._inside = not line.startswith("}")
+            return False
+        if HEADER.match(line):
+            self._inside = line.endswith(("{", "Got executor_input:"))
+            return False
+        return True
+
+
+def said_by_stage(log: str) -> str:
+    """Returns the lines of a log that the stage itself printed."""
+    mine = Filter()
+    return "".join(f"{line}\n" for line in log.splitlines() if mine.keeps(line))
+
+
+def maker_of(log: str, task: str) -> str | None:
+    """Returns the id of the run that made what a task took from the cache, from a log that names its outputs."""
+    found = re.search(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", log)
+    return found[1] if found else None

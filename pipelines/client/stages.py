@@ -1,0 +1,114 @@
+"""The stages of a run and how each stands, from what Kubeflow's API tells of the run."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from graphlib import TopologicalSorter
+from typing import Any
+
+from kfp_server_api.models import V2beta1PipelineTaskDetail, V2beta1Run
+
+from pipelines.client.connection import Client
+
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of a run."""
+
+    name: str
+    """What it goes by in the pipeline."""
+    task: str
+    """What kfp calls it."""
+    state: str
+    """As kfp spells it: PENDING, RUNNING, SUCCEEDED, FAILED, ... and CACHED: another run had its outputs."""
+    took: timedelta | None = None
+    """So far, or in all; None for what did not run."""
+
+
+def stage_states(run: V2beta1Run, names: Mapping[str, str]) -> list[StageState]:
+    """Returns the stages of a run in the order of ``names``, which `task_names` gives."""
+    # Beside a node per task the server lists drivers, executors and, as `name(1)`, repeated attempts.
+    ordered = sorted(task_nodes(run), key=_started)
+    nodes = {re.sub(r"\(\d+\)$", "", node.display_name or ""): node for node in ordered}
+    return [_stage(run, task, name, nodes) for task, name in names.items()]
+
+
+def task_nodes(run: V2beta1Run) -> list[V2beta1PipelineTaskDetail]:
+    """Returns what the server calls the tasks of a run: nodes of Argo, more than one of each stage."""
+    return (run.run_details and run.run_details.task_details) or []
+
+
+def run_state(run: V2beta1Run) -> str:
+    """Returns how a run stands. One that was cancelled ends as FAILED at the server; its history tells."""
+    states = [each.state for each in run.state_history or [] if each.state]
+    while states and states[-1] == "FAILED":
+        states.pop()
+    cancelled = run.state == "FAILED" and states and states[-1] == "CANCELING"
+    return "CANCELED" if cancelled else run.state or "PENDING"
+
+
+def run_took(run: V2beta1Run) -> timedelta | None:
+    """Returns how long a run has taken so far, or took in all."""
+    return _between(run.created_at, run.finished_at)
+
+
+def task_names(client: Client, run: V2beta1Run) -> dict[str, str]:
+    """Returns the names that stages go by, by task of the run; each task after those it depends on.
+
+    Raises:
+        MaskcastError: when the server does not tell.
+    """
+    spec = run.pipeline_spec
+    if reference := run.pipeline_version_reference:
+        spec = client.get_pipeline_version(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
+    spec = spec.get("pipeline_spec", spec)  # what is said of Kubernetes stands beside it
+    tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
+    needed = {task: entry.get("dependentTasks", ()) for task, entry in tasks.items()}
+    # kfp calls the second task of a stage `train-masker-2`; its display name says what it goes by.
+    return {
+        task: tasks[task]["taskInfo"]["name"].replace(" ", "_")
+        for task in TopologicalSorter(needed).static_order()
+    }
+
+
+def spell(took: timedelta | None) -> str:
+    """Returns a duration as h:mm:ss, and nothing for none."""
+    return str(timedelta(seconds=max(0, round(took.total_seconds())))) if took is not None else ""
+
+
+def _stage(run: V2beta1Run, task: str, name: str, nodes: Mapping[str, V2beta1PipelineTaskDetail]) -> StageState:
+    node, driver = nodes.get(task), nodes.get(f"{task}-driver")
+    if driver is not None and driver.state == "FAILED" and (node is None or node.state is None):
+        node = driver  # the pod could not even be described
+    state = (node and node.state) or ("SKIPPED" if run.state in ENDED else "PENDING")
+    if node is None or state not in ("RUNNING", *ENDED) or state == "SKIPPED":
+        return StageState(name, task, state)
+    if state == "SUCCEEDED" and node.start_time == node.end_time:
+        return StageState(name, task, "CACHED")  # Argo needs seconds to run anything
+    if state == "FAILED" and run_state(run) == "CANCELED":
+        state = "CANCELED"
+    end = node.end_time
+    if state in ENDED and not _comes_after(end, node.start_time):
+        # While a run is retried, the nodes of what succeeded before have no end; their history has.
+        end = max((each.update_time for each in node.state_history or [] if each.state == state), default=None)
+        if end is None:
+            return StageState(name, task, state)
+    return StageState(name, task, state, _between(node.start_time, end))
+
+
+def _started(node: V2beta1PipelineTaskDetail) -> float:
+    return node.start_time.timestamp() if node.start_time else 0.0
+
+
+def _comes_after(end: datetime | None, start: datetime | None) -> bool:
+    # What has not ended ends, by the server, at the beginning of its calendar.
+    return end is not None and start is not None and end > start
+
+
+def _between(start: datetime | None, end: datetime | None) -> timedelta | None:
+    if start is None:
+        return None
+    return (end if end is not None and _comes_after(end, start) else datetime.now(UTC)) - start
