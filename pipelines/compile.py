@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import inspect
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import yaml
 from kfp.compiler import Compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
@@ -98,7 +100,7 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
         if native is not None:
             options = KubernetesManifestOptions(
                 pipeline_name=built.name,
-                pipeline_version_name=version_name(built.name, compiled),
+                pipeline_version_name=f"{built.name}-{content_digest(compiled)}",  # unique in a namespace
                 namespace=native.namespace,
                 include_pipeline_manifest=True,
             )
@@ -113,6 +115,10 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
             raise MaskcastError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
 
 
-def version_name(pipeline: str, compiled: Path) -> str:
-    """Returns the name of a pipeline's version: one per content, so that the same content makes one version."""
-    return f"{pipeline}-{hashlib.sha256(compiled.read_bytes()).hexdigest()[:12]}"
+def content_digest(compiled: Path) -> str:
+    """Returns what names a version of a pipeline: 12 digits of the hash of what is run.
+
+    Comments do not count, nor the order of keys: kfp begins the file with default values in random order.
+    """
+    content = list(yaml.load_all(compiled.read_bytes(), yaml.CSafeLoader))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

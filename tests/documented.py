@@ -15,7 +15,7 @@ RULES = {
     r"(dvc|git) ": "tests/integration/test_dvc.py",
     r"python recipes/": "tests/integration/test_recipes.py",
     r"python benchmarks/": "tests/integration/test_benchmarks.py",
-    r"maskcast pipeline (setup|preflight|submit|status|logs)": "tests/integration/test_runbook.py",
+    r"maskcast pipeline (setup|preflight|submit|watch|status|logs)": "tests/integration/test_runbook.py",
     r"maskcast pipeline (cancel|schedule)": "tests/integration/test_submit.py",
     r"maskcast pipeline run-local .*--docker": "tests/integration/test_image.py",
     r"maskcast pipeline run-local": "tests/integration/test_parity.py",

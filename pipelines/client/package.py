@@ -17,7 +17,7 @@ from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
 from pipelines.cluster import PINNED, Cluster, Placement
-from pipelines.compile import build, stages_of, version_name, write
+from pipelines.compile import build, content_digest, stages_of, write
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import for_kfp, load_values, local_data
 
@@ -28,7 +28,7 @@ class Package:
 
     pipeline: str
     version: str
-    """Names the content: the same content has the same version."""
+    """Names the content: the same content has the same version. Servers put the pipeline's name before it."""
     ir: str
     """What Kubeflow runs, as YAML."""
     parameters: dict[str, Any]
@@ -68,7 +68,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
         write(built, compiled)
         return Package(
             pipeline=built.name,
-            version=version_name(built.name, compiled),
+            version=content_digest(compiled),
             ir=compiled.read_text(encoding="utf-8"),
             parameters={name: for_kfp(values[name]) for name in built.component_spec.inputs},
         )

@@ -226,7 +226,10 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(kfp_server: KfpServer, pipeline
     waiting.send_signal(signal.SIGINT)
     _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == 130
-    assert said == f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id} --namespace team\n"
+    assert (
+        said
+        == f"no longer waiting; the run goes on. To stop it: maskcast pipeline cancel {run_id} --namespace team\n"
+    )
     assert kfp_server.only("runs")["state"] == "RUNNING"
 
 

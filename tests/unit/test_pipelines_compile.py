@@ -1,6 +1,8 @@
 """compile: what a cluster gets, and what is said about a cluster file or a value that is wrong."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +139,22 @@ def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None
     assert first != second
     assert main(flags) == 0
     assert list(yaml.safe_load_all(out.read_text()))[1]["metadata"]["name"] == first
+
+
+def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, "namespace": "team"}))
+    command = [sys.executable, "-m", "maskcast", "pipeline", "compile", "--native"]
+    command += ["--cluster", str(tmp_path / "cluster.yaml"), "--out"]
+    running = [
+        subprocess.Popen([*command, str(tmp_path / seed)], env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in "123"
+    ]
+    assert [each.wait() for each in running] == [0, 0, 0]
+    texts = {(tmp_path / seed).read_text() for seed in "123"}
+    versions = [list(yaml.safe_load_all(text))[1] for text in texts]
+    (name,) = {each["metadata"]["name"] for each in versions}
+    assert re.fullmatch("maskcast-forecasting-[0-9a-f]{12}", name)  # the pipeline's name once
+    assert len({json.dumps(each, sort_keys=True) for each in versions}) == 1
 
 
 @pytest.mark.parametrize(
