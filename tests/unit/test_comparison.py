@@ -82,7 +82,7 @@ def test_the_clips_that_differ_most_are_drawn_as_either_model_sees_them(
             drawn, told = jaccard_mean(masks[SEEN:], future), f"{record.per_item['jaccard_mean'][clip.id]:.4f}"
             if loaded is b:
                 told += f" (as drawn {drawn:.4f})"
-            view = ForecastView(clip.id, frames, seen, masks, {"forecast": future})
+            view = ForecastView(clip.id, frames, seen, masks, {"forecast": future}, classes=CLASSES)
             sheets.append(draw_strip(view, f"{clip.id} · {loaded.title} · jaccard_mean {told}"))
             futures.append(future)
         assert not np.array_equal(*futures)

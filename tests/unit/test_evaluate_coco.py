@@ -15,7 +15,7 @@ from maskcast.__main__ import main
 from maskcast.evaluation.coco.evaluator import Truth, evaluate
 from maskcast.evaluation.coco.matches import match
 from maskcast.report.detection_files import write_report
-from maskcast.report.overlays import FALSE_ALARM, MISSED
+from maskcast.report.paint import FALSE_ALARM, MISSED
 
 BOX = [8, 8, 16, 16]
 ONE = {"image_id": 1, "category_id": 1, "bbox": BOX, "area": 256}

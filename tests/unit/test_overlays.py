@@ -1,5 +1,6 @@
 """Pictures, pixel by pixel where it matters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,23 +8,26 @@ import pytest
 from PIL import Image
 
 from maskcast.evaluation.view import ForecastView
-from maskcast.report import overlays
+from maskcast.report import overlays, paint
 from maskcast.report.overlays import (
+    error_map,
+    masker_strip,
+    matte,
+    matte_error,
+    overlay,
+)
+from maskcast.report.paint import (
     CANVAS,
     FALSE_ALARM,
     MISSED,
     RIGHT,
     WRONG_CLASS,
     elided,
-    error_map,
     font,
-    masker_strip,
-    matte,
-    matte_error,
-    overlay,
     palette,
 )
 from maskcast.report.pictures import draw_gallery, draw_strip
+from maskcast.serving.film import draw_film
 
 
 def make_view(clip_id: str = "video_7", frames: bool = True) -> ForecastView:
@@ -126,3 +130,46 @@ def test_a_matte_keeps_what_is_opaque_and_shows_how_far_it_is_off() -> None:
     assert kept[0, 2].tolist() == [round(0.2 * 200 + 0.8 * channel) for channel in CANVAS]
     off = matte_error(np.array([[255, 10, 90]], np.uint8), np.array([[250, 20, 90]], np.uint8))
     assert off[0, :, 0].tolist() == [5, 10, 0]
+
+
+def test_a_legend_names_the_classes_that_occur_below_the_picture_and_counts_those_without_room() -> None:
+    masks = [np.array([[0, 2], [255, 2]], np.uint8), np.array([[7]], np.uint8)]
+    entries = paint.class_entries(masks, ("background", "cat", "dog"))
+    assert entries == [("dog", tuple(palette()[2].tolist())), ("class 7", tuple(palette()[7].tolist()))]
+    for width in (352, 672):
+        picture = Image.new("RGB", (width, 40), (1, 2, 3))
+        shown = np.asarray(paint.with_legend(picture, entries))
+        assert (shown[:40] == (1, 2, 3)).all()
+        assert shown.shape == (40 + 27, width, 3)
+        for _, colour in entries:
+            assert 80 < (shown[40:] == colour).all(-1).sum() <= 121
+        assert paint.with_legend(picture, []).tobytes() == picture.tobytes()
+    many = [(f"a kind of thing {k}", tuple(palette()[k].tolist())) for k in range(1, 49)]
+    lines = paint._lines(many, 320)
+    assert len(lines) == paint.MOST_LINES
+    named = [name for line in lines for name, _ in line]
+    assert named[-1] == f"and {48 - (len(named) - 1)} more"
+    assert all(sum(map(paint._width, (name for name, _ in line))) <= 320 + paint.GAP for line in lines)
+    ((name, _),) = paint._lines([("long " * 40, (9, 9, 9))], 320)[0]
+    assert "…" in name
+    assert paint._width(name) <= 320 + paint.GAP
+
+
+def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_size() -> None:
+    view = make_view()
+    named = replace(view, classes=("background", "car"))
+    plain, legend = draw_strip(view, "title"), draw_strip(named, "title")
+    assert plain.size == legend.size  # classes and errors share a line
+    assert plain.tobytes() != legend.tobytes()
+    for height, width in ((80, 120), (720, 1280)):
+        frames, masks = np.zeros((2, height, width, 3), np.uint8), np.zeros((3, height, width), np.uint8)
+        masks[0, :9, :9], masks[2, :9, :9] = 1, 2
+        films = [
+            draw_film(frames, masks[:2], masks[2:], names, "t") for names in (("", "cat", "dog"), ("", "c", "d"))
+        ]
+        assert len({picture.size for film in films for picture in film}) == 1
+        assert films[0][1].height - 18 * 1.5 > height * min(max(width, 320), 640) / width
+        rows = [np.asarray(film[1])[-27:] for film in films]
+        assert (rows[0] != rows[1]).any()
+        for k in (1, 2):
+            assert (rows[0] == palette()[k]).all(-1).sum() > 80

@@ -1,5 +1,6 @@
 """Prediction: forecasts of hidden clips, in the forms that people want."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.report.overlays import palette
+from maskcast.report.paint import palette
 from maskcast.runner.run import run_stage
 
 CLASSES = ["background", "red", "blue"]
@@ -78,6 +79,22 @@ def test_png_and_submission_on_request(tmp_path: Path, inputs: dict[str, Path]) 
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), last[1])
         np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), palette()[last[1]])
+    with Image.open(out / "png" / "classes.png") as picture:
+        legend = np.asarray(picture)
+    assert all((legend == palette()[k]).all(-1).any() for k in set(np.unique(submission)) - {0})
+
+
+def test_a_context_that_agrees_with_frames_after_it_is_refused_as_in_the_evaluation(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    index = inputs["masks"] / "index.json"
+    about = json.loads(index.read_text())
+    index.write_text(json.dumps(about | {"meta": {"consistent_frames": 5}}))
+    with pytest.raises(
+        MaskcastError, match="consistent_frames 5, so masks of the 9 context frames know of frames after"
+    ):
+        run_stage("predict", {"context_frames": 9}, **inputs, predictions=tmp_path / "out")
+    run_stage("predict", {}, **inputs, predictions=tmp_path / "out")  # after the 11 frames seen there are none
 
 
 def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -146,6 +146,7 @@ class Evaluation:
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
             {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
             None if own.frames is None else own.frames[0],
+            self.prepared.classes,
         )
 
     @cached_property

@@ -19,6 +19,7 @@ class ForecastView:
         truth: (T + h, H, W), the true masks.
         forecasts: (h, H, W) by the name of the forecaster; the first is the one to judge.
         forecast_frames: (h, H, W, C) of a forecaster of frames, shown under its masks.
+        classes: names by id, for a legend; none where there are no names.
     """
 
     clip_id: str
@@ -27,6 +28,7 @@ class ForecastView:
     truth: np.ndarray
     forecasts: dict[str, np.ndarray]
     forecast_frames: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def judged(self) -> np.ndarray:

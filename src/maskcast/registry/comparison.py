@@ -106,5 +106,5 @@ def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: 
     scores.add(clip_id, truth_THW[seen:], future_hHW)
     registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
     told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
-    view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW})
+    view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW}, classes=store.classes)
     return draw_strip(view, f"{clip_id} · {loaded.title} · {SCORE} {told}")

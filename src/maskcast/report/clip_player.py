@@ -11,14 +11,14 @@ from PIL import Image
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, element
-from maskcast.report.overlays import FALSE_ALARM, MISSED, RIGHT, WRONG_CLASS, resized
+from maskcast.report.overlays import resized
+from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import panels
 
 MOST_FRAMES = 24  # of a longer clip an even selection
 MOST_PIXELS = 160 * 240  # of one panel; larger ones are shrunk
 MOST_BYTES = 900_000  # of one clip's picture; three of them and the rest of a page stay below 5 MB
 QUALITIES = (85, 70, 50, 30, 10)
-COLOURS = {"right": RIGHT, "missed": MISSED, "false alarm": FALSE_ALARM, "wrong class": WRONG_CLASS}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def error_legend() -> Html:
             ),
             name,
         )
-        for name, colour in COLOURS.items()
+        for name, colour in ERRORS
     ]
     return element("ul", *entries, class_="legend", aria_label="Colours of errors")
 

@@ -17,7 +17,8 @@ from maskcast.data.coco_records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches
-from maskcast.report.overlays import FALSE_ALARM, INK, MISSED, PAPER, Row, font, grid, rim, stacked
+from maskcast.report.overlays import Row, grid, rim, stacked
+from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, font
 
 PANEL_WIDTH = 480  # pixels
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)

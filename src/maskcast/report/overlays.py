@@ -1,4 +1,4 @@
-"""Pictures of masks: colours, overlays, error maps, and grids of them.
+"""Pictures of masks: overlays, error maps, and grids of them.
 
 Frame numbers on pictures count from 1, as the names of scores do.
 
@@ -7,18 +7,29 @@ Legend: T frames, H height, W width, C = 3 channels (RGB); frames and pictures a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.labels import IGNORE, MapKind
+from maskcast.report.paint import (
+    CANVAS,
+    ERRORS,
+    FAINT,
+    FALSE_ALARM,
+    INK,
+    MISSED,
+    PAPER,
+    RIGHT,
+    WRONG_CLASS,
+    Entry,
+    elided,
+    font,
+    palette,
+    with_legend,
+)
 
-CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
-PAPER = (15, 18, 22)
-INK, FAINT = (233, 237, 242), (139, 148, 160)
-MISSED, FALSE_ALARM, WRONG_CLASS, RIGHT = (239, 83, 80), (66, 165, 245), (255, 202, 40), (96, 108, 122)
 CELL_WIDTHS = (120, 176)  # pixels: smaller cells are enlarged, larger ones shrunk
 MAX_COLUMNS = 11
 
@@ -30,18 +41,6 @@ class Row:
     label: str
     cells: Sequence[np.ndarray | None]
     captions: Sequence[str] = ()
-
-
-@cache
-def palette() -> np.ndarray:
-    """Returns (256, 3) uint8: the colour of every class id; neighbouring ids lie far apart in hue."""
-    ids = np.arange(256)
-    hue = 2 * np.pi * ((0.07 + 0.71828 * ids) % 1)  # keeps ids apart that differ by 1 to 6 or a multiple of 8
-    lightness = np.array([0.74, 0.62, 0.84])[ids % 3]
-    chroma = np.array([0.17, 0.19, 0.13])[ids % 3]
-    colours = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
-    colours[0], colours[IGNORE] = CANVAS, (70, 74, 80)
-    return colours
 
 
 def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: float = 0.6) -> np.ndarray:
@@ -113,13 +112,16 @@ def masker_strip(
     return grid(rows, title)
 
 
-def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS) -> Image.Image:
-    """Draws rows of pictures with labels on the left, captions above, and the error colours explained below.
+def grid(
+    rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS, legend: Sequence[Entry] = ()
+) -> Image.Image:
+    """Draws rows of pictures with labels on the left, captions above, and a legend below.
 
     Args:
         rows: All pictures of the size of the first one.
         title: Heading; where it is too long, its middle is left out.
         widths: Least and greatest width of a picture on the sheet, pixels.
+        legend: Names and colours of classes; those of errors are added where a row shows some.
     """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
     cell_width = min(max(width, widths[0]), widths[1])
@@ -132,8 +134,7 @@ def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS)
         y += 20 if row.captions else 0
         tops.append(y)
         y += cell_height + gap
-    legend = any(row.label == "error" for row in rows)
-    size = (gutter + columns * (cell_width + gap) - gap + margin, y - gap + margin + (28 if legend else 0))
+    size = (gutter + columns * (cell_width + gap) - gap + margin, y - gap + margin)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((margin, margin - 2), elided(title, size[0] - 2 * margin, 17), INK, font(17))
@@ -145,9 +146,8 @@ def grid(rows: Sequence[Row], title: str, widths: tuple[int, int] = CELL_WIDTHS)
                 draw.text((left + 1, top - 4), row.captions[column], FAINT, font(11), anchor="ls")
             if cell is not None:
                 sheet.paste(resized(cell, cell_width, cell_height), (left, top))
-    if legend:
-        _draw_legend(draw, gutter, size[1] - margin - 6)
-    return sheet
+    errors = ERRORS if any(row.label == "error" for row in rows) else ()
+    return with_legend(sheet, [*legend, *errors])
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -178,51 +178,3 @@ def rim(mask_HW: np.ndarray) -> np.ndarray:
     rim_HW[:, 1:] |= across
     rim_HW[:, :-1] |= across
     return rim_HW
-
-
-def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Converts Oklab, in which equal steps look equal, to sRGB (N, 3) uint8 (matrices: Ottosson 2020)."""
-    cones = np.stack(
-        [
-            lightness + 0.3963377774 * a + 0.2158037573 * b,
-            lightness - 0.1055613458 * a - 0.0638541728 * b,
-            lightness - 0.0894841775 * a - 1.2914855480 * b,
-        ]
-    )
-    to_linear = np.array(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
-    linear = (to_linear @ cones**3).clip(0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.round(255 * encoded.T).astype(np.uint8)
-
-
-def elided(text: str, width: float, size: int) -> str:
-    """Returns a text without its middle, where it is longer than so many pixels in the font of this size."""
-    shown, kept = text, len(text)
-    while kept and font(size).getlength(shown) > width:
-        kept -= 1
-        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-    return shown
-
-
-def _draw_legend(draw: ImageDraw.ImageDraw, left: float, middle: float) -> None:
-    for name, colour in (
-        ("right", RIGHT),
-        ("missed", MISSED),
-        ("false alarm", FALSE_ALARM),
-        ("wrong class", WRONG_CLASS),
-    ):
-        draw.rounded_rectangle((left, middle - 5, left + 10, middle + 5), 2, fill=colour)
-        draw.text((left + 16, middle), name, FAINT, font(12), anchor="lm")
-        left += 16 + font(12).getlength(name) + 18
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns the font of all pictures at this size in pixels."""
-    return ImageFont.load_default(size)  # ships with Pillow: the same picture on every machine

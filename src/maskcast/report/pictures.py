@@ -14,6 +14,7 @@ from PIL import Image
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
+from maskcast.report.paint import Entry, class_entries
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
 GIF_MS = 180  # per frame; the last one stays four times as long
@@ -35,20 +36,21 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
     ]
     rows += [Row(name.replace("_", " "), [_forecast(view, name, t) for t in after]) for name in view.forecasts]
     rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in after]))
-    return grid(rows, title)
+    return grid(rows, title, legend=_legend(view))
 
 
 def animate(view: ForecastView, path: Path) -> None:
     """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
     start = len(view.seen)
     name = next(iter(view.forecasts))
-    sheets = []
+    sheets, legend = [], _legend(view)
     for t in range(len(view.truth)):
         if t < start:
             cells, right = [_seen(view, t)] * 2, "seen"
         else:
             cells, right = [_truth(view, t), _forecast(view, name, t - start)], "forecast"
-        sheets.append(grid([Row("", cells, ["truth" if t >= start else "seen", right])], f"frame {t + 1}"))
+        row = Row("", cells, ["truth" if t >= start else "seen", right])
+        sheets.append(grid([row], f"frame {t + 1}", legend=legend))
     durations = [GIF_MS] * (len(sheets) - 1) + [4 * GIF_MS]
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
 
@@ -103,6 +105,13 @@ def draw_gallery(
             featured[named[n]] = n, shown
     stacked(overview).save(folder / OVERVIEW)
     return featured
+
+
+def _legend(view: ForecastView) -> list[Entry]:
+    """Returns the classes of all masks of a view, so that each of its pictures has the same legend."""
+    if not view.classes:
+        return []
+    return class_entries([view.seen, view.truth, *view.forecasts.values()], view.classes)
 
 
 def _seen(view: ForecastView, t: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from maskcast.data.images import resize_masks
 from maskcast.report.overlays import Row, grid, overlay
+from maskcast.report.paint import class_entries
 from maskcast.report.pictures import GIF_MS
 
 FPS = Fraction(1000, GIF_MS)
@@ -22,7 +23,7 @@ CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second 
 
 
 def draw_film(
-    frames_THWC: np.ndarray, seen_THW: np.ndarray, future_hHW: np.ndarray, title: str
+    frames_THWC: np.ndarray, seen_THW: np.ndarray, future_hHW: np.ndarray, classes: Sequence[str], title: str
 ) -> list[Image.Image]:
     """Returns one picture a frame: the frames of the video under their masks, then the forecast masks alone.
 
@@ -30,16 +31,18 @@ def draw_film(
         frames_THWC: as they are in the video; masks are enlarged to their size.
         seen_THW: the masks that the forecast started from.
         future_hHW: the forecast.
+        classes: names by id; those that occur stand below each picture.
         title: what is said above each picture, beside the number of its frame, which counts from 1.
     """
     size = frames_THWC.shape[1:3]
     masks = resize_masks(np.concatenate([seen_THW, future_hHW]), *size)
+    legend = class_entries([seen_THW, future_hHW], classes)
     pictures = []
     for t, mask_HW in enumerate(masks):
         seen = t < len(frames_THWC)
         cell = overlay(frames_THWC[t] if seen else None, mask_HW)
         row = Row("", [cell], [f"frame {t + 1}, {'seen' if seen else 'forecast'}"])
-        pictures.append(grid([row], title, CELL_WIDTHS))
+        pictures.append(grid([row], title, CELL_WIDTHS, legend))
     return pictures
 
 

@@ -57,7 +57,7 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
         seen_THW, future_hHW = loaded.model.watch(clip_THWC)
         partial.mkdir()
         _write_masks(partial / "masks", video.name, future_hHW, about, record)
-        film = draw_film(frames_THWC, seen_THW, future_hHW, f"{video.name} · {loaded.title}")
+        film = draw_film(frames_THWC, seen_THW, future_hHW, about.classes, f"{video.name} · {loaded.title}")
         write_mp4(partial / "overlay.mp4", film)
         write_gif(partial / "overlay.gif", film)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -14,11 +14,13 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.params import Params, is_null
 from maskcast.progress import say, track
-from maskcast.report.overlays import palette
+from maskcast.report.paint import PAPER, class_entries, palette, with_legend
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
     from maskcast.inference.forecast import Forecast
+
+LEGEND = 960, 8  # pixels: width, and height above the names
 
 
 class Predict(Params):
@@ -35,7 +37,8 @@ class Predict(Params):
     batch_size: int = Field(8, ge=1)
     """Clips forecast at once."""
     png: bool = False
-    """Whether to write palette PNGs, png/<clip>/mask_<k>.png with k counted from 0 as in image_<k>.png."""
+    """Whether to write palette PNGs, png/<clip>/mask_<k>.png with k counted from 0 as in image_<k>.png, and
+    png/classes.png: which colour is which class."""
     submission: bool = False
     """Whether to write the last masks as submission.pt, one (N, H, W) uint8 tensor, and submission_ids.txt."""
     frame_png: int | None = Field(None, ge=1)
@@ -66,7 +69,14 @@ def predict(
     """
     import torch
 
-    from maskcast.inference.forecast import ForecastSetting, forecast_clips, in_batches, load_models, open_stores
+    from maskcast.inference.forecast import (
+        ForecastSetting,
+        check_agreement,
+        forecast_clips,
+        in_batches,
+        load_models,
+        open_stores,
+    )
     from maskcast.models.base import best_device
 
     prepared, generated = open_stores(clips, masks, params.label_map)
@@ -80,6 +90,8 @@ def predict(
             f"predict.frame_png: {params.frame_png} is no forecast frame; a forecaster of frames offers "
             f"{params.context_frames + 1} to {last} (this one forecasts {model.input}): change or remove the key"
         )
+    if not makes_frames and any(clip.num_frames > params.context_frames for clip in chosen):
+        check_agreement(generated, params.context_frames)
     setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
     batches = in_batches(chosen, params.batch_size)
     forecasts = forecast_clips(model, setting, prepared, generated, batches)
@@ -96,7 +108,7 @@ def predict(
         shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
         frames = np.lib.format.open_memmap(predictions / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
     submission = np.empty((len(chosen), prepared.height, prepared.width), np.uint8)
-    done = 0
+    done, shown = 0, set[int]()
     with writer:
         for batch, found in track(forecasts, "predict", total=len(batches)):
             for n, clip in enumerate(batch):
@@ -113,9 +125,14 @@ def predict(
             if frames is not None:
                 frames[part] = found.frames
             _draw(predictions / "png", batch, found, params)
+            shown |= set(np.unique(found.masks).tolist())
             done = part.stop
     if frames is not None:
         frames.flush()
+    if params.png:
+        (predictions / "png").mkdir(exist_ok=True)
+        legend = class_entries([np.array(sorted(shown))], label_map.classes)
+        with_legend(Image.new("RGB", LEGEND, PAPER), legend).save(predictions / "png" / "classes.png")
     if params.submission:
         torch.save(torch.from_numpy(submission), predictions / "submission.pt")
         ids = "".join(f"{clip.id}\n" for clip in chosen)

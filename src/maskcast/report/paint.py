@@ -1,0 +1,132 @@
+"""Colours and letters that all pictures share, and the legend below them.
+
+Legend: T frames, H height, W width; masks are uint8 class ids.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from maskcast.labels import IGNORE
+
+Colour = tuple[int, int, int]
+Entry = tuple[str, Colour]  # of a legend
+
+CANVAS = (28, 33, 40)  # background class, where no frame lies under the mask
+PAPER = (15, 18, 22)
+INK, FAINT = (233, 237, 242), (139, 148, 160)
+MISSED, FALSE_ALARM, WRONG_CLASS, RIGHT = (239, 83, 80), (66, 165, 245), (255, 202, 40), (96, 108, 122)
+ERRORS: tuple[Entry, ...] = (
+    ("right", RIGHT),
+    ("missed", MISSED),
+    ("false alarm", FALSE_ALARM),
+    ("wrong class", WRONG_CLASS),
+)
+LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: letters, a line, a colour and what follows an entry
+MARGIN = 16  # pixels left and right of a legend
+MOST_LINES = 6  # of a legend
+
+
+@cache
+def palette() -> np.ndarray:
+    """Returns (256, 3) uint8: the colour of every class id; neighbouring ids lie far apart in hue."""
+    ids = np.arange(256)
+    hue = 2 * np.pi * ((0.07 + 0.71828 * ids) % 1)  # keeps ids apart that differ by 1 to 6 or a multiple of 8
+    lightness = np.array([0.74, 0.62, 0.84])[ids % 3]
+    chroma = np.array([0.17, 0.19, 0.13])[ids % 3]
+    colours = _oklab_to_rgb(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
+    colours[0], colours[IGNORE] = CANVAS, (70, 74, 80)
+    return colours
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns the font of all pictures at this size in pixels."""
+    return ImageFont.load_default(size)  # ships with Pillow: the same picture on every machine
+
+
+def elided(text: str, width: float, size: int) -> str:
+    """Returns a text without its middle, where it is longer than so many pixels in the font of this size."""
+    shown, kept = text, len(text)
+    while kept and font(size).getlength(shown) > width:
+        kept -= 1
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown
+
+
+def class_entries(masks: Iterable[np.ndarray], classes: Sequence[str]) -> list[Entry]:
+    """Returns the legend of all classes in some masks, by id, without background.
+
+    Args:
+        masks: of any shape.
+        classes: names by id.
+    """
+    ids = sorted(set().union(*(np.unique(mask).tolist() for mask in masks)) - {0, IGNORE})
+    return [(classes[k] if k < len(classes) else f"class {k}", tuple(palette()[k].tolist())) for k in ids]
+
+
+def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
+    """Returns a picture with a legend on a strip of its own below it; without entries as it is.
+
+    Args:
+        picture: on `PAPER`.
+        entries: names and colours; those beyond `MOST_LINES` lines are counted instead.
+    """
+    lines = _lines(entries, picture.width - 2 * MARGIN)
+    if not lines:
+        return picture
+    sheet = Image.new("RGB", (picture.width, picture.height + LINE * len(lines) + LINE // 2), PAPER)
+    sheet.paste(picture)
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        left, middle = float(MARGIN), picture.height + LINE * row + LINE // 2
+        for name, colour in line:
+            if colour != PAPER:
+                draw.rounded_rectangle((left, middle - 5, left + SWATCH, middle + 5), 2, fill=colour)
+            draw.text((left + SWATCH + 6, middle), name, INK, font(LEGEND_SIZE), anchor="lm")
+            left += _width(name)
+    return sheet
+
+
+def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
+    """Breaks a legend into lines of at most so many pixels; what finds no room is counted on a last line."""
+    lines: list[list[Entry]] = []
+    room = 0.0
+    for place, (name, colour) in enumerate(entries):
+        shown = elided(name, width - SWATCH - 6, LEGEND_SIZE)
+        if room < _width(shown) - GAP or not lines:
+            if len(lines) == MOST_LINES:
+                return [*lines[:-1], [*lines[-1][:-1], (f"and {len(entries) - place + 1} more", PAPER)]]
+            lines.append([])
+            room = width
+        lines[-1].append((shown, colour))
+        room -= _width(shown)
+    return lines
+
+
+def _width(name: str) -> float:
+    """Returns what an entry takes of a line, with the gap after it."""
+    return SWATCH + 6 + font(LEGEND_SIZE).getlength(name) + GAP
+
+
+def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Converts Oklab, in which equal steps look equal, to sRGB (N, 3) uint8 (matrices: Ottosson 2020)."""
+    cones = np.stack(
+        [
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        ]
+    )
+    to_linear = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear = (to_linear @ cones**3).clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.round(255 * encoded.T).astype(np.uint8)
