@@ -17,6 +17,13 @@ MapKind = Literal["classes", "instances", "alpha"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # part of file names
 
 
+class LabelError(MaskcastError):
+    """Labels that contradict the params, e.g. a class id that does not exist.
+
+    A damaged file concerns one clip, which may be skipped; this concerns all of them, so it always stops.
+    """
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """What the values of a mask mean.

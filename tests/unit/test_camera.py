@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.images import read_labels
+from maskcast.data.masks.stored import read_mask
 from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
@@ -116,5 +116,5 @@ def test_spheres_keep_the_width_that_geometry_gives_them():
 
 
 def test_labels_in_the_shared_masks_are_read_as_ids(shared_data: Path):
-    mask = read_labels(shared_data / "clevrer/DERIVED_masks/video_00000/00000.png")
+    mask = read_mask(shared_data / "clevrer/DERIVED_masks/video_00000/00000.png").values_HW
     assert mask.shape == (320, 480) and mask.max() < len(CLASSES)

@@ -183,7 +183,7 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     headings = [line.split()[1] for line in keys if line.startswith("      layout: ")]
     assert headings == ["competition", "clevrer", "frame_folders", "videos", "synthetic"]
     text = " ".join(" ".join(keys).split())
-    assert "class 1. (one of index, binary; default binary)" in text
+    assert "(one of auto, index, binary; default auto)" in text
     assert "window_step: " in text and "null takes one clip a video, from its start. (default null)" in text
     assert "(default {train: train, validation: val, test: hidden})" in text
 

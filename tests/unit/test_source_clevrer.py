@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from tests.conftest import layers_of
 
-from maskcast.data.images import read_labels, resize_masks
+from maskcast.data.images import resize_masks
+from maskcast.data.masks.stored import read_mask
 from maskcast.data.sources.clevrer import ClevrerSource, read_motion
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
@@ -65,7 +66,7 @@ def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: P
         clip = source.list(shared_data / "clevrer", height=320, width=480, seed=0).clips[0]
         _, masks = layers_of(pickle.loads(pickle.dumps(clip)).load())
         folder = next((shared_data / "clevrer/DERIVED_masks").glob(f"*_{number:05d}"))
-        derived = np.stack([read_labels(folder / f"{k:05d}.png") for k in range(0, 121, 15)])
+        derived = np.stack([read_mask(folder / f"{k:05d}.png").values_HW for k in range(0, 121, 15)])
         assert (masks == derived).mean() > 0.999
         objects = (masks > 0) | (derived > 0)
         assert (masks == derived)[objects].mean() > 0.98

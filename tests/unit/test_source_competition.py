@@ -7,10 +7,10 @@ from PIL import Image
 from tests.conftest import layers_of
 
 from maskcast.data.annotations import read_annotations, write_annotations
-from maskcast.data.sources.base import LabelError, Listing
+from maskcast.data.sources.base import Listing
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, single_map
+from maskcast.labels import IGNORE, LabelError, single_map
 from maskcast.simulator.camera import CLASSES
 
 SIZE = (6, 8)

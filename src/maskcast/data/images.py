@@ -8,12 +8,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from maskcast.data.decoding import decode
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
 
+DARK = 4096  # of 16 bits: where no value is above, the image is black, or of 10 or 12 bits
+NameKey = tuple[tuple[int, int | str], ...]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -25,6 +27,43 @@ def numeric_sort(paths: Iterable[Path]) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """Lists the image files of a folder in numeric order, without junk."""
     return numeric_sort(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not is_junk(p.name))
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Lists the images of a folder as the frames of one clip.
+
+    Raises:
+        MaskcastError: when two files are the same frame.
+    """
+    files = image_files(folder)
+    by_stem(files)
+    return files
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Returns files by their names without endings; see `unique`."""
+    return unique((path.stem, path) for path in files)
+
+
+def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Returns files by name.
+
+    Raises:
+        MaskcastError: when two names are one, or differ in case or leading zeros alone.
+    """
+    found: dict[NameKey, tuple[str, Path]] = {}
+    for name, path in named:
+        twin = found.setdefault(name_key(name), (name, path))[1]
+        if twin is not path:
+            raise MaskcastError(
+                f"{path}: by its name it is the same picture as {twin.name}; take one of the two away"
+            )
+    return dict(found.values())
+
+
+def name_key(name: str) -> NameKey:
+    """Returns what two names have in common that differ in case or leading zeros alone."""
+    return tuple(id_key(name.lower()))
 
 
 def window_starts(num_frames: int, frames: int, stride: int, window_step: int) -> list[int]:
@@ -40,45 +79,39 @@ def window_starts(num_frames: int, frames: int, stride: int, window_step: int) -
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads an image as RGB (H, W, 3) uint8.
+    """Reads an image as its owner sees it, RGB (H, W, 3) uint8.
+
+    EXIF's orientation is applied. Samples of more than 8 bits are scaled by the depth that the file declares,
+    floats from 0 to 1. A palette becomes its colours, CMYK is converted without its profile, alpha is dropped.
 
     Raises:
-        MaskcastError: when the file is missing, cut short or no image.
+        MaskcastError: when the file is missing, damaged or no image, holds several pages, or values whose scale is
+            not known.
     """
-    with _open(path) as image:
-        return np.asarray(_decoded(path, image).convert("RGB"))
+    return read_frames([path])[0]
 
 
 def read_frames(paths: Sequence[Path]) -> np.ndarray:
-    """Reads the images of one clip as (T, H, W, 3) uint8.
+    """Reads the images of one clip as (T, H, W, 3) uint8, see `read_image`.
 
     Raises:
-        MaskcastError: when one cannot be read or two differ in size.
+        MaskcastError: when one cannot be read, two differ in size, or all declare 16 bits and use 12 at most.
     """
-    frames = [read_image(path) for path in paths]
-    for path, frame in zip(paths, frames, strict=True):
-        if frame.shape != frames[0].shape:
+    frames: list[np.ndarray] = []
+    brightest = 0
+    for path in paths:
+        frame, most = _rgb(path)
+        brightest = max(brightest, most)
+        if frames and frame.shape != frames[0].shape:
             sizes = "{}x{} and {}x{}".format(*frame.shape[:2], *frames[0].shape[:2])
             raise MaskcastError(f"{path}: differs in size from {paths[0]} ({sizes}); export the clip at one size")
-    return np.stack(frames)
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Reads a label image (H, W) uint8: the index of a palette image or the value of a grey one.
-
-    Raises:
-        MaskcastError: when the file cannot be read or holds colours instead of labels.
-    """
-    with _open(path) as image:
-        labels = np.asarray(_decoded(path, image))
-    if labels.dtype == bool:
-        labels = labels.astype(np.uint8)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 255:
+        frames.append(frame)
+    if brightest < DARK:
         raise MaskcastError(
-            f"{path}: a mask must be a palette or grey image with values 0..255, not of mode {image.mode}; "
-            "export the labels as an index image"
+            f"{paths[0]}: declares 16 bits, and no value is above {brightest}: it would be black, or has "
+            "fewer bits; save it as 8 bits, or scaled to all 16"
         )
-    return labels.astype(np.uint8)
+    return np.stack(frames)
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -99,18 +132,37 @@ def resize_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(masks[:, rows[:, None], columns[None, :]])
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise MaskcastError(f"{path}: no such image") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise MaskcastError(f"{path}: not a readable image ({error}); copy it again from its origin") from error
+def _rgb(path: Path) -> tuple[np.ndarray, int]:
+    """Returns an image (H, W, 3) uint8, and its largest value where it declares 16 bits, else `DARK`."""
+    decoded = decode(path)
+    mode, depth, brightest = decoded.image.mode, decoded.depth, DARK
+    if mode == "F":
+        return decoded.upright(_grey(_unit_floats(path, np.asarray(decoded.image)))), DARK
+    if mode.startswith("I") and depth > 16:
+        raise MaskcastError(f"{path}: holds integers of {depth} bits; save it as 8 or 16 bits")
+    if depth <= 8:
+        try:
+            return decoded.upright(np.asarray(decoded.image.convert("RGB"))), DARK
+        except ValueError:
+            raise MaskcastError(f"{path}: holds colours of the form {mode}; save it as RGB") from None
+    pixels = np.asarray(decoded.image) if mode.startswith("I") else decoded.deep_pixels()
+    if pixels is None:
+        raise MaskcastError(f"{path}: colours of {depth} bits in a form that cannot be read; save it as PNG")
+    if depth == 16:
+        brightest = int(pixels.max())
+    scaled = np.rint(pixels.astype(np.float32) * (255 / (2**depth - 1))).clip(0, 255).astype(np.uint8)
+    return decoded.upright(_grey(scaled) if scaled.ndim == 2 else scaled), brightest
 
 
-def _decoded(path: Path, image: Image.Image) -> Image.Image:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise MaskcastError(f"{path}: the image is damaged ({error}); copy it again from its origin") from error
-    return image
+def _grey(pixels_HW: np.ndarray) -> np.ndarray:
+    return np.repeat(pixels_HW[..., None], 3, axis=2)
+
+
+def _unit_floats(path: Path, pixels_HW: np.ndarray) -> np.ndarray:
+    """Returns floats from 0 to 1 as uint8."""
+    low, high = float(pixels_HW.min()), float(pixels_HW.max())
+    if not 0 <= low <= high <= 1:  # NaN is not, either
+        raise MaskcastError(
+            f"{path}: holds floats from {low:g} to {high:g}, and only 0 to 1 have a known scale; save it as 8 bits"
+        )
+    return np.rint(pixels_HW * 255).astype(np.uint8)

@@ -15,10 +15,10 @@ from pydantic import Field, model_validator
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames, resize_masks
-from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip
+from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
-from maskcast.labels import MapKind
+from maskcast.labels import IGNORE, LabelError, MapKind
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -69,6 +69,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         raise MaskcastError(f"{raw}: no clips left to prepare{_reasons([*listing.skipped, *unreadable])}")
     height, width = _size(first[1])
     written: Counter[str] = Counter()
+    shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
+    void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays in chain([first], readable):
             if (found := _size(arrays)) != (height, width):
@@ -76,12 +78,19 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip.meta, **vars(arrays))
             written[clip.split] += 1
+            for name, mask in arrays.masks.items():
+                shown[clip.split, name] = shown.get((clip.split, name), False) or bool(
+                    ((mask != 0) & (mask != void.get(name))).any()
+                )
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
+        notes = [*listing.notes, *(_without_foreground(*place) for place, some in shown.items() if not some)]
+        if notes:
+            writer.meta["notes"] = notes
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{_reasons(unreadable)}")
-    _report(written, [*listing.skipped, *unreadable])
+    _report(written, [*listing.skipped, *unreadable], notes)
 
 
 def _check_ids(listing: Listing) -> None:
@@ -162,9 +171,18 @@ def _reasons(skipped: list[tuple[str, str]]) -> str:
     return f"; {len(skipped)} left out, first {skipped[0][0]}: {skipped[0][1]}"
 
 
-def _report(written: Counter[str], skipped: list[tuple[str, str]]) -> None:
+def _without_foreground(split: str, name: str) -> str:
+    return (
+        f"warning: no {name} of split {split!r} has foreground, so scores on it say nothing; look at the "
+        "files, and at what source says of their values"
+    )
+
+
+def _report(written: Counter[str], skipped: list[tuple[str, str]], notes: list[str]) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in written.items())
     say(f"prepared {written.total()} clips ({counts}); left out {len(skipped)} items")
+    for note in notes:
+        say(f"  {note}")
     for item, reason in skipped[:REASONS_SAID]:
         say(f"  {item}: {reason}")
     if len(skipped) > REASONS_SAID:

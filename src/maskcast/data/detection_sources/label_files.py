@@ -14,7 +14,7 @@ from maskcast.data.detection_sources.base import (
     named_listing,
     number,
 )
-from maskcast.data.images import image_files
+from maskcast.data.images import by_stem, image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 
@@ -45,7 +45,7 @@ def _images(folder: Path) -> list[NamedBoxes]:
             raise MaskcastError(
                 f"{folder / part}: no such folder; mend source.train, source.val or the data's root"
             )
-    images = {path.stem: path for path in image_files(folder / "images")}
+    images = by_stem(image_files(folder / "images"))
     labels = {path.stem: path for path in (folder / "labels").glob("*.yml")}
     if not images:
         raise MaskcastError(f"{folder / 'images'}: holds no images; mend source.train or source.val")

@@ -15,7 +15,7 @@ from maskcast.data.detection_sources.base import (
     named_listing,
     number,
 )
-from maskcast.data.images import image_files
+from maskcast.data.images import by_stem, image_files
 from maskcast.errors import MaskcastError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -40,7 +40,7 @@ class VocSource(DetectionSource):
         """Lists the images of both text files (see `DetectionSource.list`)."""
         if not (raw / self.images).is_dir():
             raise MaskcastError(f"{raw / self.images}: no such folder; mend source.images or the data set's root")
-        images = {path.stem: path for path in image_files(raw / self.images)}
+        images = by_stem(image_files(raw / self.images))
         files = {"train": self.train} | ({"val": self.val} if self.val else {})
         splits: dict[str, Sequence[NamedBoxes]] = {}
         for split, file in files.items():

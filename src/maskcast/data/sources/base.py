@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.params import Params
 
@@ -61,19 +60,14 @@ class Listing:
         maps: the label maps, each of a name of its own.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
+        notes: how the files were read, and what their owner should look at, a line each.
     """
 
     clips: list[RawClip]
     maps: tuple[LabelMap, ...]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
-
-
-class LabelError(MaskcastError):
-    """Labels that contradict the params, e.g. a class id that does not exist.
-
-    A damaged file concerns one clip, which may be skipped; this concerns all of them, so it always stops.
-    """
+    notes: list[str] = field(default_factory=list)
 
 
 class SourceConfig(Params):

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from maskcast.data.annotations import FILE, Annotation, read_annotations
 from maskcast.data.images import read_frames
-from maskcast.data.sources.base import Arrays, LabelError, Listing, RawClip, SourceConfig
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, id_key, single_map
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.simulator.camera import CLASSES
 
 SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits

@@ -1,0 +1,61 @@
+"""What to write into params for a folder of masks that nobody has described yet."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from maskcast.data.masks.rules import LOSSY
+from maskcast.data.masks.survey import FEW, MaskSurvey
+from maskcast.labels import IGNORE, LabelError
+
+DENSE = 2  # ids up to this many times their number are class ids, else values to be named
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Params of `frame_folders` that fit some masks.
+
+    Attributes:
+        source: the keys to set: `classes`, and where needed `encoding`, `ignore` or `values`.
+        notes: what the owner should look at, a sentence each.
+    """
+
+    source: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def propose(survey: MaskSurvey) -> Proposal:
+    """Proposes how to read the masks of a survey made with ``ignore=255``.
+
+    Raises:
+        LabelError: when they are of lossy images, or cannot be read, so that there is nothing to propose.
+    """
+    if not survey.looked_at:
+        raise LabelError(f"none of {survey.total} masks can be read; export them as PNG")
+    shown = [value for value in survey.values if value]
+    two = {"classes": ["background", "foreground"]}
+    if survey.colours:
+        return _named_values(survey, "the colours are classes")
+    if survey.two_sided and (survey.lossy is not None or len(shown) > FEW):
+        return Proposal(two, ("the masks are black and white with soft edges: 128 and more is foreground",))
+    if survey.lossy is not None:
+        raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
+    if len(shown) < 2:
+        return Proposal(two, () if shown else ("no mask has foreground: every value is 0",))
+    void = {"ignore": IGNORE} if IGNORE in shown else {}
+    ids = [value for value in shown if value != IGNORE]
+    if ids[-1] >= IGNORE or ids[-1] > DENSE * len(ids) + FEW:
+        return _named_values(survey, "the values are no small class ids")
+    names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
+    notes = ["names of classes are not in the masks: name them in source.classes"]
+    if void:
+        notes.append("255 is taken for no label, as in Pascal VOC")
+    if survey.indexed:
+        notes.append("if the ids are objects and no classes, take encoding: binary and two classes")
+    return Proposal({"encoding": "index", "classes": names, **void}, tuple(notes))
+
+
+def _named_values(survey: MaskSurvey, why: str) -> Proposal:
+    texts = [f"#{value:06x}" if survey.colours else str(value) for value in survey.values[:IGNORE]]
+    names = ["background", *(f"class {text.removeprefix('#')}" for text in texts[1:])]
+    notes = (f"{why}: name them in source.values and source.classes, `ignore` for no label",)
+    return Proposal({"classes": names, "values": dict(zip(texts, names, strict=True))}, notes)

@@ -1,0 +1,224 @@
+"""Which class each value of a set's mask images is: one rule for the whole set, held against its values.
+
+A rule is chosen from a survey, and each mask is checked again as it is read, so that no value becomes background
+because nobody thought of it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from maskcast.data.masks.stored import read_mask
+from maskcast.data.masks.survey import FEW, MaskSurvey, named
+from maskcast.labels import IGNORE, LabelError
+
+Encoding = Literal["auto", "index", "binary"]
+VOID = "ignore"  # instead of a class in source.values
+LOSSY = "JPEG changes the values of a mask"
+TWO = "set source.encoding: binary and name two classes"
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How a value becomes a class.
+
+    Attributes:
+        kind: `index`: the value is the class; `nonzero`: every other than 0 is class 1; `threshold`: 128 and
+            more is class 1; `table`: as ``table`` says.
+        num_classes: K.
+        ignore: the value that means no label.
+        known: of `nonzero`, the values that the set was seen to hold; None allows all.
+        table: class ids by value, `IGNORE` for no label.
+        colours: whether values are colours.
+        told: the rule in words, with what it was chosen from.
+    """
+
+    kind: Literal["index", "nonzero", "threshold", "table"]
+    num_classes: int
+    ignore: int | None = None
+    known: frozenset[int] | None = None
+    table: Mapping[int, int] | None = None
+    colours: bool = False
+    told: str = ""
+
+    def read(self, path: Path) -> np.ndarray:
+        """Reads a mask image as class ids (H, W) uint8, `IGNORE` where there is no label.
+
+        Raises:
+            LabelError: on a value that the rule does not know; it is told with the number of its pixels.
+            MaskcastError: when the file cannot be read.
+        """
+        mask = read_mask(path, as_colours=self.colours)
+        values_HW = mask.values_HW if self.colours else mask.grey()
+        if values_HW is None:
+            raise LabelError(f"{path}: holds colours, and other masks of the set do not; export all of them alike")
+        if mask.lossy and self.kind != "threshold":
+            raise LabelError(f"{path}: {LOSSY}; export it as PNG")
+        if self.table is not None:
+            return self._looked_up(path, values_HW, self.table)
+        void_HW = values_HW == self.ignore if self.ignore is not None else np.zeros(values_HW.shape, bool)
+        if self.kind == "index":
+            self._check(path, values_HW, ~void_HW & (values_HW >= self.num_classes))
+            classes_HW = values_HW.clip(0, IGNORE).astype(np.uint8)
+        elif self.kind == "threshold":
+            classes_HW = (values_HW >= 128).astype(np.uint8)
+        else:
+            if self.known is not None:
+                self._check(path, values_HW, ~void_HW & ~np.isin(values_HW, list(self.known)))
+            classes_HW = (values_HW != 0).astype(np.uint8)
+        return np.where(void_HW, np.uint8(IGNORE), classes_HW)
+
+    def _looked_up(self, path: Path, values_HW: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
+        keys, ids = np.array(sorted(table)), np.array([table[key] for key in sorted(table)], np.uint8)
+        places_HW = np.searchsorted(keys, values_HW).clip(0, len(keys) - 1)
+        self._check(path, values_HW, keys[places_HW] != values_HW)
+        return ids[places_HW]
+
+    def _check(self, path: Path, values_HW: np.ndarray, wrong_HW: np.ndarray) -> None:
+        if not wrong_HW.any():
+            return
+        values, counts = np.unique(values_HW[wrong_HW], return_counts=True)
+        value, count = int(values[-1]), int(counts[-1])
+        found = f"{path}: the value {named([value], colours=self.colours)} ({count} pixels)"
+        if self.kind == "nonzero":
+            raise LabelError(
+                f"{found} is not among those of the set ({named(sorted(self.known or ()))}); if it is foreground, "
+                "too, set source.encoding: binary, else say what each value is in source.values"
+            )
+        if self.table is not None:
+            raise LabelError(f"{found} is not in source.values; add it there (`ignore` for no label)")
+        # Others of the set are class ids, or this would not be the rule.
+        remedy = _remedy(set(values.tolist()), alone=False, num_classes=self.num_classes)
+        raise LabelError(f"{found} is no class id of 0..{self.num_classes - 1}; {remedy}")
+
+
+def choose_rule(
+    survey: MaskSurvey,
+    *,
+    encoding: Encoding,
+    ignore: int | None,
+    num_classes: int,
+    table: Mapping[int, int] | None = None,
+) -> MaskRule:
+    """Decides what the values of a set's masks mean.
+
+    Args:
+        survey: what the set holds; of colours where the keys of ``table`` are.
+        encoding: what its owner says: `index`, `binary`, or `auto` for what the values allow but one reading of.
+        ignore: the value that means no label.
+        num_classes: K.
+        table: class ids by value, `IGNORE` for no label: it decides alone.
+
+    Raises:
+        LabelError: when the values contradict what was said, or `auto` allows more than one reading.
+    """
+    if table is not None:
+        return _from_table(survey, table, num_classes)
+    shown = sorted(set(survey.values) - {0, ignore})
+    if encoding == "binary" or (encoding == "auto" and num_classes == 2 and shown and shown[-1] > 1):
+        return _binary(survey, shown, ignore, sure=encoding == "binary")
+    if survey.colours:
+        example = survey.named(shown[:1])
+        raise LabelError(
+            f"{survey.first[shown[0]]}: the masks hold colours ({survey.named(shown)}); say the class of each in "
+            f"source.values, e.g. '{example}': NAME"
+        )
+    if survey.lossy is not None:
+        raise LabelError(
+            f"{survey.lossy}: {LOSSY}, and these hold {survey.named(survey.values)}; export them as PNG, or "
+            "for one foreground in white name two classes"
+        )
+    wrong = [value for value in shown if value >= num_classes]
+    if wrong:
+        value = wrong[-1]
+        raise LabelError(
+            f"{survey.first[value]}: the value {value} ({survey.files[value]} of {survey.looked_at} masks, "
+            f"{survey.pixels[value]} pixels) is no class id of 0..{num_classes - 1}; "
+            f"{_remedy(set(wrong), alone=len(wrong) == len(shown), num_classes=num_classes)}"
+        )
+    if encoding == "auto" and ignore and not shown and ignore in survey.pixels:
+        raise LabelError(
+            f"{survey.first[ignore]}: the masks hold 0 and {ignore} alone, so source.ignore: {ignore} hides "
+            f"all that is no background; if {ignore} is the foreground, leave out source.ignore and {TWO}; "
+            "else set source.encoding: index"
+        )
+    return MaskRule("index", num_classes, ignore, told=f"{survey}: each value is a class id")
+
+
+def value_table(values: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:
+    """Returns class ids by value, `IGNORE` for `ignore`.
+
+    Args:
+        values: names of classes by value: all numbers, or all colours like `#8000ff`.
+        classes: names by id.
+
+    Raises:
+        ValueError: on a key that is neither, both kinds, or a class that does not exist.
+    """
+    ids = {name: k for k, name in enumerate(classes)} | {VOID: IGNORE}
+    table = {}
+    for key, name in values.items():
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}" if has_colours(values) else r"\d+", key):
+            raise ValueError(f"values: {key!r}: name values by numbers, or all of them by colours like '#8000ff'")
+        if name not in ids:
+            raise ValueError(f"values: {name!r} is not among the classes {', '.join(classes)}, nor {VOID!r}")
+        table[int(key.removeprefix("#"), 16 if key.startswith("#") else 10)] = ids[name]
+    return table
+
+
+def has_colours(values: Mapping[str, str]) -> bool:
+    """Whether the keys of `source.values` are colours."""
+    return any(key.startswith("#") for key in values)
+
+
+def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: bool) -> MaskRule:
+    """Returns the rule of one foreground; not ``sure``: where no other reading is left."""
+    soft = survey.two_sided and (survey.lossy is not None or len(shown) > FEW)
+    if soft:
+        between = survey.share(value for value in survey.pixels if 0 < value < 255)
+        told = f"{survey}: 128 and more is foreground ({between:.1%} of the pixels lie between 0 and 255)"
+        return MaskRule("threshold", 2, ignore, told=told)
+    if survey.lossy is not None:
+        raise LabelError(
+            f"{survey.lossy}: {LOSSY}, and these are not black and white ({survey.named(survey.values)}); "
+            "export them as PNG"
+        )
+    if len(shown) > 1:
+        mixed = not survey.colours and not survey.indexed and shown[0] < 128 <= shown[-1]
+        if not sure or mixed:
+            raise LabelError(
+                f"{survey.first[shown[-1]]}: the masks hold {survey.named(survey.values)}, which may be one "
+                f"foreground or several classes; say the class of each value in source.values"
+                + ("" if mixed else ", or set source.encoding: binary for one foreground")
+            )
+    told = f"{survey}: every value but 0 is foreground ({survey.share(shown):.1%} of the pixels)"
+    known = None if sure and (survey.indexed or survey.colours) else frozenset({0, *shown})
+    return MaskRule("nonzero", 2, ignore, known, colours=survey.colours, told=told)
+
+
+def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) -> MaskRule:
+    for value in survey.values:
+        if value not in table:
+            raise LabelError(
+                f"{survey.first[value]}: the value {survey.named([value])} ({survey.files[value]} of "
+                f"{survey.looked_at} masks, {survey.pixels[value]} pixels) is not in source.values; add it there "
+                "(`ignore` for no label)"
+            )
+    if survey.lossy is not None:
+        raise LabelError(f"{survey.lossy}: {LOSSY}, so source.values cannot name them; export them as PNG")
+    told = f"{survey}: classes as source.values says"
+    return MaskRule("table", num_classes, table=table, colours=survey.colours, told=told)
+
+
+def _remedy(wrong: set[int], *, alone: bool, num_classes: int) -> str:
+    """Returns what to set where values are no class ids; ``alone``: there are no others but 0."""
+    one = max(wrong)
+    if len(wrong) == 1 and alone:
+        return f"if it is the only foreground, {TWO}; else say the class of each value in source.values"
+    if len(wrong) == 1 and one in (IGNORE, num_classes):
+        return f"if it means no label, set source.ignore: {one}; else name its class in source.classes"
+    return "name all classes in source.classes, or say the class of each value in source.values"

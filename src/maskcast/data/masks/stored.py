@@ -1,0 +1,121 @@
+"""Reads mask images as they are stored, without a guess at what their values mean.
+
+Shapes: H rows, W columns.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.decoding import Decoded, decode
+from maskcast.errors import MaskcastError
+
+EXPORT = "export the labels as a palette or grey image"
+
+
+@dataclass(frozen=True)
+class MaskImage:
+    """The values of a mask image.
+
+    Attributes:
+        values_HW: int32: an index, a grey value, or a colour as 0xRRGGBB.
+        form: in words, e.g. `4-bit grey`.
+        colours: whether the values are colours.
+        indexed: whether the values are small numbers by their nature: indices of a palette, or bits.
+        lossy: whether the compression changes values.
+    """
+
+    values_HW: np.ndarray
+    form: str
+    colours: bool = False
+    indexed: bool = False
+    lossy: bool = False
+
+    def grey(self) -> np.ndarray | None:
+        """Returns grey values (H, W) also of an image of colours, if all of them are grey; else None."""
+        if not self.colours:
+            return self.values_HW
+        red_HW = self.values_HW >> 16
+        return red_HW if (red_HW * 0x010101 == self.values_HW).all() else None
+
+    def counts(self) -> dict[int, int]:
+        """Returns the pixels of each value."""
+        if self.colours or self.values_HW.max(initial=0) > 0xFFFF:
+            values, counts = np.unique(self.values_HW, return_counts=True)
+            return dict(zip(values.tolist(), counts.tolist(), strict=True))
+        counts = np.bincount(self.values_HW.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def read_mask(path: Path, *, as_colours: bool = False) -> MaskImage:
+    """Reads a mask image; EXIF's orientation is applied, as to the frames.
+
+    Args:
+        path: one-bit, palette, grey (2 to 16 bits), colours, whole numbers in floats. An alpha that varies over a
+            single colour is the mask; one that tells nothing that the colours do not is dropped.
+        as_colours: reads a palette's and a grey image's colours instead of their values.
+
+    Raises:
+        MaskcastError: when the file cannot be read or its form holds no labels.
+    """
+    decoded = decode(path)
+    if as_colours:
+        return _coloured(path, decoded)
+    image = decoded.image
+    mode, depth = image.mode, decoded.depth
+    if mode in ("RGB", "RGBA", "LA", "PA"):
+        return _coloured(path, decoded)
+    if mode == "F":
+        return MaskImage(_whole(path, decoded.upright(np.asarray(image))), "float")
+    values = decoded.upright(np.asarray(image)).astype(np.int32)
+    if mode == "1":
+        return MaskImage(values, "1-bit", indexed=True)
+    if mode == "P":
+        bright = _black_or_white(image.getpalette("RGB") or [], int(values.max(initial=0)))
+        if bright is not None:
+            return MaskImage(bright[values], "black-and-white palette")
+        return MaskImage(values, "palette", indexed=True)
+    if mode == "L" and depth in (1, 2, 4):  # Pillow spreads them over 0 to 255
+        return MaskImage(values // (255 // (2**depth - 1)), f"{depth}-bit grey", indexed=depth == 1)
+    if mode == "L" or mode.startswith("I"):
+        if values.min(initial=0) < 0:
+            raise MaskcastError(f"{path}: holds the value {values.min()}; {EXPORT} with values from 0")
+        kind = f"{depth}-bit grey" if mode != "L" else f"JPEG, {depth}-bit grey" if decoded.lossy else "8-bit grey"
+        return MaskImage(values, kind, lossy=decoded.lossy)
+    raise MaskcastError(f"{path}: a mask of the mode {mode} holds no labels; {EXPORT}")
+
+
+def _coloured(path: Path, decoded: Decoded) -> MaskImage:
+    if decoded.depth > 8:
+        raise MaskcastError(f"{path}: a mask in colours of {decoded.depth} bits; {EXPORT}")
+    pixels = decoded.upright(np.asarray(decoded.image.convert("RGBA"))).astype(np.int32)
+    colours_HW = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    alpha_HW = pixels[..., 3]
+    if (alpha_HW != alpha_HW.flat[0]).any():
+        if (colours_HW == colours_HW.flat[0]).all():
+            return MaskImage(alpha_HW, "alpha", lossy=decoded.lossy)
+        clear = alpha_HW == 0
+        if not (clear | (alpha_HW == 255)).all() or np.isin(colours_HW[clear], colours_HW[~clear]).any():
+            raise MaskcastError(f"{path}: has labels in its colours and in its alpha; {EXPORT}, without alpha")
+    form = "JPEG, RGB" if decoded.lossy else "RGB"
+    return MaskImage(colours_HW, form, colours=True, lossy=decoded.lossy)
+
+
+def _black_or_white(palette: list[int], highest: int) -> np.ndarray | None:
+    """Returns the brightness of each index, where those that are used are black and white alone.
+
+    Such a palette is a grey image in disguise; which index is white depends on the program that wrote it.
+    """
+    entries = np.array(palette, np.int32).reshape(-1, 3)[: highest + 1]
+    if len(entries) <= highest or not np.isin(entries, (0, 255)).all() or (entries != entries[:, :1]).any():
+        return None
+    return entries[:, 0]
+
+
+def _whole(path: Path, values_HW: np.ndarray) -> np.ndarray:
+    """Returns floats that are whole numbers as int32."""
+    if not np.isfinite(values_HW).all() or (values_HW != np.rint(values_HW)).any() or values_HW.min() < 0:
+        broken = values_HW[~np.isfinite(values_HW) | (values_HW != np.rint(values_HW)) | (values_HW < 0)]
+        raise MaskcastError(f"{path}: holds the float {broken.flat[0]:g}; {EXPORT} of class ids")
+    return values_HW.astype(np.int32)

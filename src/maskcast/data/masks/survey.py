@@ -1,0 +1,120 @@
+"""Looks at the masks of a whole set before one of them is used: what values they hold, and in what form.
+
+`rules` decides from it which class each value is.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.masks.stored import MaskImage, read_mask
+from maskcast.errors import MaskcastError
+
+MOST = 200  # masks looked at, where these show foreground
+FEW = 8  # values up to which they are labels, and not the soft edge of one
+SHOWN = 6  # values named in a line
+NEAR = 32  # how far a JPEG may move black and white
+
+
+@dataclass
+class MaskSurvey:
+    """What some masks hold.
+
+    Attributes:
+        total: masks of the set.
+        looked_at: those that were read.
+        colours: whether values are colours, 0xRRGGBB.
+        forms: files by form, e.g. `palette`.
+        pixels: pixels by value.
+        files: files by value.
+        first: the first file with each value.
+        indexed: whether all files are of a form that holds small numbers, a palette or bits.
+        lossy: a file whose compression changes values; None without one.
+    """
+
+    total: int = 0
+    looked_at: int = 0
+    colours: bool = False
+    forms: Counter[str] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    files: Counter[int] = field(default_factory=Counter)
+    first: dict[int, Path] = field(default_factory=dict)
+    indexed: bool = True
+    lossy: Path | None = None
+
+    def add(self, path: Path, mask: MaskImage) -> None:
+        """Counts a mask."""
+        self.looked_at += 1
+        self.forms[mask.form] += 1
+        self.indexed &= mask.indexed
+        if mask.lossy:
+            self.lossy = self.lossy or path
+        for value, pixels in mask.counts().items():
+            self.pixels[value] += pixels
+            self.files[value] += 1
+            self.first.setdefault(value, path)
+
+    @property
+    def values(self) -> list[int]:
+        """All values, ascending."""
+        return sorted(self.pixels)
+
+    def share(self, values: Iterable[int]) -> float:
+        """Returns the share of some values among all pixels."""
+        return sum(self.pixels[value] for value in values) / max(1, self.pixels.total())
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether grey values are black and white, and few in between: soft edges of a mask, or JPEG's noise."""
+        ends = [value for value in self.pixels if value <= NEAR or 255 - NEAR <= value <= 255]
+        return (
+            not self.colours and max(self.pixels, default=0) in range(255 - NEAR, 256) and self.share(ends) > 0.9
+        )
+
+    def named(self, values: Sequence[int]) -> str:
+        """Returns values in words, e.g. `0, 255`."""
+        return named(values, colours=self.colours)
+
+    def __str__(self) -> str:
+        """The set in words, e.g. `40 masks (palette), values 0, 1, 2`."""
+        forms = ", ".join(self.forms) or "none read"
+        seen = "" if self.looked_at == self.total else f", {self.looked_at} looked at"
+        return f"{self.total} masks ({forms}{seen}), values {self.named(self.values)}"
+
+
+def survey_masks(paths: Sequence[Path], ignore: int | None = None, *, as_colours: bool = False) -> MaskSurvey:
+    """Looks at masks, evenly spread over a set; at all of them where those hold nothing but background.
+
+    Masks that cannot be read are passed over: whoever loads them says so.
+
+    Args:
+        paths: of the whole set.
+        ignore: a value that means no label.
+        as_colours: see `read_mask`; masks with colours that are no grey are read so anyway.
+    """
+    chosen = evenly_spaced(len(paths), MOST)
+    rest = sorted(set(range(len(paths))) - set(chosen))
+    survey = MaskSurvey(len(paths), colours=as_colours)
+    for place, number in enumerate((*chosen, *rest)):
+        if place >= len(chosen) and set(survey.pixels) - {0, ignore}:
+            break
+        try:
+            mask = read_mask(paths[number], as_colours=as_colours)
+        except MaskcastError:
+            continue
+        if not as_colours:
+            grey_HW = mask.grey()
+            if grey_HW is None:
+                return survey_masks(paths, ignore, as_colours=True)
+            mask = replace(mask, values_HW=grey_HW, colours=False)
+        survey.add(paths[number], mask)
+    return survey
+
+
+def named(values: Sequence[int], *, colours: bool = False) -> str:
+    """Returns values in words, the first few of many."""
+    texts = [f"#{value:06x}" if colours else str(value) for value in values]
+    more = f", ... ({len(texts)} values)" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more

@@ -1,0 +1,131 @@
+"""A sequence as it lies on the disk: its frames in order, their masks, and where it has gaps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskcast.data.images import image_files, unique
+from maskcast.data.sources.pairing import (
+    Pairs,
+    first_names,
+    numbers_of,
+    pair_by_name,
+    pair_by_number,
+    runs,
+    unlike,
+)
+from maskcast.data.sources.patterns import Files
+from maskcast.data.video import count_frames
+from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
+
+REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Frames and masks of a sequence.
+
+    Attributes:
+        images: a file per frame, or the video of all.
+        masks: one or None per frame.
+        runs: the parts whose frames follow each other by their numbers.
+        unpaired: which masks have no frame, and the rule that was tried; empty where all have one.
+        gap: where numbers are missing; empty where none are.
+    """
+
+    images: Path | Sequence[Path]
+    masks: Sequence[Path | None]
+    runs: Sequence[range]
+    unpaired: str = ""
+    gap: str = ""
+
+
+def gather(
+    images: Files, masks: Files | None, where: Path, *, suffix: str, offset: int | None, labelled: bool
+) -> Footage:
+    """Returns the frames of a sequence, paired with its masks where it is ``labelled``.
+
+    Args:
+        images: its folder, its video, or its images by frame.
+        masks: the folder of its masks, or these by frame; None where there are none.
+        where: the place of its masks, for errors.
+        suffix: what the names of masks in a folder have more than those of their frames.
+        offset: see `pair_by_number`; None pairs images by name.
+        labelled: whether masks are needed.
+
+    Raises:
+        MaskcastError: when frames or masks are named twice, there are no masks, or no mask has a frame.
+    """
+    found = named_images(masks, suffix)
+    if labelled and not found:
+        raise MaskcastError(f"{where}: no mask images; mend source.masks or put the sequence into unlabeled")
+    if isinstance(images, Path) and images.is_file():
+        numbers = range(count_frames(images))
+        pairs = pair_by_number(numbers, found, offset, str(where)) if labelled else _no_pairs(numbers)
+        return Footage(images, pairs.masks, [numbers], _unpaired(pairs, images.name))
+    frames = frames_beside(images, {} if images == masks and not suffix else found)  # or masks are the frames
+    keys = sorted(frames, key=id_key)
+    pairs = _no_pairs(keys)
+    if labelled and offset is None:
+        pairs = pair_by_name(keys, found, suffix)
+    elif labelled:
+        pairs = pair_by_number(list(numbers_of(keys, str(where)).values()), found, offset, str(where))
+    parts = runs(keys)
+    gap = f"follows no other by its number: {frames[keys[parts[1].start]].name}" if len(parts) > 1 else ""
+    files = [frames[key] for key in keys]
+    return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap)
+
+
+def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Returns the images of a sequence by key that are not among its masks.
+
+    Raises:
+        MaskcastError: when there are none, or names in a folder do not tell frames from others.
+    """
+    taken = set(masks.values())
+    frames = {key: path for key, path in named_images(images, "").items() if path not in taken}
+    if isinstance(images, Path) and (two := unlike(frames)) is not None:
+        raise MaskcastError(
+            f"{images}: {frames[two[0]].name} and {frames[two[1]].name} have one number, so not all images there "
+            "are frames; name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
+        )
+    if not frames:
+        kinds = sorted({path.suffix for path in images.iterdir()} if isinstance(images, Path) else ())
+        raise MaskcastError(f"{images}: holds no images{f' but {kinds}' if kinds else ''}; save the frames as PNG")
+    return frames
+
+
+def named_images(files: Files | None, suffix: str) -> dict[str, Path]:
+    """Returns the images of a folder by name without ending and suffix, or those that a pattern found.
+
+    Raises:
+        MaskcastError: when two have one name.
+    """
+    if files is None:
+        return {}
+    if not isinstance(files, Path):
+        return unique(files.items())
+    inside = image_files(files) if files.is_dir() else []
+    return unique((path.stem.removesuffix(suffix), path) for path in inside if path.stem.endswith(suffix))
+
+
+def _no_pairs(frames: Sequence[object]) -> Pairs:
+    return Pairs([None] * len(frames), [], "")
+
+
+def _unpaired(pairs: Pairs, frames: str) -> str:
+    """Returns which masks have no frame.
+
+    Raises:
+        MaskcastError: if none has one.
+    """
+    if not pairs.unpaired:
+        return ""
+    masks = f"{len(pairs.unpaired)} masks ({first_names(pairs.unpaired)})"
+    if not any(pairs.masks):
+        raise MaskcastError(
+            f"{pairs.unpaired[0].parent}: none of {masks} has a frame ({frames}) by the rule: {pairs.rule}; "
+            + REMEDY
+        )
+    return f"{masks} have no frame by the rule: {pairs.rule}"

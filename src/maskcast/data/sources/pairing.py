@@ -1,0 +1,144 @@
+"""Pairs the frames of a sequence with its masks: by their names, or by their numbers where params say so.
+
+Legend: a *key* names a frame: what stands for `{frame}` in a pattern, else the file's name without its ending.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from maskcast.data.images import name_key
+from maskcast.errors import MaskcastError
+
+SHOWN = 3  # names told in a line
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The masks of a sequence's frames.
+
+    Attributes:
+        masks: one or None per frame.
+        unpaired: masks without a frame.
+        rule: how they were paired, in words.
+    """
+
+    masks: list[Path | None]
+    unpaired: list[Path]
+    rule: str
+
+
+def pair_by_name(frames: Iterable[str], masks: Mapping[str, Path], suffix: str) -> Pairs:
+    """Gives each frame the mask of its key; leading zeros and case make no difference."""
+    rule = "a mask has the name of its frame" + (f" and {suffix!r}" if suffix else "")
+    by_key = {name_key(key): path for key, path in masks.items()}
+    paired = [by_key.pop(name_key(key), None) for key in frames]
+    return Pairs(paired, list(by_key.values()), rule)
+
+
+def pair_by_number(numbers: Sequence[int], masks: Mapping[str, Path], offset: int | None, where: str) -> Pairs:
+    """Gives each frame the mask of its number.
+
+    Args:
+        numbers: of the frames; those of a video count from 0.
+        masks: by key.
+        offset: number of a mask - number of its frame; None: 0, as a mask of the first frame must show.
+        where: the masks' place, for errors.
+
+    Raises:
+        MaskcastError: when the names do not tell one number each, two tell the same, or the masks may belong to
+            other frames.
+    """
+    by_number: dict[int, Path] = {}
+    for key, number in numbers_of(masks, where).items():
+        if number in by_number:
+            raise MaskcastError(
+                f"{masks[key]}: {by_number[number].name} has the same number; leave one of the two"
+            )
+        by_number[number] = masks[key]
+    first, last = min(by_number), max(by_number)
+    if offset is None and first != numbers[0]:
+        raise MaskcastError(
+            f"{by_number[first]}: the first mask has the number {first}, the first frame {numbers[0]}; set "
+            f"source.offset: {first - numbers[0]} if they belong together, or 0 if it is the mask of frame {first}"
+        )
+    shift = offset or 0
+    if last - shift > numbers[-1]:
+        raise MaskcastError(
+            f"{by_number[last]}: with source.offset: {shift} it is the mask of frame {last - shift}, and the last "
+            f"frame is {numbers[-1]}; set source.offset to the number of the first frame's mask"
+        )
+    paired = [by_number.pop(number + shift, None) for number in numbers]
+    return Pairs(paired, list(by_number.values()), f"mask N is of frame N - {shift}, counted from 0")
+
+
+def numbers_of(keys: Iterable[str], where: str) -> dict[str, int]:
+    """Returns the number in each key: the only one, or the only one that differs among keys that are alike.
+
+    Raises:
+        MaskcastError: when that does not tell it.
+    """
+    digits = {key: re.findall(r"\d+", key) for key in keys}
+    alike = len({_skeleton(key) for key in digits}) == 1
+    columns = list(zip(*digits.values(), strict=True)) if alike else []
+    changing = [k for k, column in enumerate(columns) if len(set(map(int, column))) > 1]
+    if len(changing) == 1:
+        return {key: int(found[changing[0]]) for key, found in digits.items()}
+    wrong = next((key for key, found in digits.items() if len(found) != 1), None)
+    if wrong is not None:
+        count = len(digits[wrong]) or "no"
+        raise MaskcastError(
+            f"{where}: {wrong!r} has {count} numbers, so it does not tell its frame; let {{frame}} stand for the "
+            f"number in source.masks, e.g. {{clip}}/mask_{{frame}}.png"
+        )
+    return {key: int(found[0]) for key, found in digits.items()}
+
+
+def runs(keys: Sequence[str]) -> list[range]:
+    """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
+
+    A part ends where numbers are missing or names change their form. Keys without numbers, and numbers that are no
+    count (times of day), follow each other as they are sorted.
+    """
+    steps = [_step(before, after) for before, after in pairwise(keys)]
+    known = [step for step in steps if step]
+    usual = min(known, default=0)
+    counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
+    found, start = [], 0
+    for k, step in enumerate(steps, 1):
+        if step == 0 or (counts and step is not None and step > usual):
+            found.append(range(start, k))
+            start = k
+    return [*found, range(start, len(keys))] if keys else []
+
+
+def unlike(keys: Iterable[str]) -> tuple[str, str] | None:
+    """Returns two keys with the same numbers in another text, e.g. `0001` and `0001_mask`; None without any."""
+    seen: dict[tuple[int, ...], str] = {}
+    for key in keys:
+        numbers = tuple(map(int, re.findall(r"\d+", key)))
+        if numbers and seen.setdefault(numbers, key) != key:
+            return seen[numbers], key
+    return None
+
+
+def first_names(paths: Sequence[Path]) -> str:
+    """Returns the names of the first few files."""
+    more = ", ..." if len(paths) > SHOWN else ""
+    return ", ".join(path.name for path in paths[:SHOWN]) + more
+
+
+def _step(before: str, after: str) -> int | None:
+    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept."""
+    if _skeleton(before) != _skeleton(after):
+        return 0 if re.search(r"\d", before + after) else None
+    pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
+    grown = [int(b) - int(a) for a, b in pairs if int(a) != int(b)]
+    return grown[0] if len(grown) == 1 and grown[0] > 0 else None
+
+
+def _skeleton(key: str) -> str:
+    return re.sub(r"\d+", "0", key)

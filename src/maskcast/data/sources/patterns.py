@@ -1,0 +1,77 @@
+"""Patterns of paths: `{clip}` stands for the name of a sequence, `{frame}` for what names one of its frames."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+
+CLIP, FRAME = "{clip}", "{frame}"
+
+
+def _pattern(value: str) -> str:
+    path = PurePosixPath(value)
+    if value.count(CLIP) != 1 or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}")
+    if value.count(FRAME) > 1 or FRAME in value.rpartition("/")[0]:
+        raise ValueError("may have {frame} once, in the name of the file, e.g. {clip}/{frame}_leftImg8bit.png")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+Files = Path | dict[str, Path]  # a folder or video, or images by what stands for `{frame}`
+
+
+def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
+    """Returns the folder or video of each sequence by its name, or its images by frame where a pattern names them.
+
+    Upper and lower case are one in what a pattern spells out. What is no folder, video or image is passed over.
+
+    Raises:
+        MaskcastError: when two files are one frame, or one sequence.
+    """
+    found: dict[str, Files] = {}
+    for path, names in _matches(raw, PurePosixPath(pattern).parts, {}):
+        clip, frame = names["clip"], names.get("frame")
+        if frame is None:
+            if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
+                _add(found, clip, path)
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            frames = found.setdefault(clip, {})
+            assert isinstance(frames, dict)
+            _add(frames, frame, path)
+    return found
+
+
+def _add(found: dict[str, Any], name: str, path: Path) -> None:
+    if name in found:
+        raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; leave one of the two there")
+    found[name] = path
+
+
+def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yields the files and folders that match the parts of a pattern, with what its names stand for."""
+    part, rest = parts[0], parts[1:]
+    if rest and "{" not in part:
+        if (folder / part).is_dir():
+            yield from _matches(folder / part, rest, names)
+        return
+    expression = (
+        re.escape(part).replace(re.escape(CLIP), "(?P<clip>.+)").replace(re.escape(FRAME), "(?P<frame>.+?)")
+    )
+    for path in sorted(folder.iterdir()):
+        match = None if is_junk(path.name) else re.fullmatch(expression, path.name, re.IGNORECASE)
+        if match is None:
+            continue
+        if not rest:
+            yield path, names | match.groupdict()
+        elif path.is_dir():
+            yield from _matches(path, rest, names | match.groupdict())

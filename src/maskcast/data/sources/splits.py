@@ -1,0 +1,60 @@
+"""Which split each sequence, or each part of one, is for."""
+
+from collections.abc import Sequence
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import SPLITS
+from maskcast.seed import rng
+
+
+def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[str, str]:
+    """Gives every name a split: by list where named, else by share in an order drawn with the seed, else `train`.
+
+    Raises:
+        MaskcastError: on an unknown split, a name that is not there or stands twice, or shares that sum above 1.
+    """
+    found: dict[str, str] = {}
+    shares = _shares(splits)
+    for split, members in splits.items():
+        for name in members if isinstance(members, tuple) else ():
+            if name not in names or name in found:
+                problem = "stands in two splits" if name in found else "is not among the sequences"
+                raise MaskcastError(f"splits.{split}: {name!r} {problem} ({', '.join(names[:20])}); mend the list")
+            found[name] = split
+    rest = [name for name in names if name not in found]
+    order = [rest[i] for i in rng(seed).permutation(len(rest))]
+    for split, share in shares.items():
+        count = min(len(order), max(round(share * len(rest)), 1 if share else 0))
+        found.update(dict.fromkeys(order[:count], split))
+        order = order[count:]
+    return {name: found.get(name, "train") for name in names}
+
+
+def time_parts(frames: range, splits: dict[str, float | tuple[str, ...]]) -> dict[str, range]:
+    """Cuts a sequence into consecutive parts: `train`, which takes what the shares leave, then the listed splits.
+
+    Raises:
+        MaskcastError: on an unknown split, names instead of a share, or shares that sum above 1.
+    """
+    shares = _shares(splits)
+    if named := [split for split in splits if split not in shares or split == "train"]:
+        raise MaskcastError(
+            f"splits.{named[0]}: with split_by: time every split but train takes a share of the sequence, e.g. 0.2"
+        )
+    parts, end = {}, frames.stop
+    for split, share in reversed(shares.items()):
+        begin = max(frames.start, end - round(share * len(frames)))
+        parts[split], end = range(begin, end), begin
+    parts["train"] = range(frames.start, end)
+    return {split: part for split, part in reversed(parts.items()) if part}
+
+
+def _shares(splits: dict[str, float | tuple[str, ...]]) -> dict[str, float]:
+    """Returns the splits that take a share, after checks of all."""
+    for split in splits:
+        if split not in SPLITS:
+            raise MaskcastError(f"splits.{split}: no such split; allowed: {', '.join(SPLITS)}")
+    shares = {split: share for split, share in splits.items() if not isinstance(share, tuple)}
+    if any(share < 0 for share in shares.values()) or sum(shares.values()) > 1:
+        raise MaskcastError(f"splits: shares must be at least 0 and sum to at most 1, got {shares}; lower them")
+    return shares
