@@ -7,7 +7,7 @@ from typing import Any
 
 import requests  # type: ignore[import-untyped]
 
-from maskcast.runner.tracking import EXPERIMENT
+from maskcast.runner.record import EXPERIMENT
 
 TIMEOUT_S = 5
 EVERY_S = 15.0

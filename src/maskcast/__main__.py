@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from maskcast.commands import COMMANDS
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, one_line
 from maskcast.memory import keep_freed_memory
 
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except MaskcastError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # who read the output has had enough, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

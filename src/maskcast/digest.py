@@ -27,15 +27,26 @@ def digest_tree(path: Path) -> str:
     A clip store is named by its ``index.json`` alone, because that holds the sha256 of every shard; any other
     folder by the relative path and contents of each file, in sorted order.
     """
-    index = path / "index.json"
     if path.is_file():
         return sha256_of(path)[:32]
-    if index.is_file() and CLIP_STORE in index.read_bytes():
+    if index := _index_of_clips(path):
         return sha256_of(index)[:32]
     total = hashlib.sha256()
     for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
         total.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
     return total.hexdigest()[:32]
+
+
+def stamp_tree(path: Path) -> str:
+    """Returns a text that differs when a file of those that ``digest_tree`` reads was replaced or written to.
+
+    It costs no reading: size, time and identity of each file tell.
+    """
+    whole = _index_of_clips(path) or path
+    files = [whole] if whole.is_file() else sorted(entry for entry in whole.rglob("*") if entry.is_file())
+    found = [(file.relative_to(whole).as_posix(), file.stat()) for file in files]
+    lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def fingerprint(params: BaseModel, **inputs: Path) -> str:
@@ -52,3 +63,9 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
     stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
     made = {out["path"]: out["md5"] for each in stages.values() for out in each.get("outs", []) if "md5" in out}
     return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
+
+
+def _index_of_clips(path: Path) -> Path | None:
+    """Returns the index of a clip store, None where a path is none."""
+    index = path / "index.json"
+    return index if index.is_file() and CLIP_STORE in index.read_bytes() else None

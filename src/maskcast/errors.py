@@ -4,6 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from maskcast.redaction import redacted
+
 
 class MaskcastError(Exception):
     """A user's mistake or a broken input, said in one line.
@@ -11,6 +13,11 @@ class MaskcastError(Exception):
     The line names the file or the key, what is allowed, and the remedy. The command line prints it after
     ``error:`` and exits with 2; nothing is left behind.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what an error says as one line, without the secrets that may stand in it."""
+    return " ".join(redacted(str(error)).split())
 
 
 @contextmanager

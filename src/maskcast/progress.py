@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from maskcast.redaction import redacted
+
 if TYPE_CHECKING:
     from maskcast.markup import Html
 
@@ -71,7 +73,7 @@ def show(title: str, content: "Html") -> None:
 def say(message: str) -> None:
     """Prints one line for the user; of the processes that torchrun starts the first one speaks."""
     if first_process():
-        print(message, file=sys.stderr, flush=True)
+        print(redacted(message), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
@@ -82,9 +84,14 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if not console.is_terminal or not first_process():
         yield from _lines(items, description, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield from bar.track(items, total=total, description=description)
+        yield from bar.track(items, total=total, description=redacted(description))
 
 
 def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:

@@ -22,7 +22,7 @@ from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.registry.store import Registry
 from maskcast.runner.run import run_stage
-from maskcast.runner.tracking import tracking_uri
+from maskcast.runner.server import tracking_uri
 
 Run = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.filterwarnings(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.tracking import EXPERIMENT
+from maskcast.runner.record import EXPERIMENT
 from pipelines.client.checks import NotCheckedError, Row, Subject
 from pipelines.client.checks.outside import must_be_known
 from pipelines.client.checks.storage import write_and_remove

@@ -13,7 +13,7 @@ from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, Registry, Version
 from maskcast.report.tables import printed
-from maskcast.runner.tracking import user_errors_of_server
+from maskcast.runner.server import user_errors_of_server
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
 USED_WITH = {  # options of a command, and the one without which they would do nothing
@@ -116,12 +116,10 @@ def _said(name: str, done: Decision) -> str:
 
 
 def _list(name: str) -> str:
-    versions = Registry(name).versions()
+    registry = Registry(name)
+    versions = registry.versions()
     if not versions:
-        raise MaskcastError(
-            f"{name}: nothing is registered under this name; run register_models or register_detector, "
-            "or give --name"
-        )
+        raise registry.empty()
     scores = [name for measure in MEASURES for name in measure.listed if _scored(versions, name)]
     rows = [
         [

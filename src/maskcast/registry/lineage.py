@@ -1,12 +1,12 @@
 """Where a version comes from: the runs, params, commit, image and data that made it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
-from maskcast.runner.provenance import OUTPUTS
+from maskcast.runner.provenance import OUTPUTS, PLAIN
+from maskcast.runner.record import DVC
 
 PLACE = {
     "maskcast.git_sha": "commit",
@@ -45,11 +45,13 @@ def lineage(registry: Registry, which: str) -> str:
     lines += [f"  {name}: {value}" for name, value in facts.items()]
     for run in runs_behind(registry, version):
         tags = run.data.tags
-        lines.append(f"{run.info.run_name}: run {run.info.run_id}, params {tags['maskcast.params_hash']}")
-        lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in PLACE.items()]
+        name = tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name))
+        lines.append(f"{name}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
+        lines += [f"  {text}: {tags.get(tag, PLAIN.get(tag, 'unknown'))}" for tag, text in PLACE.items()]
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
         for each in run.inputs.dataset_inputs:
-            dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
+            own = {tag.key: tag.value for tag in each.tags}
+            dvc = own.get(DVC, tags.get(f"{DVC_HASH}{each.dataset.name}"))  # a tag of the run before 2026-11-26
             lines.append(f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}")
     for each in decisions(registry.name):
         if version.number in (each.version, each.champion):
@@ -70,7 +72,7 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
     """
     last = registry.client.get_run(version.tags["maskcast.evaluation_run"])
     found = {last.info.run_id: last}
-    open_digests = _inputs({**version.tags, **last.data.tags})
+    open_digests = {value for name, value in version.tags.items() if name.startswith(DATA_HASH)} | _inputs(last)
     seen: set[str] = set()
     while open_digests:
         digest = open_digests.pop()
@@ -84,9 +86,10 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
         )
         for run in made:
             found[run.info.run_id] = run
-            open_digests |= _inputs(run.data.tags) - seen
+            open_digests |= _inputs(run) - seen
     return sorted(found.values(), key=lambda run: run.info.start_time)
 
 
-def _inputs(tags: Mapping[str, str]) -> set[str]:
-    return {value for name, value in tags.items() if name.startswith(DATA_HASH)}
+def _inputs(run: Any) -> set[str]:
+    """Returns the digests of what a run read."""
+    return {each.dataset.digest for each in run.inputs.dataset_inputs}

@@ -13,7 +13,7 @@ from maskcast.registry.bundle import Description, ForecastDescription, bundle_di
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry
-from maskcast.runner.tracking import user_errors_of_server
+from maskcast.runner.server import user_errors_of_server
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from maskcast.progress import say
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Verdict
 from maskcast.registry.page import write_page
-from maskcast.registry.register import Origin
 from maskcast.registry.store import Registry
+from maskcast.runner.provenance import Origin
 
 
 def write_outcome(

@@ -78,6 +78,8 @@ def rollback(name: str) -> Decision:
         MaskcastError: there is no previous version, or somebody else decides at the same time.
     """
     turn = Turn(name)
+    if not turn.registry.versions():
+        raise turn.registry.empty()
     if PREVIOUS not in turn.registry.aliases():
         raise MaskcastError(f"{name}: no version has the alias {PREVIOUS!r}; promote twice before a rollback")
     return turn.decide("rollback", turn.registry.find(PREVIOUS), "")

@@ -8,11 +8,8 @@ their digest and adds what lacks.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from maskcast.progress import say
 from maskcast.registry.artifact import Artifact
@@ -20,8 +17,8 @@ from maskcast.registry.bundle import Kind
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Gate, Verdict, judge
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
-from maskcast.runner.provenance import run_tags
-from maskcast.runner.tracking import start_run
+from maskcast.runner.provenance import Origin
+from maskcast.runner.record import open_run
 
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.
 ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector")
@@ -30,39 +27,13 @@ MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the models come from.
-
-    Args:
-        stage: that registers.
-        params: of the stage.
-        inputs: of the stage; ``report`` is the folder of the evaluation.
-        known: what is known of where it runs (see ``provenance.run_tags``).
-    """
-
-    stage: str
-    params: BaseModel
-    inputs: Mapping[str, Path]
-    known: Mapping[str, str]
-
-    @classmethod
-    def of(cls, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> "Origin":
-        """Finds out where a stage runs."""
-        return cls(stage, params, inputs, run_tags(stage, params, inputs))
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The tags of each version."""
-        return {name: value for name, value in self.known.items() if name.startswith("maskcast.")}
-
-
 def register(
     artifacts: Mapping[Kind, Artifact],
     record: EvaluationRecord,
     names: Mapping[Kind, str],
     gate: Gate,
     origin: Origin,
+    key_file: Path,
 ) -> tuple[Verdict, dict[str, int]]:
     """Registers what is new, and points ``candidate`` to what was evaluated if it passes the gate.
 
@@ -71,7 +42,8 @@ def register(
         record: the evaluation of the pipeline or detector.
         names: of the registered models, by kind.
         gate: what the pipeline or detector must reach.
-        origin: where they come from.
+        origin: what the stage that registers started from.
+        key_file: remembers the run of a registration that was killed.
 
     Returns:
         The verdict, and the version of each registered model by its name.
@@ -79,7 +51,7 @@ def register(
     Raises:
         MaskcastError: the gate names a score that was not measured.
     """
-    registries = {kind: Registry(names[kind]) for kind in ORDER if kind in artifacts}
+    registries = {kind: Registry(names[kind], creates=True) for kind in ORDER if kind in artifacts}
     promoted = list(registries)[-1]
     known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in registries}
     verdict = _verdict(registries[promoted], artifacts[promoted].digest, record, gate)
@@ -88,7 +60,7 @@ def register(
     same = evaluated is not None and evaluated.tags.get("maskcast.evaluation") == record.digest
     if not same or None in known.values():
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
-        with _run(registries[promoted].client, record, origin) as (run_id, artifact_uri):
+        with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
             evaluation["maskcast.evaluation_run"] = run_id
             for kind, registry in registries.items():
                 found = known[kind]
@@ -134,15 +106,15 @@ def _point_candidate(registry: Registry, number: int, verdict: Verdict) -> None:
 
 
 @contextmanager
-def _run(client: Any, record: EvaluationRecord, origin: Origin) -> Iterator[tuple[str, str]]:
+def _run(client: Any, record: EvaluationRecord, origin: Origin, key_file: Path) -> Iterator[tuple[str, str]]:
     """Opens the run of the registration, puts the evaluation there, and gives its id and artifact URI."""
-    run_id = start_run(client, origin.stage, origin.params, origin.inputs)
+    run_id = open_run(client, origin, key_file)
     try:
         for name in record.measure.files:
             client.log_artifact(run_id, str(origin.inputs["report"] / name), EVALUATION)
         yield run_id, client.get_run(run_id).info.artifact_uri
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
+    except BaseException as error:
+        client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.runner.tracking import new_client
+from maskcast.runner.server import new_client, shown_uri
 
 NAME = r"^[\w.-]+$"  # of a registered model
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
@@ -48,11 +48,16 @@ class Version:
 
 
 class Registry:
-    """A registered model; methods raise what MLflow raises (see ``tracking.user_errors_of_server``)."""
+    """A registered model; methods raise what MLflow raises (see ``server.user_errors_of_server``).
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the registered model.
+        creates: whether a database that is not there is made; a query makes none.
+    """
+
+    def __init__(self, name: str, *, creates: bool = False) -> None:
         self.name = name
-        self.client = new_client()
+        self.client = new_client(query=not creates)
 
     def aliases(self) -> dict[str, int]:
         """Returns the version of each alias; none where the model is not registered."""
@@ -87,9 +92,15 @@ class Registry:
             if which == str(version.number) or which in version.aliases:
                 return version
         have = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
-        raise MaskcastError(
-            f"{self.name}: no version or alias {which!r}; there are: "
-            f"{have or 'none, run register_models or register_detector'}"
+        if not versions:
+            raise self.empty()
+        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {have}")
+
+    def empty(self) -> MaskcastError:
+        """Returns what to say where no version is registered."""
+        return MaskcastError(
+            f"{self.name}: no models: looked in {shown_uri()}; run register_models or register_detector, give "
+            "--name, or set MLFLOW_TRACKING_URI"
         )
 
     def create(self, source: str, run_id: str | None, tags: Mapping[str, str], description: str = "") -> int:

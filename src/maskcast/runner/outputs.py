@@ -3,10 +3,12 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
+
+RUN = "mlflow_run_id"
 
 
 def resume_dir(out: Path) -> Path:
@@ -21,6 +23,11 @@ def resume_dir(out: Path) -> Path:
     return out.with_name(name)
 
 
+def run_file(out: Path) -> Path:
+    """Returns the file that remembers the MLflow run of what is being written to an output."""
+    return resume_dir(out) / RUN
+
+
 @contextmanager
 def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
     """Moves the partial outputs into place when the block succeeds, removes them when it fails.
@@ -33,8 +40,8 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
         MaskcastError: An output cannot be written, or the disk is full.
     """
     made = _make_parents(outputs)
-    for partial in partials.values():
-        remove(partial)
+    for left in (*partials.values(), *(_gone(resume_dir(out)) for out in outputs.values())):
+        remove(left)
     try:
         with user_errors_of_disk():
             yield
@@ -42,7 +49,8 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
                 _replace(partials[name], out)
-                remove(resume_dir(out))
+            for out in outputs.values():  # last of all: whoever is killed before goes on, with the same run
+                _discard(resume_dir(out))
     except BaseException:
         for partial in partials.values():
             remove(partial)
@@ -89,7 +97,22 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _discard(folder: Path) -> None:
+    """Removes a folder at once: who is killed on the way leaves all of it, or nothing that is gone on from."""
+    if folder.exists():
+        gone = _gone(folder)
+        folder.rename(gone)
+        remove(gone)
+        if os.environ.get("MASKCAST_RESUME_DIR"):
+            with suppress(OSError):  # other outputs of the Kubeflow run are on their way
+                folder.parent.rmdir()
+
+
+def _gone(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.gone")
+
+
 def _drop_if_empty(folder: Path) -> None:
     """Removes a folder that holds nothing, or nothing but the id of a tracked run that never got far."""
-    if folder.is_dir() and all(entry.name == "mlflow_run_id" for entry in folder.iterdir()):
+    if folder.is_dir() and all(entry.name == RUN for entry in folder.iterdir()):
         remove(folder)

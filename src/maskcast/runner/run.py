@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError, user_errors_of_disk
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.progress import first_process, listening
-from maskcast.runner.outputs import outputs_whole, resume_dir
+from maskcast.runner.outputs import outputs_whole, run_file
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 
 
@@ -79,19 +79,19 @@ def execute(job: Job) -> dict[str, float]:
             the_stage.function(**job.inputs, **own, params=values)
             return {}
         from maskcast.report.page import Page
-        from maskcast.runner.provenance import run_tags
+        from maskcast.runner.provenance import Origin
         from maskcast.runner.tracking import tracked_run
 
-        run_id_file = resume_dir(next(iter(job.outputs.values()))) / "mlflow_run_id"
+        origin = Origin.of(job.stage, values, job.inputs)
         page = Page(job.name)
-        with tracked_run(job.stage, values, job.inputs, run_id_file) as run, listening(run, page):
+        with tracked_run(origin, run_file(next(iter(job.outputs.values())))) as run, listening(run, page):
             the_stage.function(**job.inputs, **own, params=values)
             metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
             run.metrics(metrics, None)
             run.outputs({port: path for port, path in own.items() if port != "metrics"})
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 file = Path(scratch, f"{job.name}.html")
-                page.write(file, metrics, values, run_tags(job.stage, values, job.inputs))
+                page.write(file, metrics, values, dict(origin.known))
                 run.file(file, "")
                 if "page" in job.outputs:
                     shutil.copy(file, job.outputs["page"])

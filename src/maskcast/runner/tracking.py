@@ -1,14 +1,10 @@
-"""MLflow, and the only module that imports it: a client, and one run per learning or measuring stage.
+"""Tracks a stage: its metrics, files and outputs go to its MLflow run while it works.
 
-The tracking URI and credentials come from the environment (``MLFLOW_TRACKING_URI`` and friends); the embedded
-default is ``mlflow.db`` and ``mlartifacts/`` in the working directory. A thread of its own talks to the server:
-training never waits for it. While the server is away everything queues up; what has not arrived two minutes
-after the stage's end is counted and said.
+A thread of its own talks to the server: training never waits for it. The run is opened first (``record``), and
+what MLflow refuses then for good ends the stage before any work. While the server is away everything queues up;
+what has not arrived two minutes after the stage's end is counted and said.
 """
 
-import logging
-import os
-import re
 import shutil
 import tempfile
 import threading
@@ -18,41 +14,35 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-
-from maskcast.digest import DATA_HASH
-from maskcast.errors import MaskcastError
-from maskcast.memory import collector_paused
-from maskcast.params import flatten
+from maskcast.errors import MaskcastError, one_line
 from maskcast.progress import say
-from maskcast.runner.provenance import output_tags, run_tags
-from maskcast.runner.stage import running_name
+from maskcast.runner.provenance import CHANGED, Origin, output_tags
+from maskcast.runner.record import open_run
+from maskcast.runner.server import is_away, is_of_server, new_client, refusal, shown_uri, tracking_uri
 
-EXPERIMENT = "maskcast"
+OPEN_S = 60.0  # how long the work waits for the first answer of a server
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
+STOPPED_FLUSH_S = 10.0  # the same of a stage that was stopped: a pod is killed half a minute later
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
-MAX_PARAMS = 100  # params per request, MLflow's limit
-REMEDIES = {
-    "UNAUTHENTICATED": "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    "PERMISSION_DENIED": "ask an administrator of the server for this right",
-}
+
+Queue = deque[tuple[str, float, int, int]]  # name, value, milliseconds since 1970, step
 
 
 class TrackedRun:
     """One MLflow run, fed from a queue; a listener of ``progress``."""
 
-    def __init__(self, stage: str, params: BaseModel, inputs: Mapping[str, Path], run_id_file: Path) -> None:
-        self.stage, self.params, self.inputs, self.run_id_file = stage, params, inputs, run_id_file
-        self._metrics: deque[tuple[str, float, int, int]] = deque()
+    def __init__(self, origin: Origin, key_file: Path) -> None:
+        self.origin, self.key_file = origin, key_file
+        self._metrics: Queue = deque()
         self._files: deque[tuple[Path, str]] = deque()
-        self._output_tags: dict[str, str] = {}
+        self._end_tags: dict[str, str] = {}
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
         self._reported = 0
-        self._stop = threading.Event()
+        self._answered, self._stop = threading.Event(), threading.Event()
+        self._refused: Exception | None = None
         self._deadline = float("inf")
         self._status = "FINISHED"
         # in the context of this thread, which knows what the stage goes by
@@ -73,14 +63,29 @@ class TrackedRun:
 
     def outputs(self, paths: Mapping[str, Path]) -> None:
         """Names what the stage made by its digests, so that what uses it leads back to this run."""
-        self._output_tags = output_tags(paths)
+        self._end_tags |= output_tags(paths)
+
+    def changed(self, inputs: list[str]) -> None:
+        """Notes inputs that were replaced while the stage worked."""
+        self._end_tags[CHANGED] = ", ".join(inputs)
 
     def section(self, title: str, content: object) -> None:
         """Keeps nothing: the page that it becomes part of is a file of the run."""
 
+    def wait_until_open(self) -> None:
+        """Waits for the first answer of the server, or for the news that it is away.
+
+        Raises:
+            MaskcastError: MLflow refuses the run, and waiting does not mend that.
+        """
+        self._answered.wait(OPEN_S)
+        if self._refused is not None:
+            raise self._refused
+
     def close(self, status: str) -> None:
-        """Sends what is queued, waiting up to two minutes for a server that is away, and ends the run."""
-        self._status, self._deadline = status, time.monotonic() + FLUSH_S
+        """Sends what is queued, waiting for a server that is away, and ends the run."""
+        wait = STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S
+        self._status, self._deadline = status, time.monotonic() + wait
         self._stop.set()
         self._thread.join()
         self._spool.cleanup()
@@ -89,45 +94,56 @@ class TrackedRun:
         client: _Client | None = None
         said = False
         while True:
-            stopping = self._stop.wait(SEND_EVERY_S)
+            stopping = self._stop.is_set()
             try:
-                client = client or _Client(self)
+                client = client or _Client(self.origin, self.key_file)
+                self._answered.set()
                 client.send(self._metrics, self._files)
                 if stopping:
-                    client.end(self._status, self._output_tags)
+                    client.end(self._status, self._end_tags)
                     return
                 said = False
             # Whatever the server or the network does must not end a training run; it is said instead.
             except Exception as error:
-                if time.monotonic() > self._deadline:
-                    lost = f"{len(self._metrics)} metrics, {len(self._files)} files of {running_name(self.stage)}"
-                    say(
-                        f"tracking: lost {lost}: "
-                        f"{_shown_uri()} did not answer ({_one_line(error)}); "
-                        "the outputs of the stage are complete"
-                    )
+                lasting = not is_away(error)
+                if lasting and client is None and not self._answered.is_set():
+                    known = isinstance(error, MaskcastError) or not is_of_server(error)
+                    self._refused = error if known else refusal(error)
+                    self._answered.set()
+                    return
+                self._answered.set()
+                if stopping and (lasting or time.monotonic() > self._deadline):
+                    self._say_lost(error, lasting)
                     return
                 if not said:
-                    away = f"{_shown_uri()} does not answer ({_one_line(error)})"
-                    say(f"tracking: {away}; going on, metrics are kept")
+                    doing = "refuses" if lasting else "does not answer"
+                    say(f"tracking: {shown_uri()} {doing} ({one_line(error)[:200]}); going on, metrics are kept")
                     said = True
                 if stopping:
                     time.sleep(SEND_EVERY_S)
+            if not stopping:
+                self._stop.wait(SEND_EVERY_S)
+
+    def _say_lost(self, error: Exception, lasting: bool) -> None:
+        lost = f"{len(self._metrics)} metrics, {len(self._files)} files of {self.origin.name}"
+        did = "refused them" if lasting else "did not answer"
+        why = one_line(error)[:200]
+        say(f"tracking: lost {lost}: {shown_uri()} {did} ({why}); the outputs of the stage are complete")
 
 
 class _Client:
     """The part that talks to MLflow; every method may raise when the server is away."""
 
-    def __init__(self, run: TrackedRun) -> None:
+    def __init__(self, origin: Origin, key_file: Path) -> None:
         self._mlflow = new_client()
-        self.run_id = self._open(run)
+        self.run_id = open_run(self._mlflow, origin, key_file)
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self._monitor = SystemMetricsMonitor(self.run_id, tracking_uri=tracking_uri())
         self._sampled = time.monotonic()
         self._samples = 0
 
-    def send(self, metrics: deque[tuple[str, float, int, int]], files: deque[tuple[Path, str]]) -> None:
+    def send(self, metrics: Queue, files: deque[tuple[Path, str]]) -> None:
         """Sends the queues; an item leaves its queue only once the server has it."""
         from mlflow.entities import Metric
 
@@ -147,7 +163,7 @@ class _Client:
             self._mlflow.set_tag(self.run_id, name, value)
         self._mlflow.set_terminated(self.run_id, status)
 
-    def _sample(self, metrics: deque[tuple[str, float, int, int]]) -> None:
+    def _sample(self, metrics: Queue) -> None:
         """Queues CPU, memory, disk, network and GPU use, averaged since the last time."""
         self._monitor.collect_metrics()
         if time.monotonic() - self._sampled < SAMPLE_EVERY_S and self._samples:
@@ -160,157 +176,27 @@ class _Client:
         self._sampled = time.monotonic()
         self._samples += 1
 
-    def _open(self, run: TrackedRun) -> str:
-        """Goes on with the run that the environment or a killed process names, or creates one."""
-        known = os.environ.get("MLFLOW_RUN_ID") or _read(run.run_id_file)
-        if known is not None:
-            self._mlflow.update_run(known, status="RUNNING")
-            return known
-        run_id = start_run(self._mlflow, run.stage, run.params, run.inputs)
-        run.run_id_file.parent.mkdir(parents=True, exist_ok=True)
-        run.run_id_file.write_text(run_id, encoding="utf-8")
-        return run_id
-
 
 @contextmanager
-def tracked_run(
-    stage: str, params: BaseModel, inputs: Mapping[str, Path], run_id_file: Path
-) -> Iterator[TrackedRun]:
-    """Opens a run for the block; it ends FINISHED, or FAILED when the block raises.
+def tracked_run(origin: Origin, key_file: Path) -> Iterator[TrackedRun]:
+    """Opens a run for the block; it ends FINISHED, FAILED when the block raises, or KILLED when it was stopped.
 
     Args:
-        stage: the name that it goes by becomes the run's name.
-        params: logged flattened, with dotted keys.
-        inputs: the stage's inputs by port; each becomes a data set of the run, named by its digest.
-        run_id_file: remembers the run's id, so that a killed stage that is started again goes on with its run.
+        origin: what the stage starts from.
+        key_file: remembers the run, so that a killed stage that is started again goes on with it.
 
     Raises:
-        MaskcastError: the embedded default has no place to write to.
+        MaskcastError: MLflow refuses the run for a reason that no waiting mends; the block is not entered.
     """
-    _check_embedded()
-    run = TrackedRun(stage, params, inputs, run_id_file)
+    run = TrackedRun(origin, key_file)
     try:
+        run.wait_until_open()
         yield run
-    except BaseException:
-        run.close("FAILED")
+        if changed := origin.changed():
+            run.changed(changed)
+            listed = ", ".join(f"{name} ({origin.inputs[name]})" for name in changed)
+            say(f"{origin.name}: replaced during the work: {listed}; run the stage again")
+    except BaseException as error:
+        run.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.close("FINISHED")
-
-
-def tracking_uri() -> str:
-    """Returns the server of the environment, or the embedded default in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"
-
-
-def _check_embedded() -> None:
-    """Fails at once where the embedded default cannot write: MLflow would try for minutes."""
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return
-    folder = Path.cwd()
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        if (folder / "mlflow.db").exists():
-            (folder / "mlflow.db").open("ab").close()
-    except OSError as error:
-        raise MaskcastError(
-            f"{folder}/mlflow.db: cannot be written ({error.strerror}); set MLFLOW_TRACKING_URI or go elsewhere"
-        ) from None
-
-
-def new_client() -> Any:
-    """Returns an ``MlflowClient`` of runs and the registry that soon says when its server is away.
-
-    Raises:
-        MaskcastError: the embedded default has no place to write to.
-    """
-    _check_embedded()
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with collector_paused():
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
-        return mlflow.MlflowClient(tracking_uri())
-
-
-@contextmanager
-def user_errors_of_server() -> Iterator[None]:
-    """Turns what MLflow, its database or the network raise into one MaskcastError."""
-    try:
-        yield
-    except MaskcastError:
-        raise
-    except Exception as error:
-        if not isinstance(error, _server_errors()):
-            raise
-        code = getattr(error, "error_code", "")
-        remedy = REMEDIES.get(code, "mend that or MLFLOW_TRACKING_URI and try again")
-        raise MaskcastError(f"{_shown_uri()}: MLflow says: {_one_line(error)}; {remedy}") from error
-
-
-def _server_errors() -> tuple[type[Exception], ...]:
-    """Returns what MLflow, its database and the network raise."""
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException  # type: ignore[import-untyped]
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, RequestException, SQLAlchemyError
-
-
-def bad_request(error: MaskcastError) -> Exception:
-    """Returns an error as MLflow's model server tells it to a client, with status 400."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import BAD_REQUEST
-
-    return MlflowException(str(error), error_code=BAD_REQUEST)
-
-
-def start_run(client: Any, stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> str:
-    """Creates the run of a stage, with its tags, params and data sets, and returns its id."""
-    from mlflow.entities import Param, RunTag
-
-    tags = run_tags(stage, params, inputs)
-    run_id: str = client.create_run(_experiment_id(client), run_name=tags["maskcast.name"]).info.run_id
-    client.log_batch(run_id, tags=[RunTag(*item) for item in tags.items()])
-    logged = [Param(name, str(value)) for name, value in flatten(params.model_dump(mode="json")).items()]
-    for start in range(0, len(logged), MAX_PARAMS):
-        client.log_batch(run_id, params=logged[start : start + MAX_PARAMS])
-    client.log_inputs(run_id, [_dataset(name, path, tags[f"{DATA_HASH}{name}"]) for name, path in inputs.items()])
-    return run_id
-
-
-def _experiment_id(client: Any) -> str:
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
-        embedded = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").absolute().as_uri()
-        try:
-            return str(client.create_experiment(name, artifact_location=embedded))
-        except Exception:  # somebody else made it in between, or it cannot be made
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                raise
-    return str(found.experiment_id)
-
-
-def _dataset(name: str, path: Path, digest: str) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(name, digest, "local", f'{{"uri": "{path.absolute().as_uri()}"}}')
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", name)])
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8").strip() if path.exists() else None
-
-
-def _shown_uri() -> str:
-    """Returns the tracking URI without a user and password that may stand in it."""
-    return re.sub(r"(?<=//)[^/@]*@", "", tracking_uri())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

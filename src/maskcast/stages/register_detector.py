@@ -53,20 +53,23 @@ def register_detector(
     from maskcast.registry.bundle import DetectorDescription
     from maskcast.registry.evaluations import DETECTIONS, read_evaluation
     from maskcast.registry.outcome import write_outcome
-    from maskcast.registry.register import Origin, register
-    from maskcast.runner.tracking import user_errors_of_server
+    from maskcast.registry.register import register
+    from maskcast.runner.outputs import run_file
+    from maskcast.runner.provenance import Origin
+    from maskcast.runner.server import user_errors_of_server
 
+    parts = {"detector": detector}
+    origin = Origin.of("register_detector", params, {"dataset": dataset, **parts, "report": report})
     record = read_evaluation(report, (DETECTIONS,))
-    record.check_models(detector=detector)
+    record.check_models(**parts)
     example_HWC = DetectionSet(dataset).split(record.facts["split"]).image(0)
     classes = read_description(detector)["meta"]["classes"]
     about = DetectorDescription(precision=record.facts["precision"], classes=classes)
-    parts = {"detector": detector}
-    origin = Origin.of("register_detector", params, {"dataset": dataset, **parts, "report": report})
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
         example = shrink_clip(example_HWC[None])
         artifact = make_artifact(Path(scratch, "detector"), about, parts, example, record, origin.tags)
+        record.check_models(**parts)  # nobody has replaced it since
         verdict, versions = register(
-            {"detector": artifact}, record, {"detector": params.name}, params.gate, origin
+            {"detector": artifact}, record, {"detector": params.name}, params.gate, origin, run_file(registration)
         )
         write_outcome(params.name, record, verdict, versions, origin, registration, page)

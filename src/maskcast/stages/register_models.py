@@ -91,20 +91,22 @@ def register_models(
     from maskcast.registry.bundle import PARTS
     from maskcast.registry.evaluations import FORECASTS, read_evaluation
     from maskcast.registry.outcome import write_outcome
-    from maskcast.registry.register import Origin, register
-    from maskcast.runner.tracking import user_errors_of_server
+    from maskcast.registry.register import register
+    from maskcast.runner.outputs import run_file
+    from maskcast.runner.provenance import Origin
+    from maskcast.runner.server import user_errors_of_server
 
-    record = read_evaluation(report, (FORECASTS,))
     parts = {"masker": masker, "forecaster": forecaster}
-    record.check_models(**parts)
-    inputs = {"clips": clips, **parts, "report": report}
+    inputs = {"clips": clips, **parts, "report": report} | ({"encoder": encoder} if encoder else {})
+    origin = Origin.of("register_models", params, inputs)
+    record = read_evaluation(report, (FORECASTS,))
+    scored = dict(parts)
+    record.check_models(**scored)
     if encoder is not None:
-        inputs["encoder"] = encoder
         if is_trained(encoder):
             parts["encoder"] = encoder
         else:
             say("encoder: not trained (method none), and so not registered")
-    origin = Origin.of("register_models", params, inputs)
     store = ClipStore(clips, record.facts.get("label_map"))
     about, examples = _about(store, record), _examples(store, record, parts)
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
@@ -113,7 +115,10 @@ def register_models(
             for kind, needed in PARTS.items()
             if parts.keys() >= set(needed)
         }
-        verdict, versions = register(artifacts, record, params.names.by_kind, params.gate, origin)
+        record.check_models(**scored)  # nobody has replaced them since
+        verdict, versions = register(
+            artifacts, record, params.names.by_kind, params.gate, origin, run_file(registration)
+        )
         write_outcome(params.names.pipeline, record, verdict, versions, origin, registration, page)
 
 

@@ -1,0 +1,179 @@
+"""The MLflow run of a stage: found again, joined or created, with its tags, params and data sets.
+
+A run is created by a key, which is written to a file first: whoever starts a killed stage again finds its run by
+that key, wherever the kill came, and ends it. ``MLFLOW_RUN_ID`` names a run that somebody else has created, as the
+MLflow plugin of Kubeflow Pipelines does for each pod: the first stage joins it, any other gets a run below it.
+"""
+
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+from maskcast.digest import DVC_HASH
+from maskcast.errors import MaskcastError
+from maskcast.params import flatten
+from maskcast.progress import say
+from maskcast.redaction import redacted
+from maskcast.runner.provenance import Origin
+from maskcast.runner.server import VARIABLE, embedded_folder, given, is_missing, shown_uri
+
+EXPERIMENT = "maskcast"
+MAX_PARAMS = 100  # params per request, MLflow's limit
+MAX_VALUE = 6000  # characters of a param, MLflow's limit
+KEY = "maskcast.key"  # tag of a run: `Origin.digest`, and what tells this run from equal ones
+DVC = "maskcast.dvc_hash"  # tag of a data set of a run: its digest by DVC
+PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
+
+
+def open_run(client: Any, origin: Origin, key_file: Path) -> str:
+    """Returns the id of the run that a stage logs to; it is RUNNING then, and has all that is known of its origin.
+
+    Args:
+        client: of MLflow.
+        origin: what the stage starts from.
+        key_file: has the key of the run that a killed process began, if there was one.
+
+    Raises:
+        MaskcastError: a variable of the environment names no run or no experiment that can be used.
+    """
+    from mlflow.entities import RunTag
+
+    run_id, name = given("MLFLOW_RUN_ID"), given("MLFLOW_EXPERIMENT_NAME")
+    outside = None if run_id is None else _outside(client, run_id)
+    experiment = _experiment(client, name) if outside is None else outside.info.experiment_id
+    begun = _begun(client, experiment, origin, key_file)
+    if begun is not None:
+        client.update_run(begun.info.run_id, status="RUNNING")
+        _complete(client, begun, origin)
+        return str(begun.info.run_id)
+    parent = None
+    if outside is not None:
+        taken = outside.data.tags.get(KEY)
+        if taken is None or taken.startswith(origin.digest):
+            client.update_run(run_id, status="RUNNING")
+            own = {**origin.own_tags, KEY: origin.digest}
+            client.log_batch(run_id, tags=[RunTag(*tag) for tag in own.items() if tag[0] != SOURCE])
+            _complete(client, outside, origin)
+            return str(run_id)
+        parent = run_id
+    key = f"{origin.digest}-{uuid.uuid4().hex}"
+    _write(key_file, key)
+    tags = {**origin.own_tags, KEY: key} | ({PARENT: parent} if parent else {})
+    created = client.create_run(experiment, run_name=origin.title, tags=tags)
+    _complete(client, created, origin)
+    return str(created.info.run_id)
+
+
+def _begun(client: Any, experiment: str, origin: Origin, key_file: Path) -> Any:
+    """Returns the run that a killed process began on the same work; one on other work is ended instead."""
+    try:
+        key = key_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{32}", key):
+        return None  # torn, empty, or of an older version
+    found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+    if found and not key.startswith(origin.digest):
+        if found[0].info.status == "RUNNING":
+            client.set_terminated(found[0].info.run_id, "KILLED")
+        return None
+    return found[0] if found else None
+
+
+def _complete(client: Any, run: Any, origin: Origin) -> None:
+    """Logs the params and data sets that a run lacks."""
+    from mlflow.entities import Param
+
+    values = flatten(origin.params.model_dump(mode="json"))
+    lacking = [
+        Param(name, redacted(str(value))[:MAX_VALUE])
+        for name, value in values.items()
+        if name not in run.data.params
+    ]
+    for start in range(0, len(lacking), MAX_PARAMS):
+        client.log_batch(run.info.run_id, params=lacking[start : start + MAX_PARAMS])
+    have = {each.dataset.name for each in run.inputs.dataset_inputs} if run.inputs else set()
+    datasets = [_dataset(name, path, origin) for name, path in origin.inputs.items() if name not in have]
+    if datasets:
+        client.log_inputs(run.info.run_id, datasets)
+
+
+def _dataset(name: str, path: Path, origin: Origin) -> Any:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": path.absolute().as_uri()})
+    tags = [InputTag("mlflow.data.context", name)]
+    if dvc := origin.known.get(f"{DVC_HASH}{name}"):
+        tags.append(InputTag(DVC, dvc))
+    return DatasetInput(Dataset(name, origin.data[name], "local", source), tags)
+
+
+def _outside(client: Any, run_id: str) -> Any:
+    """Returns the run of ``MLFLOW_RUN_ID``, and says where other variables name another experiment than its."""
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if not is_missing(error):
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage == "deleted":
+        raise MaskcastError(f"MLFLOW_RUN_ID {run_id}: {shown_uri()} has no such run; unset it or mend {VARIABLE}")
+    own = client.get_experiment(run.info.experiment_id)
+    for variable, has in (("MLFLOW_EXPERIMENT_ID", own.experiment_id), ("MLFLOW_EXPERIMENT_NAME", own.name)):
+        if given(variable) not in (None, str(has)):
+            say(
+                f"tracking: two experiments: {variable} says {given(variable)}, MLFLOW_RUN_ID {run_id} is of "
+                f"{own.name!r} ({own.experiment_id}); that run is joined"
+            )
+    return run
+
+
+def _experiment(client: Any, name: str | None) -> str:
+    """Returns the id of the experiment of a new run, which is created if need be."""
+    number = given("MLFLOW_EXPERIMENT_ID")
+    if number is not None:
+        try:
+            found = client.get_experiment(number)
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            raise MaskcastError(
+                f"MLFLOW_EXPERIMENT_ID {number}: {shown_uri()} has no such experiment; unset it or mend {VARIABLE}"
+            ) from None
+        if name not in (None, found.name):
+            raise MaskcastError(
+                f"two experiments: MLFLOW_EXPERIMENT_ID {number} is {found.name!r}, MLFLOW_EXPERIMENT_NAME says "
+                f"{name!r}; unset one of them"
+            )
+    else:
+        found = _by_name(client, name or EXPERIMENT)
+    if found.lifecycle_stage == "deleted":
+        raise MaskcastError(
+            f"{shown_uri()}: experiment {found.name!r} is deleted; `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another"
+        )
+    return str(found.experiment_id)
+
+
+def _by_name(client: Any, name: str) -> Any:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # The embedded default keeps its artifacts beside mlflow.db; a server decides for itself.
+        place = (embedded_folder() / "mlartifacts").as_uri() if given(VARIABLE) is None else None
+        try:
+            client.create_experiment(name, artifact_location=place)
+        except Exception:  # somebody else made it in between, or it cannot be made
+            if client.get_experiment_by_name(name) is None:
+                raise
+        found = client.get_experiment_by_name(name)
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
