@@ -21,8 +21,7 @@ install: .venv/installed ## install the locked packages and maskcast into .venv
 
 repro: .venv/installed ## run the whole pipeline on the embedded default and show its scores
 	dvc repro
-	@cat results/report/scores.md
-	@echo "report: $(CURDIR)/results/evaluate.html"
+	@maskcast summary
 
 test-fast: .venv/installed ## pass the unit and contract tests, which need no server, in minutes
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/contract

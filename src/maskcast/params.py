@@ -54,6 +54,11 @@ def is_false(value: object) -> bool:
     return value is False
 
 
+def is_zero(value: object) -> bool:
+    """Whether a param is 0: as ``is_null``, for a number of what there is none of by default."""
+    return value == 0
+
+
 def load_params_file(path: Path) -> dict[str, Any]:
     """Returns the sections of a params file.
 

@@ -96,7 +96,7 @@ class Project:
 
 def shrink(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the shipped params with counts and sizes that take seconds."""
-    source = {"layout": "synthetic", "train": 3, "val": 2, "unlabeled": 3, "hidden": 2}
+    source = {"layout": "synthetic", "train": 3, "val": 2, "unlabeled": 3, "hidden": 2, "motion": 2}
     params["prepare_clips"] |= {"source": source, "height": 32, "width": 48, "workers": 1}
     for name in ("pretrain_encoder", "train_masker", "pretrain_forecaster", "finetune_forecaster"):
         params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}

@@ -62,6 +62,20 @@ def test_the_run_left_what_it_should(project: Project) -> None:
     assert left == []
 
 
+def test_the_run_ends_with_what_was_gained_and_what_comes_next(project: Project) -> None:
+    assert "\t@maskcast summary\n" in (project.folder / "Makefile").read_text()
+    said = project.run("maskcast", "summary")
+    lines = said.splitlines()
+    assert "the forecaster's Jaccard of" in said
+    assert f"report: {project.folder.resolve() / 'results/evaluate.html'}" in lines
+    assert [line.split()[1:3] for line in lines[lines.index("next:") + 1 :]] == [
+        ["forecast", "sample"],
+        ["models", "list"],
+        ["models", "promote"],
+    ]
+    assert max(map(len, lines)) <= 130  # the sentence; what comes before it fits a terminal
+
+
 def test_git_never_sees_data(project: Project) -> None:
     tracked = project.run("git", "ls-files").split()
     assert not [path for path in tracked if path.startswith(("data/", "models/", "results/", "mlflow"))]

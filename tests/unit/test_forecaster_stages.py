@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conftest import write_store
+from tests.conftest import moving_squares, write_store
 
 from maskcast.curves import read_curves
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.known_masks import KnownMasks
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
@@ -88,6 +89,70 @@ def test_pretrain_then_finetune_writes_models_and_scores(stores: dict[str, Path]
     context = torch.tensor(store.masks(store.get("val_0"))[None, :11])
     assert after.forecast(context, 3).shape == (1, 3, 32, 48)
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def add_motion(folder: Path, clips: ClipStore) -> Path:
+    """Writes the clips again, and four clips of masks alone."""
+    with ClipWriter(folder, height=32, width=48, maps=[clips.label_map]) as writer:
+        for clip in clips.clips:
+            masks = {MASK: clips.masks(clip)} if clip.maps else {}
+            writer.add(clip.id, split=clip.split, kind=clip.kind, frames=clips.frames(clip), masks=masks)
+        for k in range(4):
+            masks = {MASK: moving_squares(90 + k, 22, 32, 48)[1]}
+            writer.add(f"motion_{k}", split="train", kind="labelled", masks=masks)
+    return folder
+
+
+def test_motion_is_learned_from_masks_without_frames(stores: dict[str, Path], tmp_path: Path) -> None:
+    stores |= {"clips": add_motion(tmp_path / "more", ClipStore(stores["clips"]))}
+    store, generated = ClipStore(stores["clips"]), ClipStore(stores["masks"])
+    known = KnownMasks(generated, store)
+    assert list(known.alone) == ["motion_0", "motion_1", "motion_2", "motion_3"]
+    np.testing.assert_array_equal(known.masks(known.get("motion_2")), store.masks(store.get("motion_2")))
+    for clip in generated.clips:
+        np.testing.assert_array_equal(known.masks(known.get(clip.id)), generated.masks(clip))
+    assert all(known.has_masks(known.get(name)) for name in ("motion_0", "train_0"))
+    assert not KnownMasks(store, store).alone  # true masks in place of generated ones are there already
+
+    assert pretrain(stores, tmp_path / "pretrained", model={"arch": "objects", "hidden": 8})["clips"] == 10
+    assert pretrain(stores, tmp_path / "frames", model=MODEL | {"input": "frames"})["clips"] == 6
+    given = {"pretrained": tmp_path / "pretrained", "forecaster": tmp_path / "forecaster"}
+    tuned = run_stage(
+        "finetune_forecaster", {"training": TRAINING}, **stores, **given, metrics=tmp_path / "tuned.json"
+    )
+    assert tuned["clips"] == 3  # nothing can be generated of the others
+
+
+def test_finetuning_needs_frames(stores: dict[str, Path], tmp_path: Path) -> None:
+    save_model(tmp_path / "old", ObjectsConfig(hidden=4).build(3), ObjectsConfig(hidden=4), num_classes=3, meta={})
+    label_map = ClipStore(stores["clips"]).label_map
+    with ClipWriter(tmp_path / "bare", height=32, width=48, maps=[label_map]) as writer:
+        for name, split in (("a", "train"), ("val_0", "val")):
+            writer.add(name, split=split, kind="labelled", masks={MASK: moving_squares(1, 22, 32, 48)[1]})
+    with pytest.raises(MaskcastError, match="bare: none of 1 labelled training clips has frames to mask"):
+        run_stage(
+            "finetune_forecaster",
+            {"training": TRAINING},
+            **stores | {"clips": tmp_path / "bare"},
+            pretrained=tmp_path / "old",
+            forecaster=tmp_path / "new",
+            metrics=tmp_path / "new.json",
+        )
+
+
+def test_masks_of_a_context_that_know_what_follows_stop_the_training(
+    stores: dict[str, Path], tmp_path: Path
+) -> None:
+    generated = ClipStore(stores["masks"])
+    with ClipWriter(
+        tmp_path / "agreeing", height=32, width=48, maps=[generated.label_map], meta={"consistent_frames": 11}
+    ) as writer:
+        for clip in generated.clips:
+            writer.add(clip.id, split=clip.split, kind=clip.kind, masks={MASK: generated.masks(clip)})
+    stores |= {"masks": tmp_path / "agreeing"}
+    with pytest.raises(MaskcastError, match="consistent_frames 11, so masks of the 10 context frames know"):
+        pretrain(stores, tmp_path / "pretrained", context_frames=10)
+    assert pretrain(stores, tmp_path / "frames", context_frames=10, model=MODEL | {"input": "frames"})
 
 
 def test_pretrain_on_frames_is_scored_through_the_masker(stores: dict[str, Path], tmp_path: Path) -> None:

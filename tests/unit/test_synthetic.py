@@ -179,6 +179,17 @@ def test_source_clips_are_stable_and_picklable():
     assert frames.shape == (22, 32, 48, 3) and masks.shape == (22, 32, 48)
 
 
+def test_source_adds_masks_to_learn_motion_from():
+    found = listing(train=1, val=1, unlabeled=1, motion=2)
+    assert [clip.id for clip in found.clips][-2:] == ["synthetic_motion_00000", "synthetic_motion_00001"]
+    added = found.clips[-1]
+    assert (added.split, added.kind) == ("train", "labelled")
+    frames, masks = layers_of(added.load())
+    assert frames is None and masks.shape == (22, 32, 48) and masks.any()
+    assert len({clip.meta["seed"] for clip in found.clips}) == 5
+    assert "motion" not in SyntheticSource().model_dump()  # fingerprints from before it stay
+
+
 def test_source_hides_what_is_to_be_hidden():
     clips = {clip.split: clip for clip in listing(train=0, val=0, unlabeled=1, hidden=1, context=7).clips}
     frames, masks = layers_of(clips["hidden"].load())

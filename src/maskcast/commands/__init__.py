@@ -17,6 +17,10 @@ COMMANDS = {  # by name: where it is, and what it does
         "compile and run the pipelines on Kubeflow, here or on a cluster",
     ),
     "serve": ("maskcast.commands.serve:serve", "answer requests for forecasts over HTTP"),
+    "summary": (
+        "maskcast.commands.summary:summary",
+        "say what a finished run has gained, and what to do next",
+    ),
     "write-annotations": (
         "maskcast.commands.write_annotations:write_annotations",
         "write annotations.txt for a folder of clips in the competition layout",

@@ -31,7 +31,7 @@ def write_outcome(
         verdict: what the gate said.
         versions: of each registered model by its name.
         origin: where they come from.
-        registration: JSON file: the versions, and the verdict with its numbers.
+        registration: JSON file: the model that stood at the gate, the versions, and the verdict with its numbers.
         page: HTML file, where one is wanted; MLflow has it either way, in the run that registered the version.
     """
     registry, number = Registry(name), verdict.champion
@@ -44,6 +44,6 @@ def write_outcome(
         registry.client.log_artifact(run_id, str(file))
         if page is not None:
             shutil.copy(file, page)
-    outcome = {"versions": versions, **verdict.as_json()}
+    outcome = {"model": name, "versions": versions, **verdict.as_json()}
     registration.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
     say(f"gate: {name} version {versions[name]} {verdict.line}")

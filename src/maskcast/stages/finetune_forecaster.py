@@ -35,6 +35,7 @@ def finetune_forecaster(
     The whole horizon is forecast from the context alone, the network's own states (with ``feedback``, its own
     forecasts too) carried along, and the loss is taken on that.
 
+    Clips that have masks and no frames are left to ``pretrain_forecaster``: nothing can be generated of them.
     Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
 
     A forecaster that was pretrained for another number of classes learns the classes anew. What it learned of
@@ -55,7 +56,12 @@ def finetune_forecaster(
     model, description, anew = adapt_forecaster(pretrained, store.num_classes)
     if anew:
         say(f"{pretrained} knows other classes: {', '.join(anew)} begin anew, all else is kept")
-    train = store.select("train", "labelled")
+    labelled = store.select("train", "labelled")
+    train = [clip for clip in labelled if clip.has_frames or clip.id in generated]
+    if not train:
+        raise MaskcastError(
+            f"{clips}: none of {len(labelled)} labelled training clips has frames to mask; prepare some that have"
+        )
     if missing := [clip for clip in train if clip.id not in generated]:
         raise MaskcastError(
             f"{masks}: has no generated masks of clip {missing[0].id!r}; run generate_masks on {clips}"

@@ -36,6 +36,7 @@ def pretrain_forecaster(
 ) -> None:
     """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only.
 
+    Clips of the train split that have masks and no frames, such as simulated motion, are learned from as they are.
     Validation forecasts the labelled clips of the val split from generated masks; the best epoch is kept.
 
     Raises:
@@ -43,6 +44,7 @@ def pretrain_forecaster(
     """
     import torch
 
+    from maskcast.data.known_masks import KnownMasks
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.training.tasks.forecasting import ForecastTask, train_forecaster
 
@@ -50,19 +52,25 @@ def pretrain_forecaster(
     train, left_out = _confident(generated, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
-    source = model.input.source(store, generated)
+    known = KnownMasks(generated, store)
+    alone = [] if model.input.needs_masker else list(known.alone.values())
+    train += alone
+    source = model.input.source(store, known)
     model.prepare(source, [source.get(clip.id) for clip in train])
     task = ForecastTask(
         model,
         params,
         clips=store,
-        masks=generated,
-        target=generated,
+        masks=known,
+        target=known,
         train=train,
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
-    say(f"{len(train)} clips to train on; {left_out} left out, below min_confidence {params.min_confidence:g}")
+    say(
+        f"{len(train)} clips to train on, {len(alone)} of them masks without frames; {left_out} left out, below "
+        f"min_confidence {params.min_confidence:g}"
+    )
     train_forecaster(
         "pretrain_forecaster",
         task,

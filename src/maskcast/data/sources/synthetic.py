@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.labels import KIND_OF_SPLIT, MASK, SPLITS, single_map
+from maskcast.params import is_zero
 from maskcast.seed import derive
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
@@ -29,6 +30,9 @@ class SyntheticSource(SourceConfig):
     """Clips without masks."""
     hidden: int = Field(default=0, ge=0)
     """Clips of which only the first `context` frames are shown."""
+    motion: int = Field(default=0, ge=0, exclude_if=is_zero)
+    """More clips of the split train that have masks and no frames: a forecaster learns motion from them, a masker
+    does not see them. They cost a tenth of others."""
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""
     context: int = Field(default=11, ge=1)
@@ -60,8 +64,9 @@ class SyntheticSource(SourceConfig):
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
         shared = {} if self.randomize else camera  # randomised, each clip has its own
         listing = Listing([], single_map(CLASSES, things=True), meta=shared)
-        for number, split in enumerate(SPLITS):
-            for index in range(getattr(self, split)):
+        for number, part in enumerate((*SPLITS, "motion")):
+            split = "train" if part == "motion" else part
+            for index in range(getattr(self, part)):
                 clip_seed = derive(seed, number, index)
                 stride = strides[index % len(strides)]
                 kind = KIND_OF_SPLIT[split]
@@ -69,7 +74,7 @@ class SyntheticSource(SourceConfig):
                     load_clip,
                     clip_seed,
                     labelled=kind == "labelled",
-                    render=self.render,
+                    render=self.render and part != "motion",
                     frames=self.frames,
                     keep=self.context if kind == "hidden" else None,
                     stride=stride,
@@ -78,7 +83,7 @@ class SyntheticSource(SourceConfig):
                     randomize=self.randomize,
                 )
                 meta = {"seed": clip_seed, "stride": stride}
-                listing.clips.append(RawClip(f"synthetic_{split}_{index:05d}", split, kind, load, meta))
+                listing.clips.append(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta))
         return listing
 
 

@@ -1,0 +1,111 @@
+"""What a finished run says: its scores, what was gained, where the report is, and what to do next."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.store import CHAMPION, Registry
+from maskcast.report.tables import printed
+from maskcast.runner.server import user_errors_of_server
+
+COLUMNS = {"jaccard_last": "Jaccard {last}", "jaccard_mean": "mean {first}-{last}", "accuracy_last": "accuracy"}
+RIVALS = {  # by name: what the sentence calls them
+    "persistence": "copying the last mask",
+    "constant_velocity": "constant velocity",
+    "rigid_body": "`rigid_body`, which is given camera and physics",
+}
+LEVEL = 0.005  # Jaccard: nearer is no difference
+DEFAULT_NAME = "maskcast"  # of a registered pipeline
+
+
+def summary(results: Path) -> str:
+    """Returns the table, one sentence that says what was gained, the path of the report, and the next commands.
+
+    Args:
+        results: folder with ``evaluate.json`` and ``evaluate.html``, and ``registration.json`` where models were
+            registered.
+
+    Raises:
+        MaskcastError: there are no scores of forecasts.
+    """
+    scores = _read(results / "evaluate.json")
+    ends = [name.removeprefix("jaccard_h") for name in scores]
+    frames = sorted(int(end) for end in ends if end.isdecimal())
+    if "jaccard_last" not in scores or not frames:
+        raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
+    models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
+    rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
+    header = ["", *(text.format(first=frames[0], last=frames[-1]) for text in COLUMNS.values())]
+    lines = [printed(header, rows, f"{scores['clips']:.0f} clips, {len(frames)} frames forecast"), ""]
+    lines += [gain(scores, len(frames)), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
+    registration = results / "registration.json"
+    return "\n".join([*lines, *(f"  {line}" for line in next_commands(registration))])
+
+
+def gain(scores: Mapping[str, float], horizon: int) -> str:
+    """Returns one sentence that says how a forecaster stands against the baselines.
+
+    Args:
+        scores: contents of ``evaluate.json``.
+        horizon: frames forecast.
+    """
+    parts = []
+    for name, called in RIVALS.items():
+        if f"jaccard_last_{name}" in scores:
+            ahead = scores["jaccard_last"] - scores[f"jaccard_last_{name}"]
+            way = "level with" if abs(ahead) < LEVEL else f"{abs(ahead):.2f} {'above' if ahead > 0 else 'below'}"
+            parts.append(f"{way} {called}")
+    text = f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else "".join(parts)
+    frames = f"{horizon} frame{'s' * (horizon != 1)}"
+    return f"After {frames} the forecaster's Jaccard of {scores['jaccard_last']:.2f} is {text}."
+
+
+def next_commands(registration: Path) -> list[str]:
+    """Returns the three commands that come next, as the shell that asks takes them.
+
+    Args:
+        registration: what ``register_models`` wrote; need not be there.
+    """
+    maskcast = spoken()
+    if not registration.is_file():
+        return [f"{maskcast} {words}" for words in ("forecast sample", "register-models --help", "models list")]
+    content = _read(registration)
+    name, number, champion = content["model"], content["versions"][content["model"]], content["champion"]
+    models = f"{maskcast} models" + ("" if name == DEFAULT_NAME else f" --name {name}")
+    film = f"{maskcast} forecast sample --model models:/{name}/{number}"
+    if _is_champion(name, number):
+        return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]
+    if content["passed"]:
+        return [film, f"{models} list", f"{models} promote {number}"]
+    why = f"{models} compare {champion} {number}" if champion else f"{maskcast} register-models --help"
+    return [film, f"{models} list", why]
+
+
+def spoken() -> str:
+    """Returns how the user's shell calls this program: by its name, or by its path where it is not found."""
+    script = Path(sys.executable).with_name("maskcast")
+    if sys.prefix == sys.base_prefix or Path(os.environ.get("VIRTUAL_ENV", "")) == Path(sys.prefix):
+        return "maskcast"
+    return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
+
+
+def _is_champion(name: str, number: int) -> bool:
+    """Whether a version is in use already; of a server that is away it is not known."""
+    try:
+        with user_errors_of_server():
+            return number == Registry(name).aliases().get(CHAMPION)
+    except MaskcastError:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise MaskcastError(f"{path}: no scores there; run `dvc repro` first") from None
+    return content

@@ -1,0 +1,117 @@
+"""What a finished run says at its end."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maskcast.__main__ import main
+from maskcast.registry.summary import gain, spoken, summary
+
+SCORES = {"clips": 20, "jaccard_h12": 0.7, "jaccard_h13": 0.5, "jaccard_last": 0.5, "jaccard_mean": 0.6}
+OTHERS = {"persistence": 0.3, "constant_velocity": 0.497, "rigid_body": 0.62}
+
+
+def scores_of(**last: float) -> dict[str, float]:
+    """Contents of evaluate.json where the baselines have these scores at the last frame."""
+    found = SCORES | {"accuracy_last": 0.9}
+    for name, value in last.items():
+        found |= {f"jaccard_last_{name}": value, f"jaccard_mean_{name}": value, f"accuracy_last_{name}": 0.9}
+    return found
+
+
+def write_results(folder: Path, **registration: Any) -> Path:
+    folder.mkdir()
+    (folder / "evaluate.json").write_text(json.dumps(scores_of(**OTHERS)))
+    if registration:
+        content = {"model": "maskcast", "versions": {"maskcast": 3, "maskcast-masker": 1}, "champion": None}
+        (folder / "registration.json").write_text(json.dumps(content | registration))
+    return folder
+
+
+def test_the_sentence_is_honest_about_what_is_lost() -> None:
+    assert gain(scores_of(**OTHERS), 11) == (
+        "After 11 frames the forecaster's Jaccard of 0.50 is 0.20 above copying the last mask, level with "
+        "constant velocity and 0.12 below `rigid_body`, which is given camera and physics."
+    )
+    assert gain(scores_of(persistence=0.61), 1) == (
+        "After 1 frame the forecaster's Jaccard of 0.50 is 0.11 below copying the last mask."
+    )
+
+
+def test_the_summary_ends_with_report_and_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: False)
+    write_results(tmp_path / "results", passed=True)
+    assert main(["summary"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "20 clips, 2 frames forecast"
+    assert lines[1].split() == ["Jaccard", "13", "mean", "12-13", "accuracy"]
+    assert [line.split() for line in lines[3:7]] == [
+        ["forecaster", "0.500", "0.600", "0.900"],
+        ["persistence", "0.300", "0.300", "0.900"],
+        ["constant_velocity", "0.497", "0.497", "0.900"],
+        ["rigid_body", "0.620", "0.620", "0.900"],
+    ]
+    assert max(map(len, lines[:7])) <= 80
+    assert lines[8] == gain(scores_of(**OTHERS), 2)
+    assert lines[10:] == [
+        f"report: {tmp_path / 'results/evaluate.html'}",
+        "next:",
+        "  maskcast forecast sample --model models:/maskcast/3",
+        "  maskcast models list",
+        "  maskcast models promote 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("registration", "champion", "last"),
+    [
+        ({"passed": False, "champion": 1}, False, "maskcast models compare 1 3"),
+        ({"passed": False}, False, "maskcast register-models --help"),
+        ({"passed": True, "model": "toy", "versions": {"toy": 3}}, False, "maskcast models --name toy promote 3"),
+        ({"passed": True}, True, "maskcast serve --model models:/maskcast@champion"),
+        ({}, False, "maskcast models list"),
+    ],
+)
+def test_the_last_command_depends_on_the_gate(
+    registration: dict[str, Any],
+    champion: bool,
+    last: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: champion)
+    assert summary(write_results(tmp_path / "results", **registration)).endswith(f"\n  {last}")
+
+
+def test_a_shell_without_the_environment_is_told_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
+    assert spoken() == "maskcast"
+    monkeypatch.delenv("VIRTUAL_ENV")
+    monkeypatch.chdir(tmp_path)
+    assert spoken() == os.path.join(".venv", "bin", "maskcast")
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path / "a b")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "the env/bin/python"))
+    assert spoken() == f"'{tmp_path}/the env/bin/maskcast'"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"clips": 3}'])
+def test_results_without_scores_are_refused(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "evaluate.json").write_text(content)
+    assert main(["summary", str(tmp_path)]) == 2
+    assert "evaluate.json: " in capsys.readouterr().err
