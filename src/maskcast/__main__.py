@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from maskcast.commands import COMMANDS
 from maskcast.errors import MaskcastError, one_line
 from maskcast.memory import keep_freed_memory
+from maskcast.processors import limit_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage or command; returns the exit code (0 done, 2 a mistake that one line on stderr explains)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
+    limit_threads()
     try:
         code = _run_command(arguments)
         sys.stdout.flush()

@@ -17,6 +17,7 @@ TOY: dict[str, list[str]] = {
     "coco": ["--rounds", "1", "--images", "30"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
+    "quota": ["--rounds", "1", "--steps", "1"],
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
     "serving": ["--rounds", "1"],

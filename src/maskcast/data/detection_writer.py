@@ -5,7 +5,6 @@ Legend: N boxes of an image.
 
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -22,6 +21,7 @@ from maskcast.data.detection_sources.base import LabelledImage
 from maskcast.data.images import read_image, resize_frames
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.processors import num_processors
 from maskcast.progress import track
 
 CHUNK = 256  # images that the threads are given at once
@@ -130,7 +130,7 @@ class DetectionWriter:
             return write_image(image[0], self.root / folder, image[1], self.max_size)
 
         # Decoding and hashing release the GIL, so that threads are enough.
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(num_processors()) as pool:
             chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
             done = (file for chunk in chunks for file in pool.map(write, chunk))
             yield from track(done, f"preparing {what} images", len(images))

@@ -3,7 +3,6 @@
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
+from maskcast.processors import num_processors
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
 MOST_THREADS = 8  # that decode images
@@ -75,7 +75,7 @@ class ImageFrames(Frames):
     def __init__(self, folder: Path) -> None:
         parts = ("images/train", "unlabeled") if (folder / "dataset.json").is_file() else ("",)
         roots = [folder / part for part in parts]
-        self.threads = min(MOST_THREADS, os.cpu_count() or 1)
+        self.threads = min(MOST_THREADS, num_processors())
         self.paths = sorted(
             (path for root in roots for path in root.rglob("*") if _is_image(path.relative_to(root))),
             key=lambda path: id_key(path.relative_to(folder).as_posix()),

@@ -1,7 +1,6 @@
 """Starts the processes that a training stage asks for: here by torchrun's API, on several nodes by a TrainJob."""
 
 import logging
-import os
 import signal
 import tempfile
 import uuid
@@ -13,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from maskcast.errors import MaskcastError
+from maskcast.processors import threads_for
 from maskcast.runner.stage import Job
 
 Work = Callable[[Job], dict[str, float]]
@@ -40,7 +40,8 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     logging.disable(logging.CRITICAL)  # torchrun logs each failure at length; what matters is raised below
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
-            metrics: dict[str, float] = elastic_launch(_config(processes, logs), _worker)(work, job, processes)[0]
+            start = elastic_launch(_config(processes, logs), _worker)
+            metrics: dict[str, float] = start(work, job, threads_for(processes))[0]
             return metrics
     except ChildFailedError as error:
         raise _cause(job.name, processes, error) from None
@@ -66,11 +67,11 @@ def _config(processes: int, logs: str) -> LaunchConfig:
     )
 
 
-def _worker(work: Work, job: Job, processes: int) -> dict[str, float]:
+def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
     # torch sends SIGINT to a process whose parent has died; what was started in the background ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+    if threads is not None:
+        torch.set_num_threads(threads)
     return work(job)
 
 

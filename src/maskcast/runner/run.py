@@ -15,6 +15,7 @@ from typing import Any
 from maskcast.errors import MaskcastError, user_errors_of_disk
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
+from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
 from maskcast.runner.outputs import outputs_whole, run_file
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
@@ -65,6 +66,7 @@ def execute(job: Job) -> dict[str, float]:
 
     Of several processes the first is tracked and writes the outputs; the others write where nobody looks.
     """
+    limit_threads()
     keep_freed_memory()  # for those that come without the command line: shims, and processes of a group
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)

@@ -1,7 +1,6 @@
 """prepare_clips: raw videos of any layout -> a clip store of one size."""
 
 import multiprocessing
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +19,7 @@ from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelError, MapKind
 from maskcast.params import Params
+from maskcast.processors import num_processors
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -106,7 +106,7 @@ def _load_all(
     listing: Listing, size: tuple[int, int] | None, workers: int
 ) -> Iterator[tuple[RawClip, Arrays | MaskcastError]]:
     """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight."""
-    workers = min(workers or len(os.sched_getaffinity(0)), len(listing.clips))
+    workers = min(workers or num_processors(), len(listing.clips))
     load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
     if workers <= 1:
         for clip in listing.clips:
