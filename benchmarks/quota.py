@@ -2,9 +2,9 @@
 
     python benchmarks/quota.py [--quota 1.0] [--steps 20] [--rounds 3]
 
-Each training runs in a process of its own, in a cgroup with a CPU quota as `limits.cpu` of Kubernetes sets it: with
-as many threads as maskcast takes, with one, and with 32, as torch takes on a node of 32 processors. Making a cgroup
-takes root and a writable /sys/fs/cgroup.
+Each training runs in a process of its own, in a cgroup with a CPU quota as Kubernetes sets it (`limits.cpu`):
+with as many threads as maskcast takes, with one, and with 32, as torch takes on a node of 32 processors. Making a
+cgroup takes root and a writable /sys/fs/cgroup.
 """
 
 from __future__ import annotations
