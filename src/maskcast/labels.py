@@ -9,8 +9,13 @@ from maskcast.errors import MaskcastError
 
 IGNORE = 255  # mask value left out of losses and metrics
 KINDS = ("labelled", "unlabelled", "hidden")
-SPLITS = ("train", "val", "test", "unlabeled", "hidden")
-KIND_OF_SPLIT = dict.fromkeys(SPLITS, "labelled") | {"unlabeled": "unlabelled", "hidden": "hidden"}
+Split = Literal["train", "val", "test", "unlabeled", "hidden"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+KIND_OF_SPLIT: dict[str, str] = {
+    **dict.fromkeys(SPLITS, "labelled"),
+    "unlabeled": "unlabelled",
+    "hidden": "hidden",
+}
 MASK = "mask"  # name of a store's map where it has but one and names none, as in format 1
 
 MapKind = Literal["classes", "instances", "alpha"]

@@ -102,7 +102,7 @@ def test_clips_are_listed_without_their_pixels_and_loaded_anywhere(source: dict[
 
 
 def test_the_store_of_a_source_is_a_function_of_folder_and_params(source: dict[str, Any], tmp_path: Path) -> None:
-    values = {"source": source, "height": HEIGHT, "width": WIDTH, "workers": 1}
+    values = {"source": source, "height": HEIGHT, "width": WIDTH, "workers": 1, "required_splits": []}
     stores = []
     for name in ("first", "second"):
         run_stage("prepare_clips", values, raw=tmp_path / "raw", clips=tmp_path / name)

@@ -101,7 +101,7 @@ def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
     unlike = write_store(tmp_path / "unlike", height=16, hidden=1)
     empty = write_store(tmp_path / "empty", val=1)
     cases: list[tuple[dict[str, Any], dict[str, Path], str]] = [
-        ({"split": "test"}, {}, "'test'"),
+        ({"split": "hiden"}, {}, r"split: input should be 'train', 'val', 'test', 'unlabeled' or 'hidden'"),
         ({"context_frames": 12}, {}, "'video_9' has 11 frames, the context needs 12"),
         ({"frame_png": 22}, {}, "predict.frame_png: 22 .* forecasts masks"),
         ({}, {"masks": empty.root}, "no generated masks of clip 'video_9'"),
@@ -111,6 +111,26 @@ def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
         with pytest.raises(MaskcastError, match=message):
             run_stage("predict", params, **(inputs | swapped), predictions=tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("of", ["masks", "frames"])
+def test_without_hidden_clips_there_is_nothing_to_predict(
+    tmp_path: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str], of: str
+) -> None:
+    if of == "frames":
+        config = ConvLSTMConfig(input="frames", motion="none", hidden=4, stride=8)
+        shutil.rmtree(inputs["forecaster"])
+        save_model(inputs["forecaster"], config.build(3), config, num_classes=3, meta={})
+    out, params = tmp_path / "out", {"split": "test", "png": True, "submission": True}
+    run_stage("predict", params, **inputs, predictions=out)
+    assert f"nothing to predict: no clip of split 'test' in {inputs['clips']}" in capsys.readouterr().err
+    store = ClipStore(out)
+    store.verify()
+    assert len(store.clips) == 0 and store.classes == ClipStore(inputs["clips"]).classes
+    assert torch.load(out / "submission.pt").shape == (0, 32, 48)
+    assert (out / "submission_ids.txt").read_text() == ""
+    if of == "frames":
+        assert np.load(out / "frames.npy").shape == (0, 11, 32, 48, 3)
 
 
 def test_a_forecaster_of_frames_leaves_frames_too(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -32,7 +32,8 @@ def write_raw(raw: Path, size: tuple[int, int] = SIZE, **ids: tuple[int, ...]) -
 
 
 def prepare(raw: Path, clips: Path, **params) -> ClipStore:
-    run_stage("prepare_clips", {"source": {"layout": "competition"}, "workers": 1, **params}, raw=raw, clips=clips)
+    values = {"source": {"layout": "competition"}, "workers": 1, "required_splits": [], **params}
+    run_stage("prepare_clips", values, raw=raw, clips=clips)
     store = ClipStore(clips)
     store.verify()
     return store
@@ -60,6 +61,27 @@ def test_a_raw_folder_becomes_a_store(tmp_path):
     assert store.frames(clip)[:, 5, 5, 1].tolist() == [100, 101, 102]
     assert np.unique(store.masks(clip)[..., :8]).tolist() == [0]
     assert np.unique(store.masks(clip)[..., 8:]).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "line"),
+    [
+        (
+            {"val": (1, 2), "hidden": (3,)},
+            r"no clip of split 'train' \(found: 2 val, 1 hidden\), mend the folders",
+        ),
+        (
+            {"train": (1,), "unlabeled": (2,)},
+            r"no clip of split 'val' .* set prepare_clips.required_splits to \[train\]",
+        ),
+        ({"train": (1,)}, r"\(found: 1 train\), and one clip cannot be both learnt from and scored; mend"),
+        ({"hidden": (1, 2)}, r"no clip of split 'train' .* set prepare_clips.required_splits to \[\]$"),
+    ],
+)
+def test_without_clips_to_learn_from_and_to_score_it_stops(tmp_path, splits, line):
+    raw = write_raw(tmp_path / "raw", **splits)
+    refuses(raw, tmp_path / "clips", line, required_splits=["train", "val"])
+    assert PrepareClips.model_validate({"source": {"layout": "competition"}}).required_splits == ("train", "val")
 
 
 def test_processes_and_order_do_not_change_a_byte(tmp_path):

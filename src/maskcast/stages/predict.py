@@ -11,7 +11,7 @@ from pydantic import Field
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip
 from maskcast.errors import MaskcastError
-from maskcast.labels import id_key
+from maskcast.labels import Split, id_key
 from maskcast.params import Params, is_null
 from maskcast.progress import say, track
 from maskcast.report.paint import PAPER, class_entries, palette, with_legend
@@ -26,8 +26,8 @@ LEGEND = 960, 8  # pixels: width, and height above the names
 class Predict(Params):
     """Params of predict."""
 
-    split: str = "hidden"
-    """Split whose clips are forecast."""
+    split: Split = "hidden"
+    """Split whose clips are forecast; where it has none, there is nothing to predict."""
     label_map: str | None = Field(None, exclude_if=is_null)
     """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(11, ge=1)
@@ -57,6 +57,8 @@ def predict(
 ) -> None:
     """Forecast the clips whose future nobody has labelled.
 
+    Where there are none, the predictions are an empty clip store.
+
     Args:
         clips: clip store.
         masks: clip store of generated masks, the context.
@@ -66,6 +68,9 @@ def predict(
             clips' meta holds `first_frame`, counted from 0), and what `params` asks for besides. A forecaster of
             frames also writes frames.npy, (N, horizon, H, W, 3) uint8, in the same order.
         params: what to forecast and to write.
+
+    Raises:
+        MaskcastError: models and stores do not fit, or a key asks for what there is not.
     """
     import torch
 
@@ -80,7 +85,8 @@ def predict(
     from maskcast.models.base import best_device
 
     prepared, generated = open_stores(clips, masks, params.label_map)
-    chosen = sorted(prepared.select(params.split), key=lambda clip: id_key(clip.id))
+    found_clips = prepared.where(lambda group: group.split == params.split)
+    chosen = sorted(found_clips, key=lambda clip: id_key(clip.id))
     device = best_device()
     model, masking = load_models(forecaster, masker, prepared, device)
     last = params.context_frames + params.horizon
@@ -106,7 +112,7 @@ def predict(
     frames = None
     if makes_frames:
         shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
-        frames = np.lib.format.open_memmap(predictions / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+        frames = _new_array(predictions / "frames.npy", shape)
     submission = np.empty((len(chosen), prepared.height, prepared.width), np.uint8)
     done, shown = 0, set[int]()
     with writer:
@@ -137,7 +143,18 @@ def predict(
         torch.save(torch.from_numpy(submission), predictions / "submission.pt")
         ids = "".join(f"{clip.id}\n" for clip in chosen)
         (predictions / "submission_ids.txt").write_text(ids, encoding="utf-8")
+    if not chosen:
+        say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
+        return
     say(f"{len(chosen)} clips forecast, frames {params.context_frames + 1} to {last}")
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
+    """Returns an array on disk; one without elements cannot be mapped, and is written at once."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, np.uint8))
+        return None
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
 def _draw(folder: Path, batch: Sequence[Clip], found: "Forecast", params: Predict) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -17,13 +18,14 @@ from maskcast.data.images import resize_frames, resize_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, LabelError, MapKind
+from maskcast.labels import IGNORE, LabelError, MapKind, Split
 from maskcast.params import Params
 from maskcast.processors import num_processors
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
 
 REASONS_SAID = 5
+TRAINING: tuple[Split, ...] = ("train", "val")
 
 
 class PrepareClips(Params):
@@ -41,6 +43,9 @@ class PrepareClips(Params):
     """Seed of what the source draws."""
     on_error: Literal["skip", "fail"] = "skip"
     """Whether a clip that cannot be read is left out and reported, or stops the stage."""
+    required_splits: tuple[Split, ...] = Field(default=TRAINING, exclude_if=lambda value: value == TRAINING)
+    """Splits that must have clips: what follows learns from `train` and is scored on `val`. [] for clips that are
+    to be masked alone; [val] to be scored."""
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "PrepareClips":
@@ -55,10 +60,11 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
 
     Raises:
         MaskcastError: when the layout is not the one named, labels contradict the params, sizes differ although
-            none is set, an id occurs twice, or a split loses all its clips.
+            none is set, an id occurs twice, a split that is required has no clips, or one loses all its clips.
     """
     listing = params.source.list(raw, height=params.height, width=params.width, seed=params.seed)
     _check_ids(listing)
+    _check_splits(raw, listing, params)
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
@@ -100,6 +106,22 @@ def _check_ids(listing: Listing) -> None:
             splits = f"{seen[clip.id].split} and {clip.split}"
             raise MaskcastError(f"clip id {clip.id!r} occurs twice (splits {splits}); rename one of them")
         seen[clip.id] = clip
+
+
+def _check_splits(raw: Path, listing: Listing, params: PrepareClips) -> None:
+    """Stops before anything is read where a later stage could only fail."""
+    found = Counter(clip.split for clip in listing.clips)
+    missing = [split for split in params.required_splits if not found[split]]
+    if not found or not missing:  # where nothing was found, another line says so
+        return
+    have = ", ".join(f"{count} {split}" for split, count in found.items())
+    why = "and one clip cannot be both learnt from and scored; " if found.total() == 1 else ""
+    others = ", ".join(split for split in params.required_splits if found[split])
+    raise MaskcastError(
+        f"{raw}: no clip of split {missing[0]!r} (found: {have}), {why}mend {params.source.splits_come_from}"
+        f"{_reasons(listing.skipped) if listing.skipped else ''}; where nothing is to be trained, set "
+        f"prepare_clips.required_splits to [{others}]"
+    )
 
 
 def _load_all(

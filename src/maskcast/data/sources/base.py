@@ -8,7 +8,7 @@ all. `list` is cheap and reads names and annotations only; each clip's pixels ar
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -72,6 +72,9 @@ class Listing:
 
 class SourceConfig(Params):
     """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
+
+    splits_come_from: ClassVar[str] = "source"
+    """What decides the split of a clip, for errors."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the clips of a raw folder.

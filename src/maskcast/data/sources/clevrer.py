@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +15,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
-from maskcast.labels import KIND_OF_SPLIT, MASK, single_map
+from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
 from maskcast.simulator.camera import (
     CLASSES,
     CLEVRER_CAMERA,
@@ -29,7 +29,6 @@ from maskcast.simulator.camera import (
 )
 
 Official = Literal["train", "validation", "test"]
-Split = Literal["train", "val", "test", "unlabeled", "hidden"]
 VideoId = Annotated[int, Field(ge=0, le=99_999)]
 
 
@@ -40,6 +39,7 @@ class ClevrerSource(SourceConfig):
     without annotation unlabelled clips. Clips of the split `hidden` are the first `context` frames without masks.
     """
 
+    splits_come_from: ClassVar[str] = "source.splits, source.id_splits and source.ids"
     layout: Literal["clevrer"] = "clevrer"
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +30,7 @@ SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the split
 class CompetitionSource(SourceConfig):
     """Folders of numbered PNG frames with one mask array per labelled video."""
 
+    splits_come_from: ClassVar[str] = "the folders, which are named after the splits"
     layout: Literal["competition"] = "competition"
     num_classes: int = Field(default=49, ge=2, le=IGNORE)
     """Classes, background included; 49 have CLEVRER's names."""

@@ -6,7 +6,7 @@ Shapes: T frames, H rows, W columns.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
@@ -38,6 +38,9 @@ class FrameFoldersSource(SourceConfig):
     against `classes` before the first of them is used.
     """
 
+    splits_come_from: ClassVar[str] = (
+        "source.splits (names or shares), or source.split_by to time where one sequence is all there is"
+    )
     layout: Literal["frame_folders"] = "frame_folders"
     images: Pattern = "JPEGImages/480p/{clip}"
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.

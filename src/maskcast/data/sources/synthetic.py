@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ DEFAULT_SIZE = (160, 240)
 class SyntheticSource(SourceConfig):
     """Clips from `maskcast.simulator.scenes`; the raw folder is not read."""
 
+    splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic"] = "synthetic"
     train: int = Field(default=100, ge=0)
     """Labelled clips to train on."""

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 class VideosSource(SourceConfig):
     """Every video file below the folder."""
 
+    splits_come_from: ClassVar[str] = (
+        "source.layout to frame_folders, which takes videos with masks: here none has any"
+    )
     layout: Literal["videos"] = "videos"
     classes: tuple[str, ...] = Field(default=("background", "foreground"), min_length=2, max_length=255)
     """Class names of the masker that will label the clips."""
