@@ -6,7 +6,7 @@ from typing import Literal
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
@@ -15,6 +15,7 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
+EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
 Kind = Literal["io", "cpu", "gpu"]
 
 
@@ -114,6 +115,24 @@ class Cluster(Params):
     stages: dict[str, Pod] = Field(default_factory=dict)
     """Keys of a pod that differ for one stage, e.g. train_masker: {gpus: 4}, or one name of it in a pipeline."""
 
+    _file: Path = PrivateAttr(Path("cluster.yaml"))
+
+    @property
+    def file(self) -> Path:
+        """The file that describes it, which errors name."""
+        return self._file
+
+    @property
+    def fault_of_image(self) -> tuple[str, str] | None:
+        """Returns what keeps nodes from running the image that was tried, and the remedy; None if nothing does."""
+        if EXAMPLE.search(self.image):
+            short = self.image.partition("@")[0]
+            return f"{short} is an example that nobody can pull", f"set `image:` in {self.file} to yours"
+        if not PINNED.search(self.image):
+            remedy = f"pin it in {self.file}: registry/name@sha256:... (`docker buildx imagetools inspect` tells)"
+            return f"{self.image} may change after it was submitted", remedy
+        return None
+
     @field_validator("env")
     @classmethod
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
@@ -136,7 +155,10 @@ def load_cluster(path: Path) -> Cluster:
     Raises:
         MaskcastError: naming the file and the key at fault.
     """
-    return validate(Cluster, load_params_file(path), str(path))
+    remedy = "copy pipelines/cluster.yaml, change what differs, and name the copy with --cluster"
+    cluster = validate(Cluster, load_params_file(path, "cluster file", remedy), f"{path}: ")
+    cluster._file = path
+    return cluster
 
 
 class Placement:

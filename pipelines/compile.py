@@ -80,11 +80,13 @@ def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent
 
 def _check_stages(cluster: Cluster | None) -> None:
     """Makes sure that a cluster's `stages` are stages, or names of stages in any pipeline."""
-    for key in cluster.stages if cluster else ():
+    if cluster is None:
+        return
+    for key in cluster.stages:
         names = [*stage_names(), *(name for pipeline in PIPELINES for name in stages_of(pipeline))]
         if key not in names:
             raise MaskcastError(
-                f"the cluster's stages.{key}: there is no stage {key!r}; stages: {', '.join(sorted(set(names)))}"
+                f"{cluster.file}: stages.{key}: there is no stage {key!r}; stages: {', '.join(sorted(set(names)))}"
             )
 
 

@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
-from pipelines.cluster import PINNED, Cluster, Placement
+from pipelines.cluster import Cluster, Placement
 from pipelines.compile import build, content_digest, stages_of, write
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import for_kfp, load_values, local_data
@@ -51,11 +51,8 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
     Raises:
         MaskcastError: naming the key at fault; also when the image is not pinned, or pods cannot see the data.
     """
-    if not PINNED.search(cluster.image):
-        raise MaskcastError(
-            f"{given.cluster}: image {cluster.image!r} may change after it was submitted; "
-            "pin it: registry/name@sha256:... (`docker buildx imagetools inspect` shows the digest)"
-        )
+    if fault := cluster.fault_of_image:
+        raise MaskcastError(f"{cluster.file}: image {'; '.join(fault)}")
     values = load_values(given.params, given.set, stages_of(given.pipeline))
     if data := local_data(values):
         raise MaskcastError(

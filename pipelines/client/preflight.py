@@ -13,12 +13,11 @@ from threading import Thread
 from typing import Any
 
 from kubernetes import client
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from maskcast.errors import MaskcastError
+from maskcast.report.tables import printed
 from pipelines.client.checks import Check, Row, Subject, failed, rows_of
 from pipelines.client.checks.namespace import (
     namespace,
@@ -34,7 +33,7 @@ from pipelines.client.checks.outside import environment_of_pods
 from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
 from pipelines.client.kube import ask, connect
-from pipelines.cluster import PINNED, Cluster, Placement, Pod, load_cluster
+from pipelines.cluster import Cluster, Placement, Pod, load_cluster
 from pipelines.compile import build, stages_of
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import load_values
@@ -77,7 +76,7 @@ def passes(cluster: Cluster, pipeline: str, params_file: Path, overrides: Sequen
     build(pipeline, params_file, overrides, placement)
     uri = str(load_values(params_file, overrides, stages_of(pipeline))["fetch_dataset"]["uri"])
     rows = preflight(cluster, placement.pods, uri)
-    Console().print(_table(rows))
+    Console().print(_table(rows), soft_wrap=True)
     return all(row.state != "failed" for row in rows)
 
 
@@ -97,7 +96,7 @@ def preflight(cluster: Cluster, pods: Mapping[str, Pod], data_uri: str) -> list[
         wait(started.values(), LIMIT_S)
     rows = [first]
     if not api:
-        rows += [Row(name, "not checked", "needs the Kubernetes API") for name in IN_THE_API]
+        rows.append(Row("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}"))
     for name, outcome in started.items():
         late = Row(name, "failed", f"no answer in {LIMIT_S} s", "check that its server is up and reachable")
         rows += outcome.result() if outcome.done() else [late]
@@ -132,17 +131,14 @@ def _api() -> tuple[Any, Row]:
 
 def _image(subject: Subject) -> Iterator[Row]:
     """It is pinned: what was tried is what runs, and caching may trust it."""
-    image = subject.cluster.image
-    if PINNED.search(image):
-        yield Row("image", "ok", image)
-    else:
-        yield Row("image", "failed", f"{image} may name another image tomorrow", "write registry/name@sha256:...")
+    fault = subject.cluster.fault_of_image
+    yield Row("image", "failed", *fault) if fault else Row("image", "ok", subject.cluster.image)
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
-    for header in ("check", "state", "found", "what to do"):
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(row.check, f"[{COLOURS[row.state]}]{row.state}[/]", escape(row.found), escape(row.remedy))
+def _table(rows: list[Row]) -> Text:
+    """Returns the rows, states in colour on a terminal, what to do below what was found."""
+    cells = [[row.state, row.check, f"{row.found}\n-> {row.remedy}" if row.remedy else row.found] for row in rows]
+    table = Text(printed(["state", "check", "found, and what to do"], cells))
+    for state, colour in COLOURS.items():
+        table.highlight_regex(f"(?m)^{state}", colour)
     return table

@@ -8,6 +8,7 @@ import argparse
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.report.tables import printed
 from pipelines.client.connection import Client, add_connection, connect
 from pipelines.client.package import Package, add_package, check_cluster, experiment_id, make_package, upload
 from pipelines.cluster import Cluster, load_cluster
@@ -81,7 +82,9 @@ def _create(client: Client, given: argparse.Namespace, package: Package, cluster
 
 def _list(client: Client) -> None:
     found = client.list_recurring_runs(namespace=client.get_user_namespace(), page_size=100)
+    rows = []
     for each in found.recurring_runs or []:
         schedule = each.trigger and each.trigger.cron_schedule
         cron = schedule.cron if schedule else "periodic"
-        print(f"{each.recurring_run_id}  {each.status or '':9}  {cron:20}  {each.display_name}")
+        rows.append([each.recurring_run_id, each.status or "", cron, each.display_name])
+    print(printed(["schedule", "state", "cron", "name"], rows))

@@ -7,6 +7,7 @@ import argparse
 
 from rich.console import Console
 
+from maskcast.report.tables import printed
 from pipelines.client.cause import Cluster, snapshot
 from pipelines.client.connection import add_connection, connect
 from pipelines.client.scores import Scores
@@ -26,8 +27,12 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     with connect(given) as client:
         if not given.run_id:
-            for each in client.list_runs(sort_by="created_at desc").runs or []:
-                print(f"{each.run_id}  {each.created_at:%Y-%m-%d %H:%M}  {run_state(each):9}  {each.display_name}")
+            runs = client.list_runs(sort_by="created_at desc").runs or []
+            rows = [
+                [each.run_id, f"{each.created_at:%Y-%m-%d %H:%M}", run_state(each), each.display_name]
+                for each in runs
+            ]
+            print(printed(["run", "created (UTC)", "state", "name"], rows))
             return 0
         found = client.get_run(given.run_id)
         names, cluster = task_names(client, found), Cluster.of(client, found)

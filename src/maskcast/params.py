@@ -59,8 +59,15 @@ def is_zero(value: object) -> bool:
     return value == 0
 
 
-def load_params_file(path: Path) -> dict[str, Any]:
-    """Returns the sections of a params file.
+def load_params_file(
+    path: Path, kind: str = "params file", remedy: str = "name one with --params (e.g. params.yaml)"
+) -> dict[str, Any]:
+    """Returns the sections of a params file, or of another file of keys and values.
+
+    Args:
+        path: the file.
+        kind: what an error calls it.
+        remedy: what to do where it is missing.
 
     Raises:
         MaskcastError: if the file is missing, is no YAML, or is no mapping of sections.
@@ -68,15 +75,15 @@ def load_params_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MaskcastError(f"{path}: no such params file; name one with --params (e.g. params.yaml)") from None
+        raise MaskcastError(f"{path}: no such {kind}; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise MaskcastError(f"{path}: cannot be read as text ({error}); give a YAML params file") from None
+        raise MaskcastError(f"{path}: cannot be read as text ({error}); give a YAML {kind}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark else ""
         raise MaskcastError(f"{path}: {where}not valid YAML ({_first_line(error)}); mend that line") from None
     if not isinstance(content, dict):
-        raise MaskcastError(f"{path}: must map section names to params, one section per stage")
+        raise MaskcastError(f"{path}: a {kind} must map names to values, e.g. `name: value`")
     return content
 
 
@@ -101,7 +108,7 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
     Args:
         model: the params class.
         values: the section as read from YAML or passed by KFP.
-        where: what to name in an error, e.g. ``params.yaml: train_masker``.
+        where: what to name in an error, e.g. ``params.yaml: train_masker``, or ``cluster.yaml: `` of a whole file.
 
     Raises:
         MaskcastError: naming the first key at fault, its value, what is allowed, and how many more are wrong.
@@ -124,7 +131,8 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
             text = fault["msg"]  # the value is not shown
         else:
             text = f"{_lower_first(fault['msg'])}, got {_short(fault['input'])}; change it"
-        raise MaskcastError(f"{where}.{key}: {text}{more}") from None
+        dot = "" if where.endswith(": ") else "."
+        raise MaskcastError(f"{where}{dot}{key}: {text}{more}") from None
 
 
 def params_hash(params: BaseModel) -> str:

@@ -221,7 +221,7 @@ def small_cluster(api: KubeApi) -> None:
 def cluster_file(folder: Path, **changes: Any) -> Path:
     """Writes a cluster file that fits `small_cluster`; `changes` replace whole keys."""
     content = {
-        "image": "registry.example.com/maskcast@sha256:" + "0" * 64,
+        "image": "registry.example.com/maskcast@sha256:" + "ab" * 32,
         "namespace": "team",
         "env": {"MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000"},
         "secrets": {"maskcast-s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]},

@@ -58,6 +58,8 @@ def test_every_command_that_needs_no_real_cluster_works_in_its_order(folder: Pat
         done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=300)
         said += done.stdout + done.stderr
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        if (file := folder / "cluster.yaml").exists():  # step 2: "change what differs: image, ..."
+            file.write_text(file.read_text().replace("0" * 64, "ab" * 32))
         if claim := kube.get("persistentvolumeclaims", "maskcast-workspace", NS):
             claim.status = client.V1PersistentVolumeClaimStatus(phase="Bound", capacity={"storage": "50Gi"})
     assert said.count("s3://maskcast/runs is writable") == 2  # alone, and before submit

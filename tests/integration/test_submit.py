@@ -104,7 +104,7 @@ def test_a_server_for_one_user_is_asked_without_a_namespace(kfp_server: KfpServe
     done = pipelines(*SUBMIT)
     assert done.code == 0, done.err
     assert not kfp_server.only("experiments").get("namespace")
-    assert pipelines("status").out.count("\n") == 1
+    assert pipelines("status").out.count("PENDING") == 1
 
 
 @pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 1)])
@@ -142,7 +142,7 @@ def test_status_shows_the_stages_in_order(kfp_server: KfpServer, pipelines: Cli)
     assert stages.index("train_masker") < stages.index("generate_masks") < stages.index("evaluate")
     assert {line[1] for line in lines[1:8]} == {"SKIPPED"}
     assert f"maskcast pipeline logs {run_id}" in done.out
-    assert pipelines("status").out.split()[0] == run_id
+    assert run_id in pipelines("status").out
 
 
 def test_cancel_stops_a_run_once(kfp_server: KfpServer, pipelines: Cli) -> None:
@@ -173,7 +173,7 @@ def test_schedule_is_made_listed_and_deleted(kfp_server: KfpServer, pipelines: C
     assert done.out.strip() in twice.err
     assert "0 0 3 * * 1" in pipelines("schedule", "--list").out
     assert pipelines("schedule", "--delete", done.out.strip()).code == 0
-    assert pipelines("schedule", "--list").out == ""
+    assert "weekly" not in pipelines("schedule", "--list").out
 
 
 def test_a_usual_cron_expression_is_refused_before_anything_is_sent(kfp_server: KfpServer, pipelines: Cli) -> None:

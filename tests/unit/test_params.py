@@ -57,7 +57,11 @@ def test_bad_values_name_the_key(values: dict, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a: [1", "line 1: not valid YAML"), ("- 1\n- 2\n", "must map section names"), ("a: \x00", "not valid YAML")],
+    [
+        ("a: [1", "line 1: not valid YAML"),
+        ("- 1\n- 2\n", "a params file must map names to values"),
+        ("a: \x00", "not valid YAML"),
+    ],
 )
 def test_bad_files(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "params.yaml").write_text(text)

@@ -161,11 +161,14 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
     ("cluster", "said"),
     [
         ("image: [1", "line 1: not valid YAML"),
-        ("namespace: team", "cluster.yaml.image: missing; add it"),
-        ("image: x\nnamespace: Team_1", "cluster.yaml.namespace: string should match pattern"),
+        ("namespace: team", "cluster.yaml: image: missing; add it"),
+        ("image: x\nnamespace: Team_1", "cluster.yaml: namespace: string should match pattern"),
         ("image: x\npods: {gpu: {gpu: 1}}", "pods.gpu.gpu: unknown key; did you mean 'gpus'?"),
         ("image: x\npods: {gpu: {memory: 4 GB}}", "pods.gpu.memory: string should match pattern"),
-        ("image: x\nstages: {train: {gpus: 1}}", "there is no stage 'train'; stages: "),
+        (
+            "image: x\nstages: {train: {gpus: 1}}",
+            "cluster.yaml: stages.train: there is no stage 'train'; stages: ",
+        ),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
         ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),
     ],

@@ -16,7 +16,7 @@ from pipelines.client.manifests import rules
 from pipelines.cluster import Cluster, Pod, Toleration
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "registry.example.com/maskcast@sha256:" + "0" * 64
+IMAGE = "registry.example.com/maskcast@sha256:" + "ab" * 32
 
 
 def taint(key: str, value: str | None = None, effect: str = "NoSchedule") -> SimpleNamespace:

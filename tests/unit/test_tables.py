@@ -1,20 +1,63 @@
+import pytest
+
 from maskcast.report.evaluation_files import HEADLINE
 from maskcast.report.tables import markdown, printed
 
 
-def test_the_score_table_fits_a_terminal_and_no_header_is_cut():
+@pytest.fixture(params=[80, 60, 120])
+def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A terminal of so many columns."""
+    monkeypatch.setenv("COLUMNS", str(request.param))
+    return request.param
+
+
+def test_the_score_table_fits_a_terminal_and_no_header_is_cut(columns: int) -> None:
     header = ["forecaster", *(text.format(first=12, last=22) for text in HEADLINE.values())]
-    title, *lines = printed(header, [["constant_velocity", *["0.1234"] * 9, "12345"]], "val: 3 clips").splitlines()
-    assert title == "val: 3 clips" and max(map(len, lines)) <= 120
-    head, numbers = " ".join(lines[:-2]), lines[-1]
-    assert all(word in head for name in header for word in name.split())
-    assert numbers.split() == ["constant_velocity", *["0.1234"] * 9, "12345"]
+    cells = ["constant_velocity", *[f"0.{index}234" for index in range(1, len(header))]]
+    title, *lines = printed(header, [cells], "val: 3 clips").splitlines()
+    assert title == "val: 3 clips" and max(map(len, lines)) <= columns
+    assert [word for name in header for word in name.split() if word not in " ".join(lines)] == []
+    numbers = [word for line in lines if line.startswith("constant_velocity") for word in line.split()[1:]]
+    assert numbers == cells[1:]
 
 
-def test_a_table_too_wide_for_a_terminal_loses_no_column():
-    names = [f"{name}_{'x' * 60}" for name in "abc"]
-    last = printed(names, [["1", "2", "3"]], "wide").splitlines()
-    assert last[1].split() == names and last[-1].split() == ["1", "2", "3"]
+def test_long_texts_are_wrapped_to_lines_of_several_words(columns: int) -> None:
+    text = (
+        "pods know of no server: their runs would be lost with them; add MLFLOW_TRACKING_URI to the cluster file"
+    )
+    rows = [["failed", "service account", f"{text}\n-> a remedy"], ["ok", "image", "registry/" + "0" * 100]]
+    lines = printed(["state", "check", "found"], rows).splitlines()
+    assert max(map(len, lines)) <= columns
+    of_text = lines[2 : next(index for index, line in enumerate(lines) if "->" in line)]
+    assert " ".join(line[23:].strip() for line in of_text) == text
+    assert all(len(line[23:].split()) >= 3 for line in of_text[:-1])
+    assert "".join("".join(lines).partition("registry/")[2].split()) == "0" * 100
+
+
+def test_what_does_not_fit_stands_below_beside_the_first_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    assert printed(["version", "commit", "score"], [["1", "a" * 16, "0.5"], ["2", "b" * 16, "-"]], "all") == (
+        "all\n"
+        "version  commit\n"
+        "─────────────────────────\n"
+        "1        aaaaaaaaaaaaaaaa\n"
+        "2        bbbbbbbbbbbbbbbb\n"
+        "\n"
+        "version  score\n"
+        "──────────────\n"
+        "1          0.5\n"
+        "2            -"
+    )
+
+
+def test_a_table_without_rows_is_its_header() -> None:
+    assert printed(["run", "state"], []) == "run  state\n──────────"
+
+
+def test_a_word_too_long_for_a_terminal_is_kept_whole() -> None:
+    names = [f"{name}_{'x' * 100}" for name in "abc"]
+    text = printed(names, [["1", "2", "3"]], "wide")
+    assert all(name in text for name in names)
 
 
 def test_markdown_has_numbers_to_the_right():

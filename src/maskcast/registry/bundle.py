@@ -140,7 +140,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
         values = json.loads((folder / "model.json").read_bytes())
     except (OSError, ValueError) as error:
         raise MaskcastError(f"{folder / 'model.json'}: cannot be read ({error}); register it again") from None
-    description = validate(_ModelFile, values, str(folder / "model.json")).root
+    description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
     expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
     if other := set(found) ^ expected:
         raise MaskcastError(

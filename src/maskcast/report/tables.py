@@ -1,31 +1,101 @@
 """Tables for terminals, Markdown and CSV files."""
 
 import csv
+import re
+import shutil
+import textwrap
 from collections.abc import Sequence
-from io import StringIO
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
+
+GAP = 2  # between columns
+READABLE = 34  # columns that a long text keeps; fewer would put a word on each line
 
 
-def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> str:
-    """Returns a table for a terminal of 120 columns, under its title; headers are wrapped between words alone."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    for column, name in enumerate(header):
-        longest = max(map(len, name.split()), default=0)
-        table.add_column(name, justify="right" if column else "left", no_wrap=not column, min_width=longest)
-    for row in rows:
-        table.add_row(*row)
-    text = StringIO()
-    console = Console(file=text, width=120)
-    console.width = max(120, Measurement.get(console, console.options.update(max_width=1000), table).minimum)
-    console.print(table)
-    lines = (line.rstrip() for line in text.getvalue().splitlines())
-    return "\n".join([title, *filter(None, lines)])
+def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
+    """Returns a table for the terminal (80 columns where there is none), under its title.
+
+    What does not fit side by side stands below, beside the first column again. Headers are wrapped between words,
+    and so are texts longer than ``READABLE``, which keep that many columns at least.
+    """
+    columns = [_Column(name, [row[index] for row in rows]) for index, name in enumerate(header)]
+    width = shutil.get_terminal_size().columns
+    blocks: list[list[_Column]] = []
+    for column in columns[1:]:
+        if not blocks or _width([*blocks[-1], column]) > width:
+            blocks.append(columns[:1])
+        blocks[-1] = [*blocks[-1], column]
+    drawn = "\n\n".join(_draw(block, width) for block in blocks or [columns])
+    return f"{title}\n{drawn}" if title else drawn
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table.
+
+    Args:
+        name: its header.
+        cells: the texts below it.
+    """
+
+    name: str
+    cells: Sequence[str]
+
+    @property
+    def most(self) -> int:
+        """How wide its longest cell is."""
+        return max((len(line) for cell in self.cells for line in cell.splitlines()), default=0)
+
+    @property
+    def least(self) -> int:
+        """How wide it is at least: headers and texts are wrapped between words."""
+        return max(min(self.most, READABLE), *map(len, self.name.split()), 1)
+
+    @property
+    def numbers(self) -> bool:
+        """Whether its cells are numbers, or say that there is none."""
+        return all(re.match(r"[-+]?\d|-$|n/a$|$", cell) for cell in self.cells)
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    return sum(column.least for column in columns) + GAP * (len(columns) - 1)
+
+
+def _draw(columns: Sequence[_Column], width: int) -> str:
+    """Returns one block of a table; its texts share the columns that are left."""
+    widths = [column.least for column in columns]
+    for index, column in enumerate(columns):
+        spare = width - sum(widths) - GAP * (len(columns) - 1)
+        widths[index] += max(0, min(column.most - widths[index], spare))
+    left = [index == 0 or not column.numbers for index, column in enumerate(columns)]
+    names = [textwrap.wrap(column.name, size) or [""] for column, size in zip(columns, widths, strict=True)]
+    height = max(map(len, names))
+    lines = _beside([[""] * (height - len(name)) + name for name in names], widths, left)
+    lines.append("─" * (sum(widths) + GAP * (len(widths) - 1)))
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        wrapped = [
+            [part for line in cell.splitlines() for part in textwrap.wrap(line, size, break_on_hyphens=False)]
+            for cell, size in zip(cells, widths, strict=True)
+        ]
+        lines += _beside(wrapped, widths, left)
+    return "\n".join(lines)
+
+
+def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequence[bool]) -> list[str]:
+    """Returns the lines of one row, whose cells have several lines each."""
+    rows = zip_longest(*(lines or [""] for lines in cells), fillvalue="")
+    return [
+        (" " * GAP)
+        .join(
+            text.ljust(size) if to_left else text.rjust(size)
+            for text, size, to_left in zip(row, widths, left, strict=True)
+        )
+        .rstrip()
+        for row in rows
+    ]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
