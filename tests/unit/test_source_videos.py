@@ -101,3 +101,22 @@ def test_real_video_of_a_phone(shared_data):
     frames, _ = layers_of(listing.clips[0].load())
     assert frames.shape == (22, 540, 960, 3)
     assert frames.std() > 20
+
+
+def test_endings_in_capitals_are_taken_and_unknown_ones_are_said(tmp_path):
+    write_video(tmp_path / "a.mp4", frames=4).rename(tmp_path / "A.MP4")
+    write_video(tmp_path / "b.mov", frames=4).rename(tmp_path / "b.MOV")
+    (tmp_path / "c.divx").write_bytes(b"?")
+    (tmp_path / "d.DIVX").write_bytes(b"?")
+    (tmp_path / "notes.txt").write_text("beside")
+    listing = list_raw(tmp_path, frames=4)
+    assert [clip.id for clip in listing.clips] == ["A_00000", "b_00000"]
+    ((ending, reason),) = listing.skipped
+    assert ending == "*.divx"
+    assert reason.startswith("2 files of an ending that is none of .3gp, .avi")
+
+
+def test_two_encodings_of_one_name_are_two_videos(tmp_path):
+    for name in ("a.mp4", "a.mkv", "b.mp4"):
+        write_video(tmp_path / name, frames=4)
+    assert [clip.id for clip in list_raw(tmp_path, frames=4).clips] == ["a_mkv_00000", "a_mp4_00000", "b_00000"]

@@ -1,23 +1,34 @@
-"""Reading video files. Shapes: T frames, H rows, W columns."""
+"""Reading video files.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+Frame i is the i-th that decoding gives from the beginning. Frames are turned and mirrored as they are to be shown.
+Pixels are those that are stored, also where they are to be shown wider than high. 10 and 12 bits become 8; alpha
+is dropped; the two fields of an interlaced frame stay woven. A packet without contents is no frame: AVI shows the
+one before for longer. Of several video streams the first is read.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from maskcast.data.video_file import damaged, decoded, opened, rgb_of
+from maskcast.data.video_index import FrameIndex, digest_of, index_of
 from maskcast.errors import MaskcastError
+
+NEAR = 64  # frames from the start that are decoded without asking where else decoding may begin
+TRIES = 3  # key frames that decoding is begun at, one after the other, before it begins at the start
+SLACK = 300  # frames that may be decoded in vain, where a seek landed early
 
 
 def count_frames(path: Path) -> int:
-    """Counts the frames of a video file without decoding them.
+    """Counts the frames of a video file, which is decoded where its packets do not prove their number.
 
     Raises:
-        MaskcastError: when the file is missing, is no video or is cut short.
+        MaskcastError: when the file is missing, is no video, is damaged or cut short.
     """
-    with _opened(path) as (container, stream):
-        return len(_times(path, container, stream))
+    return len(index_of(path).times)
 
 
 def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
@@ -25,65 +36,62 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
 
     Args:
         path: video file of any container that FFmpeg reads.
-        indices: frames to keep, counted from 0 and increasing; None keeps all. Decoding starts at the key frame
-            before the first of them and stops after the last.
+        indices: frames to keep, counted from 0 and increasing; None keeps all. Decoding begins at a key frame from
+            which they come out as they do from the start, and stops after the last.
 
     Raises:
-        MaskcastError: when the file is missing, is no video, is damaged or cut short, or has too few frames.
+        MaskcastError: when the file is missing, is no video, is damaged, or has too few frames.
     """
-    with _opened(path) as (container, stream):
-        times = _times(path, container, stream)
-    wanted = range(len(times)) if indices is None else indices
-    if not wanted or wanted[-1] >= len(times):
-        needed = wanted[-1] + 1 if wanted else 1
-        raise MaskcastError(f"{path}: the video has {len(times)} frames where {needed} are needed; ask for fewer")
-    keep = {times[index] for index in wanted}
-    frames: list[np.ndarray] = []
-    with _opened(path) as (container, stream):
-        stream.thread_type = "SLICE"  # frame threads would be started anew for every window
-        if wanted[0] > 0:
-            container.seek(times[wanted[0]], stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts in keep and not frame.is_corrupt:
-                frames.append(frame.to_ndarray(format="rgb24"))
-            if len(frames) == len(keep):
-                break
-    if len(frames) < len(keep):
-        raise MaskcastError(f"{path}: {len(keep) - len(frames)} frames are damaged; copy the video again")
+    frames = None
+    if indices and indices[0] >= NEAR:
+        index = index_of(path)
+        if indices[-1] < len(index.times):
+            before = [key for key in index.keys if 0 < key <= indices[0]]
+            tried = (_from_key(path, index, key, indices) for key in before[: -TRIES - 1 : -1])
+            frames = next((found for found in tried if found is not None), None)
+    if frames is None:
+        frames = _from_start(path, indices)
     if len({frame.shape for frame in frames}) > 1:
         raise MaskcastError(f"{path}: the frame size changes within the video; encode it again at one size")
     return np.stack(frames)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Opens a file and its first video stream; errors inside the block become one line about the file."""
-    if not path.is_file():
-        raise MaskcastError(f"{path}: no such video")
-    import av  # a tenth of a second, that a help or a pipeline's DAG has no use for
-
+def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -> list[np.ndarray] | None:
+    """Decodes some frames from a key frame on; None where they do not come out as the index has them."""
+    if index.times[key] is None:
+        return None
+    frames: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MaskcastError(f"{path}: holds no video stream; give a video file, or copy it again")
-            yield container, container.streams.video[0]
-    except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MaskcastError(f"{path}: damaged or no video ({reason}); copy it again from its origin") from error
+        with opened(path) as (container, stream):
+            container.seek(index.times[key], stream=stream)
+            for _, frame in zip(range(indices[-1] - key + SLACK), container.decode(stream), strict=False):
+                number = indices[len(frames)]
+                if frame.is_corrupt or (index.digests is None and frame.pts != index.times[number]):
+                    continue
+                if index.digests is not None and digest_of(frame) != index.digests[number]:
+                    continue
+                frames.append(rgb_of(frame))
+                if len(frames) == len(indices):
+                    return frames
+    except MaskcastError:  # some containers cannot be sought; what is damaged is told from the start
+        return None
+    return None
 
 
-def _times(path: Path, container: Any, stream: Any) -> list[int]:
-    """Presentation times of all frames in order, from the packets alone, one after the other."""
-    times: list[int] = []
-    sound = True
-    for packet in container.demux(stream):
-        if not packet.size or packet.is_discard:
-            continue
-        if packet.pts is None:
-            raise MaskcastError(f"{path}: the frames carry no times; put the stream into an mp4 or mkv container")
-        sound &= not packet.is_corrupt
-        times.append(packet.pts)
-    if not sound or len(times) < stream.frames:
-        have = f"{len(times)} of {stream.frames} frames"
-        raise MaskcastError(f"{path}: the video is cut short ({have}); copy it again from its origin")
-    return sorted(times)
+def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
+    """Decodes some frames, or all, from the start on."""
+    frames: list[np.ndarray] = []
+    count, needed = 0, indices[-1] + 1 if indices else 1
+    keep = None if indices is None else set(indices)
+    with opened(path, "AUTO" if keep is None or needed > NEAR else "SLICE") as (container, stream):
+        for frame in decoded(path, container, stream):
+            if keep is None or count in keep:
+                if frame.is_corrupt:
+                    raise damaged(path, count)
+                frames.append(rgb_of(frame))
+            count += 1
+            if keep is not None and count == needed:
+                break
+    if count < needed:
+        raise MaskcastError(f"{path}: the video has {count} frames where {needed} are needed; ask for fewer")
+    return frames

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.images import image_files, read_frames
-from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
+from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
+from maskcast.progress import say
 from maskcast.storage.store import fetch, local_path
 
 
@@ -83,14 +84,17 @@ def _videos_in(root: Path, output: Path) -> list[Video]:
         return [Video(root.stem, root)] if root.suffix.lower() in VIDEO_SUFFIXES else []
     if not _files(root) and image_files(root):
         return [Video(root.resolve().name, root)]
-    videos = []
-    for folder, below, _ in os.walk(root):
+    videos, others = [], []
+    for folder, below, names in os.walk(root):
         place = Path(folder)
         below[:] = [name for name in below if not is_junk(name) and (place / name).resolve() != output]
         inside = place.relative_to(root)
         videos += [Video(_name(inside / path.stem), path) for path in _files(place)]
         if place != root and image_files(place):
             videos.append(Video(_name(inside), place))
+        others += [name for name in names if not is_junk(name) and Path(name).suffix.lower() not in IMAGE_SUFFIXES]
+    for ending, reason in left_out(others):
+        say(f"{root}/**/{ending}: passed over, {reason}")
     return sorted(videos, key=lambda video: id_key(video.name))
 
 

@@ -124,7 +124,7 @@ def _find(raw: Path, pattern: str, listing: Listing) -> dict[int, Path]:
     """Finds the files whose names match, by id; of two files with one id the first is taken."""
     found: dict[int, Path] = {}
     for path in sorted(raw.rglob("*")):
-        match = re.fullmatch(pattern, path.name)
+        match = re.fullmatch(pattern, path.name, re.IGNORECASE)
         if not match or any(map(is_junk, path.relative_to(raw).parts)):
             continue
         number = int(match[1])

@@ -146,7 +146,8 @@ def _list_video(
 def _numbered_frames(video: Path) -> dict[int, str]:
     """Returns the frame files of a folder by number."""
     names = (path.name for path in video.iterdir())
-    return {int(match[1]): match[0] for name in names if (match := re.fullmatch(r"image_(\d+)\.png", name))}
+    matches = (re.fullmatch(r"image_(\d+)\.png", name, re.IGNORECASE) for name in names)
+    return {int(match[1]): match[0] for match in matches if match}
 
 
 def _read_masks(path: Path, num_classes: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Plain video files without labels, cut into windows: clips of the split `unlabeled`."""
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -12,8 +14,22 @@ from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key, single_map
+from maskcast.progress import track
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
+_KINDS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+# Files that lie beside videos and are left out without a word.
+BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
+
+
+def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Returns what is to be said of files that are no videos by their endings: a line per ending."""
+    endings = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    return [
+        (f"*{ending}", f"{count} files of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}")
+        for ending, count in sorted(endings.items())
+        if ending not in VIDEO_SUFFIXES | BESIDE
+    ]
 
 
 class VideosSource(SourceConfig):
@@ -35,16 +51,19 @@ class VideosSource(SourceConfig):
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.list`)."""
         listing = Listing([], single_map(self.classes))
-        names = {
+        files = {
             path.relative_to(raw).as_posix(): path
             for path in raw.rglob("*")
-            if path.suffix.lower() in VIDEO_SUFFIXES and not any(map(is_junk, path.relative_to(raw).parts))
+            if path.is_file() and not any(map(is_junk, path.relative_to(raw).parts))
         }
+        names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
+        listing.skipped += left_out(files)
         if not names:
             raise MaskcastError(
                 f"{raw}: holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))}); mend the path"
             )
-        for name in sorted(names, key=id_key):
+        ids = Counter(map(_id, names))
+        for name in track(sorted(names, key=id_key), "counting frames"):
             try:
                 num_frames = count_frames(names[name])
             except MaskcastError as error:
@@ -54,13 +73,17 @@ class VideosSource(SourceConfig):
             if not starts:
                 needed = (self.frames - 1) * self.stride + 1
                 listing.skipped.append((name, f"has {num_frames} frames, a window needs {needed}"))
-            stem = name.rpartition(".")[0].replace("/", "_")
+            stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for start in starts:
                 window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
                 load = partial(load_window, names[name], window)
                 meta = {"video": name, "start": start, "stride": self.stride}
                 listing.clips.append(RawClip(f"{stem}_{start:05d}", "unlabeled", "unlabelled", load, meta))
         return listing
+
+
+def _id(name: str) -> str:
+    return name.rpartition(".")[0].replace("/", "_")
 
 
 def load_window(path: Path, window: range) -> Arrays:
