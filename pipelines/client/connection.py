@@ -1,15 +1,17 @@
 """The way to a Kubeflow Pipelines server: its address and who asks. Nothing of it is stored."""
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import kfp
@@ -51,6 +53,10 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class NoServerError(MaskcastError):
+    """Nothing says which server to ask."""
+
+
 class Client(kfp.Client):
     """kfp's client after its first answer from the server. Each call answers, or raises a MaskcastError.
 
@@ -80,10 +86,11 @@ class Client(kfp.Client):
             )
         except (ValueError, OSError) as error:
             raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); mend or remove what is in it") from None
-        self._ui, self._flags = ui, flags
+        self.address, self._ui, self._flags = host, ui, flags
         self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
-        self.health = self._healthz_api.healthz_service_get_healthz()
-        self.multi_user = bool(self.health.multi_user)
+        self.health: Mapping[str, Any] = json.loads(self._get("/apis/v2beta1/healthz"))
+        """`multi_user`, `tag_name` (the version) and `pipeline_store`; kfp's own model knows only the first."""
+        self.multi_user = bool(self.health.get("multi_user"))
         self.namespace = namespace
 
     def get_user_namespace(self) -> str:
@@ -112,16 +119,9 @@ class Client(kfp.Client):
             MaskcastError: when the server does not answer.
         """
         try:
-            answer = self._run_api.api_client.call_api(
-                f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log",
-                "GET",
-                auth_settings=["Bearer"],
-                _preload_content=False,
-                _return_http_data_only=True,
-            )
+            return self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
         except RefusedError:  # what is not there is a failure of its own, with status 500, to KFP 2.17
             return None
-        return str(answer.data.decode("utf-8", "replace"))
 
     def retry_run(self, run_id: str) -> None:
         """Starts a failed run again: what succeeded stays, and training goes on from its checkpoint.
@@ -130,6 +130,12 @@ class Client(kfp.Client):
             MaskcastError: when the server refuses.
         """
         self._run_api.run_service_retry_run(run_id)
+
+    def _get(self, path: str) -> str:
+        answer = self._run_api.api_client.call_api(
+            path, "GET", auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True
+        )
+        return str(answer.data.decode("utf-8", "replace"))
 
 
 @contextmanager
@@ -154,7 +160,7 @@ def connect(given: argparse.Namespace) -> Iterator[Client]:
         elif "KUBERNETES_SERVICE_HOST" in os.environ:
             host = IN_CLUSTER
         else:
-            raise MaskcastError("no server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
+            raise NoServerError("no server: give --host or --port-forward, or set KF_PIPELINES_ENDPOINT")
         yield Client(host, namespace, ui, _credentials(given.token_file, host == IN_CLUSTER), _flags(given))
 
 

@@ -17,8 +17,8 @@ from maskcast.progress import say
 from pipelines.client import kube
 from pipelines.client.cause import Cluster
 from pipelines.client.connection import add_connection, connect
-from pipelines.client.pods import MAIN, StagePod, executors
-from pipelines.client.stage_logs import Filter, StageLogs, maker_of, said_by_stage
+from pipelines.client.pods import MAIN, StagePod, executors, maker_of
+from pipelines.client.stage_logs import Filter, StageLogs, said_by_stage
 from pipelines.client.stages import StageState, stage_states, task_names
 from pipelines.options import add_cluster
 
@@ -51,7 +51,7 @@ def run(given: argparse.Namespace) -> int:
             if given.follow and cluster.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
                 _follow(cluster.api, stage.name, mine[-1], given.all)
             else:
-                _print(StageLogs(client, found, pods, cluster.api), stage, stages, given.all)
+                _print(StageLogs(client, found, pods, cluster.api), stage, given.all)
         except MaskcastError as error:
             raise MaskcastError(f"{error}; or see {client.page(given.run_id)}") from None
     return 0
@@ -81,24 +81,21 @@ def _choose(stages: Sequence[StageState], pods: Sequence[StagePod], wanted: str 
     )
 
 
-def _print(logs: StageLogs, stage: StageState, stages: Sequence[StageState], everything: bool) -> None:
+def _print(logs: StageLogs, stage: StageState, everything: bool) -> None:
     found = logs.of(stage.task) if stage.state in RAN or executors(logs.pods, stage.task) else []
     if not found:
-        raise MaskcastError(f"{stage.name}: {_nothing(logs, stage, stages)}")
+        raise MaskcastError(f"{stage.name}: {_nothing(logs, stage)}")
     for log in found:
         say(f"{stage.name}, attempt {log.attempt + 1}, from {log.source}")
         sys.stdout.write(log.text if everything else said_by_stage(log.text))
         sys.stdout.flush()
 
 
-def _nothing(logs: StageLogs, stage: StageState, stages: Sequence[StageState]) -> str:
+def _nothing(logs: StageLogs, stage: StageState) -> str:
     """Returns why a stage has no log."""
-    if stage.state == "CACHED":  # those that ran name what they read, and with it the run that made it
-        for task in (each.task for each in stages if each.state in RAN):
-            for log in logs.of(task):
-                maker = maker_of(log.text, stage.task)
-                if maker and maker != logs.run.run_id:
-                    return f"it came from the cache; it ran in {logs.client.command('logs', maker, stage.name)}"
+    if stage.state == "CACHED":
+        if maker := maker_of(logs.pods, stage.task, logs.run.run_id):
+            return f"it came from the cache; where it ran: {logs.client.command('logs', maker, stage.name)}"
         return "it came from the cache of an earlier run"
     if stage.state in ("PENDING", "SKIPPED"):
         return f"it is {stage.state} and has printed nothing"

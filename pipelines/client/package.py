@@ -71,7 +71,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
         )
 
 
-def check_cluster(given: argparse.Namespace, cluster: Cluster) -> None:
+def check_cluster(given: argparse.Namespace, cluster: Cluster, client: Client) -> None:
     """Checks what a run needs and shows it on stderr, unless ``--no-preflight`` is given.
 
     Raises:
@@ -80,7 +80,7 @@ def check_cluster(given: argparse.Namespace, cluster: Cluster) -> None:
     if given.no_preflight:
         return
     with contextlib.redirect_stdout(sys.stderr):
-        ready = passes(cluster, given.pipeline, given.params, given.set)
+        ready = passes(given, cluster, client)
     if not ready:
         raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
 

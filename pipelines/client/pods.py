@@ -78,6 +78,16 @@ def pod_name(workflow: str, task: str, attempt: int = 0, driver: bool = False) -
     return f"{workflow}-retry-system-container-impl-{_fnv32a(node)}"
 
 
+def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
+    """Returns the run that made what a task took from the cache; the pods that read it name where it lies."""
+    for each in pods:
+        words = [word for box in each.pod.spec.containers for word in [*(box.command or []), *(box.args or [])]]
+        for maker in re.findall(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", " ".join(words)):
+            if maker != run_id:
+                return str(maker)
+    return None
+
+
 def waits_for(pod: V1Pod) -> str | None:
     """Returns what a pod waits for that does not come by itself, or None."""
     status = pod.status

@@ -1,14 +1,15 @@
 """preflight: is all there that a run needs? One table, each row ok or what to do; `submit` asks the same first.
 
-It asks the Kubernetes API (as kubectl does), MLflow, S3 and the DVC remote; nothing runs on the cluster. A row
-that cannot be checked from here says so, and how it could be; it does not count as a failure. Two things are
+It asks Kubeflow, the Kubernetes API (as kubectl does), MLflow, S3 and the DVC remote; nothing runs on the cluster.
+A row that cannot be checked from here says so, and how it could be; it does not count as a failure. Two things are
 written and removed at once: an object below `pipeline_root`, and an MLflow run called "preflight".
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
-from pathlib import Path
+from contextlib import ExitStack
+from functools import partial
 from threading import Thread
 from typing import Any
 
@@ -18,7 +19,8 @@ from rich.text import Text
 
 from maskcast.errors import MaskcastError
 from maskcast.report.tables import printed
-from pipelines.client.checks import Check, Row, Subject, failed, rows_of
+from pipelines.client.checks import Check, NotCheckedError, Row, Subject, failed, rows_of
+from pipelines.client.checks.kubeflow import kubeflow, retries
 from pipelines.client.checks.namespace import (
     namespace,
     pull_secrets,
@@ -32,6 +34,8 @@ from pipelines.client.checks.nodes import nodes, quota
 from pipelines.client.checks.outside import environment_of_pods
 from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
+from pipelines.client.connection import Client, NoServerError, add_connection
+from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import ask, connect
 from pipelines.cluster import Cluster, Placement, Pod, load_cluster
 from pipelines.compile import build, stages_of
@@ -49,6 +53,7 @@ IN_THE_API: dict[str, Check] = {
     "nodes": nodes,
     "quota": quota,
     "launcher": launcher,
+    "retries": retries,
 }
 ELSEWHERE: dict[str, Check] = {"artifacts": artifacts, "data": data, "MLflow": mlflow}
 LIMIT_S = 60
@@ -59,38 +64,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_pipeline(parser)
     add_cluster(parser)
+    add_connection(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing failed, else 1."""
-    return 0 if passes(load_cluster(given.cluster), given.pipeline, given.params, given.set) else 1
+    with ExitStack() as stack:
+        server: Client | MaskcastError
+        try:
+            server = stack.enter_context(connect_kubeflow(given))
+        except MaskcastError as error:
+            server = error
+        return 0 if passes(given, load_cluster(given.cluster), server) else 1
 
 
-def passes(cluster: Cluster, pipeline: str, params_file: Path, overrides: Sequence[str]) -> bool:
+def passes(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> bool:
     """Checks what a run of a pipeline needs, prints the table, and tells whether nothing failed.
+
+    Args:
+        given: the flags of `add_arguments`.
+        cluster: what the cluster file says.
+        server: Kubeflow, or why it cannot be asked.
 
     Raises:
         MaskcastError: when the params are wrong.
     """
     placement = Placement(cluster.image, cluster)
-    build(pipeline, params_file, overrides, placement)
-    uri = str(load_values(params_file, overrides, stages_of(pipeline))["fetch_dataset"]["uri"])
-    rows = preflight(cluster, placement.pods, uri)
+    build(given.pipeline, given.params, given.set, placement)
+    uri = str(load_values(given.params, given.set, stages_of(given.pipeline))["fetch_dataset"]["uri"])
+    rows = preflight(cluster, placement.pods, uri, server, given.port_forward or "kubeflow")
     Console().print(_table(rows), soft_wrap=True)
     return all(row.state != "failed" for row in rows)
 
 
-def preflight(cluster: Cluster, pods: Mapping[str, Pod], data_uri: str) -> list[Row]:
+def preflight(
+    cluster: Cluster,
+    pods: Mapping[str, Pod],
+    data_uri: str,
+    server: Client | MaskcastError,
+    installed: str,
+) -> list[Row]:
     """Returns what all checks found; they run side by side, and one that is late has failed.
 
     Args:
         cluster: the cluster.
         pods: what the pod of each stage asks for.
         data_uri: where `fetch_dataset` finds the data set.
+        server: Kubeflow, or why it cannot be asked.
+        installed: the namespace of Kubeflow.
     """
     api, first = _api()
-    subject = Subject(cluster, pods, data_uri, api)
-    checks = {"image": _image} | (IN_THE_API if api else {}) | ELSEWHERE
+    subject = Subject(cluster, pods, data_uri, api, installed)
+    own: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
+    checks = own | (IN_THE_API if api else {}) | ELSEWHERE
     with environment_of_pods(subject):
         started = {name: _start(name, check, subject) for name, check in checks.items()}
         wait(started.values(), LIMIT_S)
@@ -127,6 +153,14 @@ def _api() -> tuple[Any, Row]:
     except MaskcastError as error:
         return None, failed("Kubernetes API", error)
     return api, Row("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")
+
+
+def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[Row]:
+    if isinstance(server, NoServerError):
+        raise NotCheckedError(server)
+    if isinstance(server, MaskcastError):
+        raise server
+    yield from kubeflow(server)
 
 
 def _image(subject: Subject) -> Iterator[Row]:

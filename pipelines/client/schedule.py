@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> int:
     cluster = load_cluster(given.cluster)
     package = make_package(given, cluster)
     with connect(given) as client:
-        check_cluster(given, cluster)
+        check_cluster(given, cluster, client)
         print(_create(client, given, package, cluster))
     return 0
 

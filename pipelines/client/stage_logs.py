@@ -150,9 +150,3 @@ def said_by_stage(log: str) -> str:
     """Returns the lines of a log that the stage itself printed."""
     mine = Filter()
     return "".join(f"{line}\n" for line in log.splitlines() if mine.keeps(line))
-
-
-def maker_of(log: str, task: str) -> str | None:
-    """Returns the id of the run that made what a task took from the cache, from a log that names its outputs."""
-    found = re.search(rf"/([0-9a-f]{{8}}-[0-9a-f-]{{27}})/{re.escape(task)}/", log)
-    return found[1] if found else None

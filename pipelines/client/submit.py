@@ -31,7 +31,7 @@ def run(given: argparse.Namespace) -> int:
     cluster = load_cluster(given.cluster)
     package = make_package(given, cluster)
     with connect(given) as client:
-        check_cluster(given, cluster)
+        check_cluster(given, cluster, client)
         pipeline_id, version_id = upload(client, package)
         experiment = experiment_id(client, given.experiment)
         with quiet():

@@ -36,6 +36,7 @@ class KfpServer:
     def __init__(self) -> None:
         self.multi_user = True
         self.namespaces = {"team"}
+        self.health = {"commit_sha": "unknown", "tag_name": "2.17.0", "pipeline_store": "database"}
         self.token: str | None = None
         self.cookie: str | None = None
         self.faults: deque[int | str] = deque()
@@ -77,7 +78,7 @@ class KfpServer:
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes, content_type: str) -> Any:
         if path == "/healthz":
-            return {"multi_user": self.multi_user}
+            return {"multi_user": self.multi_user, **self.health}
         if path == "/pipelines/upload_version":
             return self._upload(query, body, content_type)
         kind, _, rest = path.lstrip("/").partition("/")

@@ -24,14 +24,18 @@ from urllib3.util import Retry
 from maskcast.storage import store as storage
 from pipelines.client import preflight as preflight_module
 from pipelines.client.checks import Row
+from pipelines.client.connection import NoServerError
 from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
 
+NO_SERVER = NoServerError("no server; give --host")
 KEYS = {"AWS_ACCESS_KEY_ID": "maskcast", "AWS_SECRET_ACCESS_KEY": "maskcast-secret"}
 
 
 def row(name: str, cluster: Path, uri: str = "synthetic") -> Row:
-    (found,) = [row for row in preflight(load_cluster(cluster), {}, uri) if row.check == name]
+    (found,) = [
+        row for row in preflight(load_cluster(cluster), {}, uri, NO_SERVER, "kubeflow") if row.check == name
+    ]
     return found
 
 

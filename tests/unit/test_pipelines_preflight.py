@@ -1,6 +1,7 @@
 """The rules of preflight that need no server: which node takes which pod, and what `setup` grants."""
 
 import os
+from argparse import ArgumentParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,9 +128,9 @@ def test_only_a_failure_makes_the_exit_code_1(monkeypatch, capsys, tmp_path):
     (tmp_path / "cluster.yaml").write_text(f"image: {IMAGE}\n")
     rows = [Row("a", "ok", "[red]fine[/red]"), Row("b", "not checked", "far away")]
     monkeypatch.setattr(command, "preflight", lambda *_: rows)
-    given = SimpleNamespace(
-        cluster=tmp_path / "cluster.yaml", pipeline="forecasting", params=ROOT / "params.yaml", set=[]
-    )
+    parser = ArgumentParser()
+    command.add_arguments(parser)
+    given = parser.parse_args(["--cluster", f"{tmp_path}/cluster.yaml", "--params", f"{ROOT}/params.yaml"])
     assert command.run(given) == 0
     assert "[red]fine[/red]" in capsys.readouterr().out  # text is no markup
     rows.append(Row("c", "failed", "is gone", "mend it"))

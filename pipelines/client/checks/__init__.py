@@ -41,12 +41,14 @@ class Subject:
         pods: what the pod of each stage asks for.
         data_uri: where `fetch_dataset` finds the data set.
         api: the client of its Kubernetes API, or None when it does not answer.
+        kubeflow: the namespace where Kubeflow Pipelines is installed.
     """
 
     cluster: Cluster
     pods: Mapping[str, Pod]
     data_uri: str
     api: Any
+    kubeflow: str = "kubeflow"
 
     @property
     def namespace(self) -> str:

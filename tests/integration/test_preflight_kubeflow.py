@@ -1,0 +1,76 @@
+"""The rows of preflight about Kubeflow Pipelines: that it answers, is new enough, and what it does with pods."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.conftest import Done
+from tests.integration.kfp_server import KfpServer
+from tests.integration.kube_api import KubeApi
+
+Cli = Callable[..., Done]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.chdir(ROOT)
+
+
+def stock(folder: Path) -> dict[str, Any]:
+    """Returns the configuration that a stock Kubeflow has, as recorded."""
+    found: dict[str, Any] = json.loads((folder / "cluster/workflow-controller-configmap.json").read_text())
+    return found["data"]
+
+
+def test_it_answers_and_knows_you(kfp_server: KfpServer, kube: KubeApi, pipelines: Cli) -> None:
+    table = pipelines("preflight").out
+    assert f"{kfp_server.url}: version 2.17.0, you may see runs in team, pipelines in its database" in table
+    kfp_server.token = "right"
+    refused = pipelines("preflight")
+    assert refused.code == 1
+    assert "the credentials are missing, wrong or expired" in refused.out
+
+
+def test_an_older_one_fails(kfp_server: KfpServer, kube: KubeApi, pipelines: Cli) -> None:
+    kfp_server.health |= {"tag_name": "2.5.0", "pipeline_store": "kubernetes"}
+    older = pipelines("preflight")
+    assert older.code == 1
+    assert "version 2.5.0, you may see runs in team, pipelines in its kubernetes; kfp here is 2.17.0" in older.out
+    assert "have Kubeflow Pipelines 2.17.0 installed" in older.out
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("OnError", "a pod that was lost is started again, a stage that ended with an exit code is not (OnError)"),
+        ("Always", "a pod that was lost is started again, and a stage that failed, too (Always)"),
+        ("OnFailure", "a stage that failed is started again (OnFailure)"),
+    ],
+)
+def test_what_retries_do_is_read_from_the_configuration_of_argo(
+    shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli, policy: str, said: str
+) -> None:
+    data = stock(shared_data)
+    assert "retryPolicy: OnError" in data["workflowDefaults"]
+    data["workflowDefaults"] = data["workflowDefaults"].replace("OnError", policy)
+    kube.put("configmaps", "workflow-controller-configmap", "kubeflow", data=data)
+    table = pipelines("preflight").out
+    assert said in table
+    assert ("retryPolicy: Always" in table) == (policy == "OnError")
+    assert "an ended run keeps its pods for 60 min" in table
+
+
+def test_a_configuration_that_cannot_be_read_is_not_checked(
+    kube: KubeApi, kfp_server: KfpServer, pipelines: Cli
+) -> None:
+    assert (
+        "there is no ConfigMap workflow-controller-configmap in namespace kubeflow" in pipelines("preflight").out
+    )
+    kube.refused["GET .*/namespaces/kubeflow/configmaps"] = 403
+    refused = pipelines("preflight").out
+    assert "you may not read ConfigMap workflow-controller-configmap in namespace kubeflow" in refused
+    assert "`maskcast pipeline retry RUN` starts a run again where it ended" in refused
