@@ -31,6 +31,8 @@ DAMAGED = (
 )
 # Pillow warns of many pixels, without the file's name; twice as many are an error, which gets it here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Notes of a camera or a program that are broken: the picture is whole, or its own error says that it is not.
+warnings.filterwarnings("ignore", "Corrupt EXIF data|Truncated File Read|Metadata Warning", UserWarning)
 
 
 @dataclass(frozen=True)

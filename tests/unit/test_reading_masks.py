@@ -1,0 +1,345 @@
+"""Masks as people save them: each kind becomes the ids that its owner means, or names the key to set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.unit.test_reading_images import png
+
+from maskcast.data.masks.proposal import propose
+from maskcast.data.masks.rules import choose_rule, has_colours, value_table
+from maskcast.data.masks.stored import read_mask
+from maskcast.data.masks.survey import MOST, survey_masks
+from maskcast.data.sources.frame_folders import FrameFoldersSource
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelError
+
+DAVIS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128]  # its palette: 0 black, 1 red, ...
+TWO = ("background", "foreground")
+MANY = tuple(f"c{k}" for k in range(49))
+
+
+def picture(rows: Any, mode: str = "L") -> Image.Image:
+    dtype = {"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8)
+    return Image.fromarray(np.array(rows, dtype))
+
+
+def palette(rows: Any, colours: list[int]) -> Image.Image:
+    image = Image.fromarray(np.array(rows, np.uint8), "P")
+    image.putpalette(colours)
+    return image
+
+
+def large(rows: Any) -> np.ndarray:
+    """Eight pixels for each, so that JPEG's blocks hold one value."""
+    return np.kron(np.array(rows), np.ones((8, 8), int)).astype(np.uint8)
+
+
+def saved(path: Path, image: Image.Image | bytes, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(image, bytes):
+        path.write_bytes(image)
+    else:
+        image.save(path, **options)
+    return path
+
+
+def read(paths: list[Path], classes: tuple[str, ...] = TWO, **params: Any) -> list[Any]:
+    """Reads masks as frame_folders does: one survey, one rule."""
+    source = FrameFoldersSource(classes=classes, **params)
+    table = None if source.values is None else value_table(source.values, classes)
+    survey = survey_masks(paths, source.ignore, as_colours=has_colours(source.values or {}))
+    rule = choose_rule(
+        survey, encoding=source.encoding, ignore=source.ignore, num_classes=len(classes), table=table
+    )
+    return [rule.read(path).tolist() for path in paths]
+
+
+Make = Callable[[Path], Path]
+KINDS: dict[str, tuple[Make, dict[str, Any], Any]] = {
+    "one bit": (lambda p: saved(p / "m.png", picture([[0, 255]]).convert("1")), {}, [[0, 1]]),
+    "one bit, TIFF, white is zero": (
+        lambda p: saved(p / "m.tif", picture([[0, 255]]).convert("1"), tiffinfo={262: 0}),
+        {},
+        [[0, 1]],
+    ),
+    "one bit, BMP": (lambda p: saved(p / "m.bmp", picture([[0, 255]]).convert("1")), {}, [[0, 1]]),
+    "grey 0/1": (lambda p: saved(p / "m.png", picture([[0, 1]])), {}, [[0, 1]]),
+    "grey 0/1, said to be binary": (
+        lambda p: saved(p / "m.png", picture([[0, 1]])),
+        {"encoding": "binary"},
+        [[0, 1]],
+    ),
+    "grey 0/255": (lambda p: saved(p / "m.png", picture([[0, 255]])), {}, [[0, 1]]),
+    "grey 0/38": (lambda p: saved(p / "m.png", picture([[0, 38]])), {}, [[0, 1]]),
+    "grey 0/255 saved as RGB": (lambda p: saved(p / "m.png", picture([[0, 255]]).convert("RGB")), {}, [[0, 1]]),
+    "grey 0/255 with an alpha of no use": (
+        lambda p: saved(p / "m.png", picture([[0, 255]]).convert("LA")),
+        {},
+        [[0, 1]],
+    ),
+    "soft edges": (
+        lambda p: saved(p / "m.png", picture([[0] * 95 + list(range(20, 240, 20)) + [255] * 95])),
+        {},
+        [[0] * 101 + [1] * 100],
+    ),
+    "JPEG 0/255": (
+        lambda p: saved(p / "m.jpg", picture(large([[0, 255]]))),
+        {},
+        large([[0, 1]]).tolist(),
+    ),
+    "palette of DAVIS 2017": (
+        lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
+        {"encoding": "binary"},
+        [[0, 1, 1]],
+    ),
+    "palette of DAVIS 2017, by id": (
+        lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
+        {"classes": MANY},
+        [[0, 1, 5]],
+    ),
+    "palette whose first colour is white": (
+        lambda p: saved(p / "m.png", palette([[0, 1]], [255, 255, 255, 0, 0, 0])),
+        {},
+        [[1, 0]],
+    ),
+    "grey of 4 bits": (lambda p: saved(p / "m.png", png(4, 0, [[0, 5]])), {"classes": MANY}, [[0, 5]]),
+    "grey of 2 bits": (lambda p: saved(p / "m.png", png(2, 0, [[0, 3]])), {"classes": MANY}, [[0, 3]]),
+    "palette of 4 bits": (
+        lambda p: saved(p / "m.png", palette([[0, 5]], DAVIS), bits=4),
+        {"classes": MANY},
+        [[0, 5]],
+    ),
+    "16 bits": (lambda p: saved(p / "m.png", picture([[0, 48]], "I;16")), {"classes": MANY}, [[0, 48]]),
+    "16 bits, TIFF": (lambda p: saved(p / "m.tif", picture([[0, 7]], "I;16")), {"classes": MANY}, [[0, 7]]),
+    "16 bits, white": (lambda p: saved(p / "m.png", picture([[0, 65535]], "I;16")), {}, [[0, 1]]),
+    "floats": (lambda p: saved(p / "m.tif", picture([[0.0, 3.0]], "F")), {"classes": MANY}, [[0, 3]]),
+    "255 is no label": (
+        lambda p: saved(p / "m.png", picture([[0, 2, 255]])),
+        {"classes": MANY, "ignore": 255},
+        [[0, 2, IGNORE]],
+    ),
+    "colours": (
+        lambda p: saved(
+            p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [0, 0, 0], [128] * 3]], np.uint8))
+        ),
+        {"classes": ("road", "sky"), "values": {"#804080": "road", "#808080": "sky", "#000000": "ignore"}},
+        [[0, IGNORE, 1]],
+    ),
+    "colours of a palette": (
+        lambda p: saved(p / "m.png", palette([[0, 1, 2]], DAVIS)),
+        {"values": {"#000000": "background", "#800000": "foreground", "#008000": "ignore"}},
+        [[0, 1, IGNORE]],
+    ),
+    "values by name": (
+        lambda p: saved(p / "m.png", picture([[0, 128, 255]])),
+        {"classes": ("none", "left", "right"), "values": {0: "none", 128: "left", 255: "right"}},
+        [[0, 1, 2]],
+    ),
+    "a cut-out: one colour and its alpha": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8))),
+        {},
+        [[0, 1]],
+    ),
+    "objects on nothing": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[0, 0, 0, 0], [255, 0, 0, 255]]], np.uint8))),
+        {},
+        [[0, 1]],
+    ),
+    "turned by EXIF": (
+        lambda p: saved(p / "m.png", picture([[0, 1, 2]]), exif=turned_by(6)),
+        {"classes": MANY},
+        [[0], [1], [2]],
+    ),
+    "an ending in capitals": (lambda p: saved(p / "M.PNG", picture([[0, 1]])), {}, [[0, 1]]),
+}
+
+
+def turned_by(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_mask_becomes_the_ids_that_its_owner_means(kind: str, tmp_path: Path) -> None:
+    make, params, ids = KINDS[kind]
+    assert read([make(tmp_path)], **params) == [ids]
+
+
+REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
+    "0/255 among many classes": (
+        lambda p: saved(p / "m.png", picture([[0, 255]])),
+        {"classes": MANY, "encoding": "index"},
+        r"m\.png: the value 255 \(1 of 1 masks, 1 pixels\) is no class id of 0\.\.48; if it is the only "
+        r"foreground, set source\.encoding: binary",
+    ),
+    "0/255 that ignore would hide": (
+        lambda p: saved(p / "m.png", picture([[0, 255]])),
+        {"ignore": 255},
+        r"source\.ignore: 255 hides all that is no background",
+    ),
+    "255 beside ids": (
+        lambda p: saved(p / "m.png", picture([[0, 3, 255]])),
+        {"classes": MANY},
+        r"if it means no label, set source\.ignore: 255",
+    ),
+    "an id of 200": (
+        lambda p: saved(p / "m.png", picture([[0, 3, 199, 200, 200]])),
+        {"classes": MANY},
+        r"the value 200 \(1 of 1 masks, 2 pixels\) is no class id of 0\.\.48; name all classes in source\.classes",
+    ),
+    "objects of DAVIS 2017 for two classes": (
+        lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
+        {},
+        r"0, 1, 5, which may be one foreground or several classes; .*or set source\.encoding: binary",
+    ),
+    "a trimap": (
+        lambda p: saved(p / "m.png", picture([[0, 128, 255]])),
+        {},
+        r"0, 128, 255, which may be one foreground or several classes",
+    ),
+    "low and high values, said to be one foreground": (
+        lambda p: saved(p / "m.png", picture([[0, 100, 200]])),
+        {"encoding": "binary"},
+        r"0, 100, 200, .*say the class of each value in source\.values$",
+    ),
+    "JPEG of ids": (
+        lambda p: saved(p / "m.jpg", picture(large([[0, 3, 7]]))),
+        {"classes": MANY},
+        r"m\.jpg: JPEG changes the values of a mask, and these hold .*; export them as PNG",
+    ),
+    "JPEG of 0 and 1": (
+        lambda p: saved(p / "m.jpg", picture(large([[0, 2]]))),
+        {"encoding": "binary"},
+        r"JPEG changes .* not black and white .*; export them as PNG",
+    ),
+    "colours": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [0, 0, 0]]], np.uint8))),
+        {"classes": MANY},
+        r"the masks hold colours \(#804080\); say the class of each in source\.values, e\.g\. '#804080': NAME",
+    ),
+    "a colour that is not listed": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [1, 2, 3]]], np.uint8))),
+        {"values": {"#804080": "foreground"}},
+        r"the value #010203 \(1 of 1 masks, 1 pixels\) is not in source\.values; add it there",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_allows_two_readings_or_none_is_refused_with_the_key_to_set(kind: str, tmp_path: Path) -> None:
+    make, params, match = REFUSED[kind]
+    with pytest.raises(LabelError, match=match) as caught:
+        read([make(tmp_path)], **params)
+    assert "\n" not in str(caught.value)
+
+
+UNREADABLE: dict[str, tuple[Make, str]] = {
+    "fractions": (lambda p: saved(p / "m.tif", picture([[0, 0.5]], "F")), r"m\.tif: holds the float 0\.5"),
+    "not a number": (lambda p: saved(p / "m.tif", picture([[0, np.nan]], "F")), r"holds the float nan"),
+    "CMYK": (lambda p: saved(p / "m.tif", Image.new("CMYK", (2, 2))), r"mode CMYK holds no labels"),
+    "labels in colours and alpha": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[1, 1, 1, 9], [2, 2, 2, 255]]], np.uint8))),
+        r"labels in its colours and in its alpha",
+    ),
+    "colours of 16 bits": (lambda p: saved(p / "m.png", png(16, 2, [[1, 2, 3]])), r"colours of 16 bits"),
+    "two pages": (
+        lambda p: saved(p / "m.tif", picture([[0]]), save_all=True, append_images=[picture([[1]])]),
+        r"holds 2 pages",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_mask_without_labels_is_named(kind: str, tmp_path: Path) -> None:
+    make, match = UNREADABLE[kind]
+    with pytest.raises(MaskcastError, match=match):
+        read_mask(make(tmp_path))
+
+
+def test_a_mask_that_the_survey_did_not_meet_is_held_against_the_rule(tmp_path: Path) -> None:
+    rest = [saved(tmp_path / f"{k:04d}.png", picture([[0, 255]])) for k in range(3)]
+    survey = survey_masks(rest)
+    rule = choose_rule(survey, encoding="auto", ignore=None, num_classes=2)
+    other = saved(tmp_path / "other.png", picture([[0, 1, 1]]))
+    with pytest.raises(
+        LabelError, match=r"other\.png: the value 1 \(2 pixels\) is not among those of the set \(0, 255"
+    ):
+        rule.read(other)
+    index = choose_rule(survey_masks([other]), encoding="auto", ignore=None, num_classes=2)
+    with pytest.raises(LabelError, match=r"0000\.png: the value 255 \(1 pixels\) is no class id of 0\.\.1"):
+        index.read(rest[0])
+    lossy = saved(tmp_path / "lossy.jpg", picture(large([[0, 255]])))
+    with pytest.raises(LabelError, match=r"lossy\.jpg: JPEG changes the values"):
+        rule.read(lossy)
+
+
+def test_many_masks_are_looked_at_until_one_has_foreground(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / f"{k:04d}.png", picture([[0, 0]])) for k in range(MOST + 3)]
+    saved(paths[1], picture([[0, 255]]))  # none of those that are evenly spread
+    assert read(paths)[1] == [[0, 1]]
+    assert survey_masks(paths).values == [0, 255]
+
+
+def test_a_survey_says_what_a_set_holds(tmp_path: Path) -> None:
+    paths = [saved(tmp_path / "a.png", picture([[0, 0, 1]])), saved(tmp_path / "b.png", picture([[0, 9, 9]]))]
+    survey = survey_masks(paths)
+    assert dict(survey.pixels) == {0: 3, 1: 1, 9: 2}
+    assert dict(survey.files) == {0: 2, 1: 1, 9: 1}
+    assert survey.first[9] == paths[1]
+    assert str(survey) == "2 masks (8-bit grey), values 0, 1, 9"
+
+
+PROPOSALS: dict[str, tuple[Make, dict[str, Any]]] = {
+    "0/255": (lambda p: saved(p / "m.png", picture([[0, 255]])), {"classes": list(TWO)}),
+    "ids and 255": (
+        lambda p: saved(p / "m.png", picture([[0, 1, 2, 255]])),
+        {"encoding": "index", "classes": ["background", "class 1", "class 2"], "ignore": 255},
+    ),
+    "far apart": (
+        lambda p: saved(p / "m.png", picture([[0, 100, 200]])),
+        {
+            "classes": ["background", "class 100", "class 200"],
+            "values": {"0": "background", "100": "class 100", "200": "class 200"},
+        },
+    ),
+    "colours": (
+        lambda p: saved(p / "m.png", Image.fromarray(np.array([[[0, 0, 0], [128, 64, 128]]], np.uint8))),
+        {
+            "classes": ["background", "class 804080"],
+            "values": {"#000000": "background", "#804080": "class 804080"},
+        },
+    ),
+    "JPEG 0/255": (lambda p: saved(p / "m.jpg", picture(large([[0, 255]]))), {"classes": list(TWO)}),
+}
+
+
+@pytest.mark.parametrize("kind", PROPOSALS)
+def test_what_is_proposed_can_read_the_masks(kind: str, tmp_path: Path) -> None:
+    make, source = PROPOSALS[kind]
+    path = make(tmp_path)
+    assert propose(survey_masks([path], ignore=255)).source == source
+    (ids,) = read([path], **source | {"classes": tuple(source["classes"])})
+    assert np.unique(ids).max() >= 1
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ({"#80": "foreground"}, "name values by numbers, or all of them by colours"),
+        ({"0": "background", "#800000": "foreground"}, "or all of them by colours"),
+        ({"0": "sky"}, "'sky' is not among the classes background, foreground, nor 'ignore'"),
+    ],
+)
+def test_values_that_name_nothing_are_refused(values: dict[str, str], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        FrameFoldersSource(values=values)
+
+
+def test_values_leave_nothing_to_encoding_and_ignore() -> None:
+    with pytest.raises(ValueError, match="leave out encoding and ignore"):
+        FrameFoldersSource(values={"0": "background"}, ignore=255)
