@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data.images import by_stem, frame_files, read_frames, read_image
+from maskcast.data.frame_names import by_stem, frame_files
+from maskcast.data.images import read_frames, read_image
 from maskcast.errors import MaskcastError
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)

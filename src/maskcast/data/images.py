@@ -15,7 +15,6 @@ from maskcast.junk import is_junk
 from maskcast.labels import id_key
 
 DARK = 4096  # of 16 bits: where no value is above, the image is black, or of 10 or 12 bits
-NameKey = tuple[tuple[int, int | str], ...]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
@@ -27,43 +26,6 @@ def numeric_sort(paths: Iterable[Path]) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """Lists the image files of a folder in numeric order, without junk."""
     return numeric_sort(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not is_junk(p.name))
-
-
-def frame_files(folder: Path) -> list[Path]:
-    """Lists the images of a folder as the frames of one clip.
-
-    Raises:
-        MaskcastError: when two files are the same frame.
-    """
-    files = image_files(folder)
-    by_stem(files)
-    return files
-
-
-def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """Returns files by their names without endings; see `unique`."""
-    return unique((path.stem, path) for path in files)
-
-
-def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Returns files by name.
-
-    Raises:
-        MaskcastError: when two names are one, or differ in case or leading zeros alone.
-    """
-    found: dict[NameKey, tuple[str, Path]] = {}
-    for name, path in named:
-        twin = found.setdefault(name_key(name), (name, path))[1]
-        if twin is not path:
-            raise MaskcastError(
-                f"{path}: by its name it is the same picture as {twin.name}; take one of the two away"
-            )
-    return dict(found.values())
-
-
-def name_key(name: str) -> NameKey:
-    """Returns what two names have in common that differ in case or leading zeros alone."""
-    return tuple(id_key(name.lower()))
 
 
 def window_starts(num_frames: int, frames: int, stride: int, window_step: int) -> list[int]:

@@ -4,6 +4,7 @@ Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
+from maskcast.progress import say
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
 MOST_THREADS = 8  # that decode images
@@ -80,6 +82,12 @@ class ImageFrames(Frames):
             (path for root in roots for path in root.rglob("*") if _is_image(path.relative_to(root))),
             key=lambda path: id_key(path.relative_to(folder).as_posix()),
         )
+        twins = [(a, b) for a, b in pairwise(self.paths) if a.with_suffix("") == b.with_suffix("")]
+        if twins:
+            say(
+                f"{folder}: {len(twins)} images are named as another ({twins[0][0].name}, {twins[0][1].name}), "
+                "and both are learnt from; take masks and second encodings away"
+            )
         if not self.paths:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
             raise MaskcastError(

@@ -110,12 +110,14 @@ class Evaluation:
         seen = f"{self.context} masks of frames 1 to {self.context_frames}"
         if self.forecaster.input.needs_masker:
             seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
+        notes = list(self.prepared.meta.get("notes", ()))
         return {
             "clips": f"{len(self.chosen)} labelled clips of {size}, {classes}",
             "context": seen,
             "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
             "clip store": self.prepared.digest,
             "mask store": self.generated.digest,
+            **({"how the data were read": "; ".join(notes)} if notes else {}),
         }
 
     def scores(self) -> dict[str, ForecastScores | None]:

@@ -3,9 +3,11 @@
 Legend: h horizon, K classes, H height, W width.
 """
 
+import math
+
 import numpy as np
 
-from maskcast.evaluation.metrics import Matrix, confusion, macro_jaccard
+from maskcast.evaluation.metrics import Matrix, confusion, has_foreground, macro_jaccard
 
 
 class HorizonCounts:
@@ -29,6 +31,13 @@ class HorizonCounts:
         self.matrix_hKK += np.stack(matrices)
         return matrices
 
+    @property
+    def foreground(self) -> bool:
+        """Whether the true masks have any class but background."""
+        return any(map(has_foreground, self.matrix_hKK))
+
     def per_horizon(self) -> list[float]:
-        """Macro Jaccard of every forecast frame, absent classes omitted, background included."""
+        """Macro Jaccard of every forecast frame, absent classes omitted; NaN where no true mask has foreground."""
+        if not self.foreground:
+            return [math.nan] * self.horizon
         return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]

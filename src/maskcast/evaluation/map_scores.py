@@ -3,9 +3,11 @@
 Legend: T frames, H height, W width, K classes.
 """
 
+import math
+
 import numpy as np
 
-from maskcast.evaluation.metrics import accuracy, confusion, macro_jaccard
+from maskcast.evaluation.metrics import accuracy, confusion, has_foreground, macro_jaccard
 from maskcast.labels import LabelMap
 
 
@@ -28,12 +30,13 @@ def no_counts(label_map: LabelMap) -> np.ndarray:
 
 
 def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
-    """Returns ``jaccard`` and ``accuracy``, each between 0 and 1.
+    """Returns ``jaccard`` and ``accuracy``, each between 0 and 1; without true foreground, ``jaccard`` is NaN.
 
     Of classes they are the macro Jaccard (absent classes left out) and the share of right pixels; of an alpha the
     fuzzy Jaccard, the sum of the smaller over the sum of the greater opacities, and 1 - mean absolute difference.
     """
     if label_map.kind != "alpha":
-        return {"jaccard": macro_jaccard(counts, absent="omit"), "accuracy": accuracy(counts)}
+        jaccard = macro_jaccard(counts, absent="omit") if has_foreground(counts) else math.nan
+        return {"jaccard": jaccard, "accuracy": accuracy(counts)}
     least, most, difference, pixels = counts.tolist()
-    return {"jaccard": least / most if most else 1.0, "accuracy": 1 - difference / max(1, pixels)}
+    return {"jaccard": least / most if most else math.nan, "accuracy": 1 - difference / max(1, pixels)}

@@ -1,5 +1,6 @@
 """How well a masker masks: its masks against the true ones, in every label map that both stores have."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
-from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.evaluation.metrics import has_foreground, macro_jaccard
 from maskcast.labels import LabelMap
 
 
@@ -31,7 +32,8 @@ class MaskerScores:
         scores = map_scores(self.label_map, self.counts)
         if self.label_map.kind == "alpha":
             return scores
-        without = macro_jaccard(self.counts, absent="omit", background=False)
+        some = has_foreground(self.counts)
+        without = macro_jaccard(self.counts, absent="omit", background=False) if some else math.nan
         return {"jaccard": scores["jaccard"], "jaccard_no_background": without, "accuracy": scores["accuracy"]}
 
 

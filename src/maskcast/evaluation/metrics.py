@@ -52,6 +52,11 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int, igno
     return table[:num_classes, :num_classes].astype(np.int64)
 
 
+def has_foreground(matrix: Matrix) -> bool:
+    """Whether the target has another class than 0; without, a perfect score would be one of background alone."""
+    return bool(matrix[1:].any())
+
+
 def jaccard_per_class(matrix: Matrix) -> NDArray[np.float64]:
     """Intersection over union of each class, tp / (tp + fp + fn).
 

@@ -3,6 +3,7 @@
 Legend: h horizon, K classes, H height, W width; clips are forecast in batches and forgotten at once.
 """
 
+import math
 import resource
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,8 @@ class ForecastScores(HorizonCounts):
             "calibration_error": self.reliability.error(),
             "calibration_error_objects": self.reliability_of_objects.error(),
         }
+        if not self.foreground:  # what is right is background alone
+            scores |= {name: math.nan for name in scores if name.startswith(("jaccard", "dice"))}
         scores |= {f"coco_{name}": value for name, value in self.coco().items()}
         if self._values:
             mse = self._squared_error / self._values

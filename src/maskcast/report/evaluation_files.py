@@ -31,6 +31,7 @@ DEFINITIONS = {
     "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",
     "masker_<score>": "the masker's masks against the truth over all frames of the split, one confusion matrix",
 }
+NO_FOREGROUND = "no true mask has foreground, so Jaccard is n/a: what could be right is background alone"
 HEADLINE = {
     "jaccard_last": "Jaccard {last}",
     "jaccard_last_no_background": "without background",

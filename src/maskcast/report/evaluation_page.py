@@ -18,7 +18,7 @@ from maskcast.progress import show
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import draw_sprite, error_legend, player
 from maskcast.report.confusions import confusions
-from maskcast.report.evaluation_files import DEFINITIONS, headline
+from maskcast.report.evaluation_files import DEFINITIONS, NO_FOREGROUND, headline
 
 
 def show_evaluation(
@@ -64,12 +64,14 @@ def _scores(
     best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
     frame = known[FORECASTER].frame_numbers[-1]
     difference = last[FORECASTER] - last[best]
-    lead = element(
-        "p",
-        f"Jaccard {last[FORECASTER]:.3f} at frame {frame}: ",
-        element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
-        f" the best baseline, {_words(best)}, with {last[best]:.3f}.",
-    )
+    lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
+    if known[FORECASTER].foreground:
+        lead = element(
+            "p",
+            f"Jaccard {last[FORECASTER]:.3f} at frame {frame}: ",
+            element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
+            f" the best baseline, {_words(best)}, with {last[best]:.3f}.",
+        )
     header, rows = headline(known)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
     parts = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskcast.data.frame_names import frame_files, runs
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video import count_frames, read_video
@@ -30,7 +31,7 @@ class Video:
         Raises:
             MaskcastError: the file is no video or is cut short.
         """
-        return len(image_files(self.path)) if self.path.is_dir() else count_frames(self.path)
+        return len(frame_files(self.path)) if self.path.is_dir() else count_frames(self.path)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Returns some of its frames, (T, H, W, 3) uint8; indices count from 0 and ascend.
@@ -39,7 +40,10 @@ class Video:
             MaskcastError: a frame is damaged, or frames differ in size.
         """
         if self.path.is_dir():
-            files = image_files(self.path)
+            files = frame_files(self.path)
+            if len(parts := runs([files[index].stem for index in indices])) > 1:
+                before = files[indices[parts[0][-1]]].name
+                say(f"{self.path}: numbers are missing after {before}; the frames are taken for evenly spaced")
             return read_frames([files[index] for index in indices])
         return read_video(self.path, indices)
 

@@ -1,6 +1,7 @@
 """Score a forecaster and its masker against two baselines, with tables and pictures."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -67,6 +68,7 @@ def evaluate(
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import (
         DEFINITIONS,
+        NO_FOREGROUND,
         headline,
         plot_confidence,
         plot_horizons,
@@ -124,6 +126,10 @@ def evaluate(
     say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
     for name, one in evaluation.masker_scores.items():
         of = f" of label map {name}" if several else ""
-        say(f"masker: Jaccard {one.table()['jaccard']:.4f} over all frames{of}")
+        jaccard = one.table()["jaccard"]
+        found = "n/a, no true mask has foreground" if math.isnan(jaccard) else f"{jaccard:.4f} over all frames"
+        say(f"masker: Jaccard {found}{of}")
+    if not own.foreground:
+        say(f"warning: split {params.split!r}: {NO_FOREGROUND}")
     overview = OVERVIEW if featured else "per_horizon.png"
     say(f"picture: {report.with_name(report.name.removesuffix('.partial')) / overview}")

@@ -14,7 +14,8 @@ from maskcast.data.detection_sources.base import (
     named_listing,
     number,
 )
-from maskcast.data.images import by_stem, image_files
+from maskcast.data.frame_names import by_stem
+from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from maskcast.data.annotations import FILE, Annotation, read_annotations
+from maskcast.data.frame_names import unique
 from maskcast.data.images import read_frames
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
@@ -24,6 +25,7 @@ from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.simulator.camera import CLASSES
 
+FRAME = r"image_(\d+)\.(?:png|jpe?g)"
 SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits
 
 
@@ -92,6 +94,7 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
     notes = next((path for path in (folder / FILE, inner / FILE) if path.is_file()), None)
     annotations = None if notes is None else read_annotations(notes)
     videos: dict[str, dict[int, str]] = {}
+    twice: set[str] = set()
     for path in sorted(inner.iterdir(), key=lambda path: id_key(path.name)):
         if not path.is_dir() or is_junk(path.name):
             continue
@@ -100,9 +103,13 @@ def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
         elif annotations is not None and path.name not in annotations:
             listing.skipped.append((f"{folder.name}/{path.name}", f"not in {FILE}"))
         else:
-            videos[path.name] = _numbered_frames(path)
+            try:
+                videos[path.name] = _numbered_frames(path)
+            except MaskcastError as error:
+                listing.skipped.append((f"{folder.name}/{path.name}", str(error)))
+                twice.add(path.name)
     for name in annotations or {}:
-        if name not in videos:
+        if name not in videos and name not in twice:
             listing.skipped.append((f"{folder.name}/{name}", f"in {FILE} but its folder is missing"))
     usual = statistics.mode(len(frames) for frames in videos.values()) if videos else 0
     for name, frames in videos.items():
@@ -144,10 +151,16 @@ def _list_video(
 
 
 def _numbered_frames(video: Path) -> dict[int, str]:
-    """Returns the frame files of a folder by number."""
-    names = (path.name for path in video.iterdir())
-    matches = (re.fullmatch(r"image_(\d+)\.png", name, re.IGNORECASE) for name in names)
-    return {int(match[1]): match[0] for match in matches if match}
+    """Returns the frame files of a folder by number.
+
+    Raises:
+        MaskcastError: when two are of one number.
+    """
+    matches = [
+        (re.fullmatch(r"image_(\d+)\.(?:png|jpe?g)", path.name, re.IGNORECASE), path) for path in video.iterdir()
+    ]
+    frames = unique((f"image_{match[1]}", path) for match, path in matches if match)
+    return {int(name.removeprefix("image_")): path.name for name, path in frames.items()}
 
 
 def _read_masks(path: Path, num_classes: int) -> np.ndarray:
@@ -155,7 +168,11 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
     low, high = (int(masks.min()), int(masks.max())) if masks.size else (0, 0)
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
-        raise LabelError(f"{path}: class id {wrong} is not in 0..{num_classes - 1}; mend the mask or num_classes")
+        count = int((masks == wrong).sum())
+        raise LabelError(
+            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({count} pixels); mend "
+            "the mask or num_classes"
+        )
     return masks.astype(np.uint8)
 
 

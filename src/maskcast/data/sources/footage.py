@@ -4,16 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcast.data.images import image_files, unique
-from maskcast.data.sources.pairing import (
-    Pairs,
-    first_names,
-    numbers_of,
-    pair_by_name,
-    pair_by_number,
-    runs,
-    unlike,
-)
+from maskcast.data.frame_names import first_names, runs, same_number, unique
+from maskcast.data.images import image_files
+from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import Files
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
@@ -85,7 +78,7 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
     """
     taken = set(masks.values())
     frames = {key: path for key, path in named_images(images, "").items() if path not in taken}
-    if isinstance(images, Path) and (two := unlike(frames)) is not None:
+    if isinstance(images, Path) and (two := same_number(frames)) is not None:
         raise MaskcastError(
             f"{images}: {frames[two[0]].name} and {frames[two[1]].name} have one number, so not all images there "
             "are frames; name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"

@@ -4,16 +4,12 @@ Legend: a *key* names a frame: what stands for `{frame}` in a pattern, else the 
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-from maskcast.data.images import name_key
+from maskcast.data.frame_names import name_key, skeleton
 from maskcast.errors import MaskcastError
-
-SHOWN = 3  # names told in a line
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def numbers_of(keys: Iterable[str], where: str) -> dict[str, int]:
         MaskcastError: when that does not tell it.
     """
     digits = {key: re.findall(r"\d+", key) for key in keys}
-    alike = len({_skeleton(key) for key in digits}) == 1
+    alike = len({skeleton(key) for key in digits}) == 1
     columns = list(zip(*digits.values(), strict=True)) if alike else []
     changing = [k for k, column in enumerate(columns) if len(set(map(int, column))) > 1]
     if len(changing) == 1:
@@ -95,50 +91,3 @@ def numbers_of(keys: Iterable[str], where: str) -> dict[str, int]:
             f"number in source.masks, e.g. {{clip}}/mask_{{frame}}.png"
         )
     return {key: int(found[0]) for key, found in digits.items()}
-
-
-def runs(keys: Sequence[str]) -> list[range]:
-    """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
-
-    A part ends where numbers are missing or names change their form. Keys without numbers, and numbers that are no
-    count (times of day), follow each other as they are sorted.
-    """
-    steps = [_step(before, after) for before, after in pairwise(keys)]
-    known = [step for step in steps if step]
-    usual = min(known, default=0)
-    counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
-    found, start = [], 0
-    for k, step in enumerate(steps, 1):
-        if step == 0 or (counts and step is not None and step > usual):
-            found.append(range(start, k))
-            start = k
-    return [*found, range(start, len(keys))] if keys else []
-
-
-def unlike(keys: Iterable[str]) -> tuple[str, str] | None:
-    """Returns two keys with the same numbers in another text, e.g. `0001` and `0001_mask`; None without any."""
-    seen: dict[tuple[int, ...], str] = {}
-    for key in keys:
-        numbers = tuple(map(int, re.findall(r"\d+", key)))
-        if numbers and seen.setdefault(numbers, key) != key:
-            return seen[numbers], key
-    return None
-
-
-def first_names(paths: Sequence[Path]) -> str:
-    """Returns the names of the first few files."""
-    more = ", ..." if len(paths) > SHOWN else ""
-    return ", ".join(path.name for path in paths[:SHOWN]) + more
-
-
-def _step(before: str, after: str) -> int | None:
-    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept."""
-    if _skeleton(before) != _skeleton(after):
-        return 0 if re.search(r"\d", before + after) else None
-    pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
-    grown = [int(b) - int(a) for a, b in pairs if int(a) != int(b)]
-    return grown[0] if len(grown) == 1 and grown[0] > 0 else None
-
-
-def _skeleton(key: str) -> str:
-    return re.sub(r"\d+", "0", key)

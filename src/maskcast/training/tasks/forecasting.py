@@ -115,6 +115,11 @@ class ForecastTask:
             for clip, masks_hHW in zip(batch, found.masks, strict=True):
                 counts.count(self.clips.masks(clip)[params.context_frames :][: params.horizon], masks_hHW)
         counts.matrix_hKK = all_counts(counts.matrix_hKK, self.model)
+        if not counts.foreground:
+            raise MaskcastError(
+                f"{self.clips.root}: no future frame of the validation clips has foreground in its true masks, so "
+                "no score can tell one forecaster from another; give split val clips with foreground"
+            )
         per_step = counts.per_horizon()
         last, mean = per_step[-1], float(np.mean(per_step))
         return {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}

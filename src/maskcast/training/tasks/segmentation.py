@@ -3,6 +3,7 @@
 Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,7 @@ class _SegmentationTask:
         self._masks = [store.of(label_map.name) for label_map in self.maps]
         self._frames = 1 if params.window is None else params.window.total
         self.train, self.val = (self._clips(split) for split in ("train", "val"))
+        self._need_foreground()
         self._index = FrameIndex(self.train, self._frames)
         if not len(self._index):
             raise MaskcastError(
@@ -185,6 +187,22 @@ class _SegmentationTask:
                 f"prepare clips with {what} to train a masker"
             )
         return found
+
+    def _need_foreground(self) -> None:
+        """Makes sure, before any training, that validation has something to tell models apart by."""
+        every = slice(None, None, self.params.val_frame_step)
+        for one, store in zip(self.maps, self._masks, strict=True):
+            counts = no_counts(one)
+            for clip in self.val:
+                truth = store.masks(clip, every)
+                counts += counts_of(one, truth, truth)
+                if not math.isnan(map_scores(one, counts)["jaccard"]):
+                    break
+            else:
+                raise MaskcastError(
+                    f"{store.root}: no validation clip has foreground in its {one.name}, so no score can tell one "
+                    "masker from another; give split val clips with foreground"
+                )
 
     def _start(self, encoder: Path | None) -> tuple[list[float], list[float]] | None:
         """Loads pretrained weights; returns mean and std of the colours that they belong to, where known."""

@@ -1,0 +1,103 @@
+"""What the names of frames tell: which files are one picture, which is the number, where a clip has gaps."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from maskcast.data.images import image_files
+from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
+
+NameKey = tuple[tuple[int, int | str], ...]
+SHOWN = 3  # names told in a line
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Lists the images of a folder as the frames of one clip.
+
+    Raises:
+        MaskcastError: when two files are the same frame, or of one number, so that not all of them are frames.
+    """
+    files = by_stem(image_files(folder))
+    if (two := same_number(files)) is not None:
+        raise MaskcastError(
+            f"{folder}: {files[two[0]].name} and {files[two[1]].name} have one number, so not all images there "
+            "are frames; leave the frames of one clip there, and masks elsewhere"
+        )
+    return list(files.values())
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Returns files by their names without endings; see `unique`."""
+    return unique((path.stem, path) for path in files)
+
+
+def unique(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Returns files by name.
+
+    Raises:
+        MaskcastError: when two names are one, or differ in case or leading zeros alone.
+    """
+    found: dict[NameKey, tuple[str, Path]] = {}
+    for name, path in named:
+        twin = found.setdefault(name_key(name), (name, path))[1]
+        if twin is not path:
+            raise MaskcastError(
+                f"{path}: by its name it is the same picture as {twin.name}; take one of the two away"
+            )
+    return dict(found.values())
+
+
+def same_number(names: Iterable[str]) -> tuple[str, str] | None:
+    """Returns two names with the same numbers in another text, e.g. `0001` and `0001_mask`; None without any."""
+    seen: dict[tuple[int, ...], str] = {}
+    for name in names:
+        numbers = tuple(map(int, re.findall(r"\d+", name)))
+        if numbers and seen.setdefault(numbers, name) != name:
+            return seen[numbers], name
+    return None
+
+
+def name_key(name: str) -> NameKey:
+    """Returns what two names have in common that differ in case or leading zeros alone."""
+    return tuple(id_key(name.lower()))
+
+
+def runs(keys: Sequence[str]) -> list[range]:
+    """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
+
+    A part ends where numbers are missing or names change their form. Keys without numbers, and numbers that are no
+    count (times of day), follow each other as they are sorted.
+    """
+    steps = [_step(before, after) for before, after in pairwise(keys)]
+    known = [step for step in steps if step]
+    usual = min(known, default=0)
+    counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
+    found, start = [], 0
+    for k, step in enumerate(steps, 1):
+        if step == 0 or (counts and step is not None and step > usual):
+            found.append(range(start, k))
+            start = k
+    return [*found, range(start, len(keys))] if keys else []
+
+
+def first_names(paths: Sequence[Path]) -> str:
+    """Returns the names of the first few files."""
+    more = ", ..." if len(paths) > SHOWN else ""
+    return ", ".join(path.name for path in paths[:SHOWN]) + more
+
+
+def _step(before: str, after: str) -> int | None:
+    """Returns how far the one number that differs grew; 0 where a new count begins, None where none is kept."""
+    if skeleton(before) != skeleton(after):
+        return 0 if re.search(r"\d", before + after) else None
+    pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
+    grown = [int(b) - int(a) for a, b in pairs if int(a) != int(b)]
+    return grown[0] if len(grown) == 1 and grown[0] > 0 else None
+
+
+def skeleton(key: str) -> str:
+    """Returns what a name is beside its numbers."""
+    return re.sub(r"\d+", "0", key)

@@ -1,0 +1,112 @@
+"""Masks without foreground are said: a perfect score on background alone is no success."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.unit.test_evaluate import Spy, evaluation, run
+from tests.unit.test_evaluate import models as models  # a fixture
+from tests.unit.test_forecaster_stages import TRAINING
+from tests.unit.test_source_frame_folders import write_sequence
+from tests.unit.test_train_masker import outputs, params
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.evaluation.map_scores import map_scores
+from maskcast.evaluation.masker import MaskerScores
+from maskcast.labels import MASK, LabelMap, single_map
+from maskcast.runner.run import run_stage
+from maskcast.stages.train_masker import train_masker
+
+CLASSES = ["background", "red", "blue"]
+
+
+def bare_store(root: Path, *, frames: bool = True) -> ClipStore:
+    """A training clip with a square, and a validation clip without."""
+    with ClipWriter(root, height=32, width=48, maps=single_map(CLASSES)) as writer:
+        for split in ("train", "val"):
+            masks = np.zeros((22, 32, 48), np.uint8)
+            masks[:, 10:20, 20:30] = split == "train"
+            pictures = np.full((22, 32, 48, 3), 90, np.uint8) if frames else None
+            writer.add(split, split=split, kind="labelled", masks={MASK: masks}, frames=pictures)
+    return ClipStore(root)
+
+
+def test_scores_of_background_alone_are_no_scores(tmp_path: Path) -> None:
+    store = bare_store(tmp_path / "clips")
+    one = evaluation(store, store, Spy())
+    scores = one.scores()
+    table = scores["forecaster"].table()
+    assert {name for name, value in table.items() if np.isnan(value)} >= {
+        *("jaccard_last", "jaccard_mean", "jaccard_h12", "jaccard_last_absent_zero", "dice_last"),
+    }
+    assert table["accuracy_last"] == 1
+    assert not [name for name in one.flat(scores) if name.startswith(("jaccard", "dice"))]
+
+
+def test_a_masker_is_not_praised_for_background() -> None:
+    label_map, counts = LabelMap("mask", ("background", "red")), np.array([[90, 0], [0, 0]])
+    assert map_scores(label_map, counts) == {"jaccard": pytest.approx(np.nan, nan_ok=True), "accuracy": 1.0}
+    table = MaskerScores(label_map, ("a",), counts).table()
+    assert np.isnan([table["jaccard"], table["jaccard_no_background"]]).all()
+    assert map_scores(label_map, np.array([[90, 9], [1, 0]]))["jaccard"] == pytest.approx(0.45)
+
+
+def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = bare_store(tmp_path / "clips")
+    flat = run(tmp_path / "out", models, store.root, store.root, pictures=1)
+    assert "jaccard_last" not in flat
+    said = capsys.readouterr().err
+    assert "warning: split 'val': no true mask has foreground, so Jaccard is n/a" in said
+    assert "jaccard_last" not in json.loads((tmp_path / "out/report/evaluation.json").read_text())["scores"]
+
+
+def test_training_does_not_begin_without_something_to_validate_on(tmp_path: Path) -> None:
+    store = bare_store(tmp_path / "clips")
+    with pytest.raises(MaskcastError, match=r"no validation clip has foreground in its mask, .* give split val"):
+        train_masker(clips=store.root, params=params(), **outputs(tmp_path / "out"))
+    bare = bare_store(tmp_path / "other")
+    (tmp_path / "none").mkdir()
+    stores = {"clips": bare.root, "masks": bare.root, "masker": tmp_path / "none"}
+    with pytest.raises(MaskcastError, match="no future frame of the validation clips has foreground"):
+        run_stage(
+            "pretrain_forecaster",
+            {"training": TRAINING, "model": {"arch": "objects"}},
+            **stores,
+            pretrained=tmp_path / "pretrained",
+            metrics=tmp_path / "metrics.json",
+        )
+
+
+def prepared(tmp_path: Path, **source: object) -> ClipStore:
+    values = {
+        "source": {"layout": "frame_folders", "frames": 5, "splits": {"val": ["cat"]}} | source,
+        "workers": 1,
+    }
+    run_stage("prepare_clips", values, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    return ClipStore(tmp_path / "clips")
+
+
+def test_prepare_clips_says_which_split_has_none_and_how_masks_were_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sequence(tmp_path / "raw", "dog")
+    write_sequence(tmp_path / "raw", "cat", value=0)
+    store = prepared(tmp_path)
+    notes = store.meta["notes"]
+    assert notes[0] == (
+        "10 masks (8-bit grey), values 0, 255: every value but 0 is foreground (8.3% of the pixels)"
+    )
+    assert notes[1].startswith("warning: no mask of split 'val' has foreground, so scores on it say nothing")
+    said = capsys.readouterr().err
+    assert all(f"  {note}\n" in said for note in notes)
+
+
+def test_a_set_with_foreground_everywhere_is_not_warned_of(tmp_path: Path) -> None:
+    for name in ("dog", "cat"):
+        write_sequence(tmp_path / "raw", name)
+    assert not any("warning" in note for note in prepared(tmp_path).meta["notes"])
