@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskcast.data import archives
+from maskcast.data import archive_checks
 from maskcast.data.archives import is_archive, unpack
 from maskcast.errors import MaskcastError
 
@@ -93,14 +93,14 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path):
 
 
 def test_a_bomb_of_many_members_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "RATIO_FREE", 1 << 20)
+    monkeypatch.setattr(archive_checks, "RATIO_FREE", 1 << 20)
     members = ((tarfile.TarInfo(f"zeros_{i}"), bytes(400_000)) for i in range(20))
     refuses(make_tar(tmp_path / "set.tgz", *members), "would unpack to more than 200 times")
 
 
 def test_an_archive_larger_than_the_disk_is_refused(tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "set.zip", a=b"1" * 1000)
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 999})())
+    monkeypatch.setattr(archive_checks.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 999})())
     refuses(archive, "free some")
 
 
@@ -132,3 +132,66 @@ def test_a_password_is_refused(tmp_path):
         content[content.index(signature) + offset] |= 1
     archive.write_bytes(content)
     refuses(archive, "'secret' has a password")
+
+
+def test_folders_of_windows_are_folders(tmp_path):
+    marked = zipfile.ZipInfo("set\\marked")
+    marked.external_attr = 0x10
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("set\\", b"")
+        archive.writestr("set\\empty\\", b"")
+        archive.writestr(marked, b"")
+        archive.writestr("set\\marked\\a.png", b"a")
+        archive.writestr("set\\b.png", b"b")
+    unpack(tmp_path / "set.zip", tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.is_dir() for p in (tmp_path / "out").rglob("*")}
+    assert found == {
+        "set": True,
+        "set/empty": True,
+        "set/marked": True,
+        "set/marked/a.png": False,
+        "set/b.png": False,
+    }
+    assert (tmp_path / "out/set/marked/a.png").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("lost", [1, 40, 900])
+def test_a_zip_without_its_head_is_damaged(tmp_path, lost):
+    path = make_zip(tmp_path / "set.zip", first=bytes(range(256)) * 2, second=b"2" * 9)
+    path.write_bytes(path.read_bytes()[min(lost, path.stat().st_size - 30) :])
+    assert is_archive(path)
+    refuses(path, "damaged|holds no file")
+
+
+def test_an_archive_without_files_is_refused(tmp_path):
+    refuses(make_zip(tmp_path / "set.zip"), "holds no file; pack the data set again")
+    (tmp_path / "set.zip").unlink()
+    refuses(make_zip(tmp_path / "set.zip", **{"only/folders/": b"", "__MACOSX/._x": b"junk"}), "holds no file")
+    (tmp_path / "set.zip").unlink()
+    refuses(make_tar(tmp_path / "set.tgz"), "holds no file")
+
+
+def test_names_that_cannot_be_written_are_said(tmp_path):
+    refuses(
+        make_zip(tmp_path / "set.zip", **{"x" * 300: b"1"}),
+        r"member 'x{60}\.\.\.' cannot be written \(File name too",
+    )
+    (tmp_path / "set.zip").unlink()
+    refuses(make_zip(tmp_path / "set.zip", **{"d/" * 3000 + "x": b"1"}), "cannot be written")
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a/b", "a"), ("a", "a/"), ("a/b/c", "a/b")])
+def test_a_file_where_a_folder_must_be_is_said(tmp_path, names):
+    refuses(make_zip(tmp_path / "set.zip", **dict.fromkeys(names, b"1")), "is a folder where it is a file")
+
+
+def test_an_archive_in_an_archive_is_said(tmp_path, capsys):
+    inner = make_zip(tmp_path / "inner.zip", a=b"1").read_bytes()
+    (tmp_path / "inner.zip").unlink()
+    refuses(
+        make_zip(tmp_path / "set.zip", **{"data/inner.zip": inner}), "nothing but the archive 'data/inner.zip'; "
+    )
+    (tmp_path / "set.zip").unlink()
+    unpack(make_zip(tmp_path / "set.zip", **{"data/inner.ZIP": inner, "README": b"read"}), tmp_path / "out")
+    assert "archives inside are left packed: 'data/inner.ZIP'\n" in capsys.readouterr().err
+    assert (tmp_path / "out/data/inner.ZIP").read_bytes() == inner

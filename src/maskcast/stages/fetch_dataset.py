@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from maskcast.data.archive_checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
@@ -90,7 +91,7 @@ def _take(path: Path, raw: Path, params: FetchDataset) -> None:
         )
     if is_archive(path):
         unpack(path, raw)
-    elif path.suffix.lower() in {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"}:
+    elif path.suffix.lower() in ARCHIVE_SUFFIXES:
         raise MaskcastError(f"{path}: damaged, or no zip or tar archive; copy it again or unpack it yourself")
     else:
         _link_files([path], path.parent, raw)

@@ -1,0 +1,110 @@
+"""What an archive may hold: checks that are made before a member is written, and errors as one line each."""
+
+import errno
+import gzip
+import lzma
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
+RATIO_FREE = 100 << 20  # bytes that may be unpacked at any ratio
+SHOWN = 60  # characters of a name that is too long
+ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
+# What decoders raise on damage; the last is of a zip whose head is missing, or whose names are in no encoding.
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, EOFError, ValueError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file or folder of an archive."""
+
+    name: str
+    packed: int  # bytes in the archive; that of the whole archive where its members are packed together
+    size: int  # bytes once unpacked
+    is_folder: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+def check_member(archive: Path, member: Member, folder: Path, written: int) -> None:
+    """Refuses a member before it is unpacked; both formats enforce the size that a member declares."""
+    for unpacked, packed in ((member.size, member.packed), (written + member.size, archive.stat().st_size)):
+        if unpacked > RATIO_FREE and unpacked > MAX_RATIO * max(packed, 1):
+            raise MaskcastError(
+                f"{archive}: member {member.name!r} would unpack to more than {MAX_RATIO} times its packed size, "
+                "like a zip bomb; if you trust it, unpack it yourself and give the folder"
+            )
+    check_disk(archive, member.size, folder)
+
+
+def check_disk(archive: Path, size: int, folder: Path) -> None:
+    """Refuses more bytes than the disk has room for."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise MaskcastError(
+            f"{archive}: needs {size / 1e9:.1f} GB at {folder} where {free / 1e9:.1f} GB are free; free some"
+        )
+
+
+def check_contents(archive: Path, folder: Path) -> None:
+    """Refuses an archive without files; archives in it are said, and refused where nothing else is there."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if not files:
+        raise MaskcastError(f"{archive}: holds no file; pack the data set again")
+    inner = [path for path in files if path.suffix.lower() in ARCHIVE_SUFFIXES]
+    if not inner:
+        return
+    what = f"{inner[0].relative_to(folder).as_posix()!r}" + (f" and {len(inner) - 1} more" * (len(inner) > 1))
+    if len(inner) == len(files):
+        raise MaskcastError(f"{archive}: holds nothing but the archive {what}; unpack it and give what is inside")
+    say(f"{archive}: archives inside are left packed: {what}")
+
+
+def not_plain(archive: Path, name: str) -> MaskcastError:
+    """Returns the error of a member that is neither file nor folder."""
+    return MaskcastError(
+        f"{archive}: member {name!r} is a link or device; pack the files themselves (tar -h, zip)"
+    )
+
+
+@contextmanager
+def placing(archive: Path, member: str) -> Iterator[None]:
+    """Turns what the file system raises at a member's name into one line."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        problem = "occurs twice, or another member is a folder where it is a file, or the other way round"
+        raise MaskcastError(f"{archive}: member {member!r} {problem}; pack the archive again") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        short = member if len(member) <= SHOWN else f"{member[:SHOWN]}..."
+        raise MaskcastError(
+            f"{archive}: member {short!r} cannot be written ({reason}); rename it and pack the archive again"
+        ) from error
+
+
+@contextmanager
+def reading(archive: Path, member: str | None = None) -> Iterator[None]:
+    """Turns what the decoders raise on damage into one line."""
+    try:
+        yield
+    except DAMAGE as error:
+        place = f"{archive}: member {member!r}" if member else f"{archive}"
+        raise MaskcastError(f"{place} is damaged ({error}); copy the archive again from its origin") from error
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # a place before the beginning: the head is missing
+            raise MaskcastError(
+                f"{archive}: is damaged, it lacks its head; copy it again from its origin"
+            ) from error
+        raise MaskcastError(f"{archive}: cannot be unpacked ({error.strerror}); look after the disk") from error
+    except (NotImplementedError, RuntimeError) as error:  # how zipfile reports a method it does not know
+        raise MaskcastError(f"{archive}: cannot be unpacked here ({error}); pack it again with deflate") from error
