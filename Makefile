@@ -5,23 +5,43 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Each stage is a process: without bytecode each would compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro test test-fast check image lock clean
+.PHONY: help install repro in-git test test-fast check image lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-install: .venv/installed ## install the locked packages and maskcast into .venv
+install: .venv/installed ## install the locked packages and maskcast into .venv; TORCH=cpu: 2 GB instead of 7
+	@$(ACTIVATE)
+
+ACTIVATE = test -n "$$VIRTUAL_ENV" || echo 'For `maskcast` and `dvc` in this shell, or a new one: source .venv/bin/activate'
 
 .venv/installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep -o '^uv==[0-9.]*' docker/build.lock)
-	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(INSTALL_$(TORCH))
+	$(BIN)/uv pip install $(QUIET) --no-deps --no-build-isolation --editable .
 	touch $@
 
-repro: .venv/installed ## run the whole pipeline on the embedded default and show its scores
+# `TORCH=cpu` takes the CPU builds of the locked versions, and leaves CUDA's 5 GB out; all else is as locked.
+TORCH ?= locked
+QUIET := --quiet --python $(BIN)/python
+INSTALL_locked = $(BIN)/uv pip sync $(QUIET) --require-hashes requirements.lock
+INSTALL_cpu = awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton)==|^(cuda|nvidia)-/ } !cuda' requirements.lock \
+	> .venv/cpu.lock && $(BIN)/uv pip sync $(QUIET) --require-hashes .venv/cpu.lock \
+	&& $(BIN)/uv pip install $(QUIET) --no-deps --torch-backend cpu $$(grep -oE '^torch(vision)?==[^ ]+' requirements.lock)
+ifeq ($(filter $(TORCH),locked cpu),)
+$(error TORCH=$(TORCH): write TORCH=cpu for the CPU builds of torch, or leave it out)
+endif
+
+repro: in-git .venv/installed ## run the whole pipeline on the embedded default, show its scores and what comes next
 	dvc repro
 	@maskcast summary
+	@$(ACTIVATE)
+
+# DVC keeps a project's history in Git; a ZIP download has none.
+in-git:
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "error: this folder is no Git repository, which DVC needs" \
+		"(a ZIP download is none). Install Git if you have none, then: git init && make repro" >&2; exit 2; }
 
 test-fast: .venv/installed ## pass the unit and contract tests, which need no server, in minutes
 	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/unit tests/contract

@@ -47,11 +47,13 @@ class Command:
         file: the Markdown file.
         folder: where it runs, relative to the root: `cd` counts.
         words: its words, without comments and redirections.
+        redirected: the file that what it prints goes to.
     """
 
     file: str
     folder: str
     words: tuple[str, ...]
+    redirected: str | None = None
 
     def __str__(self) -> str:
         return " ".join(self.words)
@@ -73,11 +75,11 @@ def _commands_of(file: str) -> Iterator[Command]:
     for block in re.findall(r"^ *```(?:bash|sh|shell|console)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
         folder = Path()
         for line in block.replace("\\\n", " ").splitlines():
-            for words in _split(line):
+            for words, redirected in _split(line):
                 if words[0] == "cd":
                     folder = Path(_normal(folder / words[1]))
                 elif words:
-                    yield Command(file, folder.as_posix(), words)
+                    yield Command(file, folder.as_posix(), words, redirected)
 
 
 def _normal(folder: Path) -> str:
@@ -85,8 +87,8 @@ def _normal(folder: Path) -> str:
     return (ROOT / folder).resolve().relative_to(ROOT).as_posix()
 
 
-def _split(line: str) -> Iterator[tuple[str, ...]]:
-    """Yields the words of each command in a line."""
+def _split(line: str) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """Yields the words of each command in a line, and the file that takes what it prints."""
     lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words: list[str] = []
@@ -100,8 +102,10 @@ def _split(line: str) -> Iterator[tuple[str, ...]]:
             words = words[2:-1]
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # NAME=value command
             words = words[1:]
+        redirected = None
         if ">" in words:
+            redirected = words[words.index(">") + 1]
             words = words[: words.index(">")]
         if words:
-            yield tuple(words)
+            yield tuple(words), redirected
         words = []

@@ -1,6 +1,7 @@
 """Every command that README.md and docs name exists, with its flags and keys (`tests/documented.py`)."""
 
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,29 @@ def test_somebody_has_said_what_runs_it(command: Command) -> None:
     fate = command.fate
     assert fate, f"{command.file} names `{command}`: run it in a test and say so in RULES of tests/documented.py"
     assert not fate.startswith("tests/") or (ROOT / fate).is_file(), f"{fate} is not there any more"
+
+
+def test_what_it_writes_is_ignored_by_git(command: Command) -> None:
+    for path in written(command):
+        check = ["git", "check-ignore", path, f"{path}/x"]  # a pattern may be for folders alone
+        done = subprocess.run(check, cwd=ROOT / command.folder, capture_output=True, text=True, check=False)
+        assert done.stdout, f"{command.file}: `{command}` writes {path}: name it in .gitignore {done.stderr}"
+
+
+def written(command: Command) -> list[str]:
+    """Returns the files and folders that a command writes into the checkout."""
+    given = dict(zip(command.words, command.words[1:], strict=False))
+    flags = ["--output", "--out", "--pictures", "--local-dir"]
+    if command.words[0] == "maskcast" and command.words[1] in stage_names():
+        flags = [f"--{port.name}" for port in get_stage(command.words[1]).ports if port.direction == "out"]
+    paths = [given[flag] for flag in flags if flag in given]
+    if command.words[:3] == ("maskcast", "pipeline", "compile") and "--out" not in given:
+        paths.append(f"{given.get('--pipeline', 'forecasting')}.yaml")
+    if command.words[:3] == ("maskcast", "pipeline", "run-local") and "--out" not in given:
+        paths.append("kfp-local")
+    if command.redirected:
+        paths.append(command.redirected)
+    return [path for path in paths if not path.startswith(("/", "~", "$"))]
 
 
 def test_it_exists_with_its_flags_and_keys(command: Command, capsys: pytest.CaptureFixture[str]) -> None:

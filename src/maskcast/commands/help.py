@@ -19,7 +19,7 @@ from maskcast.runner.stage import Stage, stage_names
 GROUPS = {  # in which order the overview names commands and stages
     "use a model": ("forecast", "serve", "models"),
     "your data and labels": ("write-annotations", "evaluate-coco"),
-    "pipelines": ("pipeline", "code"),
+    "pipelines": ("summary", "pipeline", "code"),
     "the shell": ("completion",),
     "stages of a forecaster": (
         "fetch_dataset",

@@ -1,0 +1,104 @@
+"""The Makefile: what it installs, and what it says to whoever has no Git or has not activated the environment."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT
+
+RECORD = """#!/bin/sh
+echo "$(basename "$0") $*" >> called
+"""
+CUDA = re.compile(r"(torch|torchvision|triton|nvidia-.*|cuda-.*)==")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """An export of the last commit, as a ZIP download is; its environment only writes down what is called."""
+    folder = tmp_path / "maskcast"
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "--extract"], cwd=folder, input=archive, check=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / ".venv/bin").mkdir(parents=True)
+    for program in ("python", "uv", "dvc", "maskcast"):
+        (folder / ".venv/bin" / program).write_text(RECORD)
+        (folder / ".venv/bin" / program).chmod(0o755)
+    return folder
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "GIT_DIR")
+    }
+    env["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+    return subprocess.run(["make", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Returns the entries of a lock, by name and version."""
+    entries = re.split(r"^(?=[a-z])", path.read_text(), flags=re.MULTILINE)
+    return {entry.split()[0]: entry for entry in entries if "==" in entry}
+
+
+def test_without_git_one_line_says_what_to_do_before_anything_is_installed(checkout: Path) -> None:
+    done = make(checkout, "repro")
+    assert done.returncode != 0
+    assert done.stderr.startswith(
+        "error: this folder is no Git repository, which DVC needs (a ZIP download is none)."
+    )
+    assert "git init && make repro" in done.stderr.splitlines()[0]
+    assert not (checkout / "called").exists()
+
+
+def test_what_that_line_says_suffices(checkout: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=checkout, check=True)
+    done = make(checkout, "repro")
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "called").read_text().splitlines()[-2:] == ["dvc repro", "maskcast summary"]
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env["PYTHONPATH"] = str(checkout / "src")
+    done = subprocess.run(
+        ["dvc", "repro", "code"], cwd=checkout, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (checkout / "code/train_masker").exists()
+
+
+@pytest.mark.parametrize("target", ["install", "repro"])
+def test_how_to_activate_is_said_to_whoever_has_not(
+    target: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=checkout, check=True)
+    assert make(checkout, target).stdout.splitlines()[-1].endswith(": source .venv/bin/activate")
+
+
+def test_the_locked_packages_are_installed_by_their_hashes(checkout: Path) -> None:
+    assert make(checkout, "install").returncode == 0
+    synced = [line for line in (checkout / "called").read_text().splitlines() if line.startswith("uv pip sync")]
+    assert synced == ["uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock"]
+
+
+def test_the_cpu_build_leaves_out_cuda_and_nothing_else(checkout: Path) -> None:
+    assert make(checkout, "install", "TORCH=cpu").returncode == 0
+    lines = [line for line in (checkout / "called").read_text().splitlines() if line.startswith("uv pip")]
+    assert lines[0] == "uv pip sync --quiet --python .venv/bin/python --require-hashes .venv/cpu.lock"
+    whole, cpu = locked(checkout / "requirements.lock"), locked(checkout / ".venv/cpu.lock")
+    assert cpu == {name: entry for name, entry in whole.items() if not CUDA.match(name)}
+    torch, torchvision = (
+        next(name for name in whole if name.startswith(f"{one}==")) for one in ("torch", "torchvision")
+    )
+    assert (
+        lines[1]
+        == f"uv pip install --quiet --python .venv/bin/python --no-deps --torch-backend cpu {torch} {torchvision}"
+    )
+    assert lines[2].endswith("--editable .")
+
+
+def test_another_build_is_refused(checkout: Path) -> None:
+    done = make(checkout, "install", "TORCH=gpu")
+    assert done.returncode == 2 and "TORCH=gpu: write TORCH=cpu for the CPU builds of torch" in done.stderr
