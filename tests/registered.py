@@ -32,7 +32,7 @@ FACTS: dict[str, Any] = {
 
 
 def write_parts(
-    folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2, label_map: str = MASK
+    folder: Path, config: ModelConfig = CONVLSTM, noise: float = 0.2, label_map: str = MASK, **told: Any
 ) -> dict[str, Path]:
     """Writes a masker that tells the squares apart by their colours, and a forecaster that does something."""
     torch.manual_seed(0)
@@ -42,15 +42,16 @@ def write_parts(
     with torch.no_grad():
         for parameter in forecaster.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
-    meta = {"classes": list(CLASSES), "height": HEIGHT, "width": WIDTH}
+    meta = {"classes": list(CLASSES), "height": HEIGHT, "width": WIDTH, **told}
     save_masker(folder / "masker", network, masker, meta)
     save_model(folder / "forecaster", forecaster, config, num_classes=len(CLASSES), meta=meta)
     return {name: folder / name for name in ("masker", "forecaster")}
 
 
-def write_registered(folder: Path, config: ModelConfig = CONVLSTM, **facts: Any) -> Path:
-    """Writes the artifact of a pipeline and returns its folder."""
-    parts = write_parts(folder / "parts", config, label_map=facts.get("label_map", MASK))
+def write_registered(folder: Path, config: ModelConfig = CONVLSTM, reference: Any = None, **facts: Any) -> Path:
+    """Writes the artifact of a pipeline and returns its folder; `reference` is what its masker knows of clips."""
+    told = {} if reference is None else {"reference": reference}
+    parts = write_parts(folder / "parts", config, label_map=facts.get("label_map", MASK), **told)
     about = ForecastDescription(kind="pipeline", **FACTS | facts)
     write_bundle(folder / "artifact" / "data", about, parts)
     example = shrink_clip(moving_squares(1, SEEN, HEIGHT, WIDTH)[0])[None]

@@ -60,3 +60,22 @@ def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
     """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
     steps = levels - 1
     return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
+
+
+class MeanConfidence:
+    """The mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
+
+    def __init__(self) -> None:
+        self._objects, self._all = np.zeros(2, np.int64), np.zeros(2, np.int64)  # summed confidence, pixels
+
+    def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
+        """Takes masks and their confidence, uint8."""
+        inside = sure[masks > 0]
+        self._objects += inside.sum(dtype=np.int64), inside.size
+        self._all += sure.sum(dtype=np.int64), sure.size
+
+    @property
+    def value(self) -> float:
+        """The mean of all that was added."""
+        total, pixels = (self._objects if self._objects[1] else self._all).tolist()
+        return float(total / pixels) / 255

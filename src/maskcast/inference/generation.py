@@ -20,7 +20,7 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClip, FinishedClips
 from maskcast.data.packing import LayerPacker
 from maskcast.errors import MaskcastError
-from maskcast.inference.found import Found, length, quantise
+from maskcast.inference.found import Found, MeanConfidence, length, quantise
 from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
@@ -147,25 +147,6 @@ class Generation:
     def _frames(self, k: int, start: int) -> Iterator[np.ndarray]:
         """Yields the frames of clip ``k`` from ``start`` on."""
         yield self.store.frames(self.clips[k])[start:]
-
-
-class MeanConfidence:
-    """The mean confidence, 0..1, over the pixels masked as an object, or over all if there is none."""
-
-    def __init__(self) -> None:
-        self._objects, self._all = np.zeros(2, np.int64), np.zeros(2, np.int64)  # summed confidence, pixels
-
-    def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
-        """Takes masks and their confidence, uint8."""
-        inside = sure[masks > 0]
-        self._objects += inside.sum(dtype=np.int64), inside.size
-        self._all += sure.sum(dtype=np.int64), sure.size
-
-    @property
-    def value(self) -> float:
-        """The mean of all that was added."""
-        total, pixels = (self._objects if self._objects[1] else self._all).tolist()
-        return float(total / pixels) / 255
 
 
 class _GrowingClip:

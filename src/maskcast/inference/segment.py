@@ -70,6 +70,22 @@ def segment_whole(
     return joined(list(pieces))
 
 
+def segment_both(
+    segmenter: Segmenter,
+    frames_THWC: np.ndarray,
+    *,
+    batch_size: int,
+    precision: str,
+    consistent_frames: int | None,
+) -> tuple[Found, Found]:
+    """Returns what is found in the frames of a clip each by itself, and what ``segment`` finds once they agree."""
+    worker = _Worker(segmenter, precision, consistent_frames is not None)
+    parts = chain.from_iterable(map(worker, _batches([(0, [frames_THWC])], batch_size)))
+    alone = joined([found for _, found in parts if found is not None])
+    pieces = [found for _, found in _agreeing([[(0, alone), (0, None)]], consistent_frames)]
+    return alone, joined(pieces)
+
+
 def segment_clips(
     replicas: Sequence[Segmenter],
     clips: Sequence[Chunks],

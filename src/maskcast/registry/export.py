@@ -137,7 +137,7 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
             return masks
         masker, forecaster = copy.copy(model.masker), ForecasterGraph(model)
         masker.network, masker.precision = masker.network.cpu(), "fp32"
-        seen = np.stack([masker.mask_clip(clip, model.consistent_frames) for clip in clips])
+        seen = np.stack([masker.mask_clip(clip, model.consistent_frames).masks for clip in clips])
         future: np.ndarray = forecaster(torch.from_numpy(seen)).numpy()
         return future
 

@@ -3,20 +3,52 @@
 Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from maskcast.inference.segment import segment_future, segment_whole
+from maskcast.inference.familiar import Reference, Seen, unlike
+from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.inference.segment import segment_both, segment_future
 from maskcast.labels import first_of_classes
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker, place_of_map
+from maskcast.params import validate
 from maskcast.registry.inputs import Shape, batched
 
 FRAMES_AT_ONCE = 16
+LEVELS = 256  # of a confidence
+
+
+class MaskedClip(NamedTuple):
+    """The masks of a clip, uint8 (T, H, W)."""
+
+    masks: np.ndarray
+    confidence: np.ndarray | None
+    """255 = certain; of an alpha map there is none."""
+    sure: float | None
+    """Mean confidence in what is masked as an object, 0..1, before frames agree."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a pipeline makes of one clip.
+
+    Attributes:
+        seen: masks (T, H, W) of the frames, and how sure they are.
+        masks: (h, H, W) uint8 of the frames that follow.
+        confidence: (h, H, W) uint8, 255 = certain; None where the forecaster knows none.
+        warning: in what the frames are unlike those that the masker was trained on; empty where they are alike.
+    """
+
+    seen: MaskedClip
+    masks: np.ndarray
+    confidence: np.ndarray | None
+    warning: str
 
 
 class MaskerModel:
@@ -27,7 +59,9 @@ class MaskerModel:
     dtype_out = "uint8"
 
     def __init__(self, folder: Path, precision: str, label_map: str | None = None) -> None:
-        masker, _ = load_masker(folder)
+        masker, description = load_masker(folder)
+        reference = description["meta"].get("reference")  # maskers from before it have none
+        self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
         self.label_map = label_map or (first_of_classes(masker.maps) or masker.maps[0]).name
         self.place = place_of_map(folder, masker, self.label_map, "register it again")
@@ -35,26 +69,31 @@ class MaskerModel:
     def predict(self, data: Any) -> np.ndarray:
         """Masks frames, those of one clip in order; one frame (H, W, C) gives one mask."""
         frames_BHWC, alone = batched(data, self.shape_in, "frames")
-        masks_BHW = self.mask_clip(frames_BHWC, None)
+        masks_BHW = self.mask_clip(frames_BHWC, None).masks
         return masks_BHW[0] if alone else masks_BHW
 
-    def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> np.ndarray:
-        """Masks the frames of one clip as generate_masks does; returns masks (T, H, W)."""
-        found = segment_whole(
+    def mask_clip(self, frames_THWC: np.ndarray, consistent_frames: int | None) -> "MaskedClip":
+        """Masks the frames of one clip as generate_masks does."""
+        alone, agreed = segment_both(
             self.network,
             frames_THWC,
             batch_size=FRAMES_AT_ONCE,
             precision=self.precision,
             consistent_frames=consistent_frames,
         )
-        return found[self.label_map].masks
+        one, found = alone[self.label_map], agreed[self.label_map]
+        if one.confidence is None or found.confidence is None:
+            return MaskedClip(found.masks, None, None)
+        sure = MeanConfidence()
+        sure.add(one.masks, quantise(one.confidence, LEVELS))
+        return MaskedClip(found.masks, quantise(found.confidence, LEVELS), sure.value)
 
-    def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> np.ndarray:
-        """Masks frames that a forecaster made of those before them; returns masks (h, H, W)."""
+    def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Masks frames that a forecaster made of those before them; returns masks (h, H, W) and confidence."""
         found = segment_future(
             self.network, seen_THWC, made_hHWC, batch_size=FRAMES_AT_ONCE, precision=self.precision
-        )
-        return found[self.label_map].masks
+        )[self.label_map]
+        return found.masks, None if found.confidence is None else quantise(found.confidence, LEVELS)
 
 
 class ForecasterModel:
@@ -77,6 +116,12 @@ class ForecasterModel:
         future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 
+    def predict_with_confidence(self, masks_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Continues one clip of masks; returns masks (h, H, W), and how sure they are, 255 = certain."""
+        context = torch.tensor(masks_THW[None], device=self._device)
+        masks, confidence = self.network.forecast_with_confidence(context, self.horizon)
+        return masks[0].cpu().numpy(), None if confidence is None else confidence[0].cpu().numpy()
+
 
 class PipelineModel:
     """Frames (B, T, H, W, C) uint8 -> the masks (B, h, H, W) uint8 of the frames that follow."""
@@ -90,21 +135,44 @@ class PipelineModel:
 
     def predict(self, data: Any) -> np.ndarray:
         """Forecasts clips; one clip (T, H, W, C) gives (h, H, W)."""
+        masks, _ = self.answer(data)
+        return masks
+
+    def answer(self, data: Any) -> tuple[np.ndarray, list[str]]:
+        """Forecasts clips as ``predict`` does, and returns the warning of each, too (see ``Observed``)."""
         clips_BTHWC, alone = batched(data, self.shape_in, "frames")
-        futures_BhHW = np.stack([self._forecast(clip_THWC) for clip_THWC in clips_BTHWC])
-        return futures_BhHW[0] if alone else futures_BhHW
+        futures, warnings = [], []
+        for clip_THWC in clips_BTHWC:
+            if self.forecaster.input.needs_masker:
+                sure = None
+                futures.append(self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))[0])
+            else:
+                masks_THW, _, sure = self._mask_seen(clip_THWC)
+                futures.append(self.forecaster.predict(masks_THW))
+            warnings.append(self._warning(Seen(clip_THWC, sure)))
+        return futures[0] if alone else np.stack(futures), warnings
+
+    def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None) -> Observed:
+        """Returns all that is known of one clip.
+
+        Args:
+            clip_THWC: its frames.
+            source: rows and columns of the video that they were resized from.
+        """
+        seen = self._mask_seen(clip_THWC)
+        if self.forecaster.input.needs_masker:
+            future, confidence = self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))
+        else:
+            future, confidence = self.forecaster.predict_with_confidence(seen.masks)
+        return Observed(seen, future, confidence, self._warning(Seen(clip_THWC, seen.sure, source)))
 
     def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
-        seen_THW = self._mask_seen(clip_THWC)
-        if self.forecaster.input.needs_masker:
-            return seen_THW, self._forecast(clip_THWC)
-        return seen_THW, self.forecaster.predict(seen_THW)
+        found = self.observe(clip_THWC)
+        return found.seen.masks, found.masks
 
-    def _forecast(self, clip_THWC: np.ndarray) -> np.ndarray:
-        if self.forecaster.input.needs_masker:
-            return self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))
-        return self.forecaster.predict(self._mask_seen(clip_THWC))
-
-    def _mask_seen(self, clip_THWC: np.ndarray) -> np.ndarray:
+    def _mask_seen(self, clip_THWC: np.ndarray) -> MaskedClip:
         return self.masker.mask_clip(clip_THWC, self.consistent_frames)
+
+    def _warning(self, seen: Seen) -> str:
+        return unlike(seen, self.masker.reference, self.masker.label_map)

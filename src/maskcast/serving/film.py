@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.images import resize_masks
+from maskcast.errors import MaskcastError
 from maskcast.report.overlays import Row, grid, overlay
 from maskcast.report.paint import class_entries
 from maskcast.report.pictures import GIF_MS
@@ -46,13 +47,25 @@ def draw_film(
     return pictures
 
 
-def write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
+def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
+    """Writes a film as the file's name says.
+
+    Raises:
+        MaskcastError: the name ends neither in ``.mp4`` nor in ``.gif``.
+    """
+    writers = {".mp4": _write_mp4, ".gif": _write_gif}
+    if path.suffix not in writers:
+        raise MaskcastError(f"{path}: films are written as {' and '.join(writers)}; name the file so")
+    writers[path.suffix](path, pictures)
+
+
+def _write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes an animation that repeats."""
     durations = [GIF_MS] * (len(pictures) - 1) + [LAST_FRAMES * GIF_MS]
     pictures[0].save(path, save_all=True, append_images=list(pictures[1:]), duration=durations, loop=0)
 
 
-def write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
+def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes a video of H.264 (of MPEG-4 where FFmpeg has no encoder for it) that plays while it loads."""
     codec = next(name for name in CODECS if name in av.codecs_available)
     width, height = (

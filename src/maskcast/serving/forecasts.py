@@ -1,33 +1,119 @@
-"""The forecast of a video as a folder of files.
+"""The forecast of a video: as arrays, as a film, as a folder of files.
 
 Legend: T frames seen, h horizon, H height, W width, C = 3 channels; arrays are uint8.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.images import resize_frames
-from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap
-from maskcast.registry.bundle import ForecastDescription
+from maskcast.progress import say
+from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import outputs_whole
-from maskcast.serving.film import draw_film, write_gif, write_mp4
+from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
 
 RECORD = "forecast.json"
+FILMS = ("overlay.mp4", "overlay.gif")
 
 
-def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None) -> bool:
-    """Forecasts one video unless that has been done; returns whether it had to.
+@dataclass(frozen=True)
+class Forecast:
+    """What a pipeline forecasts of a video.
+
+    Attributes:
+        video: its name.
+        frames: those that were seen, (T, H, W, C) as they are in the video.
+        frames_seen: their numbers in the video, from 0.
+        frames_forecast: the numbers of those that are forecast.
+        label_map: name and classes of the masks; ``label_map.classes[k]`` is the name of class id k.
+        observed: masks of the frames seen, and the forecast.
+        model: name and version of the pipeline.
+    """
+
+    video: str
+    frames: np.ndarray
+    frames_seen: tuple[int, ...]
+    frames_forecast: tuple[int, ...]
+    label_map: LabelMap
+    observed: Observed
+    model: str
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Class ids (T, height, width) in the frames seen, at the model's size."""
+        return self.observed.seen.masks
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Class ids (h, height, width) in the frames that follow, at the model's size."""
+        return self.observed.masks
+
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """(h, height, width): the probability of each pixel's class, 255 = 1; None where the model knows none."""
+        return self.observed.confidence
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by id, background first."""
+        return self.label_map.classes
+
+    @property
+    def warning(self) -> str:
+        """In what the video is unlike those that the model knows; empty where it is alike, or none is known."""
+        return self.observed.warning
+
+    def film(self) -> list[Image.Image]:
+        """Returns a picture of each frame: those seen under their masks, then the forecast masks."""
+        return draw_film(self.frames, self.seen, self.masks, self.classes, f"{self.video} · {self.model}")
+
+    def save_film(self, path: str | Path) -> None:
+        """Writes the film.
+
+        Raises:
+            MaskcastError: the name of the file ends neither in ``.mp4`` nor in ``.gif``.
+        """
+        write_film(Path(path), self.film())
+
+
+def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> Forecast:
+    """Forecasts one video.
 
     Args:
         video: its last frames are seen, or those from ``start`` on; no others are read.
+        loaded: the pipeline.
+        stride: distance of the frames seen.
+        start: the first of them, from 0; None ends at the last frame.
+
+    Raises:
+        MaskcastError: the video is damaged or too short.
+    """
+    about = loaded.about
+    indices = _frames_seen(video, about.context_frames, stride, start)
+    frames_THWC = video.read(indices)
+    height, width = frames_THWC.shape[1:3]
+    clip_THWC = resize_frames(frames_THWC, about.height, about.width)
+    observed = loaded.model.observe(clip_THWC, (height, width))
+    label_map = LabelMap(about.label_map or MASK, about.classes)
+    coming = tuple(indices[-1] + stride * step for step in range(1, about.horizon + 1))
+    return Forecast(video.name, frames_THWC, tuple(indices), coming, label_map, observed, loaded.title)
+
+
+def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None) -> bool:
+    """Forecasts one video into a folder unless that has been done; returns whether it had to.
+
+    Args:
+        video: see ``look``.
         loaded: the pipeline.
         output: folder of what is written; an older forecast there is replaced.
         stride: distance of the frames seen.
@@ -41,7 +127,7 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
     record = {
         "format": "maskcast-forecast/1",
         "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
-        "video": {"name": video.path.name, "digest": digest_tree(video.path)},
+        "video": {"name": video.path.name, "digest": video.digest()},
         "frames_seen": list(indices),
         "frames_forecast": [indices[-1] + stride * step for step in range(1, about.horizon + 1)],
         "height": about.height,
@@ -52,14 +138,14 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
         return False
     partial = output.with_name(output.name + ".partial")
     with outputs_whole({"output": output}, {"output": partial}):
-        frames_THWC = video.read(indices)
-        clip_THWC = resize_frames(frames_THWC, about.height, about.width)
-        seen_THW, future_hHW = loaded.model.watch(clip_THWC)
+        found = look(video, loaded, stride, start)
+        if found.warning:
+            say(f"{video.name}: {found.warning}")
         partial.mkdir()
-        _write_masks(partial / "masks", video.name, future_hHW, about, record)
-        film = draw_film(frames_THWC, seen_THW, future_hHW, about.classes, f"{video.name} · {loaded.title}")
-        write_mp4(partial / "overlay.mp4", film)
-        write_gif(partial / "overlay.gif", film)
+        _write_masks(partial / "masks", found, record)
+        film = found.film()
+        for name in FILMS:
+            write_film(partial / name, film)
         (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return True
 
@@ -80,12 +166,19 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
     return range(first, first + span, stride)
 
 
-def _write_masks(folder: Path, name: str, masks_hHW: np.ndarray, about: ForecastDescription, record: Any) -> None:
+def _write_masks(folder: Path, found: Forecast, record: dict[str, Any]) -> None:
     meta = {key: record[key] for key in ("model", "frames_seen")}
-    label_map = LabelMap(about.label_map or MASK, about.classes)
-    with ClipWriter(folder, height=about.height, width=about.width, maps=[label_map], meta=meta) as writer:
-        first = {"first_frame": len(record["frames_seen"])}
-        writer.add(name, split="hidden", kind="hidden", masks={label_map.name: masks_hHW}, meta=first)
+    height, width = found.masks.shape[1:]
+    name = found.label_map.name
+    with ClipWriter(folder, height=height, width=width, maps=[found.label_map], meta=meta) as writer:
+        writer.add(
+            found.video,
+            split="hidden",
+            kind="hidden",
+            masks={name: found.masks},
+            confidence={} if found.confidence is None else {name: found.confidence},
+            meta={"first_frame": len(found.frames_seen)},
+        )
 
 
 def _read(path: Path) -> Any:

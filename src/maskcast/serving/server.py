@@ -24,20 +24,21 @@ BODY_S = 60.0  # a client that sends its body more slowly is given up
 
 def run_server(loaded: LoadedPipeline, host: str, port: int) -> None:
     """Answers for a model until the process is told to stop."""
-    app = make_app(loaded, loaded.model.predict)
+    app = make_app(loaded, loaded.model.answer)
     uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
 
 
-def make_app(loaded: LoadedPipeline, predict: Callable[[Any], Any]) -> Starlette:
+def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[str]]]) -> Starlette:
     """Returns the application that answers for a model.
 
     Args:
         loaded: what the model is.
-        predict: runs it; called by one thread, one request at a time, so that memory is bounded.
+        predict: runs it, and says of each clip in what it is unlike those that the model knows (see
+            ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
     """
     about, worker = loaded.about, ThreadPoolExecutor(1, thread_name_prefix="model")
     name, version = loaded.name.rpartition("/")[2], loaded.version or "0"
-    identity = {"model_name": name, "model_version": version, "parameters": {"digest": loaded.digest}}
+    identity = {"model_name": name, "model_version": version}
     metadata = {
         "name": name,
         "versions": [version],
@@ -69,7 +70,9 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], Any]) -> Starlette
         def run() -> tuple[bytes, dict[str, str]]:
             asked = read_request(body, request.headers.get(HEADER), INPUT)
             check_size(asked.tensor.shape)
-            return write_answer(asked, predict(asked.tensor), OUTPUT, identity)
+            masks, warnings = predict(asked.tensor)
+            parameters = {"digest": loaded.digest} | _warning(warnings)
+            return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
 
         try:
             answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
@@ -99,6 +102,14 @@ async def _body(request: HttpRequest) -> bytes | Response:
     if size > MAX_BYTES:
         return _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or send binary data")
     return bytes(body)
+
+
+def _warning(warnings: list[str]) -> dict[str, str]:
+    """Returns the parameter of an answer that tells of the first clip with a warning, and of how many more."""
+    told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
+    if not told:
+        return {}
+    return {"warning": told[0] + (f" (and {len(told) - 1} more clips)" if told[1:] else "")}
 
 
 def _unknown(request: HttpRequest, name: str, version: str) -> Response | None:

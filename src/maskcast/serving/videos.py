@@ -11,6 +11,7 @@ from maskcast.data.frame_names import frame_files, runs
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video import count_frames, read_video
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
@@ -46,6 +47,10 @@ class Video:
                 say(f"{self.path}: numbers are missing after {before}; the frames are taken for evenly spaced")
             return read_frames([files[index] for index in indices])
         return read_video(self.path, indices)
+
+    def digest(self) -> str:
+        """Returns hex digits that name its content."""
+        return digest_tree(self.path)
 
 
 def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[Video]:

@@ -27,6 +27,8 @@ from maskcast.runner.stage import InPath, OutPath, stage
 REASONS_SAID = 5
 TRAINING: tuple[Split, ...] = ("train", "val")
 
+Loaded = tuple[Arrays, float]  # and width / height of the video
+
 
 class PrepareClips(Params):
     """Params of prepare_clips."""
@@ -77,8 +79,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     written: Counter[str] = Counter()
     shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
     void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
+    aspects = []
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
-        for clip, arrays in chain([first], readable):
+        for clip, arrays, aspect in chain([first], readable):
+            aspects.append(aspect)
             if (found := _size(arrays)) != (height, width):
                 sizes = f"{found[0]}x{found[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
@@ -93,6 +97,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         notes = [*listing.notes, *(_without_foreground(*place) for place, some in shown.items() if not some)]
         if notes:
             writer.meta["notes"] = notes
+        if any(abs(aspect * height - width) > 1 for aspect in aspects):  # frames are stretched
+            writer.meta["source_aspect"] = [round(min(aspects), 3), round(max(aspects), 3)]
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{_reasons(unreadable)}")
@@ -126,7 +132,7 @@ def _check_splits(raw: Path, listing: Listing, params: PrepareClips) -> None:
 
 def _load_all(
     listing: Listing, size: tuple[int, int] | None, workers: int
-) -> Iterator[tuple[RawClip, Arrays | MaskcastError]]:
+) -> Iterator[tuple[RawClip, Loaded | MaskcastError]]:
     """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight."""
     workers = min(workers or num_processors(), len(listing.clips))
     load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
@@ -137,7 +143,7 @@ def _load_all(
     # spawn: a forked child would inherit locks held by the threads of this process
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
-    flight: deque[tuple[RawClip, Future[Arrays | MaskcastError]]] = deque()
+    flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
     waiting = iter(listing.clips)
     try:
         for clip in islice(waiting, 2 * workers):
@@ -154,28 +160,29 @@ def _load_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Arrays | MaskcastError:
+def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Loaded | MaskcastError:
     try:
         arrays = clip.load()
     except LabelError:
         raise
     except MaskcastError as error:
         return error
+    height, width = _size(arrays)
     if size is None:
-        return arrays
+        return arrays, width / height
     frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
     resize = {name: resize_frames if kinds.get(name) == "alpha" else resize_masks for name in arrays.masks}
     masks = {name: resize[name](mask, *size) for name, mask in arrays.masks.items()}
-    return Arrays(frames, masks, arrays.objects)
+    return Arrays(frames, masks, arrays.objects), width / height
 
 
 def _readable(
-    loaded: Iterable[tuple[RawClip, Arrays | MaskcastError]], unreadable: list[tuple[str, str]], on_error: str
-) -> Iterator[tuple[RawClip, Arrays]]:
+    loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]], unreadable: list[tuple[str, str]], on_error: str
+) -> Iterator[tuple[RawClip, Arrays, float]]:
     """Yields the clips that could be read and notes the others, or stops at the first of them."""
     for clip, result in loaded:
         if not isinstance(result, MaskcastError):
-            yield clip, result
+            yield clip, *result
         elif on_error == "fail":
             raise result
         else:

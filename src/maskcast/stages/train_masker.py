@@ -1,5 +1,6 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
+from pathlib import Path
 from typing import Any
 
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -20,8 +21,6 @@ def train_masker(
         MaskcastError: when train or val holds no labelled clips with frames, the encoder is of another
             architecture than ``model``, or training diverges.
     """
-    from functools import partial
-
     from maskcast.data.clips import ClipStore
     from maskcast.digest import fingerprint
     from maskcast.models.base import best_device, count_parameters
@@ -31,6 +30,7 @@ def train_masker(
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.segmentation import segmentation_task
+    from maskcast.training.tasks.segmentation_reference import reference_of
 
     store = ClipStore(clips)
     inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
@@ -38,6 +38,11 @@ def train_masker(
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record
+
+    def save(folder: Path) -> None:
+        task.segmenter.to(best_device())
+        known = meta | {"reference": reference_of(task).model_dump(mode="json")}
+        save_masker(folder, task.segmenter, params.model, known)
 
     def results(scores: Scores) -> Scores:
         took = {name: scores[name] for name in ("best_epoch", "epochs", "train_seconds")}
@@ -50,7 +55,7 @@ def train_masker(
         params.training,
         resume_dir(masker),
         out=masker,
-        save=partial(save_masker, masker=task.segmenter, config=params.model, meta=meta),
+        save=save,
         metrics=metrics,
         results=results,
         summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",

@@ -1,0 +1,37 @@
+"""What a masker's clips are like, so that others can be told from them (see ``inference/familiar.py``)."""
+
+from collections.abc import Sequence
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clips import Clip
+from maskcast.inference.familiar import Reference, colours_of, spread, spreads
+from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.training.tasks.segmentation import FrameTask, WindowTask
+
+MOST_CLIPS = 100  # enough for two digits
+
+
+def reference_of(task: FrameTask | WindowTask) -> Reference:
+    """Measures training clips and what a trained masker makes of the validation clips, at most 100 of either."""
+    store = task.store
+    sure: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
+    for clip in _some(task.val) if sure else ():
+        means = {name: MeanConfidence() for name in sure}
+        for _, found in task.found(clip):
+            for name, mean in means.items():
+                confidence = found[name].confidence
+                assert confidence is not None
+                mean.add(found[name].masks, quantise(confidence, 256))
+        for name, mean in means.items():
+            sure[name].append(mean.value)
+    return Reference(
+        height=store.height,
+        width=store.width,
+        aspect=store.meta.get("source_aspect", [store.width / store.height] * 2),
+        colours=spreads(colours_of(store.frames(clip)) for clip in _some(task.train)),
+        confidence={name: spread(values) for name, values in sure.items()},
+    )
+
+
+def _some(clips: Sequence[Clip]) -> list[Clip]:
+    return [clips[k] for k in evenly_spaced(len(clips), MOST_CLIPS)]

@@ -1,0 +1,132 @@
+"""Frames unlike those that a masker was trained on are told from others, in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+from tests.registered import HEIGHT, SEEN, WIDTH, clips_of_squares, write_parts, write_registered
+
+from maskcast.__main__ import main
+from maskcast.inference.familiar import Reference, Seen, Spread, colours_of, spread, spreads, unlike
+from maskcast.registry.forecast_models import MaskerModel
+from maskcast.registry.loading import load_pipeline
+from maskcast.serving.server import make_app
+
+PLAIN = {name: Spread(mean=0.5, std=0.0) for name in ("red", "green", "blue")} | {
+    "contrast": Spread(mean=0.1, std=0.05)
+}
+KNOWN = Reference(
+    height=40, width=60, aspect=(1.5, 1.5), colours=PLAIN, confidence={"mask": Spread(mean=0.9, std=0.02)}
+)
+
+
+def frames_of(red: float = 0.5, contrast: float = 0.1, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+    """Returns frames whose colours have these means, and a deviation of `contrast` each."""
+    frames = np.full((3, *size, 3), 127.5) + np.array([255 * (red - 0.5), 0, 0])
+    frames[:, ::2] += 255 * contrast
+    frames[:, 1::2] -= 255 * contrast
+    return frames.round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        (Seen(frames_of(), 0.9, (320, 480)), ""),
+        (Seen(frames_of(), None, (540, 960)), ""),  # 16:9 is near enough to 3:2
+        (Seen(frames_of(red=0.545), 0.81, (40, 60)), ""),
+        (Seen(frames_of(contrast=0.29), 0.9), ""),  # contrasts differ among the clips that are known
+        (Seen(frames_of(red=0.56), 0.9), "red is 0.56 on average, there 0.50"),
+        (Seen(frames_of(contrast=0.31), 0.9), "contrast is 0.31 on average, there 0.10"),
+        (Seen(frames_of(), 0.79), "masks are sure by 0.79, in validation by 0.90"),
+        (Seen(frames_of(), 0.9, (1920, 1080)), "frames of 1920x1080, 0.56 times as wide as high, there 1.50"),
+        (Seen(frames_of(), 0.9, (20, 30)), "frames of 20x30, enlarged to 40x60"),
+        (Seen(frames_of(size=(20, 30)), 0.9), "frames of 20x30, there 40x60"),
+        (Seen(frames_of(size=(80, 120)), 0.9), "frames of 80x120, there 40x60"),
+        (
+            Seen(frames_of(red=0.9), 0.2, (20, 20)),
+            "frames of 20x20, 1.00 times as wide as high, there 1.50; red is 0.90 on average, there 0.50; "
+            "masks are sure by 0.20, in validation by 0.90",
+        ),
+    ],
+)
+def test_what_is_far_from_all_that_is_known_is_told(seen: Seen, told: str) -> None:
+    line = "unlike what the model was trained on, so trust it less: "
+    assert unlike(seen, KNOWN, "mask") == (line + told if told else "")
+    assert unlike(seen, None, "mask") == ""
+
+
+def test_clips_of_many_sizes_and_another_map_ask_for_less() -> None:
+    wide = KNOWN.model_copy(update={"aspect": (0.6, 1.8)})
+    assert unlike(Seen(frames_of(), 0.9, (1920, 1080)), wide, "mask") == ""
+    assert unlike(Seen(frames_of(), 0.1), KNOWN, "other") == ""
+
+
+def test_colours_are_means_of_three_frames() -> None:
+    frames = np.zeros((5, 2, 2, 3), np.uint8)
+    frames[[0, 2, 4], ..., 0] = 255  # frames 1 and 3 are not looked at
+    assert colours_of(frames) == pytest.approx({"red": 1, "green": 0, "blue": 0, "contrast": 1 / 255})
+    assert colours_of(frames[:1])["red"] == 1
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline of squares whose masker knows 20 clips of squares."""
+    root = tmp_path_factory.mktemp("known")
+    masker = MaskerModel(write_parts(root / "plain")["masker"], "fp32")
+    clips = clips_of_squares(20)
+    sure = [masker.mask_clip(clip, None).sure or 0.0 for clip in clips]
+    reference = Reference(
+        height=HEIGHT,
+        width=WIDTH,
+        aspect=(1.5, 1.5),
+        colours=spreads(map(colours_of, clips)),
+        confidence={"mask": spread(sure)},
+    )
+    return write_registered(root, reference=reference.model_dump(mode="json"))
+
+
+def test_a_video_is_told_once_and_one_that_is_alike_is_not(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    alike = np.repeat(np.repeat(clips_of_squares(30)[-1], 4, 1), 4, 2)
+    noise = np.random.default_rng(0).integers(0, 256, alike.shape, dtype=np.uint8)
+    for name, frames in {"alike": alike, "inverted": 255 - alike, "noise": noise}.items():
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for t, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / "videos" / name / f"{t}.png")
+    output = ["--model", str(artifact), "--output", str(tmp_path / "out"), "--stride", "1"]
+    assert main(["forecast", str(tmp_path / "videos"), *output]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "unlike" in line]
+    assert [line.split(":")[0] for line in said] == ["inverted", "noise"]
+    assert main(["forecast", str(tmp_path / "videos"), *output]) == 0
+    assert "unlike" not in capsys.readouterr().err
+
+
+def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
+    loaded = load_pipeline(str(artifact))
+    client = TestClient(make_app(loaded, loaded.model.answer))
+    clips = clips_of_squares(3)
+
+    def parameters(clips: np.ndarray) -> dict[str, Any]:
+        frames = {"name": "frames", "shape": clips.shape, "datatype": "UINT8", "data": clips.ravel().tolist()}
+        answer = client.post("/v2/models/artifact/infer", content=json.dumps({"inputs": [frames]}))
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["parameters"]
+        return found
+
+    assert parameters(clips) == {"digest": loaded.digest}
+    clips[1:] = 255 - clips[1:]
+    warning = parameters(clips)["warning"]
+    assert warning.startswith("clip 1: unlike what the model was trained on")
+    assert warning.endswith("(and 1 more clips)")
+
+
+def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
+    loaded = load_pipeline(str(write_registered(tmp_path)))
+    noise = np.random.default_rng(0).integers(0, 256, (SEEN, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    assert loaded.model.observe(noise, (10, 900)).warning == ""
