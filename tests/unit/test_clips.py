@@ -130,6 +130,15 @@ def test_a_layer_in_pieces_has_the_bytes_of_the_whole(cuts: list[int], monkeypat
     assert (found.shape, found.dtype, len(found.chunks)) == ((8, 6, 8), "uint8", 3)
 
 
+def test_layers_whose_frames_fill_their_chunks_are_kept(tmp_path: Path) -> None:
+    masks = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 512, 512), np.uint8)
+    assert len(packed(masks).chunks) == 4  # a frame each, and none is left
+    with ClipWriter(tmp_path / "clips", height=512, width=512, maps=single_map("abcd")) as writer:
+        writer.add("a", split="val", kind="labelled", masks={MASK: masks})
+    store = ClipStore(tmp_path / "clips")
+    np.testing.assert_array_equal(store.masks(store.clips[0]), masks)
+
+
 def test_shards_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskcast.data.clip_shards.SHARD_BYTES", FRAMES.nbytes + 1)
     with writer(tmp_path / "s") as w:

@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "low and high values, said to be one foreground": (
         lambda p: saved(p / "m.png", picture([[0, 100, 200]])),
         {"encoding": "binary"},
-        r"0, 100, 200, .*say the class of each value in source\.values$",
+        r"0, 100, 200, .*; name these in source\.classes, or each value in source\.values$",
     ),
     "JPEG of ids": (
         lambda p: saved(p / "m.jpg", picture(large([[0, 3, 7]]))),

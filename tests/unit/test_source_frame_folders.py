@@ -291,3 +291,26 @@ def test_real_davis_binary(shared_data):
     frames, masks = layers_of(listing.clips[0].load())
     assert frames.shape[1:] == (480, 854, 3)
     assert np.unique(masks).tolist() == [0, 1]
+
+
+def test_real_davis_objects_beside_a_video(shared_data):
+    params = {"images": "{clip}_orig.mp4", "masks": "{clip}", "splits": {}, "frames": 2, "window_step": 40}
+    raw = shared_data / "davis2017_multiobj"
+    with pytest.raises(
+        LabelError, match=r"0, 1, 2, .* \(8 values\), which may be one foreground or several classes"
+    ):
+        list_raw(raw, **params)
+    one = layers_of(list_raw(raw, **params, encoding="binary").clips[0].load())[1]
+    ids = layers_of(list_raw(raw, **params, classes=tuple("abcdefgh")).clips[0].load())[1]
+    assert one.shape == (2, 240, 432)
+    np.testing.assert_array_equal(one, ids > 0)
+    assert set(np.unique(ids)) == set(range(8))
+
+
+def test_real_hands_whose_foreground_is_black(shared_data):
+    params = {"images": "{clip}/images", "masks": "{clip}/masks", "splits": {}, "frames": 1, "window_step": 1}
+    listing = list_raw(shared_data / "hands_hgr1", **params)
+    assert "67.2% of the pixels; if that is the background, say so in source.values" in listing.notes[0]
+    values = {"classes": ("background", "skin"), "values": {0: "skin", 1: "background"}}
+    told = layers_of(list_raw(shared_data / "hands_hgr1", **params, **values).clips[0].load())[1]
+    np.testing.assert_array_equal(told, 1 - layers_of(listing.clips[0].load())[1])

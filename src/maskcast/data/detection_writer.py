@@ -70,9 +70,11 @@ class DetectionWriter:
         with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
             for one, (name, before, after, sha256) in zip(images, files, strict=True):
                 if one.size not in (None, before):
+                    lying = one.size == before[::-1]
+                    hint = ", or delete its EXIF orientation if the labels do not know of it" if lying else ""
                     raise MaskcastError(
                         f"{one.path}: is {before[0]}x{before[1]} pixels (height x width), its labels are for "
-                        f"{one.size[0]}x{one.size[1]}; give the image that was labelled"
+                        f"{one.size[0]}x{one.size[1]}; give the image that was labelled{hint}"
                     )
                 digest.update(f"{name}\0{sha256}\n".encode())
                 content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from maskcast.data.images import image_files
+from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import id_key
 
 NameKey = tuple[tuple[int, int | str], ...]
 SHOWN = 3  # names told in a line
+BESIDE = frozenset(
+    {"", ".csv", ".json", ".md", ".npy", ".txt", ".xml", ".yaml", ".yml"}
+)  # left out without a word
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -27,6 +31,19 @@ def frame_files(folder: Path) -> list[Path]:
             "are frames; leave the frames of one clip there, and masks elsewhere"
         )
     return list(files.values())
+
+
+def other_endings(folder: Path) -> str:
+    """Returns the endings of files that may be pictures and cannot be read, e.g. `.heic, .gif`."""
+    endings = {path.suffix.lower() for path in folder.iterdir() if not is_junk(path.name)}
+    return ", ".join(sorted(endings - IMAGE_SUFFIXES - BESIDE))
+
+
+def same_names(paths: Sequence[Path]) -> str:
+    """Returns how many files are named as another of their folder but for the ending, or nothing where none is."""
+    seen: dict[Path, Path] = {}
+    twins = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
+    return f"{len(twins)} images are named as another ({twins[0][0].name}, {twins[0][1].name})" if twins else ""
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:

@@ -50,7 +50,7 @@ class LayerPacker:
     def finish(self) -> PackedLayer:
         """Returns the layer; at least one piece came before."""
         assert self._rest is not None
-        self._compress(self._rest, len(self._rest))
+        self._compress(self._rest, max(1, len(self._rest)))  # nothing is left where chunks divide the frames
         shape = (self._frames, *self._rest.shape[1:])
         return PackedLayer(tuple(self._chunks), shape, self._rest.dtype.name)
 

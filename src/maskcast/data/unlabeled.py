@@ -4,7 +4,6 @@ Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
 from abc import ABC, abstractmethod
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from maskcast.data.archives import is_archive, unpack
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
+from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
@@ -82,12 +82,8 @@ class ImageFrames(Frames):
             (path for root in roots for path in root.rglob("*") if _is_image(path.relative_to(root))),
             key=lambda path: id_key(path.relative_to(folder).as_posix()),
         )
-        twins = [(a, b) for a, b in pairwise(self.paths) if a.with_suffix("") == b.with_suffix("")]
-        if twins:
-            say(
-                f"{folder}: {len(twins)} images are named as another ({twins[0][0].name}, {twins[0][1].name}), "
-                "and both are learnt from; take masks and second encodings away"
-            )
+        if twins := same_names(self.paths):
+            say(f"{folder}: {twins}, and both are learnt from; take masks and second encodings away")
         if not self.paths:
             kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
             raise MaskcastError(

@@ -11,6 +11,7 @@ from pydantic import Field
 from maskcast.data.detection_sources.base import LabelledImage, RelativePath
 from maskcast.data.detection_sources.table import Source
 from maskcast.data.detection_writer import DetectionWriter
+from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
@@ -101,6 +102,8 @@ def _unlabeled(raw: Path, pattern: str) -> list[tuple[Path, str]]:
     ]
     if not files:
         raise MaskcastError(f"{raw}: no image matches unlabeled {pattern!r}; mend the pattern, or set it to null")
+    if twins := same_names(files):
+        say(f"unlabeled: {twins}, and both are taken; take masks and second encodings away")
     common = os.path.commonpath([path.parent for path in files])
     named = [(path, path.relative_to(common).as_posix().replace("/", "_")) for path in files]
     return sorted(named, key=lambda one: id_key(one[1]))

@@ -24,7 +24,7 @@ class Proposal:
 
 
 def propose(survey: MaskSurvey) -> Proposal:
-    """Proposes how to read the masks of a survey made with ``ignore=255``.
+    """Proposes how to read the masks of a survey.
 
     Raises:
         LabelError: when they are of lossy images, or cannot be read, so that there is nothing to propose.

@@ -146,7 +146,8 @@ def choose_rule(
             f"all that is no background; if {ignore} is the foreground, leave out source.ignore and {TWO}; "
             "else set source.encoding: index"
         )
-    return MaskRule("index", num_classes, ignore, told=f"{survey}: each value is a class id")
+    told = _one_foreground(survey, shown) if num_classes == 2 else f"{survey}: each value is a class id"
+    return MaskRule("index", num_classes, ignore, told=told)
 
 
 def value_table(values: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:
@@ -192,12 +193,18 @@ def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: b
         if not sure or mixed:
             raise LabelError(
                 f"{survey.first[shown[-1]]}: the masks hold {survey.named(survey.values)}, which may be one "
-                f"foreground or several classes; say the class of each value in source.values"
+                f"foreground or several classes; name these in source.classes, or each value in source.values"
                 + ("" if mixed else ", or set source.encoding: binary for one foreground")
             )
-    told = f"{survey}: every value but 0 is foreground ({survey.share(shown):.1%} of the pixels)"
     known = None if sure and (survey.indexed or survey.colours) else frozenset({0, *shown})
+    told = _one_foreground(survey, shown)
     return MaskRule("nonzero", 2, ignore, known, colours=survey.colours, told=told)
+
+
+def _one_foreground(survey: MaskSurvey, shown: list[int]) -> str:
+    share = survey.share(shown)
+    hint = "; if that is the background, say so in source.values" if share > 0.5 else ""
+    return f"{survey}: every value but 0 is foreground ({share:.1%} of the pixels{hint})"
 
 
 def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) -> MaskRule:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskcast.data.frame_names import first_names, runs, same_number, unique
+from maskcast.data.frame_names import first_names, other_endings, runs, same_number, unique
 from maskcast.data.images import image_files
 from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import Files
@@ -25,6 +25,7 @@ class Footage:
         runs: the parts whose frames follow each other by their numbers.
         unpaired: which masks have no frame, and the rule that was tried; empty where all have one.
         gap: where numbers are missing; empty where none are.
+        unread: endings of files beside the frames that are no images known here; empty without any.
     """
 
     images: Path | Sequence[Path]
@@ -32,6 +33,7 @@ class Footage:
     runs: Sequence[range]
     unpaired: str = ""
     gap: str = ""
+    unread: str = ""
 
 
 def gather(
@@ -52,7 +54,11 @@ def gather(
     """
     found = named_images(masks, suffix)
     if labelled and not found:
-        raise MaskcastError(f"{where}: no mask images; mend source.masks or put the sequence into unlabeled")
+        kinds = other_endings(where) if where.is_dir() else ""
+        raise MaskcastError(
+            f"{where}: no mask images{f' (it has {kinds})' if kinds else ''}; mend source.masks or put the "
+            "sequence into unlabeled"
+        )
     if isinstance(images, Path) and images.is_file():
         numbers = range(count_frames(images))
         pairs = pair_by_number(numbers, found, offset, str(where)) if labelled else _no_pairs(numbers)
@@ -67,7 +73,8 @@ def gather(
     parts = runs(keys)
     gap = f"follows no other by its number: {frames[keys[parts[1].start]].name}" if len(parts) > 1 else ""
     files = [frames[key] for key in keys]
-    return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap)
+    unread = other_endings(images) if isinstance(images, Path) else ""
+    return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap, unread)
 
 
 def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
@@ -84,8 +91,10 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
             "are frames; name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
         )
     if not frames:
-        kinds = sorted({path.suffix for path in images.iterdir()} if isinstance(images, Path) else ())
-        raise MaskcastError(f"{images}: holds no images{f' but {kinds}' if kinds else ''}; save the frames as PNG")
+        kinds = other_endings(images) if isinstance(images, Path) else ""
+        raise MaskcastError(
+            f"{images}: holds no images{f' (but {kinds})' if kinds else ''} beside masks; save the frames as PNG"
+        )
     return frames
 
 

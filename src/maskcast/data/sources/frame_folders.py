@@ -217,6 +217,12 @@ def _notes(footage: Mapping[str, Footage], splits: Mapping[str, str], rule: Mask
             f"{sum(missing.values())} frames of {len(missing)} labelled sequences have no mask and no label "
             f"({name}: {count} of {len(footage[name].masks)})"
         )
+    if unread := {name: found for name, found in footage.items() if found.unread}:
+        name, found = next(iter(unread.items()))
+        yield (
+            f"{len(unread)} sequences hold files that are no images known here ({name}: {found.unread}); save "
+            "them as PNG if they are frames"
+        )
     if gaps := {name: found for name, found in footage.items() if found.gap}:
         name, found = next(iter(gaps.items()))
         yield (
