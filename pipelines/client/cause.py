@@ -8,9 +8,10 @@ from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
 
 from maskcast.errors import MaskcastError
+from maskcast.runner.waiting import waits_for
 from pipelines.client import kube
 from pipelines.client.connection import Client
-from pipelines.client.pods import StagePod, error_line, executors, pods_of, waits_for, why_failed
+from pipelines.client.pods import StagePod, error_line, executors, pods_of, why_failed
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 

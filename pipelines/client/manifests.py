@@ -42,6 +42,7 @@ def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
         _rule("trainer.kubeflow.org", "trainjobs", "create", "delete", "get", "list", "watch"),
         _rule("", "pods", "get", "list"),
         _rule("", "pods/log", "get"),
+        _rule("", "events", "list"),
     ]
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 from kubernetes.client import CoreV1Api, V1Pod
 
+from maskcast.runner.waiting import waits_for
 from pipelines.client.kube import ask
 
 NODE_NAME = "workflows.argoproj.io/node-name"
 """<workflow>.root.<task>.executor or <workflow>.root.<task>-driver; (n) behind a name says which attempt."""
 MAIN = "main"
-PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-STARTING = ("ContainerCreating", "PodInitializing")
 
 
 @dataclass(frozen=True)
@@ -88,27 +87,6 @@ def maker_of(pods: Iterable[StagePod], task: str, run_id: str) -> str | None:
     return None
 
 
-def waits_for(pod: V1Pod) -> str | None:
-    """Returns what a pod waits for that does not come by itself, or None."""
-    status = pod.status
-    for condition in status.conditions or []:
-        if condition.reason == "Unschedulable":
-            return f"no node fits: {_scheduler(condition.message)}"
-    for container in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
-        waiting = container.state and container.state.waiting
-        if waiting is None or not waiting.reason or waiting.reason in STARTING:
-            continue
-        said = " ".join((waiting.message or waiting.reason).split())
-        if waiting.reason in PULLING:
-            return f"image cannot be pulled: {container.image}: {said.rsplit(': ', 1)[-1]}"
-        if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', said):
-            return f"{match[1]} {match[2]} is missing"
-        if match := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (?:\S+/)?([\w.-]+)", said):
-            return f"{match[2].lower()} {match[3]} has no key {match[1]}"
-        return f"{waiting.reason}: {said}" if said != waiting.reason else said
-    return None
-
-
 def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
     """Returns why a pod failed in a few words, or None where it did not fail.
 
@@ -161,12 +139,6 @@ def _attempt(node: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.*?)(?:\((\d+)\))?", node)
     assert match
     return match[1], int(match[2] or 0)
-
-
-def _scheduler(message: str | None) -> str:
-    """Returns the reasons of `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
-    text = " ".join((message or "the scheduler does not say why").split())
-    return text.split(": ", 1)[-1].split(". ")[0].removesuffix(".")
 
 
 def _memory(pod: V1Pod) -> str:

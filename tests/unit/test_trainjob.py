@@ -1,12 +1,15 @@
 """The manifest of a TrainJob: like the pod that asks for it, and what Trainer's API has a place for."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from kubernetes import client
 
 from maskcast.errors import MaskcastError
+from maskcast.runner import kube
 from maskcast.runner.trainjob import train_job
 
 POD: dict[str, Any] = {
@@ -96,3 +99,46 @@ def test_resources_that_are_none(monkeypatch: pytest.MonkeyPatch, text: str) -> 
     monkeypatch.setenv("MASKCAST_NODE_RESOURCES", text)
     with pytest.raises(MaskcastError, match=r"MASKCAST_NODE_RESOURCES: .* is no JSON object; write limits"):
         made()
+
+
+def test_what_holds_a_job_up_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unschedulable = client.V1PodCondition(
+        type="PodScheduled",
+        status="False",
+        reason="Unschedulable",
+        message="0/1 nodes are available: 1 Insufficient cpu. x",
+    )
+    pod = client.V1Pod(
+        metadata=client.V1ObjectMeta(labels={kube.INDEX: "1"}),
+        status=client.V1PodStatus(phase="Pending", conditions=[unschedulable]),
+    )
+    refused = client.CoreV1Event(
+        involved_object=client.V1ObjectReference(),
+        metadata=client.V1ObjectMeta(),
+        reason="TrainJobResourcesCreationFailed",
+        message="admission webhook denied the request",
+    )
+    asked: list[str] = []
+
+    def list_events(namespace: str, field_selector: str, **_: Any) -> Any:
+        asked.append(f"{namespace} {field_selector}")
+        return SimpleNamespace(items=[refused])
+
+    cluster = kube.Cluster(client.ApiClient(), "team")
+    monkeypatch.setattr(cluster.core, "list_namespaced_event", list_events)
+    monkeypatch.setattr(kube, "PATIENCE_S", 0.0)
+    suspended = {"type": "Suspended", "status": "True", "message": "waits for quota"}
+    told = kube._Told("job-1")
+    for _ in range(2):
+        told.say_new(cluster._holds_up("job-1", {"status": {"conditions": [suspended]}}, [pod]))
+    assert capsys.readouterr().err.splitlines() == [
+        "TrainJob job-1: node 1 waits: no node fits: 1 Insufficient cpu",
+        "TrainJob job-1: Suspended is True: waits for quota",
+        "TrainJob job-1: TrainJobResourcesCreationFailed: admission webhook denied the request",
+    ]
+    assert asked == ["team involvedObject.name=job-1,type=Warning"] * 2
+    monkeypatch.setattr(kube, "PATIENCE_S", 60.0)
+    kube._Told("job-1").say_new(cluster._holds_up("job-1", {}, [pod]))
+    assert not capsys.readouterr().err  # it is only starting

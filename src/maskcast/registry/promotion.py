@@ -31,7 +31,7 @@ class Decision:
         version: the version that became champion.
         champion: the champion before, 0 where there was none.
         user: who.
-        reason: why the gate was overruled; empty where it was not.
+        reason: why, in the words of who decided; may be empty where the gate was not overruled.
         outcome: open while the aliases move, then done; overtaken or abandoned if they did not, or not by this.
     """
 
@@ -50,25 +50,28 @@ def decisions(name: str) -> list[Decision]:
     return [_decision(version) for version in Registry(_trail(name)).versions()]
 
 
-def promote(name: str, which: str = CANDIDATE, reason: str | None = None) -> Decision:
+def promote(name: str, which: str = CANDIDATE, reason: str = "", force: bool = False) -> Decision:
     """Makes a version the champion, and the champion the previous one.
 
     Args:
         name: the registered model.
         which: number or alias.
-        reason: overrules the gate, and is written down.
+        reason: why; it is written down.
+        force: overrules the gate, which takes a reason.
 
     Raises:
         MaskcastError: there is no such version, it is the champion, the gate did not let it pass or held it
-            against another champion, or somebody else decides at the same time.
+            against another champion, it is overruled without a reason, or somebody else decides at the same time.
     """
+    if force and not reason.strip():
+        raise MaskcastError("promote: overruling the gate takes a reason; give --reason TEXT with --force")
     turn = Turn(name)
     version = turn.registry.find(which)
     if CHAMPION in version.aliases:
         raise MaskcastError(f"{name}: version {version.number} is the champion already")
-    if reason is None:
+    if not force:
         _check_gate(version, turn.champion)
-    return turn.decide("promote", version, reason or "")
+    return turn.decide("promote", version, reason.strip())
 
 
 def rollback(name: str) -> Decision:

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.runner.waiting import waits_for
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -25,6 +26,7 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # Kubernetes mounts it into every pod
 POLL_S = 5.0
+PATIENCE_S = 30.0  # before it is said what a job waits for
 TIMEOUT_S = (5, 30)  # to connect, to read
 # about four minutes without an API server; creating is never repeated
 RETRIES = Retry(10, backoff_factor=0.5, backoff_max=60, status_forcelist=(429, 500, 502, 503, 504))
@@ -86,7 +88,7 @@ class Cluster:
                 say(f"TrainJob {name} is left behind and goes with this pod ({error})")
 
     def _wait(self, name: str, nodes: int) -> None:
-        log, running = _Log(self.core), 0
+        log, running, told = _Log(self.core), 0, _Told(name)
         while True:
             job = _ask("read a TrainJob", self.custom.get_namespaced_custom_object, *self._jobs, name)
             pods = self._pods(name)
@@ -101,7 +103,25 @@ class Cluster:
                     return
                 if condition["status"] == "True" and condition["type"] == "Failed":
                     raise self._failure(name, pods, condition.get("message", "no reason given"))
+            if running < nodes:
+                told.say_new(self._holds_up(name, job, pods))
             time.sleep(POLL_S)
+
+    def _holds_up(self, name: str, job: Json, pods: Sequence[Any]) -> Iterator[str]:
+        """Yields why nodes have not started: what pods wait for, what the job's conditions and warnings say."""
+        for pod in pods:
+            if pod.status.phase == "Pending" and (why := waits_for(pod)):
+                yield f"node {pod.metadata.labels.get(INDEX)} waits: {why}"
+        for condition in job.get("status", {}).get("conditions", []):
+            if message := condition.get("message"):
+                yield f"{condition['type']} is {condition['status']}: {message}"
+        # A JobSet that the API refuses is told of in events alone.
+        selector = f"involvedObject.name={name},type=Warning"
+        try:
+            events = _ask("list events", self.core.list_namespaced_event, self.namespace, field_selector=selector)
+        except _RefusedError:  # a role from before this; the rest is still said
+            return
+        yield from (f"{event.reason}: {event.message}" for event in events.items)
 
     def _failure(self, name: str, pods: Sequence[Any], message: str) -> MaskcastError:
         """Returns what a node that failed says of itself, else what the job says."""
@@ -143,6 +163,22 @@ class Cluster:
     @property
     def _jobs(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, "trainjobs"
+
+
+class _Told:
+    """Says each line of what holds a job up once, after it has had time to start."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said, self.patient_until = name, set[str](), time.monotonic() + PATIENCE_S
+
+    def say_new(self, lines: Iterator[str]) -> None:
+        """Says the lines that it has not said yet."""
+        if time.monotonic() < self.patient_until:
+            return
+        for line in lines:
+            if line not in self.said:
+                self.said.add(line)
+                say(f"TrainJob {self.name}: {line}")
 
 
 class _Log:
