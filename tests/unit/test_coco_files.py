@@ -115,7 +115,7 @@ TRUTH_FAULTS = {
     "no images": (change("images", del_), r"gt.json: lacks the list 'images' \(it has categories, annotations\)"),
     "empty images": (change("images", []), "images is empty"),
     "empty categories": (change("categories", []), "categories is empty"),
-    "annotations no list": (change(A, {}), "lacks the list 'annotations'"),
+    "annotations no list": (change(A, {}), "annotations must be a list, not {}"),
     "an image without id": (change("images", 0, "id", del_), r"images\[0\]: lacks 'id' \(it has file_name"),
     "an id of text": (change("images", 0, "id", "4"), "id must be an integer, not '4'"),
     "an id of float": (change(A, 0, "image_id", 4.0), "image_id must be an integer, not 4.0"),

@@ -310,6 +310,80 @@ def test_paths_stay_inside_the_data_set(path: str) -> None:
         source({"layout": "voc", "images": path})
 
 
+def test_voc_names_may_hold_spaces_endings_and_flags(tmp_path: Path) -> None:
+    voc(tmp_path)
+    for old, new in (("2", "my photo 1"), ("11", "b.c")):
+        (tmp_path / f"JPEGImages/{old}.jpg").rename(tmp_path / f"JPEGImages/{new}.jpg")
+        (tmp_path / f"Annotations/{old}.xml").rename(tmp_path / f"Annotations/{new}.xml")
+    (tmp_path / "Annotations/b.c.xml").rename(tmp_path / "Annotations/b.c.XML")
+    lines = "\ufeffmy photo 1\r\n10.jpg\r\nb.c -1\r\n\r\n"
+    (tmp_path / "ImageSets/Main/train.txt").write_text(lines, encoding="utf-8")
+    found = boxes_of(source({"layout": "voc", "val": None}).list(tmp_path))
+    assert list(found) == ["my photo 1", "10", "b.c"]
+    assert sorted(found["my photo 1"]) == sorted(BOXES["2"])
+    (tmp_path / "ImageSets/Main/train.txt").write_text("my photo 2 -1\n")
+    line = "no image 'my photo 2' (the most like it: 'my photo 1'), which"
+    refused(source({"layout": "voc", "val": None}), tmp_path, line)
+
+
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [
+        ("<size><width>40</width><height>30</height><depth>3</depth></size>", (30, 40)),
+        ("<size><width>0</width><height>0</height></size>", None),
+        ("<size><width/></size>", None),
+        ("", None),
+    ],
+)
+def test_the_size_that_voc_states_is_kept(tmp_path: Path, size: str, found: tuple[int, int] | None) -> None:
+    config = voc(tmp_path)
+    path = tmp_path / "Annotations/2.xml"
+    path.write_text(path.read_text().replace("<annotation>", f"<annotation>{size}"))
+    assert config.list(tmp_path).splits["train"][0].size == found
+    path.write_text("<annotation><size><width>wide</width><height>3</height></size></annotation>")
+    refused(config, tmp_path, "2.xml: width of size must be a finite number, not 'wide'")
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (("annotations", None), "labels.json: annotations must be a list, not None"),
+        (("annotations", 0, "bbox", None), "(id 20): bbox must be 4 numbers [x, y, width, height], not None"),
+        (("annotations", 0, "bbox", [1, 2, None, 4]), "(id 20): bbox must be 4 numbers"),
+        (("annotations", 0, "image_id", None), "image_id must be an integer, not None"),
+        (("annotations", 0, None), "annotations[0]: must be an object, not None"),
+        (("images", 0, "file_name", None), "file_name must be a relative path, not None"),
+        (("images", 0, "id", None), "id must be an integer, not None"),
+        (("categories", 0, "name", None), "(id 7): name must be a text, not None"),
+        (("categories", 0, "name", "cat"), "stands twice; give each category its own"),
+    ],
+)
+def test_nulls_in_coco_files_are_refused_where_a_value_is_needed(
+    tmp_path: Path, edit: tuple[Any, ...], line: str
+) -> None:
+    refused(coco_fault(tmp_path, *edit), tmp_path, line)
+
+
+def test_nulls_in_coco_files_are_nothing_said_elsewhere(tmp_path: Path) -> None:
+    config = coco_fault(tmp_path, "images", 0, "height", None)
+    content = json.loads((tmp_path / "labels.json").read_text())
+    content["annotations"][-1] |= {"iscrowd": None, "area": None, "segmentation": None}
+    content["images"][1]["file_name"] = "sub\\10.jpg"  # as tools on Windows write it
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    one, two, _ = config.list(tmp_path).splits["train"]
+    assert (one.size, one.crowd_N.tolist(), two.size) == (None, [False, False], (30, 40))
+    assert two.path == tmp_path / "pictures/sub/10.jpg"
+
+
+@pytest.mark.parametrize("name", ["null", "no", "[dog]", "' '"])
+def test_a_label_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    config = label_files(tmp_path)
+    (tmp_path / "training/labels/2.yml").rename(tmp_path / "training/labels/2.YAML")
+    assert len(config.list(tmp_path).splits["train"]) == 3
+    (tmp_path / "training/labels/2.YAML").write_text(f"labels: [{name}]\nbboxes: [[1, 2, 3, 4]]")
+    refused(config, tmp_path, "labels/2.YAML: label 1 must be a name, not")
+
+
 def refused(config: Any, raw: Path, line: str) -> None:
     with pytest.raises(MaskcastError, match=re.escape(line)) as raised:
         config.list(raw)

@@ -318,3 +318,62 @@ def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
         MaskcastError, match="no detection set there; give the folder that prepare_detection wrote"
     ):
         DetectionSet(tmp_path / "set")
+
+
+def in_shares(raw: Path) -> Path:
+    """Gives the boxes of the images, 30x40, in shares of height and width."""
+    truth = json.loads((raw / "labels.json").read_text())
+    for one in truth["annotations"]:
+        one["bbox"] = [value / side for value, side in zip(one["bbox"], [40, 30, 40, 30], strict=True)]
+    (raw / "labels.json").write_text(json.dumps(truth))
+    return raw
+
+
+def test_boxes_in_shares_are_refused_with_the_key_and_taken_with_it(tmp_path: Path) -> None:
+    raw = in_shares(write_raw(tmp_path / "raw"))
+    with pytest.raises(MaskcastError, match=r"^source\.boxes: all boxes of train lie within 0 to 1.* to shares$"):
+        prepare(raw, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    pixels = prepare(write_raw(tmp_path / "pixels"), tmp_path / "one").split("train")
+    run_stage("prepare_detection", {"source": SOURCE | {"boxes": "shares"}}, raw=raw, dataset=tmp_path / "set")
+    shares = DetectionSet(tmp_path / "set").split("train")
+    for n in range(len(pixels)):
+        np.testing.assert_allclose(shares.boxes(n), pixels.boxes(n), atol=1e-4)
+    with pytest.raises(MaskcastError, match=r"source\.boxes: sub/0\.jpg of train has a box up to 10, and shares"):
+        source = SOURCE | {"boxes": "shares"}
+        run_stage("prepare_detection", {"source": source}, raw=tmp_path / "pixels", dataset=tmp_path / "x")
+
+
+def test_a_split_whose_boxes_are_all_dropped_is_an_error(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", count=4)
+    truth = json.loads((raw / "labels.json").read_text())
+    for one in truth["annotations"]:
+        one["bbox"] = [10, 10, 0, 5]
+    (raw / "labels.json").write_text(json.dumps(truth))
+    with pytest.raises(MaskcastError, match=r"no box of train can be used \(3 without a positive size, 0 under 1"):
+        prepare(raw, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_the_size_that_labels_state_is_held_against_the_image(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", size=(40, 20))
+    truth = json.loads((raw / "labels.json").read_text())
+    truth["images"][3] |= {"height": 40, "width": 20}
+    (raw / "labels.json").write_text(json.dumps(truth))
+    with pytest.raises(
+        MaskcastError, match=r"3\.jpg: is 20x40 pixels .*, its labels are for 40x20; .*delete its EXIF"
+    ):
+        prepare(raw, tmp_path / "set", same_val=True)
+    truth["images"][3] |= {"height": 41, "width": 20}
+    (raw / "labels.json").write_text(json.dumps(truth))
+    with pytest.raises(MaskcastError, match="labels are for 41x20; give the image that was labelled"):
+        prepare(raw, tmp_path / "set", same_val=True)
+
+
+def test_an_image_that_is_not_there_is_told_with_the_one_most_like_it(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw")
+    (raw / "pictures/sub/3.jpg").rename(raw / "pictures/sub/3.JPG")
+    with pytest.raises(
+        MaskcastError, match=r"sub/3\.jpg: no such image \(the most like it: '3\.JPG'\); add it, or"
+    ):
+        prepare(raw, tmp_path / "set")

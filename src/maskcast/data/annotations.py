@@ -42,7 +42,7 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
         MaskcastError: naming the line that is not `<video> <first> <last> <label...>` or names a video twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows may begin it with a mark
     except UnicodeDecodeError as error:
         raise MaskcastError(f"{path}: not a text file ({error.reason}); write it with write-annotations") from None
     found: dict[str, Annotation] = {}

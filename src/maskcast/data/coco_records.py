@@ -133,7 +133,9 @@ def read_lists(path: Path) -> tuple[Records, Records, Records]:
         )
     lists = []
     for key in ("images", "categories", "annotations"):
-        if not isinstance(content.get(key), list):
+        if key in content and not isinstance(content[key], list):
+            raise MaskcastError(f"{path}: {key} must be a list, not {shown(content[key])}; write it again")
+        if key not in content:
             have = ", ".join(content) or "nothing"
             raise MaskcastError(f"{path}: lacks the list {key!r} (it has {have}); add it")
         if not content[key] and key != "annotations":
@@ -145,7 +147,7 @@ def read_lists(path: Path) -> tuple[Records, Records, Records]:
     annotations.unique("id")
     annotations.known("image_id", image_ids, f"image of {path}")
     annotations.known("category_id", category_ids, f"category of {path}")
-    crowds = [one.get("iscrowd", 0) in (0, 1) for one in annotations.records]
+    crowds = [one.get("iscrowd") in (None, 0, 1) for one in annotations.records]
     annotations.refuse(np.logical_not(crowds), "iscrowd", "must be 0 or 1")
     return images, categories, annotations
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.data.detection import FORMAT
-from maskcast.data.detection_sources.base import LabelledImage
+from maskcast.data.detection_sources.base import LabelledImage, closest
 from maskcast.data.images import read_image, resize_frames
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -37,12 +37,19 @@ class DetectionWriter:
         original_ids: per class its id in the source.
         max_size: images whose longer side is above it are shrunk, and their boxes with them; None keeps all as
             they are.
+        shares: whether boxes are given in shares of their image's width and height, not in pixels.
     """
 
     def __init__(
-        self, root: Path, classes: Sequence[str], original_ids: Sequence[int], max_size: int | None
+        self,
+        root: Path,
+        classes: Sequence[str],
+        original_ids: Sequence[int],
+        max_size: int | None,
+        *,
+        shares: bool = False,
     ) -> None:
-        self.root, self.classes, self.max_size = root, classes, max_size
+        self.root, self.classes, self.max_size, self.shares = root, classes, max_size, shares
         self._about: dict[str, Any] = {
             "format": FORMAT,
             "classes": list(classes),
@@ -69,16 +76,11 @@ class DetectionWriter:
         # Closed at an error, so that no thread still writes into the folder while it is removed.
         with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
             for one, (name, before, after, sha256) in zip(images, files, strict=True):
-                if one.size not in (None, before):
-                    lying = one.size == before[::-1]
-                    hint = ", or delete its EXIF orientation if the labels do not know of it" if lying else ""
-                    raise MaskcastError(
-                        f"{one.path}: is {before[0]}x{before[1]} pixels (height x width), its labels are for "
-                        f"{one.size[0]}x{one.size[1]}; give the image that was labelled{hint}"
-                    )
+                _check_size(one, before)
                 digest.update(f"{name}\0{sha256}\n".encode())
                 content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
-                boxes_N4, fates_N = fitted(one.boxes_N4, before, after)
+                scale = [before[1], before[0]] * 2 if self.shares else [1] * 4
+                boxes_N4, fates_N = fitted(one.boxes_N4 * scale, before, after)
                 counts.update(fates_N)
                 for n, fate in enumerate(fates_N):
                     if fate in ("kept", "clipped"):
@@ -138,6 +140,19 @@ class DetectionWriter:
             yield from track(done, f"preparing {what} images", len(images))
 
 
+def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
+    """Refuses an image that is not of the height and width that its labels state."""
+    if one.size in (None, found):
+        return
+    height, width = one.size or found
+    lying = (width, height) == found
+    hint = ", or delete its EXIF orientation if the labels do not know of it" if lying else ""
+    raise MaskcastError(
+        f"{one.path}: is {found[0]}x{found[1]} pixels (height x width), its labels are for {height}x{width}; "
+        f"give the image that was labelled{hint}"
+    )
+
+
 def write_image(
     path: Path, folder: Path, name: str, max_size: int | None
 ) -> tuple[str, tuple[int, int], tuple[int, int], str]:
@@ -151,6 +166,10 @@ def write_image(
     Raises:
         MaskcastError: if it is missing or damaged.
     """
+    if not path.is_file():
+        there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = closest(path.name, there) if there else f" ({path.parent} is no folder, or is empty)"
+        raise MaskcastError(f"{path}: no such image{near}; add it, or mend its name in the labels")
     pixels_HWC = read_image(path)
     before = pixels_HWC.shape[:2]
     if max_size is None or max(before) <= max_size:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from maskcast.data.detection_sources.base import LabelledImage, RelativePath
+from maskcast.data.detection_sources.base import LabelledImage, RelativePath, check_units
 from maskcast.data.detection_sources.table import Source
 from maskcast.data.detection_writer import DetectionWriter
 from maskcast.data.frame_names import same_names
@@ -54,19 +54,22 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         params: layout, choice and size.
 
     Raises:
-        MaskcastError: when the layout is not the one named, labels are malformed, or an image is missing or
-            damaged.
+        MaskcastError: when the layout is not the one named, labels are malformed, boxes are not in the units that
+            `source.boxes` says, no box of a split is left, or an image is missing, damaged or of another size
+            than its labels state.
     """
     listing = params.source.list(raw)
+    check_units(listing.splits, params.source.boxes)
     splits = dict(listing.splits)
     if "val" not in splits:
         splits |= _held_out(splits["train"], params.val_share, params.seed)
     unlabeled = _unlabeled(raw, params.unlabeled) if params.unlabeled else []
 
-    writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size)
+    shares = params.source.boxes == "shares"
+    writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
     for split, images in splits.items():
         chosen = _limited(images, params.limit, params.seed)
-        _report(split, len(chosen), writer.add_split(split, chosen))
+        _report(raw, split, len(chosen), writer.add_split(split, chosen))
     if unlabeled:
         chosen_files = _limited(unlabeled, params.limit, params.seed)
         writer.add_unlabeled(chosen_files)
@@ -109,10 +112,21 @@ def _unlabeled(raw: Path, pattern: str) -> list[tuple[Path, str]]:
     return sorted(named, key=lambda one: id_key(one[1]))
 
 
-def _report(split: str, images: int, boxes: Counter[str]) -> None:
+def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
+    """Says what became of the boxes of a split.
+
+    Raises:
+        MaskcastError: when there were some and none is left.
+    """
     kept = boxes["kept"] + boxes["clipped"]
     dropped = boxes["degenerate"] + boxes["under_1_px"]
+    why = f"{boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel"
+    if dropped and not kept:
+        raise MaskcastError(
+            f"{raw}: no box of {split} can be used ({why}); boxes are two corners in `voc` and `label_files`, "
+            "corner and size in `coco`, in what source.boxes says: mend the labels"
+        )
     say(
-        f"{split}: {images} images, {kept} boxes ({boxes['clipped']} clipped to their image); dropped {dropped} "
-        f"({boxes['degenerate']} without a positive size, {boxes['under_1_px']} under 1 pixel)"
+        f"{split}: {images} images, {kept} boxes ({boxes['clipped']} clipped to their image); "
+        f"dropped {dropped} ({why})"
     )

@@ -5,17 +5,21 @@ A module defines one `DetectionSource` subclass whose `layout` names it; `table.
 Legend: N boxes of an image, K classes.
 """
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
+
+ALMOST_ONE = 1.001  # rounded shares
+SHARES_END = 2  # beyond which a share is none: boxes may leave their image, but not by all of it
 
 
 def _relative(value: str) -> str:
@@ -26,6 +30,10 @@ def _relative(value: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_relative)]
+
+
+def _is_pixels(value: object) -> bool:
+    return value == "pixels"
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,9 @@ class Listing:
 class DetectionSource(Params):
     """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
 
+    boxes: Literal["pixels", "shares"] = Field(default="pixels", exclude_if=_is_pixels)
+    """What coordinates are in: `pixels`, or `shares` of the image's width and height, from 0 to 1."""
+
     def list(self, raw: Path) -> Listing:
         """Lists the labelled images below a folder.
 
@@ -80,12 +91,13 @@ class DetectionSource(Params):
 
 @dataclass(frozen=True)
 class NamedBoxes:
-    """An image whose boxes carry class names; `where` is the file that says so."""
+    """An image whose boxes carry class names; `where` is the file that says so, and perhaps height and width."""
 
     image: Path
     where: Path
     names: Sequence[str]
     boxes: Sequence[Sequence[float]]
+    size: tuple[int, int] | None = None
 
 
 def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[str] | None) -> Listing:
@@ -116,8 +128,38 @@ def named_listing(splits: Mapping[str, Sequence[NamedBoxes]], classes: Sequence[
             labels_N = np.array([ids[name] for name in one.names], np.int64)
             boxes_N4 = np.array(one.boxes, np.float64).reshape(-1, 4)
             crowd_N = np.zeros(len(labels_N), bool)
-            listed[split].append(LabelledImage(n, one.image, one.image.name, boxes_N4, labels_N, crowd_N))
+            listed[split].append(
+                LabelledImage(n, one.image, one.image.name, boxes_N4, labels_N, crowd_N, one.size)
+            )
     return Listing(tuple(classes), tuple(range(len(classes))), listed)
+
+
+def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> None:
+    """Refuses boxes that cannot be in the units that `source.boxes` says.
+
+    Raises:
+        MaskcastError: if all boxes lie in the first pixel of their images, or shares are above 1.
+    """
+    for split, images in splits.items():
+        highest = [float(one.boxes_N4.max()) for one in images if one.boxes_N4.size]
+        if boxes == "pixels" and highest and max(highest) <= ALMOST_ONE:
+            raise MaskcastError(
+                f"source.boxes: all boxes of {split} lie within 0 to 1, as shares of the image's width and height "
+                "do, not pixels; set source.boxes to shares"
+            )
+        if boxes == "shares" and highest and max(highest) > SHARES_END:
+            one = next(one for one in images if one.boxes_N4.size and one.boxes_N4.max() > SHARES_END)
+            raise MaskcastError(
+                f"source.boxes: {one.name} of {split} has a box up to {one.boxes_N4.max():g}, and shares end at "
+                "1; set source.boxes to pixels"
+            )
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Returns what to say of the name that is most like one that is not there; empty where none is like it."""
+    near = {other.lower(): other for other in names}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f" (the most like it: {near[found[0]]!r})" if found else ""
 
 
 def number(value: Any, where: str) -> float:

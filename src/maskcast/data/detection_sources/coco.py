@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskcast.data.coco_records import Records, read_lists
+from maskcast.data.coco_records import Records, read_lists, shown
 from maskcast.data.detection_sources.base import DetectionSource, LabelledImage, Listing, RelativePath
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -59,21 +59,45 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     starts_I = np.searchsorted(image_N[order_N], ids_I)
     stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")
     names = _file_names(images)
-    heights, widths = images.integers("height").tolist(), images.integers("width").tolist()
+    sizes = [_size(images, n) for n in range(len(images.records))]
     listed = []
     for i, image_id in enumerate(ids_I.tolist()):
         own = order_N[starts_I[i] : stops_I[i]]
-        size = heights[i], widths[i]
         listed.append(
-            LabelledImage(image_id, folder / names[i], names[i], boxes_N4[own], labels_N[own], crowd_N[own], size)
+            LabelledImage(
+                image_id, folder / names[i], names[i], boxes_N4[own], labels_N[own], crowd_N[own], sizes[i]
+            )
         )
-    return {one["id"]: str(one["name"]) for one in categories.records}, listed
+    return _class_names(categories), listed
+
+
+def _size(images: Records, n: int) -> tuple[int, int] | None:
+    """Returns height and width that an image's record states; None where it states none."""
+    height, width = (images.records[n].get(key) for key in ("height", "width"))
+    if height is None or width is None:
+        return None
+    for key, value in (("height", height), ("width", width)):
+        if type(value) is not int:
+            images.fail(n, f"{key} must be an integer, not {shown(value)}; mend it")
+    return height, width
+
+
+def _class_names(categories: Records) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for n, one in enumerate(categories.records):
+        name = one["name"]
+        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+            categories.fail(n, f"name must be a text, not {shown(name)}; mend it")
+        if str(name) in names.values():
+            categories.fail(n, f"name {name!r} stands twice; give each category its own")
+        names[one["id"]] = str(name)
+    return names
 
 
 def _file_names(images: Records) -> list[str]:
     names = images.column("file_name", "add it")
     for n, name in enumerate(names):
-        path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath("/")
+        path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
         if path.is_absolute() or ".." in path.parts or not path.name:
             images.fail(n, f"file_name must be a relative path, not {name!r}; mend it")
-    return names
+    return [name.replace("\\", "/") for name in names]  # as tools on Windows write them

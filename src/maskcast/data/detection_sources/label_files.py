@@ -19,6 +19,7 @@ from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 
+YAML_SUFFIXES = (".yml", ".yaml")
 # libyaml is some ten times as fast; not every build of PyYAML has it.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,7 +48,7 @@ def _images(folder: Path) -> list[NamedBoxes]:
                 f"{folder / part}: no such folder; mend source.train, source.val or the data's root"
             )
     images = by_stem(image_files(folder / "images"))
-    labels = {path.stem: path for path in (folder / "labels").glob("*.yml")}
+    labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
     if not images:
         raise MaskcastError(f"{folder / 'images'}: holds no images; mend source.train or source.val")
     if alone := sorted(set(images) ^ set(labels), key=id_key):
@@ -67,6 +68,9 @@ def _read(path: Path, image: Path) -> NamedBoxes:
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
         raise MaskcastError(f"{path}: has {len(names)} labels and {len(boxes)} bboxes; give one for each")
+    for n, name in enumerate(names, 1):
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
+            raise MaskcastError(f"{path}: label {n} must be a name, not {name!r}; mend it, or put it in quotes")
     for n, box in enumerate(boxes, 1):
         if not isinstance(box, list) or len(box) != 4:
             raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {box!r}; mend it")

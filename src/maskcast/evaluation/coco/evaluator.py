@@ -170,7 +170,7 @@ def evaluation_of(truth: Truth, detections: Sequence[Record], kind: Kind) -> COC
     shape = "bbox" if kind == "bbox" else "segmentation"
     own = ("image_id", "category_id", "area", shape)
     truths = [
-        {key: one[key] for key in own} | {"id": n, "iscrowd": one.get("iscrowd", 0)}
+        {key: one[key] for key in own} | {"id": n, "iscrowd": one.get("iscrowd") or 0}
         for n, one in enumerate(truth.annotations, 1)
     ]
     found = [
