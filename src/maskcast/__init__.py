@@ -1,3 +1,31 @@
-"""maskcast: learn to segment and forecast video from few labels."""
+"""maskcast: learn to segment and forecast video from few labels.
+
+What is named here is imported when it is first used, so that ``import maskcast`` costs nothing.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+__all__ = ["ClipStore", "Forecast", "MaskcastError", "Pipeline", "Segmentation", "Segmenter", "load"]
+
+_PLACES = {
+    "ClipStore": "maskcast.data.clips",
+    "Forecast": "maskcast.serving.forecasts",
+    "MaskcastError": "maskcast.errors",
+    "Pipeline": "maskcast.serving.face",
+    "Segmentation": "maskcast.serving.face",
+    "Segmenter": "maskcast.serving.face",
+    "load": "maskcast.serving.face",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name when it is first used (PEP 562)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns all names, those not yet imported, too."""
+    return sorted({*globals(), *__all__})

@@ -46,8 +46,8 @@ class ClipStore:
         MaskcastError: if the index or a shard is missing, cut short or of another format, or there is no such map.
     """
 
-    def __init__(self, root: Path, label_map: str | None = None) -> None:
-        self.root = root
+    def __init__(self, root: str | Path, label_map: str | None = None) -> None:
+        self.root = root = Path(root)
         raw = _read_index(root / "index.json")
         index = parse_index(raw, root / "index.json")
         self.height, self.width, self.maps = index.height, index.width, index.maps

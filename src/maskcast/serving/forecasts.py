@@ -86,6 +86,24 @@ class Forecast:
         write_film(Path(path), self.film())
 
 
+def stride_of(loaded: LoadedPipeline, given: int | None, name: str) -> int:
+    """Returns the distance of the frames seen.
+
+    Args:
+        loaded: the pipeline.
+        given: by the user; None is that of the pipeline's clips.
+        name: what errors call it.
+
+    Raises:
+        MaskcastError: it is not known or not positive.
+    """
+    stride = loaded.about.frame_stride if given is None else given
+    if stride is not None and stride >= 1:
+        return stride
+    known = "the clips that the model was evaluated on do not tell theirs" if stride is None else f"got {stride}"
+    raise MaskcastError(f"{name}: {known}; give the frames' distance in the video, 1 or more")
+
+
 def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> Forecast:
     """Forecasts one video.
 
@@ -161,7 +179,7 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
     if first < 0 or first + span > total:
         raise MaskcastError(
             f"{video.path}: has {total} frames, {span if start is None else first + span} are needed for "
-            f"{frames} of them {stride} apart; give a longer video, a smaller --stride or an earlier --start"
+            f"{frames} of them {stride} apart; give a longer video, a smaller stride or an earlier start"
         )
     return range(first, first + span, stride)
 

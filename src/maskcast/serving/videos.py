@@ -1,5 +1,6 @@
 """Videos that people name: a video file, a folder of frames, a folder of either, an address of storage."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,29 @@ class Video:
     def digest(self) -> str:
         """Returns hex digits that name its content."""
         return digest_tree(self.path)
+
+
+@dataclass(frozen=True)
+class Frames(Video):
+    """A video that is in memory.
+
+    Args:
+        frames: (T, H, W, 3) uint8.
+    """
+
+    frames: np.ndarray
+
+    def count(self) -> int:
+        """Returns its number of frames."""
+        return len(self.frames)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Returns some of its frames, (T, H, W, 3) uint8."""
+        return self.frames[list(indices)]
+
+    def digest(self) -> str:
+        """Returns hex digits that name its content."""
+        return hashlib.sha256(self.frames.tobytes()).hexdigest()
 
 
 def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[Video]:

@@ -1,0 +1,9 @@
+from maskcast.data.clips import ClipStore as ClipStore
+from maskcast.errors import MaskcastError as MaskcastError
+from maskcast.serving.face import Pipeline as Pipeline
+from maskcast.serving.face import Segmentation as Segmentation
+from maskcast.serving.face import Segmenter as Segmenter
+from maskcast.serving.face import load as load
+from maskcast.serving.forecasts import Forecast as Forecast
+
+__version__: str

@@ -1,0 +1,160 @@
+"""The Python face: what ``import maskcast`` offers of models (docs/python.md).
+
+Legend: T frames, H height, W width, C = 3 channels (RGB); arrays are uint8.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+from maskcast.inference.familiar import Seen, unlike
+from maskcast.labels import LabelMap
+from maskcast.models.base import WEIGHTS
+from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.inputs import batched
+from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline
+from maskcast.serving.forecasts import Forecast, look, stride_of
+from maskcast.serving.videos import Frames, find_videos
+
+
+def load(address: str | Path) -> "Pipeline":
+    """Returns a registered pipeline, which forecasts videos.
+
+    Args:
+        address: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` of the registry that ``MLFLOW_TRACKING_URI``
+            names, or the folder of a downloaded artifact.
+
+    Raises:
+        MaskcastError: there is no such model, it is no pipeline, or it is not what was registered.
+    """
+    return Pipeline(load_pipeline(str(address)))
+
+
+class Pipeline:
+    """Frames of a video in, masks of the frames that follow out.
+
+    Attributes:
+        loaded: the model, its description, its name, version and digest.
+    """
+
+    def __init__(self, loaded: LoadedPipeline) -> None:
+        self.loaded = loaded
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Name and classes of the masks."""
+        masker = self.loaded.model.masker
+        return masker.network.maps[masker.place]
+
+    @property
+    def segmenter(self) -> "Segmenter":
+        """Its masker; what it is shown agrees through time as what the pipeline sees does."""
+        return Segmenter(self.loaded.model)
+
+    def forecast(
+        self, video: str | Path | np.ndarray, *, stride: int | None = None, start: int | None = None
+    ) -> Forecast:
+        """Forecasts what follows in a video.
+
+        Args:
+            video: a file, a folder of images, an ``s3://`` address of either, or frames (T, H, W, C).
+            stride: distance of the frames seen; None is the model's.
+            start: first frame seen, from 0; None ends at the last frame.
+
+        Raises:
+            MaskcastError: there is no such video, it is damaged or too short, or the stride is not known.
+        """
+        distance = stride_of(self.loaded, stride, "stride")
+        if start is not None and start < 0:
+            raise MaskcastError(f"start: got {start}; frames count from 0")
+        if isinstance(video, np.ndarray):
+            frames_THWC, _ = batched(video, (-1, -1, -1, 3), "video")
+            return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start)
+        with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
+            found = find_videos([str(video)], Path(scratch), Path(scratch))
+            if found[1:]:
+                raise MaskcastError(f"{video}: holds {len(found)} videos; name one of them, e.g. {found[0].path}")
+            return look(found[0], self.loaded, distance, start)
+
+    def __repr__(self) -> str:
+        about = self.loaded.about
+        return (
+            f"<Pipeline {self.loaded.title}: {about.context_frames} frames of {about.height}x{about.width} seen, "
+            f"{about.horizon} forecast, {len(about.classes)} classes>"
+        )
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The masks of some frames.
+
+    Attributes:
+        masks: class ids (T, H, W), or opacity where the map is of kind ``alpha``.
+        confidence: (T, H, W): the probability of each pixel's class, 255 = 1; None of opacity.
+        label_map: name, kind and classes of the masks.
+        warning: in what the frames are unlike those that the masker was trained on; empty where they are alike.
+    """
+
+    masks: np.ndarray
+    confidence: np.ndarray | None
+    label_map: LabelMap
+    warning: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by id, background first."""
+        return self.label_map.classes
+
+
+class Segmenter:
+    """Frames in, their masks out.
+
+    Args:
+        model: the address of a registered masker or pipeline (see ``load``), a folder that train_masker wrote, or
+            a pipeline's model.
+
+    Raises:
+        MaskcastError: there is no such model, or it masks no frames.
+    """
+
+    def __init__(self, model: str | Path | PipelineModel) -> None:
+        self.consistent_frames: int | None = None
+        found = model if isinstance(model, PipelineModel) else _masking(str(model))
+        if isinstance(found, PipelineModel):
+            self.consistent_frames, found = found.consistent_frames, found.masker
+        self.model = found
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Name, kind and classes of the masks."""
+        return self.model.network.maps[self.model.place]
+
+    def segment(self, frames: np.ndarray) -> Segmentation:
+        """Masks the frames of one clip, in their order and at their size.
+
+        Args:
+            frames: (T, H, W, C), or one frame (H, W, C).
+
+        Raises:
+            MaskcastError: on another type or shape.
+        """
+        frames_THWC, alone = batched(np.asarray(frames), (-1, -1, -1, 3), "frames")
+        found = self.model.mask_clip(frames_THWC, self.consistent_frames)
+        warning = unlike(Seen(frames_THWC, found.sure), self.model.reference, self.model.label_map)
+        masks, confidence = found.masks, found.confidence
+        if alone:
+            masks, confidence = masks[0], None if confidence is None else confidence[0]
+        return Segmentation(masks, confidence, self.label_map, warning)
+
+
+def _masking(address: str) -> MaskerModel | PipelineModel:
+    folder = Path(address)
+    if (folder / WEIGHTS).is_file():
+        return MaskerModel(folder, "fp32")
+    loaded = load_address(address)
+    if not isinstance(loaded.model, MaskerModel | PipelineModel):
+        raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
+    return loaded.model

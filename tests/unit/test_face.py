@@ -1,0 +1,159 @@
+"""The Python face: the same masks as the commands, documented, lazy, and errors in one line."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import ROOT, write_store
+from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
+from tests.unit.test_forecast_command import SCALE, enlarged, write_video
+
+import maskcast
+from maskcast.__main__ import main
+from maskcast.inference.segment import segment_whole
+from maskcast.models.segmentation.table import load_masker
+
+EXAMPLE = ROOT / "docs/examples/first_forecast.py"
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_registered(tmp_path_factory.mktemp("model"), consistent_frames=2)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "street.mp4", enlarged(0, 12))
+
+
+def test_importing_it_costs_nothing() -> None:
+    heavy = "{'torch', 'numpy', 'cv2', 'mlflow', 'av', 'pydantic', 'PIL'}"
+    program = f"import sys, maskcast; dir(maskcast); print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert set(maskcast.__all__) <= set(dir(maskcast))
+    for name in maskcast.__all__:
+        assert getattr(maskcast, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = maskcast.nothing  # type: ignore[attr-defined]
+
+
+def test_the_types_name_what_there_is() -> None:
+    told = (ROOT / "src/maskcast/__init__.pyi").read_text()
+    assert {line.split(" as ")[1] for line in told.splitlines() if " as " in line} == set(maskcast.__all__)
+    assert (ROOT / "src/maskcast/py.typed").is_file()
+
+
+def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path: Path) -> None:
+    assert main(["forecast", str(video), "--model", str(artifact), "--output", str(tmp_path / "out")]) == 0
+    store = maskcast.ClipStore(str(tmp_path / "out/street/masks"))
+    record = json.loads((tmp_path / "out/street/forecast.json").read_text())
+    model = maskcast.load(artifact)
+    result = model.forecast(video)
+    assert isinstance(result, maskcast.Forecast)
+    clip = store.get("street")
+    np.testing.assert_array_equal(result.masks, store.masks(clip))
+    assert result.confidence is not None
+    np.testing.assert_array_equal(result.confidence, store.confidence(clip))
+    assert list(result.frames_seen) == record["frames_seen"]
+    assert list(result.frames_forecast) == record["frames_forecast"]
+    assert result.frames.shape == (SEEN, HEIGHT * SCALE, WIDTH * SCALE, 3)
+    assert result.seen.shape == (SEEN, HEIGHT, WIDTH)
+    assert result.masks.shape == (HORIZON, HEIGHT, WIDTH)
+    assert {each.dtype for each in (result.frames, result.seen, result.masks)} == {np.dtype(np.uint8)}
+    assert result.classes == result.label_map.classes == model.label_map.classes == CLASSES
+    assert (result.warning, result.video) == ("", "street")
+    for name in ("film.mp4", "film.gif"):
+        result.save_film(tmp_path / name)
+    assert (tmp_path / "film.gif").read_bytes() == (tmp_path / "out/street/overlay.gif").read_bytes()
+    assert len(result.film()) == SEEN + HORIZON
+    assert f"{SEEN} frames of {HEIGHT}x{WIDTH} seen, {HORIZON} forecast, 3 classes" in repr(model)
+
+
+def test_frames_in_memory_and_folders_are_videos_too(artifact: Path, tmp_path: Path) -> None:
+    clip, model = clips_of_squares(1)[0], maskcast.load(str(artifact))
+    for t, frame in enumerate(clip):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{t}.png")
+    wanted = model.loaded.model.predict(clip)
+    for video in (clip, tmp_path / "frames"):
+        np.testing.assert_array_equal(model.forecast(video, stride=1).masks, wanted)
+    later = np.concatenate([clip, clip[::-1]])
+    np.testing.assert_array_equal(model.forecast(later, stride=1, start=0).masks, wanted)
+
+
+def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: Path, tmp_path: Path) -> None:
+    parts = artifact.parent / "parts"
+    trained, clip = load_masker(parts / "masker")[0], clips_of_squares(1)[0]
+    setting = {"batch_size": 16, "precision": "fp32"}
+    alone = maskcast.Segmenter(parts / "masker").segment(clip)
+    np.testing.assert_array_equal(alone.masks, segment_whole(trained, clip, **setting)["mask"].masks)
+    agreed = segment_whole(trained, clip, **setting, consistent_frames=2)["mask"]
+    for segmenter in (maskcast.Segmenter(artifact), maskcast.load(artifact).segmenter):
+        found = segmenter.segment(clip)
+        np.testing.assert_array_equal(found.masks, agreed.masks)
+        assert found.confidence is not None
+        np.testing.assert_allclose(found.confidence, 255 * agreed.confidence, atol=0.5001)
+        assert (found.classes, found.warning) == (CLASSES, "")
+    one = maskcast.Segmenter(parts / "masker").segment(clip[0])
+    assert one.masks.shape == (HEIGHT, WIDTH)
+
+
+def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> None:
+    model, clip = maskcast.load(artifact), clips_of_squares(1)[0]
+    other = write_video(tmp_path / "two" / "other.mp4", enlarged(1, SEEN))
+    write_video(tmp_path / "two" / "more.mp4", enlarged(1, SEEN))
+    silent = maskcast.load(write_registered(tmp_path / "silent", frame_stride=None))
+    cases = [
+        (lambda: maskcast.load(tmp_path), "no registered model there; give models:/"),
+        (lambda: maskcast.Segmenter(tmp_path), "no registered model there; give models:/"),
+        (lambda: model.forecast(tmp_path / "missing.mp4"), "missing.mp4: no such video or folder"),
+        (lambda: model.forecast(other.parent), "two: holds 2 videos; name one of them, e.g. "),
+        (lambda: model.forecast(video, stride=0), "stride: got 0; give"),
+        (lambda: model.forecast(video, start=-1), "start: got -1; frames count from 0"),
+        (lambda: silent.forecast(video), "stride: the clips that the model was evaluated on do not tell theirs"),
+        (lambda: model.forecast(video, stride=9), "street.mp4: has 12 frames, 28 are needed"),
+        (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),
+        (lambda: model.segmenter.segment(clip[..., 0]), "frames: got uint8 of shape"),
+        (lambda: model.forecast(video).save_film("film.avi"), "film.avi: films are written as .mp4 and .gif"),
+    ]
+    for call, told in cases:
+        with pytest.raises(maskcast.MaskcastError) as caught:
+            call()
+        assert told in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_documented_example_runs(
+    artifact: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = EXAMPLE.read_text()
+    assert source.split('"""\n\n', 1)[1] in (ROOT / "docs/python.md").read_text()
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(artifact), str(video)])
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLE))
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[:-1]] == ["frame 13", "frame 15"]
+    assert said[-1] == "the video is like those that the model was trained on"
+    assert (tmp_path / "forecast.mp4").stat().st_size > 1000
+
+
+def test_documented_masks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
+    write_store(tmp_path / "data/clips", val=2)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/masker").symlink_to(artifact.parent / "parts/masker")
+    text = (ROOT / "docs/python.md").read_text().split("## Masks")[1]
+    program = text.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    values = {"maskcast": maskcast}
+    exec(program, values)
+    assert (values["masks"] == values["truth"]).mean() > 0.97
