@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from kfp import kubernetes
-from kfp.dsl import PipelineTask
+from kfp.dsl import PipelineConfig, PipelineTask
 from pydantic import Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -16,6 +16,7 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
+KUEUE = "kueue.x-k8s.io"
 Kind = Literal["io", "cpu", "gpu"]
 
 
@@ -110,6 +111,14 @@ class Cluster(Params):
     """Names of the secrets that pull it."""
     workspace: Workspace | None = None
     """Volume for checkpoints; null keeps them in the pod."""
+    queue: str | None = Field(None, pattern=DNS_LABEL)
+    """Kueue's LocalQueue in the namespace, which admits pods and TrainJobs by its quota; null takes none."""
+    priority: str | None = Field(None, pattern=DNS_LABEL)
+    """Kueue's WorkloadPriorityClass, which orders what waits in a queue; null takes the default's."""
+    run_timeout_s: int | None = Field(None, ge=1)
+    """Seconds after which a whole run is stopped; null lets the pods' own `timeout_s` do."""
+    keep_pods_s: int | None = Field(None, ge=1)
+    """Seconds that a run's pods stay after its end; null leaves that to Kubeflow (an hour, as it is installed)."""
     pods: Pods = Pods()
     """What each kind of pod asks for."""
     stages: dict[str, Pod] = Field(default_factory=dict)
@@ -141,6 +150,12 @@ class Cluster(Params):
                 raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
         return env
 
+    @property
+    def queue_labels(self) -> dict[str, str]:
+        """The labels by which Kueue knows queue and priority."""
+        labels = {f"{KUEUE}/queue-name": self.queue, f"{KUEUE}/priority-class": self.priority}
+        return {label: value for label, value in labels.items() if value}
+
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
         """Returns what a stage's pod asks for: its kind's values, on top the stage's, on top those of its name."""
         pod: Pod = getattr(self.pods, kind)
@@ -169,6 +184,16 @@ class Placement:
         # Both by the name that a stage goes by, and known once a pipeline is built.
         self.stages: dict[str, str] = {}
         self.pods: dict[str, Pod] = {}
+
+    @property
+    def config(self) -> PipelineConfig:
+        """How long a run may take and its pods stay."""
+        if self.cluster is None:
+            return PipelineConfig()
+        return PipelineConfig(
+            active_deadline_seconds=self.cluster.run_timeout_s,
+            ttl_seconds_after_finished=self.cluster.keep_pods_s,
+        )
 
     def io(self, task: PipelineTask) -> PipelineTask:
         """Places a task that moves data."""
@@ -203,6 +228,8 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
         task.set_accelerator_type(pod.gpu_resource).set_accelerator_limit(pod.gpus)
     for label, value in pod.labels.items():
         kubernetes.add_node_selector(task, label, value)
+    for label, value in cluster.queue_labels.items():
+        kubernetes.add_pod_label(task, label, value)
     for toleration in pod.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump())
     if pod.shared_memory:

@@ -22,7 +22,9 @@ def detection(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseCompon
         on: where tasks run: ``io`` moves data, ``cpu`` computes, ``gpu`` has accelerators where it is given any.
     """
 
-    @dsl.pipeline(name="maskcast-detection", description="Learn to detect objects from few labels")
+    @dsl.pipeline(
+        name="maskcast-detection", description="Learn to detect objects from few labels", pipeline_config=on.config
+    )
     def pipeline(
         fetch_dataset: dict = values["fetch_dataset"],
         prepare_detection: dict = values["prepare_detection"],

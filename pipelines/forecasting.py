@@ -21,7 +21,11 @@ def forecasting(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComp
         on: where tasks run: ``io`` moves data, ``cpu`` computes, ``gpu`` has accelerators where it is given any.
     """
 
-    @dsl.pipeline(name="maskcast-forecasting", description="Learn to segment and forecast video from few labels")
+    @dsl.pipeline(
+        name="maskcast-forecasting",
+        description="Learn to segment and forecast video from few labels",
+        pipeline_config=on.config,
+    )
     def pipeline(
         fetch_dataset: dict = values["fetch_dataset"],
         prepare_clips: dict = values["prepare_clips"],

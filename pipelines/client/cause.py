@@ -8,23 +8,26 @@ from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.waiting import waits_for
+from maskcast.runner.waiting import is_queued, waits_for
 from pipelines.client import kube
 from pipelines.client.connection import Client
 from pipelines.client.pods import StagePod, error_line, executors, pods_of, why_failed
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 
+QUEUED = "its turn in the queue"
 PATIENCE = timedelta(seconds=30)
 """A pod that waits for less is only starting."""
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a stage waits for that does not come by itself."""
+    """What a stage waits for."""
 
     why: str
     since: datetime
+    in_queue: bool
+    """Whether it comes by itself, in its turn."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,12 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> Sna
     last = {each.task: each for each in pods}
     waiting = {}
     for task, each in last.items():
-        why = waits_for(each.pod) if each.pod.status.phase == "Pending" else None
+        if each.pod.status.phase != "Pending":
+            continue
+        why = QUEUED if is_queued(each.pod) else waits_for(each.pod)
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
-            waiting[task] = Waiting(why, since)
+            waiting[task] = Waiting(why, since, why is QUEUED)
     return Snapshot(run, stage_states(run, names), last, waiting)
 
 

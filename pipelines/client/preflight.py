@@ -32,6 +32,7 @@ from pipelines.client.checks.namespace import (
 )
 from pipelines.client.checks.nodes import nodes, quota
 from pipelines.client.checks.outside import environment_of_pods
+from pipelines.client.checks.queue import queue
 from pipelines.client.checks.storage import artifacts, data, launcher
 from pipelines.client.checks.tracking import mlflow
 from pipelines.client.connection import Client, NoServerError, add_connection
@@ -52,6 +53,7 @@ IN_THE_API: dict[str, Check] = {
     "workspace": workspace,
     "nodes": nodes,
     "quota": quota,
+    "queue": queue,
     "launcher": launcher,
     "retries": retries,
 }

@@ -123,7 +123,8 @@ def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cl
     while True:
         at = snapshot(run, names, cluster)
         show(at)
-        stuck = any(datetime.now(UTC) - each.since > GIVE_UP for each in at.waiting.values())
+        own = [each.since for each in at.waiting.values() if not each.in_queue]
+        stuck = any(datetime.now(UTC) - since > GIVE_UP for since in own)
         if run_state(at.run) in ENDED or stuck:
             return at
         time.sleep(POLL_S)

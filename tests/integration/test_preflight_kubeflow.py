@@ -74,3 +74,14 @@ def test_a_configuration_that_cannot_be_read_is_not_checked(
     refused = pipelines("preflight").out
     assert "you may not read ConfigMap workflow-controller-configmap in namespace kubeflow" in refused
     assert "`maskcast pipeline retry RUN` starts a run again where it ended" in refused
+
+
+def test_a_queue_that_is_named_must_be_there(kube: KubeApi, pipelines: Cli, tmp_path: Path) -> None:
+    with (tmp_path / "cluster.yaml").open("a") as file:
+        file.write("queue: team-queue\n")
+    absent = pipelines("preflight")
+    assert absent.code == 1
+    assert "there is no LocalQueue 'team-queue' in team" in absent.out
+    path = "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/localqueues/team-queue"
+    kube.objects[path] = {"spec": {"clusterQueue": "gpus"}}
+    assert "team-queue, of gpus" in pipelines("preflight").out

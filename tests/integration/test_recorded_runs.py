@@ -209,6 +209,19 @@ def test_a_pod_that_waits_for_what_does_not_come_is_said_after_30_s_and_given_up
     assert "; to stop it: maskcast pipeline cancel run-1 --cluster" in waited.err
 
 
+def test_a_pod_in_a_queue_is_said_and_never_given_up(
+    shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
+) -> None:
+    pod = pod_of(shared_data, "pod_no_node_fits")
+    gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}
+    pod["status"]["conditions"] = [gated | {"message": "Scheduling is blocked due to non-empty scheduling gates"}]
+    run_id = a_run(kfp_server, kube, pod, "RUNNING", watch.GIVE_UP * 10)
+    kfp_server.script.extend([{}, {}, {"state": "SUCCEEDED"}])
+    watched = pipelines("watch", run_id)
+    assert watched.code == 0
+    assert "train_masker: waits: its turn in the queue" in watched.err
+
+
 def test_memory_that_ran_out_is_said_with_what_was_asked_for(
     shared_data: Path, kfp_server: KfpServer, kube: KubeApi, pipelines: Cli
 ) -> None:

@@ -84,6 +84,19 @@ def test_a_task_asks_for_what_its_pod_says(tmp_path: Path) -> None:
     assert pod["fieldPathAsEnv"] == [{"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}]
 
 
+def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path) -> None:
+    cluster = {"queue": "team-queue", "priority": "low", "run_timeout_s": 7200, "keep_pods_s": 86400}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, **cluster}))
+    out = tmp_path / "pipeline.yaml"
+    assert main(["pipeline", "compile", "--cluster", str(tmp_path / "cluster.yaml"), "--out", str(out)]) == 0
+    _, platform = yaml.safe_load_all(out.read_text())
+    kubernetes = platform["platforms"]["kubernetes"]
+    labels = {"kueue.x-k8s.io/queue-name": "team-queue", "kueue.x-k8s.io/priority-class": "low"}
+    executors = kubernetes["deploymentSpec"]["executors"].values()
+    assert [each["podMetadata"]["labels"] for each in executors] == [labels] * len(executors)
+    assert kubernetes["pipelineConfig"] == {"activeDeadlineSeconds": 7200, "resourceTtlOnCompletion": 86400}
+
+
 def test_only_stages_that_move_data_are_retried_by_default(tmp_path: Path) -> None:
     pipeline, _ = compiled(tmp_path, {})
     tasks = pipeline["root"]["dag"]["tasks"]

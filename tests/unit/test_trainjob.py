@@ -101,6 +101,14 @@ def test_resources_that_are_none(monkeypatch: pytest.MonkeyPatch, text: str) -> 
         made()
 
 
+def test_a_job_is_admitted_by_the_queue_of_its_pod() -> None:
+    labels = {"kueue.x-k8s.io/queue-name": "team-queue", "kueue.x-k8s.io/managed": "true", "app": "x"}
+    queued = {**POD, "metadata": {**POD["metadata"], "labels": labels}}
+    job = train_job("job-1", queued, ["torchrun"], nodes=2, processes=1)
+    assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-queue"}
+    assert "labels" not in made()["metadata"]
+
+
 def test_what_holds_a_job_up_is_said_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ from maskcast.runner.stage import Job
 
 RUNTIME = "torch-distributed"
 COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
+QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
 NOT_COPIED = ("ARGO_", "KFP_POD_", "MASKCAST_NODE_RESOURCES", "MASKCAST_RESUME_DIR", "PET_")
 
 
@@ -93,10 +94,15 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         "env": [_resolved(each) for each in container.get("env", []) if not each["name"].startswith(NOT_COPIED)],
     }
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+    # Kueue admits the job by the labels that the pod was admitted by.
+    own = pod["metadata"].get("labels", {})
+    metadata: Json = {"name": name, "namespace": pod["metadata"]["namespace"], "ownerReferences": [owner]}
+    if labels := {key: value for key, value in own.items() if key.startswith(QUEUE_LABELS)}:
+        metadata["labels"] = labels
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
-        "metadata": {"name": name, "namespace": pod["metadata"]["namespace"], "ownerReferences": [owner]},
+        "metadata": metadata,
         "spec": {
             "runtimeRef": {"name": RUNTIME},
             "trainer": trainer,

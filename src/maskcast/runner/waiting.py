@@ -32,6 +32,11 @@ def waits_for(pod: Any) -> str | None:
     return None
 
 
+def is_queued(pod: Any) -> bool:
+    """Returns whether a queue (Kueue) holds a pod back until there is quota; that comes by itself."""
+    return any(each.reason == "SchedulingGated" for each in pod.status.conditions or [])
+
+
 def _scheduler(message: str | None) -> str:
     """Returns the reasons of `0/3 nodes are available: 1 Insufficient cpu, ... . preemption: ...`."""
     text = " ".join((message or "the scheduler does not say why").split())

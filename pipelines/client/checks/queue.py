@@ -1,0 +1,28 @@
+"""The queue of Kueue that admits pods, where the cluster file names one."""
+
+from collections.abc import Iterator
+
+from kubernetes import client
+
+from pipelines.client.checks import Row, Subject
+from pipelines.client.kube import ask
+from pipelines.cluster import KUEUE
+
+VERSIONS = ("v1beta2", "v1beta1")  # of Kueue's API, the newest first
+
+
+def queue(subject: Subject) -> Iterator[Row]:
+    """Its LocalQueue is in the namespace; a pod whose queue is not there waits for ever."""
+    name = subject.cluster.queue
+    if name is None:
+        yield Row("queue", "ok", "none named: pods start when a node has room")
+        return
+    api = client.CustomObjectsApi(subject.api)
+    for version in VERSIONS:
+        found = ask(api.get_namespaced_custom_object, KUEUE, version, subject.namespace, "localqueues", name)
+        if found is not None:
+            cluster_queue = found.get("spec", {}).get("clusterQueue", "no ClusterQueue")
+            yield Row("queue", "ok", f"{name}, of {cluster_queue}")
+            return
+    remedy = "mend `queue` in the cluster file, or have Kueue and the queue installed"
+    yield Row("queue", "failed", f"there is no LocalQueue {name!r} in {subject.namespace}", remedy)
