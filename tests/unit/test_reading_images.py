@@ -136,6 +136,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "32 bits": (lambda p: saved(p / "f.tif", grey([[0, 9]], np.int32)), "integers of 32 bits"),
     "floats up to 255": (lambda p: saved(p / "f.tif", grey([[0, 255]], np.float32)), "floats from 0 to 255"),
     "no number": (lambda p: saved(p / "f.tif", grey([[0, np.nan]], np.float32)), "floats from .*nan"),
+    "16 bits, white is zero": (
+        lambda p: saved(p / "f.tif", grey([[0, 65535]], np.uint16), tiffinfo={262: 0}),
+        "white is 0 in 16 bits",
+    ),
     "two pages": (
         lambda p: saved(p / "f.tif", grey([[0]]), save_all=True, append_images=[grey([[1]])]),
         "holds 2 pages",

@@ -278,6 +278,22 @@ def test_a_mask_that_the_survey_did_not_meet_is_held_against_the_rule(tmp_path: 
         rule.read(lossy)
 
 
+def test_one_foreground_is_any_value_once_it_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path / "0.png", picture([[0, 255]]))
+    rule = choose_rule(survey_masks([path]), encoding="binary", ignore=None, num_classes=2)
+    assert rule.read(saved(tmp_path / "1.png", picture([[0, 1]]))).tolist() == [[0, 1]]
+
+
+def test_ids_in_a_set_of_soft_masks_do_not_become_background(tmp_path: Path) -> None:
+    soft = saved(tmp_path / "0.png", picture([[0] * 95 + list(range(20, 240, 20)) + [255] * 95]))
+    rule = choose_rule(survey_masks([soft]), encoding="auto", ignore=None, num_classes=2)
+    assert rule.read(saved(tmp_path / "empty.png", picture([[0, 0]]))).tolist() == [[0, 0]]
+    with pytest.raises(
+        LabelError, match=r"ids\.png: no value is above 1, and in this set 128 and more is foreground"
+    ):
+        rule.read(saved(tmp_path / "ids.png", picture([[0, 1]])))
+
+
 def test_many_masks_are_looked_at_until_one_has_foreground(tmp_path: Path) -> None:
     paths = [saved(tmp_path / f"{k:04d}.png", picture([[0, 0]])) for k in range(MOST + 3)]
     saved(paths[1], picture([[0, 255]]))  # none of those that are evenly spread

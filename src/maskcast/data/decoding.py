@@ -17,7 +17,7 @@ from PIL import Image
 
 from maskcast.errors import MaskcastError
 
-ORIENTATION, SUBFILE, BITS, MAX_SAMPLE = 0x0112, 254, 258, 281  # tags of EXIF and TIFF
+ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # tags of EXIF and TIFF
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -98,6 +98,8 @@ def decode(path: Path) -> Decoded:
                 f"{path}: holds {pages} pages or pictures of an animation; save each as a file of its own"
             )
         depth, orientation = _depth(image, raw_mode, content), _orientation(image)
+        if image.format == "TIFF" and depth > 8 and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+            raise MaskcastError(f"{path}: white is 0 in {depth} bits, which is not known here; save it as PNG")
         image.load()
     except DAMAGED as error:
         raise MaskcastError(

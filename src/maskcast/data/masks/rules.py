@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from maskcast.data.masks.stored import read_mask
-from maskcast.data.masks.survey import FEW, MaskSurvey, named
+from maskcast.data.masks.survey import FEW, NEAR, MaskSurvey, named
 from maskcast.labels import IGNORE, LabelError
 
 Encoding = Literal["auto", "index", "binary"]
@@ -65,6 +65,12 @@ class MaskRule:
             self._check(path, values_HW, ~void_HW & (values_HW >= self.num_classes))
             classes_HW = values_HW.clip(0, IGNORE).astype(np.uint8)
         elif self.kind == "threshold":
+            most = int(values_HW.max(initial=0))
+            if 0 < most <= NEAR and not mask.lossy:
+                raise LabelError(
+                    f"{path}: no value is above {most}, and in this set 128 and more is foreground: all of it "
+                    "would be background; export all masks alike"
+                )
             classes_HW = (values_HW >= 128).astype(np.uint8)
         else:
             if self.known is not None:
@@ -196,7 +202,7 @@ def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: b
                 f"foreground or several classes; name these in source.classes, or each value in source.values"
                 + ("" if mixed else ", or set source.encoding: binary for one foreground")
             )
-    known = None if sure and (survey.indexed or survey.colours) else frozenset({0, *shown})
+    known = None if sure else frozenset({0, *shown})
     told = _one_foreground(survey, shown)
     return MaskRule("nonzero", 2, ignore, known, colours=survey.colours, told=told)
 

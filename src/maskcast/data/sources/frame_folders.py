@@ -34,8 +34,7 @@ Values = Annotated[dict[str, str], BeforeValidator(_text_keys)]
 class FrameFoldersSource(SourceConfig):
     """Sequences of images, or videos, with mask images, cut into windows.
 
-    Images and masks are turned as EXIF says. Masks are paired with frames by name, and their values are held
-    against `classes` before the first of them is used.
+    Masks are paired with frames by name, and their values are held against `classes` before one of them is used.
     """
 
     splits_come_from: ClassVar[str] = (
@@ -45,7 +44,8 @@ class FrameFoldersSource(SourceConfig):
     images: Pattern = "JPEGImages/480p/{clip}"
     """Folder of a sequence's frames, or its video, e.g. `"{clip}.mp4"`; `{clip}` stands for the sequence's name.
     Where not all images of a folder are its frames, name them: `{frame}` stands for what tells them apart, e.g.
-    `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"`."""
+    `"leftImg8bit/train/{clip}/{frame}_leftImg8bit.png"`. Images are turned as EXIF says, scaled to 8 bits by the
+    depth that they declare, and lose their alpha."""
     masks: Pattern = "Annotations/480p/{clip}"
     """Folder of its mask images, or these by `{frame}`, e.g. `"gtFine/train/{clip}/{frame}_gtFine_labelIds.png"`.
     Frames without one are ignored by losses and metrics."""
