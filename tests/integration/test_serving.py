@@ -224,6 +224,12 @@ def test_maskcast_serves_v2_under_load_and_says_what_is_wrong_with_bad_requests(
         )
         answer = json.loads(post(f"{model}/infer", v2(clips[:1]))[1])
         assert (answer["model_name"], answer["model_version"]) == ("maskcast", "1")
+        assert "id" not in answer
+        nulls = dict.fromkeys(("id", "parameters", "outputs"))  # as KServe's client writes them
+        status, told, _ = post(f"{model}/infer", json.dumps(json.loads(v2(clips[:1])) | nulls).encode())
+        assert (status, json.loads(told)["outputs"]) == (200, answer["outputs"])
+        with urllib.request.urlopen(f"{model}/ready") as ready:
+            assert json.load(ready) == {"name": "maskcast", "ready": True}
 
         one = clips[:1]
         body, length = v2_binary(one)

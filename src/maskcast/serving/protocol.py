@@ -23,23 +23,24 @@ class Request:
     """One request, checked.
 
     Args:
-        id: given back with the answer; empty where the client has none.
+        id: given back with the answer; None where the client gave none.
         tensor: uint8.
         binary: whether the answer is to hold binary data.
     """
 
-    id: str
+    id: str | None
     tensor: np.ndarray
     binary: bool
 
 
-def read_request(body: bytes, json_length: str | None, name: str) -> Request:
-    """Returns the request in a body.
+def read_request(body: bytes, json_length: str | None, name: str, output: str) -> Request:
+    """Returns the request in a body; what is null in it counts as left out, as KServe's clients write it.
 
     Args:
         body: all of it.
         json_length: value of ``HEADER``.
         name: of the tensor that goes in.
+        output: of the tensor that goes out.
 
     Raises:
         MaskcastError: saying what is wrong and what is right.
@@ -47,6 +48,8 @@ def read_request(body: bytes, json_length: str | None, name: str) -> Request:
     if json_length is not None and not re.fullmatch("[0-9]{1,12}", json_length):
         raise MaskcastError(f"{HEADER}: got {json_length!r}; give the number of bytes of the JSON object")
     end = len(body) if json_length is None else int(json_length)
+    if end > len(body):
+        raise MaskcastError(f"{HEADER}: got {end}, the body has {len(body)} bytes; send the whole of it")
     try:
         request = json.loads(body[:end])
     except (ValueError, RecursionError) as error:
@@ -54,10 +57,13 @@ def read_request(body: bytes, json_length: str | None, name: str) -> Request:
     try:
         (given,) = request["inputs"]
         got, shape, datatype = given["name"], given["shape"], given["datatype"]
-        size = given.get("parameters", {}).get("binary_data_size")
-        asked = request.get("outputs", [{}])[0].get("parameters", {}).get("binary_data")
-        binary = request.get("parameters", {}).get("binary_data_output", False) if asked is None else asked
-        identity = str(request.get("id", ""))
+        size = _parameter(given, "binary_data_size")
+        data = given.get("data")
+        asked = request.get("outputs") or []
+        wrong = [one["name"] for one in asked if one["name"] != output]
+        identity = request.get("id")
+        binary = [_parameter(one, "binary_data") for one in asked]
+        binary = [one for one in [*binary, _parameter(request, "binary_data_output"), False] if one is not None]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise MaskcastError(
             "body: no v2 inference request; send "
@@ -67,10 +73,16 @@ def read_request(body: bytes, json_length: str | None, name: str) -> Request:
         raise MaskcastError(
             f"inputs: got {str(got)[:40]!r} of {str(datatype)[:40]!r}; give {name!r} of {DATATYPE!r}"
         )
+    if wrong:
+        raise MaskcastError(f"outputs: no output {str(wrong[0])[:40]!r}; ask for {output!r}, or leave outputs out")
+    if not isinstance(identity, str | int | None):
+        raise MaskcastError("id: must be a text; give one, or leave it out")
+    if not all(isinstance(one, bool) for one in binary):
+        raise MaskcastError("parameters: binary_data and binary_data_output must be true or false")
     if not (isinstance(shape, list) and len(shape) < 9 and all(type(side) is int and side >= 0 for side in shape)):
         raise MaskcastError("inputs: shape must be a short list of integers from 0 on")
-    if size is None:
-        tensor = _from_json(given.get("data"))
+    if size is None and end == len(body):
+        tensor = _from_json(data)
     elif type(size) is int and size == len(body) - end:
         tensor = np.frombuffer(body, np.uint8, offset=end)
     else:
@@ -79,7 +91,12 @@ def read_request(body: bytes, json_length: str | None, name: str) -> Request:
         raise MaskcastError(
             f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send as many"
         )
-    return Request(identity, tensor.reshape(shape), bool(binary))
+    return Request(None if identity is None else str(identity), tensor.reshape(shape), binary[0])
+
+
+def _parameter(part: dict[str, Any], key: str) -> Any:
+    """Returns a parameter of the request or a tensor; None where there is none."""
+    return (part.get("parameters") or {}).get(key)
 
 
 def write_answer(
@@ -94,7 +111,7 @@ def write_answer(
         model: what the answer says of the model: name, version and parameters.
     """
     output: dict[str, Any] = {"name": name, "shape": list(masks.shape), "datatype": DATATYPE}
-    answer = {**model, "id": request.id, "outputs": [output]}
+    answer = {**model, "outputs": [output]} | ({} if request.id is None else {"id": request.id})
     if not request.binary:
         output["data"] = masks.ravel().tolist()
         return json.dumps(answer).encode(), {"Content-Type": "application/json"}

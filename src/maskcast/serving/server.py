@@ -60,6 +60,9 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
     async def describe(request: HttpRequest) -> Response:
         return _unknown(request, name, version) or JSONResponse(metadata)
 
+    async def model_ready(request: HttpRequest) -> Response:
+        return _unknown(request, name, version) or JSONResponse({"name": name, "ready": True})
+
     async def infer(request: HttpRequest) -> Response:
         if (unknown := _unknown(request, name, version)) is not None:
             return unknown
@@ -68,7 +71,7 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
             return body
 
         def run() -> tuple[bytes, dict[str, str]]:
-            asked = read_request(body, request.headers.get(HEADER), INPUT)
+            asked = read_request(body, request.headers.get(HEADER), INPUT, OUTPUT)
             check_size(asked.tensor.shape)
             masks, warnings = predict(asked.tensor)
             parameters = {"digest": loaded.digest} | _warning(warnings)
@@ -83,7 +86,7 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
     routes = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
     routes += [Route("/v2", server), Route("/version", which)]
     for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        routes += [Route(place, describe), Route(f"{place}/ready", describe)]
+        routes += [Route(place, describe), Route(f"{place}/ready", model_ready)]
         routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
     return Starlette(routes=routes)
 
