@@ -1,10 +1,17 @@
-"""run-local: a pipeline on this machine, by Kubeflow's own local runner: in processes, or in containers."""
+"""run-local: a pipeline on this machine, by Kubeflow's own local runner: in processes, or in containers.
+
+It says one line per stage, and ends with the scores and a page for the browser. What stages and runner print is
+kept in `log.txt` of the run's folder.
+"""
 
 import argparse
 import os
 import re
+import shutil
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +20,11 @@ from kfp.dsl.base_component import BaseComponent
 
 from components._image import IMAGE
 from maskcast.errors import MaskcastError
+from maskcast.report.index import write_index
+from maskcast.report.tables import printed
 from pipelines.cluster import Placement
 from pipelines.compile import build, stages_of
+from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_pipeline
 from pipelines.values import load_values, local_data
 
@@ -29,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="run each stage in a container of this image (`make image` builds it) instead of a process",
     )
+    parser.add_argument("--verbose", action="store_true", help="show all that stages and runner print")
     parser.add_argument(
         "--out",
         metavar="FOLDER",
@@ -46,16 +57,34 @@ def run(given: argparse.Namespace) -> int:
         overrides.append(f"fetch_dataset.uri={folder}")
         mounts.append(folder)
     built = build(given.pipeline, given.params, overrides, Placement(given.docker or IMAGE))
-    folder = run_local(built, given.out, given.docker, mounts)
-    for name in ("scores.md", "table.txt"):
-        for table in folder.glob(f"*/report/{name}"):
-            print(table.read_text(encoding="utf-8"), end="")
-    for page in sorted(folder.glob("*/page")):
-        print(f"page: {page}")
+    total = None if given.verbose else len(stages_of(given.pipeline))
+    folder = run_local(built, given.out, given.docker, mounts, total)
+    for file in folder.glob("*/report/scores.md"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        header, _, *rows = (line.strip("| ").split(" | ") for line in lines)
+        print(printed(header, rows))
+    for file in folder.glob("*/report/table.txt"):
+        print(file.read_text(encoding="utf-8"), end="")
+    print(f"report: {write_pages(folder)}")
     return 0
 
 
-def run_local(built: BaseComponent, out: Path, image: str | None = None, mounts: Sequence[Path] = ()) -> Path:
+def write_pages(folder: Path) -> Path:
+    """Copies the pages of a run to where a browser opens them, and returns the index of them."""
+    pages = folder / "pages"
+    pages.mkdir()
+    for page in folder.glob("*/page"):  # artifacts have no endings
+        shutil.copy2(page, pages / f"{page.parent.name.replace('-', '_')}.html")
+    return write_index(pages) or pages
+
+
+def run_local(
+    built: BaseComponent,
+    out: Path,
+    image: str | None = None,
+    mounts: Sequence[Path] = (),
+    total: int | None = None,
+) -> Path:
     """Runs a pipeline in processes, or in containers of ``image``.
 
     Args:
@@ -63,12 +92,13 @@ def run_local(built: BaseComponent, out: Path, image: str | None = None, mounts:
         out: folder that gets a new folder for the run.
         image: image of the containers; None runs processes.
         mounts: folders that containers see, read-only, under the same path.
+        total: how many stages there are, to say a line of each; None shows all that is printed.
 
     Returns:
         The folder of the run: ``<stage>/<port>``, stages spelled with dashes; a stage's second use ends in ``-2``.
 
     Raises:
-        MaskcastError: when a stage fails (its own line stands above) or no Docker Engine answers.
+        MaskcastError: when a stage fails or no Docker Engine answers.
     """
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
@@ -77,12 +107,20 @@ def run_local(built: BaseComponent, out: Path, image: str | None = None, mounts:
     # Components are started as `python3`: it must be the interpreter that has maskcast.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     local.init(runner, pipeline_root=str(out))
-    try:
-        built()
-    except RuntimeError as error:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-        raise MaskcastError(f"{text} Its own error stands above; mend that and run again.") from None
+    warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner")
+    log, failure = out / f"log-{os.getpid()}.txt", ""
+    with log.open("w", encoding="utf-8") as file:
+        stages = StageLog(file, total or 0)
+        try:
+            with nullcontext() if total is None else redirect_stdout(stages):
+                built()
+        except RuntimeError as error:
+            failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
     (folder,) = (new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
+    log = log.replace(folder / "log.txt")
+    if failure:
+        where = "its own error stands above" if total is None else f"all that was printed: {log}"
+        raise MaskcastError(f"{failure} ({where})")
     return folder
 
 

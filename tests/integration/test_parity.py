@@ -93,12 +93,14 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     params = str(pipeline.place.folder / "params.yaml")
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
-    assert {"forecasting": "| forecaster |", "detection": "maxDets=100 ] = "}[pipeline.name] in said
+    assert {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = "}[pipeline.name] in said
     (run,) = [path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name}-")]
-    assert f"page: {run / 'evaluate'}" in said
+    assert f"report: {run / 'pages/index.html'}" in said
+    assert said.count(" ... done after ") == len(pipeline.place.calls())
+    tasks = [task for task in run.iterdir() if task.name not in ("log.txt", "pages")]
     return fingerprint(
         pipeline.place.calls(),
-        {f"{task.name.replace('-', '_')}.{out.name}": out for task in run.iterdir() for out in task.iterdir()},
+        {f"{task.name.replace('-', '_')}.{out.name}": out for task in tasks for out in task.iterdir()},
     )
 
 

@@ -174,6 +174,39 @@ def test_a_slider_moves_the_frames_by_pointer_and_keyboard(opened) -> None:
     )  # another clip stays
 
 
+def test_a_button_plays_a_clip_and_stops_it(opened) -> None:
+    page = opened()
+    clip = page.locator(".clip").first
+    button, slider = clip.get_by_role("button", name="Play"), clip.get_by_role("slider")
+    button.click()
+    seen = set()
+    while len(seen) < 4:
+        seen.add(slider.input_value())
+        page.wait_for_timeout(50)
+    clip.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Enter")
+    stopped = slider.input_value()
+    page.wait_for_timeout(500)
+    assert slider.input_value() == stopped and clip.locator(".now").inner_text().startswith("frame ")
+    button.click()
+    slider.press("Home")  # whoever moves the slider looks at one frame
+    page.wait_for_timeout(500)
+    assert slider.input_value() == "0" and button.is_visible()
+
+
+def test_pages_lead_to_each_other_through_their_index(opened) -> None:
+    page = opened()
+    page.get_by_role("link", name="All pages").click()
+    assert page.url.endswith("/index.html")
+    assert page.locator("main").get_by_role("link").all_inner_texts() == ["evaluate", "register_models"]
+    page.get_by_role("link", name="register_models").click()
+    assert page.get_by_role("heading", level=1).inner_text() == "register_models"
+
+
+def test_without_scripts_nothing_can_be_played(opened) -> None:
+    assert opened(java_script_enabled=False).get_by_role("button").count() == 0
+
+
 def test_without_scripts_the_last_frame_is_shown(opened) -> None:
     with_scripts, without = opened(), opened(java_script_enabled=False)
     pictures = [page.locator(".panels").first.screenshot() for page in (with_scripts, without)]

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from maskcast.markup import Html, element, table
 from maskcast.params import Params
 from maskcast.progress import report, report_file
+from maskcast.report.index import write_index
 from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
@@ -37,7 +39,7 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
         "maskcast.git_sha": "abc",
         "maskcast.data_hash.clips": "def",
         "maskcast.dvc_hash.clips": "ghi.dir",
-        "mlflow.source.name": "hidden",
+        "mlflow.source.name": "unshown",
     }
     page.write(tmp_path / "page.html", {"val_jaccard": 0.5}, Given(), tags)
     text = (tmp_path / "page.html").read_text()
@@ -55,8 +57,8 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
         ("note", "&lt;i&gt;"),
     ):
         assert f'<th scope="row">{name}</th><td>{value}</td>' in text
-    assert "hidden" not in text
-    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert "unshown" not in text
+    assert re.findall(r'(?:src|href)="(?!data:|#)([^"]*)', text) == ["index.html"]  # hidden but among files
 
 
 def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> None:
@@ -111,3 +113,19 @@ def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
     assert '<th scope="row">score</th><td>0.25</td>' in text
     assert 'alt="look.png"' in text
     assert 'aria-label="val/score, by step' in text
+    assert '<a href="m.html">measure</a>' in (tmp_path / "index.html").read_text()
+
+
+def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alone(tmp_path: Path) -> None:
+    for name in ("first", "second & last"):
+        Page(name).write(tmp_path / f"{name[:6].strip()}.html", {"score": 1.0}, Params(), {})
+    (tmp_path / "foreign.html").write_text("<title>of somebody else</title>")
+    os.utime(tmp_path / "first.html", (1, 1))
+    index = tmp_path / "index.html"
+    assert write_index(tmp_path) == index
+    links = re.findall(r'<a href="([^"#][^"]*)">([^<]*)</a>', index.read_text())
+    assert links == [("first.html", "first"), ("second.html", "second &amp; last")]
+    assert write_index(tmp_path) == index and sorted(tmp_path.glob("*.partial")) == []
+    index.write_text("<title>of somebody else</title>")
+    assert write_index(tmp_path) is None and index.read_text() == "<title>of somebody else</title>"
+    assert write_index(tmp_path / "nowhere") is None

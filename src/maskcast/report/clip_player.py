@@ -60,7 +60,7 @@ def draw_sprite(view: ForecastView) -> Sprite:
 def player(
     name: str, title: str, sprite: Sprite, captions: Mapping[str, str], frames: Sequence[str], uri: str
 ) -> Html:
-    """Returns a clip with a slider; without scripts its last frame is shown.
+    """Returns a clip with a slider and a button that plays it; without scripts its last frame is shown.
 
     Args:
         name: an identifier, unique on the page.
@@ -104,9 +104,12 @@ def player(
     label = element(
         "label", element("span", "Frame"), slider, element("span", frames[last], class_="now", aria_hidden="true")
     )
+    # Hidden where no script is there to play.
+    play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
     body = element("div", *panels, class_="panels")
+    controls = element("div", play, label, class_="controls")
     return element(
-        "article", element("h3", title, id=name), source, body, label, class_="clip", aria_labelledby=name
+        "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name
     )
 
 

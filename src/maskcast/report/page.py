@@ -21,6 +21,8 @@ from maskcast.params import flatten
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
 
+INDEX = "index.html"  # beside pages, with links to all
+GENERATOR = element("meta", name="generator", content="maskcast")  # tells our pages from those of others
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
 ORIGIN = {
@@ -82,7 +84,7 @@ class Page:
         if self._files and not own:
             sections["Pictures and texts"] = joined(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
-        path.write_text(_document(self.stage, sections), encoding="utf-8")
+        path.write_text(document(self.stage, sections, INDEX), encoding="utf-8")
 
 
 def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
@@ -100,7 +102,14 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
     )
 
 
-def _document(title: str, sections: Mapping[str, Html]) -> str:
+def document(title: str, sections: Mapping[str, Html], index: str | None = None) -> str:
+    """Returns a whole page.
+
+    Args:
+        title: its heading.
+        sections: its parts, by title.
+        index: name of the page beside it that links to all pages; shown where pages are files.
+    """
     ids = {name: re.sub(r"\W+", "-", name.lower()).strip("-") for name in sections}
     links = [element("li", element("a", name, href=f"#{ids[name]}")) for name in sections]
     parts = [
@@ -109,7 +118,12 @@ def _document(title: str, sections: Mapping[str, Html]) -> str:
     ]
     body = [
         element("a", "To the content", href="#content", class_="skip"),
-        element("header", element("h1", title), element("nav", element("ul", *links), aria_label="Sections")),
+        element(
+            "header",
+            element("a", "All pages", href=index, class_="index", hidden=True) if index else "",
+            element("h1", title),
+            element("nav", element("ul", *links), aria_label="Sections"),
+        ),
         element("main", *parts, id="content", tabindex=-1),
         element("footer", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by maskcast."),
         element("script", Html(SCRIPT)),
@@ -117,6 +131,7 @@ def _document(title: str, sections: Mapping[str, Html]) -> str:
     policy = f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}"
     head = [
         element("meta", charset="utf-8"),
+        GENERATOR,
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),

@@ -1,4 +1,4 @@
-"""Look and behaviour of a page: the style sheet, and the script that moves the frames of a clip."""
+"""Look and behaviour of a page: the style sheet, and the script that moves and plays the frames of a clip."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #57606a; --rule: #d0d7de;
@@ -47,7 +47,11 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; background: #0f1216; padding: .5rem }
 .panels figure { margin: 0 } .panels svg { width: 100%; display: block; image-rendering: pixelated }
 .panels figcaption { color: #e9edf2; font-size: .8125rem }
-.clip label { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem 1rem; margin: .5rem 0 }
+.clip label { display: flex; flex: 1; flex-wrap: wrap; align-items: center; gap: .25rem 1rem }
+.controls { display: flex; align-items: center; gap: .25rem 1rem; margin: .5rem 0 }
+.play { font: inherit; min-width: 5rem; min-height: 2rem; border: 1px solid var(--rule); border-radius: .25rem;
+  background: var(--shade); color: var(--ink); cursor: pointer }
+[hidden] { display: none } .index { float: right; margin-top: 1.75rem }
 .clip input { flex: 1 1 14rem; min-height: 2rem; accent-color: var(--link) } .clip .now { flex: 0 1 22rem }
 .legend .swatch { width: 12px; height: 12px } .sprites { position: absolute; width: 0; height: 0 }
 footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
@@ -68,7 +72,25 @@ for (const clip of document.querySelectorAll(".clip")) {
     slider.setAttribute("aria-valuetext", frames[n]);
     clip.querySelector(".now").textContent = frames[n];
   };
-  slider.addEventListener("input", show);
+  const play = clip.querySelector(".play");
+  let timer = null;
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "Play";
+  };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    play.textContent = "Pause";
+    timer = setInterval(() => {
+      slider.value = (Number(slider.value) + 1) % frames.length;
+      show();
+    }, 200);
+  });
+  slider.addEventListener("input", () => { stop(); show(); });
+  play.hidden = false;
   show();
 }
+const index = document.querySelector(".index");
+if (index && location.pathname.endsWith(".html")) index.hidden = false;  // elsewhere a page stands alone
 """

@@ -55,10 +55,17 @@ def run_stage(
     training = getattr(values, "training", None)  # of the stages that train
     with outputs_whole(outputs, partials) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
-            return execute(job)
-        from maskcast.runner.launch import launch
+            metrics = execute(job)
+        else:
+            from maskcast.runner.launch import launch
 
-        return launch(execute, job, nodes=training.nodes, processes=training.processes)
+            metrics = launch(execute, job, nodes=training.nodes, processes=training.processes)
+    if first_process() and "page" in outputs and outputs["page"].suffix == ".html":
+        from maskcast.report.index import write_index
+
+        with user_errors_of_disk():
+            write_index(outputs["page"].parent)
+    return metrics
 
 
 def execute(job: Job) -> dict[str, float]:

@@ -1,0 +1,43 @@
+"""The page that links to all pages of a folder, and to which all of them link."""
+
+import html
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from maskcast.markup import element, table
+from maskcast.report.page import GENERATOR, INDEX, document
+
+HEAD_BYTES = 20_000  # of a page: more than its head
+
+
+def write_index(folder: Path) -> Path | None:
+    """Writes the page anew, after a page of the folder has changed.
+
+    Returns:
+        The page, or None where the folder has no pages of ours, or an index of somebody else.
+    """
+    index = folder / INDEX
+    if index.exists() and GENERATOR not in _head(index):
+        return None
+    pages = {path: _head(path) for path in folder.glob("*.html") if path != index}
+    ours = [path for path, head in pages.items() if GENERATOR in head]
+    if not ours:
+        return None
+    rows = []
+    for path in sorted(ours, key=lambda path: path.stat().st_mtime):
+        title = re.search("<title>(.*?)</title>", pages[path])
+        name = html.unescape(title[1]) if title else path.stem
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        rows.append([element("a", name, href=path.name), f"{written:%Y-%m-%d %H:%M} UTC"])
+    written_table = table("One page a stage, in the order in which they were written", ["stage", "written"], rows)
+    partial = index.with_name(f"{INDEX}.partial")
+    partial.write_text(
+        document("maskcast", {"Pages": element("div", written_table, class_="facts")}), encoding="utf-8"
+    )
+    return partial.replace(index)
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES).decode("utf-8", errors="replace")

@@ -1,0 +1,72 @@
+"""`maskcast pipeline run-local`: what the user sees of it; test_parity.py has what it computes."""
+
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT
+
+from maskcast.params import Params
+from maskcast.report.page import Page
+from pipelines.local import write_pages
+from pipelines.local_log import StageLog
+
+
+def run_local(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "maskcast", "pipeline", "run-local", "-S", "fetch_dataset.uri=/nowhere"]
+    return subprocess.run(
+        [*command, "--out", str(out), *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_a_stage_that_fails_is_one_line_and_the_rest_is_in_a_file(tmp_path: Path) -> None:
+    done = run_local(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    stage, error = done.stderr.splitlines()
+    assert stage.startswith("1/10 fetch_dataset ... failed after ")
+    assert error.startswith("error: fetch_dataset: /nowhere: no such file or folder; mend the path")
+    (folder,) = tmp_path.iterdir()
+    log = folder / "log.txt"
+    assert error.endswith(f" (all that was printed: {log})")
+    assert "Executing task" in log.read_text() and "Traceback" in log.read_text()
+
+
+def test_verbose_shows_all(tmp_path: Path) -> None:
+    done = run_local(tmp_path, "--verbose")
+    assert done.returncode == 2
+    assert "Executing task" in done.stdout and "/nowhere: no such file or folder" in done.stdout
+    assert done.stderr.splitlines()[-1].endswith("(its own error stands above)")
+
+
+def test_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = StringIO()
+    log = StageLog(kept, 2)
+    for text in (
+        "12:00:00.1 - INFO - Executing task \x1b[96m'fetch-dataset'\x1b[0m\n",
+        "    epoch 1\n    ValueError: nothing to",
+        " worry about\n",
+        "12:00:00.2 - INFO - Task \x1b[96m'fetch-dataset'\x1b[0m finished with status \x1b[92mSUCCESS\x1b[0m\n",
+        "12:00:00.3 - INFO - Executing task 'train-masker-2'\n",
+        "    maskcast.errors.MaskcastError: clips: none; prepare some\n",
+        "12:00:00.4 - INFO - Task 'train-masker-2' finished with status FAILURE\n",
+    ):
+        log.write(text)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/2 fetch_dataset ... done after 0 s",
+        "2/2 train_masker_2 ... failed after 0 s",
+    ]
+    assert (log.stage, log.error) == ("train_masker_2", "clips: none; prepare some")
+    assert "epoch 1" in kept.getvalue() and "nothing to worry about" in kept.getvalue()
+
+
+def test_pages_get_names_that_a_browser_opens_and_an_index(tmp_path: Path) -> None:
+    for task in ("train-masker", "evaluate"):
+        (tmp_path / task).mkdir()
+        Page(task.replace("-", "_")).write(tmp_path / task / "page", {"score": 1.0}, Params(), {})
+    index = write_pages(tmp_path)
+    assert index == tmp_path / "pages/index.html"
+    assert all(f'href="{name}.html"' in index.read_text() for name in ("train_masker", "evaluate"))
+    names = sorted(path.name for path in index.parent.iterdir())
+    assert names == ["evaluate.html", "index.html", "train_masker.html"]
