@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,17 +16,18 @@ from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.registry.inputs import MAX_BYTES, check_size
 from maskcast.registry.loading import LoadedPipeline
+from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER, read_request, write_answer
 
 INPUT, OUTPUT = "frames", "masks"
-MAX_CONNECTIONS = 32  # more get 503; each may hold a body in memory
+MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
 BODY_S = 60.0  # a client that sends its body more slowly is given up
 
 
 def run_server(loaded: LoadedPipeline, host: str, port: int) -> None:
     """Answers for a model until the process is told to stop."""
     app = make_app(loaded, loaded.model.answer)
-    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=MAX_CONNECTIONS)
+    uvicorn.run(app, host=host, port=port, log_level="warning", http=PatientProtocol)
 
 
 def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[str]]]) -> Starlette:
@@ -37,6 +39,7 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
             ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
     """
     about, worker = loaded.about, ThreadPoolExecutor(1, thread_name_prefix="model")
+    turns = asyncio.Semaphore(MAX_BODIES)
     name, version = loaded.name.rpartition("/")[2], loaded.version or "0"
     identity = {"model_name": name, "model_version": version}
     metadata = {
@@ -66,7 +69,14 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
     async def infer(request: HttpRequest) -> Response:
         if (unknown := _unknown(request, name, version)) is not None:
             return unknown
-        body = await _body(request)
+        async with turns:
+            return await answer_to(request)
+
+    async def answer_to(request: HttpRequest) -> Response:
+        try:
+            body = await _body(request)
+        except ClientDisconnect:  # it has waited long enough for its turn
+            return Response()
         if isinstance(body, Response):
             return body
 
