@@ -12,6 +12,8 @@ RUN = "tests/integration/test_documented_commands.py"
 RULES = {
     r"make (install|check|test|test-fast|lock|image|clean|help)": "the gate runs make, test_image makes the image",
     r"make repro": "tests/integration/test_dvc.py",
+    r"maskcast init": "tests/integration/test_your_data.py",
+    r"dvc repro prepare_clips": "tests/integration/test_your_data.py",
     r"(dvc|git) ": "tests/integration/test_dvc.py",
     r"python recipes/": "tests/integration/test_recipes.py",
     r"python benchmarks/": "tests/integration/test_benchmarks.py",

@@ -8,6 +8,7 @@ COMMANDS = {  # by name: where it is, and what it does
         "score detections (boxes or masks) against a COCO ground truth",
     ),
     "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
+    "init": ("maskcast.commands.init:init", "look at a folder of your data and write params.yaml for it"),
     "models": (
         "maskcast.commands.models:models",
         "list, compare, promote, roll back and export registered models",

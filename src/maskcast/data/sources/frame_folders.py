@@ -16,7 +16,7 @@ from maskcast.data.masks.rules import Encoding, MaskRule, choose_rule, has_colou
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.footage import Footage, gather
-from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences
+from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
 from maskcast.data.sources.splits import assign_splits, time_parts
 from maskcast.data.video import read_video
 from maskcast.errors import MaskcastError
@@ -110,7 +110,8 @@ class FrameFoldersSource(SourceConfig):
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.list`)."""
-        images, masks = find_sequences(raw, self.images), find_sequences(raw, self.masks)
+        masks = find_sequences(raw, self.masks)
+        images = without_masks(find_sequences(raw, self.images), masks)
         if not images:
             raise MaskcastError(
                 f"{raw}: nothing matches images {self.images!r}; mend source.images or the data set's root"

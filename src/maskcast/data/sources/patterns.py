@@ -13,12 +13,17 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 
 CLIP, FRAME = "{clip}", "{frame}"
+ALONE = "sequence"  # the name of one whose pattern has no {clip}
 
 
 def _pattern(value: str) -> str:
     path = PurePosixPath(value)
-    if value.count(CLIP) != 1 or path.is_absolute() or ".." in path.parts:
-        raise ValueError("must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}")
+    clips = value.count(CLIP)
+    if clips > 1 or (not clips and FRAME not in value) or path.is_absolute() or ".." in path.parts:
+        raise ValueError(
+            "must be a relative path with {clip} once, e.g. JPEGImages/480p/{clip}; where one folder is one "
+            "sequence, {frame} will do, e.g. frames/{frame}.png"
+        )
     if value.count(FRAME) > 1 or FRAME in value.rpartition("/")[0]:
         raise ValueError("may have {frame} once, in the name of the file, e.g. {clip}/{frame}_leftImg8bit.png")
     return value
@@ -40,7 +45,7 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
     """
     found: dict[str, Files] = {}
     for path, names in _matches(raw, PurePosixPath(pattern).parts, {}):
-        clip, frame = names["clip"], names.get("frame")
+        clip, frame = names.get("clip", ALONE), names.get("frame")
         if frame is None:
             if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
                 _add(found, clip, path)
@@ -49,6 +54,16 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
             assert isinstance(frames, dict)
             _add(frames, frame, path)
     return found
+
+
+def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
+    """Returns the sequences but for folders with the masks of another one, e.g. `trainannot` beside `train`."""
+    of_others = {path: name for name, path in masks.items() if isinstance(path, Path) and name in images}
+    return {
+        name: files
+        for name, files in images.items()
+        if not isinstance(files, Path) or of_others.get(files, name) == name
+    }
 
 
 def _add(found: dict[str, Any], name: str, path: Path) -> None:

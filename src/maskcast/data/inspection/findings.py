@@ -1,0 +1,46 @@
+"""What was found in a folder of data, and the source that reads it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEN = 11  # frames that a forecaster sees, and as many that it forecasts
+LEAST_SEEN = 4
+
+
+@dataclass
+class Findings:
+    """A folder of data as `prepare_clips` is to read it.
+
+    Attributes:
+        layout: in words.
+        source: the params `prepare_clips.source`.
+        why: where a key of the source comes from, in words, by key.
+        sequences: frames of each sequence.
+        labelled: of these the frames with a mask, of each sequence with any.
+        sizes: (height, width) of sequences, upright, and how many have it.
+        rate: frames a second of videos; None where nothing says.
+        rows: further things to know, name and text.
+        warnings: what the owner should look at, a sentence each.
+        trainable: whether there are masks to learn from.
+        context: frames that a forecaster is to see, and to forecast.
+        shares: share of the pixels of each class, of labelled ones; empty where not known.
+    """
+
+    layout: str
+    source: dict[str, Any]
+    why: dict[str, str] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
+    labelled: dict[str, int] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    rate: float | None = None
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    trainable: bool = True
+    context: int = SEEN
+    shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+        return 2 * self.context

@@ -1,0 +1,89 @@
+"""Layouts that are known by the names of their files, and videos alone."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.decoding import decode
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.measuring import LOOKED_AT, measure
+from maskcast.data.inspection.streams import videos
+from maskcast.data.video import count_frames
+from maskcast.errors import MaskcastError
+
+COMPETITION = ("train", "val", "unlabeled", "hidden")
+MOST_CLASSES = 49
+
+
+def plain_videos(raw: Path) -> Findings:
+    """Returns what is known of videos that nobody has labelled."""
+    found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
+    for parts in videos(raw):
+        path, name = raw.joinpath(*parts), "/".join(parts)
+        try:
+            found.sequences[name] = count_frames(path)
+        except MaskcastError as error:
+            found.warnings.append(f"{name} is left out: {error}")
+    measure(found, {name: raw / name for name in found.sequences})
+    return found
+
+
+def clevrer(raw: Path) -> Findings | None:
+    """Returns what is in CLEVRER's release; None where a folder is something else."""
+    numbers = {"video": set[int](), "annotation": set[int]()}
+    for path in raw.rglob("*"):
+        if match := re.fullmatch(r"(video)_(\d+)\.mp4|(annotation)_(\d+)\.json", path.name, re.IGNORECASE):
+            numbers[(match[1] or match[3]).lower()].add(int(match[2] or match[4]))
+    annotated = sorted(numbers["video"] & numbers["annotation"])
+    if not numbers["annotation"]:
+        return None
+    found = Findings("CLEVRER's release", {"layout": "clevrer", "stride": 5}, rate=25.0)
+    found.why["stride"] = "a clip of 22 frames then shows 4.2 of a video's 5 seconds"
+    found.sizes[320, 480] += 1
+    found.sequences = {f"video_{number:05d}": 128 for number in sorted(numbers["video"] | numbers["annotation"])}
+    found.labelled = {f"video_{number:05d}": 128 for number in annotated}
+    if len(annotated) < 50:
+        found.source["window_step"] = 4
+        found.why["window_step"] = f"{len(annotated)} annotated videos are few, so windows overlap"
+    train = [number for number in annotated if number < 10_000]
+    val = [number for number in annotated if 10_000 <= number < 15_000]
+    if len(annotated) >= 2 and not (train and val):
+        found.source["id_splits"] = {annotated[0]: "train", annotated[-1]: "val"}
+        found.why["id_splits"] = "the official splits leave nothing to learn from or to be scored on"
+    found.trainable = len(annotated) >= 2
+    return found
+
+
+def competition(raw: Path) -> Findings | None:
+    """Returns what is in a folder of the competition's layout; None where it has another."""
+    folders = [path for path in raw.iterdir() if path.is_dir()]
+    for root in (raw, *(folders if len(folders) == 1 else ())):
+        videos_of = {
+            name: sorted(path.parent for path in (root / name).glob("**/video_*/image_0.png"))
+            for name in COMPETITION
+            if (root / name).is_dir()
+        }
+        if any(videos_of.values()):
+            break
+    else:
+        return None
+    found = Findings("the competition's layout", {"layout": "competition"})
+    highest = 0
+    for name, places in videos_of.items():
+        for place in places:
+            found.sequences[place.name] = sum(1 for _ in place.glob("image_*.png"))
+            if name in ("train", "val") and (place / "mask.npy").is_file():
+                found.labelled[place.name] = found.sequences[place.name]
+        for number in evenly_spaced(len(places), LOOKED_AT):
+            if (path := places[number] / "mask.npy").is_file():
+                highest = max(highest, int(np.load(path, mmap_mode="r", allow_pickle=False).max()))
+    found.source["num_classes"] = MOST_CLASSES if 2 < highest < MOST_CLASSES else highest + 1
+    found.why["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
+    found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
+    found.trainable = bool(videos_of.get("train")) and bool(videos_of.get("val"))
+    first = next(places[0] for places in videos_of.values() if places)
+    image = decode(first / "image_0.png").image
+    found.sizes[image.height, image.width] += 1
+    return found

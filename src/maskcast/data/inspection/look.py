@@ -1,0 +1,101 @@
+"""Looks at a folder of data and says how to read it."""
+
+from pathlib import Path
+
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.known import clevrer, competition, plain_videos
+from maskcast.data.inspection.measuring import measure
+from maskcast.data.inspection.pairs import pair_masks
+from maskcast.data.inspection.patterns import Guess, guess_patterns
+from maskcast.data.inspection.splitting import propose_splits
+from maskcast.data.inspection.streams import Stream, image_streams, videos
+from maskcast.data.masks.proposal import propose
+from maskcast.data.masks.survey import survey_masks
+from maskcast.data.sources.patterns import find_sequences, without_masks
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+
+
+def look(raw: Path) -> Findings:
+    """Returns what is in a folder.
+
+    Raises:
+        MaskcastError: when there is no such folder, nothing in it that is known, or masks that nobody can read.
+    """
+    if not raw.is_dir():
+        what = "is a file: unpack it first" if raw.is_file() else "no such folder"
+        raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
+    if (found := clevrer(raw) or competition(raw)) is not None:
+        return found
+    streams, films = image_streams(raw), videos(raw)
+    frames, masks = ([one for one in streams if one.masks == kind] for kind in (False, True))
+    if not frames and not films:
+        have = f"{len(masks)} folders of masks, and no frames" if masks else "no images and no videos"
+        raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
+    guess = guess_patterns(frames, films, masks)
+    if guess is None and films and not frames and not masks:
+        return plain_videos(raw)
+    if guess is None:
+        raise MaskcastError(
+            f"{raw}: frames ({_places(frames) or 'videos'}) and masks ({_places(masks)}) have no pattern in "
+            "common; give each sequence a folder or video and its masks a folder of the same name, e.g. "
+            "frames/street/0001.png and masks/street/0001.png"
+        )
+    if films and not frames and guess.masks is None:
+        return plain_videos(raw)
+    found = _frame_folders(raw, guess)
+    if films and frames:
+        found.warnings.append(
+            f"{len(films)} videos, e.g. {'/'.join(films[0])}, are left out: one source reads frames or videos, "
+            "not both. Save their frames as images beside the others to use them as unlabelled clips"
+        )
+    return found
+
+
+def _frame_folders(raw: Path, guess: Guess) -> Findings:
+    source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
+    labels = find_sequences(raw, guess.masks) if guess.masks else {}
+    labels = {name: files for name, files in labels.items() if isinstance(files, dict) or files.is_dir()}
+    images = without_masks(find_sequences(raw, guess.images), labels)
+    if guess.masks:
+        source["masks"] = guess.masks
+    if guess.mask_suffix:
+        source["mask_suffix"] = guess.mask_suffix
+    found = Findings("frames and masks by sequence" if labels else "frames by sequence, no masks", source)
+    if all(isinstance(files, Path) and files.is_file() for files in images.values()):
+        found.layout = "videos and mask images by sequence"
+    if lonely := sorted(labels.keys() - images.keys()):
+        found.warnings.append(f"masks of {', '.join(lonely[:3])} ({len(lonely)} sequences) have no frames")
+    footage = pair_masks(images, labels, guess.mask_suffix or "", found)
+    paths = [path for one in footage.values() for path in one.masks if path is not None]
+    for name, one in footage.items():
+        found.sequences[name] = len(one.masks)
+        if given := len(one.masks) - one.masks.count(None):
+            found.labelled[name] = given
+        if one.unpaired:
+            found.warnings.append(f"{name}: {one.unpaired}")
+        if one.gap:
+            found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
+    if paths:
+        _read_values(found, paths)
+    measure(found, images)
+    propose_splits(raw, found)
+    return found
+
+
+def _read_values(found: Findings, paths: list[Path]) -> None:
+    """Adds how the values of masks are to be read, and how many pixels each class has."""
+    survey = survey_masks(paths, IGNORE)
+    proposal = propose(survey)
+    found.source |= proposal.source
+    found.why["classes"] = f"the masks hold {survey.named(survey.values)}"
+    found.warnings += [f"masks: {note}" for note in proposal.notes]
+    found.rows.append(("masks", str(survey)))
+    known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
+    top = sorted(known.items(), key=lambda item: -item[1])[:6]
+    found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
+    found.shares = {survey.named([value]): survey.share([value]) for value in survey.values}
+
+
+def _places(streams: list[Stream]) -> str:
+    return ", ".join("/".join(one.parts) or "." for one in streams[:3])

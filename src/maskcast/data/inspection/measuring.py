@@ -1,0 +1,55 @@
+"""Sizes, depth, orientation and rate of frames, from the first of some sequences."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.decoding import decode
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.sources.footage import named_images
+from maskcast.data.sources.patterns import Files
+from maskcast.data.video import read_video
+from maskcast.errors import MaskcastError
+
+LOOKED_AT = 20  # sequences whose first frame is read
+
+
+def measure(found: Findings, images: Mapping[str, Files]) -> None:
+    """Adds sizes, depth and rate, from the first frame of some sequences."""
+    names = list(images)
+    depths: Counter[int] = Counter()
+    turned = 0
+    for number in evenly_spaced(len(names), LOOKED_AT):
+        files = images[names[number]]
+        try:
+            if isinstance(files, Path) and files.is_file():
+                found.sizes[read_video(files, [0]).shape[1:3]] += 1
+                found.rate = found.rate or frame_rate(files)
+                continue
+            first = next(iter(named_images(files, "").values()))
+            decoded = decode(first)
+        except (MaskcastError, StopIteration):
+            continue
+        size = decoded.upright(np.empty((decoded.image.height, decoded.image.width), bool)).shape
+        found.sizes[size[0], size[1]] += 1
+        depths[decoded.depth] += 1
+        turned += decoded.orientation != 1
+    if deep := [depth for depth in depths if depth > 8]:
+        found.rows.append(("depth", f"{max(deep)} bits: frames are scaled to 8"))
+    if turned:
+        found.rows.append(("orientation", f"{turned} sequences are turned as EXIF says"))
+
+
+def frame_rate(path: Path) -> float | None:
+    """Returns the frames a second that a video declares."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate
+            return None if rate is None else float(rate)
+    except (av.FFmpegError, OSError, IndexError):
+        return None

@@ -1,0 +1,143 @@
+"""Finds the patterns of `frame_folders` that name frames and masks by sequence."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from maskcast.data.inspection.streams import Stream
+from maskcast.data.sources.patterns import CLIP, FRAME
+
+Parts = tuple[str, ...]
+_IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
+
+
+@dataclass(frozen=True)
+class Family:
+    """Places that differ in one part alone.
+
+    Attributes:
+        parts: the place, with an empty text for the part that differs.
+        names: that part of each place.
+    """
+
+    parts: Parts
+    names: frozenset[str]
+
+    def pattern(self, before: str = "", after: str = "") -> str:
+        """Returns the pattern where ``{clip}`` stands between two texts."""
+        return "/".join(part or f"{before}{CLIP}{after}" for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Patterns of frames and masks; ``masks`` is None where there are none."""
+
+    images: str
+    masks: str | None = None
+    mask_suffix: str | None = None
+
+
+def families(places: Iterable[Parts]) -> list[Family]:
+    """Returns every way to see places as one that differs in one part."""
+    found: dict[Parts, set[str]] = defaultdict(set)
+    for parts in places:
+        for place, part in enumerate(parts):
+            found[(*parts[:place], "", *parts[place + 1 :])].add(part)
+    return [Family(parts, frozenset(names)) for parts, names in found.items()]
+
+
+def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Sequence[Stream]) -> Guess | None:
+    """Returns the patterns that pair most sequences; None where nothing has the form of sequences.
+
+    Args:
+        frames: streams of frames; taken before videos.
+        videos: paths of videos.
+        masks: streams of masks.
+    """
+    places = [stream.parts for stream in frames] or list(videos)
+    if len(frames) == len(masks) == 1 and frames[0].parts != masks[0].parts:
+        flat = _in_names(frames, masks)
+        if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
+            return flat
+    if masks and (found := _paired(places, [stream.parts for stream in masks])):
+        images, labels = found
+        return _with_names(images, labels, frames, masks)
+    if frames and (flat := _in_names(frames, masks)):
+        return flat
+    alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
+    if alone is None or masks:
+        return None
+    if frames:
+        return Guess(alone.pattern())
+    endings = [PurePosixPath(name).suffix for name in alone.names]
+    ending = max(set(endings), key=endings.count)
+    return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
+
+
+def _paired(places: Iterable[Parts], masks: Iterable[Parts]) -> tuple[str, str] | None:
+    """Returns the patterns of frames and masks under which most sequences have both."""
+    best: tuple[tuple[int, int, int], str, str] | None = None
+    mask_families = families(masks)
+    for images in families(places):
+        for labels in mask_families:
+            for count, ours, theirs in _affixes(images.names, labels.names):
+                rank = (count, len(images.names), images.parts.index(""))
+                if best is None or rank > best[0]:
+                    best = rank, images.pattern(*ours), labels.pattern(*theirs)
+    return None if best is None else best[1:]
+
+
+def _affixes(
+    images: frozenset[str], labels: frozenset[str]
+) -> Iterator[tuple[int, tuple[str, str], tuple[str, str]]]:
+    """Yields how many names pair, with what frames' and masks' names have around that of the sequence."""
+    if both := images & labels:
+        yield len(both), ("", ""), ("", "")
+        return
+    for longer, shorter, swapped in ((images, labels, False), (labels, images, True)):
+        for name in sorted(longer)[:50]:
+            for inner in sorted(shorter):
+                before, found, after = name.partition(inner)
+                if found:
+                    count = sum(f"{before}{one}{after}" in longer for one in shorter)
+                    around = (before, after)
+                    yield count, *(((("", "")), around) if swapped else (around, ("", "")))
+
+
+def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
+    """Adds what the names of files have beside their numbers, where frames and masks differ in it."""
+    ours = _most([stream.tail for stream in frames]) if frames else ""
+    theirs = _most([stream.tail for stream in masks])
+    if not frames or ours == theirs:
+        return Guess(images, labels)
+    if not ours:
+        return Guess(images, labels, theirs)
+    endings = [_most([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
+    return Guess(f"{images}/{FRAME}{ours}{endings[0]}", f"{labels}/{FRAME}{theirs}{endings[1]}")
+
+
+def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+    """Returns patterns for one flat folder, whose files carry the sequence in their names, or are one sequence."""
+    if len(frames) != 1 or len(masks) > 1 or not frames[0].parts:
+        return None
+    names = []
+    for stream in (*frames, *masks):
+        stems = [path.stem.removesuffix(stream.tail) for path in stream.files]
+        matches = [_IN_NAME.fullmatch(stem) for stem in stems]
+        between = {match[2] for match in matches if match}
+        name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else FRAME
+        names.append("/".join((*stream.parts, f"{name}{stream.tail}{_most([p.suffix for p in stream.files])}")))
+    if len({CLIP in name for name in names}) > 1:
+        return None
+    return Guess(names[0], names[1] if masks else None)
+
+
+def _sequences_in_names(stream: Stream) -> set[str]:
+    matches = (_IN_NAME.fullmatch(path.stem.removesuffix(stream.tail)) for path in stream.files)
+    return {match[1] for match in matches if match}
+
+
+def _most(values: Sequence[str]) -> str:
+    return max(sorted(set(values)), key=values.count)

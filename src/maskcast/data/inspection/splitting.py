@@ -1,0 +1,113 @@
+"""Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
+from maskcast.data.sources.splits import assign_splits
+from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
+
+SHARE = 0.2  # of the labelled sequences that is scored on
+FEW_CLIPS = 20  # labelled clips up to which windows overlap
+LIST = re.compile(r"(train|val|test)\.txt", re.IGNORECASE)
+SPLIT_NAMES = {"validation": "val", "valid": "val", "val": "val", "test": "test", "testing": "test"}
+
+
+def propose_splits(raw: Path, found: Findings) -> None:
+    """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
+
+    Raises:
+        MaskcastError: when the labelled sequences are too short for a forecast.
+    """
+    lengths = {name: found.sequences[name] for name in found.labelled} or found.sequences
+    _set_length(found, sorted(lengths.values(), reverse=True))
+    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
+    if not found.labelled:
+        found.source["splits"] = {"unlabeled": 1.0}
+        found.why["splits"] = "there are no masks"
+        found.trainable = False
+        return
+    long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
+    short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
+    if len(long_enough) == 1:
+        _by_time(found, long_enough[0], unlabelled)
+    else:
+        named, origin = _existing(raw, sorted(lengths, key=id_key))
+        if not named or not set(named.get("val", ())) & set(long_enough):
+            drawn = assign_splits(long_enough, {"val": SHARE}, 0)
+            named = {"val": tuple(name for name, split in drawn.items() if split == "val")}
+            origin = f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
+        found.source["splits"] = named | short
+        found.why["splits"] = f"val: {origin}; the rest is train"
+        clips = sum(lengths[name] // found.frames for name in long_enough)
+        if clips < FEW_CLIPS:
+            found.source["window_step"] = found.context
+            found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
+    if unlabelled:
+        found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+
+
+def _set_length(found: Findings, lengths: Sequence[int]) -> None:
+    """Sets the context: half of a clip, and 11 where two sequences, or both parts of one, have 22 frames."""
+    usable = lengths[0] // 4 if len(lengths) == 1 else lengths[1] // 2
+    found.context = min(SEEN, usable)
+    if found.context < LEAST_SEEN:
+        need = 2 * LEAST_SEEN
+        raise MaskcastError(
+            f"the sequences have {', '.join(map(str, lengths[:5]))} frames: a clip to learn from and one to be "
+            f"scored on need {need} frames each, {LEAST_SEEN} seen and {LEAST_SEEN} forecast; give longer ones"
+        )
+    if found.context < SEEN:
+        found.source["frames"] = found.frames
+        found.why["frames"] = (
+            f"{found.context} seen and {found.context} forecast: sequences are too short for 11 + 11"
+        )
+        found.warnings.append(
+            f"sequences are short: {found.context} frames are seen and {found.context} forecast, not 11 and 11"
+        )
+
+
+def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
+    """Cuts a single sequence into a beginning to learn from and an end to be scored on."""
+    length = found.sequences[name]
+    share = max(SHARE, round(found.frames / length + 0.005, 2))
+    found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
+    found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
+    found.why["splits"] = f"the last {share:.0%} of {length} frames"
+    found.why["window_step"] = "windows overlap, because there is one sequence alone"
+    found.warnings.append(
+        "one labelled sequence: scores on its own end say little about other videos; label a second one"
+    )
+    if unlabelled:
+        found.warnings.append(
+            f"{len(unlabelled)} sequences have no masks and are left out: by time, every sequence is cut. Label a "
+            "second sequence, and they are used, too"
+        )
+
+
+def _existing(raw: Path, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Returns the splits that a data set comes with: by the names of its sequences, or by lists in text files."""
+    by_name = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    if by_name and len(by_name) < len(names):
+        named = {
+            split: tuple(n for n in names if by_name.get(n) == split) for split in sorted({*by_name.values()})
+        }
+        return {split: named[split] for split in ("val", "test") if named.get(split)}, "folders are named so"
+    known = set(names)
+    for path in sorted(raw.rglob("val.txt")):
+        lists = {}
+        for other in sorted(path.parent.iterdir()):
+            if LIST.fullmatch(other.name):
+                words = other.read_text(encoding="utf-8", errors="replace").split()
+                listed = dict.fromkeys(word.strip("/").split("/")[-1] for word in words)
+                lists[other.stem.lower()] = tuple(name for name in listed if name in known)
+        if lists.get("val") and set(lists["val"]) < known:
+            chosen = {split: lists[split] for split in ("val", "test") if lists.get(split)}
+            taken: set[str] = set()
+            for split in chosen:
+                chosen[split] = tuple(name for name in chosen[split] if name not in taken)
+                taken |= set(chosen[split])
+            return chosen, f"as {path.relative_to(raw).as_posix()} lists them"
+    return {}, ""

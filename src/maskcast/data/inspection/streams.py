@@ -1,0 +1,104 @@
+"""The images and videos of a folder, gathered into streams: files that are named alike and hold one kind of thing.
+
+`frames/0001.png` and `frames/0001_L.png` are two streams of one folder.
+"""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.decoding import decode
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.labels import id_key
+
+_ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
+SAMPLED = 3  # images of a stream that are looked at
+FEW_VALUES = 64  # that a mask has at most; a photo has thousands
+MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Images of one folder that are named alike.
+
+    Attributes:
+        parts: the folder, relative to the root.
+        tail: what their names have after the last number, without the ending.
+        files: in numeric order.
+        masks: whether they look like masks.
+    """
+
+    parts: tuple[str, ...]
+    tail: str
+    files: tuple[Path, ...]
+    masks: bool
+
+
+def image_streams(raw: Path) -> list[Stream]:
+    """Returns the streams of all folders below ``raw``; single images among many others are left out."""
+    found = []
+    for folder, names in _folders(raw):
+        by_tail: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+                stem = PurePosixPath(name).stem
+                by_tail[_tail(stem)].append(name)
+        most = max(map(len, by_tail.values()), default=0)
+        for tail, members in sorted(by_tail.items()):
+            if len(members) * 20 < most:
+                continue
+            files = tuple(folder / name for name in sorted(members, key=id_key))
+            parts = folder.relative_to(raw).parts
+            found.append(Stream(parts, tail, files, looks_like_masks(files, "/".join((*parts, tail)))))
+    return found
+
+
+def videos(raw: Path) -> list[tuple[str, ...]]:
+    """Returns the parts of the path of each video below ``raw``."""
+    return [
+        (*folder.relative_to(raw).parts, name)
+        for folder, names in _folders(raw)
+        for name in sorted(names, key=id_key)
+        if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+    ]
+
+
+def looks_like_masks(files: tuple[Path, ...], place: str) -> bool:
+    """Whether images hold few values, or are named as masks are and are no photos."""
+    named = bool(MASK_WORDS.search(place))
+    votes = []
+    for number in evenly_spaced(len(files), SAMPLED):
+        try:
+            image = decode(files[number]).image
+        except MaskcastError:
+            continue
+        if image.mode in ("1", "P"):
+            votes.append(True)
+            continue
+        pixels = np.asarray(image)
+        flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
+        count = len(np.unique(flat[:: max(1, len(flat) // 20000)], axis=0))
+        votes.append(count <= FEW_VALUES or (named and flat.shape[1] == 1))
+    return bool(votes) and sum(votes) * 2 > len(votes)
+
+
+def _tail(stem: str) -> str:
+    """Returns the text after the last number of a name, one that stands by itself first; none without a number."""
+    numbers = list(_ALONE.finditer(stem)) or list(re.finditer(r"\d+", stem))
+    return stem[numbers[-1].end() :] if numbers else ""
+
+
+def _folders(raw: Path) -> list[tuple[Path, list[str]]]:
+    found = []
+    for folder, folders, names in os.walk(raw):
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        found.append((Path(folder), [name for name in names if not is_junk(name)]))
+    return found

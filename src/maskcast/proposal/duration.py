@@ -1,0 +1,75 @@
+"""How long the pipeline will take on this machine.
+
+Seconds = steps of the masker x seconds of one + frames x seconds to mask one + steps of the forecasters x 0.1 + 15
+for each stage. The first two are measured here.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+FORECASTER_STEP = 0.1  # seconds of 32 windows of `objects` on one thread (docs/forecasting.md)
+STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
+STAGES = 11
+
+
+def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: int) -> tuple[float, str]:
+    """Returns the seconds of a `dvc repro`, and the formula with its numbers in words.
+
+    Args:
+        sections: params by stage.
+        frames: frames of all clips.
+        validated: frames of the validation clips.
+    """
+    masker, size = (
+        sections["train_masker"],
+        (sections["prepare_clips"]["height"], sections["prepare_clips"]["width"]),
+    )
+    batch, crop = masker["training"]["batch_size"], masker["augment"]["crop"]
+    step, frame = _measured(masker["model"]["width"], batch, tuple(crop), size)
+    steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS)
+    seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
+    seconds = steps * step + seen * frame + forecast * FORECASTER_STEP + STAGES * STAGE
+    told = (
+        f"{steps} masker steps x {step:.2f} s + {seen} frames masked x {frame:.3f} s (both measured here) + "
+        f"{forecast} forecaster steps x {FORECASTER_STEP} s + {STAGES} stages x {STAGE:.0f} s"
+    )
+    return seconds, told
+
+
+FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
+
+
+def _steps(section: Mapping[str, Any]) -> int:
+    return int(section["training"]["epochs"] * section["training"]["steps_per_epoch"])
+
+
+def _measured(width: int, batch: int, crop: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float]:
+    """Returns the seconds of a step of training, and those of masking a frame, of a few tries each."""
+    import torch
+
+    from maskcast.labels import single_map
+    from maskcast.models.base import best_device
+    from maskcast.models.segmentation.configs import UNetConfig
+
+    device = best_device()
+    masker = UNetConfig(width=width).build(single_map(("background", "foreground"))).to(device)
+
+    def train() -> None:
+        logits, _ = masker(torch.zeros(batch, 1, *crop, 3, dtype=torch.uint8, device=device))
+        logits[0].square().mean().backward()
+
+    def mask() -> None:
+        with torch.no_grad():
+            masker(torch.zeros(4, 1, *size, 3, dtype=torch.uint8, device=device))
+
+    return _fastest(train), _fastest(mask) / 4
+
+
+def _fastest(work: Callable[[], None], tries: int = 3) -> float:
+    taken = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return min(taken)

@@ -1,0 +1,86 @@
+"""What `maskcast init` says: a table of what it found, what to look at, and what comes next."""
+
+import textwrap
+from pathlib import Path
+
+from maskcast.proposal.write import Start
+
+MOST = 6  # warnings, and items left out, that are told
+
+
+def told(start: Start, raw: Path, params: Path) -> str:
+    """Returns the lines for a terminal."""
+    lines = [str(raw), *(_row(name, text) for name, text in _rows(start))]
+    warnings = start.found.warnings + [f"left out: {item}: {why}" for item, why in start.left_out]
+    if warnings:
+        lines += ["", *(_wrapped(f"look at: {text}") for text in warnings[:MOST])]
+    if len(warnings) > MOST:
+        lines.append(f"look at: {len(warnings) - MOST} more, as prepare_clips will say")
+    lines.append("")
+    if start.seconds is not None:
+        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of dvc repro here: {start.formula}"))
+    lines += [f"wrote {params}; read it, then:"]
+    if start.found.trainable:
+        lines.append("  dvc repro")
+    else:
+        lines += ["  dvc repro prepare_clips", "", _wrapped(TO_LABEL)]
+    return "\n".join(lines)
+
+
+TO_LABEL = (
+    "Nothing has masks, so no masker can be trained yet: label the frames of two sequences, put the masks beside "
+    "them as docs/your-data.md shows, and run init again. Frames without masks then serve as unlabelled clips."
+)
+
+
+def _rows(start: Start) -> list[list[str]]:
+    found = start.found
+    source = found.source
+    where = ", ".join(
+        f"{key} {source[key]}" for key in ("images", "masks", "mask_suffix", "offset") if key in source
+    )
+    rows = [["layout", found.layout + (f": {where}" if where else "")]]
+    lengths = sorted(found.sequences.values())
+    if lengths:
+        between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
+        whole = sum(found.sequences[name] for name in found.labelled)
+        masked = f"{len(found.labelled)} with masks, on {sum(found.labelled.values())} of {whole} frames"
+        rows.append(
+            ["sequences", f"{len(lengths)} of {between} frames, {masked if found.labelled else 'none with masks'}"]
+        )
+        stride = source.get("stride", 1)
+        spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
+        fits = "; ".join(
+            f"{span} frames at stride {step}: {sum(length >= span for length in lengths)} of {len(lengths)}"
+            for step, span in spans.items()
+        )
+        rows.append(
+            ["clip length", f"{found.context} seen + {found.context} forecast span {fits} are long enough"]
+        )
+    sizes = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
+    size = start.proposal.sections["prepare_clips"]
+    rows.append(["size", f"{sizes or '?'}; clips become {size['height']}x{size['width']} (height x width)"])
+    if len({h > w for h, w in found.sizes}) > 1:
+        rows.append(["orientation", "upright and lying frames: resized to one size, the fewer are squeezed"])
+    if found.rate:
+        seconds = ((found.frames - 1) * source.get("stride", 1) + 1) / found.rate
+        rows.append(["frame rate", f"{found.rate:.3g} a second: a clip shows {seconds:.1f} s"])
+    rows += [list(row) for row in found.rows]
+    if "splits" in found.why:
+        rows.append(["splits", found.why["splits"]])
+    clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
+    rows.append(["clips", clips + (f"; {len(start.left_out)} items left out" if start.left_out else "")])
+    return rows
+
+
+def _row(name: str, text: str) -> str:
+    first, rest = f"  {name:13s}", " " * 15
+    return textwrap.fill(text, 80, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

@@ -1,0 +1,165 @@
+"""Values of all stages for a folder of data, and the text of `params.yaml` that holds them, with a reason each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.data.inspection.findings import SEEN, Findings
+
+LONG_SIDE = 240  # of the clips, pixels
+MULTIPLE = 8
+CROP = (64, 96)
+OFTEN = 0.6  # share of the background from which crops are drawn on objects
+WIDTH = 100  # of a line of the file
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Params of the pipeline.
+
+    Attributes:
+        sections: values by stage.
+        why: the comment of a key, by its dotted path.
+    """
+
+    sections: dict[str, dict[str, Any]]
+    why: dict[str, str] = field(default_factory=dict)
+
+    def text(self, head: str) -> str:
+        """Returns a params file; ``head`` becomes the comment at its beginning."""
+        lines = [f"# {line}" for line in head.splitlines()]
+        for stage, values in self.sections.items():
+            lines += ["", f"{stage}:", *_lines(values, self.why, stage, 1)]
+        return "\n".join(lines) + "\n"
+
+
+def propose_params(raw: Path, found: Findings) -> Proposal:
+    """Returns params that suit what was found.
+
+    Args:
+        raw: the folder.
+        found: what `look` said of it.
+    """
+    (height, width), size_why = _size(found)
+    context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
+    seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
+    background = next(iter(found.shares.values()), 1.0)
+    on_object = 0.9 if background > OFTEN else 0.0
+    crop = [min(CROP[0], height), min(CROP[1], width)]
+    clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
+    if not found.trainable:
+        clips["required_splits"] = []
+    sections: dict[str, dict[str, Any]] = {
+        "fetch_dataset": {"uri": str(raw.resolve())},
+        "prepare_clips": clips,
+        "pretrain_encoder": {
+            "model": {"arch": "unet", "width": 16},
+            "method": {"name": "none"},
+            "training": _training(4, 50, 64, 0.06, 20),
+        },
+        "train_masker": {
+            "model": {"arch": "unet", "width": 16},
+            "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
+            "augment": {"crop": crop, "crop_on_object": on_object},
+            "val_frame_step": 4,
+            "training": _training(5, 100, 16, 5.0e-3, 50),
+        },
+        "generate_masks": {"confidence_levels": 8},
+        "pretrain_forecaster": {
+            "model": {"arch": "objects"},
+            **seen,
+            "training": _training(3, 100, 32, 2.0e-3, 50),
+        },
+        "finetune_forecaster": {**seen, "training": _training(2, 50, 32, 5.0e-4, 10)},
+        "evaluate": {**context, "pictures": 6},
+        "predict": {**context, "png": True},
+        "register_models": {"gate": {"margin": 0.01}},
+    }
+    why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
+        "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
+        "prepare_clips.source.layout": found.layout,
+        "prepare_clips.height": size_why,
+        "train_masker.augment.crop_on_object": f"background takes {background:.0%} of the labelled pixels",
+        "train_masker.training": "raise epochs for better masks: this is a first run",
+        "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
+        "pretrain_forecaster.model": "docs/forecasting.md: what the others are and how good",
+        "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
+    }
+    if not found.trainable:
+        why["prepare_clips.required_splits"] = (
+            "no masks, so nothing to train on or to score: remove it with the first labels"
+        )
+    if context:
+        why["evaluate.context_frames"] = f"sequences are too short for {SEEN} + {SEEN} frames"
+    return Proposal(sections, why)
+
+
+def _training(epochs: int, steps: int, batch: int, rate: float, warmup: int) -> dict[str, Any]:
+    return {
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        "batch_size": batch,
+        "learning_rate": rate,
+        "warmup_steps": warmup,
+    }
+
+
+def _size(found: Findings) -> tuple[tuple[int, int], str]:
+    """Returns the size of the clips, of the shape of most frames, and why."""
+    if not found.sizes:
+        return (80, 120), "no frame could be read: mend both"
+    (height, width), _ = found.sizes.most_common(1)[0]
+    scale = min(1.0, LONG_SIDE / max(height, width))
+    size = tuple(max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width))
+    told = ", ".join(f"{h}x{w}" for (h, w), _ in found.sizes.most_common(3))
+    return (size[0], size[1]), f"frames have {told} (height x width); smaller ones are faster"
+
+
+def _lines(values: Mapping[str, Any], why: Mapping[str, str], path: str, depth: int) -> list[str]:
+    lines = []
+    for key, value in values.items():
+        place, indent = f"{path}.{key}", "  " * depth
+        reason = f" # {why[place]}" if place in why else ""
+        nested = isinstance(value, Mapping) and any(other.startswith(f"{place}.") for other in why)
+        if nested or (
+            isinstance(value, Mapping) and key in ("source", "training", "splits", "model") and len(value) > 2
+        ):
+            lines += [f"{indent}{key}:{reason}", *_lines(value, why, place, depth + 1)]
+            continue
+        text = yaml.dump(
+            _plain(value),
+            Dumper=_Quoting,
+            default_flow_style=True,
+            width=10**6,
+            sort_keys=False,
+            allow_unicode=True,
+        )
+        line = f"{indent}{key}: {text.removesuffix('...' + chr(10)).strip()}"
+        if reason and len(line) + len(reason) > WIDTH:
+            lines.append(f"{indent}{reason.strip()}")
+            reason = ""
+        lines.append(line + reason)
+    return lines
+
+
+class _Quoting(yaml.SafeDumper):
+    """Quotes names that begin like numbers: other readers of YAML take 0016E5 for one."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    numeric = value[:1].isdigit() or value[:1] in ".+-"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if numeric else None)
+
+
+_Quoting.add_representer(str, _text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return value

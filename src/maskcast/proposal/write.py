@@ -1,0 +1,102 @@
+"""Looks at data, checks that a pipeline reads it, and writes `params.yaml`."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.look import look
+from maskcast.errors import MaskcastError
+from maskcast.params import validate
+from maskcast.proposal.duration import estimate
+from maskcast.proposal.values import Proposal, propose_params
+from maskcast.runner.stage import get_stage
+
+
+@dataclass(frozen=True)
+class Start:
+    """What `init` has found out.
+
+    Attributes:
+        found: about the data.
+        proposal: the params.
+        clips: clips by split, as prepare_clips will list them.
+        left_out: what it will leave out, and why.
+        seconds: of `dvc repro` on this machine; None where nothing is trained.
+        formula: how they were estimated.
+    """
+
+    found: Findings
+    proposal: Proposal
+    clips: Counter[str]
+    left_out: list[tuple[str, str]]
+    seconds: float | None
+    formula: str
+
+    def text(self, raw: Path) -> str:
+        """Returns the params file."""
+        head = f"Params for {raw.resolve()}, proposed by `maskcast init`: {self.found.layout}.\n"
+        head += "`maskcast <stage> --help` explains each key; comments say what of the data a value comes from."
+        if self.seconds is not None:
+            head += f"\n`dvc repro` was estimated to take {self.seconds / 60:.0f} minutes: {self.formula}."
+        return self.proposal.text(head)
+
+
+def plan(raw: Path) -> Start:
+    """Returns what to do with a folder of data.
+
+    Raises:
+        MaskcastError: when nothing can be made of it.
+    """
+    found = look(raw)
+    proposal = propose_params(raw, found)
+    written = yaml.safe_load(proposal.text(""))
+    checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}
+    prepare: Any = checked["prepare_clips"]
+    listing = prepare.source.list(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
+    clips = Counter(clip.split for clip in listing.clips)
+    if not clips:
+        first = "; ".join(": ".join(one) for one in listing.skipped[:1])
+        raise MaskcastError(f"{raw}: no clip of {found.frames} frames can be cut ({first}); give longer sequences")
+    lacking = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
+    if lacking:
+        raise MaskcastError(
+            f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
+            f"on need {found.frames} frames each; label a second sequence, or longer ones"
+        )
+    seconds, formula = None, ""
+    if found.trainable:
+        seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)
+    return Start(found, proposal, clips, listing.skipped, seconds, formula)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Refuses a params file that is there already.
+
+    Raises:
+        MaskcastError: without ``force``.
+    """
+    if path.exists() and not force:
+        raise MaskcastError(f"{path}: already there; replace it by --force, or name another file by --params")
+
+
+def write_params(path: Path, text: str, *, force: bool) -> None:
+    """Writes a params file, whole or not at all.
+
+    Raises:
+        MaskcastError: when it is there already, or cannot be written.
+    """
+    check_free(path, force=force)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise MaskcastError(
+            f"{path}: cannot be written ({error.strerror}); choose another file (--params)"
+        ) from None

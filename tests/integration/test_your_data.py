@@ -1,0 +1,92 @@
+"""The walk of docs/your-data.md, command by command, and `maskcast init` on real data."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import ROOT
+from tests.dags import calls
+from tests.documented import commands
+from tests.lookalikes import camvid, davis, mixed, plain_videos
+
+from maskcast.__main__ import main
+from maskcast.data.clips import ClipStore
+
+WALK = [str(one) for one in commands() if one.file == "docs/your-data.md"]
+WRITERS = {"davis": davis, "camvid": camvid, "videos": plain_videos, "streets": mixed}
+TRAINED = "streets"  # all stages run there; of the others, what reads the data does
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone of the project, as far as stages need it, with look-alikes of data sets in the user's home."""
+    for name, write in WRITERS.items():
+        write(tmp_path / "home/data" / name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    return folder
+
+
+def repro(folder: Path, last: str | None) -> None:
+    """Runs the stages of dvc.yaml one after the other, with the params of `init` and two steps a training."""
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for values in params.values():
+        if "training" in values:
+            values["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
+    params["prepare_clips"]["workers"] = 1
+    (folder / "small.yaml").write_text(yaml.safe_dump(params))
+    for name, call in calls(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]).items():
+        ports = [word for port, path in call.ports.items() for word in (f"--{port}", path)]
+        assert main([name, "--params", "small.yaml", *ports]) == 0
+        if name == last:
+            return
+
+
+def test_the_walk_works_as_it_is_written(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looked_at = []
+    assert len(WALK) == 10
+    for command in WALK:
+        words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]
+        if words[:2] == ["maskcast", "init"]:
+            assert main(words[1:]) == 0, capsys.readouterr().err
+            looked_at.append(Path(words[2]).name)
+            continue
+        assert words[:2] == ["dvc", "repro"], command
+        assert capsys.readouterr().out.endswith(f"  {command}\n") or words[2:] == ["prepare_clips"]
+        shutil.rmtree(clone / "data", ignore_errors=True)
+        repro(clone, None if looked_at[-1] == TRAINED else "prepare_clips")
+        splits = {clip.split for clip in ClipStore(clone / "data/clips").clips}
+        assert splits == (
+            {"unlabeled"} if looked_at[-1] == "videos" else {"train", "val"} | (splits & {"unlabeled"})
+        )
+    assert looked_at == ["davis", "davis", "camvid", "videos", "streets"]
+    assert "nothing to predict" in capsys.readouterr().err
+    assert "jaccard_last" in json.loads((clone / "results/evaluate.json").read_text())
+    assert json.loads((clone / "results/registration.json").read_text())["versions"]["maskcast"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("davis2016_val", "images JPEGImages/480p/{clip}, masks Annotations/480p/{clip}"),
+        ("camvid", "images {clip}/images, masks {clip}/labels"),
+        ("davis2017_multiobj", "images {clip}_orig.mp4, masks {clip}"),
+        ("clevrer", "CLEVRER's release"),
+        ("sam2_videos", "videos without masks"),
+    ],
+)
+def test_real_data_is_found(
+    name: str, line: str, shared_data: Path, clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(shared_data / name), "--force"]) == 0  # which lists the clips as prepare_clips does
+    assert line in " ".join(capsys.readouterr().out.split())
+    assert yaml.safe_load((clone / "params.yaml").read_text())["fetch_dataset"]["uri"] == str(shared_data / name)

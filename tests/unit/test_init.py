@@ -1,0 +1,218 @@
+"""maskcast init: what it finds in folders of users, and what it writes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tests.conftest import ROOT
+from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
+
+from maskcast.__main__ import main
+from maskcast.data.inspection.look import look
+from maskcast.errors import MaskcastError
+from maskcast.proposal import duration
+from maskcast.proposal.write import plan
+
+EXPECTED: dict[str, dict[str, Any]] = {
+    "davis": {
+        "images": "JPEGImages/480p/{clip}",
+        "masks": "Annotations/480p/{clip}",
+        "splits": {"val": ("seq-0",)},
+    },
+    "camvid": {
+        "images": "701_StillsRaw_full/{clip}_{frame}.png",
+        "masks": "LabeledApproved_full/{clip}_{frame}_L.png",
+        "encoding": "index",
+    },
+    "segnet_camvid": {
+        "images": "{clip}",
+        "masks": "{clip}annot",
+        "splits": {"val": ("val",), "test": ("test",)},
+    },
+    "sequence_folders": {"images": "{clip}/images", "masks": "{clip}/labels", "offset": 0},
+    "cityscapes": {
+        "images": "leftImg8bit/train/{clip}/{frame}_leftImg8bit.png",
+        "masks": "gtFine/train/{clip}/{frame}_gtFine_labelIds.png",
+    },
+    "one_sequence": {"images": "frames/{frame}.png", "masks": "masks/{frame}.png", "split_by": "time"},
+    "plain_videos": {"layout": "videos"},
+    "mixed": {
+        "images": "videos/{clip}.mp4",
+        "masks": "masks/{clip}",
+        "offset": 1,
+        "splits": {"val": ("street-1",), "unlabeled": ("street-0", "street-2", "street-3", "street-5")},
+    },
+    "competition": {"layout": "competition", "num_classes": 3},
+}
+
+
+def stages_of(path: Path) -> list[str]:
+    return [name for name in yaml.safe_load(path.read_text())["stages"] if name != "code"]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are not timed: what they take is no matter of these tests."""
+    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_a_layout_is_found_and_can_be_prepared(name: str, tmp_path: Path) -> None:
+    LOOKALIKES[name](tmp_path)
+    start = plan(tmp_path)  # lists the clips as prepare_clips will
+    assert {key: start.found.source.get(key) for key in EXPECTED[name]} == EXPECTED[name]
+    if start.found.trainable:
+        assert start.clips["train"] >= 1 and start.clips["val"] >= 1
+    written = yaml.safe_load(start.text(tmp_path))
+    assert written["fetch_dataset"]["uri"] == str(tmp_path)
+    assert set(written) == {*stages_of(ROOT / "dvc.yaml")}
+    assert (written["prepare_clips"].get("required_splits") == []) == (name == "plain_videos")
+
+
+def test_every_value_that_comes_from_the_data_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    LOOKALIKES["mixed"](tmp_path / "streets")
+    assert main(["init", "streets"]) == 0
+    said, text = capsys.readouterr().out, (tmp_path / "params.yaml").read_text()
+    assert "videos and mask images by sequence: images videos/{clip}.mp4" in " ".join(said.split())
+    assert "6 of 24 frames, 2 with masks, on 48 of 48 frames" in said
+    assert "22 frames at stride 1: 6 of 6" in " ".join(said.split())
+    assert "24 a second: a clip shows 0.9 s" in said
+    assert "look at: masks are paired with frames by number (offset 1)" in said
+    assert "500 masker steps x 0.10 s" in " ".join(said.split()) and "11 stages x 15 s" in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+    assert said.endswith("wrote params.yaml; read it, then:\n  dvc repro\n")
+    for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
+        assert reason in text
+
+
+def test_a_file_that_is_there_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    davis(tmp_path / "data")
+    params = tmp_path / "params.yaml"
+    params.write_text("mine: 1\n")
+    assert main(["init", "data"]) == 2
+    assert "params.yaml: already there; replace it by --force" in capsys.readouterr().err
+    assert params.read_text() == "mine: 1\n"
+    assert main(["init", "data", "--params", "other.yaml"]) == 0
+    assert params.read_text() == "mine: 1\n" and "JPEGImages" in (tmp_path / "other.yaml").read_text()
+    assert main(["init", "nothing-there", "--force"]) == 2 and params.read_text() == "mine: 1\n"
+    assert main(["init", "data", "--force"]) == 0 and "JPEGImages" in params.read_text()
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def files_only(root: Path) -> None:
+    (root / "readme.txt").write_text("none")
+
+
+def masks_only(root: Path) -> None:
+    write_images(root / "masks/one", frames_of(0, 4)[1], "{:04d}.png")
+
+
+def short(root: Path) -> None:
+    davis(root, sequences=2, labelled=2, length=7)
+
+
+def jpeg_masks(root: Path) -> None:
+    for k in range(2):
+        frames, masks = frames_of(k, 24)
+        write_images(root / f"frames/{k}", frames, "{:04d}.png")
+        write_images(root / f"labels/{k}", masks * np.uint8(60), "{:04d}.jpg")
+
+
+def apart(root: Path) -> None:
+    for k, (name, other) in enumerate((("oak", "u1"), ("elm", "u2"))):
+        write_images(root / f"left/{name}", frames_of(k, 24)[0], "{:04d}.png")
+        write_images(root / f"right/{other}", frames_of(k, 24)[1], "{:04d}.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "line"),
+    [
+        (files_only, "holds no images and no videos; give the folder"),
+        (masks_only, "holds 1 folders of masks, and no frames"),
+        (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),
+        (jpeg_masks, "JPEG changes the values of a mask; export"),
+        (apart, r"frames \(left/elm, left/oak\) and masks \(right/u1, right/u2\) have no pattern in common"),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_said(write: Callable[[Path], None], line: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(MaskcastError, match=line):
+        look(tmp_path)
+
+
+def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
+    davis(tmp_path, sequences=3, labelled=3, length=12)
+    start = plan(tmp_path)
+    assert start.found.context == 6 and start.found.source["frames"] == 12
+    written = yaml.safe_load(start.text(tmp_path))
+    for stage in ("pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"):
+        assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
+
+
+def test_lists_of_splits_are_taken(tmp_path: Path) -> None:
+    davis(tmp_path)
+    (tmp_path / "ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "ImageSets/2017/train.txt").write_text("seq-0\nseq-1\n")
+    (tmp_path / "ImageSets/2017/val.txt").write_text("seq-2\nseq-3\n")
+    found = look(tmp_path)
+    assert found.source["splits"] == {"val": ("seq-2", "seq-3")}
+    assert found.why["splits"] == "val: as ImageSets/2017/val.txt lists them; the rest is train"
+
+
+def test_names_that_look_like_numbers_are_quoted(tmp_path: Path) -> None:
+    for k, name in enumerate(("0016E5", "0006R0")):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / f"frames/{name}", frames, "{:04d}.png")
+        write_images(tmp_path / f"masks/{name}", (masks > 0) * np.uint8(255), "{:04d}.png")
+    text = plan(tmp_path).text(tmp_path)
+    assert "splits: {val: ['0016E5']}" in text or "splits: {val: ['0006R0']}" in text
+
+
+def test_phones_and_deep_frames_are_told(tmp_path: Path) -> None:
+    for k in range(2):
+        frames, masks = frames_of(k, 24)
+        folder = tmp_path / f"frames/{k}"
+        folder.mkdir(parents=True)
+        for t, pixels in enumerate(frames):
+            image = Image.fromarray(pixels)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # turn it by a quarter
+            image.save(folder / f"{t:04d}.jpg", exif=exif)
+        write_images(tmp_path / f"masks/{k}", np.rot90(masks, 3, (1, 2)).copy() * np.uint8(255), "{:04d}.png")
+    found = look(tmp_path)
+    assert list(found.sizes) == [(64, 40)]
+    assert ("orientation", "2 sequences are turned as EXIF says") in found.rows
+
+
+def test_videos_beside_frames_are_said(tmp_path: Path) -> None:
+    davis(tmp_path)
+    write_mp4(tmp_path / "more/a.mp4", frames_of(9, 24)[0])
+    assert any("1 videos, e.g. more/a.mp4, are left out" in warning for warning in look(tmp_path).warnings)
+
+
+def test_the_estimate_is_steps_times_what_they_take() -> None:
+    training = {"epochs": 2, "steps_per_epoch": 10, "batch_size": 4}
+    sections: dict[str, dict[str, Any]] = {
+        "prepare_clips": {"height": 40, "width": 64},
+        "train_masker": {
+            "training": training,
+            "model": {"width": 4},
+            "augment": {"crop": [16, 16]},
+            "val_frame_step": 4,
+        },
+        "pretrain_forecaster": {"training": training},
+        "finetune_forecaster": {"training": training},
+    }
+    seconds, told = duration.estimate(sections, frames=100, validated=40)
+    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 11 * 15)
+    assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
