@@ -10,7 +10,7 @@ from PIL import Image
 from tests.unit.test_reading_images import png
 
 from maskcast.data.masks.proposal import propose
-from maskcast.data.masks.rules import choose_rule, has_colours, value_table
+from maskcast.data.masks.rules import choose_rule
 from maskcast.data.masks.stored import read_mask
 from maskcast.data.masks.survey import MOST, survey_masks
 from maskcast.data.sources.frame_folders import FrameFoldersSource
@@ -50,11 +50,7 @@ def saved(path: Path, image: Image.Image | bytes, **options: Any) -> Path:
 def read(paths: list[Path], classes: tuple[str, ...] = TWO, **params: Any) -> list[Any]:
     """Reads masks as frame_folders does: one survey, one rule."""
     source = FrameFoldersSource(classes=classes, **params)
-    table = None if source.values is None else value_table(source.values, classes)
-    survey = survey_masks(paths, source.ignore, as_colours=has_colours(source.values or {}))
-    rule = choose_rule(
-        survey, encoding=source.encoding, ignore=source.ignore, num_classes=len(classes), table=table
-    )
+    rule = source.rule(paths)
     return [rule.read(path).tolist() for path in paths]
 
 
@@ -197,6 +193,11 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
         {},
         r"0, 1, 5, which may be one foreground or several classes; .*or set source\.encoding: binary",
     ),
+    "0, 1 and 255": (
+        lambda p: saved(p / "m.png", picture([[0, 1, 255]])),
+        {},
+        r"hold 0, 1 and 255; if 255 means no label, set source\.ignore: 255",
+    ),
     "a trimap": (
         lambda p: saved(p / "m.png", picture([[0, 128, 255]])),
         {},
@@ -276,6 +277,29 @@ def test_a_mask_that_the_survey_did_not_meet_is_held_against_the_rule(tmp_path: 
     lossy = saved(tmp_path / "lossy.jpg", picture(large([[0, 255]])))
     with pytest.raises(LabelError, match=r"lossy\.jpg: JPEG changes the values"):
         rule.read(lossy)
+
+
+def test_palettes_of_black_and_white_are_read_by_brightness(tmp_path: Path) -> None:
+    one = saved(tmp_path / "0.png", palette([[0, 1]], [0, 0, 0, 255, 255, 255]))
+    other = saved(tmp_path / "1.png", palette([[0, 1]], [255, 255, 255, 0, 0, 0]))
+    assert read([one, other]) == [[[0, 1]], [[1, 0]]]
+    assert read([one, other], encoding="index") == [[[0, 1]], [[0, 1]]]
+    three = saved(tmp_path / "2.png", palette([[0, 1, 2]], [0, 0, 0, 255, 255, 255, 255, 0, 0]))
+    assert read([one, three], MANY) == [[[0, 1]], [[0, 1, 2]]]  # white is but the colour of class 1
+
+
+def test_palettes_that_differ_tell_nothing_by_their_indices(tmp_path: Path) -> None:
+    red = saved(tmp_path / "0.png", palette([[0, 1]], [0, 0, 0, 128, 0, 0]))
+    green = saved(tmp_path / "1.png", palette([[0, 1]], [0, 0, 0, 0, 128, 0]))
+    match = r"1\.png: index 1 of its palette is #008000, and #800000 in .*0\.png, .* source\.encoding: index, else"
+    with pytest.raises(LabelError, match=match):
+        read([red, green], MANY)
+    rule = FrameFoldersSource(classes=MANY).rule([red])
+    with pytest.raises(LabelError, match=r"1\.png: index 1 of its palette is #008000, and #800000 in others"):
+        rule.read(green)
+    assert read([red, green], MANY, encoding="index") == [[[0, 1]], [[0, 1]]]
+    values = {"#000000": "c0", "#800000": "c1", "#008000": "c2"}
+    assert read([red, green], MANY, values=values) == [[[0, 1]], [[0, 2]]]
 
 
 def test_one_foreground_is_any_value_once_it_is_said(tmp_path: Path) -> None:

@@ -13,9 +13,7 @@ from maskcast.labels import id_key
 
 NameKey = tuple[tuple[int, int | str], ...]
 SHOWN = 3  # names told in a line
-BESIDE = frozenset(
-    {"", ".csv", ".json", ".md", ".npy", ".txt", ".xml", ".yaml", ".yml"}
-)  # left out without a word
+BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # left out without a word
 
 
 def frame_files(folder: Path) -> list[Path]:

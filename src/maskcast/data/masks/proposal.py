@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskcast.data.masks.rules import LOSSY
+from maskcast.data.masks.rules import LOSSY, check_palettes
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
@@ -27,10 +27,12 @@ def propose(survey: MaskSurvey) -> Proposal:
     """Proposes how to read the masks of a survey.
 
     Raises:
-        LabelError: when they are of lossy images, or cannot be read, so that there is nothing to propose.
+        LabelError: when they are of lossy images, their palettes differ, or none can be read, so that there is
+            nothing to propose.
     """
     if not survey.looked_at:
         raise LabelError(f"none of {survey.total} masks can be read; export them as PNG")
+    check_palettes(survey)
     shown = [value for value in survey.values if value]
     two = {"classes": ["background", "foreground"]}
     if survey.colours:

@@ -6,13 +6,13 @@ because nobody thought of it.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from maskcast.data.masks.stored import read_mask
+from maskcast.data.masks.stored import Reading, read_mask
 from maskcast.data.masks.survey import FEW, NEAR, MaskSurvey, named
 from maskcast.labels import IGNORE, LabelError
 
@@ -33,7 +33,8 @@ class MaskRule:
         ignore: the value that means no label.
         known: of `nonzero`, the values that the set was seen to hold; None allows all.
         table: class ids by value, `IGNORE` for no label.
-        colours: whether values are colours.
+        reading: how masks are read.
+        palette: colours by index that all masks with palettes must share.
         told: the rule in words, with what it was chosen from.
     """
 
@@ -42,7 +43,8 @@ class MaskRule:
     ignore: int | None = None
     known: frozenset[int] | None = None
     table: Mapping[int, int] | None = None
-    colours: bool = False
+    reading: Reading = "stored"
+    palette: Mapping[int, int] = field(default_factory=dict)
     told: str = ""
 
     def read(self, path: Path) -> np.ndarray:
@@ -52,12 +54,15 @@ class MaskRule:
             LabelError: on a value that the rule does not know; it is told with the number of its pixels.
             MaskcastError: when the file cannot be read.
         """
-        mask = read_mask(path, as_colours=self.colours)
-        values_HW = mask.values_HW if self.colours else mask.grey()
+        mask = read_mask(path, self.reading)
+        values_HW = mask.values_HW if self.reading == "colours" else mask.grey()
         if values_HW is None:
             raise LabelError(f"{path}: holds colours, and other masks of the set do not; export all of them alike")
         if mask.lossy and self.kind != "threshold":
             raise LabelError(f"{path}: {LOSSY}; export it as PNG")
+        for index, colour in mask.palette.items():
+            if (usual := self.palette.get(index, colour)) != colour:
+                raise LabelError(_clash(path, index, colour, f"{named([usual], colours=True)} in others"))
         if self.table is not None:
             return self._looked_up(path, values_HW, self.table)
         void_HW = values_HW == self.ignore if self.ignore is not None else np.zeros(values_HW.shape, bool)
@@ -89,7 +94,7 @@ class MaskRule:
             return
         values, counts = np.unique(values_HW[wrong_HW], return_counts=True)
         value, count = int(values[-1]), int(counts[-1])
-        found = f"{path}: the value {named([value], colours=self.colours)} ({count} pixels)"
+        found = f"{path}: the value {named([value], colours=self.reading == 'colours')} ({count} pixels)"
         if self.kind == "nonzero":
             raise LabelError(
                 f"{found} is not among those of the set ({named(sorted(self.known or ()))}); if it is foreground, "
@@ -125,6 +130,16 @@ def choose_rule(
     if table is not None:
         return _from_table(survey, table, num_classes)
     shown = sorted(set(survey.values) - {0, ignore})
+    if encoding == "auto":
+        check_palettes(survey)
+    rule = _chosen(survey, shown, encoding, ignore, num_classes)
+    known = {index: colour for index, (colour, _) in survey.palette.items()} if encoding == "auto" else {}
+    return replace(rule, reading=survey.reading, palette=known)
+
+
+def _chosen(
+    survey: MaskSurvey, shown: list[int], encoding: Encoding, ignore: int | None, num_classes: int
+) -> MaskRule:
     if encoding == "binary" or (encoding == "auto" and num_classes == 2 and shown and shown[-1] > 1):
         return _binary(survey, shown, ignore, sure=encoding == "binary")
     if survey.colours:
@@ -154,6 +169,18 @@ def choose_rule(
         )
     told = _one_foreground(survey, shown) if num_classes == 2 else f"{survey}: each value is a class id"
     return MaskRule("index", num_classes, ignore, told=told)
+
+
+def check_palettes(survey: MaskSurvey) -> None:
+    """Makes sure that an index has one colour in all masks.
+
+    Raises:
+        LabelError: if it has two, which programs make that write the palette of each file anew.
+    """
+    if survey.clash is not None:
+        index, colour, path = survey.clash
+        first, where = survey.palette[index]
+        raise LabelError(_clash(path, index, colour, f"{named([first], colours=True)} in {where}"))
 
 
 def value_table(values: Mapping[str, str], classes: Sequence[str]) -> dict[int, int]:
@@ -194,6 +221,11 @@ def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: b
             f"{survey.lossy}: {LOSSY}, and these are not black and white ({survey.named(survey.values)}); "
             "export them as PNG"
         )
+    if not sure and IGNORE in shown and len(shown) == 2 and shown[0] == 1:
+        raise LabelError(
+            f"{survey.first[IGNORE]}: the masks hold 0, 1 and 255; if 255 means no label, set source.ignore: 255, "
+            "else say the class of each value in source.values"
+        )
     if len(shown) > 1:
         mixed = not survey.colours and not survey.indexed and shown[0] < 128 <= shown[-1]
         if not sure or mixed:
@@ -204,7 +236,14 @@ def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: b
             )
     known = None if sure else frozenset({0, *shown})
     told = _one_foreground(survey, shown)
-    return MaskRule("nonzero", 2, ignore, known, colours=survey.colours, told=told)
+    return MaskRule("nonzero", 2, ignore, known, told=told)
+
+
+def _clash(path: Path, index: int, colour: int, other: str) -> str:
+    return (
+        f"{path}: index {index} of its palette is {named([colour], colours=True)}, and {other}, so indices may be "
+        "no class ids; if they are, set source.encoding: index, else say the class of each colour in source.values"
+    )
 
 
 def _one_foreground(survey: MaskSurvey, shown: list[int]) -> str:
@@ -224,7 +263,7 @@ def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) 
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY}, so source.values cannot name them; export them as PNG")
     told = f"{survey}: classes as source.values says"
-    return MaskRule("table", num_classes, table=table, colours=survey.colours, told=told)
+    return MaskRule("table", num_classes, table=table, reading=survey.reading, told=told)
 
 
 def _remedy(wrong: set[int], *, alone: bool, num_classes: int) -> str:

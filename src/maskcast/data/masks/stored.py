@@ -3,14 +3,17 @@
 Shapes: H rows, W columns.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from maskcast.data.decoding import Decoded, decode
 from maskcast.errors import MaskcastError
 
+Reading = Literal["stored", "colours", "brightness"]
 EXPORT = "export the labels as a palette or grey image"
 
 
@@ -24,6 +27,7 @@ class MaskImage:
         colours: whether the values are colours.
         indexed: whether the values are small numbers by their nature: indices of a palette, or bits.
         lossy: whether the compression changes values.
+        palette: colour by index, of the indices that occur.
     """
 
     values_HW: np.ndarray
@@ -31,6 +35,7 @@ class MaskImage:
     colours: bool = False
     indexed: bool = False
     lossy: bool = False
+    palette: Mapping[int, int] = field(default_factory=dict)
 
     def grey(self) -> np.ndarray | None:
         """Returns grey values (H, W) also of an image of colours, if all of them are grey; else None."""
@@ -48,20 +53,28 @@ class MaskImage:
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
-def read_mask(path: Path, *, as_colours: bool = False) -> MaskImage:
+def read_mask(path: Path, reading: Reading = "stored") -> MaskImage:
     """Reads a mask image; EXIF's orientation is applied, as to the frames.
 
     Args:
         path: one-bit, palette, grey (2 to 16 bits), colours, whole numbers in floats. An alpha that varies over a
             single colour is the mask; one that tells nothing that the colours do not is dropped.
-        as_colours: reads a palette's and a grey image's colours instead of their values.
+        reading: `stored`: indices of a palette, grey values, or colours where there is no other; `colours` of any
+            form; `brightness`: colours that must be grey.
 
     Raises:
         MaskcastError: when the file cannot be read or its form holds no labels.
     """
     decoded = decode(path)
-    if as_colours:
+    if reading == "colours":
         return _coloured(path, decoded)
+    if reading == "brightness":
+        mask = _coloured(path, decoded)
+        if (grey_HW := mask.grey()) is None:
+            raise MaskcastError(
+                f"{path}: holds colours and the other masks are black and white; export them alike"
+            )
+        return replace(mask, values_HW=grey_HW, form="black and white", colours=False)
     image = decoded.image
     mode, depth = image.mode, decoded.depth
     if mode in ("RGB", "RGBA", "LA", "PA"):
@@ -72,10 +85,9 @@ def read_mask(path: Path, *, as_colours: bool = False) -> MaskImage:
     if mode == "1":
         return MaskImage(values, "1-bit", indexed=True)
     if mode == "P":
-        bright = _black_or_white(image.getpalette("RGB") or [], int(values.max(initial=0)))
-        if bright is not None:
-            return MaskImage(bright[values], "black-and-white palette")
-        return MaskImage(values, "palette", indexed=True)
+        entries = image.getpalette("RGB") or []
+        used = {k: int.from_bytes(bytes(entries[3 * k : 3 * k + 3])) for k in np.unique(values).tolist()}
+        return MaskImage(values, "palette", indexed=True, palette=used)
     if mode == "L" and depth in (1, 2, 4):  # Pillow spreads them over 0 to 255
         return MaskImage(values // (255 // (2**depth - 1)), f"{depth}-bit grey", indexed=depth == 1)
     if mode == "L" or mode.startswith("I"):
@@ -100,17 +112,6 @@ def _coloured(path: Path, decoded: Decoded) -> MaskImage:
             raise MaskcastError(f"{path}: has labels in its colours and in its alpha; {EXPORT}, without alpha")
     form = "JPEG, RGB" if decoded.lossy else "RGB"
     return MaskImage(colours_HW, form, colours=True, lossy=decoded.lossy)
-
-
-def _black_or_white(palette: list[int], highest: int) -> np.ndarray | None:
-    """Returns the brightness of each index, where those that are used are black and white alone.
-
-    Such a palette is a grey image in disguise; which index is white depends on the program that wrote it.
-    """
-    entries = np.array(palette, np.int32).reshape(-1, 3)[: highest + 1]
-    if len(entries) <= highest or not np.isin(entries, (0, 255)).all() or (entries != entries[:, :1]).any():
-        return None
-    return entries[:, 0]
 
 
 def _whole(path: Path, values_HW: np.ndarray) -> np.ndarray:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.masks.stored import MaskImage, read_mask
+from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError
 
 MOST = 200  # masks looked at, where these show foreground
 FEW = 8  # values up to which they are labels, and not the soft edge of one
 SHOWN = 6  # values named in a line
+BLACK, WHITE = 0x000000, 0xFFFFFF
 NEAR = 32  # how far a JPEG may move black and white
 
 
@@ -25,24 +26,28 @@ class MaskSurvey:
     Attributes:
         total: masks of the set.
         looked_at: those that were read.
-        colours: whether values are colours, 0xRRGGBB.
+        reading: how they were read; values are colours, 0xRRGGBB, if as `colours`.
         forms: files by form, e.g. `palette`.
         pixels: pixels by value.
         files: files by value.
         first: the first file with each value.
         indexed: whether all files are of a form that holds small numbers, a palette or bits.
         lossy: a file whose compression changes values; None without one.
+        palette: colour by index, and the first file that has it, of masks with palettes.
+        clash: an index, and a file in which it has another colour; None where all palettes agree.
     """
 
     total: int = 0
     looked_at: int = 0
-    colours: bool = False
+    reading: Reading = "stored"
     forms: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
     first: dict[int, Path] = field(default_factory=dict)
     indexed: bool = True
     lossy: Path | None = None
+    palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
+    clash: tuple[int, int, Path] | None = None
 
     def add(self, path: Path, mask: MaskImage) -> None:
         """Counts a mask."""
@@ -55,6 +60,22 @@ class MaskSurvey:
             self.pixels[value] += pixels
             self.files[value] += 1
             self.first.setdefault(value, path)
+        for index, colour in mask.palette.items():
+            if self.palette.setdefault(index, (colour, path))[0] != colour and self.clash is None:
+                self.clash = index, colour, path
+
+    @property
+    def colours(self) -> bool:
+        """Whether values are colours, 0xRRGGBB."""
+        return self.reading == "colours"
+
+    @property
+    def upside_down(self) -> bool:
+        """Whether palettes are black and white alone, and index 0 is white in some: a grey image in disguise."""
+        seen = {colour for colour, _ in self.palette.values()} | ({self.clash[1]} if self.clash else set())
+        zero = self.palette.get(0, (BLACK,))[0]
+        alone = self.forms.keys() == {"palette"} and seen <= {BLACK, WHITE}
+        return alone and (self.clash is not None or zero == WHITE)
 
     @property
     def values(self) -> list[int]:
@@ -84,7 +105,7 @@ class MaskSurvey:
         return f"{self.total} masks ({forms}{seen}), values {self.named(self.values)}"
 
 
-def survey_masks(paths: Sequence[Path], ignore: int | None = None, *, as_colours: bool = False) -> MaskSurvey:
+def survey_masks(paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None) -> MaskSurvey:
     """Looks at masks, evenly spread over a set; at all of them where those hold nothing but background.
 
     Masks that cannot be read are passed over: whoever loads them says so.
@@ -92,22 +113,28 @@ def survey_masks(paths: Sequence[Path], ignore: int | None = None, *, as_colours
     Args:
         paths: of the whole set.
         ignore: a value that means no label.
-        as_colours: see `read_mask`; masks with colours that are no grey are read so anyway.
+        reading: see `read_mask`; None: `stored`, but `brightness` of palettes of black and white, white first.
+            Where colours are no grey, all masks are read as `colours`.
     """
+    survey = _look(paths, ignore, reading or "stored")
+    return _look(paths, ignore, "brightness") if reading is None and survey.upside_down else survey
+
+
+def _look(paths: Sequence[Path], ignore: int | None, reading: Reading) -> MaskSurvey:
     chosen = evenly_spaced(len(paths), MOST)
     rest = sorted(set(range(len(paths))) - set(chosen))
-    survey = MaskSurvey(len(paths), colours=as_colours)
+    survey = MaskSurvey(len(paths), reading=reading)
     for place, number in enumerate((*chosen, *rest)):
         if place >= len(chosen) and set(survey.pixels) - {0, ignore}:
             break
         try:
-            mask = read_mask(paths[number], as_colours=as_colours)
+            mask = read_mask(paths[number], reading)
         except MaskcastError:
             continue
-        if not as_colours:
+        if reading != "colours":
             grey_HW = mask.grey()
             if grey_HW is None:
-                return survey_masks(paths, ignore, as_colours=True)
+                return _look(paths, ignore, "colours")
             mask = replace(mask, values_HW=grey_HW, colours=False)
         survey.add(paths[number], mask)
     return survey

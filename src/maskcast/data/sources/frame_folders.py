@@ -3,7 +3,7 @@
 Shapes: T frames, H rows, W columns.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from maskcast.data.images import read_frames, window_starts
 from maskcast.data.masks.rules import Encoding, MaskRule, choose_rule, has_colours, value_table
+from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.footage import Footage, gather
@@ -133,17 +134,21 @@ class FrameFoldersSource(SourceConfig):
                 listing.skipped.append((name, str(error)))
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
-        rule = self._rule(footage.values())
+        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None])
         listing.notes += _notes(footage, splits, rule)
         for name, found in footage.items():
             listing.clips += self._windows(name, found, splits[name], rule, listing)
         return listing
 
-    def _rule(self, footage: Iterable[Footage]) -> MaskRule:
-        """Returns what the values of all masks mean."""
-        paths = [path for found in footage for path in found.masks if path is not None]
+    def rule(self, paths: Sequence[Path]) -> MaskRule:
+        """Returns what the values of all masks of the set mean.
+
+        Raises:
+            LabelError: when they contradict these params, or allow more than one reading.
+        """
         table = None if self.values is None else value_table(self.values, self.classes)
-        survey = survey_masks(paths, self.ignore, as_colours=has_colours(self.values or {}))
+        stored: Reading | None = "stored" if self.encoding == "index" or self.values else None
+        survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
         return choose_rule(
             survey, encoding=self.encoding, ignore=self.ignore, num_classes=len(self.classes), table=table
         )
