@@ -18,6 +18,10 @@ TOY: dict[str, list[str]] = {
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
     "quota": ["--rounds", "1", "--steps", "1"],
+    "label_suggestions": [
+        *("--seeds", "0", "--budgets", "2", "4", "--clips", "2", "--validation", "1"),
+        *("--steps", "2", "--batch", "2"),
+    ],
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
     "serving": ["--rounds", "1"],

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from faster_coco_eval.core import mask as rle
 
+from maskcast.data.coco_masks import run_length_totals
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
-from maskcast.evaluation.coco.segmentations import run_length_totals
 
 HEIGHT, WIDTH = 40, 60
 SQUARE = [[10, 5, 30, 5, 30, 25, 10, 25]]

@@ -9,6 +9,10 @@ COMMANDS = {  # by name: where it is, and what it does
     ),
     "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
     "init": ("maskcast.commands.init:init", "look at a folder of your data and write params.yaml for it"),
+    "labels": (
+        "maskcast.commands.labels:labels",
+        "send masks to labelling tools, bring labels back, suggest frames",
+    ),
     "models": (
         "maskcast.commands.models:models",
         "list, compare, promote, roll back and export registered models",

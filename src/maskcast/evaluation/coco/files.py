@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records, read_json, read_lists, shown
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
-from maskcast.evaluation.coco.segmentations import packed_masks
 
 SHAPE = {"bbox": "bbox", "segm": "segmentation"}
 OTHER = {"bbox": "segm", "segm": "bbox"}

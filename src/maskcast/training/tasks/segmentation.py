@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.data.augment.frames import augment
-from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_table import FRAMES, labels_of
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.relabelling import TrainingIndex
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import all_counts, own_part, rank
 from maskcast.errors import MaskcastError
@@ -49,7 +49,7 @@ class Shown(NamedTuple):
 
 
 class _SegmentationTask:
-    """Windows drawn at random from all labelled training clips, each as likely as any other.
+    """Windows with labels drawn at random from all labelled training clips, each as likely as any other.
 
     Args:
         store: the clips.
@@ -73,7 +73,7 @@ class _SegmentationTask:
         self._frames = 1 if params.window is None else params.window.total
         self.train, self.val = (self._clips(split) for split in ("train", "val"))
         self._need_foreground()
-        self._index = FrameIndex(self.train, self._frames)
+        self._index = TrainingIndex(store, self.train, self.maps, self._frames)
         if not len(self._index):
             raise MaskcastError(
                 f"{store.root}: none of the {len(self.train)} training clips has the {self._frames} frames of "

@@ -1,0 +1,172 @@
+"""Which frames to label next: Jaccard by the number of labelled frames, for each method of `labels suggest`.
+
+    python benchmarks/label_suggestions.py [--work FOLDER] [--seeds 0 1 2] [--budgets 10 20 40]
+
+Simulated clips; a class is the colour of an object, so there are 9 with the background. A seed starts with the
+first budget of frames, drawn at random; from then on each method asks for what is missing to the next budget, the
+true masks stand in for the people who correct, and a masker is trained from scratch on all frames labelled so far.
+The score is macro Jaccard over frames of clips that nobody labels, absent classes left out, of the last weights.
+What is in FOLDER already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from _common import commit
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.inference.suggestions import METHODS, choose, find_candidates
+from maskcast.labels import IGNORE, MASK, single_map
+from maskcast.models.segmentation.table import load_masker
+from maskcast.params import validate
+from maskcast.report.tables import markdown
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
+from maskcast.seed import derive, rng
+from maskcast.simulator.camera import CLASSES, COLORS
+
+SIZE = 48, 72
+CLIP = {"frames": 6, "context": 3, "stride": 15}
+SPACING = 2  # frames of such a clip
+Frames = dict[str, list[int]]  # labelled ones, by clip
+
+
+def main() -> None:
+    """Runs what is missing and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("label_suggestions"), help="folder for what is made")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40], help="labelled frames, ascending")
+    parser.add_argument("--clips", type=int, default=100, help="clips whose frames may be labelled")
+    parser.add_argument("--validation", type=int, default=40, help="clips to score")
+    parser.add_argument("--steps", type=int, default=400, help="training steps of each masker")
+    parser.add_argument("--batch", type=int, default=24)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    truth = simulated(given)
+    runs = {name: [one_run(given, truth, name, seed) for seed in given.seeds] for name in METHODS}
+    rows = [[name, *map(cell, zip(*scores, strict=True))] for name, scores in runs.items()]
+    seeds = ", ".join(map(str, given.seeds))
+    print(f"Macro Jaccard by labelled frames: mean [lowest to highest] of seeds {seeds}.")
+    print(f"{given.clips} clips, {given.steps} steps of {given.batch} crops, commit {commit()}\n")
+    print(markdown(["method", *(f"{budget} frames" for budget in given.budgets)], rows))
+
+
+def simulated(given: argparse.Namespace) -> ClipStore:
+    """Returns clips with their true masks: `train` to be labelled, `val` to be scored."""
+    given.work.mkdir(parents=True, exist_ok=True)
+    root = given.work / "truth"
+    if not root.exists():
+        source = {"layout": "synthetic", "train": given.clips, "val": given.validation, "unlabeled": 0, **CLIP}
+        params = {"source": source, "height": SIZE[0], "width": SIZE[1], "workers": 1, "seed": 7}
+        run_stage("prepare_clips", params, raw=given.work, clips=given.work / "simulated")
+        store = ClipStore(given.work / "simulated")
+        colour_of = np.array([0, *(1 + COLORS.index(name.split()[-1]) for name in CLASSES[1:])], np.uint8)
+        maps = single_map(["background", *COLORS])
+        with ClipWriter(root, height=store.height, width=store.width, maps=maps) as writer:
+            for clip in store.clips:
+                masks = {MASK: colour_of[store.masks(clip)]}
+                writer.add(clip.id, split=clip.split, kind=clip.kind, frames=store.frames(clip), masks=masks)
+    return ClipStore(root)
+
+
+def one_run(given: argparse.Namespace, truth: ClipStore, method: str, seed: int) -> list[float]:
+    """Returns the score at each budget."""
+    scores: list[float] = []
+    before: Path | None = None
+    for budget in given.budgets:
+        name = "start" if before is None else method  # all methods start from the same frames
+        folder = given.work / f"{name}_{seed}_{budget}"
+        if not (folder / "record.json").exists():
+            one_round(given, truth, method, seed, budget, before, folder)
+        scores.append(json.loads((folder / "record.json").read_text())["jaccard"])
+        before = folder
+    return scores
+
+
+def one_round(
+    given: argparse.Namespace,
+    truth: ClipStore,
+    method: str,
+    seed: int,
+    budget: int,
+    before: Path | None,
+    folder: Path,
+) -> None:
+    """Chooses frames up to a budget, with the masker of the round before, and trains a masker on all of them."""
+    start = time.process_time()
+    folder.mkdir(exist_ok=True)
+    frames: Frames = {}
+    if before is None:
+        random = rng(seed, 0)
+        clips = random.choice(len(truth.select("train")), budget, replace=budget > given.clips)
+        for clip in (truth.select("train")[int(k)] for k in clips):
+            frames.setdefault(clip.id, []).append(int(random.integers(clip.num_frames)))
+    else:
+        frames = json.loads((before / "record.json").read_text())["frames"]
+        with tempfile.TemporaryDirectory(dir=given.work) as scratch:
+            store = labelled(Path(scratch) / "clips", truth, frames)
+            candidates = find_candidates(store, load_masker(before / "masker")[0], batch_size=64, precision="bf16")
+        missing = budget - sum(map(len, frames.values()))
+        for n in choose(candidates, method, budget=missing, spacing=SPACING, seed=derive(seed, budget)):
+            clip_id = candidates.clip_ids[candidates.clip_N[n]]
+            frames.setdefault(clip_id, []).append(int(candidates.frame_N[n]))
+    with tempfile.TemporaryDirectory(dir=given.work) as scratch:
+        labelled(Path(scratch) / "clips", truth, frames)
+        params = {
+            "model": {"arch": "unet", "width": 8},
+            "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
+            "augment": {"crop": [32, 48], "crop_on_object": 0.9},
+            "val_frame_step": 3,
+            "training": {
+                "epochs": 1,
+                "steps_per_epoch": given.steps,
+                "batch_size": given.batch,
+                "learning_rate": 4.0e-3,
+                "warmup_steps": min(50, given.steps),
+                "seed": seed,
+            },
+        }
+        train = get_stage("train_masker")
+        train.function(
+            clips=Path(scratch) / "clips",
+            masker=folder / "masker",
+            metrics=folder / "metrics.json",
+            params=validate(train.params, params, "label_suggestions"),
+        )
+    jaccard = json.loads((folder / "metrics.json").read_text())["val_jaccard"]
+    record = {"frames": frames, "jaccard": jaccard, "cpu_seconds": time.process_time() - start}
+    (folder / "record.json").write_text(json.dumps(record) + "\n")
+
+
+def labelled(root: Path, truth: ClipStore, frames: Frames) -> ClipStore:
+    """Writes a store in which these frames of the training clips have their true masks, and the others none."""
+    labels = {}
+    for clip in truth.select("train"):
+        masks = truth.masks(clip)
+        known = sorted(frames.get(clip.id, ()))
+        hidden = np.full_like(masks, IGNORE)
+        hidden[known] = masks[known]
+        labels[clip.id] = NewLabels(hidden, known)
+    write_relabelled(root, truth, labels, "train")
+    return ClipStore(root)
+
+
+def cell(scores: Sequence[float]) -> str:
+    """Returns mean and range over the seeds."""
+    return f"{statistics.mean(scores):.3f} [{min(scores):.3f} to {max(scores):.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The command `labels`: masks out to labelling tools, labels back in, and which frames to label next."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import add_commands, command_parser, find_name
+from maskcast.data.label_formats.table import FORMATS, get_format
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.runner.outputs import outputs_whole
+
+METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
+LISTED = 5  # frames that do not pair
+EPILOG = """\
+FORMAT is one of
+{formats}
+
+Frames go out as images named <clip>_<frame>.png, frames from 0 on, and labels come back by these names. Frames
+that a file does not list stay without labels, which is not background. docs/labels.md goes from generated masks
+over CVAT or Label Studio to a masker that has learnt from them.
+
+examples:
+  maskcast labels suggest --clips data/clips --masker models/masker \\
+      --budget 20 --output suggested
+  maskcast labels export --format cvat-images --masks data/masks \\
+      --clips data/clips --frames suggested/frames.csv --output to-cvat
+  maskcast labels import --format cvat-images corrected.zip \\
+      --clips data/clips --output data/labelled
+"""
+
+
+def labels(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    formats = "\n".join(f"  {name:25s}{summary}" for name, (_, summary) in FORMATS.items())
+    about = "Sends masks to labelling tools, brings labels back, and says which frames to label next."
+    parser = command_parser("labels", about, EPILOG.format(formats=formats))
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    if given.output.exists():
+        raise MaskcastError(f"{given.output}: already there (--output); name a new folder, or remove this one")
+    partial = given.output.with_name(given.output.name + ".partial")
+    run = {"import": _import, "export": _export, "suggest": _suggest}[given.command]
+    with outputs_whole({"output": given.output}, {"output": partial}):
+        done = run(given, partial)
+    print(f"{done}: {given.output}")
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the commands and their flags."""
+    commands = add_commands(parser)
+    known = f"one of {', '.join(FORMATS)}"
+    one = commands.add_parser("import", help="write a clip store with the labels of a file")
+    one.add_argument("file", metavar="FILE", type=Path, help="file, folder or archive that the tool exported")
+    one.add_argument("--format", metavar="FORMAT", required=True, help=known)
+    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="the clips that were labelled")
+    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
+    one.add_argument(
+        "--rename",
+        metavar="THEIRS=OURS",
+        action="append",
+        default=[],
+        help="a class of the file that the store calls otherwise; `ignore` is no label",
+    )
+    one.add_argument(
+        "--empty",
+        choices=("background", "unlabelled"),
+        default="background",
+        help="what a frame is that is listed without annotation (default: %(default)s)",
+    )
+    one.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="train",
+        help="of clips that had no labels (default: %(default)s)",
+    )
+    one.add_argument("--output", metavar="STORE", type=Path, required=True, help="new store")
+    one = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
+    one.add_argument("--format", metavar="FORMAT", required=True, help=known)
+    one.add_argument("--masks", metavar="STORE", type=Path, required=True, help="e.g. of generate_masks")
+    one.add_argument("--clips", metavar="STORE", type=Path, help="writes their frames as images, too")
+    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
+    one.add_argument(
+        "--frames", metavar="CSV", type=Path, help="these alone: columns clip, frame (default: all with masks)"
+    )
+    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+    one = commands.add_parser("suggest", help="say which frames to label next, and show them")
+    one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips, of which some lack labels")
+    one.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="what train_masker wrote")
+    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
+    one.add_argument("--budget", metavar="N", type=int, default=20, help="frames (default: %(default)s)")
+    one.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
+    one.add_argument(
+        "--spacing",
+        metavar="N",
+        type=int,
+        default=5,
+        help="least distance of two frames of a clip (default: %(default)s)",
+    )
+    one.add_argument("--seed", metavar="N", type=int, default=0, help="of the draws (default: %(default)s)")
+    one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+
+
+def _import(given: argparse.Namespace, out: Path) -> str:
+    from maskcast.data.clips import ClipStore
+    from maskcast.data.label_formats.names import FRAME_RULE
+    from maskcast.data.label_import import import_labels
+
+    rename = {}
+    for text in given.rename:
+        theirs, equals, ours = text.partition("=")
+        if not (theirs and equals and ours):
+            raise MaskcastError(f"--rename {text}: write the file's class, =, and the store's class")
+        rename[theirs] = ours
+    store = ClipStore(given.clips, given.map)
+    form = get_format(find_name(given.format, "format", list(FORMATS)))
+    report = import_labels(out, form, given.file, store, rename=rename, empty=given.empty, split=given.split)
+    if report.unpaired:
+        say(f"{len(report.unpaired)} frames are of no clip in {given.clips} ({FRAME_RULE}):")
+        for name in report.unpaired[:LISTED]:
+            say(f"  {name}")
+        if len(report.unpaired) > LISTED:
+            say(f"  ... and {len(report.unpaired) - LISTED} more")
+    if report.empty:
+        say(f"{report.empty} frames are listed without annotation: taken as background (--empty background)")
+    if report.unlabelled:
+        say(f"{report.unlabelled} frames are listed without annotation: left without labels (--empty unlabelled)")
+    return f"labelled {report.frames} frames of {report.clips} clips"
+
+
+def _export(given: argparse.Namespace, out: Path) -> str:
+    from maskcast.data.clips import ClipStore
+    from maskcast.data.label_export import export_labels, read_frames_list
+
+    store = ClipStore(given.masks, given.map)
+    frames = None if given.frames is None else read_frames_list(given.frames)
+    pictures = None if given.clips is None else ClipStore(given.clips)
+    form = get_format(find_name(given.format, "format", list(FORMATS)))
+    clips, count = export_labels(out, form, store, frames, pictures)
+    return f"wrote {count} frames of {clips} clips as {form.name}"
+
+
+def _suggest(given: argparse.Namespace, out: Path) -> str:
+    from maskcast.data.clips import ClipStore
+    from maskcast.report.suggestions import Suggest, suggest
+
+    for name, least in (("budget", 1), ("spacing", 1), ("seed", 0)):
+        if getattr(given, name) < least:
+            raise MaskcastError(f"--{name}: got {getattr(given, name)}; give {least} or more")
+    params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
+    count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
+    return f"suggested {count} frames by {given.method}"

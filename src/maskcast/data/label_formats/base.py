@@ -1,0 +1,137 @@
+"""What a label format is: it writes regions of frames into files, and finds them in files.
+
+A format knows names of classes and frames, no ids of a store; `label_import.py` and `label_export.py` bring both
+together. A region that has the class `IGNORED` says that its pixels have no label.
+
+Legend: H height, W width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from maskcast.errors import MaskcastError
+
+IGNORED = "ignore"  # class in a file of the pixels that have no label
+MOST_PIXELS = 1 << 15  # height or width of a frame
+Size = tuple[int, int]  # height, width
+Place = tuple[str, int]  # clip id, frame from 0 on
+
+
+@dataclass(frozen=True)
+class Region:
+    """Pixels of a frame that are of one class, and of one object where the format tells objects apart.
+
+    Attributes:
+        class_name: as the file has it.
+        mask_HW: bool.
+        instance: number of the object, the same in all frames of its clip; None: not told.
+        score: confidence, 0..1; None: not told.
+    """
+
+    class_name: str
+    mask_HW: np.ndarray
+    instance: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class FoundFrame:
+    """A frame that a file lists.
+
+    Attributes:
+        where: how errors name it, e.g. ``annotations.xml: image 3``.
+        places: what its name may mean, the likeliest first.
+        size: of the frame, as the file says; None: it does not.
+        empty: whether it is listed without any region.
+        regions: gives its regions, those in front last, for a frame of a size; reads the masks.
+    """
+
+    where: str
+    places: Sequence[Place]
+    size: Size | None
+    empty: bool
+    regions: Callable[[Size], Iterable[Region]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be written.
+
+    Attributes:
+        classes: names of the classes without the background, in the order of their ids.
+        size: of every frame.
+        clips: frames of each clip by its id, in order.
+        instances: whether regions are objects.
+        regions: gives the regions of a frame.
+    """
+
+    classes: Sequence[str]
+    size: Size
+    clips: Mapping[str, Sequence[int]]
+    instances: bool
+    regions: Callable[[str, int], Sequence[Region]]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, and the name of what has no label."""
+        return (*self.classes, IGNORED)
+
+    def frames(self) -> Iterator[tuple[str, int, Sequence[Region]]]:
+        """Yields clip, frame and regions of all frames."""
+        for clip, frames in self.clips.items():
+            for t in frames:
+                yield clip, t, self.regions(clip, t)
+
+
+class LabelFormat(ABC):
+    """A format; one of them is one module.
+
+    Attributes:
+        name: on the command line.
+        files: what it reads: names or patterns in a folder or archive, the first that is there counts.
+        tracks: whether it says which object of one frame is which of another.
+        scores: whether it has room for a confidence.
+        whole_clips: whether frames have no name but their number in a clip, so that clips are written whole.
+        fills: whether a file of a clip stands for all its frames, though it lists those with regions alone.
+        known: the classes, of a format that has a table of them.
+        void: those of them whose pixels count as not labelled, unless the map has such a class.
+        unnamed: the one of them that stands for a background that the table does not know.
+    """
+
+    name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]
+    tracks: ClassVar[bool]
+    scores: ClassVar[bool]
+    whole_clips: ClassVar[bool] = False
+    fills: ClassVar[bool] = False
+    known: ClassVar[tuple[str, ...]] = ()
+    void: ClassVar[tuple[str, ...]] = ()
+    unnamed: ClassVar[str | None] = None
+
+    @abstractmethod
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes the files into a folder that is there.
+
+        Raises:
+            MaskcastError: the format has no room for something.
+        """
+
+    @abstractmethod
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of a file, or of a folder of files.
+
+        Raises:
+            MaskcastError: naming file, place in it and remedy, where it is not of this format.
+        """
+
+
+def checked_size(height: int, width: int, where: str) -> Size:
+    """Returns the size of a frame, after a look whether there can be such a frame."""
+    if not (0 < height <= MOST_PIXELS and 0 < width <= MOST_PIXELS):
+        raise MaskcastError(f"{where}: is {width} wide and {height} high; allowed are 1 to {MOST_PIXELS}: mend it")
+    return height, width

@@ -1,0 +1,165 @@
+"""COCO instance segmentation: one JSON; masks as polygons, run lengths, or compressed run lengths.
+
+Written are compressed run lengths, ``score``, and what CocoVID adds: ``videos``, and per image ``video_id`` and
+``frame_id``, per annotation ``instance_id``. Read are these, or images by their ``file_name``.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from maskcast.data.coco_masks import packed_masks
+from maskcast.data.coco_records import Records, read_lists, shown
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats.names import frame_name, places_of
+from maskcast.errors import MaskcastError
+
+FILE = "annotations.json"
+
+
+class Coco(LabelFormat):
+    """COCO instance segmentation."""
+
+    name = "coco"
+    files = (FILE, "instances*.json", "*.json")
+    tracks = True
+    scores = True
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``annotations.json``."""
+        height, width = export.size
+        videos = {clip: k for k, clip in enumerate(export.clips, 1)}
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        ids = {name: k for k, name in enumerate(export.labels, 1)}
+        for clip, t, regions in export.frames():
+            image = {"id": len(images) + 1, "file_name": frame_name(clip, t), "height": height, "width": width}
+            images.append(image | {"video_id": videos[clip], "frame_id": t})
+            for region in regions:
+                one = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": ids[region.class_name]}
+                annotations.append(one | coco_mask(region.mask_HW) | extras(region))
+        content = {
+            "images": images,
+            "videos": [{"id": k, "name": clip, "height": height, "width": width} for clip, k in videos.items()],
+            "categories": [{"id": k, "name": name} for name, k in ids.items()],
+            "annotations": annotations,
+        }
+        (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the images of all files (see `LabelFormat.read`)."""
+        for file in files_in(path, self.files, "COCO"):
+            images, categories, annotations = read_lists(file)
+            names = category_names(categories)
+            heights, widths = images.integers("height"), images.integers("width")
+            sizes = [
+                checked_size(int(height), int(width), f"{images.where}[{n}]")
+                for n, (height, width) in enumerate(zip(heights, widths, strict=True))
+            ]
+            row = {one["id"]: n for n, one in enumerate(images.records)}
+            refuse_empty(annotations)
+            of_image = [row[one["image_id"]] for one in annotations.records]
+            masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
+            grouped: dict[int, list[tuple[dict[str, Any], Any]]] = defaultdict(list)
+            for n, one, mask in zip(of_image, annotations.records, masks, strict=True):
+                grouped[n].append((one, mask))
+            videos = _videos(file, images)
+            for n, image in enumerate(images.records):
+                yield FoundFrame(
+                    f"{images.where}[{n}] ({image.get('file_name', image['id'])})",
+                    _places(images, n, videos),
+                    sizes[n],
+                    not grouped[n],
+                    partial(_regions, grouped[n], names, annotations.where),
+                )
+
+
+def coco_mask(mask_HW: np.ndarray) -> dict[str, Any]:
+    """Returns a mask as COCO has it: compressed run lengths, area and box."""
+    packed = rle.encode(np.asfortranarray(mask_HW, np.uint8))
+    text = packed["counts"].decode() if isinstance(packed["counts"], bytes) else packed["counts"]
+    return {
+        "segmentation": {"size": list(mask_HW.shape), "counts": text},
+        "area": int(mask_HW.sum()),
+        "bbox": [float(value) for value in rle.toBbox(packed)],
+        "iscrowd": 0,
+    }
+
+
+def extras(region: Region) -> dict[str, Any]:
+    """Returns what COCO has of a region beside its mask."""
+    found: dict[str, Any] = {} if region.score is None else {"score": round(region.score, 4)}
+    return found | ({} if region.instance is None else {"instance_id": region.instance})
+
+
+def category_names(categories: Records) -> dict[int, str]:
+    """Returns the names of the categories by id, of which no name may stand twice."""
+    names: dict[int, str] = {}
+    for n, (category_id, name) in enumerate(
+        zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
+    ):
+        if not isinstance(name, str) or name in names.values():
+            categories.fail(n, f"name {shown(name)} must be a text that stands once; mend it")
+        names[category_id] = name
+    return names
+
+
+def refuse_empty(annotations: Records) -> None:
+    """Refuses annotations without a mask: of these boxes say nothing about pixels."""
+    for n, mask in enumerate(annotations.column("segmentation", "a box is no mask: export masks or polygons")):
+        if not mask:
+            annotations.fail(n, "segmentation is empty; a box is no mask: export masks or polygons")
+
+
+def instance_of(records: Records, n: int) -> int | None:
+    """Returns the number of the object of an annotation, under any of the names in use."""
+    one = records.records[n]
+    attributes = one.get("attributes") if isinstance(one.get("attributes"), dict) else {}
+    for value in (one.get("instance_id"), one.get("track_id"), attributes.get("track_id")):
+        if value is not None:
+            if type(value) is not int or value < 0:
+                records.fail(n, f"number of the object must be an integer of at least 0, not {shown(value)}")
+            return value
+    return None
+
+
+def _videos(file: Path, images: Records) -> dict[int, str]:
+    """Returns the names of the videos by id, where the file has any."""
+    from maskcast.data.coco_records import read_json
+
+    content = read_json(file).get("videos", [])
+    if not isinstance(content, list):
+        raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; mend it")
+    videos = Records(f"{file}: videos", content)
+    ids = videos.unique("id")
+    names = videos.column("name", "add it: the clip's id")
+    for n, one in enumerate(images.records):
+        if "video_id" in one and videos.records and one["video_id"] not in ids:
+            images.fail(n, f"video_id {shown(one['video_id'])} is no video of {file}; mend it")
+    return {int(video_id): str(name) for video_id, name in zip(ids, names, strict=True)}
+
+
+def _places(images: Records, n: int, videos: dict[int, str]) -> Sequence[Place]:
+    image = images.records[n]
+    found: list[Place] = []
+    if image.get("video_id") in videos and type(image.get("frame_id")) is int:
+        found.append((videos[image["video_id"]], image["frame_id"]))
+    name = image.get("file_name")
+    if not isinstance(name, str):
+        images.fail(n, "lacks 'file_name', which tells clip and frame; add it")
+    return [*found, *places_of(name)]
+
+
+def _regions(
+    found: Sequence[tuple[dict[str, Any], Any]], names: dict[int, str], where: str, size: Size
+) -> Iterator[Region]:
+    for one, mask in found:
+        instance = instance_of(Records(where, [one]), 0)
+        yield Region(names[one["category_id"]], rle.decode(mask) > 0, instance, one.get("score"))

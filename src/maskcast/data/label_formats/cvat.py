@@ -1,0 +1,204 @@
+"""What CVAT's two XML formats of version 1.1 share: labels, shapes and masks.
+
+A mask is a list of run lengths, row by row, background first, of the box ``left, top, width, height`` alone.
+"""
+
+import json
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.label_formats.base import Export, Region, Size
+from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
+from maskcast.errors import MaskcastError
+
+FILE = "annotations.xml"
+SCORE, OBJECT = "confidence", "object"  # attributes of each label
+TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
+SHAPES = ("mask", "polygon", "box", "ellipse")
+NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
+
+
+def mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
+    """Returns a mask that has a pixel at least as attributes of ``<mask>``."""
+    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
+    box = mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    flat = np.concatenate([[False], box.ravel(), [not box.flat[-1]]])  # runs start with background
+    ends = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(ends, prepend=0)
+    return {
+        "rle": ", ".join(map(str, runs.tolist())),
+        "left": str(columns[0]),
+        "top": str(rows[0]),
+        "width": str(box.shape[1]),
+        "height": str(box.shape[0]),
+    }
+
+
+def shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a shape, (H, W) bool.
+
+    Raises:
+        MaskcastError: it lacks a number, or does not fit the frame.
+    """
+    tag = element.tag
+    if tag == "mask":
+        return _rle_mask(element, size, where)
+    if tag == "polygon":
+        return polygon(points_of(element, where), size, where)
+    turn = number(element, "rotation", where, 0.0)
+    if tag == "ellipse":
+        values = [number(element, key, where) for key in ("cx", "cy", "rx", "ry")]
+        return polygon(ellipse(values[0], values[1], values[2], values[3], turn), size, where)
+    left, top, right, bottom = (number(element, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+    centre = ((left + right) / 2, (top + bottom) / 2)
+    return polygon(rectangle(left, top, right - left, bottom - top, turn, centre), size, where)
+
+
+def points_of(element: ET.Element, where: str) -> list[list[float]]:
+    """Returns the points of a polygon, x and y each."""
+    try:
+        points = [[float(value) for value in pair.split(",")] for pair in element.get("points", "").split(";")]
+    except ValueError:
+        points = [[]]
+    if any(len(point) != 2 for point in points):
+        raise MaskcastError(
+            f"{where}: points must be x,y;x,y;..., got {element.get('points', '')[:40]!r}; mend it"
+        )
+    return points
+
+
+def number(element: ET.Element, key: str, where: str, default: float | None = None) -> float:
+    """Returns a finite number of an element."""
+    text = element.get(key)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise MaskcastError(f"{where}: {key} must be a number, got {text!r}; mend it")
+    return value
+
+
+def whole(element: ET.Element, key: str, where: str, default: int | None = None) -> int:
+    """Returns an integer of an element."""
+    value = number(element, key, where, default)
+    if value != int(value):
+        raise MaskcastError(f"{where}: {key} must be an integer, got {element.get(key)!r}; mend it")
+    return int(value)
+
+
+def region_of(element: ET.Element, label: str | None, size: Size, where: str, track: int | None = None) -> Region:
+    """Returns the region of a shape; where it does not tell its object, that is its track."""
+    if not label:
+        raise MaskcastError(f"{where}: has no label; give it one in CVAT")
+    told = {one.get("name"): (one.text or "").strip() for one in element.findall("attribute")}
+    known = told.get(OBJECT, "")
+    if known and not (known.isdecimal() and len(known) < 7):
+        raise MaskcastError(
+            f"{where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
+        )
+    instance = int(known) if known else None if track is None else TRACKS + track
+    try:
+        score = float(told[SCORE])
+    except (KeyError, ValueError):
+        score = None  # of a shape that a person drew
+    return Region(label, shape_mask(element, size, where), instance, score)
+
+
+def left_out(found: Counter[str], file: Path) -> str:
+    """Returns a line about shapes without an area."""
+    kinds = ", ".join(f"{count} {tag}" for tag, count in found.items())
+    return f"{file}: left out {kinds}: they have no area"
+
+
+def meta_element(name: str, export: Export, frames: int, mode: str) -> ET.Element:
+    """Returns ``<meta>`` of a task."""
+    meta = ET.Element("meta")
+    task = ET.SubElement(meta, "task")
+    height, width = export.size
+    told: Mapping[str, Any] = {
+        "name": name,
+        "size": frames,
+        "mode": mode,
+        "overlap": 0,
+        "start_frame": 0,
+        "stop_frame": frames - 1,
+        "z_order": "True",
+    }
+    for key, value in told.items():
+        ET.SubElement(task, key).text = str(value)
+    labels = ET.SubElement(task, "labels")
+    for label in export.labels:
+        one = ET.SubElement(labels, "label")
+        ET.SubElement(one, "name").text = label
+        attributes = ET.SubElement(one, "attributes")
+        for attribute in _attributes(export):
+            entry = ET.SubElement(attributes, "attribute")
+            for key, value in attribute.items():
+                ET.SubElement(entry, key).text = str(value)
+    original = ET.SubElement(task, "original_size")
+    ET.SubElement(original, "width").text, ET.SubElement(original, "height").text = str(width), str(height)
+    return meta
+
+
+def write_settings(folder: Path, export: Export) -> None:
+    """Writes the labels as CVAT's task constructor takes them (`Raw`): ``labels.json``."""
+    attributes = [one | {"mutable": True, "values": [""]} for one in _attributes(export)]
+    labels = [{"name": name, "attributes": attributes} for name in export.labels]
+    (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
+
+
+def written(root: ET.Element, file: Path) -> None:
+    """Writes a document."""
+    ET.indent(root)
+    ET.ElementTree(root).write(file, "utf-8", xml_declaration=True)
+
+
+def add_attributes(element: ET.Element, region: Region) -> None:
+    """Adds the confidence and the object of a region to its shape."""
+    if region.score is not None:
+        ET.SubElement(element, "attribute", name=SCORE).text = f"{region.score:.4f}"
+    if region.instance is not None:
+        ET.SubElement(element, "attribute", name=OBJECT).text = str(region.instance)
+
+
+def parts(regions: Sequence[Region]) -> Iterator[tuple[int, Region]]:
+    """Yields the regions that have pixels, with the order of their layers."""
+    yield from ((order, region) for order, region in enumerate(regions) if region.mask_HW.any())
+
+
+def _attributes(export: Export) -> list[dict[str, Any]]:
+    names = (SCORE, OBJECT) if export.instances else (SCORE,)
+    rest = {"mutable": "True", "input_type": "text", "default_value": "", "values": ""}
+    return [{"name": name, **rest} for name in names]
+
+
+def _rle_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
+    left, top, width, height = (whole(element, key, where) for key in ("left", "top", "width", "height"))
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
+        raise MaskcastError(
+            f"{where}: its box, {width}x{height} at {left},{top}, is not within the frame of {size[1]}x{size[0]}; "
+            "mend it"
+        )
+    try:
+        runs = [int(text) for text in element.get("rle", "").split(",")]
+    except ValueError:
+        raise MaskcastError(
+            f"{where}: rle must be run lengths, got {element.get('rle', '')[:40]!r}; mend it"
+        ) from None
+    if min(runs) < 0 or sum(runs) != width * height:
+        raise MaskcastError(
+            f"{where}: the run lengths sum to {sum(runs)}, the box has {width * height} pixels; export it again"
+        )
+    mask_HW = np.zeros(size, bool)
+    mask_HW[top : top + height, left : left + width] = (
+        np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width).astype(bool)
+    )
+    return mask_HW

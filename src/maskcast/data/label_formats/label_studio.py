@@ -1,0 +1,196 @@
+"""Label Studio: a list of tasks in JSON; regions drawn by brush, as polygons, rectangles or ellipses.
+
+A task's ``data`` holds clip and frame, which its exports keep; where they are missing, the name of its image tells
+them. What people drew are ``annotations``: of several of a task the last one counts that is marked as ground
+truth, else the last one. Written are ``predictions``, which are not labels until somebody submits them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from maskcast.data.coco_records import Records, read_json, shown
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.label_formats.brush import decode, encode
+from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats.names import frame_name, places_of
+from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+FILE = "tasks.json"
+CONFIG = "label-config.xml"
+LOCAL = "/data/local-files/?d=images/"  # below LOCAL_FILES_DOCUMENT_ROOT of Label Studio's server
+TAGS = ("brush", "polygon", "rectangle", "ellipse")
+
+
+class LabelStudio(LabelFormat):
+    """Label Studio's tasks."""
+
+    name = "label-studio"
+    files = (FILE, "*.json")
+    tracks = False
+    scores = True
+    part = "annotations"
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``tasks.json``, and ``label-config.xml``, the labelling interface."""
+        tasks = []
+        height, width = export.size
+        frame = {"original_width": width, "original_height": height, "image_rotation": 0}
+        for clip, t, regions in export.frames():
+            result = []
+            for number, region in enumerate(regions):
+                value = {"format": "rle", "rle": encode(region.mask_HW), "brushlabels": [region.class_name]}
+                known = {"id": f"region{number}", "type": "brushlabels", "from_name": "labels", "to_name": "image"}
+                score = {} if region.score is None else {"score": round(region.score, 4)}
+                result.append(known | frame | {"value": value} | score)
+            sure = [region.score for region in regions if region.score is not None]
+            score = {"score": round(float(np.mean(sure)), 4)} if sure else {}
+            data = {"image": LOCAL + frame_name(clip, t), "clip": clip, "frame": t}
+            tasks.append({"data": data, "predictions": [{"model_version": "maskcast", "result": result} | score]})
+        (folder / FILE).write_text(json.dumps(tasks) + "\n", encoding="utf-8")
+        labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in export.labels)
+        (folder / CONFIG).write_text(
+            '<View>\n  <Image name="image" value="$image"/>\n  <BrushLabels name="labels" toName="image">\n'
+            f"{labels}\n  </BrushLabels>\n</View>\n",
+            encoding="utf-8",
+        )
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the tasks that people annotated, of all files (see `LabelFormat.read`)."""
+        for file in files_in(path, self.files, "Label Studio"):
+            yield from _read(file, self.part)
+
+
+class LabelStudioPredictions(LabelStudio):
+    """Predictions in Label Studio's tasks."""
+
+    name = "label-studio-predictions"
+    part = "predictions"
+
+
+def _read(file: Path, part: str) -> Iterator[FoundFrame]:
+    content = read_json(file)
+    if not isinstance(content, list):
+        raise MaskcastError(f"{file}: Label Studio's JSON is a list of tasks, not {shown(content)}; export `JSON`")
+    tasks = Records(f"{file}: tasks", content)
+    unusable: Counter[str] = Counter()
+    ids: set[Any] = set()
+    for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
+        task = tasks.records[n]
+        if "id" in task and task["id"] in ids:
+            tasks.fail(n, "its id stands twice; give each task its own")
+        ids.add(task.get("id"))
+        if not isinstance(data, dict):
+            tasks.fail(n, f"data must be an object, not {shown(data)}; export it again")
+        chosen = _chosen(tasks, n, part)
+        if chosen is None:
+            unusable["tasks"] += 1
+            continue
+        regions = _grouped(tasks, n, chosen)
+        where = f"{tasks.where}[{n}] (id {task.get('id')})"
+        sizes = {_size(one, where) for one in regions}
+        if len(sizes) > 1:
+            tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
+        yield FoundFrame(
+            where, _places(data), next(iter(sizes), None), not regions, partial(_regions, regions, where)
+        )
+    if unusable:
+        say(f"{file}: {unusable['tasks']} of {len(content)} tasks have no {part}: they stay without labels")
+
+
+def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
+    """Returns the results of the annotation or prediction that counts; None where there is none."""
+    found = tasks.records[n].get(part) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        tasks.fail(n, f"{part} must be a list of objects, not {shown(found)}; export `JSON`")
+    kept = [one for one in found if not one.get("was_cancelled")]
+    kept = [one for one in kept if one.get("ground_truth")] or kept
+    if not kept:
+        return None
+    result = kept[-1].get("result")
+    if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
+        tasks.fail(n, f"result must be a list of objects, not {shown(result)}; export `JSON`")
+    return list(result)
+
+
+def _grouped(tasks: Records, n: int, result: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the regions of a result that have an area, each with its ``label``.
+
+    Label Studio writes shape and label in one item (`brushlabels`), or in two of the same id (`brush`, `labels`).
+    """
+    labels: dict[Any, list[Any]] = {}
+    for one in result:
+        value = one.get("value")
+        for key, names in value.items() if isinstance(value, dict) else ():
+            if key.endswith("labels"):
+                labels[one.get("id")] = names
+    regions = []
+    seen: set[Any] = set()
+    for one in result:
+        tag = str(one.get("type", "")).removesuffix("labels")
+        if tag not in TAGS:
+            continue
+        if not isinstance(one.get("value"), dict):
+            tasks.fail(n, f"value of a region must be an object, not {shown(one.get('value'))}; export `JSON`")
+        names = labels.get(one.get("id"), [])
+        if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+            tasks.fail(n, f"a region has the labels {shown(names)}; give it one")
+        if one.get("id") is not None and one["id"] in seen:
+            tasks.fail(n, f"region {one['id']!r} stands twice; give each its own id")
+        seen.add(one.get("id"))
+        if one.get("image_rotation"):
+            tasks.fail(n, "the image was rotated while it was labelled; label it as it is")
+        regions.append(one | {"tag": tag, "label": names[0]})
+    return regions
+
+
+def _size(region: Mapping[str, Any], where: str) -> Size:
+    sides = [region.get(key) for key in ("original_height", "original_width")]
+    if not all(type(side) is int for side in sides):
+        raise MaskcastError(f"{where}: a region lacks original_width and original_height; export it again")
+    return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
+
+
+def _places(data: Mapping[str, Any]) -> Sequence[Place]:
+    found: list[Place] = []
+    if isinstance(data.get("clip"), str) and type(data.get("frame")) is int:
+        found.append((data["clip"], data["frame"]))
+    image = data.get("image") or next((value for value in data.values() if isinstance(value, str)), "")
+    return found + places_of(str(image).rpartition("?d=")[2])
+
+
+def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
+    for n, one in enumerate(regions, 1):
+        place = f"{where}: region {n} ({one['tag']})"
+        score = one.get("score")
+        yield Region(one["label"], _mask(one, size, place), None, score if isinstance(score, float) else None)
+
+
+def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a region; coordinates of shapes are percent of the frame."""
+    value = region["value"]
+    if region["tag"] == "brush":
+        if value.get("format") != "rle":
+            raise MaskcastError(f"{where}: format must be rle, not {shown(value.get('format'))}; export it again")
+        return decode(value.get("rle"), size, where)
+    scale = np.array([size[1], size[0]]) / 100
+    try:
+        if region["tag"] == "polygon":
+            return polygon((np.array(value["points"], np.float64).reshape(-1, 2) * scale).tolist(), size, where)
+        x, y = np.array([value["x"], value["y"]], np.float64) * scale
+        turn = float(value.get("rotation", 0))
+        if region["tag"] == "ellipse":
+            radii = np.array([value["radiusX"], value["radiusY"]], np.float64) * scale
+            return polygon(ellipse(x, y, radii[0], radii[1], turn), size, where)
+        width, height = np.array([value["width"], value["height"]], np.float64) * scale
+        return polygon(rectangle(x, y, width, height, turn, (x, y)), size, where)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MaskcastError(f"{where}: its numbers cannot be read ({error!r}); export it again") from None

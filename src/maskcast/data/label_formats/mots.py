@@ -1,0 +1,132 @@
+"""MOTS as PNG: a folder per clip, a 16-bit image per frame; a pixel is class * 1000 + object, or 10000 (ignored).
+
+Classes are named by ``labels.txt``, one a line in the order of their numbers from 1 on, as CVAT writes it. Without
+the file they are those of KITTI MOTS: car and pedestrian.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskcast.data.label_formats.base import IGNORED, Export, FoundFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats.names import clip_name, places_of
+from maskcast.errors import MaskcastError
+
+PER_CLASS = 1000
+IGNORE_VALUE = 10_000
+MOST_CLASSES = 64  # 65 * 1000 + 999 is beyond 16 bits
+LABELS = "labels.txt"
+KITTI = ("car", "pedestrian")
+
+
+class MotsPng(LabelFormat):
+    """MOTS as PNG."""
+
+    name = "mots"
+    files = ("*.png",)
+    tracks = True
+    scores = False
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``instances/<clip>/<frame>.png`` and ``instances/labels.txt``."""
+        root = folder / "instances"
+        root.mkdir()
+        write_labels(root, export.classes)
+        for clip, t, regions in export.frames():
+            values_HW = np.zeros(export.size, np.uint16)
+            for region in regions:
+                values_HW[region.mask_HW] = value_of(region, export.classes)
+            place = root / clip_name(clip)
+            place.mkdir(exist_ok=True)
+            cv2.imwrite(str(place / f"{t:06d}.png"), values_HW)
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of all PNGs (see `LabelFormat.read`)."""
+        names = read_labels(path)
+        for file in files_in(path, self.files, "MOTS"):
+            if "images" in file.parts[:-1]:
+                continue
+            values_HW = read_values(file)
+            values = [int(value) for value in np.unique(values_HW) if value]
+            for value in values:
+                named(value, names, str(file))
+            places = places_of(f"{file.parent.name}/{file.name}")
+            size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
+            yield FoundFrame(str(file), places, size, not values, partial(_regions, file, names))
+
+
+def read_values(file: Path) -> np.ndarray:
+    """Returns a label image of 8 or 16 bits as it is stored, (H, W).
+
+    Raises:
+        MaskcastError: it is damaged, or has colours.
+    """
+    values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise MaskcastError(f"{file}: not a readable PNG; export the labels again")
+    if values.ndim != 2:
+        raise MaskcastError(f"{file}: has colours where ids are wanted; export ids, 8 or 16 bits grey")
+    return np.asarray(values)
+
+
+def write_labels(root: Path, classes: Sequence[str]) -> None:
+    """Writes the names of the classes; at most `MOST_CLASSES` have room in 16 bits."""
+    if len(classes) > MOST_CLASSES:
+        raise MaskcastError(
+            f"MOTS has room for {MOST_CLASSES} classes, the map has {len(classes)}; export another format"
+        )
+    (root / LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Returns the names of the classes from ``labels.txt`` in or beside what is read, or those of KITTI MOTS."""
+    folder = path if path.is_dir() else path.parent
+    for file in [*sorted(folder.rglob(LABELS)), *(up / LABELS for up in (folder.parent, folder.parent.parent))]:
+        if file.is_file():
+            try:
+                lines = file.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError as error:
+                raise MaskcastError(f"{file}: is no UTF-8 ({error}); write a class name a line") from None
+            return tuple(line.strip() for line in lines if line.strip())
+    return KITTI
+
+
+def value_of(region: Region, classes: Sequence[str]) -> int:
+    """Returns the value of a region's pixels."""
+    if region.class_name == IGNORED:
+        return IGNORE_VALUE
+    instance = 1 if region.instance is None else region.instance
+    if not 0 < instance < PER_CLASS:
+        raise MaskcastError(
+            f"MOTS has room for objects 1 to {PER_CLASS - 1}, a clip has object {instance}; export another format"
+        )
+    return PER_CLASS * (1 + classes.index(region.class_name)) + instance
+
+
+def named(value: int, names: Sequence[str], where: str) -> tuple[str, int | None]:
+    """Returns class name and object of a value.
+
+    Raises:
+        MaskcastError: there is no such class.
+    """
+    if value == IGNORE_VALUE:
+        return IGNORED, None
+    class_id, instance = divmod(value, PER_CLASS)
+    if not 0 < class_id <= len(names):
+        raise MaskcastError(
+            f"{where}: value {value} is of class {class_id}; there are 1 to {len(names)} ({', '.join(names)}): "
+            f"list all classes in {LABELS}"
+        )
+    return names[class_id - 1], instance
+
+
+def _regions(file: Path, names: Sequence[str], size: Size) -> Iterator[Region]:
+    values_HW = read_values(file)
+    for value in np.unique(values_HW):
+        if value:
+            name, instance = named(int(value), names, str(file))
+            yield Region(name, values_HW == value, instance)

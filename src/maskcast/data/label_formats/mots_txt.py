@@ -1,0 +1,113 @@
+"""MOTS as text: a file per clip, a line per object and frame: frame, object, class, height, width, run lengths.
+
+Frames count from 0, as in KITTI MOTS. A frame without a line has no object.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from maskcast.data.coco_masks import packed_masks
+from maskcast.data.coco_records import Records
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.label_formats.coco import coco_mask
+from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats.mots import (
+    LABELS,
+    PER_CLASS,
+    named,
+    read_labels,
+    value_of,
+    write_labels,
+)
+from maskcast.data.label_formats.names import clip_name
+from maskcast.errors import MaskcastError
+
+FIELDS = ("frame", "object", "class", "height", "width", "run lengths")
+
+
+class MotsTxt(LabelFormat):
+    """MOTS as text."""
+
+    name = "mots-txt"
+    files = ("*.txt",)
+    tracks = True
+    scores = False
+    whole_clips = True
+    fills = True
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``instances_txt/<clip>.txt`` and ``instances_txt/labels.txt``."""
+        root = folder / "instances_txt"
+        root.mkdir()
+        write_labels(root, export.classes)
+        height, width = export.size
+        for clip, frames in export.clips.items():
+            lines = []
+            for t in frames:
+                for region in export.regions(clip, t):
+                    value = value_of(region, export.classes)
+                    text = coco_mask(region.mask_HW)["segmentation"]["counts"]
+                    lines.append(f"{t} {value} {value // PER_CLASS} {height} {width} {text}")
+            (root / f"{clip_name(clip)}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the frames up to the last one that has a line, of all files (see `LabelFormat.read`)."""
+        names = read_labels(path)
+        for file in files_in(path, self.files, "MOTS"):
+            if file.name != LABELS:
+                yield from _read(file, names)
+
+
+def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
+    found: dict[int, list[tuple[int, str, int]]] = defaultdict(list)
+    sizes: set[Size] = set()
+    records: list[dict[str, Any]] = []
+    seen: set[tuple[int, int]] = set()
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+    except UnicodeDecodeError as error:
+        raise MaskcastError(f"{file}: is no text of ASCII ({error}); give a MOTS text file") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        words, where = line.split(), f"{file}: line {number}"
+        if len(words) != len(FIELDS) or not all(word.isdecimal() and len(word) < 10 for word in words[:5]):
+            raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; write the line again")
+        t, value, class_id, height, width = map(int, words[:5])
+        named(value, names, where)
+        if value // PER_CLASS != class_id:
+            raise MaskcastError(f"{where}: object {value} is not of class {class_id}; it is class * 1000 + object")
+        if (t, value) in seen:
+            raise MaskcastError(f"{where}: object {value} stands twice in frame {t}; give each its own number")
+        seen.add((t, value))
+        size = checked_size(height, width, where)
+        sizes.add(size)
+        found[t].append((value, where, len(records)))
+        records.append({"segmentation": {"size": list(size), "counts": words[5]}})
+    if len(sizes) > 1:
+        raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: mend it")
+    all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
+    masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
+    for t in range(max(found, default=0) + 1):
+        regions = partial(_regions, found.get(t, []), masks, names)
+        yield FoundFrame(
+            f"{file}: frame {t}", [(unquote(file.stem), t)], next(iter(sizes), None), t not in found, regions
+        )
+
+
+def _regions(
+    found: Sequence[tuple[int, str, int]],
+    masks: Sequence[Any],
+    names: Sequence[str],
+    size: Size,
+) -> Iterator[Region]:
+    for value, where, n in found:
+        name, instance = named(value, names, where)
+        yield Region(name, rle.decode(masks[n]) > 0, instance)

@@ -1,0 +1,52 @@
+"""Shapes that people draw, as masks.
+
+All shapes become polygons and these masks by COCO's rule (its reference code, `maskApi.c`), whatever tool they
+come from. Coordinates are pixels, (0, 0) is the corner of the first pixel.
+
+Legend: H height, W width, P points.
+"""
+
+from collections.abc import Sequence
+from math import cos, pi, radians, sin
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from maskcast.data.label_formats.base import Size
+from maskcast.errors import MaskcastError
+
+ELLIPSE_POINTS = 90
+
+
+def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.ndarray:
+    """Returns the pixels inside a polygon, (H, W) bool.
+
+    Raises:
+        MaskcastError: it has fewer than three points, or one far outside of the frame.
+    """
+    if len(points_P2) < 3:
+        raise MaskcastError(f"{where}: a polygon of {len(points_P2)} points has no area; draw at least 3")
+    flat = np.asarray(points_P2, np.float64)
+    if not np.isfinite(flat).all() or np.abs(flat).max() > 4 * max(size):
+        raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
+    inside_HW: np.ndarray = rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
+    return inside_HW
+
+
+def rectangle(
+    left: float, top: float, width: float, height: float, rotation: float, centre: Sequence[float]
+) -> list[list[float]]:
+    """Returns the corners of a rectangle that is turned about a point by so many degrees, clockwise."""
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    return _turned(corners, rotation, centre)
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> list[list[float]]:
+    """Returns points of an ellipse that is turned about its centre by so many degrees, clockwise."""
+    angles = [2 * pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
+    return _turned([(x + radius_x * cos(a), y + radius_y * sin(a)) for a in angles], rotation, (x, y))
+
+
+def _turned(points: Sequence[tuple[float, float]], rotation: float, centre: Sequence[float]) -> list[list[float]]:
+    c, s, (x0, y0) = cos(radians(rotation)), sin(radians(rotation)), centre
+    return [[x0 + c * (x - x0) - s * (y - y0), y0 + s * (x - x0) + c * (y - y0)] for x, y in points]

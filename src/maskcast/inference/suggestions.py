@@ -1,0 +1,198 @@
+"""Which frames to label next: what a masker finds in frames without labels, and methods that choose among them.
+
+Legend: N frames without labels, K classes, T frames of a clip, H height, W width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.data.clip_table import Clip
+from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import labelled_frames
+from maskcast.errors import MaskcastError
+from maskcast.inference.found import length
+from maskcast.inference.segment import segment_clips
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.progress import track
+from maskcast.seed import rng
+
+FOREGROUND = 2 / 3  # share of foreground-aware random that is drawn from frames with a class drawn before
+SPLITS = ("train", "unlabeled")  # whose frames may become labels to learn from
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Frames without labels, and what a masker finds in them.
+
+    Attributes:
+        clip_ids: of the clips.
+        clip_N: number of each frame's clip.
+        frame_N: its place in the clip, from 0 on.
+        area_NK: pixels of each class in it, int64.
+        doubt_NK: of these pixels, the sum of 1 - probability of the class: how many of them are expected to be
+            wrong; float64.
+        labelled: of the clips that have some labels, the places of these frames.
+    """
+
+    clip_ids: Sequence[str]
+    clip_N: np.ndarray
+    frame_N: np.ndarray
+    area_NK: np.ndarray
+    doubt_NK: np.ndarray
+    labelled: Mapping[int, Sequence[int]]
+
+    def __len__(self) -> int:
+        return len(self.clip_N)
+
+    def near(self, clip: int, frame: int, spacing: int) -> np.ndarray:
+        """Returns which frames of a clip lie less than ``spacing`` from one of it, (N,) bool."""
+        near_N: np.ndarray = (self.clip_N == clip) & (np.abs(self.frame_N - frame) < spacing)
+        return near_N
+
+
+def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, precision: str) -> Candidates:
+    """Masks all clips that lack labels in the store's chosen map, and returns their frames without labels.
+
+    Args:
+        store: the clips; of a clip that was labelled in some frames the others count.
+        masker: knows the map; in eval mode, on the device where it is to run.
+        batch_size: frames per forward pass.
+        precision: ``bf16`` or ``fp32``.
+
+    Raises:
+        MaskcastError: if every frame has labels, or no clip has frames.
+    """
+    free = {clip.id: _unlabelled(store, clip) for clip in store.where(lambda group: group.has_frames)}
+    clips = [store.get(name) for name, free_T in free.items() if free_T.any()]
+    if not clips:
+        raise MaskcastError(f"{store.root}: no frame of {' or '.join(SPLITS)} lacks labels; prepare more clips")
+    name, classes = store.label_map.name, store.num_classes
+    areas: list[list[np.ndarray]] = [[] for _ in clips]
+    doubts: list[list[np.ndarray]] = [[] for _ in clips]
+    pieces = segment_clips(
+        [masker], [[store.frames(clip)] for clip in clips], batch_size=batch_size, precision=precision
+    )
+    for k, found in track(pieces, "looking for frames to label"):
+        masked = found[name]
+        assert masked.confidence is not None
+        for t in range(length(found)):
+            ids, unsure = masked.masks[t].ravel(), 1 - masked.confidence[t].ravel()
+            areas[k].append(np.bincount(ids, minlength=classes))
+            doubts[k].append(np.bincount(ids, unsure, minlength=classes))
+    kept = [free[clip.id] for clip in clips]
+    return Candidates(
+        [clip.id for clip in clips],
+        np.concatenate([np.full(int(free_T.sum()), k) for k, free_T in enumerate(kept)]),
+        np.concatenate([np.flatnonzero(free_T) for free_T in kept]),
+        np.concatenate([np.array(areas[k])[free_T] for k, free_T in enumerate(kept)]),
+        np.concatenate([np.array(doubts[k])[free_T] for k, free_T in enumerate(kept)]),
+        {k: np.flatnonzero(~free_T).tolist() for k, free_T in enumerate(kept) if not free_T.all()},
+    )
+
+
+def _unlabelled(store: ClipStore, clip: Clip) -> np.ndarray:
+    """Returns which frames may be labelled: (T,) bool."""
+    if clip.split not in SPLITS:
+        return np.zeros(clip.num_frames, bool)
+    free_T = np.ones(clip.num_frames, bool)
+    free_T[list(labelled_frames(store, clip))] = False
+    return free_T
+
+
+class Method(ABC):
+    """Chooses frames one by one.
+
+    Args:
+        candidates: to choose among.
+        random: of its draws.
+    """
+
+    def __init__(self, candidates: Candidates, random: np.random.Generator) -> None:
+        self.candidates, self.random = candidates, random
+
+    @abstractmethod
+    def pick(self, free_N: np.ndarray) -> int:
+        """Returns the number of the next frame, one of those that are still free (at least one is)."""
+
+    def any_of(self, free_N: np.ndarray) -> int:
+        """Returns one of the free frames, each as likely as any other."""
+        return int(self.random.choice(np.flatnonzero(free_N)))
+
+
+class Random(Method):
+    """Any frame."""
+
+    def pick(self, free_N: np.ndarray) -> int:
+        """Returns any free frame."""
+        return self.any_of(free_N)
+
+
+class ForegroundRandom(Method):
+    """Two of three frames from those in which the masker sees a class that is drawn before; the third is any."""
+
+    def pick(self, free_N: np.ndarray) -> int:
+        """Returns a free frame in which the masker sees a class that is drawn, or any."""
+        seen_NK = self.candidates.area_NK[:, 1:] > 0
+        classes = np.flatnonzero(seen_NK[free_N].any(axis=0))
+        if not classes.size or self.random.random() >= FOREGROUND:
+            return self.any_of(free_N)
+        return self.any_of(free_N & seen_NK[:, self.random.choice(classes)])
+
+
+class ClassUncertainty(Method):
+    """The classes take turns; each takes the frame in which the masker doubts it most, up to noise.
+
+    The noise is Gumbel's, on the logarithm: a class draws a frame with a probability proportional to the doubt.
+    """
+
+    def __init__(self, candidates: Candidates, random: np.random.Generator) -> None:
+        super().__init__(candidates, random)
+        doubt_NK = candidates.doubt_NK[:, 1:]
+        noise_NK = random.gumbel(size=doubt_NK.shape)
+        with np.errstate(divide="ignore"):  # a class that is not there
+            self._noised_NK = np.log(doubt_NK) + noise_NK
+        self._turns: list[int] = []
+
+    def pick(self, free_N: np.ndarray) -> int:
+        """Returns the free frame that is first for the class whose turn it is."""
+        seen = np.flatnonzero(np.isfinite(self._noised_NK[free_N]).any(axis=0))
+        if not seen.size:
+            return self.any_of(free_N)
+        while True:
+            self._turns = self._turns or self.random.permutation(seen).tolist()
+            turn = self._turns.pop()
+            if turn in seen:
+                return int(np.where(free_N, self._noised_NK[:, turn], -np.inf).argmax())
+
+
+METHODS: dict[str, type[Method]] = {
+    "random": Random,
+    "foreground-random": ForegroundRandom,
+    "class-uncertainty": ClassUncertainty,
+}
+
+
+def choose(candidates: Candidates, method: str, *, budget: int, spacing: int, seed: int) -> list[int]:
+    """Returns the numbers of the frames to label, the most wanted first; fewer than asked where none is left.
+
+    Args:
+        candidates: to choose among.
+        method: one of ``METHODS``.
+        budget: how many frames.
+        spacing: least distance of two frames of a clip, chosen or labelled, frames.
+        seed: of the draws.
+    """
+    picker = METHODS[method](candidates, rng(seed))
+    free_N = np.ones(len(candidates), bool)
+    for clip, frames in candidates.labelled.items():
+        for frame in frames:
+            free_N &= ~candidates.near(clip, frame, spacing)
+    chosen: list[int] = []
+    while len(chosen) < budget and free_N.any():
+        n = picker.pick(free_N)
+        chosen.append(n)
+        free_N &= ~candidates.near(int(candidates.clip_N[n]), int(candidates.frame_N[n]), spacing)
+    return chosen

@@ -1,0 +1,111 @@
+"""Frames to label next: a list that `labels export` takes, and a page of pictures.
+
+Legend: K classes, H height, W width, C = 3 channels (RGB), uint8.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.inference.segment import segment_whole
+from maskcast.inference.suggestions import Candidates, choose, find_candidates
+from maskcast.markup import Html, data_uri, element
+from maskcast.models.base import best_device
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.table import load_masker
+from maskcast.params import Params
+from maskcast.progress import say
+from maskcast.report.overlays import overlay, resized
+from maskcast.report.page import Page
+
+LIST, PAGE = "frames.csv", "frames.html"
+BATCH, PRECISION = 16, "bf16"  # as generate_masks has them
+PICTURE_WIDTH = 320  # pixels at least
+NAMED = 3  # classes below a picture
+
+
+class Suggest(Params):
+    """How frames are chosen."""
+
+    method: Literal["class-uncertainty", "foreground-random", "random"]
+    """See docs/labels.md."""
+    budget: int = Field(ge=1)
+    """Frames to choose."""
+    spacing: int = Field(ge=1)
+    """Least distance of two frames of a clip, chosen or labelled."""
+    seed: int = Field(ge=0)
+    """Of the draws."""
+
+
+def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> int:
+    """Writes ``frames.csv`` and ``frames.html`` into a new folder; returns the number of frames.
+
+    Raises:
+        MaskcastError: the masker does not know the store's map, or every frame has labels.
+    """
+    model, _ = load_masker(masker)
+    if store.label_map not in model.maps or store.label_map.kind != "classes":
+        raise MaskcastError(
+            f"{masker}: does not know map {store.label_map.name!r} of {store.root} as classes; give a masker that "
+            "was trained on these classes"
+        )
+    model = model.to(best_device())
+    candidates = find_candidates(store, model, batch_size=BATCH, precision=PRECISION)
+    chosen = choose(candidates, params.method, budget=params.budget, spacing=params.spacing, seed=params.seed)
+    if len(chosen) < params.budget:
+        say(f"no more than {len(chosen)} frames lie {params.spacing} apart (--spacing)")
+    folder.mkdir()
+    (folder / LIST).write_text(_listed(candidates, chosen, store.classes), encoding="utf-8")
+    page = Page("Frames to label next")
+    page.section(
+        "Frames", element("div", *(_figure(store, model, candidates, n) for n in chosen), class_="charts")
+    )
+    doubt = candidates.doubt_NK[chosen].sum() / max(1, candidates.area_NK[chosen].sum())
+    numbers = {"frames": len(chosen), "candidates": len(candidates), "mean_doubt": float(doubt)}
+    page.write(folder / PAGE, numbers, params, {"maskcast.name": "labels suggest"})
+    return len(chosen)
+
+
+def _listed(candidates: Candidates, chosen: list[int], classes: tuple[str, ...]) -> str:
+    """Returns the list, the most wanted frame first."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["clip", "frame", "doubted_pixels", "most_doubted"])
+    for n in chosen:
+        clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
+        most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
+        rows.writerow([clip, t, f"{candidates.doubt_NK[n].sum():.1f}", most])
+    return text.getvalue()
+
+
+def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Returns the classes of a frame that the masker doubts most, with the pixels expected to be wrong."""
+    doubt_K = candidates.doubt_NK[n]
+    order = np.argsort(-doubt_K[1:], kind="stable")[:NAMED] + 1
+    return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
+
+
+def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> Html:
+    """Returns a frame under the masker's mask, with its name and what is doubted."""
+    clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
+    frames_THWC = store.frames(store.get(clip))
+    seen = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
+    found = segment_whole(model, seen, batch_size=BATCH, precision=PRECISION)
+    picture_HWC = overlay(frames_THWC[t], found[store.label_map.name].masks[-1])
+    scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
+    image = resized(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    told = ", ".join(f"{name} ({pixels:.0f} px)" for name, pixels in _doubted(candidates, n, store.classes))
+    text = f"{clip}, frame {t}" + (f": doubts {told}" if told else "")
+    return element(
+        "figure",
+        element("img", alt=f"{clip}, frame {t}", src=data_uri(data.getvalue(), "image/png")),
+        element("figcaption", text),
+    )

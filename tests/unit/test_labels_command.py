@@ -1,0 +1,203 @@
+"""`maskcast labels`: out, in, and what to label next, as people type it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import moving_squares, write_store
+
+from maskcast.__main__ import main
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.labels import IGNORE, MASK, single_map
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
+from maskcast.params import validate
+from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.tasks.segmentation import segmentation_task
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClipStore:
+    """`clips`, here; every split but test."""
+    monkeypatch.chdir(tmp_path)
+    return write_store(Path("clips"), height=16, width=24, train=1, val=1, unlabeled=2, hidden=1)
+
+
+@pytest.fixture
+def masks(store: ClipStore) -> ClipStore:
+    """`masks`, here: what a masker might have made of the unlabelled clips."""
+    with ClipWriter(Path("masks"), height=16, width=24, maps=single_map(store.classes)) as writer:
+        for k in range(2):
+            found = moving_squares(200 + k, 22, 16, 24)[1]
+            writer.add(
+                f"unlabeled_{k}",
+                split="unlabeled",
+                kind="unlabelled",
+                masks={MASK: found},
+                confidence={MASK: np.full_like(found, 128)},
+            )
+    return ClipStore(Path("masks"))
+
+
+@pytest.fixture
+def masker(store: ClipStore) -> Path:
+    """`masker`, here, of random weights."""
+    torch.manual_seed(0)
+    config = UNetConfig(width=4)
+    save_masker(Path("masker"), config.build(single_map(store.classes)), config, {})
+    return Path("masker")
+
+
+def failed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Returns the line of a command that fails."""
+    assert main(words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert not list(Path().glob("*.partial"))
+    return line
+
+
+def test_masks_go_out_with_their_frames_and_come_back_as_labels(
+    masks: ClipStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["labels", "export", "--format", "cvat-images", "--masks", "masks", "--clips", "clips"]
+    assert main([*words, "--output", "out"]) == 0
+    assert "wrote 44 frames of 2 clips as cvat-images: out" in capsys.readouterr().out
+    assert {path.name for path in Path("out").iterdir()} == {"annotations.xml", "labels.json", "images"}
+    assert json.loads(Path("out/labels.json").read_text())[0]["name"] == "red"
+    words = ["labels", "import", "--format", "cvat_images", "out/annotations.xml", "--clips", "clips"]
+    assert main([*words, "--output", "labelled"]) == 0
+    assert "labelled 44 frames of 2 clips: labelled" in capsys.readouterr().out
+    found, before = ClipStore(Path("labelled")), ClipStore(Path("clips"))
+    assert [clip.id for clip in found.clips] == [clip.id for clip in before.clips]
+    for clip in found.clips:
+        old = before.get(clip.id)
+        np.testing.assert_array_equal(found.frames(clip), before.frames(old))
+        if clip.id in masks:
+            assert (clip.split, clip.kind) == ("train", "labelled")
+            np.testing.assert_array_equal(found.masks(clip), masks.masks(masks.get(clip.id)))
+        else:
+            assert (clip.split, clip.kind, clip.meta) == (old.split, old.kind, old.meta)
+    found.verify()
+
+
+def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"else_{t:06d}.png" for t in range(7)] + ["unlabeled_0_000003.png"]
+    images = [{"id": k, "file_name": name, "height": 16, "width": 24} for k, name in enumerate(names)]
+    content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
+    Path("a.json").write_text(json.dumps(content))
+    assert main(["labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "new"]) == 0
+    said = capsys.readouterr()
+    assert (
+        "7 frames are of no clip in clips (<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on):"
+        in said.err
+    )
+    assert "a.json: images[4] (else_000004.png)" in said.err
+    assert "... and 2 more" in said.err
+    assert "1 frames are listed without annotation: taken as background (--empty background)" in said.err
+    assert "labelled 1 frames of 1 clips: new" in said.out
+
+
+def test_labels_of_frames_are_added_to_those_that_a_clip_had(store: ClipStore) -> None:
+    def annotate(clips: str, frame: int, output: str) -> ClipStore:
+        image = {"id": 1, "file_name": f"unlabeled_1_{frame:06d}.png", "height": 16, "width": 24}
+        content = {"images": [image], "categories": [{"id": 1, "name": "red"}], "annotations": []}
+        Path("a.json").write_text(json.dumps(content))
+        words = ["labels", "import", "--format", "coco", "a.json", "--clips", clips, "--output", output]
+        assert main([*words, "--split", "val"]) == 0
+        return ClipStore(Path(output))
+
+    annotate("clips", 5, "once")
+    found = annotate("once", 3, "twice")
+    clip = found.get("unlabeled_1")
+    assert (clip.split, clip.meta) == ("val", {"labelled_frames": {"mask": [3, 5]}})
+    assert [t for t, mask in enumerate(found.masks(clip)) if (mask != IGNORE).any()] == [3, 5]
+    found = annotate("clips", 0, "else")  # a clip that had all its labels keeps the others
+    assert main(["labels", "import", "--format", "coco", "a.json", "--clips", "else", "--output", "e2"]) == 0
+
+
+def test_a_masker_learns_from_the_frames_with_labels_alone(masks: ClipStore, masker: Path) -> None:
+    with Path("frames.csv").open("w") as file:
+        csv.writer(file).writerows([["clip", "frame"], ["unlabeled_0", 4], ["unlabeled_1", 9]])
+    words = ["--format", "coco", "--masks", "masks", "--frames", "frames.csv", "--output", "out"]
+    assert main(["labels", "export", *words]) == 0
+    assert main(["labels", "import", "--format", "coco", "out", "--clips", "clips", "--output", "labelled"]) == 0
+    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 0.001}
+    params = {"model": {"arch": "unet", "width": 4}, "training": training}
+    task = segmentation_task(ClipStore(Path("labelled")), validate(TrainMasker, params, ""), "f")
+    drawn = torch.cat([task.batch(step).masks[0] for step in range(8)])
+    assert not (drawn == IGNORE).all(dim=(1, 2, 3)).any()
+    assert len(task._index) == 22 + 2
+
+
+def test_frames_are_suggested_as_a_list_and_a_page(
+    store: ClipStore, masker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["labels", "suggest", "--clips", "clips", "--masker", "masker", "--budget", "6"]
+    assert main([*words, "--output", "suggested"]) == 0
+    assert "suggested 6 frames by class-uncertainty: suggested" in capsys.readouterr().out
+    with Path("suggested/frames.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["clip"] for row in rows} <= {"unlabeled_0", "unlabeled_1"}
+    page = Path("suggested/frames.html").read_text()
+    assert page.count("<img ") == 6
+    assert f"{rows[0]['clip']}, frame {rows[0]['frame']}" in page
+    export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
+    assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
+    assert main([*words[:-1], "50", "--method", "random", "--spacing", "11", "--output", "all"]) == 0
+    assert "no more than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export --format cocoo --masks clips --output o", "no format 'cocoo'; did you mean 'coco'?"),
+        ("export --format coco --masks nothing --output o", "nothing/index.json: no clip store there"),
+        ("export --format coco --masks clips --map sky --output o", "no label map 'sky'; it has mask"),
+        (
+            "export --format coco --masks clips --frames no.csv --output o",
+            "no.csv: cannot be read as a list of frames",
+        ),
+        (
+            "export --format coco --masks clips --frames bad.csv --output o",
+            "bad.csv: line 2: needs the columns clip",
+        ),
+        (
+            "export --format coco --masks clips --frames far.csv --output o",
+            "clip 'train_0' has frames 0 to 21, not 99",
+        ),
+        (
+            "export --format coco --masks clips --frames two.csv --output o",
+            "two.csv: line 3: frame 1 of 'train_0' stands",
+        ),
+        ("export --format cityscapes --masks clips --output o", "Cityscapes has no class 'red' (2 such)"),
+        ("export --format coco --masks clips --output clips", "clips: already there (--output)"),
+        ("import --format coco no.json --clips clips --output o", "no.json: no such file or folder; give what"),
+        (
+            "import --format coco a.json --clips clips --rename a --output o",
+            "--rename a: write the file's class, =,",
+        ),
+        (
+            "import --format coco hidden.json --clips clips --output o",
+            "clip 'hidden_0' is hidden; it is there to be",
+        ),
+        ("suggest --clips clips --masker masker --budget 0 --output o", "--budget: got 0; give 1 or more"),
+        ("suggest --clips clips --masker clips --output o", "clips"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_nothing(
+    words: str, message: str, store: ClipStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.csv").write_text("name,frame\na,1\n")
+    Path("far.csv").write_text("clip,frame\ntrain_0,99\n")
+    Path("two.csv").write_text("clip,frame\ntrain_0,1\ntrain_0,1\n")
+    image = {"id": 1, "file_name": "hidden_0_000000.png", "height": 16, "width": 24}
+    content = {"images": [image], "categories": [{"id": 1, "name": "red"}], "annotations": []}
+    Path("hidden.json").write_text(json.dumps(content))
+    before = sorted(Path().rglob("*"))
+    assert message in failed(capsys, "labels", *words.split())
+    assert sorted(Path().rglob("*")) == before
