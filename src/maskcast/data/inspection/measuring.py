@@ -12,6 +12,7 @@ from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.footage import named_images
 from maskcast.data.sources.patterns import Files
 from maskcast.data.video import read_video
+from maskcast.data.video_file import opened
 from maskcast.errors import MaskcastError
 
 LOOKED_AT = 20  # sequences whose first frame is read
@@ -44,12 +45,10 @@ def measure(found: Findings, images: Mapping[str, Files]) -> None:
 
 
 def frame_rate(path: Path) -> float | None:
-    """Returns the frames a second that a video declares."""
-    import av
+    """Returns the frames a second that a video declares, if it does.
 
-    try:
-        with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate
-            return None if rate is None else float(rate)
-    except (av.FFmpegError, OSError, IndexError):
-        return None
+    Raises:
+        MaskcastError: when it is no video.
+    """
+    with opened(path) as (_, stream):
+        return None if stream.average_rate is None else float(stream.average_rate)
