@@ -215,3 +215,17 @@ def test_wrong_params_stop(raw, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(MaskcastError, match=r"holds no video_<id>\.mp4"):
         listing(tmp_path / "empty")
+
+
+def test_endings_in_capitals_are_taken_and_others_are_said(raw: Path):
+    for name, other in (
+        ("video_train/video_00003.mp4", "video_train/video_00003.MP4"),
+        ("annotation_train/annotation_00003.json", "annotation_train/annotation_00003.JSON"),
+        ("video_validation/video_10004.mp4", "video_validation/video_10004.avi"),
+    ):
+        (raw / name).rename(raw / other)
+    found = listing(raw)
+    assert [(clip.id, clip.split) for clip in found.clips if clip.id.startswith("clevrer_00003")] == [
+        ("clevrer_00003_s000", "train")
+    ]
+    assert found.skipped == [("video_validation/video_10004.avi", "ends in .avi, not in .mp4")]

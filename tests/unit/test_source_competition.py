@@ -198,3 +198,12 @@ def test_annotations_of_nothing_are_refused(tmp_path, numbers):
         write_annotations(start, end, tmp_path, frames)
     with pytest.raises(MaskcastError, match="no such folder"):
         write_annotations(0, 1, tmp_path / "absent", 22)
+
+
+def test_frames_with_endings_in_capitals_are_taken(tmp_path):
+    folder = write_video(tmp_path / "train/video_0", masks=some_masks())
+    wanted = layers_of(list_raw(tmp_path).clips[0].load())[0]
+    for path in list(folder.glob("*.png")):
+        path.rename(path.with_suffix(".PNG"))
+    (clip,) = list_raw(tmp_path).clips
+    np.testing.assert_array_equal(layers_of(clip.load())[0], wanted)

@@ -113,7 +113,7 @@ def test_endings_in_capitals_are_taken_and_unknown_ones_are_said(tmp_path):
     assert [clip.id for clip in listing.clips] == ["A_00000", "b_00000"]
     ((ending, reason),) = listing.skipped
     assert ending == "*.divx"
-    assert reason.startswith("2 files of an ending that is none of .3gp, .avi")
+    assert reason.startswith("2 files of an ending that is none of .3gp, .asf")
 
 
 def test_two_encodings_of_one_name_are_two_videos(tmp_path):

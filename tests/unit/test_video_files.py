@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.videos import FILES, FRAMES, SHORT, WIDTH, encode, picture, turned
+from tests.videos import FILES, FRAMES, HEIGHT, SHORT, WIDTH, encode, picture, turned
 
 from maskcast.data import video, video_index
 from maskcast.data.video import count_frames, read_video
@@ -185,3 +185,43 @@ def test_an_index_is_made_anew_when_its_file_changes(tmp_path: Path) -> None:
     for frames in (12, 30):
         encode(tmp_path / "a.mp4", "libx264", frames=frames)
         assert count_frames(tmp_path / "a.mp4") == frames
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "concat:a.mp4", "a%03d.mp4", "\udcff ü'.mp4"])
+def test_a_name_is_no_address_and_no_pattern(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    encode(tmp_path / "a.mp4", "libx264", frames=3)
+    (tmp_path / "a.mp4").rename(name)
+    assert read_video(Path(name), [2]).shape == (1, HEIGHT, WIDTH, 3)
+
+
+def test_a_picture_of_the_cover_is_no_video(tmp_path: Path) -> None:
+    for codecs in (["mjpeg", "libx264"], ["mjpeg"]):
+        with av.open(str(tmp_path / "a.mp4"), "w") as container:
+            streams = [container.add_stream(codec, rate=25) for codec in codecs]
+            for stream, side in zip(streams, (32, 64), strict=False):
+                stream.height, stream.width = side, side
+                stream.pix_fmt = "yuvj420p" if side == 32 else "yuv420p"
+            streams[0].disposition = av.stream.Disposition.attached_pic
+            for stream in streams:
+                for k in range(1 if stream is streams[0] else 9):
+                    frame = av.VideoFrame.from_ndarray(picture(k, stream.height, stream.width), format="rgb24")
+                    frame.pts = k
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode())
+        if "libx264" in codecs:
+            assert read_video(tmp_path / "a.mp4").shape == (9, 64, 64, 3)
+    with pytest.raises(MaskcastError, match=r"a\.mp4: holds no video stream; give a video file"):
+        count_frames(tmp_path / "a.mp4")
+
+
+def test_no_frame_and_too_many_are_said(tmp_path: Path, from_keys: list[int]) -> None:
+    encode(tmp_path / "a.avi", "mpeg4", frames=9)
+    for indices, line in (([], "no frame is asked for"), (range(7, 12), "has 9 frames where 12 are needed")):
+        with pytest.raises(MaskcastError, match=line):
+            read_video(tmp_path / "a.avi", indices)
+    with pytest.raises(MaskcastError, match=r"b\.avi: no such video"):
+        count_frames(tmp_path / "b.avi")
+    (tmp_path / "b.avi").write_bytes(b"")
+    with pytest.raises(MaskcastError, match=r"b\.avi: damaged or no video"):
+        count_frames(tmp_path / "b.avi")

@@ -42,8 +42,10 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     Raises:
         MaskcastError: when the file is missing, is no video, is damaged, or has too few frames.
     """
+    if indices is not None and not len(indices):
+        raise MaskcastError(f"{path}: no frame is asked for; ask for one or more")
     frames = None
-    if indices and indices[0] >= NEAR:
+    if indices is not None and indices[0] >= NEAR:
         index = index_of(path)
         if indices[-1] < len(index.times):
             before = [key for key in index.keys if 0 < key <= indices[0]]
@@ -81,7 +83,7 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
 def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
     """Decodes some frames, or all, from the start on."""
     frames: list[np.ndarray] = []
-    count, needed = 0, indices[-1] + 1 if indices else 1
+    count, needed = 0, 1 if indices is None else indices[-1] + 1
     keep = None if indices is None else set(indices)
     with opened(path, "AUTO" if keep is None or needed > NEAR else "SLICE") as (container, stream):
         for frame in decoded(path, container, stream):

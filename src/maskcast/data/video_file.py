@@ -30,7 +30,7 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
 
     cover = av.stream.Disposition.attached_pic  # a picture beside the video is a stream, too
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}") as container:  # a name like 12:30.mp4 would be taken for an address
             streams = [one for one in container.streams.video if not one.disposition & cover]
             if not streams:
                 raise MaskcastError(f"{path}: holds no video stream; give a video file, or copy it again")

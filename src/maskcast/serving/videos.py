@@ -136,4 +136,5 @@ def _name(inside: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and not is_junk(path.name)]
+    files = (path for path in folder.iterdir() if path.is_file() and not is_junk(path.name))
+    return [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]

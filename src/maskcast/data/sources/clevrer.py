@@ -65,8 +65,8 @@ class ClevrerSource(SourceConfig):
             single_map(CLASSES, things=True),
             meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()},
         )
-        videos = _find(raw, r"video_(\d+)\.mp4", listing)
-        annotations = _find(raw, r"annotation_(\d+)\.json", listing)
+        videos = _find(raw, "video", "mp4", listing)
+        annotations = _find(raw, "annotation", "json", listing)
         found = sorted(videos.keys() | annotations.keys())
         if not found:
             raise MaskcastError(
@@ -120,15 +120,17 @@ class ClevrerSource(SourceConfig):
             yield RawClip(name, split, kind, load, meta)
 
 
-def _find(raw: Path, pattern: str, listing: Listing) -> dict[int, Path]:
-    """Finds the files whose names match, by id; of two files with one id the first is taken."""
+def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path]:
+    """Finds the files `<kind>_<id>.<ending>`, by id; of two files with one id the first is taken."""
     found: dict[int, Path] = {}
     for path in sorted(raw.rglob("*")):
-        match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+        match = re.fullmatch(rf"{kind}_(\d+)\.(\w+)", path.name, re.IGNORECASE)
         if not match or any(map(is_junk, path.relative_to(raw).parts)):
             continue
         number = int(match[1])
-        if number in found:
+        if match[2].lower() != ending:
+            listing.skipped.append((str(path.relative_to(raw)), f"ends in .{match[2]}, not in .{ending}"))
+        elif number in found:
             listing.skipped.append(
                 (str(path.relative_to(raw)), f"the same id as {found[number].relative_to(raw)}")
             )

@@ -16,7 +16,7 @@ from maskcast.junk import is_junk
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
 
-_KINDS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv"
+_KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 # Files that lie beside videos and are left out without a word.
 BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
