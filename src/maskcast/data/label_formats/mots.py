@@ -14,6 +14,7 @@ import numpy as np
 from maskcast.data.label_formats.base import IGNORED, Export, FoundFrame, LabelFormat, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import clip_name, places_of
+from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
 PER_CLASS = 1000
@@ -60,17 +61,18 @@ class MotsPng(LabelFormat):
 
 
 def read_values(file: Path) -> np.ndarray:
-    """Returns a label image of 8 or 16 bits as it is stored, (H, W).
+    """Returns the ids of a label image, (H, W) int32.
 
     Raises:
-        MaskcastError: it is damaged, or has colours.
+        MaskcastError: it is damaged, has colours, or is compressed with loss.
     """
-    values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise MaskcastError(f"{file}: not a readable PNG; export the labels again")
-    if values.ndim != 2:
-        raise MaskcastError(f"{file}: has colours where ids are wanted; export ids, 8 or 16 bits grey")
-    return np.asarray(values)
+    mask = read_mask(file)
+    values_HW = mask.grey()
+    if values_HW is None or mask.lossy:
+        raise MaskcastError(
+            f"{file}: holds {mask.form} where ids are wanted; export ids as PNG, 8 or 16 bits grey"
+        )
+    return values_HW
 
 
 def write_labels(root: Path, classes: Sequence[str]) -> None:
