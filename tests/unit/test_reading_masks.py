@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from tests.unit.test_reading_images import png
 
+from maskcast.data.masks.choice import choose_rule
 from maskcast.data.masks.proposal import propose
-from maskcast.data.masks.rules import choose_rule
 from maskcast.data.masks.stored import read_mask
 from maskcast.data.masks.survey import MOST, survey_masks
 from maskcast.data.sources.frame_folders import FrameFoldersSource

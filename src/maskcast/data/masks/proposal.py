@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from maskcast.data.masks.rules import LOSSY, check_palettes
+from maskcast.data.masks.choice import check_palettes
+from maskcast.data.masks.rules import LOSSY
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 

@@ -1,6 +1,6 @@
 """A sequence as it lies on the disk: its frames in order, their masks, and where it has gaps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +110,28 @@ def named_images(files: Files | None, suffix: str) -> dict[str, Path]:
         return unique(files.items())
     inside = image_files(files) if files.is_dir() else []
     return unique((path.stem.removesuffix(suffix), path) for path in inside if path.stem.endswith(suffix))
+
+
+def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
+    """Yields what the owner of the data should know, a line each."""
+    bare = {name: found.masks.count(None) for name, found in footage.items() if any(found.masks)}
+    if missing := {name: count for name, count in bare.items() if count}:
+        name, count = next(iter(missing.items()))
+        yield (
+            f"{sum(missing.values())} frames of {len(missing)} labelled sequences have no mask and no label "
+            f"({name}: {count} of {len(footage[name].masks)})"
+        )
+    if unread := {name: found for name, found in footage.items() if found.unread}:
+        name, found = next(iter(unread.items()))
+        yield (
+            f"{len(unread)} sequences hold files that are no images known here ({name}: {found.unread}); save "
+            "them as PNG if they are frames"
+        )
+    if gaps := {name: found for name, found in footage.items() if found.gap}:
+        name, found = next(iter(gaps.items()))
+        yield (
+            f"{len(gaps)} sequences have gaps in their numbers, and no clip goes over one ({name}: {found.gap})"
+        )
 
 
 def _no_pairs(frames: Sequence[object]) -> Pairs:

@@ -12,11 +12,12 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from maskcast.data.images import read_frames, window_starts
-from maskcast.data.masks.rules import Encoding, MaskRule, choose_rule, has_colours, value_table
+from maskcast.data.masks.choice import Encoding, choose_rule
+from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
-from maskcast.data.sources.footage import Footage, gather
+from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
 from maskcast.data.sources.splits import assign_splits, time_parts
 from maskcast.data.video import read_video
@@ -135,7 +136,7 @@ class FrameFoldersSource(SourceConfig):
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
         rule = self.rule([path for found in footage.values() for path in found.masks if path is not None])
-        listing.notes += _notes(footage, splits, rule)
+        listing.notes += [*([rule.told] if rule.told else []), *notes_of(footage)]
         for name, found in footage.items():
             listing.clips += self._windows(name, found, splits[name], rule, listing)
         return listing
@@ -210,27 +211,3 @@ def load_window(
             )
         labels[index] = label
     return Arrays(frames, {MASK: labels})
-
-
-def _notes(footage: Mapping[str, Footage], splits: Mapping[str, str], rule: MaskRule) -> Iterator[str]:
-    """Yields what the owner of the data should know, a line each."""
-    if rule.told:
-        yield rule.told
-    bare = {name: found.masks.count(None) for name, found in footage.items() if any(found.masks)}
-    if missing := {name: count for name, count in bare.items() if count}:
-        name, count = next(iter(missing.items()))
-        yield (
-            f"{sum(missing.values())} frames of {len(missing)} labelled sequences have no mask and no label "
-            f"({name}: {count} of {len(footage[name].masks)})"
-        )
-    if unread := {name: found for name, found in footage.items() if found.unread}:
-        name, found = next(iter(unread.items()))
-        yield (
-            f"{len(unread)} sequences hold files that are no images known here ({name}: {found.unread}); save "
-            "them as PNG if they are frames"
-        )
-    if gaps := {name: found for name, found in footage.items() if found.gap}:
-        name, found = next(iter(gaps.items()))
-        yield (
-            f"{len(gaps)} sequences have gaps in their numbers, and no clip goes over one ({name}: {found.gap})"
-        )
