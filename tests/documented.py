@@ -36,6 +36,7 @@ RULES = {
     r"(docker|kubectl|curl) ": "needs a Docker Engine, a cluster or a server that runs",
     r"hf download ": "needs the hub; tests/unit/test_pretrained_weights.py has one of its own",
     r"(uv )?pip install|python -m pip install": "needs a package index",
+    r"source ": "every command of RUN comes after it",
     r"(export|read|ln|cp|mv|mkdir|cat|open|xdg-open|unzip|wget) ": "prepares what comes next",
 }
 SEPARATORS = {"&&", "||", "|", ";", "&"}

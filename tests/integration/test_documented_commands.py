@@ -1,7 +1,10 @@
 """The commands of README.md and docs that need nothing but a finished run, as they stand there."""
 
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,7 @@ def finished(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Pa
     truth.rename(folder / "instances_val2017.json")
     results.rename(folder / "results.json")
     (folder / "images").rename(folder / "val2017")
+    (folder / ".venv").symlink_to(sys.prefix)
     with pytest.MonkeyPatch.context() as patch:
         alone(patch, folder)
         assert main(["models", "promote"]) == 0
@@ -43,10 +47,16 @@ def alone(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_documented_command_works(command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone(monkeypatch, finished / command.folder)
-    try:
-        code = main(command.words[1:])
-    except SystemExit as ended:  # argparse's, after --help
-        code = ended.code if isinstance(ended.code, int) else 1
-    assert code == 0, f"{command.file} names `{command}`, which ends with an error"
+def test_a_documented_command_works(command: Command, finished: Path) -> None:
+    """In a new shell, which knows nothing but the README: it activates the environment."""
+    script = f"source {shlex.quote(str(finished))}/.venv/bin/activate\n{shlex.join(command.words)}\n"
+    new = {"HOME": str(finished), "PATH": os.defpath, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-e", "-c", script],
+        cwd=finished / command.folder,
+        env=new | {"PYTHONPATH": str(finished / "src")},  # where `make install` leads to, of a copy
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command.file} names `{command}`, which ends with an error: {done.stderr}"

@@ -1,0 +1,38 @@
+"""The pages of the documentation lead to each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT
+
+INDEX = ROOT / "docs/index.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Returns the files that a page links to, each with the heading."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    return [
+        ((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in found if ":" not in path
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_link_leads_nowhere(page: Path) -> None:
+    for target, anchor in links(page):
+        assert target.exists(), f"{target} is not there"
+        assert not anchor or anchor in anchors(target), f"{target} has no heading {anchor}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    listed = {target for target, _ in links(INDEX)}
+    missing = {page for page in (ROOT / "docs").glob("*.md") if page != INDEX} - listed
+    assert not missing, "say in docs/index.md what they are for"
+    assert INDEX in {target for target, _ in links(ROOT / "README.md")}
