@@ -10,9 +10,9 @@ from PIL import Image
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, element
+from maskcast.markup import Html, element, joined
 from maskcast.report.overlays import resized
-from maskcast.report.paint import ERRORS
+from maskcast.report.paint import Entry
 from maskcast.report.pictures import panels
 
 MOST_FRAMES = 24  # of a longer clip an even selection
@@ -58,7 +58,13 @@ def draw_sprite(view: ForecastView) -> Sprite:
 
 
 def player(
-    name: str, title: str, sprite: Sprite, captions: Mapping[str, str], frames: Sequence[str], uri: str
+    name: str,
+    title: str,
+    sprite: Sprite,
+    captions: Mapping[str, str],
+    frames: Sequence[str],
+    uri: str,
+    classes: Sequence[Entry],
 ) -> Html:
     """Returns a clip with a slider and a button that plays it; without scripts its last frame is shown.
 
@@ -69,6 +75,7 @@ def player(
         captions: by panel.
         frames: what is said of each frame of the sprite.
         uri: address of the sprite's picture.
+        classes: names and colours of those that are shown.
     """
     height, width = sprite.size
     last = len(sprite.frames) - 1
@@ -106,16 +113,21 @@ def player(
     )
     # Hidden where no script is there to play.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
-    body = element("div", *panels, class_="panels")
+    body = joined([element("div", *panels, class_="panels"), *([legend(classes, "Classes")] if classes else [])])
     controls = element("div", play, label, class_="controls")
     return element(
         "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name
     )
 
 
-def error_legend() -> Html:
-    """Returns what the colours of error maps mean."""
-    entries = [
+def legend(entries: Sequence[Entry], label: str) -> Html:
+    """Returns what colours mean.
+
+    Args:
+        entries: names and colours.
+        label: what they are the colours of.
+    """
+    items = [
         element(
             "li",
             element(
@@ -127,9 +139,9 @@ def error_legend() -> Html:
             ),
             name,
         )
-        for name, colour in ERRORS
+        for name, colour in entries
     ]
-    return element("ul", *entries, class_="legend", aria_label="Colours of errors")
+    return element("ul", *items, class_="legend", aria_label=label)
 
 
 def _webp(sheet: Image.Image, **how: bool | int) -> bytes:

@@ -16,9 +16,11 @@ from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.progress import show
 from maskcast.report.charts import line_chart
-from maskcast.report.clip_player import draw_sprite, error_legend, player
+from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
 from maskcast.report.evaluation_files import DEFINITIONS, NO_FOREGROUND, headline
+from maskcast.report.paint import ERRORS
+from maskcast.report.pictures import classes_shown
 
 
 def show_evaluation(
@@ -105,7 +107,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
         element(
             "p", f"Ranked by the Jaccard of frame {last} of the clip alone. Drag a slider, or use the arrow keys."
         ),
-        error_legend(),
+        legend(ERRORS, "Colours of errors"),
     ]
     for name, (n, view) in featured.items():
         sprite = draw_sprite(view)
@@ -122,7 +124,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
         }
         title = f"{name.capitalize()}: {view.clip_id}, Jaccard {jaccard_h[-1]:.3f}"
         uri = data_uri(sprite.data, "image/webp")
-        parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri))
+        parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri, classes_shown(view)))
     return joined(parts)
 
 

@@ -147,7 +147,7 @@ def grid(
             if cell is not None:
                 sheet.paste(resized(cell, cell_width, cell_height), (left, top))
     errors = ERRORS if any(row.label == "error" for row in rows) else ()
-    return with_legend(sheet, [*legend, *errors])
+    return with_legend(with_legend(sheet, legend), errors)
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -36,14 +36,14 @@ def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Im
     ]
     rows += [Row(name.replace("_", " "), [_forecast(view, name, t) for t in after]) for name in view.forecasts]
     rows.append(Row("error", [error_map(view.truth[start + t], view.judged[t]) for t in after]))
-    return grid(rows, title, legend=_legend(view))
+    return grid(rows, title, legend=classes_shown(view))
 
 
 def animate(view: ForecastView, path: Path) -> None:
     """Writes a looping GIF: truth on the left; on the right what was seen, then what was forecast."""
     start = len(view.seen)
     name = next(iter(view.forecasts))
-    sheets, legend = [], _legend(view)
+    sheets, legend = [], classes_shown(view)
     for t in range(len(view.truth)):
         if t < start:
             cells, right = [_seen(view, t)] * 2, "seen"
@@ -107,7 +107,7 @@ def draw_gallery(
     return featured
 
 
-def _legend(view: ForecastView) -> list[Entry]:
+def classes_shown(view: ForecastView) -> list[Entry]:
     """Returns the classes of all masks of a view, so that each of its pictures has the same legend."""
     if not view.classes:
         return []
