@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+
+from maskcast.report.tables import printed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,13 +67,8 @@ def ratio(base: Sequence[float], other: Sequence[float]) -> float:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table and, under it, commit, machine and versions."""
-    table = Table(*header)
-    for row in rows:
-        table.add_row(*map(str, row))
-    console = Console(width=120)
-    console.print(title)
-    console.print(table)
-    console.print(
+    print(printed(header, [list(map(str, row)) for row in rows], title))
+    print(
         f"commit {commit()} · {platform.machine()} · {torch.get_num_threads()} thread(s) · "
         f"torch {torch.__version__}"
     )

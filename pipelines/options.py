@@ -1,11 +1,12 @@
 """Flags that several commands share."""
 
 import argparse
+import os
 from pathlib import Path
 
 from pipelines import PIPELINES
 
-CLUSTER_FILE = Path("pipelines/cluster.yaml")
+CLUSTER_FILE = Path(os.path.relpath(Path(__file__).with_name("cluster.yaml")))  # seen from wherever one is
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:

@@ -241,3 +241,16 @@ def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_recipe_is_compiled_in_its_folder(tmp_path: Path) -> None:
+    """Its params lie there; pipelines and the sample cluster file are the project's."""
+    command = ["pipeline", "compile", "--pipeline", "detection", "--out", str(tmp_path / "detection.yaml")]
+    done = subprocess.run(
+        [sys.executable, "-m", "maskcast", *command],
+        cwd=ROOT / "recipes/detection",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/detection.yaml\n"), done.stderr
