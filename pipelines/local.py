@@ -8,13 +8,15 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import psutil
 from kfp import local
 from kfp.dsl.base_component import BaseComponent
 
@@ -22,6 +24,7 @@ from components._image import IMAGE
 from maskcast.errors import MaskcastError
 from maskcast.report.index import write_index
 from maskcast.report.tables import printed
+from maskcast.stopping import SIGNALS, Stopped
 from pipelines.cluster import Placement
 from pipelines.compile import build, stages_of
 from pipelines.local_log import COLOUR, StageLog
@@ -112,8 +115,11 @@ def run_local(
     with log.open("w", encoding="utf-8") as file:
         stages = StageLog(file, total or 0)
         try:
-            with nullcontext() if total is None else redirect_stdout(stages):
+            with nullcontext() if total is None else redirect_stdout(stages), _stages_stop_first():
                 built()
+        except KeyboardInterrupt as stop:
+            stop.add_note(f" in {stages.stage}; all that was printed: {log}" if stages.stage else "")
+            raise
         except RuntimeError as error:
             failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
     (folder,) = (new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
@@ -122,6 +128,33 @@ def run_local(
         where = "its own error stands above" if total is None else f"all that was printed: {log}"
         raise MaskcastError(f"{failure} ({where})")
     return folder
+
+
+@contextmanager
+def _stages_stop_first() -> Iterator[None]:
+    """Passes Ctrl-C and SIGTERM on to the stage that runs, and reads what it says to its end, before it stops."""
+    stopped: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # for who is in a hurry
+        stopped.append(number)
+        running = psutil.Process().children()
+        for child in running:
+            child.terminate()  # a second signal does nothing to a stage
+        if not running:
+            raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    except RuntimeError:
+        if not stopped:
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if stopped:
+        raise Stopped(stopped[0])
 
 
 def _docker_runner(out: Path, mounts: Sequence[Path]) -> Any:

@@ -11,17 +11,25 @@ from maskcast.commands import COMMANDS
 from maskcast.errors import MaskcastError, one_line
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import limit_threads
+from maskcast.stopping import end_stopped, stopped_by_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one stage or command; returns the exit code (0 done, 2 a mistake that one line on stderr explains)."""
+    """Runs one stage or command; returns the exit code.
+
+    It is 0 where all was done, 2 after a mistake that one line on stderr explains, 130 after Ctrl-C and 143 after
+    SIGTERM, which one line tells, too.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
     limit_threads()
     try:
-        code = _run_command(arguments)
-        sys.stdout.flush()
-        return code
+        with stopped_by_signals():
+            code = _run_command(arguments)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt as stop:
+        return end_stopped(stop)
     except MaskcastError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2

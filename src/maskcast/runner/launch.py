@@ -14,6 +14,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from maskcast.errors import MaskcastError
 from maskcast.processors import threads_for
 from maskcast.runner.stage import Job
+from maskcast.stopping import Stopped, stopped_by_signals
 
 Work = Callable[[Job], dict[str, float]]
 
@@ -46,7 +47,7 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     except ChildFailedError as error:
         raise _cause(job.name, processes, error) from None
     except SignalException as error:
-        raise SystemExit(128 + error.sigval) from None
+        raise Stopped(error.sigval) from None
     finally:
         logging.disable(logging.NOTSET)
         signal.signal(signal.SIGTERM, handler)  # torchrun sets its own
@@ -72,7 +73,11 @@ def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if threads is not None:
         torch.set_num_threads(threads)
-    return work(job)
+    try:
+        with stopped_by_signals():
+            return work(job)
+    except KeyboardInterrupt as stop:  # the one that started it says so
+        raise SystemExit(128 + getattr(stop, "number", signal.SIGINT)) from None
 
 
 def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:

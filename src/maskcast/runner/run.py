@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
-from maskcast.runner.outputs import outputs_whole, run_file
+from maskcast.runner.outputs import outputs_whole, resume_dir, run_file
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
+from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
 
 
 def run_stage(
@@ -53,7 +54,7 @@ def run_stage(
     partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
     job = Job(stage, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
-    with outputs_whole(outputs, partials) if first_process() else nullcontext():
+    with _stoppable(outputs), outputs_whole(outputs, partials) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
             metrics = execute(job)
         else:
@@ -66,6 +67,23 @@ def run_stage(
         with user_errors_of_disk():
             write_index(outputs["page"].parent)
     return metrics
+
+
+@contextmanager
+def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
+    """Tells whoever stops a stage how to go on; where no command runs it, but a pod, the process ends here."""
+    with stopped_by_signals() as ours:
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            found_again = (
+                not ours or "MASKCAST_RESUME_DIR" in os.environ
+            )  # each run of Kubeflow has paths of its own
+            kept = any(resume_dir(out).exists() for out in outputs.values())
+            stop.add_note(AGAIN if kept and found_again else ": nothing was written")
+            if ours and isinstance(stop, Stopped):
+                raise SystemExit(end_stopped(stop)) from None
+            raise
 
 
 def execute(job: Job) -> dict[str, float]:

@@ -12,11 +12,9 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.runner.kube import GROUP, NODE, VERSION, Json, own_cluster
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import Job
+from maskcast.stopping import stopped_by_signals
 
 RUNTIME = "torch-distributed"
 COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
@@ -44,7 +43,7 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
     Raises:
         MaskcastError: this is no pod, it has no volume that nodes share, the API refuses, or the job fails.
     """
-    with _stopped_by_sigterm(), own_cluster() as cluster:
+    with stopped_by_signals(), own_cluster() as cluster:
         pod = cluster.own_pod()
         mounts = [mount.resolve() for mount in shared_mounts(pod)]
         work = resume_dir(next(iter(job.outputs.values()))).resolve()
@@ -176,17 +175,3 @@ def _shared(path: Path, mounts: Sequence[Path], place: Path) -> Path:
     if _is_below(path, mounts):
         return path
     return Path(shutil.copytree(path, place) if path.is_dir() else shutil.copy(path, place))
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM, which ends a pod, unwind the block."""
-
-    def stop(number: int, _: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,7 @@ from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.params import UNSHOWN, Params
 from maskcast.progress import say
+from maskcast.redaction import has_user
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
@@ -41,8 +42,12 @@ class FetchDataset(Params):
     @field_validator("uri")
     @classmethod
     def _without_credentials(cls, uri: str) -> str:
-        if re.search(r"://[^/@]*:[^/@]*@", uri):
-            raise PydanticCustomError(UNSHOWN, "must hold no password; give credentials through the environment")
+        if has_user(uri) and not re.search(r"ssh://[\w.-]+@", uri):
+            raise PydanticCustomError(
+                UNSHOWN,
+                "must hold no password or other secret; give it through the environment, or for Git through a "
+                "credential helper (`git config credential.helper`)",
+            )
         return uri
 
 

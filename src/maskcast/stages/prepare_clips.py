@@ -23,6 +23,7 @@ from maskcast.params import Params
 from maskcast.processors import num_processors
 from maskcast.progress import say, track
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.stopping import children_ignore_ctrl_c
 
 REASONS_SAID = 5
 TRAINING: tuple[Split, ...] = ("train", "val")
@@ -146,8 +147,9 @@ def _load_all(
     flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
     waiting = iter(listing.clips)
     try:
-        for clip in islice(waiting, 2 * workers):
-            flight.append((clip, pool.submit(load, clip)))
+        with children_ignore_ctrl_c():  # the first of these starts the workers
+            for clip in islice(waiting, 2 * workers):
+                flight.append((clip, pool.submit(load, clip)))
         while flight:
             done, future = flight.popleft()
             result = future.result()

@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.redaction import has_user
+from maskcast.storage.refusals import refusal
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
 
 ATTEMPTS = 5
@@ -30,7 +32,7 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
     """Yields the store at `s3://bucket/prefix`; what S3 refuses inside the block becomes one line.
 
     Raises:
-        MaskcastError: naming the address and the variable, right or object to mend.
+        MaskcastError: naming the address, and the variable, file, right or object to mend (see ``refusals``).
     """
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/?", uri)
     if not match:
@@ -40,6 +42,11 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
     from botocore.config import Config
 
     own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if own and has_user(own):
+        raise MaskcastError(
+            "AWS_ENDPOINT_URL_S3: has a user or password; write http(s)://host:port, and set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
+        )
     config = Config(
         connect_timeout=10,
         read_timeout=TIMEOUT_S,
@@ -51,32 +58,18 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
     )
     try:
         region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION alone
-        client = boto3.session.Session(region_name=region).client("s3", config=config)
-    except ValueError as error:
-        raise MaskcastError(f"{uri}: {error}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port") from None
+        session = boto3.session.Session(region_name=region)
+        client = session.client("s3", config=config)
+        if credentials := session.get_credentials():
+            credentials.get_frozen_credentials()  # by a program or a login, where the profile says so
+    except (problems.BotoCoreError, OSError, ValueError) as error:
+        raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from None
     try:
         yield Bucket(client, uri, match[1], match[2])
-    except problems.ClientError as error:
-        raise MaskcastError(f"{uri}: {_refusal(error.response.get('Error', {}), match[1])}") from error
-    except (problems.NoCredentialsError, problems.PartialCredentialsError) as error:
-        raise MaskcastError(f"{uri}: no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY") from error
-    except problems.BotoCoreError as error:
-        place = own or "AWS (AWS_ENDPOINT_URL_S3 is not set)"
-        remedy = "mend AWS_ENDPOINT_URL_S3 or run the same command again (it resumes)"
-        raise MaskcastError(f"{uri}: {place} cannot be reached ({error}); {remedy}") from error
+    except (problems.ClientError, problems.BotoCoreError) as error:
+        raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from error
     finally:
         client.close()
-
-
-def _refusal(error: dict[str, str], bucket: str) -> str:
-    code = error.get("Code", "unknown error")
-    if code == "NoSuchBucket":
-        return f"there is no bucket {bucket!r}; create it or mend the address"
-    if code in ("NoSuchKey", "404", "PreconditionFailed", "412", "NoSuchUpload"):
-        return "an object changed or vanished during the transfer; run the same command again"
-    if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403", "ExpiredToken"):
-        return f"access refused ({code}); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their rights"
-    return f"the server answered {code}: {error.get('Message', '')}; run the same command again (it resumes)"
 
 
 class Bucket:

@@ -26,6 +26,7 @@ from maskcast.distributed import average_gradients, from_first, join_batch_norms
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
 from maskcast.seed import derive
+from maskcast.stopping import saying_where
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
@@ -94,39 +95,40 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     if start_counts and not run.curve:
         _validate(task, params, run)
     steps = range(run.step, 0 if run.stopped else params.steps)
-    for step, batch in track(_prefetch(task, steps), "training", total=len(steps)):
-        task.model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = params.rate(step)
-        torch.manual_seed(derive(params.seed, step))
-        loss, logged = _backward(learner, *_losses(task, processes.to_device(batch), step))
-        if chunked:
-            average_gradients(task.model)
-        norm = _clip(optimizer, params.clip_grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise MaskcastError(
-                f"step {step}: loss {loss:g}, gradient norm {norm:g}: training diverged; lower "
-                "learning_rate, add warmup_steps or use precision fp32"
+    with saying_where(lambda: f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"):
+        for step, batch in track(_prefetch(task, steps), "training", total=len(steps)):
+            task.model.train()
+            for group in optimizer.param_groups:
+                group["lr"] = params.rate(step)
+            torch.manual_seed(derive(params.seed, step))
+            loss, logged = _backward(learner, *_losses(task, processes.to_device(batch), step))
+            if chunked:
+                average_gradients(task.model)
+            norm = _clip(optimizer, params.clip_grad_norm)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise MaskcastError(
+                    f"step {step}: loss {loss:g}, gradient norm {norm:g}: training diverged; lower "
+                    "learning_rate, add warmup_steps or use precision fp32"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            run.step, run.losses = step + 1, run.losses + loss
+            report(
+                {
+                    "train/loss": loss,
+                    "train/grad_norm": norm,
+                    "train/learning_rate": params.rate(step),
+                }
+                | {f"train/{name}": value for name, value in logged.items()},
+                step=run.step,
             )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        run.step, run.losses = step + 1, run.losses + loss
-        report(
-            {
-                "train/loss": loss,
-                "train/grad_norm": norm,
-                "train/learning_rate": params.rate(step),
-            }
-            | {f"train/{name}": value for name, value in logged.items()},
-            step=run.step,
-        )
-        if run.step % params.steps_per_epoch == 0:
-            _validate(task, params, run)
-            save()
-            if run.stopped:
-                break
-        elif run.step % params.checkpoint_every == 0:
-            save()
+            if run.step % params.steps_per_epoch == 0:
+                _validate(task, params, run)
+                save()
+                if run.stopped:
+                    break
+            elif run.step % params.checkpoint_every == 0:
+                save()
     processes.leave()
     task.model.load_state_dict(run.best_weights)
     task.model.to("cpu").eval()

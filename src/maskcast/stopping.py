@@ -1,0 +1,90 @@
+"""Ctrl-C and SIGTERM: what runs is stopped by an exception, cleans up, and says in one line how to go on."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from maskcast.redaction import redacted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = ": run the same command again to go on from the last checkpoint"
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody has asked this process to end; its notes, which go on from "stopped", say where and what to do.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[bool]:
+    """Makes Ctrl-C and SIGTERM raise ``Stopped`` in the block, whose value is whether it is this that does so.
+
+    Whoever has set a handler keeps it, and so does an interpreter that a person types into. The first signal
+    counts: a second Ctrl-C ends the process at once, a second SIGTERM does nothing.
+    """
+    typed = hasattr(sys, "ps1") or "ipykernel" in sys.modules
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    unset = (signal.SIG_DFL, signal.default_int_handler)
+    ours = {} if typed else {number: handler for number, handler in handlers.items() if handler in unset}
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+
+    def stop(number: int, _: Any) -> None:
+        # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, _end_at_once)
+        raise Stopped(number)
+
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield True
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def saying_where(where: Callable[[], str]) -> Iterator[None]:
+    """Adds to what is said of a stop in the block where it came, e.g. `` at epoch 3 of 5``."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(where())
+        raise
+
+
+@contextmanager
+def children_ignore_ctrl_c() -> Iterator[None]:
+    """Lets processes that the block starts ignore Ctrl-C: the one that started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_at_once(number: int, _: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def end_stopped(stop: KeyboardInterrupt) -> int:
+    """Says in one line that this process was stopped, and where; returns its exit code: 130 or 143."""
+    line = "".join(["stopped", *getattr(stop, "__notes__", [])])
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts the first one speaks
+        with suppress(OSError):  # who read the output may be gone
+            print(redacted(line), file=sys.stderr, flush=True)
+    return 128 + getattr(stop, "number", signal.SIGINT)

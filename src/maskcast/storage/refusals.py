@@ -1,0 +1,97 @@
+"""What S3 and boto3 refuse, as people can mend it: one table from errors to a line.
+
+Errors are looked up by the name of their class or of the answer's code, so that nothing of boto3 is imported here.
+"""
+
+import os
+
+from maskcast.errors import one_line
+
+KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+FILES = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+LOGIN = "run `aws sso login`, or set AWS_PROFILE to a profile without SSO"
+RESUMES = "run the same command again (it resumes)"
+CHANGED = f"an object changed or vanished during the transfer; {RESUMES}"
+REGION = "the bucket is in another region than {region}; set AWS_REGION to its own"
+KEPT_OUT = f"access refused ({{code}}); check {KEYS} and their rights"
+OLD = f"the session token has expired or is wrong ({{code}}); get a new AWS_SESSION_TOKEN, and {KEYS} with it"
+AWAY = f"{{place}} cannot be reached ({{text}}); mend AWS_ENDPOINT_URL_S3 or {RESUMES}"
+
+PROGRAM = (
+    "no credentials ({text}); mend credential_process or what else profile {profile!r} of {files} names, or set "
+    f"{KEYS}"
+)
+
+# By class of botocore's errors, of its own or of what it derives from.
+RAISED = {
+    "ProfileNotFound": "there is no profile {profile!r}; mend or unset AWS_PROFILE, or add it to {files}",
+    "ConfigParseError": "{text}; mend that file, or set AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE to another",
+    "ConfigNotFound": "{text}; mend AWS_CONFIG_FILE or AWS_SHARED_CREDENTIALS_FILE",
+    "CredentialRetrievalError": PROGRAM,
+    "PartialCredentialsError": f"half of the credentials is missing ({{text}}); set both, {KEYS}",
+    "NoCredentialsError": "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "SSOError": f"the SSO login of profile {{profile!r}} is missing or has expired ({{text}}); {LOGIN}",
+    "TokenRetrievalError": f"the SSO login of profile {{profile!r}} is missing or has expired ({{text}}); {LOGIN}",
+    "InvalidConfigError": "{text}; mend the profile {profile!r} of {files}",
+    "NoRegionError": "no region; set AWS_REGION",
+    "InvalidRegionError": "region {region!r} is none; mend AWS_REGION",
+    "ValueError": "{text}; write AWS_ENDPOINT_URL_S3 as http(s)://host:port",
+    "ParamValidationError": "{bucket!r} is no name of a bucket; mend the address",
+    "SSLError": "{place}: TLS failed ({text}); write http:// where the server speaks no TLS, or set AWS_CA_BUNDLE "
+    "to its authority's file",
+    "ProxyConnectionError": "the proxy does not answer ({text}); mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY",
+    "ConnectionError": AWAY,
+    "HTTPClientError": AWAY,
+    "JSONDecodeError": PROGRAM,
+    "OSError": PROGRAM,
+    "BotoCoreError": f"{{place}}: {{text}}; mend that, or {RESUMES}",
+}
+# By code of the server's answer; HEAD has the status alone.
+ANSWERED = {
+    "NoSuchBucket": "there is no bucket {bucket!r}; create it or mend the address",
+    "InvalidBucketName": "{bucket!r} is no name of a bucket; mend the address",
+    "NoSuchKey": CHANGED,
+    "404": CHANGED,
+    "PreconditionFailed": CHANGED,
+    "412": CHANGED,
+    "NoSuchUpload": CHANGED,
+    "InvalidAccessKeyId": "access refused ({code}): this key is not known there; check AWS_ACCESS_KEY_ID and "
+    "AWS_ENDPOINT_URL_S3",
+    "SignatureDoesNotMatch": "access refused ({code}); check AWS_SECRET_ACCESS_KEY",
+    "AccessDenied": KEPT_OUT,
+    "403": KEPT_OUT,
+    "ExpiredToken": OLD,
+    "ExpiredTokenException": OLD,
+    "InvalidToken": OLD,
+    "TokenRefreshRequired": OLD,
+    "PermanentRedirect": REGION,
+    "301": REGION,
+    "AuthorizationHeaderMalformed": REGION,
+    "IllegalLocationConstraintException": REGION,
+    "RequestTimeTooSkewed": "the clock of this machine is wrong ({code}); set it, e.g. by NTP",
+}
+OTHER = f"the server answered {{code}}: {{text}}; {RESUMES}"
+
+
+def refusal(error: Exception, bucket: str) -> str:
+    """Returns what boto3 raised as one line with its remedy.
+
+    Args:
+        error: a ``BotoCoreError`` or ``ClientError``; of the address a ``ValueError``, of a file an ``OSError``.
+        bucket: that was asked for.
+    """
+    environment = os.environ
+    answer = getattr(error, "response", {}).get("Error", {})
+    own = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    facts = {
+        "bucket": bucket,
+        "files": " or ".join(environment.get(name, usual) for name, usual in FILES.items()),
+        "code": answer.get("Code", "unknown error"),
+        "place": own or "AWS (AWS_ENDPOINT_URL_S3 is not set)",
+        "profile": environment.get("AWS_PROFILE", "default"),
+        "region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION", "us-east-1"),
+        "text": answer.get("Message", "") if answer else one_line(error),
+    }
+    if answer:
+        return ANSWERED.get(facts["code"], OTHER).format_map(facts)
+    return next(RAISED[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in RAISED).format_map(facts)

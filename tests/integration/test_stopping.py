@@ -1,0 +1,190 @@
+"""Ctrl-C and SIGTERM: one line that says how to go on, an exit code that tells, a run that is KILLED."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import yaml
+from tests.conftest import write_store
+
+TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
+TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
+TRAIN += ["--masker", "masker", "--metrics", "metrics.json"]
+GO_ON = "run the same command again to go on from the last checkpoint"
+WAIT_S = 300
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_database: Path) -> Path:
+    """A working directory with clips, and params of a training that takes too long."""
+    write_store(tmp_path / "clips")
+    write_params(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def write_params(folder: Path, **training: Any) -> None:
+    section = {"model": {"arch": "unet", "width": 4}, "training": TRAINING | training}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"train_masker": section}))
+
+
+def start(folder: Path, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Starts a command in a group of its own, as a shell does, with the stop signals as a terminal leaves them."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RANK"))}
+    own |= {"OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1", **environment}
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env=own, stdout=log, stderr=log, start_new_session=True, preexec_fn=_listen
+        )
+
+
+def _listen() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def stop(
+    folder: Path, process: subprocess.Popen[bytes], number: int, when: Callable[[], bool], group: bool
+) -> str:
+    """Sends a signal once something is so, and returns what the process said after that."""
+    deadline = time.monotonic() + WAIT_S
+    while not when():
+        assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.02)
+    before = len((folder / "log").read_bytes())
+    (os.killpg if group else os.kill)(process.pid, number)
+    process.wait(WAIT_S)
+    said = (folder / "log").read_text()
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said, said
+    return said[before:]
+
+
+def only_run(folder: Path) -> mlflow.entities.Run:
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("maskcast").experiment_id])
+    return run
+
+
+def maskcast(*words: str) -> list[str]:
+    return [sys.executable, "-m", "maskcast", *words]
+
+
+def test_a_training_that_is_stopped_says_where_and_goes_on_with_its_run(folder: Path) -> None:
+    checkpoint, log = folder / "masker.resume/checkpoint.pt", folder / "log"
+    process = start(folder, *maskcast(*TRAIN))
+    said = stop(folder, process, signal.SIGINT, checkpoint.exists, group=True)
+    assert process.returncode == 130
+    (line,) = (line for line in said.splitlines() if not line.startswith("epoch "))
+    assert line.startswith("stopped at epoch ") and line.endswith(f" of 500: {GO_ON}")
+    run = only_run(folder)
+    assert run.info.status == "KILLED"
+
+    process = start(folder, *maskcast(*TRAIN))
+    said = stop(folder, process, signal.SIGTERM, lambda: b"resuming at" in log.read_bytes(), group=False)
+    assert process.returncode == 143
+    assert said.count("stopped at epoch ") == 1
+    assert (only_run(folder).info.run_id, only_run(folder).info.status) == (run.info.run_id, "KILLED")
+
+
+def test_all_processes_of_a_training_stop_in_one_line(folder: Path) -> None:
+    write_params(folder, processes=2)
+    process = start(folder, *maskcast(*TRAIN))
+    said = stop(folder, process, signal.SIGINT, (folder / "masker.resume/checkpoint.pt").exists, group=True)
+    assert process.returncode == 130
+    assert [line for line in said.splitlines() if not line.startswith("epoch ")] == [f"stopped: {GO_ON}"]
+    assert only_run(folder).info.status == "KILLED"
+
+
+SHIM = """
+import sys, yaml
+from maskcast.runner.run import run_stage
+params = yaml.safe_load(open("params.yaml"))["train_masker"]
+run_stage("train_masker", params, clips="clips", masker="masker", metrics="metrics.json")
+"""
+
+
+def test_a_pod_that_is_stopped_ends_without_a_traceback(folder: Path) -> None:
+    process = start(folder, sys.executable, "-c", SHIM, MASKCAST_RESUME_DIR=str(folder / "volume"))
+    checkpoint = folder / "volume/masker.resume/checkpoint.pt"
+    said = stop(folder, process, signal.SIGTERM, checkpoint.exists, group=False)
+    assert process.returncode == 143
+    assert said.splitlines()[-1].endswith(f" of 500: {GO_ON}")
+    assert only_run(folder).info.status == "KILLED"
+
+
+def test_below_dvc_the_stage_has_its_line(folder: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=folder, check=True)
+    stage = {"cmd": " ".join(maskcast(*TRAIN)), "deps": ["clips"], "outs": ["masker", "metrics.json"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_masker": stage}}))
+    process = start(folder, sys.executable, "-m", "dvc", "repro", SHELL="/bin/sh")
+    said = stop(folder, process, signal.SIGINT, (folder / "masker.resume/checkpoint.pt").exists, group=True)
+    assert process.returncode != 0
+    assert said.count(GO_ON) == 1
+    assert only_run(folder).info.status == "KILLED"
+
+
+def test_worker_processes_say_nothing(folder: Path) -> None:
+    source = {"layout": "synthetic", "train": 400, "val": 2, "unlabeled": 2, "hidden": 2}
+    params = {"prepare_clips": {"source": source, "height": 80, "width": 120, "workers": 2}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "raw").mkdir()
+    words = ["prepare_clips", "--params", "params.yaml", "--raw", "raw", "--clips", "made"]
+    process = start(folder, *maskcast(*words))
+    shard = folder / "made.partial"
+    some = lambda: shard.is_dir() and any(path.stat().st_size for path in shard.iterdir())  # noqa: E731
+    said = stop(folder, process, signal.SIGINT, some, group=True)
+    assert process.returncode == 130
+    assert said.splitlines() == ["stopped: nothing was written"]
+    assert not (folder / "made").exists()
+
+
+def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and answers none
+        process = start(
+            folder, *maskcast("models", "list"), MLFLOW_TRACKING_URI=f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        )
+        deaf.settimeout(WAIT_S)
+        with deaf.accept()[0]:
+            said = stop(folder, process, signal.SIGINT, lambda: True, group=True)
+    assert (process.returncode, said.splitlines()) == (130, ["stopped"])
+
+
+LOCAL = """
+import subprocess, sys
+from pipelines.local import _stages_stop_first
+with _stages_stop_first():
+    with subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True) as stage:
+        for line in stage.stdout:
+            print(line, end="", flush=True)
+    raise RuntimeError("the stage failed")
+"""
+STAGE = """
+import signal, time
+print("works", flush=True)
+try:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    time.sleep(600)
+except KeyboardInterrupt:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.5)
+    print("stopped at epoch 3", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_below_run_local_the_stage_ends_first_and_is_heard(folder: Path, number: int) -> None:
+    main = f"import sys\nfrom maskcast.stopping import end_stopped\ntry:{LOCAL.replace(chr(10), chr(10) + '    ')}"
+    main += "\nexcept KeyboardInterrupt as stop:\n    sys.exit(end_stopped(stop))\n"
+    process = start(folder, sys.executable, "-c", main, STAGE)
+    log = folder / "log"
+    said = stop(folder, process, number, lambda: b"works" in log.read_bytes(), group=number == signal.SIGINT)
+    assert (process.returncode, said.splitlines()) == (128 + number, ["stopped at epoch 3", "stopped"])

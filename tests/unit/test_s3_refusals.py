@@ -1,0 +1,87 @@
+"""What AWS settings and servers refuse: each thing has its own line, with the variable or file to mend."""
+
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError, SSLError
+
+from maskcast.errors import MaskcastError
+from maskcast.storage import store as storage
+from maskcast.storage.refusals import refusal
+
+SSO = (
+    "sso_start_url = https://x.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n"
+)
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret-key"}
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "said"),
+    [
+        ("", {}, "no S3 credentials; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+        ("", {"AWS_PROFILE": "nobody"}, "there is no profile 'nobody'; mend or unset AWS_PROFILE, or add it to"),
+        ("[broken", {}, "Unable to parse config file: .*config; mend that file, or set AWS_CONFIG_FILE"),
+        ("[default]\ncredential_process = /bin/false\n", {}, "custom-process.*; mend credential_process"),
+        ("[default]\ncredential_process = /no/such\n", {}, "No such file.*'/no/such'.*; mend credential_process"),
+        ("[default]\ncredential_process = /bin/echo no\n", {}, "Expecting value.*; mend credential_process"),
+        (f"[default]\n{SSO}", {}, "the SSO login of profile 'default' is missing .*; run `aws sso login`"),
+        ("", {"AWS_ACCESS_KEY_ID": "key"}, "half of the credentials.*missing: AWS_SECRET_ACCESS_KEY.*set both"),
+        ("", KEYS | {"AWS_REGION": "no region!"}, "region 'no region!' is none; mend AWS_REGION"),
+        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "localhost:8333"}, "write AWS_ENDPOINT_URL_S3 as http"),
+        (
+            "",
+            KEYS | {"AWS_ENDPOINT_URL_S3": "http://u:pa/ss@w@h:1"},
+            "AWS_ENDPOINT_URL_S3: has a user or password",
+        ),
+        ("", KEYS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+    ],
+)
+def test_each_setting_has_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, environment: dict[str, str], said: str
+) -> None:
+    fetch("s3://bucket/x", tmp_path, monkeypatch, config, environment, said)
+
+
+def test_a_bad_bucket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "'Bad!' is no name of a bucket; mend the address")
+
+
+def fetch(
+    uri: str, folder: Path, patch: pytest.MonkeyPatch, config: str, environment: dict[str, str], said: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"):
+        patch.delenv(name, raising=False)
+    (folder / "config").write_text(config)
+    files = {name: str(folder / "config") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    for name, value in {**files, "AWS_EC2_METADATA_DISABLED": "true", **environment}.items():
+        patch.setenv(name, value)
+    patch.setattr("maskcast.storage.s3.ATTEMPTS", 1)
+    with pytest.raises(MaskcastError, match=said) as caught:
+        storage.fetch(uri, folder / "back")
+    assert "\n" not in str(caught.value)
+    assert "ss@w" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("NoSuchBucket", "there is no bucket 'clips'"),
+        ("AccessDenied", "and their rights"),
+        ("403", "and their rights"),
+        ("InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
+        ("ExpiredToken", "get a new AWS_SESSION_TOKEN"),
+        ("301", "in another region than eu-west-1; set AWS_REGION"),
+        ("AuthorizationHeaderMalformed", "set AWS_REGION"),
+        ("RequestTimeTooSkewed", "the clock of this machine is wrong"),
+        ("SlowDown", "the server answered SlowDown: as it says; run the same command again"),
+    ],
+)
+def test_each_answer_has_its_line(monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    answer = ClientError({"Error": {"Code": code, "Message": "as it says"}}, "ListObjectsV2")
+    assert said in refusal(answer, "clips")
+
+
+def test_tls_is_named() -> None:
+    assert "set AWS_CA_BUNDLE" in refusal(SSLError(endpoint_url="https://s3.local", error="no such root"), "clips")
