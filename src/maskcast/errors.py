@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from maskcast.redaction import redacted
+from maskcast.redaction import as_written
 
 
 class MaskcastError(Exception):
@@ -17,7 +17,7 @@ class MaskcastError(Exception):
 
 def one_line(error: BaseException) -> str:
     """Returns what an error says as one line, without the secrets that may stand in it."""
-    return " ".join(redacted(str(error)).split())
+    return " ".join(as_written(str(error)).split())
 
 
 @contextmanager

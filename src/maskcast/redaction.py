@@ -14,6 +14,8 @@ SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?$|TOKEN|SECRET|PRIVATE_?KEY|API_?KEY|
 NO_SECRET = re.compile(r"_(FILE|PATH|URI|URL|PROCESS|SOURCE)$", re.I)  # says where one is
 # Up to the last @ of a word: a password may hold / and @ itself.
 ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s\"'<>]*)@", re.I)
+SERVERS = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and end of line
 HOST = re.compile(r"[\w.-]+(:\d+)?/|\[[\da-f:]+\](:\d+)?/|/", re.I)
 QUERY = re.compile(
     r"([?&][\w.-]*(?:token|passw|secret|signature|sig|api_?key|credential)[\w.-]*=)[^&\s\"'<>]+", re.I
@@ -28,15 +30,23 @@ def redacted(text: str) -> str:
     return ADDRESS.sub(_without_user, text)
 
 
+def as_written(text: str) -> str:
+    """Returns what somebody wrote (a reason, a name, a note) as a terminal shows it, and does not obey it."""
+    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", redacted(text))
+
+
 def has_user(address: str) -> bool:
     """Tells whether an address names a user, a password or a token before its host."""
     return ADDRESS.sub(_without_user, address) != address
 
 
 def _without_user(match: re.Match[str]) -> str:
-    user = match["user"]
-    # host/path@2x.png and host:80/path@2x.png have no user, user:pass/word@host has
-    return match[0] if HOST.match(user) else f"{match['scheme']}{HIDDEN}@"
+    return f"{match['scheme']}{HIDDEN}@" if _is_user(match) else match[0]
+
+
+def _is_user(match: re.Match[str]) -> bool:
+    """Tells user:pass/word@host from host/path@2x.png and host:80/path@2x.png, which have no user."""
+    return not HOST.match(match["user"])
 
 
 def _known() -> list[str]:
@@ -45,7 +55,7 @@ def _known() -> list[str]:
     for name, value in os.environ.items():
         if SECRET.search(name) and not NO_SECRET.search(name) and len(value) >= SHORTEST:
             values |= {value, quote(value, safe=""), quote(value)}
-        values |= {match["user"] for match in ADDRESS.finditer(value) if not HOST.match(match["user"])}
+        values |= {match["user"] for match in ADDRESS.finditer(value) if name in SERVERS or _is_user(match)}
     passwords = {value.partition(":")[2] for value in values if ":" in value}
     values |= {value for value in passwords if len(value) >= SHORTEST}
     return sorted(values - {""}, key=len, reverse=True)

@@ -181,10 +181,15 @@ def test_from_the_first_registration_to_the_rollback(
         assert text in said
 
     other = run(workshop.forecaster(3, clips=write_store(tmp_path / "other", val=2, train=1).root))
-    assert not other["passed"]
-    assert "on other clips" in other["incomparable"]
+    assert (other["passed"], other["champion"], other["elsewhere"]) == (True, None, 2)  # the first of its series
+    assert "passed: first of its series: champion 2 was scored on other data" in capsys.readouterr().err
+    assert registry.aliases() == {"champion": 2, "previous": 3, "candidate": 4}
     code, said = command(capsys, "compare", "2", "4")
     assert (code, "versions 2 and 4 are not comparable: scored on other clips" in said) == (2, True)
+    assert command(capsys, "promote")[0] == 0  # without --force
+    assert registry.aliases() == {"champion": 4, "previous": 2}
+    again = run(workshop.forecaster(4, 0.6))  # on the clips of before: held against the last champion on these
+    assert (again["passed"], again["champion"]) == (False, 2)
 
 
 @pytest.mark.usefixtures("on_server")

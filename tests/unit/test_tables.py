@@ -62,3 +62,10 @@ def test_a_word_too_long_for_a_terminal_is_kept_whole() -> None:
 
 def test_markdown_has_numbers_to_the_right():
     assert markdown(["name", "score"], [["a", "1"]]) == "| name | score |\n| --- | ---: |\n| a | 1 |\n"
+
+
+def test_what_people_write_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "kept/to@myself")
+    reason = "[/red] <script> \x1b[31mred\x07 kept/to@myself"
+    assert printed(["n", "reason"], [["1", reason]]).splitlines()[2] == r"1  [/red] <script> \x1b[31mred\x07 ***"
+    assert markdown(["class"], [["a|b\nc"]]) == "| class |\n| --- |\n| a\\|b c |\n"

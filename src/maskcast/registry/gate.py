@@ -33,7 +33,8 @@ class Gate(Bootstrap):
     margin: float = Field(0.01, ge=0)
     """How much worse than the champion the model may be, at the lower end of the confidence interval."""
     allow_incomparable: bool = False
-    """Whether a model passes that cannot be compared, because the champion was scored on other data."""
+    """Whether a model passes that cannot be compared, because the champion was scored by other definitions of the
+    scores or from another kind of context."""
 
 
 class ForecastGate(Gate):
@@ -88,6 +89,7 @@ class Verdict:
         difference: to the champion; None where there was none or it is not comparable.
         incomparable: why the champion cannot be compared, if so.
         gate: the gate.
+        elsewhere: the champion in use, where that was scored on other data and this model begins a series.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -95,6 +97,7 @@ class Verdict:
     difference: Difference | None
     incomparable: str | None
     gate: Gate
+    elsewhere: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -121,6 +124,8 @@ class Verdict:
                 "allowed" if self.gate.allow_incomparable else "evaluate and register the champion there, too"
             )
             parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")
+        elif self.elsewhere is not None:
+            parts.append(f"first of its series: champion {self.elsewhere} was scored on other data")
         else:
             parts.append("no champion to compare with")
         return f"{'passed' if self.passed else 'failed'}: {'; '.join(parts)}"
@@ -135,18 +140,27 @@ class Verdict:
             "champion": self.champion,
             "difference": difference,
             "incomparable": self.incomparable,
+            "elsewhere": self.elsewhere,
             "gate": self.gate.model_dump(mode="json"),
         }
 
 
-def judge(ours: EvaluationRecord, champion: int | None, theirs: EvaluationRecord | None, gate: Gate) -> Verdict:
+def judge(
+    ours: EvaluationRecord,
+    champion: int | None,
+    theirs: EvaluationRecord | None,
+    gate: Gate,
+    *,
+    elsewhere: int | None = None,
+) -> Verdict:
     """Holds an evaluation against the gate.
 
     Args:
         ours: the evaluation of the model at the gate.
-        champion: number of the champion's version, None where there is no other champion.
+        champion: number of the version that is champion of the series, None where there is no other champion.
         theirs: its evaluation.
         gate: what to reach.
+        elsewhere: the champion in use, where it is of another series and this one has none.
 
     Raises:
         MaskcastError: the gate names a score that was not measured, or that no clip has.
@@ -165,7 +179,7 @@ def judge(ours: EvaluationRecord, champion: int | None, theirs: EvaluationRecord
         )
     thresholds = tuple(Threshold(name, ours.scores[name], least) for name, least in gate.least.items())
     if theirs is None:
-        return Verdict(thresholds, None, None, None, gate)
+        return Verdict(thresholds, None, None, None, gate, elsewhere)
     if (why := why_incomparable(ours, theirs)) is not None:
         return Verdict(thresholds, champion, None, why, gate)
     difference = paired_difference(ours.per_item[gate.score], theirs.per_item[gate.score], gate, measure.of)

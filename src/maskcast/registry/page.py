@@ -41,7 +41,12 @@ def write_page(
     page = Page(tags["maskcast.name"])
     page.section("Verdict", _verdict(model, verdict))
     if champion is None:
-        said = "This model is the champion." if CHAMPION in model.aliases else "There is no champion yet."
+        if CHAMPION in model.aliases:
+            said = "This model is the champion."
+        elif verdict.elsewhere is not None:
+            said = f"The first of its series: champion {verdict.elsewhere} was scored on other data."
+        else:
+            said = "There is no champion yet."
         content = element("p", said)
     elif verdict.incomparable is not None:
         content = element("p", f"Not comparable with version {verdict.champion}: {verdict.incomparable}.")

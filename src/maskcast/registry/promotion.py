@@ -9,45 +9,15 @@ told. These versions are the audit trail, overtaken attempts included; their sou
 import getpass
 import os
 import time
-from dataclasses import dataclass
 from typing import Literal
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.store import CANDIDATE, CHAMPION, PREVIOUS, Registry, Version
+from maskcast.registry.trail import Decision, decisions, series_champion, trail_of
 
 ABANDONED_S = 60  # a decision that takes longer was killed; clocks must not differ by more
 
 Action = Literal["promote", "rollback"]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One entry of the audit trail.
-
-    Args:
-        number: counted from 1.
-        created_ms: when, by the server's clock.
-        action: promote or rollback.
-        version: the version that became champion.
-        champion: the champion before, 0 where there was none.
-        user: who.
-        reason: why, in the words of who decided; may be empty where the gate was not overruled.
-        outcome: open while the aliases move, then done; overtaken or abandoned if they did not, or not by this.
-    """
-
-    number: int
-    created_ms: int
-    action: str
-    version: int
-    champion: int
-    user: str
-    reason: str
-    outcome: str
-
-
-def decisions(name: str) -> list[Decision]:
-    """Returns the audit trail of a registered model, newest first."""
-    return [_decision(version) for version in Registry(_trail(name)).versions()]
 
 
 def promote(name: str, which: str = CANDIDATE, reason: str = "", force: bool = False) -> Decision:
@@ -70,7 +40,7 @@ def promote(name: str, which: str = CANDIDATE, reason: str = "", force: bool = F
     if CHAMPION in version.aliases:
         raise MaskcastError(f"{name}: version {version.number} is the champion already")
     if not force:
-        _check_gate(version, turn.champion)
+        _check_gate(turn.registry, version)
     return turn.decide("promote", version, reason.strip())
 
 
@@ -96,7 +66,7 @@ class Turn:
     """
 
     def __init__(self, name: str) -> None:
-        self.registry, self._trail = Registry(name), Registry(_trail(name))
+        self.registry, self._trail = Registry(name), Registry(trail_of(name))
         last = next(iter(decisions(name)), None)
         if last is not None and last.outcome == "open":
             if time.time() - last.created_ms / 1000 < ABANDONED_S:
@@ -147,34 +117,18 @@ class Turn:
         return next(each for each in decisions(name) if each.number == number)
 
 
-def _check_gate(version: Version, champion: int) -> None:
+def _check_gate(registry: Registry, version: Version) -> None:
     name = version.tags.get("maskcast.name", version.tags.get("maskcast.stage", "register_models"))
     remedy = f"run {name} again, or overrule it with --force --reason TEXT"
     verdict = version.tags.get("maskcast.verdict")
     if verdict != "passed":
         told = "did not pass the gate" if verdict else "never stood at the gate"
         raise MaskcastError(f"{version.name}: version {version.number} {told}; {remedy}")
-    if (version.gate.get("champion") or 0) != champion:
+    champion = series_champion(registry, version.tags.get("maskcast.data", ""))
+    now = None if champion is None or champion.digest == version.digest else champion.number
+    if version.gate.get("champion") != now:
         against = version.gate.get("champion") or "no champion"
         raise MaskcastError(
             f"{version.name}: the gate held version {version.number} against {against}, "
-            f"the champion is now {champion or 'none'}; {remedy}"
+            f"the champion is now {now or 'none'}; {remedy}"
         )
-
-
-def _trail(name: str) -> str:
-    return f"{name}-promotions"
-
-
-def _decision(version: Version) -> Decision:
-    tags = version.tags
-    return Decision(
-        version.number,
-        version.created_ms,
-        tags["maskcast.action"],
-        int(tags["maskcast.version"]),
-        int(tags["maskcast.champion"]),
-        tags["maskcast.user"],
-        tags["maskcast.reason"],
-        tags["maskcast.outcome"],
-    )

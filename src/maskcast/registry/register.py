@@ -17,6 +17,7 @@ from maskcast.registry.bundle import Kind
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import Gate, Verdict, judge
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
+from maskcast.registry.trail import series_champion
 from maskcast.runner.provenance import Origin
 from maskcast.runner.record import open_run
 
@@ -89,10 +90,13 @@ def register(
 
 
 def _verdict(registry: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:
-    """Holds an evaluation against the gate; a champion is not compared with itself."""
-    champion = next((each for each in registry.versions() if CHAMPION in each.aliases), None)
-    if champion is None or champion.digest == digest:
+    """Holds an evaluation against the gate, and the champion of its series; one is not compared with itself."""
+    in_use = next((each for each in registry.versions() if CHAMPION in each.aliases), None)
+    champion = series_champion(registry, record.facts["data"])
+    if any(each is not None and each.digest == digest for each in (champion, in_use)):
         return judge(record, None, None, gate)
+    if champion is None:
+        return judge(record, None, None, gate, elsewhere=in_use.number if in_use else None)
     return judge(record, champion.number, registry.evaluation(champion), gate)
 
 

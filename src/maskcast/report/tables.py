@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from maskcast.redaction import as_written
+
 GAP = 2  # between columns
 READABLE = 34  # columns that a long text keeps; fewer would put a word on each line
 
@@ -21,7 +23,7 @@ def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "
     What does not fit side by side stands below, beside the first column again. Headers are wrapped between words,
     and so are texts longer than ``READABLE``, which keep that many columns at least.
     """
-    columns = [_Column(name, [row[index] for row in rows]) for index, name in enumerate(header)]
+    columns = [_Column(name, [as_written(row[index]) for row in rows]) for index, name in enumerate(header)]
     width = shutil.get_terminal_size().columns
     blocks: list[list[_Column]] = []
     for column in columns[1:]:
@@ -100,7 +102,8 @@ def _beside(cells: Sequence[Sequence[str]], widths: Sequence[int], left: Sequenc
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table, numbers to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    texts = [[" ".join(cell.replace("|", r"\|").split()) for cell in row] for row in (header, *rows)]
+    lines = [texts[0], ["---", *["---:"] * (len(header) - 1)], *texts[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
