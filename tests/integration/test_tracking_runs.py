@@ -1,0 +1,304 @@
+"""Which MLflow run a stage has: refused for good, found again, joined, named; on a real server and on SQLite."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from tests.integration.mlflow_server import free_port, mlflow_server
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.registry.lineage import runs_behind
+from maskcast.registry.store import Registry
+from maskcast.runner import tracking
+from maskcast.runner.provenance import Origin
+from maskcast.runner.tracking import tracked_run
+
+
+class ModelParams(Params):
+    arch: str = "unet"
+    width: int = 16
+
+
+class TrainingParams(Params):
+    epochs: int = 5
+
+
+class ExampleParams(Params):
+    model: ModelParams = ModelParams()
+    training: TrainingParams = TrainingParams()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Path:
+    """A working directory with an input and an empty database, and an environment that names nothing."""
+    for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_NAME", "EXPERIMENT_ID"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    for name in ("KFP_RUN_ID", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "clips").write_text("data")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("server"), free_port()) as uri:
+        yield uri
+
+
+def origin(folder: Path, stage: str = "train_masker", **training: Any) -> Origin:
+    params = ExampleParams(training=TrainingParams(**training))
+    return Origin.of(stage, params, {"clips": folder / "clips"})
+
+
+def track(folder: Path, stage: str = "train_masker", steps: int = 2, **training: Any) -> None:
+    with tracked_run(origin(folder, stage, **training), folder / "masker.resume/mlflow_run_id") as run:
+        for step in range(1, steps + 1):
+            run.metrics({"loss": float(step)}, step)
+
+
+def client_of(folder: Path) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def runs(client: mlflow.MlflowClient, experiment: str = "maskcast") -> list[mlflow.entities.Run]:
+    """Returns the runs, oldest first."""
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"]) if found else []
+
+
+@contextmanager
+def answering(status: int, text: bytes) -> Iterator[str]:
+    """A server that answers everything alike."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI is set and empty; unset it"),
+        ({"MLFLOW_TRACKING_URI": "localhost:5000"}, "localhost:5000: has no scheme; write http://localhost:5000"),
+        ({"MLFLOW_TRACKING_URI": "/mnt/mlruns"}, "/mnt/mlruns: MLflow 3 keeps no runs in folders; write sqlite:"),
+        ({"MLFLOW_TRACKING_URI": "file:///mnt/mlruns"}, "MLflow 3 keeps no runs in folders; write sqlite:////"),
+        ({"MLFLOW_TRACKING_URI": "http://"}, "names no host and port; write http://host:port"),
+        ({"MLFLOW_TRACKING_URI": "http://host:port"}, "names no host and port"),
+        ({"MLFLOW_TRACKING_URI": "htp://host"}, r"htp://host: MLflow says: .*; mend that or MLFLOW_TRACKING_URI"),
+        ({"MLFLOW_TRACKING_URI": "http://ann:p@ss/w@h"}, r"http://\*\*\*@h: its user or password holds / or @"),
+        ({"MLFLOW_RUN_ID": ""}, "MLFLOW_RUN_ID is set and empty; unset it"),
+        ({"MLFLOW_RUN_ID": "0" * 32}, "MLFLOW_RUN_ID 0{32}: sqlite:.*has no such run; unset it"),
+        ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME is set and empty; unset it"),
+        (
+            {"MLFLOW_EXPERIMENT_NAME": "gone"},
+            "'gone' is deleted; `mlflow experiments restore --experiment-id 1`, or",
+        ),
+        ({"MLFLOW_EXPERIMENT_ID": "99"}, "MLFLOW_EXPERIMENT_ID 99: sqlite:.*has no such experiment; unset it"),
+        ({"MLFLOW_EXPERIMENT_ID": "1"}, "experiment 'gone' is deleted"),
+        (
+            {"MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_EXPERIMENT_NAME": "mine"},
+            "two experiments: MLFLOW_EXPERIMENT_ID 0 is 'Default', MLFLOW_EXPERIMENT_NAME says 'mine'; unset one",
+        ),
+        ({"MLFLOW_TRACKING_URI": "sqlite:////no/such/x.db"}, "/no/such/x.db: cannot be written"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:///clips"}, "/clips: is no database; remove it, or set"),
+    ],
+)
+def test_what_no_waiting_mends_fails_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    client = client_of(folder)
+    client.delete_experiment(client.create_experiment("gone"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    refused(folder, said)
+    assert runs(client) == runs(client, "Default") == []
+
+
+def refused(folder: Path, said: str) -> None:
+    started = time.monotonic()
+    work = tracked_run(origin(folder), folder / "masker.resume/mlflow_run_id")
+    with pytest.raises(MaskcastError, match=said) as caught, work:
+        pytest.fail("the work has begun")
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "said"),
+    [
+        (
+            401,
+            b"who are you",
+            "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+        ),
+        (403, b"not you", "check MLFLOW_TRACKING_USERNAME .*or ask an administrator"),
+        (404, b"<html>nothing here", "no MLflow server is there: mend MLFLOW_TRACKING_URI"),
+        (200, b"<html>please log in", "MLflow says: .*mend that or MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_what_a_server_refuses_fails_before_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, status: int, text: bytes, said: str
+) -> None:
+    with answering(status, text) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        refused(folder, said)
+        if status == 401:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("http", "https"))
+            refused(
+                folder, "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH"
+            )
+
+
+def test_a_server_that_is_not_well_is_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "FLUSH_S", 0.5)
+    with answering(503, b"starting") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        track(folder)
+    said = capfd.readouterr().err
+    assert "does not answer" in said
+    assert "lost 2 metrics, 0 files of train_masker" in said
+
+
+@pytest.mark.parametrize("content", ["", "0" * 32, "no id at all\n", f"{'0' * 16}-{'1' * 32}"])
+def test_a_key_that_leads_nowhere_starts_a_run(folder: Path, content: str) -> None:
+    (folder / "masker.resume").mkdir()
+    (folder / "masker.resume/mlflow_run_id").write_text(content)
+    track(folder)
+    (run,) = runs(client_of(folder))
+    assert run.info.status == "FINISHED"
+
+
+def test_a_run_of_other_work_is_ended_and_one_of_the_same_goes_on(folder: Path) -> None:
+    for killed in (False, True):
+        with pytest.raises(KeyboardInterrupt), tracked_run(origin(folder), folder / "r/mlflow_run_id") as tracked:
+            tracked.metrics({"loss": 1.0}, 1)
+            raise KeyboardInterrupt
+        (run,) = runs(client_of(folder))
+        assert run.info.status == "KILLED"
+        if killed:  # as SIGKILL leaves it
+            client_of(folder).update_run(run.info.run_id, status="RUNNING")
+    with tracked_run(origin(folder, epochs=7), folder / "r/mlflow_run_id"):
+        pass
+    first, second = runs(client_of(folder))
+    assert (first.info.status, second.info.status) == ("KILLED", "FINISHED")
+    assert second.data.params["training.epochs"] == "7"
+
+
+def test_a_run_that_was_killed_while_it_was_created_is_made_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("maskcast.runner.record._complete", lambda *_: (_ for _ in ()).throw(SystemExit(9)))
+        patch.setattr(tracking, "OPEN_S", 0.0)
+        patch.setattr(threading, "excepthook", lambda _: None)
+        track(folder)
+    track(folder)
+    (run,) = runs(client_of(folder))
+    assert (run.info.status, run.data.params["training.epochs"]) == ("FINISHED", "5")
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["clips"]
+
+
+def test_names_tell_runs_apart_and_tags_fit_a_screen(folder: Path) -> None:
+    track(folder)
+    track(folder, epochs=7)
+    first, second = runs(client_of(folder))
+    assert first.info.run_name == f"train_masker unet-16 5 epochs {origin(folder).digest[:4]}"
+    assert second.info.run_name == f"train_masker unet-16 7 epochs {origin(folder, epochs=7).digest[:4]}"
+    shown = [tag for tag in first.data.tags if not tag.startswith("mlflow.")]
+    assert len(shown) <= 10, shown
+
+
+def test_what_is_given_from_outside_is_joined(
+    folder: Path, server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As the MLflow plugin of Kubeflow Pipelines 2.17 does: a run per pod, in an experiment of its choice."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("KFP_RUN_ID", "kfp-1")
+    client = mlflow.MlflowClient(server)
+    experiment = client.create_experiment("kfp-runs")
+    outside = client.create_run(experiment, run_name="train-masker", tags={"kfp": "yes"})
+    client.log_param(outside.info.run_id, "training.epochs", "5")  # some may be there
+    monkeypatch.setenv("MLFLOW_RUN_ID", outside.info.run_id)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "maskcast-of-mine")
+    for _ in range(2):  # a pod that is started again joins it again
+        with tracked_run(origin(folder), folder / "r/mlflow_run_id") as run:
+            run.metrics({"loss": 1.0}, 1)
+            (folder / "masker").write_text("weights")
+            run.outputs({"masker": folder / "masker"})
+    said = capfd.readouterr().err
+    assert "two experiments: MLFLOW_EXPERIMENT_NAME says maskcast-of-mine, MLFLOW_RUN_ID" in said
+    (run,) = runs(client, "kfp-runs")
+    assert (run.info.run_id, run.info.run_name, run.info.status) == (
+        outside.info.run_id,
+        "train-masker",
+        "FINISHED",
+    )
+    assert run.data.params == {"model.arch": "unet", "model.width": "16", "training.epochs": "5"}
+    tags = {"maskcast.group": "kfp-1", "maskcast.name": "train_masker", "kfp": "yes"}
+    assert tags.items() <= run.data.tags.items()
+    assert {"maskcast.git_sha", "maskcast.params_hash", "maskcast.outputs"} <= run.data.tags.keys()
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == origin(folder).data["clips"]
+
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    with tracked_run(
+        Origin.of("evaluate", ExampleParams(), {"masker": folder / "masker"}), folder / "e/id"
+    ) as last:
+        last.metrics({"jaccard": 0.5}, None)
+    joined, below = runs(client, "kfp-runs")
+    assert below.data.tags["mlflow.parentRunId"] == joined.info.run_id  # of another stage: not mixed in
+    number = Registry("joined", creates=True).create(
+        "s3://x/y", below.info.run_id, {"maskcast.evaluation_run": below.info.run_id}
+    )
+    registry = Registry("joined")
+    behind = runs_behind(registry, registry.find(str(number)))
+    assert [each.info.run_id for each in behind] == [joined.info.run_id, below.info.run_id]
+
+
+def test_an_experiment_is_chosen_by_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client_of(folder).create_experiment("ours"))
+    track(folder)
+    assert len(runs(client_of(folder), "ours")) == 1
+
+
+def test_an_input_that_is_replaced_during_the_work_is_said(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = origin(folder)
+    with tracked_run(before, folder / "r/mlflow_run_id"):
+        (folder / "clips").write_text("data")  # the same again
+    assert "replaced" not in capfd.readouterr().err
+    with tracked_run(before, folder / "r2/mlflow_run_id"):
+        (folder / "clips").write_text("other data")
+    assert f"train_masker: replaced during the work: clips ({folder / 'clips'})" in capfd.readouterr().err
+    run = runs(client_of(folder))[-1]
+    assert run.data.tags["maskcast.inputs_changed"] == "clips"
+    assert run.inputs.dataset_inputs[0].dataset.digest == before.data["clips"]
