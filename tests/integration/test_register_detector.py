@@ -101,7 +101,7 @@ def test_from_the_first_registration_to_the_rollback(
     shop: Shop, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, worse = shop.evaluated("good"), shop.evaluated("worse")
-    registry = Registry("maskcast-detector")
+    registry = Registry("maskcast-detector", creates=True)
     first = run(good, gate={"least": {"AP50": 0.5}})
     assert (first["versions"], first["passed"], first["champion"]) == ({"maskcast-detector": 1}, True, None)
     assert "gate: maskcast-detector version 1 passed: AP50 1." in capsys.readouterr().err
