@@ -200,6 +200,14 @@ def joined(path: Path) -> None:
     path.write_bytes(data)
 
 
+def sound_from_the_middle(path: Path) -> None:
+    data = b""
+    for first, sound in ((0, ""), (100, "mp2")):
+        encode(path, "mpeg2video", frames=FRAMES // 2, first=first, b_frames=2, sound=sound)
+        data += path.read_bytes()
+    path.write_bytes(data)
+
+
 def jumping_times() -> list[int]:
     return [2 * k + k % 2 + 7 * (k // 10) for k in range(FRAMES)]
 
@@ -266,6 +274,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "begun_late.mpg": partial(begun_late, codec="mpeg2video", packet=2048),
     "joined.ts": joined,
     "joined.mpg": joined,
+    "sound_from_the_middle.ts": sound_from_the_middle,
     "vp8.webm": partial(encode, codec="libvpx", codec_options={"auto-alt-ref": "1", "lag-in-frames": "10"}),
     "vp9.webm": partial(encode, codec="libvpx-vp9", codec_options={"cpu-used": "8", "lag-in-frames": "10"}),
     "av1.mp4": partial(encode, codec="libsvtav1", codec_options={"preset": "12"}),

@@ -195,3 +195,10 @@ def test_an_archive_in_an_archive_is_said(tmp_path, capsys):
     unpack(make_zip(tmp_path / "set.zip", **{"data/inner.ZIP": inner, "README": b"read"}), tmp_path / "out")
     assert "archives inside are left packed: 'data/inner.ZIP'\n" in capsys.readouterr().err
     assert (tmp_path / "out/data/inner.ZIP").read_bytes() == inner
+
+
+@pytest.mark.parametrize("length", [12, 20, 60])
+def test_a_compressed_tar_that_ends_in_its_head_is_no_archive(tmp_path, length):
+    archive = make_tar(tmp_path / "set.tgz", (tarfile.TarInfo("noise"), bytes(range(256)) * 40))
+    archive.write_bytes(archive.read_bytes()[:length])
+    assert not is_archive(archive)

@@ -195,6 +195,7 @@ def coco_fault(raw: Path, *path: Any) -> CocoSource:
     [
         (("annotations", 0, "bbox", [1, 2, float("nan"), 4]), "(id 20): bbox must be finite"),
         (("annotations", 0, "bbox", [1, 2, 3]), "(id 20): bbox must be 4 numbers"),
+        (("annotations", 0, "bbox", [1, 2, 2**70, 3]), "(id 20): bbox must be 4 numbers"),
         (("annotations", 0, "category_id", 1), "(id 20): category_id 1 is no category"),
         (("annotations", 0, "image_id", 5), "(id 20): image_id 5 is no image"),
         (("annotations", 0, "id", 0), "id 0 stands twice"),

@@ -225,3 +225,16 @@ def test_no_frame_and_too_many_are_said(tmp_path: Path, from_keys: list[int]) ->
     (tmp_path / "b.avi").write_bytes(b"")
     with pytest.raises(MaskcastError, match=r"b\.avi: damaged or no video"):
         count_frames(tmp_path / "b.avi")
+
+
+def test_a_title_in_an_old_encoding_is_no_damage(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "old.avi"), "w") as container:
+        container.metadata["title"] = "cafeteria"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+        container.mux(stream.encode())
+    data = (tmp_path / "old.avi").read_bytes()
+    assert b"cafeteria" in data
+    (tmp_path / "old.avi").write_bytes(data.replace(b"cafeteria", b"caf\xe9teria"))
+    assert count_frames(tmp_path / "old.avi") == len(read_video(tmp_path / "old.avi")) == 1

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.archive_checks import (
+    DAMAGE,
     Member,
     check_contents,
     check_disk,
@@ -32,7 +33,12 @@ MSDOS_FOLDER = 0x10  # file attribute
 
 def is_archive(path: Path) -> bool:
     """Tells whether a file is a zip, tar or squashfs archive, by its contents."""
-    return path.is_file() and (zipfile.is_zipfile(path) or is_squashfs(path) or tarfile.is_tarfile(path))
+    if not path.is_file():
+        return False
+    try:
+        return zipfile.is_zipfile(path) or is_squashfs(path) or tarfile.is_tarfile(path)
+    except DAMAGE:  # tarfile looks into what is compressed
+        return False
 
 
 def unpack(archive: Path, destination: Path) -> None:

@@ -66,7 +66,7 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
     try:
         with opened(path) as (container, stream):
             container.seek(index.times[key], stream=stream)
-            for _, frame in zip(range(indices[-1] - key + SLACK), container.decode(stream), strict=False):
+            for _, frame in zip(range(indices[-1] - key + SLACK), decoded(path, container, stream), strict=False):
                 number = indices[len(frames)]
                 if frame.is_corrupt or (index.digests is None and frame.pts != index.times[number]):
                     continue

@@ -4,7 +4,7 @@ Shapes: H rows, W columns.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
 
     cover = av.stream.Disposition.attached_pic  # a picture beside the video is a stream, too
     try:
-        with av.open(f"file:{path}") as container:  # a name like 12:30.mp4 would be taken for an address
+        # A name like 12:30.mp4 would be taken for an address; titles of old files are in any encoding.
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             streams = [one for one in container.streams.video if not one.disposition & cover]
             if not streams:
                 raise MaskcastError(f"{path}: holds no video stream; give a video file, or copy it again")
@@ -50,9 +51,11 @@ def decoded(path: Path, container: Any, stream: Any) -> Iterator[Any]:
         MaskcastError: after the last frame, if the file ends before its frames do.
     """
     last = None
-    for packet in container.demux(stream):
-        yield from packet.decode()
-        last = packet if packet.size else last
+    with suppress(IndexError):
+        # At the end PyAV also flushes streams that began in the middle, which it does not know; ours was before.
+        for packet in container.demux(stream):
+            yield from packet.decode()
+            last = packet if packet.size else last
     if last is not None and last.is_corrupt:
         raise cut_short(path, "the last frame is not whole")
     check_end(path, container, stream)
