@@ -3,10 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
+from maskcast.runner.locks import exchange, sole_writer
 
 RUN = "mlflow_run_id"
 
@@ -37,9 +38,32 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
         partials: Where the block writes each of them; beside it.
 
     Raises:
-        MaskcastError: An output cannot be written, or the disk is full.
+        MaskcastError: An output cannot be written, another process writes it, or the disk is full.
     """
-    made = _make_parents(outputs)
+    made: list[Path] = []
+    volume = os.environ.get("MASKCAST_RESUME_DIR")
+    try:
+        with ExitStack() as locks:
+            for name, out in outputs.items():
+                made += _make_parents(out, name)
+                with _unwritable(out, name):
+                    locks.enter_context(sole_writer(out))
+                    if volume:  # which pods of other tries see, too
+                        resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
+                        locks.enter_context(sole_writer(resume_dir(out)))
+            yield from _moved_into_place(outputs, partials)
+    except BaseException:
+        for folder in reversed(made):
+            _drop_if_empty(folder)
+        raise
+    finally:
+        if volume:  # the folders of the Kubeflow run and of the stage, where no other output is on its way
+            with suppress(OSError):
+                for folder in (resume_dir(next(iter(outputs.values()))).parent, Path(volume)):
+                    folder.rmdir()
+
+
+def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
     for left in (*partials.values(), *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
@@ -56,33 +80,35 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
             remove(partial)
         for out in outputs.values():
             _drop_if_empty(resume_dir(out))
-        for folder in reversed(made):
-            _drop_if_empty(folder)
         raise
 
 
-def _make_parents(outputs: Mapping[str, Path]) -> list[Path]:
-    """Makes the folders that the outputs lie in and returns those that were not there, outermost first."""
-    made = []
-    for name, out in outputs.items():
-        missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
-        try:
-            for folder in reversed(missing):
-                folder.mkdir()
-                made.append(folder)
-            probe = out.with_name(out.name + ".partial")
-            probe.touch()
-            remove(probe)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise MaskcastError(f"{out}: cannot be written (--{name}: {reason}); choose a writable path") from None
-    return made
+def _make_parents(out: Path, name: str) -> list[Path]:
+    """Makes the folders that an output lies in and returns those that were not there, outermost first."""
+    missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
+    with _unwritable(out, name):
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+    return missing[::-1]
+
+
+@contextmanager
+def _unwritable(out: Path, name: str) -> Iterator[None]:
+    """Makes of what the system refuses a line that names the output and its flag."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MaskcastError(f"{out}: cannot be written (--{name}: {reason}); choose a writable path") from None
 
 
 def _replace(partial: Path, out: Path) -> None:
-    """Renames ``partial`` to ``out``; an older output stands until the new one is ready."""
+    """Renames ``partial`` to ``out``; an older output stands until the new one is there."""
     old = out.with_name(out.name + ".old")
     remove(old)
+    if (out.exists() or out.is_symlink()) and exchange(partial, out):
+        remove(partial)
+        return
     if out.exists() or out.is_symlink():
         out.rename(old)
     partial.rename(out)
@@ -103,9 +129,6 @@ def _discard(folder: Path) -> None:
         gone = _gone(folder)
         folder.rename(gone)
         remove(gone)
-        if os.environ.get("MASKCAST_RESUME_DIR"):
-            with suppress(OSError):  # other outputs of the Kubeflow run are on their way
-                folder.parent.rmdir()
 
 
 def _gone(folder: Path) -> Path:

@@ -1,0 +1,88 @@
+"""Who writes an output: one process at a time, of which the others are told; and a swap without a gap."""
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from maskcast.errors import MaskcastError
+
+SUFFIX = ".partial.lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what file systems without locks answer
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of fcntl.h and stdio.h
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Holds the lock of an output, ``<path>.partial.lock``, while the block writes it.
+
+    The system lets go of it when the process ends, however that happens: nothing is left to be removed by hand.
+
+    Raises:
+        MaskcastError: another process holds it, with its number, its host and since when.
+    """
+    place = path.with_name(path.name + SUFFIX)
+    lock = _taken(place)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            place.unlink(missing_ok=True)  # while it is held: whoever waits sees that it is another file's
+            os.close(lock)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Gives each of two paths what the other has, at one moment; returns False where that cannot be."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    done: int = rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    return done == 0
+
+
+def _taken(place: Path) -> int | None:
+    """Returns the descriptor that holds the lock, or None where the file system knows no locks."""
+    while True:
+        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise MaskcastError(_told(place)) from None
+        except OSError as error:
+            os.close(lock)
+            if error.errno in NO_LOCKS:
+                place.unlink(missing_ok=True)
+                return None
+            raise
+        if _is_at(lock, place):  # else who held it has ended meanwhile, and removed it
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+            os.ftruncate(lock, 0)
+            os.write(lock, json.dumps(holder).encode())
+            return lock
+        os.close(lock)
+
+
+def _is_at(lock: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), place.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _told(place: Path) -> str:
+    """Returns the line for those who come second."""
+    out = place.with_name(place.name.removesuffix(SUFFIX))
+    try:
+        holder = json.loads(place.read_text(encoding="utf-8"))
+        who = f"process {holder['pid']} on {holder['host']} has been writing it since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process is writing it"
+    return f"{out}: {who}; wait for it, end it, or write elsewhere"

@@ -1,0 +1,154 @@
+"""One process writes an output at a time, and a reader always finds an output while it is replaced."""
+
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from maskcast.errors import MaskcastError
+from maskcast.runner import locks, outputs
+from maskcast.runner.locks import sole_writer
+from maskcast.runner.outputs import outputs_whole
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from maskcast.runner.locks import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def holder(out: Path) -> subprocess.Popen[str]:
+    """Starts a process that holds the lock of an output until it is ended."""
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def write(out: Path, text: str) -> None:
+    partial = out.with_name(out.name + ".partial")
+    with outputs_whole({"clips": out}, {"clips": partial}):
+        partial.mkdir()
+        (partial / "file").write_text(text)
+
+
+def test_the_second_is_told_who_writes_and_leaves_it_alone(tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+    first = holder(out)
+    try:
+        (tmp_path / "clips.partial").mkdir()
+        with pytest.raises(MaskcastError) as told:
+            write(out, "second")
+        said = (
+            rf"{out}: process {first.pid} on {re.escape(socket.gethostname())} has been writing it since 20\d\d-"
+        )
+        assert re.match(said, str(told.value))
+        assert (tmp_path / "clips.partial").is_dir()  # what the first has written so far
+    finally:
+        first.kill()
+        first.communicate()
+    assert (tmp_path / "clips.partial.lock").exists()
+    write(out, "second")  # of a process that is gone nothing holds it
+    assert (out / "file").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+def test_of_many_at_once_each_that_succeeds_wrote_what_is_there(tmp_path: Path) -> None:
+    out, done = tmp_path / "clips", []
+
+    def one(number: int) -> None:
+        try:
+            write(out, str(number))
+        except MaskcastError:
+            return
+        done.append(number)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (out / "file").read_text() in map(str, done)
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "x.partial.lock"
+    flock, removed = fcntl.flock, []
+
+    def slow(lock: int, how: int) -> None:
+        if not removed:
+            removed.append(place.unlink())
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with sole_writer(tmp_path / "x"):
+        assert json.loads(place.read_text())["pid"] == os.getpid()
+    assert not place.exists()
+
+
+def test_a_file_system_without_locks_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(lock: int, how: int) -> None:
+        raise OSError(locks.NO_LOCKS[0], "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write(tmp_path / "clips", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_an_older_output_is_replaced_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    if not can_exchange:
+        monkeypatch.setattr(outputs, "exchange", lambda one, other: False)
+    out = tmp_path / "clips"
+    write(out, "old")
+    (out / "gone").touch()
+    write(out, "new")
+    assert [path.name for path in out.iterdir()] == ["file"]
+    assert (out / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+def test_a_reader_finds_an_output_at_every_moment_of_the_swap(tmp_path: Path) -> None:
+    out, missing, ended = tmp_path / "clips", [], threading.Event()
+    write(out, "0")
+
+    def read() -> None:
+        while not ended.is_set():
+            if not out.exists():
+                missing.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(100):
+        write(out, str(number))
+    ended.set()
+    reader.join()
+    assert not missing
+
+
+def test_the_volume_of_a_cluster_keeps_no_empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = tmp_path / "workspace/resume/train_masker"
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", str(volume))
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    write(tmp_path / "clips", "text")
+    assert not volume.exists()
+    (volume / "run-1/masker.resume").mkdir(parents=True)
+    write(tmp_path / "clips", "text")
+    assert [path.name for path in (volume / "run-1").iterdir()] == ["masker.resume"]
