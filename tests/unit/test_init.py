@@ -96,16 +96,16 @@ def test_a_file_that_is_there_stays_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    davis(tmp_path / "data")
+    davis(tmp_path / "mine")
     params = tmp_path / "params.yaml"
     params.write_text("mine: 1\n")
-    assert main(["init", "data"]) == 2
+    assert main(["init", "mine"]) == 2
     assert "params.yaml: already there; replace it by --force" in capsys.readouterr().err
     assert params.read_text() == "mine: 1\n"
-    assert main(["init", "data", "--params", "other.yaml"]) == 0
+    assert main(["init", "mine", "--params", "other.yaml"]) == 0
     assert params.read_text() == "mine: 1\n" and "JPEGImages" in (tmp_path / "other.yaml").read_text()
     assert main(["init", "nothing-there", "--force"]) == 2 and params.read_text() == "mine: 1\n"
-    assert main(["init", "data", "--force"]) == 0 and "JPEGImages" in params.read_text()
+    assert main(["init", "mine", "--force"]) == 0 and "JPEGImages" in params.read_text()
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
@@ -157,6 +157,42 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
     written = yaml.safe_load(start.text(tmp_path))
     for stage in ("pretrain_forecaster", "finetune_forecaster", "evaluate", "predict"):
         assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
+
+
+def sparse(root: Path, every: int) -> None:
+    """Writes two sequences of 48 frames, of which every so-manyth has a mask."""
+    for k in range(2):
+        frames, masks = frames_of(k, 48)
+        write_images(root / f"frames/{k}", frames, "{:04d}.png")
+        for t in range(0, 48, every):
+            write_images(root / f"masks/{k}", (masks[t : t + 1] > 0) * np.uint8(255), "{:04d}.png", t)
+
+
+def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) -> None:
+    sparse(tmp_path, 10)
+    found = look(tmp_path)
+    step = found.source["window_step"]
+    frames = {mask - start for start in range(0, 48 - 21, step) for mask in range(0, 48, 10)}
+    assert set(range(11, 22)) <= frames and 1 <= step < 11
+    assert any(warning.startswith("many frames of labelled sequences have no mask") for warning in found.warnings)
+
+
+def test_masks_too_few_to_score_a_forecast_are_said(tmp_path: Path) -> None:
+    sparse(tmp_path, 40)
+    with pytest.raises(
+        MaskcastError, match=r"4 of the 96 frames of labelled sequences have a mask, too few .* 22"
+    ):
+        look(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["data", "."])
+def test_the_folder_that_the_pipeline_writes_into_is_refused(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    davis(tmp_path / "data", sequences=1)
+    with pytest.raises(MaskcastError, match="where the pipeline writes; move your data elsewhere"):
+        plan(Path(folder))
 
 
 def test_lists_of_splits_are_taken(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from maskcast.evaluation.metrics import (
     jaccard_per_class,
     macro_dice,
     macro_jaccard,
+    mean_where_labelled,
 )
 
 # Class 0 is right in 2 of 3 pixels, class 1 takes one pixel of 0 and loses one to 2, class 3 never occurs.
@@ -98,3 +99,9 @@ def test_nothing_counted_has_no_score() -> None:
 def test_what_is_no_class_id_is_named(target: np.ndarray, prediction: np.ndarray, message: str) -> None:
     with pytest.raises(MaskcastError, match=message):
         confusion(target, prediction, 49)
+
+
+def test_frames_without_a_label_are_left_out_of_a_clips_mean() -> None:
+    assert mean_where_labelled([float("nan"), 0.5, 1.0]) == 0.75
+    assert mean_where_labelled([0.25, 0.75]) == 0.5
+    assert np.isnan(mean_where_labelled([float("nan")]))

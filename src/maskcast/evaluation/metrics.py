@@ -8,6 +8,7 @@ Legend: K classes; a matrix M_KK has rows = target class, columns = predicted cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -101,6 +102,12 @@ def accuracy(matrix: Matrix) -> float:
     """Fraction of all counted pixels predicted right (micro, background included); NaN without pixels."""
     total = int(matrix.sum())
     return int(np.trace(matrix)) / total if total else float("nan")
+
+
+def mean_where_labelled(scores: Sequence[float]) -> float:
+    """Mean of a clip's scores over its frames; frames without a label are NaN and left out, NaN without any."""
+    found = [score for score in scores if not np.isnan(score)]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _bytes(masks: np.ndarray) -> NDArray[np.uint8]:

@@ -52,6 +52,7 @@ def plan(raw: Path) -> Start:
     Raises:
         MaskcastError: when nothing can be made of it.
     """
+    check_apart(raw)
     found = look(raw)
     proposal = propose_params(raw, found)
     written = yaml.safe_load(proposal.text(""))
@@ -72,6 +73,19 @@ def plan(raw: Path) -> Start:
     if found.trainable:
         seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)
     return Start(found, proposal, clips, listing.skipped, seconds, formula)
+
+
+def check_apart(raw: Path) -> None:
+    """Refuses a folder that the pipeline writes into.
+
+    Raises:
+        MaskcastError: when `data` lies in it.
+    """
+    own = Path("data").resolve()
+    if raw.resolve() in (own, *own.parents):
+        raise MaskcastError(
+            f"{raw}: holds {own}, where the pipeline writes; move your data elsewhere, or name their own folder"
+        )
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import data_digest, scored_clips
+from maskcast.evaluation.metrics import mean_where_labelled
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.registry.evaluations import EvaluationRecord
@@ -104,7 +105,8 @@ def _draw_strip(store: ClipStore, clip_id: str, loaded: LoadedPipeline, record: 
     seen_THW, future_hHW = loaded.model.watch(frames_THWC[:seen])
     scores = ForecastScores(store.num_classes, seen, horizon)
     scores.add(clip_id, truth_THW[seen:], future_hHW)
-    registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{np.mean(scores.clip_jaccard):.4f}"
+    (jaccard_h,) = scores.clip_jaccard
+    registered, drawn = f"{record.per_item[SCORE][clip_id]:.4f}", f"{mean_where_labelled(jaccard_h):.4f}"
     told = registered if drawn == registered else f"{registered} (as drawn {drawn})"
     view = ForecastView(clip_id, frames_THWC, seen_THW, truth_THW, {"forecast": future_hHW}, classes=store.classes)
     return draw_strip(view, f"{clip_id} · {loaded.title} · {SCORE} {told}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.evaluation.metrics import jaccard_per_class, mean_where_labelled
 from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.report.plots import plot_lines, plot_reliability
 from maskcast.report.tables import markdown, number, write_csv
@@ -91,7 +91,7 @@ def write_tables(
         folder / "per_clip.csv",
         ["clip", "model", "jaccard_last", "jaccard_mean"],
         [
-            [clip_id, name, number(jaccard_h[-1]), number(float(np.mean(jaccard_h)))]
+            [clip_id, name, number(jaccard_h[-1]), number(mean_where_labelled(jaccard_h))]
             for name, one in scores.items()
             for clip_id, jaccard_h in zip(one.clip_ids, one.clip_jaccard, strict=True)
         ],

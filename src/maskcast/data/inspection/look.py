@@ -7,6 +7,7 @@ from maskcast.data.inspection.known import clevrer, competition, plain_videos
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
+from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, videos
 from maskcast.data.masks.proposal import propose
@@ -80,6 +81,7 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
         _read_values(found, paths)
     measure(found, images)
     propose_splits(raw, found)
+    cover_horizon(found, {name: [path is not None for path in one.masks] for name, one in footage.items()})
     return found
 
 
