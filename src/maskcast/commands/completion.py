@@ -47,7 +47,7 @@ def tree() -> CommandParser:
         module.add_arguments(branches.add_parser(name, help=summary))
     for name in stage_names():
         stages.add_arguments(branches.add_parser(name, help=get_stage(name).summary), name)
-    for parser in _all_parsers(root):
+    for parser in all_parsers(root):
         for action in parser._actions:
             if action.metavar in (*FILES, *FOLDERS):
                 # shtab's way to say what a path is: an attribute that argparse does not know.
@@ -55,9 +55,10 @@ def tree() -> CommandParser:
     return root
 
 
-def _all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yields a parser and those of its commands, of theirs, and so on."""
     yield parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
-                yield from _all_parsers(below)
+                yield from all_parsers(below)

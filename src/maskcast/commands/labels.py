@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="what train_masker wrote")
     one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
     one.add_argument("--budget", metavar="N", type=int, default=20, help="frames (default: %(default)s)")
-    one.add_argument("--method", choices=METHODS, default=METHODS[0], help="default: %(default)s")
+    said = f"one of {', '.join(METHODS)} (default: %(default)s)"
+    one.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=said)
     one.add_argument(
         "--spacing",
         metavar="N",
