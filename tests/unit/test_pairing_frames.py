@@ -100,6 +100,11 @@ NAMES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "a/lab/f_{n}.png",
         {"images": "{clip}/img", "masks": "{clip}/lab"},
     ),
+    "an accent in two forms": (
+        "img/a/e\u0301_{n}.png",
+        "gt/a/\u00e9_{n}.png",
+        {"images": "img/{clip}", "masks": "gt/{clip}"},
+    ),
     "another text": (
         "a/frame_{n:03d}.png",
         "m/a/label{n}.png",

@@ -111,7 +111,10 @@ def test_each_kind_of_image_becomes_8_bits(kind: str, tmp_path: Path) -> None:
 def test_colours_of_a_palette_and_of_16_bits_keep_their_order(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([*RED, *BLUE])
-    assert read_image(saved(tmp_path / "p.png", image))[0].tolist() == [list(RED), list(BLUE)]
+    assert read_image(saved(tmp_path / "p.png", image, transparency=bytes([0, 255])))[0].tolist() == [
+        list(RED),
+        list(BLUE),
+    ]
     deep = png(16, 2, [[200 * 257, 0, 0, 0, 0, 200 * 257]])
     assert read_image(saved(tmp_path / "d.png", deep))[0].tolist() == [list(RED), list(BLUE)]
     cv2.imwrite(str(tmp_path / "d.tif"), np.array([[BLUE, RED]], np.uint16) * 257)  # OpenCV writes BGR

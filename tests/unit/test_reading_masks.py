@@ -118,6 +118,11 @@ KINDS: dict[str, tuple[Make, dict[str, Any], Any]] = {
         {"classes": MANY, "ignore": 255},
         [[0, 2, IGNORE]],
     ),
+    "65535 is no label": (
+        lambda p: saved(p / "m.png", picture([[0, 2, 65535]], "I;16")),
+        {"classes": MANY, "ignore": 65535},
+        [[0, 2, IGNORE]],
+    ),
     "colours": (
         lambda p: saved(
             p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [0, 0, 0], [128] * 3]], np.uint8))

@@ -1,6 +1,7 @@
 """What the names of frames tell: which files are one picture, which is the number, where a clip has gaps."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -76,8 +77,8 @@ def same_number(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def name_key(name: str) -> NameKey:
-    """Returns what two names have in common that differ in case or leading zeros alone."""
-    return tuple(id_key(name.lower()))
+    """Returns what two names have in common that differ in case, leading zeros or the form of an accent alone."""
+    return tuple(id_key(unicodedata.normalize("NFC", name).lower()))
 
 
 def runs(keys: Sequence[str]) -> list[range]:

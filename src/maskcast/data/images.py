@@ -104,7 +104,9 @@ def _rgb(path: Path) -> tuple[np.ndarray, int]:
         raise MaskcastError(f"{path}: holds integers of {depth} bits; save it as 8 or 16 bits")
     if depth <= 8:
         try:
-            return decoded.upright(np.asarray(decoded.image.convert("RGB"))), DARK
+            # By way of RGBA: Pillow warns of palettes with alpha otherwise.
+            image = decoded.image.convert("RGBA") if mode in ("P", "PA") else decoded.image
+            return decoded.upright(np.asarray(image.convert("RGB"))), DARK
         except ValueError:
             raise MaskcastError(f"{path}: holds colours of the form {mode}; save it as RGB") from None
     pixels = np.asarray(decoded.image) if mode.startswith("I") else decoded.deep_pixels()

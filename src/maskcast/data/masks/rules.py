@@ -145,6 +145,6 @@ def remedy(wrong: set[int], *, alone: bool, num_classes: int) -> str:
     one = max(wrong)
     if len(wrong) == 1 and alone:
         return f"if it is the only foreground, {TWO}; else say the class of each value in source.values"
-    if len(wrong) == 1 and one in (IGNORE, num_classes):
+    if len(wrong) == 1 and one in (IGNORE, 65535, num_classes):
         return f"if it means no label, set source.ignore: {one}; else name its class in source.classes"
     return "name all classes in source.classes, or say the class of each value in source.values"

@@ -59,7 +59,7 @@ class FrameFoldersSource(SourceConfig):
     encoding: Encoding = "auto"
     """What the values of masks are. `index`: class ids; `binary`: one foreground, of any value; `auto`: whichever
     the values of the whole set allow, and an error where they allow both or neither."""
-    ignore: int | None = Field(default=None, ge=0, le=255)
+    ignore: int | None = Field(default=None, ge=0, le=65535)
     """Value in the mask images that means no label."""
     values: Values | None = Field(default=None, exclude_if=is_null)
     """Class of each value, or `ignore` for no label, where values are no ids: `{0: background, 255: person}`. Of
