@@ -159,6 +159,21 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
         assert (written[stage]["context_frames"], written[stage]["horizon"]) == (6, 6)
 
 
+def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> None:
+    LOOKALIKES["camvid"](tmp_path)
+    (tmp_path / "label_colors.txt").write_text("0 0 0\tRoad\n200 0 0\tCar\n0 0 200\tVoid\n")
+    found = look(tmp_path)
+    assert (found.source["classes"], found.source["ignore"]) == (["Road", "Car"], 2)
+    assert not any("name them" in warning for warning in found.warnings)
+    for path in (tmp_path / "LabeledApproved_full").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    found = look(tmp_path)
+    assert found.source["values"] == {"#000000": "Road", "#c80000": "Car", "#0000c8": "ignore"}
+    assert found.source["classes"] == ["Road", "Car"] and plan(tmp_path).clips["val"] >= 1
+    (tmp_path / "label_colors.txt").write_text("1 2 3\tOther\n4 5 6\tThings\n")
+    assert "Other" not in look(tmp_path).source["classes"]
+
+
 def sparse(root: Path, every: int) -> None:
     """Writes two sequences of 48 frames, of which every so-manyth has a mask."""
     for k in range(2):

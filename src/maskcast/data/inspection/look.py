@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import clevrer, competition, plain_videos
 from maskcast.data.inspection.measuring import measure
@@ -78,20 +79,27 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
         if one.gap:
             found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
-        _read_values(found, paths)
+        _read_values(raw, found, paths)
     measure(found, images)
     propose_splits(raw, found)
     cover_horizon(found, {name: [path is not None for path in one.masks] for name, one in footage.items()})
     return found
 
 
-def _read_values(found: Findings, paths: list[Path]) -> None:
+def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     """Adds how the values of masks are to be read, and how many pixels each class has."""
     survey = survey_masks(paths, IGNORE)
     proposal = propose(survey)
     found.source |= proposal.source
     found.why["classes"] = f"the masks hold {survey.named(survey.values)}"
-    found.warnings += [f"masks: {note}" for note in proposal.notes]
+    notes = proposal.notes
+    listed, place = listed_classes(raw)
+    if (named := named_source(found.source, listed)) is not None:
+        found.source |= named
+        found.why["classes"] += f"; names are those of {place}"
+        notes = tuple(note for note in notes if "name" not in note)
+        found.rows.append(("classes", f"{', '.join(found.source['classes'])} ({place})"))
+    found.warnings += [f"masks: {note}" for note in notes]
     found.rows.append(("masks", str(survey)))
     known = {value: share for value in survey.values if (share := survey.share([value])) >= 0.0005}
     top = sorted(known.items(), key=lambda item: -item[1])[:6]

@@ -1,0 +1,79 @@
+"""Names of classes, from a list that lies beside the data: `label_colors.txt`, `class_dict.csv`, `classes.txt`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskcast.data.masks.rules import VOID
+from maskcast.junk import is_junk
+
+LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
+LARGEST = 65536  # bytes of a list
+NO_LABEL = re.compile(r"void|ignore|unlabell?ed|unknown|none", re.IGNORECASE)
+
+
+class Named(NamedTuple):
+    """A line of a list: a name, and its colour as 0xRRGGBB, if it has one."""
+
+    name: str
+    colour: int | None
+
+
+def listed_classes(raw: Path) -> tuple[list[Named], str]:
+    """Returns the classes of the first list below a folder, and its path; nothing where there is none."""
+    for path in sorted(raw.rglob("*")):
+        parts = path.relative_to(raw).parts
+        if len(parts) > 3 or any(map(is_junk, parts)) or not LISTS.fullmatch(path.name):
+            continue
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            continue
+        found = _read(path.read_text(encoding="utf-8", errors="replace"))
+        if len(found) > 1:
+            return found, "/".join(parts)
+    return [], ""
+
+
+def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, Any] | None:
+    """Returns the keys of a source with the names of a list; None where the list is of other masks.
+
+    Args:
+        source: with `classes`, and `values` where masks hold colours.
+        listed: by id, or by colour.
+    """
+    if "values" in source:
+        by_colour = {f"#{one.colour:06x}": one.name for one in listed if one.colour is not None}
+        if not set(source["values"]) <= by_colour.keys():
+            return None
+        names = dict.fromkeys(name for name in by_colour.values() if not NO_LABEL.fullmatch(name))
+        values = {colour: name if name in names else VOID for colour, name in by_colour.items()}
+        return {"classes": _background_first(list(names)), "values": values} if len(names) > 1 else None
+    names_by_id = [one.name for one in listed]
+    if source.get("encoding") != "index" or len(names_by_id) != len(source["classes"]):
+        return None
+    if len(set(names_by_id)) < len(names_by_id):
+        return None
+    void = [number for number, name in enumerate(names_by_id) if NO_LABEL.fullmatch(name)]
+    if void == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
+        return {"classes": names_by_id[:-1], "ignore": void[0]}
+    return {"classes": names_by_id}
+
+
+def _read(text: str) -> list[Named]:
+    """Returns the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, or names alone."""
+    found, bare = [], []
+    for line in text.splitlines():
+        words = [word for word in re.split(r"[,;\t ]+", line.strip()) if word]
+        numbers = [int(word) for word in words if word.isdigit()]
+        name = " ".join(word for word in words if not word.isdigit())
+        if not name:
+            continue
+        if len(numbers) == 3 and max(numbers) < 256:
+            found.append(Named(name, numbers[0] << 16 | numbers[1] << 8 | numbers[2]))
+        elif not numbers:
+            bare.append(Named(name, None))
+    return found or bare
+
+
+def _background_first(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: name.lower() != "background")
