@@ -196,3 +196,11 @@ def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert "  model: Architecture and its sizes. (default as below)\n      arch: unet\n          width: " in text
     assert "      arch: smp_unet or smp_unetplusplus or smp_deeplabv3plus\n          encoder: " in text
+
+
+@pytest.mark.parametrize("words", [["pipeline", "compile"], ["completion", "bash"]])
+def test_without_kubeflow_a_line_names_the_extra(words: list[str]) -> None:
+    code = f"import sys; sys.modules['kfp'] = None; from maskcast.__main__ import main; sys.exit(main({words}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    line = "error: pipeline: needs kfp, which is not installed; run `pip install 'maskcast[cluster]'`\n"
+    assert (done.returncode, done.stderr) == (2, line)

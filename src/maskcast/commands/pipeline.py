@@ -3,7 +3,8 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def pipeline(arguments: Sequence[str]) -> int:
     Raises:
         MaskcastError: the working directory lies in no project, or the command failed.
     """
-    code: int = _pipelines(project_folder()).main(arguments)
+    with _told_what_is_missing():
+        code: int = _pipelines(project_folder()).main(arguments)
     return code
 
 
@@ -26,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         folder = project_folder()
     except MaskcastError:
         return
-    _pipelines(folder).add_arguments(parser)
+    with _told_what_is_missing():
+        _pipelines(folder).add_arguments(parser)
 
 
 def project_folder() -> Path:
@@ -43,6 +46,20 @@ def project_folder() -> Path:
         f"pipeline: neither {here} nor a folder above it is a project of maskcast (a folder with dvc.yaml and "
         "pipelines/); go to your clone of maskcast and run it there"
     )
+
+
+@contextmanager
+def _told_what_is_missing() -> Iterator[None]:
+    """Turns the error of an import into a line that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "maskcast", "pipelines", "components"):
+            raise
+        raise MaskcastError(
+            f"pipeline: needs {package}, which is not installed; run `pip install 'maskcast[cluster]'`"
+        ) from None
 
 
 def _pipelines(folder: Path) -> Any:
