@@ -78,6 +78,7 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     LOOKALIKES["mixed"](tmp_path / "streets")
+    (tmp_path / "dvc.yaml").touch()
     assert main(["init", "streets"]) == 0
     said, text = capsys.readouterr().out, (tmp_path / "params.yaml").read_text()
     assert "videos and mask images by sequence: images videos/{clip}.mp4" in " ".join(said.split())
@@ -88,6 +89,9 @@ def test_every_value_that_comes_from_the_data_has_its_reason(
     assert "500 masker steps x 0.10 s" in " ".join(said.split()) and "11 stages x 15 s" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 80
     assert said.endswith("wrote params.yaml; read it, then:\n  dvc repro\n")
+    (tmp_path / "dvc.yaml").unlink()
+    assert main(["init", "streets", "--force"]) == 0
+    assert "in a clone of the project: there is no dvc.yaml beside it" in capsys.readouterr().out
     for reason in ("unlabeled: the 4 without masks", "the masks hold 0, 1, 2", "frames have 40x64"):
         assert reason in text
 

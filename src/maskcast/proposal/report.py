@@ -20,10 +20,13 @@ def told(start: Start, raw: Path, params: Path) -> str:
     if start.seconds is not None:
         lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of dvc repro here: {start.formula}"))
     lines += [f"wrote {params}; read it, then:"]
-    if start.found.trainable:
-        lines.append("  dvc repro")
-    else:
-        lines += ["  dvc repro prepare_clips", "", _wrapped(TO_LABEL)]
+    lines.append("  dvc repro" if start.found.trainable else "  dvc repro prepare_clips")
+    if not params.with_name("dvc.yaml").exists():
+        lines.append("in a clone of the project: there is no dvc.yaml beside it")
+    elif params.name != "params.yaml":
+        lines.append(f"after copying it to params.yaml, which dvc.yaml reads: cp {params} params.yaml")
+    if not start.found.trainable:
+        lines += ["", _wrapped(TO_LABEL)]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from maskcast.data.inspection.measuring import LOOKED_AT, measure
 from maskcast.data.inspection.streams import videos
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
+from maskcast.progress import track
 
 COMPETITION = ("train", "val", "unlabeled", "hidden")
 MOST_CLASSES = 49
@@ -20,7 +21,7 @@ MOST_CLASSES = 49
 def plain_videos(raw: Path) -> Findings:
     """Returns what is known of videos that nobody has labelled."""
     found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
-    for parts in videos(raw):
+    for parts in track(videos(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
         try:
             found.sequences[name] = count_frames(path)

@@ -8,6 +8,7 @@ from maskcast.data.sources.footage import Footage, gather, named_images
 from maskcast.data.sources.pairing import numbers_of
 from maskcast.data.sources.patterns import Files
 from maskcast.errors import MaskcastError
+from maskcast.progress import track
 
 Sequences = Mapping[str, Files]
 
@@ -40,7 +41,7 @@ def _gathered(
 ) -> tuple[dict[str, Footage], dict[str, str]]:
     """Returns the sequences that can be read, and what is wrong with the others."""
     footage, failed = {}, {}
-    for name, files in images.items():
+    for name, files in track(images.items(), "looking at sequences", len(images)):
         masks = labels.get(name)
         try:
             footage[name] = gather(
