@@ -52,7 +52,8 @@ def _is_user(match: re.Match[str]) -> bool:
 def _known() -> list[str]:
     """Returns the values of the environment's secrets, as they are and as addresses have them, longest first."""
     values = set()
-    for name, value in os.environ.items():
+    for name in list(os.environ):
+        value = os.environ.get(name, "")  # MLflow's threads remove variables while this one looks at them
         if SECRET.search(name) and not NO_SECRET.search(name) and len(value) >= SHORTEST:
             values |= {value, quote(value, safe=""), quote(value)}
         values |= {match["user"] for match in ADDRESS.finditer(value) if name in SERVERS or _is_user(match)}

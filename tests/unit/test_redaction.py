@@ -1,5 +1,8 @@
 """No secret stands in a line: by its place in an address, and by what the environment's variables hold."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
 from maskcast.redaction import has_user, redacted
@@ -50,3 +53,14 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "mlflow.db and /etc/credentials.json of mlflow"
     assert redacted(text) == text
     assert not has_user("https://host/a@b")
+
+
+def test_variables_may_go_while_they_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Going(dict[str, str]):
+        """Names a variable that another thread has just removed."""
+
+        def __iter__(self) -> Iterator[str]:
+            return iter([*super().__iter__(), "GONE"])
+
+    monkeypatch.setattr(os, "environ", Going(API_TOKEN="hush-hush-hush"))
+    assert "hush" not in redacted("the token is hush-hush-hush")
