@@ -1,6 +1,6 @@
 """Which frames to label next: Jaccard by the number of labelled frames, for each method of `labels suggest`.
 
-    python benchmarks/label_suggestions.py [--work FOLDER] [--seeds 0 1 2] [--budgets 10 20 40]
+    python benchmarks/label_suggestions.py [--work FOLDER] [--seeds 0 1 2] [--budgets 10 30]
 
 Simulated clips; a class is the colour of an object, so there are 9 with the background. A seed starts with the
 first budget of frames, drawn at random; from then on each method asks for what is missing to the next budget, the
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("label_suggestions"), help="folder for what is made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40], help="labelled frames, ascending")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 30], help="labelled frames, ascending")
     parser.add_argument("--clips", type=int, default=100, help="clips whose frames may be labelled")
     parser.add_argument("--validation", type=int, default=40, help="clips to score")
     parser.add_argument("--steps", type=int, default=500, help="training steps of each masker")

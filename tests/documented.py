@@ -28,6 +28,7 @@ RULES = {
         "tests/integration/test_team_servers.py"
     ),
     r"maskcast forecast s3:": "needs a bucket; fetching from one is tests/integration/test_s3.py",
+    r"maskcast (labels |train-masker .*data/labelled)": "tests/integration/test_labels.py",
     r"maskcast ": RUN,
     r"python -c .*create_user": "tests/integration/test_team_servers.py",
     r"docker/env\.sh": "tests/contract/test_servers.py",

@@ -22,17 +22,18 @@ over CVAT or Label Studio to a masker that has learnt from them.
 
 examples:
   maskcast labels suggest --clips data/clips --masker models/masker \\
-      --budget 20 --output suggested
+      --budget 20 --output labels/suggested
   maskcast labels export --format cvat-images --masks data/masks \\
-      --clips data/clips --frames suggested/frames.csv --output to-cvat
-  maskcast labels import --format cvat-images corrected.zip \\
+      --clips data/clips --frames labels/suggested/frames.csv \\
+      --output labels/to-cvat
+  maskcast labels import --format cvat-images labels/corrected.zip \\
       --clips data/clips --output data/labelled
 """
 
 
 def labels(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code 0."""
-    formats = "\n".join(f"  {name:25s}{summary}" for name, (_, summary) in FORMATS.items())
+    formats = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
     about = "Sends masks to labelling tools, brings labels back, and says which frames to label next."
     parser = command_parser("labels", about, EPILOG.format(formats=formats))
     add_arguments(parser)

@@ -1,0 +1,76 @@
+"""docs/labels.md as written, with what people do in between: suggest, export, correct, import, train."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tests.conftest import moving_squares, write_store
+from tests.documented import commands
+
+from maskcast.__main__ import main
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.labels import IGNORE, MASK, single_map
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
+
+COMMANDS = [command for command in commands() if command.file == "docs/labels.md"]
+
+
+def write_project(folder: Path) -> None:
+    """Writes what a run leaves: clips, generated masks and a masker, and params."""
+    store = write_store(folder / "data/clips", height=16, width=24, train=1, val=1, unlabeled=3)
+    with ClipWriter(folder / "data/masks", height=16, width=24, maps=single_map(store.classes)) as writer:
+        for clip in store.clips:
+            masks = moving_squares(len(clip.id), 22, 16, 24)[1]
+            confidence = np.full_like(masks, 200)
+            writer.add(
+                clip.id, split=clip.split, kind=clip.kind, masks={MASK: masks}, confidence={MASK: confidence}
+            )
+    torch.manual_seed(0)
+    config = UNetConfig(width=4)
+    save_masker(folder / "models/masker", config.build(single_map(store.classes)), config, {})
+    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.001}
+    params = {"train_masker": {"model": {"arch": "unet", "width": 4}, "training": training}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def correct(folder: Path) -> None:
+    """Does what people do in a tool, once it has something: hands CVAT's archive on, and submits predictions."""
+    if (folder / "labels/to-cvat").is_dir() and not (folder / "labels/corrected.zip").exists():
+        with zipfile.ZipFile(folder / "labels/corrected.zip", "w") as archive:
+            archive.write(folder / "labels/to-cvat/annotations.xml", "annotations.xml")
+    if (folder / "labels/to-label-studio").is_dir():
+        tasks = json.loads((folder / "labels/to-label-studio/tasks.json").read_text())
+        for task in tasks:
+            task["annotations"] = [{"result": task["predictions"][0]["result"], "was_cancelled": False}]
+        (folder / "labels/export.json").write_text(json.dumps(tasks))
+
+
+def test_the_way_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert [command.words[1] for command in COMMANDS].count("labels") >= 6
+    for command in COMMANDS:
+        assert main(command.words[1:]) == 0, command
+        correct(tmp_path)
+    with (tmp_path / "labels/suggested/frames.csv").open() as file:
+        asked = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
+    generated = ClipStore(tmp_path / "data/masks")
+    for name in ("labelled", "labelled-2"):
+        found = ClipStore(tmp_path / "data" / name)
+        for clip in found.select("train"):
+            for t, mask in enumerate(found.masks(clip)):
+                if (clip.id, t) in asked:
+                    np.testing.assert_array_equal(mask, generated.masks(generated.get(clip.id))[t])
+                else:
+                    assert clip.id == "train_0" or (mask == IGNORE).all()
+    with (tmp_path / "labels/suggested-2/frames.csv").open() as file:
+        again = {(row["clip"], int(row["frame"])) for row in csv.DictReader(file)}
+    assert not asked & again, "a frame that has labels is not asked for again"
