@@ -258,7 +258,8 @@ def test_missing_parts_of_voc_are_named(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/val.txt").write_text("\n")
     refused(source({"layout": "voc"}), tmp_path, "val.txt: names no image")
     (tmp_path / "Annotations/10.xml").unlink()
-    refused(config, tmp_path, "Annotations/10.xml: cannot be read; each image needs its XML file")
+    line = "Annotations/10.xml: cannot be read (No such file or directory); each image needs its XML file"
+    refused(config, tmp_path, line)
     (tmp_path / "JPEGImages/11.jpg").unlink()
     refused(config, tmp_path, "no image '11', which")
     shutil.rmtree(tmp_path / "JPEGImages")

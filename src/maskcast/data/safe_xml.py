@@ -13,8 +13,8 @@ class _NoDoctype(ET.TreeBuilder):
         raise ET.ParseError("it has a DOCTYPE")
 
 
-def read_xml(path: Path, what: str) -> ET.Element:
-    """Returns the root of an XML file.
+def read_xml(path: Path, what: str, remedy: str) -> ET.Element:
+    """Returns the root of an XML file of what; the remedy is for one that is not there.
 
     Raises:
         MaskcastError: it cannot be read, is no XML, or has a document type, which may hide an entity bomb.
@@ -22,6 +22,6 @@ def read_xml(path: Path, what: str) -> ET.Element:
     try:
         return ET.parse(path, ET.XMLParser(target=_NoDoctype())).getroot()  # noqa: S314
     except OSError as error:
-        raise MaskcastError(f"{path}: cannot be read ({error.strerror}); give {what}") from None
+        raise MaskcastError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     except (ET.ParseError, LookupError, ValueError) as error:  # the last two: encodings
-        raise MaskcastError(f"{path}: not the XML of {what} ({error}); export it again") from None
+        raise MaskcastError(f"{path}: not the XML of {what} ({error}); mend it or export it again") from None

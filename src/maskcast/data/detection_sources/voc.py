@@ -19,6 +19,7 @@ from maskcast.data.detection_sources.base import (
 )
 from maskcast.data.frame_names import by_stem
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
+from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -83,20 +84,8 @@ def _xml_of(folder: Path, name: str) -> Path:
     return upper if upper.is_file() and not lower.is_file() else lower
 
 
-class _NoDoctype(ET.TreeBuilder):
-    """Refuses document types, which can define entities that refer to other files or grow without bounds."""
-
-    def doctype(self, *_: object) -> None:
-        raise ET.ParseError("it has a DOCTYPE")
-
-
 def _read(path: Path, image: Path) -> NamedBoxes:
-    try:
-        root = ET.parse(path, ET.XMLParser(target=_NoDoctype())).getroot()  # noqa: S314
-    except OSError:
-        raise MaskcastError(f"{path}: cannot be read; each image needs its XML file") from None
-    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: encodings
-        raise MaskcastError(f"{path}: not the XML of an image ({error}); mend it") from None
+    root = read_xml(path, "an image", "each image needs its XML file")
     names, boxes = [], []
     for n, entry in enumerate(root.findall("object"), 1):
         name = (entry.findtext("name") or "").strip()

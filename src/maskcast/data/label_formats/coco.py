@@ -15,7 +15,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, read_lists, shown
+from maskcast.data.coco_records import Records, read_json, read_lists, shown
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
@@ -132,8 +132,6 @@ def instance_of(records: Records, n: int) -> int | None:
 
 def _videos(file: Path, images: Records) -> dict[int, str]:
     """Returns the names of the videos by id, where the file has any."""
-    from maskcast.data.coco_records import read_json
-
     content = read_json(file).get("videos", [])
     if not isinstance(content, list):
         raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; mend it")
@@ -141,7 +139,11 @@ def _videos(file: Path, images: Records) -> dict[int, str]:
     ids = videos.unique("id")
     names = videos.column("name", "add it: the clip's id")
     for n, one in enumerate(images.records):
-        if "video_id" in one and videos.records and one["video_id"] not in ids:
+        if (
+            "video_id" in one
+            and videos.records
+            and (type(one["video_id"]) is not int or one["video_id"] not in ids)
+        ):
             images.fail(n, f"video_id {shown(one['video_id'])} is no video of {file}; mend it")
     return {int(video_id): str(name) for video_id, name in zip(ids, names, strict=True)}
 
@@ -149,7 +151,7 @@ def _videos(file: Path, images: Records) -> dict[int, str]:
 def _places(images: Records, n: int, videos: dict[int, str]) -> Sequence[Place]:
     image = images.records[n]
     found: list[Place] = []
-    if image.get("video_id") in videos and type(image.get("frame_id")) is int:
+    if videos and type(image.get("frame_id")) is int and "video_id" in image:
         found.append((videos[image["video_id"]], image["frame_id"]))
     name = image.get("file_name")
     if not isinstance(name, str):

@@ -60,7 +60,7 @@ class CvatImages(LabelFormat):
 
 
 def _read(file: Path) -> Iterator[FoundFrame]:
-    root = read_xml(file, "CVAT for images")
+    root = read_xml(file, "CVAT for images", "give what CVAT exported")
     if root.tag != "annotations" or root.find("track") is not None or root.find("image") is None:
         other = "; it has tracks: use --format cvat-video" if root.find("track") is not None else ""
         raise MaskcastError(f"{file}: no <annotations> with <image>{other}; export `CVAT for images 1.1`")

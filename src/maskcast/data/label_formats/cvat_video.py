@@ -90,7 +90,7 @@ class _Shown:
 
 
 def _read(file: Path) -> Iterator[FoundFrame]:
-    root = read_xml(file, "CVAT for video")
+    root = read_xml(file, "CVAT for video", "give what CVAT exported")
     task = next((found for tag in ("task", "job") if (found := root.find(f"meta/{tag}")) is not None), None)
     if root.tag != "annotations" or task is None or root.find("image") is not None:
         other = "; it has images: use --format cvat-images" if root.find("image") is not None else ""
@@ -184,7 +184,7 @@ def _mix(a: float, b: float, share: float) -> float:
 
 def _count(task: ET.Element, key: str, file: Path) -> int:
     text = (task.findtext(key) or "").strip()
-    if not text.isdecimal() or len(text) > 7:
+    if not text.isdecimal() or len(text) > 6:
         raise MaskcastError(f"{file}: meta has no {key}, got {text!r}; export the whole task from CVAT")
     return int(text)
 

@@ -82,12 +82,12 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
         raise MaskcastError(f"{file}: Label Studio's JSON is a list of tasks, not {shown(content)}; export `JSON`")
     tasks = Records(f"{file}: tasks", content)
     unusable: Counter[str] = Counter()
-    ids: set[Any] = set()
+    ids: set[str] = set()
     for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
         task = tasks.records[n]
-        if "id" in task and task["id"] in ids:
+        if "id" in task and str(task["id"]) in ids:
             tasks.fail(n, "its id stands twice; give each task its own")
-        ids.add(task.get("id"))
+        ids.add(str(task.get("id")))
         if not isinstance(data, dict):
             tasks.fail(n, f"data must be an object, not {shown(data)}; export it again")
         chosen = _chosen(tasks, n, part)
@@ -126,26 +126,26 @@ def _grouped(tasks: Records, n: int, result: Sequence[dict[str, Any]]) -> list[d
 
     Label Studio writes shape and label in one item (`brushlabels`), or in two of the same id (`brush`, `labels`).
     """
-    labels: dict[Any, list[Any]] = {}
+    labels: dict[str, Any] = {}
     for one in result:
         value = one.get("value")
         for key, names in value.items() if isinstance(value, dict) else ():
             if key.endswith("labels"):
-                labels[one.get("id")] = names
+                labels[str(one.get("id"))] = names
     regions = []
-    seen: set[Any] = set()
+    seen: set[str] = set()
     for one in result:
         tag = str(one.get("type", "")).removesuffix("labels")
         if tag not in TAGS:
             continue
         if not isinstance(one.get("value"), dict):
             tasks.fail(n, f"value of a region must be an object, not {shown(one.get('value'))}; export `JSON`")
-        names = labels.get(one.get("id"), [])
+        names = labels.get(str(one.get("id")), [])
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
             tasks.fail(n, f"a region has the labels {shown(names)}; give it one")
-        if one.get("id") is not None and one["id"] in seen:
+        if one.get("id") is not None and str(one["id"]) in seen:
             tasks.fail(n, f"region {one['id']!r} stands twice; give each its own id")
-        seen.add(one.get("id"))
+        seen.add(str(one.get("id")))
         if one.get("image_rotation"):
             tasks.fail(n, "the image was rotated while it was labelled; label it as it is")
         regions.append(one | {"tag": tag, "label": names[0]})

@@ -49,7 +49,7 @@ class MotsPng(LabelFormat):
         """Yields the frames of all PNGs (see `LabelFormat.read`)."""
         names = read_labels(path)
         for file in files_in(path, self.files, "MOTS"):
-            if "images" in file.parts[:-1]:
+            if path.is_dir() and "images" in file.relative_to(path).parts[:-1]:
                 continue
             values_HW = read_values(file)
             values = [int(value) for value in np.unique(values_HW) if value]
@@ -86,8 +86,8 @@ def write_labels(root: Path, classes: Sequence[str]) -> None:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Returns the names of the classes from ``labels.txt`` in or beside what is read, or those of KITTI MOTS."""
-    folder = path if path.is_dir() else path.parent
-    for file in [*sorted(folder.rglob(LABELS)), *(up / LABELS for up in (folder.parent, folder.parent.parent))]:
+    inside = sorted(path.rglob(LABELS)) if path.is_dir() else []
+    for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
         if file.is_file():
             try:
                 lines = file.read_text(encoding="utf-8").splitlines()

@@ -58,7 +58,7 @@ class MotsTxt(LabelFormat):
             (root / f"{clip_name(clip)}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
     def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames up to the last one that has a line, of all files (see `LabelFormat.read`)."""
+        """Yields the frames that have a line, or the first one, of all files (see `LabelFormat.read`)."""
         names = read_labels(path)
         for file in files_in(path, self.files, "MOTS"):
             if file.name != LABELS:
@@ -95,7 +95,7 @@ def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
         raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: mend it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
-    for t in range(max(found, default=0) + 1):
+    for t in sorted(found) or [0]:
         regions = partial(_regions, found.get(t, []), masks, names)
         yield FoundFrame(
             f"{file}: frame {t}", [(unquote(file.stem), t)], next(iter(sizes), None), t not in found, regions
