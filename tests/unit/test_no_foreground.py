@@ -17,15 +17,20 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.labels import MASK, LabelMap, single_map
+from maskcast.progress import listening
+from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
+from maskcast.stages.evaluate import Evaluate
+from maskcast.stages.pretrain_forecaster import PretrainForecaster, pretrain_forecaster
 from maskcast.stages.train_masker import train_masker
 
 CLASSES = ["background", "red", "blue"]
+NOTES = {"notes": ["44 masks, all well"]}
 
 
 def bare_store(root: Path, *, frames: bool = True) -> ClipStore:
     """A training clip with a square, and a validation clip without."""
-    with ClipWriter(root, height=32, width=48, maps=single_map(CLASSES)) as writer:
+    with ClipWriter(root, height=32, width=48, maps=single_map(CLASSES), meta=NOTES) as writer:
         for split in ("train", "val"):
             masks = np.zeros((22, 32, 48), np.uint8)
             masks[:, 10:20, 20:30] = split == "train"
@@ -58,10 +63,16 @@ def test_evaluate_says_it_in_its_last_lines_and_on_its_page(
     tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = bare_store(tmp_path / "clips")
-    flat = run(tmp_path / "out", models, store.root, store.root, pictures=1)
+    page = Page("evaluate")
+    with listening(page):
+        flat = run(tmp_path / "out", models, store.root, store.root, pictures=1)
+    page.write(tmp_path / "page.html", flat, Evaluate(), {})
     assert "jaccard_last" not in flat
     said = capsys.readouterr().err
     assert "warning: split 'val': no true mask has foreground, so Jaccard is n/a" in said
+    shown = (tmp_path / "page.html").read_text()
+    assert "No true mask has foreground, so Jaccard is n/a: what could be right is background alone." in shown
+    assert "how the data were read: 44 masks, all well" in shown
     assert "jaccard_last" not in json.loads((tmp_path / "out/report/evaluation.json").read_text())["scores"]
 
 
@@ -73,10 +84,9 @@ def test_training_does_not_begin_without_something_to_validate_on(tmp_path: Path
     (tmp_path / "none").mkdir()
     stores = {"clips": bare.root, "masks": bare.root, "masker": tmp_path / "none"}
     with pytest.raises(MaskcastError, match="no future frame of the validation clips has foreground"):
-        run_stage(
-            "pretrain_forecaster",
-            {"training": TRAINING, "model": {"arch": "objects"}},
+        pretrain_forecaster(
             **stores,
+            params=PretrainForecaster.model_validate({"training": TRAINING, "model": {"arch": "objects"}}),
             pretrained=tmp_path / "pretrained",
             metrics=tmp_path / "metrics.json",
         )
