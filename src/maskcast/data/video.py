@@ -10,6 +10,7 @@ Shapes: T frames, H rows, W columns.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from maskcast.errors import MaskcastError
 NEAR = 64  # frames from the start that are decoded without asking where else decoding may begin
 TRIES = 3  # key frames that decoding is begun at, one after the other, before it begins at the start
 SLACK = 300  # frames that may be decoded in vain, where a seek landed early
+OFF = 16  # frames by which times may differ after a seek
 
 
 def count_frames(path: Path) -> int:
@@ -68,9 +70,9 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
             container.seek(index.times[key], stream=stream)
             for _, frame in zip(range(indices[-1] - key + SLACK), decoded(path, container, stream), strict=False):
                 number = indices[len(frames)]
-                if frame.is_corrupt or (index.digests is None and frame.pts != index.times[number]):
-                    continue
-                if index.digests is not None and digest_of(frame) != index.digests[number]:
+                if (late := _late(frame.pts, index.times, number)) > 0:
+                    return None
+                if late < 0 or frame.is_corrupt or not _is(frame, index, number):
                     continue
                 frames.append(rgb_of(frame))
                 if len(frames) == len(indices):
@@ -78,6 +80,24 @@ def _from_key(path: Path, index: FrameIndex, key: int, indices: Sequence[int]) -
     except MaskcastError:  # some containers cannot be sought; what is damaged is told from the start
         return None
     return None
+
+
+def _late(time: int | None, times: Sequence[int | None], number: int) -> int:
+    """Returns 1 or -1 for a frame that is shown long after or before one of the index, else 0.
+
+    Times after a seek may be some frames off; that saves looking at pixels, and does not tell which frame it is.
+    """
+    first, last = times[max(0, number - OFF)], times[min(len(times) - 1, number + OFF)]
+    if time is None or first is None or last is None:
+        return 0
+    return int(time > last) - int(time < first)
+
+
+def _is(frame: Any, index: FrameIndex, number: int) -> bool:
+    """Tells whether a frame is one of the index: by its time where times are proved, else by its pixels."""
+    if index.digests is None:
+        return frame.pts == index.times[number]
+    return digest_of(frame) == index.digests[number]
 
 
 def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
