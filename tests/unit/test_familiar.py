@@ -130,3 +130,18 @@ def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
     loaded = load_pipeline(str(write_registered(tmp_path)))
     noise = np.random.default_rng(0).integers(0, 256, (SEEN, HEIGHT, WIDTH, 3), dtype=np.uint8)
     assert loaded.model.observe(noise, (10, 900)).warning == ""
+
+
+def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
+    loaded = load_pipeline(str(artifact))
+    client = TestClient(make_app(loaded, loaded.model.answer))
+    assert client.get("/v2/models/artifact/ready").json() == {"name": "artifact", "ready": True}
+    asked = (
+        ("POST", "/v1/models/artifact:predict", 404),  # the protocol before v2
+        ("GET", "/v2/models/artifact/infer", 405),
+        ("GET", "/", 404),
+    )
+    for method, path, status in asked:
+        answer = client.request(method, path)
+        line = f"{method} {path}: not here; this server speaks the v2 protocol: POST /v2/models/artifact/infer"
+        assert (answer.status_code, answer.json()) == (status, {"error": line})

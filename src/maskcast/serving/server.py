@@ -7,6 +7,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -98,7 +99,13 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
     for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [Route(place, describe), Route(f"{place}/ready", model_ready)]
         routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
-    return Starlette(routes=routes)
+
+    async def elsewhere(request: HttpRequest, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        what = f"{request.method} {request.url.path}: not here"
+        return _error(status, f"{what}; this server speaks the v2 protocol: POST /v2/models/{name}/infer")
+
+    return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere})
 
 
 async def _body(request: HttpRequest) -> bytes | Response:
