@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_detection_set
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
@@ -138,9 +138,14 @@ def apart(root: Path) -> None:
         write_images(root / f"right/{other}", frames_of(k, 24)[1], "{:04d}.png")
 
 
+def boxes(root: Path) -> None:
+    write_detection_set(root, train=2, val=1)
+
+
 @pytest.mark.parametrize(
     ("write", "line"),
     [
+        (boxes, r"\.json: images with boxes, no videos: they are for the detection pipeline"),
         (files_only, "holds no images and no videos; give the folder"),
         (masks_only, "holds 1 folders of masks, and no frames"),
         (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),

@@ -88,3 +88,15 @@ def competition(raw: Path) -> Findings | None:
     image = decode(first / "image_0.png").image
     found.sizes[image.height, image.width] += 1
     return found
+
+
+def box_file(raw: Path) -> Path | None:
+    """Returns a file of Pascal VOC's or COCO's boxes below a folder, if there is one."""
+    for path in sorted(raw.rglob("*.xml")):
+        if b"<bndbox" in path.read_bytes():
+            return path
+    for path in sorted(raw.rglob("*.json")):
+        content = path.read_bytes()
+        if all(key in content for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"')):
+            return path
+    return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.known import clevrer, competition, plain_videos
+from maskcast.data.inspection.known import box_file, clevrer, competition, plain_videos
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
@@ -34,6 +34,11 @@ def look(raw: Path) -> Findings:
     if not frames and not films:
         have = f"{len(masks)} folders of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
+    if not masks and (boxes := box_file(raw)) is not None:
+        raise MaskcastError(
+            f"{boxes}: images with boxes, no videos: they are for the detection pipeline (recipes/detection, "
+            "docs/detection.md)"
+        )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:
         return plain_videos(raw)
