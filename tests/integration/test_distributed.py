@@ -131,7 +131,7 @@ def test_the_curve_of_two_processes_is_that_of_one(
         folder = tmp_path / str(processes)
         monkeypatch.chdir(folder)
         found[processes] = run_stage(name, params(name, processes=processes), **ports(name, inputs))
-        assert left_in(folder) == {OUTPUT[name], "metrics.json", "page.html"}
+        assert left_in(folder) == {OUTPUT[name], "metrics.json", "page.html", "index.html"}
         assert json.loads((folder / "metrics.json").read_text()) == found[processes]
     assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), rel=1e-5)
     for score, value in found[1].items():
