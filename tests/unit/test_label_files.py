@@ -201,6 +201,12 @@ def test_tracks_of_cvat_are_interpolated_between_keyframes(
     assert report.frames == FRAMES
 
 
+def test_older_files_of_cvat_tell_the_number_of_frames_alone(read: Read) -> None:
+    text = cvat_video(track(tracked_box(0, 0) + tracked_box(2, 4)))
+    text = text.replace("<start_frame>0</start_frame><stop_frame>3</stop_frame>", "")
+    assert left_edges(read("cvat-video", "annotations.xml", text)[0]) == [0, 2, 4, 4]
+
+
 def test_polygons_of_tracks_move_point_by_point_and_masks_hold_for_their_frame(read: Read) -> None:
     def polygon(frame: int, left: int) -> str:
         points = f"{left}.00,0.00;{left + 2}.00,0.00;{left + 2}.00,2.00;{left}.00,2.00"
@@ -256,7 +262,8 @@ def test_faulty_files_of_cvat_for_images(content: str, message: str, read: Read,
         (cvat_video(track(tracked_box(1, 0)) * 2), r"track 0: its id stands twice"),
         (cvat_video(track(tracked_box(7, 0))), r"track 0: has frames 7 to 7, the task 0 to 3"),
         (cvat_video(track(tracked_box(0, 0)), stop=9), r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
-        (cvat_video("").replace("<stop_frame>3</stop_frame>", ""), r"meta has no stop_frame, got ''"),
+        (cvat_video("").replace("<stop_frame>3</stop_frame>", "").replace("<size>4", "<size>"), r"meta tells no frames"),
+        (cvat_video("").replace("<stop_frame>3", "<stop_frame>x"), r"stop_frame of meta must be a number of frames, got 'x"),
         (cvat_video("").replace("<width>9</width>", "<width>90</width>"), r"is 90x6, the clips of .* are 9x6"),
         (
             cvat_video(track(tracked_box(0, 0) + '<ellipse frame="3" cx="1" cy="1" rx="1" ry="1"/>')),
@@ -361,6 +368,12 @@ def test_shapes_of_label_studio_are_percent_of_the_frame(read: Read) -> None:
     rectangle = region("rectanglelabels", "dog", x=200 / 3, y=50, width=100 / 3, height=50, rotation=0)
     masks, _ = read("label-studio", "export.json", [task(polygon, rectangle)])
     np.testing.assert_array_equal(masks[1], box(slice(0, 3), slice(0, 3)) + box(slice(3, 6), slice(6, 9), 2))
+
+
+def test_addresses_of_local_files_may_be_quoted(read: Read) -> None:
+    address = "/data/local-files/?d=images%5Cstreet_000002.png"
+    masks, _ = read("label-studio", "export.json", [task(brushed(ENCODED), name=address)])
+    np.testing.assert_array_equal(masks[2] == 1, BRUSHED)
 
 
 def test_shape_and_label_may_be_two_items_of_one_id(read: Read) -> None:

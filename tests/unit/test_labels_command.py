@@ -145,6 +145,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     page = Path("suggested/frames.html").read_text()
     assert page.count("<img ") == 6
     assert f"{rows[0]['clip']}, frame {rows[0]['frame']}" in page
+    assert "All pages" not in page, "there are no others"
     export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
     assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
     assert main([*words[:-1], "50", "--method", "random", "--spacing", "11", "--output", "all"]) == 0

@@ -15,14 +15,14 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
-from maskcast.markup import Html, data_uri, element
+from maskcast.markup import Html, data_uri, element, table
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.report.overlays import overlay, resized
-from maskcast.report.page import Page
+from maskcast.report.page import document
 
 LIST, PAGE = "frames.csv", "frames.html"
 BATCH, PRECISION = 16, "bf16"  # as generate_masks has them
@@ -62,13 +62,13 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
         say(f"no more than {len(chosen)} frames lie {params.spacing} apart (--spacing)")
     folder.mkdir()
     (folder / LIST).write_text(_listed(candidates, chosen, store.classes), encoding="utf-8")
-    page = Page("Frames to label next")
-    page.section(
-        "Frames", element("div", *(_figure(store, model, candidates, n) for n in chosen), class_="charts")
+    figures = element("div", *(_figure(store, model, candidates, n) for n in chosen), class_="charts")
+    facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
+    how = table(
+        "What they were chosen by", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
     )
-    doubt = candidates.doubt_NK[chosen].sum() / max(1, candidates.area_NK[chosen].sum())
-    numbers = {"frames": len(chosen), "candidates": len(candidates), "mean_doubt": float(doubt)}
-    page.write(folder / PAGE, numbers, params, {"maskcast.name": "labels suggest"})
+    page = document("Frames to label next", {"Frames": figures, "How": element("div", how, class_="facts")})
+    (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)
 
 
@@ -80,7 +80,7 @@ def _listed(candidates: Candidates, chosen: list[int], classes: tuple[str, ...])
     for n in chosen:
         clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
         most = "; ".join(name for name, _ in _doubted(candidates, n, classes))
-        rows.writerow([clip, t, f"{candidates.doubt_NK[n].sum():.1f}", most])
+        rows.writerow([clip, t, f"{candidates.doubt_NK[n, 1:].sum():.1f}", most])
     return text.getvalue()
 
 

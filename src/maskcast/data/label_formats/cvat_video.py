@@ -97,7 +97,10 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         raise MaskcastError(
             f"{file}: no <annotations> of one task with tracks{other}; export `CVAT for video 1.1`"
         )
-    first, last = (_count(task, key, file) for key in ("start_frame", "stop_frame"))
+    first = _count(task, "start_frame", file, 0)
+    last = _count(task, "stop_frame", file, _count(task, "size", file, 0) - 1)  # older files tell the size alone
+    if last < first:
+        raise MaskcastError(f"{file}: meta tells no frames (size, stop_frame); export the whole task from CVAT")
     size = _size(task, file)
     clips = [
         unquote(name) for name in ((task.findtext("name") or "").strip(), file.parent.name, file.stem) if name
@@ -182,11 +185,11 @@ def _mix(a: float, b: float, share: float) -> float:
     return a + share * (b - a)
 
 
-def _count(task: ET.Element, key: str, file: Path) -> int:
+def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
     text = (task.findtext(key) or "").strip()
-    if not text.isdecimal() or len(text) > 6:
-        raise MaskcastError(f"{file}: meta has no {key}, got {text!r}; export the whole task from CVAT")
-    return int(text)
+    if text and not (text.isdecimal() and len(text) < 7):
+        raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
+    return int(text) if text else default
 
 
 def _size(task: ET.Element, file: Path) -> Size | None:

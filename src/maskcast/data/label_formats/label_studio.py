@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -164,7 +165,8 @@ def _places(data: Mapping[str, Any]) -> Sequence[Place]:
     if isinstance(data.get("clip"), str) and type(data.get("frame")) is int:
         found.append((data["clip"], data["frame"]))
     image = data.get("image") or next((value for value in data.values() if isinstance(value, str)), "")
-    return found + places_of(str(image).rpartition("?d=")[2])
+    address = str(image).rpartition("?d=")[2]
+    return [*found, *places_of(address), *places_of(unquote(address))]
 
 
 def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
