@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
+from maskcast.redaction import has_user
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
@@ -146,7 +147,7 @@ class Cluster(Params):
     @classmethod
     def _no_secret(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
-            if LOOKS_SECRET.search(name) or re.search(r"://[^/@]*:[^/@]*@", value):
+            if LOOKS_SECRET.search(name) or has_user(value):
                 raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
         return env
 

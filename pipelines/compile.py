@@ -19,6 +19,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
 from maskcast.errors import MaskcastError
+from maskcast.redaction import redacted
 from maskcast.runner.stage import stage_names
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
@@ -94,11 +95,12 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
     """Writes IR YAML, or with ``native`` the manifests of a Pipeline and a PipelineVersion in its namespace.
 
     Raises:
-        MaskcastError: when the file cannot be written.
+        MaskcastError: when the file cannot be written, or would hold a secret.
     """
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         Compiler().compile(built, str(compiled))
+        refuse_secrets(compiled.read_text(encoding="utf-8"), built.name)
         if native is not None:
             options = KubernetesManifestOptions(
                 pipeline_name=built.name,
@@ -115,6 +117,20 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
             partial.replace(path)
         except OSError as error:
             raise MaskcastError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+def refuse_secrets(text: str, pipeline: str) -> None:
+    """Makes sure that no secret stands in what the cluster keeps and shows to all.
+
+    Raises:
+        MaskcastError: showing the line, without the secret.
+    """
+    for line in text.splitlines():
+        if (shown := redacted(line)) != line:
+            raise MaskcastError(
+                f"{pipeline}: a secret would stand in the pipeline ({shown.strip()[:120]}); give it to the pods "
+                "by `secrets` of the cluster file"
+            )
 
 
 def content_digest(compiled: Path) -> str:

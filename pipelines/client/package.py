@@ -17,7 +17,7 @@ from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
 from pipelines.cluster import Cluster, Placement
-from pipelines.compile import build, content_digest, stages_of, write
+from pipelines.compile import build, content_digest, refuse_secrets, stages_of, write
 from pipelines.options import add_cluster, add_pipeline
 from pipelines.values import for_kfp, load_values, local_data
 
@@ -63,11 +63,13 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         write(built, compiled)
+        parameters = {name: for_kfp(values[name]) for name in built.component_spec.inputs}
+        refuse_secrets(json.dumps(parameters, indent=1), built.name)
         return Package(
             pipeline=built.name,
             version=content_digest(compiled),
             ir=compiled.read_text(encoding="utf-8"),
-            parameters={name: for_kfp(values[name]) for name in built.component_spec.inputs},
+            parameters=parameters,
         )
 
 

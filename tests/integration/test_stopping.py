@@ -168,14 +168,13 @@ with _stages_stop_first():
     raise RuntimeError("the stage failed")
 """
 STAGE = """
-import signal, time
-print("works", flush=True)
+import time
+from maskcast.stopping import stopped_by_signals
 try:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    time.sleep(600)
+    with stopped_by_signals():
+        print("works", flush=True)
+        time.sleep(600)
 except KeyboardInterrupt:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(0.5)
     print("stopped at epoch 3", flush=True)
 """
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.params import flatten
+from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
 from maskcast.report.page_style import SCRIPT, STYLE
 
@@ -93,7 +94,7 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
         known += [
             [f"{text} {tag.removeprefix(prefix)}", name] for tag, name in tags.items() if tag.startswith(prefix)
         ]
-    values = [[key, str(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
+    values = [[key, redacted(str(value))] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
         table("Where it ran, on what", ["fact", "value"], known),
