@@ -95,6 +95,11 @@ NAMES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "a/{n:03d}.png",
         {"images": "{clip}/{frame}.bmp", "masks": "{clip}/{frame}.png"},
     ),
+    "frames in a folder, masks by pattern": (
+        "a/{n:03d}.bmp",
+        "a/{n:03d}.png",
+        {"images": "{clip}", "masks": "{clip}/{frame}.png"},
+    ),
     "endings and case": (
         "a/img/F_{n:03d}.PNG",
         "a/lab/f_{n}.png",
@@ -245,7 +250,7 @@ def test_the_number_that_differs_is_that_of_the_frame() -> None:
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        (["0.png", "0.jpg"], "the same picture"),
+        (["0.png", "0.jpg"], "is the same picture as 0"),
         (["0001.png", "0001_mask.png"], r"0001\.png and 0001_mask\.png have one number"),
     ],
 )
@@ -253,7 +258,9 @@ def test_a_folder_of_more_than_frames_is_refused(names: list[str], match: str, t
     for name in names:
         frame(tmp_path / "img/a" / name)
     mask(tmp_path / "gt/a/0.png")
-    assert re.search(match, reason(listed(tmp_path, images="img/{clip}", masks="gt/{clip}")))
+    said = reason(listed(tmp_path, images="img/{clip}", masks="gt/{clip}"))
+    assert re.search(match, said)
+    assert said.endswith("name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg")
     with pytest.raises(MaskcastError, match=match):
         Video("a", tmp_path / "img/a").count()
 
@@ -271,6 +278,7 @@ def test_files_that_are_no_sequence_get_no_split(tmp_path: Path) -> None:
     (tmp_path / "LICENSE.txt").write_text("free")
     listing = listed(tmp_path, images="{clip}", masks="gt/{clip}", splits={"unlabeled": 1.0})
     assert [clip.id for clip in listing.clips] == ["a_00000", "b_00000"]
+    assert listing.notes == []  # no mask is needed, and none was looked at
     assert listing.skipped == []
 
 

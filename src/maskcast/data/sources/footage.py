@@ -1,6 +1,6 @@
 """A sequence as it lies on the disk: its frames in order, their masks, and where it has gaps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def gather(
     elif labelled:
         pairs = pair_by_number(list(numbers_of(keys, str(where)).values()), found, offset, str(where))
     parts = runs(keys)
-    gap = f"follows no other by its number: {frames[keys[parts[1].start]].name}" if len(parts) > 1 else ""
+    gap = f"they do not go on at {frames[keys[parts[1].start]].name}" if len(parts) > 1 else ""
     files = [frames[key] for key in keys]
     unread = other_endings(images) if isinstance(images, Path) else ""
     return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap, unread)
@@ -83,12 +83,15 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
     Raises:
         MaskcastError: when there are none, or names in a folder do not tell frames from others.
     """
-    taken = set(masks.values())
-    frames = {key: path for key, path in named_images(images, "").items() if path not in taken}
+    remedy = "name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
+    try:
+        frames = named_images(images, "", without=masks.values())
+    except MaskcastError as error:
+        raise MaskcastError(f"{error}, or {remedy}") from None
     if isinstance(images, Path) and (two := same_number(frames)) is not None:
         raise MaskcastError(
             f"{images}: {frames[two[0]].name} and {frames[two[1]].name} have one number, so not all images there "
-            "are frames; name the frames by {frame} in source.images, e.g. {clip}/{frame}.jpg"
+            f"are frames; {remedy}"
         )
     if not frames:
         kinds = other_endings(images) if isinstance(images, Path) else ""
@@ -98,17 +101,23 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
     return frames
 
 
-def named_images(files: Files | None, suffix: str) -> dict[str, Path]:
+def named_images(files: Files | None, suffix: str, without: Collection[Path] = ()) -> dict[str, Path]:
     """Returns the images of a folder by name without ending and suffix, or those that a pattern found.
+
+    Args:
+        files: the folder, or the images by what stands for `{frame}`.
+        suffix: what the names of those that count end in; nothing of it stays.
+        without: images that do not count.
 
     Raises:
         MaskcastError: when two have one name.
     """
     if files is None:
         return {}
+    others = set(without)
     if not isinstance(files, Path):
-        return unique(files.items())
-    inside = image_files(files) if files.is_dir() else []
+        return unique((key, path) for key, path in files.items() if path not in others)
+    inside = [path for path in image_files(files) if path not in others] if files.is_dir() else []
     return unique((path.stem.removesuffix(suffix), path) for path in inside if path.stem.endswith(suffix))
 
 
