@@ -314,3 +314,14 @@ def test_real_hands_whose_foreground_is_black(shared_data):
     values = {"classes": ("background", "skin"), "values": {0: "skin", 1: "background"}}
     told = layers_of(list_raw(shared_data / "hands_hgr1", **params, **values).clips[0].load())[1]
     np.testing.assert_array_equal(told, 1 - layers_of(listing.clips[0].load())[1])
+
+
+def test_a_folder_may_be_one_sequence_and_masks_of_others_are_none(tmp_path: Path) -> None:
+    for folder, value in (("frames", 90), ("masks", 0), ("street", 90), ("streetannot", 0)):
+        (tmp_path / folder).mkdir()
+        for k in range(22):
+            Image.fromarray(np.full((8, 8), value, np.uint8)).save(tmp_path / folder / f"{k:03d}.png")
+    alone = FrameFoldersSource(images="frames/{frame}.png", masks="masks/{frame}.png", splits={})
+    assert [clip.id for clip in alone.list(tmp_path, height=None, width=None, seed=0).clips] == ["sequence_00000"]
+    beside = FrameFoldersSource(images="st{clip}", masks="st{clip}annot", splits={})
+    assert [clip.id for clip in beside.list(tmp_path, height=None, width=None, seed=0).clips] == ["reet_00000"]
