@@ -202,7 +202,7 @@ def training(**values: Any) -> dict[str, Any]:
 CASES = [
     # What the user typed.
     Case("YAML syntax error", "train_masker", ("params.yaml: line 3", "mend"), text="train_masker:\n  a: [1,\n"),
-    Case("params are a list", "train_masker", ("params.yaml", "section"), text="- 1\n"),
+    Case("params are a list", "train_masker", ("params.yaml", "map names to values"), text="- 1\n"),
     Case("section missing", "train_masker", ("params.yaml", "'train_masker'", "add it"), text="evaluate: {}\n"),
     Case("section is a number", "train_masker", ("params.yaml", "must map"), text="train_masker: 3\n"),
     Case("params are binary", "train_masker", ("params.yaml", "give a YAML"), text="\udcff\udcfe"),
@@ -508,7 +508,7 @@ def test_a_full_disk_ends_in_one_line(good: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["train_maskers", "--params", "params.yaml"], ("'train_maskers'", "stages: evaluate")),
+        (["train_maskers", "--params", "params.yaml"], ("'train_maskers'", "did you mean 'train_masker'")),
         (["predict", "--params", "nowhere.yaml", "--clips", "x"], ("nowhere.yaml", "--params")),
     ],
     ids=["unknown stage", "params file missing"],
