@@ -14,6 +14,7 @@ import numpy as np
 
 FRAMES, HEIGHT, WIDTH, KEYS = 36, 48, 64, 8  # KEYS: frames from one key frame to the next
 X264 = {"preset": "ultrafast"}
+AV1 = {"preset": "12", "svtav1-params": "lp=1"}
 DIVX = b"\x00\x00\x01\xb2DivX503b1393p"  # user data that announces packed B-frames
 NOTHING_NEW = b"\x00\x00\x01\xb6\x50\x40\x7f"  # an MPEG-4 frame that says so: what stands after a packed pair
 
@@ -65,6 +66,7 @@ def encode(
         for stream in shown:
             stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
             stream.codec_context.gop_size, stream.codec_context.time_base = KEYS, unit
+            stream.codec_context.thread_count = 1  # pools of threads stand still on a busy machine
             if b_frames is not None:
                 stream.codec_context.max_b_frames = b_frames
         for k in range(frames):
@@ -215,7 +217,11 @@ def jumping_times() -> list[int]:
 h264 = partial(encode, codec="libx264", codec_options={"preset": "veryfast"})
 open_gop = partial(encode, codec="libx264", codec_options={"x264-params": f"open-gop=1:bframes=3:keyint={KEYS}"})
 fragments = partial(h264, b_frames=2, options={"movflags": "frag_keyframe+empty_moov+skip_trailer"})
-hevc = partial(encode, codec="libx265", codec_options={"preset": "ultrafast", "x265-params": "log-level=error"})
+hevc = partial(
+    encode,
+    codec="libx265",
+    codec_options={"preset": "ultrafast", "x265-params": "log-level=error:pools=none:frame-threads=1"},
+)
 pyramid = {"preset": "veryfast", "bf": "5", "b-pyramid": "normal", "x264-params": "keyint=24"}
 refresh = {"x264-params": f"intra-refresh=1:keyint={KEYS}:bframes=0"}
 
@@ -277,7 +283,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "sound_from_the_middle.ts": sound_from_the_middle,
     "vp8.webm": partial(encode, codec="libvpx", codec_options={"auto-alt-ref": "1", "lag-in-frames": "10"}),
     "vp9.webm": partial(encode, codec="libvpx-vp9", codec_options={"cpu-used": "8", "lag-in-frames": "10"}),
-    "av1.mp4": partial(encode, codec="libsvtav1", codec_options={"preset": "12"}),
+    "av1.mp4": partial(encode, codec="libsvtav1", codec_options=AV1),
     "ffv1.mkv": partial(encode, codec="ffv1"),
     "wmv.wmv": partial(encode, codec="wmv2"),
     "sorenson.flv": partial(encode, codec="flv"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.videos import FILES, FRAMES, HEIGHT, SHORT, WIDTH, encode, picture, turned
+from tests.videos import AV1, FILES, FRAMES, HEIGHT, SHORT, WIDTH, encode, picture, turned
 
 from maskcast.data import video, video_index
 from maskcast.data.video import count_frames, read_video
@@ -152,8 +152,8 @@ def test_a_file_that_was_cut_is_said(tmp_path: Path, name: str, share: float) ->
     path = tmp_path / name
     options = {"movflags": "faststart"} if name in {"plain.mp4", "open_gop.mp4", "av1.mp4"} else {}
     if options:
-        codec = {"av1.mp4": "libsvtav1"}.get(name, "libx264")
-        encode(path, codec, options=options, codec_options={"preset": "12" if name == "av1.mp4" else "veryfast"})
+        codec, codec_options = ("libsvtav1", AV1) if name == "av1.mp4" else ("libx264", {"preset": "veryfast"})
+        encode(path, codec, options=options, codec_options=codec_options)
     else:
         FILES[name](path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
