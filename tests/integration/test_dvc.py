@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from tests.integration.project import STAGES, Project
 
@@ -146,24 +145,6 @@ def test_experiments_and_metrics(project: Project) -> None:
     project.dvc("exp", "remove", "two-pictures")
     project.run("git", "checkout", "--quiet", "--", "params.yaml", "dvc.lock")
     project.dvc("checkout", "--force")
-
-
-def test_an_experiment_in_a_temporary_folder_keeps_its_runs_and_registers_here(project: Project) -> None:
-    """DVC removes the folder; runs, version and verdict are in the store of the workspace."""
-    change = "finetune_forecaster.training.learning_rate=0.002"
-    project.dvc("exp", "run", "--temp", "--name", "elsewhere", "-S", change)
-    client = mlflow.MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("maskcast").experiment_id
-    runs = client.search_runs([experiment], "tags.`maskcast.group` = 'elsewhere'")
-    names = {run.data.tags["maskcast.name"] for run in runs}
-    assert names == {"finetune_forecaster", "evaluate", "register_models"}
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    (version,) = (each for each in client.search_model_versions("name = 'maskcast'") if each.version == "2")
-    assert version.tags["maskcast.verdict"] in ("passed", "failed")
-    scratch = client.download_artifacts(version.run_id, "pipeline")  # files are here, too
-    assert Path(scratch).is_relative_to(project.folder / "mlartifacts")
-    assert not [*(project.folder / ".dvc/tmp/exps").glob("*/mlflow.db")]
-    project.dvc("exp", "remove", "elsewhere")
 
 
 def test_plots(project: Project) -> None:
