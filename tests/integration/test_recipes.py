@@ -1,5 +1,6 @@
 """The scripts of the recipes, each from beginning to end with small values."""
 
+import json
 import os
 import runpy
 import shutil
@@ -12,6 +13,9 @@ import pytest
 import yaml
 from tests.conftest import ROOT, write_detection_set
 from tests.integration.project import SMALL_SSL, Project, shrink_detection
+
+from maskcast.data.video import count_frames
+from maskcast.registry.loading import load_pipeline
 
 # What `dvc repro` does where nothing is cached, in one process: the stages' commands one after the other.
 DVC = f"""#!{sys.executable}
@@ -29,6 +33,7 @@ TESTED = {
     "recipes/detection/overfit.py",
     "recipes/few-labels/compare.py",
     "recipes/reference/results.py",
+    "recipes/sample/make.py",
 }
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
 SMALL = {"height": 32, "width": 48, "workers": 1}
@@ -133,6 +138,18 @@ def test_the_masker_of_real_frames_is_scored_in_three_ways(
     assert "| 3 | simulated validation, each frame by itself | 0." in said
     assert said.count("| 3 | holdout, ") == 3
     assert (folder / "params.yaml").read_text() == before
+
+
+def test_the_sample_is_made_of_a_registered_pipeline(
+    first_run: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(first_run.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run(monkeypatch, ROOT / "recipes/sample/make.py", "candidate", "--output", tmp_path / "samples")
+    scores = json.loads((tmp_path / "samples/sample.json").read_text())
+    assert str(scores["jaccard_mean"]) in capfd.readouterr().out
+    assert scores["frames"] == count_frames(tmp_path / "samples/sample.mp4") == 51  # 11 of them, 5 apart, are seen
+    assert load_pipeline(str(tmp_path / "samples/pipeline")).about.frame_stride == 5
 
 
 def test_a_detector_is_overfitted_to_a_few_images(

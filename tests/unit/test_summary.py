@@ -51,8 +51,8 @@ def test_the_summary_ends_with_report_and_commands(
     write_results(tmp_path / "results", passed=True)
     assert main(["summary"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "20 clips, 2 frames forecast"
-    assert lines[1].split() == ["Jaccard", "13", "mean", "12-13", "accuracy"]
+    assert lines[0] == "20 clips, macro Jaccard of frame 13 (last) and of frames 12 to 13 (mean)"
+    assert lines[1].split() == ["last", "mean", "accuracy"]
     assert [line.split() for line in lines[3:7]] == [
         ["forecaster", "0.500", "0.600", "0.900"],
         ["persistence", "0.300", "0.300", "0.900"],

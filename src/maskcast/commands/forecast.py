@@ -10,10 +10,12 @@ from maskcast.progress import say, track
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
+SAMPLE = "sample"
 EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
-s3:// address of any of these. What is seen are its last frames, as many, as far apart and of the size as the model
-was evaluated on; --stride and --start choose others.
+s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. What is seen are its
+last frames, as many, as far apart and of the size as the model was evaluated on; --stride and --start choose
+others.
 
 For every video the output holds a folder of its name:
   masks/         clip store (see its README.md): the forecast masks, at the
@@ -25,7 +27,11 @@ For every video the output holds a folder of its name:
 A video that this model has forecast already is passed over, so a command that was stopped goes on when it is given
 again. A video that cannot be forecast is said, the others are done, and the exit code is 1.
 
+Without --model, the small pipeline that comes with maskcast is used. It was trained on simulated clips and knows
+CLEVRER's classes alone.
+
 examples:
+  maskcast forecast sample
   maskcast forecast street.mp4 --model models:/maskcast@champion \\
       --output forecasts
   maskcast forecast s3://videos/today --model models:/maskcast/3 \\
@@ -38,11 +44,11 @@ def forecast(arguments: Sequence[str]) -> int:
     parser = command_parser("forecast", "Forecasts the masks that follow a video, and draws them.", EPILOG)
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    from maskcast.registry.loading import load_pipeline
+    from maskcast.registry.loading import SAMPLES, load_pipeline, load_shipped
     from maskcast.serving.forecasts import forecast_video
     from maskcast.serving.videos import find_videos
 
-    loaded = load_pipeline(given.model)
+    loaded = load_shipped() if given.model is None else load_pipeline(given.model)
     stride = given.stride if given.stride is not None else loaded.about.frame_stride
     if stride is None or stride < 1:
         known = (
@@ -52,8 +58,9 @@ def forecast(arguments: Sequence[str]) -> int:
     if given.start is not None and given.start < 0:
         raise MaskcastError(f"--start: got {given.start}; frames count from 0")
     failed, there = 0, 0
-    videos = find_videos(given.videos, given.output / FETCHED, given.output)
-    say(f"{loaded.title} forecasts {len(videos)} videos")
+    addresses = [str(SAMPLES / "sample.mp4") if _is_sample(one) else one for one in given.videos]
+    videos = find_videos(addresses, given.output / FETCHED, given.output)
+    say(f"{loaded.title} forecasts {len(videos)} video{'s' * (len(videos) != 1)}")
     for video in track(videos, "forecast"):
         try:
             there += not forecast_video(video, loaded, given.output / video.name, stride, given.start)
@@ -61,15 +68,25 @@ def forecast(arguments: Sequence[str]) -> int:
             failed += 1
             say(f"error: {video.name}: {error}")
     print(f"{len(videos) - failed - there} forecast, {there} there already, {failed} failed: {given.output}")
+    if len(videos) > failed:
+        say(
+            f"the films: {given.output}/*/overlay.mp4"
+            if videos[1:]
+            else f"the film: {given.output}/{videos[0].name}/overlay.mp4"
+        )
     return 1 if failed else 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address")
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
+    parser.add_argument("videos", metavar="VIDEO", nargs="+", help="file, folder or s3:// address, or `sample`")
+    parser.add_argument("--model", metavar="ADDRESS", help=f"{ADDRESS_HELP} (default: what comes with maskcast)")
     parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, required=True, help="one folder a video is put there"
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("forecasts"),
+        help="one folder a video is put there (default: %(default)s)",
     )
     parser.add_argument(
         "--stride", metavar="N", type=int, help="distance of the frames seen (default: the model's)"
@@ -77,3 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
     )
+
+
+def _is_sample(address: str) -> bool:
+    return address == SAMPLE and not Path(SAMPLE).exists()

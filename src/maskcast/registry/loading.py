@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,11 @@ from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.runtime import Model
-from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry
+from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.server import user_errors_of_server
+
+SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with maskcast: README.md there tells how it was made
+SHIPPED = SAMPLES / "pipeline"
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,14 @@ def load_version(registry: Registry, which: str) -> Loaded:
         MaskcastError: there is no such version, or its artifact is not what was registered.
     """
     found = registry.find(which)
-    source = registry.client.get_model_version_download_uri(registry.name, str(found.number))
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-        folder = registry.client.download_artifacts(found.run_id, source.rpartition("/")[2], scratch)
-        return _load(Path(folder), registry.name, str(found.number), found.digest)
+        return _load(download(registry, found, Path(scratch)), registry.name, str(found.number), found.digest)
+
+
+def download(registry: Registry, version: Version, folder: Path) -> Path:
+    """Brings what was registered as a version into a folder; returns where it lies there."""
+    source = registry.client.get_model_version_download_uri(registry.name, str(version.number))
+    return Path(registry.client.download_artifacts(version.run_id, source.rpartition("/")[2], str(folder)))
 
 
 def load_pipeline(address: str) -> LoadedPipeline:
@@ -91,6 +98,11 @@ def load_pipeline(address: str) -> LoadedPipeline:
         MaskcastError: as ``load_address``, or the model is another kind than a pipeline.
     """
     return pipeline_of(load_address(address))
+
+
+def load_shipped() -> LoadedPipeline:
+    """Returns the small pipeline that comes with maskcast, of simulated clips and CLEVRER's classes."""
+    return replace(load_pipeline(str(SHIPPED)), name="the shipped pipeline")
 
 
 def pipeline_of(loaded: Loaded) -> LoadedPipeline:

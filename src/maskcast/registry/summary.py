@@ -13,7 +13,7 @@ from maskcast.registry.store import CHAMPION, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
 
-COLUMNS = {"jaccard_last": "Jaccard {last}", "jaccard_mean": "mean {first}-{last}", "accuracy_last": "accuracy"}
+COLUMNS = {"jaccard_last": "last", "jaccard_mean": "mean", "accuracy_last": "accuracy"}
 RIVALS = {  # by name: what the sentence calls them
     "persistence": "copying the last mask",
     "constant_velocity": "constant velocity",
@@ -40,8 +40,8 @@ def summary(results: Path) -> str:
         raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
     models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
-    header = ["", *(text.format(first=frames[0], last=frames[-1]) for text in COLUMNS.values())]
-    lines = [printed(header, rows, f"{scores['clips']:.0f} clips, {len(frames)} frames forecast"), ""]
+    title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
+    lines = [printed(["", *COLUMNS.values()], rows, f"{scores['clips']:.0f} clips, {title}"), ""]
     lines += [gain(scores, len(frames)), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     registration = results / "registration.json"
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(registration))])

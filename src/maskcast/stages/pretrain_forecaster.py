@@ -37,7 +37,8 @@ def pretrain_forecaster(
     """Trains a forecaster on generated masks of the train and unlabeled splits; labels serve validation only.
 
     Clips of the train split that have masks and no frames, such as simulated motion, are learned from as they are.
-    Validation forecasts the labelled clips of the val split from generated masks; the best epoch is kept.
+    A model that moves objects begins at constant velocity. Validation forecasts the labelled clips of the val
+    split from generated masks; the best epoch is kept.
 
     Raises:
         MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
@@ -52,6 +53,7 @@ def pretrain_forecaster(
     train, left_out = _confident(generated, params.min_confidence)
     torch.manual_seed(derive(params.training.seed))
     model = params.model.build(store.num_classes)
+    model.reset_to_constant_velocity()  # nearer to what is to be learned than rest is
     known = KnownMasks(generated, store)
     alone = [] if model.input.needs_masker else list(known.alone.values())
     train += alone
