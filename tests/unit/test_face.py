@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.conftest import ROOT, write_store
+from tests.notebook import run
 from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 
@@ -157,3 +158,20 @@ def test_documented_masks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     values = {"maskcast": maskcast}
     exec(program, values)
     assert (values["masks"] == values["truth"]).mean() > 0.97
+
+
+def test_the_notebook_runs_and_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "docs/notebooks/first-forecast.ipynb"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # no server is asked
+    shown = run(path)
+    pictures = [value for value in shown if isinstance(value, Image.Image)]
+    assert len(pictures) == 2
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    assert (tmp_path / "forecast.mp4").stat().st_size > 1000
+    assert "unlike what the model was trained on" in str(shown[-2])
+    assert shown[-1] == ((11, 80, 120), True)
+    notebook = json.loads(path.read_text())
+    kept = [cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [bool(each) for each in kept] == [value is not None for value in shown]
+    assert path.stat().st_size < 200_000

@@ -10,11 +10,15 @@ from starlette.testclient import TestClient
 from tests.registered import HEIGHT, SEEN, WIDTH, clips_of_squares, write_parts, write_registered
 
 from maskcast.__main__ import main
+from maskcast.data.images import resize_frames
 from maskcast.inference.familiar import Reference, Seen, Spread, colours_of, spread, spreads, unlike
 from maskcast.registry.forecast_models import MaskerModel
-from maskcast.registry.loading import load_pipeline
+from maskcast.registry.loading import load_pipeline, load_shipped
 from maskcast.serving.server import make_app
+from maskcast.serving.videos import find_videos
+from maskcast.simulator.scenes import simulate_clip
 
+SHOWN = 11  # frames that the shipped pipeline sees
 PLAIN = {name: Spread(mean=0.5, std=0.0) for name in ("red", "green", "blue")} | {
     "contrast": Spread(mean=0.1, std=0.05)
 }
@@ -145,3 +149,21 @@ def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
         answer = client.request(method, path)
         line = f"{method} {path}: not here; this server speaks the v2 protocol: POST /v2/models/artifact/infer"
         assert (answer.status_code, answer.json()) == (status, {"error": line})
+
+
+def test_the_shipped_pipeline_knows_its_own_kind() -> None:
+    model = load_shipped().model
+    for seed in range(3):
+        frames, _ = simulate_clip(seed, frames=SHOWN, stride=5, height=80, width=120)
+        assert frames is not None
+        assert model.observe(frames, (320, 480)).warning == ""
+        dark = (frames * 0.5).astype(np.uint8)
+        assert " is 0.2" in model.observe(dark, (320, 480)).warning
+
+
+def test_the_shipped_pipeline_tells_real_scenes(shared_data: Path) -> None:
+    model, davis = load_shipped().model, shared_data / "davis2016_val/JPEGImages/480p"
+    for video in find_videos([f"{davis}/dog", f"{shared_data}/camvid/0016E5_15Hz/images"], Path("no"), Path("no")):
+        frames = video.read(range(SHOWN))
+        told = model.observe(resize_frames(frames, 80, 120), frames.shape[1:3]).warning
+        assert told.startswith("unlike what the model was trained on"), video.name

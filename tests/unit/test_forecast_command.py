@@ -146,7 +146,7 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_left(
         ([tmp_path / "empty"], artifact, "empty: no video there; give a file (.3gp, .asf, "),
         ([video, tmp_path / "two"], artifact, "one.mp4 has this name too"),
         ([video], silent, "--stride: the clips that the model was evaluated on do not tell theirs; give"),
-        ([video, "--stride", "0"], artifact, "--stride: got no distance; give"),
+        ([video, "--stride", "0"], artifact, "--stride: got 0; give"),
         ([video, "--start", "-1"], artifact, "--start: got -1; frames count from 0"),
     ):
         code, out, err = forecast(*words, model=model)

@@ -10,7 +10,6 @@ from maskcast.progress import say, track
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
-SAMPLE = "sample"
 EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
 s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. What is seen are its
@@ -44,22 +43,16 @@ def forecast(arguments: Sequence[str]) -> int:
     parser = command_parser("forecast", "Forecasts the masks that follow a video, and draws them.", EPILOG)
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    from maskcast.registry.loading import SAMPLES, load_pipeline, load_shipped
-    from maskcast.serving.forecasts import forecast_video
+    from maskcast.registry.loading import load_pipeline, load_shipped
+    from maskcast.serving.forecasts import forecast_video, stride_of
     from maskcast.serving.videos import find_videos
 
     loaded = load_shipped() if given.model is None else load_pipeline(given.model)
-    stride = given.stride if given.stride is not None else loaded.about.frame_stride
-    if stride is None or stride < 1:
-        known = (
-            "the clips that the model was evaluated on do not tell theirs" if stride is None else "got no distance"
-        )
-        raise MaskcastError(f"--stride: {known}; give the frames' distance in the video, 1 or more")
+    stride = stride_of(loaded, given.stride, "--stride")
     if given.start is not None and given.start < 0:
         raise MaskcastError(f"--start: got {given.start}; frames count from 0")
     failed, there = 0, 0
-    addresses = [str(SAMPLES / "sample.mp4") if _is_sample(one) else one for one in given.videos]
-    videos = find_videos(addresses, given.output / FETCHED, given.output)
+    videos = find_videos(given.videos, given.output / FETCHED, given.output)
     say(f"{loaded.title} forecasts {len(videos)} video{'s' * (len(videos) != 1)}")
     for video in track(videos, "forecast"):
         try:
@@ -94,7 +87,3 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
     )
-
-
-def _is_sample(address: str) -> bool:
-    return address == SAMPLE and not Path(SAMPLE).exists()

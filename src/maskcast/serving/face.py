@@ -15,22 +15,22 @@ from maskcast.labels import LabelMap
 from maskcast.models.base import WEIGHTS
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
-from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline
+from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline, load_shipped
 from maskcast.serving.forecasts import Forecast, look, stride_of
-from maskcast.serving.videos import Frames, find_videos
+from maskcast.serving.videos import SAMPLE, Frames, find_videos, is_sample
 
 
-def load(address: str | Path) -> "Pipeline":
+def load(address: str | Path = SAMPLE) -> "Pipeline":
     """Returns a registered pipeline, which forecasts videos.
 
     Args:
         address: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` of the registry that ``MLFLOW_TRACKING_URI``
-            names, or the folder of a downloaded artifact.
+            names, or the folder of a downloaded artifact; ``sample`` is the small one that comes with maskcast.
 
     Raises:
         MaskcastError: there is no such model, it is no pipeline, or it is not what was registered.
     """
-    return Pipeline(load_pipeline(str(address)))
+    return Pipeline(load_shipped() if is_sample(address) else load_pipeline(str(address)))
 
 
 class Pipeline:
@@ -60,7 +60,8 @@ class Pipeline:
         """Forecasts what follows in a video.
 
         Args:
-            video: a file, a folder of images, an ``s3://`` address of either, or frames (T, H, W, C).
+            video: a file, a folder of images, an ``s3://`` address of either, or frames (T, H, W, C); ``sample``
+                is the clip that comes with maskcast.
             stride: distance of the frames seen; None is the model's.
             start: first frame seen, from 0; None ends at the last frame.
 

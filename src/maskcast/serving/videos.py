@@ -17,7 +17,15 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.progress import say
+from maskcast.registry.loading import SAMPLES
 from maskcast.storage.store import fetch, local_path
+
+SAMPLE = "sample"  # stands for what comes with maskcast
+
+
+def is_sample(address: str | Path) -> bool:
+    """Returns whether an address is the word `sample`, and no file or folder is called so."""
+    return str(address) == SAMPLE and not Path(SAMPLE).exists()
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,8 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
     """Returns the videos at some addresses, each under a name of its own.
 
     Args:
-        addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; or ``s3://``.
+        addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; ``s3://``; or
+            ``sample``.
         fetched: folder for what lies in a bucket; what is there already is not fetched again.
         output: folder that is not searched.
 
@@ -90,7 +99,7 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
     """
     found: dict[str, Video] = {}
     for address in addresses:
-        path = local_path(address)
+        path = SAMPLES / "sample.mp4" if is_sample(address) else local_path(address)
         if path is None:
             path = fetched / address.removeprefix("s3://")
             fetch(address, path)
