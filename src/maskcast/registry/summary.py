@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def summary(results: Path) -> str:
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
     lines = [printed(["", *COLUMNS.values()], rows, f"{scores['clips']:.0f} clips, {title}"), ""]
-    lines += [gain(scores, len(frames)), "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
+    sentence = textwrap.wrap(gain(scores, len(frames)), shutil.get_terminal_size().columns)
+    lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     registration = results / "registration.json"
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(registration))])
 
