@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40], help="labelled frames, ascending")
     parser.add_argument("--clips", type=int, default=100, help="clips whose frames may be labelled")
     parser.add_argument("--validation", type=int, default=40, help="clips to score")
-    parser.add_argument("--steps", type=int, default=200, help="training steps of each masker")
-    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=500, help="training steps of each masker")
+    parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
     truth = simulated(given)
@@ -127,13 +127,13 @@ def one_round(
         params = {
             "model": {"arch": "unet", "width": 8},
             "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-            "augment": {"crop": [32, 48], "crop_on_object": 0.9},
+            "augment": {"crop": [24, 36], "crop_on_object": 0.9},
             "val_frame_step": 3,
             "training": {
                 "epochs": 1,
                 "steps_per_epoch": given.steps,
                 "batch_size": given.batch,
-                "learning_rate": 8.0e-3,
+                "learning_rate": 5.0e-3,
                 "warmup_steps": min(50, given.steps),
                 "seed": seed,
             },
