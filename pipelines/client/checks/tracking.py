@@ -1,7 +1,6 @@
 """The MLflow server, by its REST API: it answers, knows you, and keeps runs and their files."""
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
+from maskcast.redaction import redacted
 from maskcast.runner.record import EXPERIMENT
 from pipelines.client.checks import NotCheckedError, Row, Subject
 from pipelines.client.checks.outside import must_be_known
@@ -47,7 +47,7 @@ class _Server:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
-        self.shown = re.sub("//[^/]*@", "//", self._uri)  # a secret may hold an address with a password
+        self.shown = redacted(self._uri)  # a secret may hold an address with a password
         self._session = requests.Session()
         if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
             self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))

@@ -44,14 +44,13 @@ def lineage(registry: Registry, which: str) -> str:
     }
     lines += [f"  {name}: {value}" for name, value in facts.items()]
     for run in runs_behind(registry, version):
-        tags = run.data.tags
+        tags = known_of(run)
         name = tags.get("maskcast.name", tags.get("maskcast.stage", run.info.run_name))
         lines.append(f"{name}: run {run.info.run_id}, params {tags.get('maskcast.params_hash', 'unknown')}")
-        lines += [f"  {text}: {tags.get(tag, PLAIN.get(tag, 'unknown'))}" for tag, text in PLACE.items()]
+        lines += [f"  {text}: {tags.get(tag, 'unknown')}" for tag, text in PLACE.items()]
         lines += [f"  {name}: {value}" for name, value in sorted(run.data.params.items())]
         for each in run.inputs.dataset_inputs:
-            own = {tag.key: tag.value for tag in each.tags}
-            dvc = own.get(DVC, tags.get(f"{DVC_HASH}{each.dataset.name}"))  # a tag of the run before 2026-11-26
+            dvc = tags.get(f"{DVC_HASH}{each.dataset.name}")
             lines.append(f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}")
     for each in decisions(registry.name):
         if version.number in (each.version, each.champion):
@@ -88,6 +87,15 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
             found[run.info.run_id] = run
             open_digests |= _inputs(run) - seen
     return sorted(found.values(), key=lambda run: run.info.start_time)
+
+
+def known_of(run: Any) -> dict[str, str]:
+    """Returns what a run tells of where it comes from, as ``provenance.run_tags``: its tags and its data sets."""
+    known = {**PLAIN, **run.data.tags}
+    for each in run.inputs.dataset_inputs:
+        known[f"{DATA_HASH}{each.dataset.name}"] = each.dataset.digest
+        known |= {f"{DVC_HASH}{each.dataset.name}": tag.value for tag in each.tags if tag.key == DVC}
+    return known
 
 
 def _inputs(run: Any) -> set[str]:

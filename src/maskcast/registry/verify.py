@@ -20,7 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
-from maskcast.registry.lineage import runs_behind
+from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
 
@@ -100,7 +100,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
     if not any(name.startswith("maskcast.part.") for name in known.tags):
         raise MaskcastError(f"{title}: is part of a pipeline; verify that")
     runs = runs_behind(registry, known)
-    tags = next(run.data.tags for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
+    tags = next(known_of(run) for run in runs if run.info.run_id == known.tags["maskcast.evaluation_run"])
     commit = tags["maskcast.git_sha"]
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise MaskcastError(
