@@ -31,10 +31,11 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # the gate runs tests below make, which then says where it goes
+
+
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {
-        name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "MAKEFLAGS", "GIT_DIR")
-    }
+    env = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "GIT_DIR", *OF_MAKE)}
     env["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
     return subprocess.run(["make", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
 

@@ -52,7 +52,7 @@ def test_every_stage_explains_itself(run: Run) -> None:
 
 def test_without_a_command_it_lists_the_stages(run: Run) -> None:
     done = run()
-    assert "usage: maskcast <stage>" in done.stdout and "train_masker" in done.stdout
+    assert "usage: maskcast COMMAND" in done.stdout and "train_masker" in done.stdout
 
 
 def test_a_stage_trains(run: Run, folder: Path) -> None:

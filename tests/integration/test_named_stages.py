@@ -27,7 +27,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         for name, entry in stages().items():
             if name != CODE:
-                assert main(shlex.split(entry["cmd"])[3:]) == 0
+                assert main(shlex.split(entry["cmd"])[1:]) == 0
     return folder
 
 

@@ -230,8 +230,11 @@ class LockedMlflow(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("password", "expected"),
     [
-        ("right", "ok: http://127.0.0.1:[0-9]+: version .*, keeps runs and their files"),
-        ("wrong", "failed: http://127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password"),
+        ("right", "ok: http://(\\*{3}@)?127.0.0.1:[0-9]+: version .*, keeps runs and their files"),
+        (
+            "wrong",
+            "failed: http://(\\*{3}@)?127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password",
+        ),
     ],
 )
 @pytest.mark.parametrize("inline", [False, True])

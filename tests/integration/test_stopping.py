@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 import pytest
 import yaml
-from tests.conftest import write_store
+from tests.conftest import ROOT, write_store
 
 TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
@@ -183,7 +183,7 @@ except KeyboardInterrupt:
 def test_below_run_local_the_stage_ends_first_and_is_heard(folder: Path, number: int) -> None:
     main = f"import sys\nfrom maskcast.stopping import end_stopped\ntry:{LOCAL.replace(chr(10), chr(10) + '    ')}"
     main += "\nexcept KeyboardInterrupt as stop:\n    sys.exit(end_stopped(stop))\n"
-    process = start(folder, sys.executable, "-c", main, STAGE)
+    process = start(folder, sys.executable, "-c", main, STAGE, PYTHONPATH=str(ROOT))
     log = folder / "log"
     said = stop(folder, process, number, lambda: b"works" in log.read_bytes(), group=number == signal.SIGINT)
     assert (process.returncode, said.splitlines()) == (128 + number, ["stopped at epoch 3", "stopped"])

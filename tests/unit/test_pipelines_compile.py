@@ -207,7 +207,7 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
         ("train.epochs=1", "no section 'train'; sections: fetch_dataset, "),
         ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
         ("train_masker.training.epochs=[1", "is not valid YAML"),
-        ("train_masker.training.epochs.x=1", "'epochs' holds 5, no keys"),
+        ("train_masker.training.epochs.x=1", "'epochs' holds 4, no keys"),
         ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
     ],
 )

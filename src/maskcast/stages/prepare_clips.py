@@ -117,7 +117,9 @@ def _check_ids(listing: Listing) -> None:
 
 def _check_splits(raw: Path, listing: Listing, params: PrepareClips) -> None:
     """Stops before anything is read where a later stage could only fail."""
-    found = Counter(clip.split for clip in listing.clips)
+    whole = [clip for clip in listing.clips if clip.has_frames]
+    # Where there are frames, no masker learns from masks alone; where there are none, forecasters do.
+    found = Counter(clip.split for clip in whole or listing.clips)
     missing = [split for split in params.required_splits if not found[split]]
     if not found or not missing:  # where nothing was found, another line says so
         return

@@ -42,6 +42,7 @@ class RawClip:
         load: reads the pixels: `functools.partial` of a top-level function, so that it can be pickled. Raises
             `MaskcastError` naming the file when the clip cannot be read.
         meta: JSON that the store keeps with the clip.
+        has_frames: False where it is known beforehand that the clip has masks alone.
     """
 
     id: str
@@ -49,6 +50,7 @@ class RawClip:
     kind: str
     load: Callable[[], Arrays]
     meta: dict[str, Any] = field(default_factory=dict)
+    has_frames: bool = True
 
 
 @dataclass

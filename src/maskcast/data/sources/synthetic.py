@@ -71,11 +71,12 @@ class SyntheticSource(SourceConfig):
                 clip_seed = derive(seed, number, index)
                 stride = strides[index % len(strides)]
                 kind = KIND_OF_SPLIT[split]
+                render = self.render and part != "motion"
                 load = partial(
                     load_clip,
                     clip_seed,
                     labelled=kind == "labelled",
-                    render=self.render and part != "motion",
+                    render=render,
                     frames=self.frames,
                     keep=self.context if kind == "hidden" else None,
                     stride=stride,
@@ -84,7 +85,7 @@ class SyntheticSource(SourceConfig):
                     randomize=self.randomize,
                 )
                 meta = {"seed": clip_seed, "stride": stride}
-                listing.clips.append(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta))
+                listing.clips.append(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta, render))
         return listing
 
 

@@ -51,11 +51,13 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
     """
     if len(class_M) < ENOUGH:
         return None
-    slope_2 = torch.zeros(2)
+    # In double precision: what libraries round in their own ways is gone when the result is rounded to single.
+    centre_M2, std_M = centre_M2.double(), std_M.double()
+    slope_2 = torch.zeros(2, dtype=torch.float64)
     for _ in range(10):
         flat_M = std_M / (1 + centre_M2 @ slope_2).clamp(min=0.2)
         count_K = torch.bincount(class_M).clamp(min=1)
-        size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M].float()
+        size_M = (torch.bincount(class_M, weights=flat_M) / count_K)[class_M]
         slope_2 = torch.linalg.lstsq(centre_M2, (std_M / size_M - 1)[:, None]).solution[:, 0]
         slope_2 = slope_2 * min(1.0, STEEPEST / max(float(slope_2.norm()), 1e-6))
     stretch = (1 + (slope_2.norm() * FOCAL_LENGTH) ** 2).sqrt() - 1
