@@ -233,7 +233,7 @@ class LockedMlflow(BaseHTTPRequestHandler):
         ("right", "ok: http://(\\*{3}@)?127.0.0.1:[0-9]+: version .*, keeps runs and their files"),
         (
             "wrong",
-            "failed: http://(\\*{3}@)?127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password",
+            "failed: http://.*127.0.0.1:.*refuses .401: You are not authenticated.* -> check user, password",
         ),
     ],
 )
