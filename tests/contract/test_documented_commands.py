@@ -101,7 +101,7 @@ def check_keys(command: Command) -> None:
         return
     for one in given:
         path, _, value = one.partition("=")
-        section, *keys = path.removeprefix("+").split(".")  # + names a key that the file does not have
+        section, *keys = path.split(".")
         assert section in stage_names(), f"{section} is no section of params.yaml"
         params = [params_of(folder) for folder in (ROOT / command.folder, *ROOT.glob("recipes/*"))]
         values = where = next(found[section] for found in params if section in found)
