@@ -205,6 +205,7 @@ def test_the_commands_of_the_tutorial_do_what_it_says(accounts: list[dict[str, s
     params["train_masker"]["training"] |= {"steps_per_epoch": 60, "batch_size": 8}
     params["train_masker"]["augment"] = {}
     params["finetune_forecaster"]["training"] |= {"steps_per_epoch": 10}
+    params["register_models"]["gate"]["margin"] = 0.3  # six clips of squares tell a masker from none, and no more
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     project.environment |= accounts[0]
     for words in ("init -q", "add -A", "commit -qm clips"):
