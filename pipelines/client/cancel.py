@@ -2,16 +2,13 @@
 
 import argparse
 
-from pipelines.client.connection import add_connection, connect
+from pipelines.client.connection import add_run, connect
 from pipelines.client.stages import ENDED, run_state
-from pipelines.options import add_cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("run_id", metavar="RUN", help="id of the run")
-    add_cluster(parser)
-    add_connection(parser)
+    add_run(parser)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -1,17 +1,15 @@
 """Why a run failed or does not go on, in one line that names the stage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api
 
-from maskcast.errors import MaskcastError
 from maskcast.runner.waiting import is_queued, waits_for
-from pipelines.client import kube
 from pipelines.client.connection import Client
-from pipelines.client.pods import StagePod, error_line, executors, pods_of, why_failed
+from pipelines.client.pods import RunPods, StagePod, error_line, executors, why_failed
 from pipelines.client.stage_logs import StageLogs
 from pipelines.client.stages import StageState, run_state, stage_states, task_nodes
 
@@ -31,55 +29,32 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """The Kubernetes side of a run, where it can be asked.
-
-    Attributes:
-        api: None without a kubeconfig.
-        namespace: of the run.
-    """
-
-    api: CoreV1Api | None
-    namespace: str
-
-    @classmethod
-    def of(cls, client: Client, run: V2beta1Run) -> "Cluster":
-        """Returns the way to the pods of a run; the namespace is asked from the run."""
-        try:
-            return cls(CoreV1Api(kube.connect()), client.namespace_of(run))
-        except MaskcastError:
-            return cls(None, client.namespace_of(run))
-
-    def pods(self, run_id: str) -> list[StagePod]:
-        """Returns the pods of a run; none where the API cannot be asked."""
-        if self.api is None:
-            return []
-        try:
-            return pods_of(self.api, self.namespace, run_id)
-        except MaskcastError:
-            return []
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """A run at one moment.
 
     Attributes:
         run: as the server tells.
         stages: how each stands, in the order of the pipeline.
-        pods: the last pod of each task, drivers included.
+        pods: those that are still there, the oldest first.
+        last: the last pod of each task, drivers included.
         waiting: what tasks wait for.
     """
 
     run: V2beta1Run
     stages: Sequence[StageState]
-    pods: Mapping[str, StagePod] = field(default_factory=dict)
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    pods: Sequence[StagePod]
+    last: Mapping[str, StagePod]
+    waiting: Mapping[str, Waiting]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names that stages go by, by task."""
+        return {each.task: each.name for each in self.stages}
 
 
-def snapshot(run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> Snapshot:
+def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snapshot:
     """Returns how a run stands; its pods are asked, where they can be."""
-    pods = cluster.pods(run.run_id)
+    pods = reach.list()
     last = {each.task: each for each in pods}
     waiting = {}
     for task, each in last.items():
@@ -89,10 +64,10 @@ def snapshot(run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> Sna
         since = each.pod.metadata.creation_timestamp
         if why is not None and datetime.now(UTC) - since >= PATIENCE:
             waiting[task] = Waiting(why, since, why is QUEUED)
-    return Snapshot(run, stage_states(run, names), last, waiting)
+    return Snapshot(run, stage_states(run, names), pods, last, waiting)
 
 
-def cause(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> str | None:
+def cause(client: Client, at: Snapshot, api: CoreV1Api | None) -> str | None:
     """Returns why a run failed, e.g. ``train_masker: out of memory: asks for 8Gi``; None where it did not fail.
 
     The stage's pod is asked first, then its log, wherever that is. Where all that is gone the line says so.
@@ -100,10 +75,11 @@ def cause(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cl
     Raises:
         MaskcastError: when Kubeflow does not tell.
     """
+    run, names = at.run, at.names
     if run_state(run) != "FAILED":
         return None
-    logs = StageLogs(client, run, cluster.pods(run.run_id), cluster.api)
-    for stage in stage_states(run, names):
+    logs = StageLogs(client, run, at.pods, api)
+    for stage in at.stages:
         if stage.state == "FAILED":
             return f"{stage.name}: {_of_stage(logs, stage.task)}"
     failed = {node.display_name for node in task_nodes(run) if node.state == "FAILED"}

@@ -22,7 +22,7 @@ from kfp_server_api.models import V2beta1Run
 from maskcast.errors import MaskcastError
 from pipelines.client.transport import RefusedError, Transport
 from pipelines.cluster import load_cluster
-from pipelines.options import CLUSTER_FILE
+from pipelines.options import CLUSTER_FILE, add_cluster
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 FORWARD_START_S = 30.0
@@ -51,6 +51,19 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--token-file", metavar="FILE", type=Path, help="file with a token; read anew for every request"
     )
+
+
+def add_run(parser: argparse.ArgumentParser, *, optional: str | None = None) -> None:
+    """Declares the run that a command is about, and the way to it.
+
+    Args:
+        parser: of the command.
+        optional: what the command does without a run; None where it takes one.
+    """
+    nargs, default = (None, "") if optional is None else ("?", f" (default: {optional})")
+    parser.add_argument("run_id", metavar="RUN", nargs=nargs, help=f"id of the run{default}")
+    add_cluster(parser)
+    add_connection(parser)
 
 
 class NoServerError(MaskcastError):

@@ -15,24 +15,20 @@ from urllib3.exceptions import HTTPError
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from pipelines.client import kube
-from pipelines.client.cause import Cluster
-from pipelines.client.connection import add_connection, connect
-from pipelines.client.pods import MAIN, StagePod, executors, maker_of
+from pipelines.client.connection import add_run, connect
+from pipelines.client.pods import MAIN, RunPods, StagePod, executors, maker_of
 from pipelines.client.stage_logs import Filter, StageLogs, said_by_stage
 from pipelines.client.stages import StageState, stage_states, task_names
-from pipelines.options import add_cluster
 
 RAN = ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("run_id", metavar="RUN", help="id of the run")
+    add_run(parser)
     parser.add_argument("stage", metavar="STAGE", nargs="?", help="stage of the run, e.g. train_masker")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints, until the pod ends")
     parser.add_argument("--all", action="store_true", help="print the lines of Kubeflow and Argo, too")
-    add_cluster(parser)
-    add_connection(parser)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -43,15 +39,15 @@ def run(given: argparse.Namespace) -> int:
     """
     with connect(given) as client:
         found = client.get_run(given.run_id)  # a wrong id is said here
-        stages, cluster = stage_states(found, task_names(client, found)), Cluster.of(client, found)
+        stages, reach = stage_states(found, task_names(client, found)), RunPods.of(client, found)
         try:
-            pods = cluster.pods(given.run_id)
+            pods = reach.list()
             stage = _choose(stages, pods, given.stage)
             mine = executors(pods, stage.task)
-            if given.follow and cluster.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
-                _follow(cluster.api, stage.name, mine[-1], given.all)
+            if given.follow and reach.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):
+                _follow(reach.api, stage.name, mine[-1], given.all)
             else:
-                _print(StageLogs(client, found, pods, cluster.api), stage, given.all)
+                _print(StageLogs(client, found, pods, reach.api), stage, given.all)
         except MaskcastError as error:
             raise MaskcastError(f"{error}; or see {client.page(given.run_id)}") from None
     return 0

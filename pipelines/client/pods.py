@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kfp_server_api.models import V2beta1Run
 from kubernetes.client import CoreV1Api, V1Pod
 
+from maskcast.errors import MaskcastError
 from maskcast.runner.waiting import waits_for
-from pipelines.client.kube import ask
+from pipelines.client import kube
+from pipelines.client.connection import Client
 
 NODE_NAME = "workflows.argoproj.io/node-name"
 """<workflow>.root.<task>.executor or <workflow>.root.<task>-driver; (n) behind a name says which attempt."""
@@ -33,14 +36,39 @@ class StagePod:
         return str(self.pod.metadata.name)
 
 
-def pods_of(api: CoreV1Api, namespace: str, run_id: str) -> list[StagePod]:
-    """Returns the pods of a run that are still there, the oldest first.
+@dataclass(frozen=True)
+class RunPods:
+    """The way to the pods of a run, where there is one.
 
-    Raises:
-        MaskcastError: when the Kubernetes API does not tell.
+    Attributes:
+        run_id: of the run.
+        namespace: of the run.
+        api: None without a kubeconfig.
     """
-    found = ask(api.list_namespaced_pod, namespace, label_selector=f"pipeline/runid={run_id}")
-    return by_age(found.items if found else [])
+
+    run_id: str
+    namespace: str
+    api: CoreV1Api | None
+
+    @classmethod
+    def of(cls, client: Client, run: V2beta1Run) -> "RunPods":
+        """Returns the way to the pods of a run; the namespace is asked from the run."""
+        namespace = client.namespace_of(run)
+        try:
+            return cls(run.run_id, namespace, CoreV1Api(kube.connect()))
+        except MaskcastError:
+            return cls(run.run_id, namespace, None)
+
+    def list(self) -> list[StagePod]:
+        """Returns the pods that are still there, the oldest first; none where the API does not tell."""
+        if self.api is None:
+            return []
+        label = f"pipeline/runid={self.run_id}"
+        try:
+            found = kube.ask(self.api.list_namespaced_pod, self.namespace, label_selector=label)
+        except MaskcastError:
+            return []
+        return by_age(found.items if found else [])
 
 
 def by_age(pods: Iterable[V1Pod]) -> list[StagePod]:

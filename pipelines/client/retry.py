@@ -8,18 +8,15 @@ import argparse
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from pipelines.client.connection import add_connection, connect
+from pipelines.client.connection import add_run, connect
 from pipelines.client.stages import run_state
 from pipelines.client.watch import follow
-from pipelines.options import add_cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("run_id", metavar="RUN", help="id of the run")
+    add_run(parser)
     parser.add_argument("--wait", action="store_true", help="watch the run until it ends")
-    add_cluster(parser)
-    add_connection(parser)
 
 
 def run(given: argparse.Namespace) -> int:

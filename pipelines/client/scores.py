@@ -5,11 +5,10 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import requests  # type: ignore[import-untyped]
-
+from maskcast.errors import MaskcastError
 from maskcast.runner.record import EXPERIMENT
+from pipelines.client.mlflow_api import MlflowApi
 
-TIMEOUT_S = 5
 EVERY_S = 15.0
 
 
@@ -30,9 +29,7 @@ class Scores:
         """Returns a few words per stage, e.g. ``step 80, val/jaccard 0.512``; asks at most every 15 s."""
         if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
             self._asked = time.monotonic()
-            with suppress(
-                requests.RequestException, ValueError, KeyError
-            ):  # while it is away, the last still stands
+            with suppress(MaskcastError, ValueError, KeyError):  # while it is away, the last still stands
                 self._found = {
                     _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
                 }
@@ -40,27 +37,18 @@ class Scores:
 
     def _runs(self) -> list[dict[str, Any]]:
         """Returns the runs of the group, the oldest first."""
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-        path = f"{self._uri}/api/2.0/mlflow"
-        user, token = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_TOKEN")
-        with requests.Session() as session:
-            if user:
-                session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
-            elif token:
-                session.headers["Authorization"] = f"Bearer {token}"
-            found = session.get(
-                f"{path}/experiments/get-by-name", params={"experiment_name": name}, timeout=TIMEOUT_S
-            )
-            found.raise_for_status()
-            wanted = {
-                "experiment_ids": [found.json()["experiment"]["experiment_id"]],
-                "filter": f"tags.`maskcast.group` = '{self._run_id}'",
-                "order_by": ["attributes.start_time ASC"],
-                "max_results": 100,
-            }
-            runs = session.post(f"{path}/runs/search", json=wanted, timeout=TIMEOUT_S)
-            runs.raise_for_status()
-            return list(runs.json().get("runs", []))
+        server = MlflowApi(self._uri)
+        experiment = server.experiment_id(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+        if experiment is None:
+            return []
+        found = server.post(
+            "runs/search",
+            experiment_ids=[experiment],
+            filter=f"tags.`maskcast.group` = '{self._run_id}'",
+            order_by=["attributes.start_time ASC"],
+            max_results=100,
+        )
+        return list(found.get("runs", []))
 
 
 def _tag(run: dict[str, Any], key: str) -> str:

@@ -1,7 +1,7 @@
 """What a stage printed: from its pod, when that is gone from Kubeflow's archive, then from the run's artifacts."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kfp_server_api.models import V2beta1Run
@@ -49,7 +49,7 @@ class StageLogs:
 
     client: Client
     run: V2beta1Run
-    pods: list[StagePod]
+    pods: Sequence[StagePod]
     api: CoreV1Api | None
 
     def of(self, task: str) -> list[Log]:

@@ -8,19 +8,17 @@ import argparse
 from rich.console import Console
 
 from maskcast.report.tables import printed
-from pipelines.client.cause import Cluster, snapshot
-from pipelines.client.connection import add_connection, connect
+from pipelines.client.cause import snapshot
+from pipelines.client.connection import add_run, connect
+from pipelines.client.pods import RunPods
 from pipelines.client.scores import Scores
 from pipelines.client.stages import run_state, task_names
 from pipelines.client.watch import exit_code, outcome, stage_table
-from pipelines.options import add_cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("run_id", metavar="RUN", nargs="?", help="id of the run (default: list the last ten)")
-    add_cluster(parser)
-    add_connection(parser)
+    add_run(parser, optional="list the last ten")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -35,8 +33,8 @@ def run(given: argparse.Namespace) -> int:
             print(printed(["run", "created (UTC)", "state", "name"], rows))
             return 0
         found = client.get_run(given.run_id)
-        names, cluster = task_names(client, found), Cluster.of(client, found)
-        at, console = snapshot(found, names, cluster), Console()
+        pods, console = RunPods.of(client, found), Console()
+        at = snapshot(found, task_names(client, found), pods)
         console.print(stage_table(at, Scores(given.run_id).by_stage(), console.width))
-        print(outcome(client, at.run, names, cluster), client.page(given.run_id), sep="\n")
+        print(outcome(client, at, pods.api), client.page(given.run_id), sep="\n")
         return exit_code(run_state(at.run))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from kfp_server_api.models import V2beta1Run
+from kubernetes.client import CoreV1Api
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -18,11 +19,11 @@ from rich.text import Text
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from pipelines.client.cause import Cluster, Snapshot, cause, snapshot
-from pipelines.client.connection import Client, add_connection, connect
+from pipelines.client.cause import Snapshot, cause, snapshot
+from pipelines.client.connection import Client, add_run, connect
+from pipelines.client.pods import RunPods
 from pipelines.client.scores import Scores
 from pipelines.client.stages import ENDED, StageState, run_state, run_took, spell, task_names
-from pipelines.options import add_cluster
 
 POLL_S = 5.0
 GIVE_UP = timedelta(minutes=15)
@@ -40,9 +41,7 @@ Show = Callable[[Snapshot], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("run_id", metavar="RUN", help="id of the run")
-    add_cluster(parser)
-    add_connection(parser)
+    add_run(parser)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -61,7 +60,7 @@ def follow(client: Client, run_id: str) -> int:
         MaskcastError: when the server is lost for longer than it takes to restart.
     """
     run = client.get_run(run_id)
-    names, cluster, scores = task_names(client, run), Cluster.of(client, run), Scores(run_id)
+    names, pods, scores = task_names(client, run), RunPods.of(client, run), Scores(run_id)
     console = Console(stderr=True)
     try:
         if console.is_terminal:
@@ -70,9 +69,9 @@ def follow(client: Client, run_id: str) -> int:
                 def draw(at: Snapshot) -> None:
                     live.update(stage_table(at, scores.by_stage(), console.width), refresh=True)
 
-                last = _wait(client, run, names, cluster, draw)
+                last = _wait(client, run, names, pods, draw)
         else:
-            last = _wait(client, run, names, cluster, _changes())
+            last = _wait(client, run, names, pods, _changes())
     except MaskcastError as error:
         raise MaskcastError(f"{error}. The run goes on: {client.command('watch', run_id)}") from None
     except KeyboardInterrupt:
@@ -81,7 +80,7 @@ def follow(client: Client, run_id: str) -> int:
     if run_state(last.run) not in ENDED:
         say(f"given up after {spell(GIVE_UP)}: {_waits(last)}; to stop it: {client.command('cancel', run_id)}")
         return 1
-    say(outcome(client, last.run, names, cluster))
+    say(outcome(client, last, pods.api))
     return exit_code(run_state(last.run))
 
 
@@ -91,7 +90,7 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
     for column in range(5 if width >= WIDE else 4):
         table.add_column(no_wrap=column < 3, overflow="ellipsis")
     for each in at.stages:
-        pod, waiting = at.pods.get(each.task), at.waiting.get(each.task)
+        pod, waiting = at.last.get(each.task), at.waiting.get(each.task)
         said = [f"attempt {pod.attempt + 1}"] if pod and pod.attempt else []
         said += [f"waits: {waiting.why}"] if waiting else [scores.get(each.name, "")]
         cells = [Text(each.name), Text(each.state, STYLES.get(each.state, "")), Text(spell(each.took))]
@@ -100,16 +99,15 @@ def stage_table(at: Snapshot, scores: Mapping[str, str], width: int) -> Table:
     return table
 
 
-def outcome(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cluster) -> str:
+def outcome(client: Client, at: Snapshot, api: CoreV1Api | None) -> str:
     """Returns one line: how a run stands, and of a failed one why and where its log is.
 
     Raises:
         MaskcastError: when the server does not tell.
     """
-    state = run_state(run)
-    line = f"{run.display_name}: {state} {spell(run_took(run))}".rstrip()
-    if why := cause(client, run, names, cluster):
-        return f"{line}; {why}. Log: {client.command('logs', run.run_id)}"
+    line = f"{at.run.display_name}: {run_state(at.run)} {spell(run_took(at.run))}".rstrip()
+    if why := cause(client, at, api):
+        return f"{line}; {why}. Log: {client.command('logs', at.run.run_id)}"
     return line
 
 
@@ -118,10 +116,10 @@ def exit_code(state: str) -> int:
     return int(state in ENDED and state != "SUCCEEDED")
 
 
-def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cluster, show: Show) -> Snapshot:
+def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], pods: RunPods, show: Show) -> Snapshot:
     """Shows how a run stands again and again; returns when it has ended, or waits for what does not come."""
     while True:
-        at = snapshot(run, names, cluster)
+        at = snapshot(run, names, pods)
         show(at)
         own = [each.since for each in at.waiting.values() if not each.in_queue]
         stuck = any(datetime.now(UTC) - since > GIVE_UP for since in own)
@@ -132,7 +130,7 @@ def _wait(client: Client, run: V2beta1Run, names: Mapping[str, str], cluster: Cl
 
 
 def _waits(at: Snapshot) -> str:
-    names = {each.task: each.name for each in at.stages}
+    names = at.names
     return ", ".join(f"{names.get(task, task)} waits: {each.why}" for task, each in at.waiting.items())
 
 
@@ -141,7 +139,7 @@ def _changes() -> Show:
 
     def show(at: Snapshot) -> None:
         for each in at.stages:
-            waiting, pod = at.waiting.get(each.task), at.pods.get(each.task)
+            waiting, pod = at.waiting.get(each.task), at.last.get(each.task)
             line = _line(each, pod.attempt if pod else 0, waiting.why if waiting else None)
             if line and said.get(each.name) != line[0]:
                 said[each.name] = line[0]

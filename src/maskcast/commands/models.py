@@ -11,7 +11,7 @@ from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.gate import Bootstrap, paired_difference
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
-from maskcast.registry.store import CANDIDATE, Registry, Version
+from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
 
@@ -62,7 +62,7 @@ def models(arguments: Sequence[str]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands and their flags."""
-    parser.add_argument("--name", default="maskcast", help="the registered model (default: %(default)s)")
+    parser.add_argument("--name", default=PIPELINE, help="the registered model (default: %(default)s)")
     commands = add_commands(parser)
     commands.add_parser("list", help="versions, aliases, scores, data and commit, and the last decisions")
     one = commands.add_parser("promote", help="make a version the champion, and the champion the previous one")

@@ -125,7 +125,11 @@ def read_lists(path: Path) -> tuple[Records, Records, Records]:
     Raises:
         MaskcastError: A list or an id is missing, an id stands twice, or one refers to nothing.
     """
-    content = read_json(path)
+    return lists_of(read_json(path), path)
+
+
+def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
+    """Returns the lists of a file that has been read, see `read_lists`."""
     if not isinstance(content, dict):
         raise MaskcastError(
             f"{path}: a ground truth is an object of images, categories and annotations, not "

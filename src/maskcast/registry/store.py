@@ -18,6 +18,7 @@ from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.server import new_client, shown_uri
 
 NAME = r"^[\w.-]+$"  # of a registered model
+PIPELINE = "maskcast"  # the registered pipeline, unless params name it otherwise
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<number>\d+)|@(?P<alias>[^/@]+))")
 ADDRESS_HELP = "models:/NAME@ALIAS or models:/NAME/VERSION of the registry, or the folder of a downloaded artifact"
 EVALUATION = "evaluation"  # folder of a run's artifacts

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.registry.store import CHAMPION, Registry
+from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
 
@@ -22,7 +22,6 @@ RIVALS = {  # by name: what the sentence calls them
     "rigid_body": "`rigid_body`, which is given camera and physics",
 }
 LEVEL = 0.005  # Jaccard: nearer is no difference
-DEFAULT_NAME = "maskcast"  # of a registered pipeline
 
 
 def summary(results: Path) -> str:
@@ -79,7 +78,7 @@ def next_commands(registration: Path) -> list[str]:
         return [f"{maskcast} {words}" for words in ("forecast sample", "register-models --help", "models list")]
     content = _read(registration)
     name, number, champion = content["model"], content["versions"][content["model"]], content["champion"]
-    models = f"{maskcast} models" + ("" if name == DEFAULT_NAME else f" --name {name}")
+    models = f"{maskcast} models" + ("" if name == PIPELINE else f" --name {name}")
     film = f"{maskcast} forecast sample --model models:/{name}/{number}"
     if _is_champion(name, number):
         return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]

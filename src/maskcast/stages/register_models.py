@@ -9,7 +9,7 @@ from pydantic import Field
 
 from maskcast.params import Params
 from maskcast.registry.gate import ForecastGate
-from maskcast.registry.store import NAME
+from maskcast.registry.store import NAME, PIPELINE
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Names(Params):
     """Names of the registered models; runs that compete for one champion share them."""
 
-    pipeline: str = Field("maskcast", pattern=NAME)
+    pipeline: str = Field(PIPELINE, pattern=NAME)
     """Frames in, future masks out: the one that is promoted."""
     masker: str = Field("maskcast-masker", pattern=NAME)
     """Its masker alone."""

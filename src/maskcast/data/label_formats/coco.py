@@ -15,7 +15,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, read_json, read_lists, shown
+from maskcast.data.coco_records import Records, lists_of, read_json, shown
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
@@ -56,7 +56,8 @@ class Coco(LabelFormat):
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the images of all files (see `LabelFormat.read`)."""
         for file in files_in(path, self.files, "COCO"):
-            images, categories, annotations = read_lists(file)
+            content = read_json(file)
+            images, categories, annotations = lists_of(content, file)
             names = category_names(categories)
             heights, widths = images.integers("height"), images.integers("width")
             sizes = [
@@ -70,7 +71,7 @@ class Coco(LabelFormat):
             grouped: dict[int, list[tuple[dict[str, Any], Any]]] = defaultdict(list)
             for n, one, mask in zip(of_image, annotations.records, masks, strict=True):
                 grouped[n].append((one, mask))
-            videos = _videos(file, images)
+            videos = _videos(content.get("videos", []), file, images)
             for n, image in enumerate(images.records):
                 yield FoundFrame(
                     f"{images.where}[{n}] ({image.get('file_name', image['id'])})",
@@ -130,9 +131,8 @@ def instance_of(records: Records, n: int) -> int | None:
     return None
 
 
-def _videos(file: Path, images: Records) -> dict[int, str]:
+def _videos(content: Any, file: Path, images: Records) -> dict[int, str]:
     """Returns the names of the videos by id, where the file has any."""
-    content = read_json(file).get("videos", [])
     if not isinstance(content, list):
         raise MaskcastError(f"{file}: videos must be a list, not {shown(content)}; mend it")
     videos = Records(f"{file}: videos", content)

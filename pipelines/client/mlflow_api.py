@@ -1,0 +1,63 @@
+"""MLflow's REST API with the credentials of the environment; what it refuses becomes one line."""
+
+import os
+from typing import Any
+
+import requests  # type: ignore[import-untyped]
+
+from maskcast.errors import MaskcastError
+from maskcast.redaction import redacted
+
+TIMEOUT_S = (5, 10)  # to connect, to read
+
+
+class MlflowApi:
+    """A server.
+
+    Args:
+        uri: its address, http:// or https://.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri.rstrip("/")
+        self.shown = redacted(self._uri)  # a secret may hold an address with a password
+        self._session = requests.Session()
+        if user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+            self._session.auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+        elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+            self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def experiment_id(self, name: str) -> str | None:
+        """Returns the id of an experiment; None where there is none of the name.
+
+        Raises:
+            MaskcastError: see `ask`.
+        """
+        path = "/api/2.0/mlflow/experiments/get-by-name"
+        answer = self.ask("GET", path, params={"experiment_name": name})
+        return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
+
+    def post(self, path: str, **fields: Any) -> Any:
+        """Returns the JSON that a call of the API answers; see `ask`."""
+        return self.ask("POST", f"/api/2.0/mlflow/{path}", json=fields).json()
+
+    def ask(self, method: str, path: str, **content: Any) -> Any:
+        """Returns an answer of status 404 or below 400.
+
+        Raises:
+            MaskcastError: the server does not answer, or refuses.
+        """
+        try:
+            answer = self._session.request(method, f"{self._uri}{path}", timeout=TIMEOUT_S, **content)
+        except requests.RequestException as error:
+            raise MaskcastError(f"{self.shown}: MLflow does not answer ({error}); check that it is up") from None
+        if answer.status_code in (401, 403):
+            remedy = "check user, password and the server's --allowed-hosts"
+            raise MaskcastError(
+                f"{self.shown}: MLflow refuses ({answer.status_code}: {answer.text[:200]}); {remedy}"
+            )
+        if answer.status_code >= 400 and answer.status_code != 404:
+            raise MaskcastError(
+                f"{self.shown}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
+            )
+        return answer
