@@ -126,10 +126,12 @@ def test_it_learns_classes_and_opacity_together(store: ClipStore, tmp_path: Path
 def test_a_model_with_state_sees_the_frames_that_are_not_scored(store: ClipStore) -> None:
     every, third = memory(store), memory(store, val_frame_step=3)
     third.segmenter.load_state_dict(every.segmenter.state_dict())
-    (clip,) = every.val
-    whole = {t: piece for part, piece in every.found(clip) for t in range(12)[part][:1]}
+    (clip,) = every.validation.clips
+    found = every.validation.found(every.segmenter, clip)
+    whole = {t: piece for part, piece in found for t in range(12)[part][:1]}
     assert sorted(whole) == [0, 2, 4, 6, 8, 10]  # batches of two frames
-    scored = [(t, piece) for part, piece in third.found(clip) for t in range(12)[part]]
+    found = third.validation.found(third.segmenter, clip)
+    scored = [(t, piece) for part, piece in found for t in range(12)[part]]
     assert [t for t, _ in scored] == [0, 3, 6, 9]
     for t, piece in scored:
         expected = whole[t - t % 2]["squares"].masks[t % 2]

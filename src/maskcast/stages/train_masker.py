@@ -63,7 +63,7 @@ def train_masker(
     pictures = resume_dir(masker) / "pictures"  # outlives the run's upload
     pictures.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())
-    for index, (clip, frames, maps) in enumerate(task.examples()):
+    for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
         strips = [
             masker_strip(frames, truth, found, clip if len(maps) == 1 else f"{clip} · {one.name}", one.kind)
             for one, truth, found in maps

@@ -3,53 +3,27 @@
 Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcast.data.augment.frames import augment
-from maskcast.data.clip_table import FRAMES, labels_of
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.relabelling import TrainingIndex
+from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
-from maskcast.distributed import all_counts, own_part, rank
+from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
-from maskcast.inference.found import Found, joined, length, sliced
-from maskcast.inference.segment import segment
-from maskcast.labels import LabelMap
 from maskcast.models.encoders.table import is_trained, load_into
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
-from maskcast.seed import derive, rng
+from maskcast.seed import derive
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
-
-PICTURED = 4  # validation clips
-
-
-class Windows(NamedTuple):
-    """Frames of some clips with their masks, uint8."""
-
-    frames_BTHWC: Tensor
-    masks: tuple[Tensor, ...]
-    """(B, T, H, W) of each map."""
-
-
-class Shown(NamedTuple):
-    """Masks (T, H, W) of one map."""
-
-    label_map: LabelMap
-    truth: np.ndarray
-    found: np.ndarray
+from maskcast.training.tasks.segmentation_validation import Validation
+from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
 
 
 class _SegmentationTask:
-    """Windows with labels drawn at random from all labelled training clips, each as likely as any other.
+    """What both trainings share: windows to learn from, validation, and the weights to start from.
 
     Args:
         store: the clips.
@@ -58,8 +32,8 @@ class _SegmentationTask:
         encoder: what ``pretrain_encoder`` wrote, to start from.
 
     Raises:
-        MaskcastError: if there is no such map, no clip with frames, masks of all maps and the length of a window,
-            or the encoder does not fit.
+        MaskcastError: if there is no such map, no clips to learn from or to validate on, or the encoder does not
+            fit.
     """
 
     monitor: str | None = "jaccard"
@@ -69,19 +43,11 @@ class _SegmentationTask:
     ) -> None:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.maps = chosen_maps(store, params.maps)
-        self._masks = [store.of(label_map.name) for label_map in self.maps]
-        self._frames = 1 if params.window is None else params.window.total
-        self.train, self.val = (self._clips(split) for split in ("train", "val"))
-        self._need_foreground()
-        self._index = TrainingIndex(store, self.train, self.maps, self._frames)
-        if not len(self._index):
-            raise MaskcastError(
-                f"{store.root}: none of the {len(self.train)} training clips has the {self._frames} frames of "
-                "window.burn_in + window.frames; lower these or prepare longer clips"
-            )
+        self.windows = LabelledWindows(store, self.maps, params)
+        self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
         self.segmenter: Segmenter = params.model.build(self.maps)
-        mean, std = self._start(encoder) or frame_statistics(store, self.train)
+        mean, std = self._start(encoder) or frame_statistics(store, self.windows.clips)
         self.segmenter.mean.copy_(torch.as_tensor(mean))
         self.segmenter.std.copy_(torch.as_tensor(std))
         self.model: nn.Module = self.segmenter
@@ -89,63 +55,11 @@ class _SegmentationTask:
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
-        samples = [self._sample(step, index) for index in own_part(self.params.training.batch_size)]
-        frames, *masks = (torch.from_numpy(np.stack(layer)) for layer in zip(*samples, strict=True))
-        return Windows(frames, tuple(masks))
+        return self.windows.batch(step)
 
     def validate(self) -> dict[str, float]:
-        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames, the mean over the maps.
-
-        Where there are several maps, the scores of each carry its name, too.
-        """
-        counts = [no_counts(label_map) for label_map in self.maps]
-        for k in own_part(len(self.val)):
-            clip = self.val[k]
-            for frames, found in self.found(clip):
-                for n, label_map in enumerate(self.maps):
-                    truth = self._masks[n].masks(clip, frames)
-                    counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
-        each = {
-            one.name: map_scores(one, all_counts(sums, self.model))
-            for one, sums in zip(self.maps, counts, strict=True)
-        }
-        if len(each) == 1:
-            return next(iter(each.values()))
-        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in ("jaccard", "accuracy")}
-        return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
-
-    def found(self, clip: Clip) -> Iterator[tuple[slice, Found]]:
-        """Yields what is found in every ``val_frame_step``-th frame of a clip, as generate_masks would find it.
-
-        A model with state sees the frames between, too.
-
-        Yields:
-            Which frames of the clip, and what is found in them.
-        """
-        step = self.params.val_frame_step
-        seen, kept = (1, step) if self.segmenter.stateful else (step, 1)
-        training, first = self.params.training, 0
-        for piece in segment(
-            self.segmenter,
-            [self.store.frames(clip)[::seen]],
-            batch_size=training.batch_size,
-            precision=training.precision,
-        ):
-            skip, stop = -first % kept, first + length(piece)
-            if first + skip < stop:
-                yield slice((first + skip) * seen, stop * seen, step), sliced(piece, slice(skip, None, kept))
-            first = stop
-
-    def examples(self) -> Iterator[tuple[str, np.ndarray, list[Shown]]]:
-        """Yields the ids of some validation clips, their frames (T, H, W, C), and the masks of each map."""
-        every = slice(None, None, self.params.val_frame_step)
-        for clip in self.val[:PICTURED]:
-            found = joined([piece for _, piece in self.found(clip)])
-            shown = [
-                Shown(one, store.masks(clip, every), found[one.name].masks)
-                for one, store in zip(self.maps, self._masks, strict=True)
-            ]
-            yield clip.id, self.store.frames(clip)[every], shown
+        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``."""
+        return self.validation.scores(self.segmenter)
 
     def _loss(self, logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
         """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W)."""
@@ -159,50 +73,6 @@ class _SegmentationTask:
     def _seed(self, step: int) -> None:
         if rank():  # or dropout repeats on each process
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
-
-    def _sample(self, step: int, index: int) -> list[np.ndarray]:
-        """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
-        random = rng(self.params.training.seed, step, index)
-        k, t = self._index.at(int(random.integers(len(self._index))))
-        clip = self.train[k]
-        window = slice(t, t + self._frames)
-        masks = {one: store.masks(clip, window) for one, store in zip(self.maps, self._masks, strict=True)}
-        frames_THWC, masks = augment(self.store.frames(clip)[window], masks, self.params.augment, random)
-        return [frames_THWC, *masks.values()]
-
-    def _clips(self, split: str) -> Sequence[Clip]:
-        labelled = self.store.select(split, "labelled")
-        needed = {FRAMES, *(labels_of(one.name) for one in self.maps)}
-        found = self.store.where(
-            lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
-        )
-        if not found:
-            what = (
-                "frames"
-                if len(self.maps) == 1
-                else f"frames and masks of {', '.join(one.name for one in self.maps)}"
-            )
-            raise MaskcastError(
-                f"{self.store.root}: none of the {len(labelled)} labelled clips of split {split!r} has {what}; "
-                f"prepare clips with {what} to train a masker"
-            )
-        return found
-
-    def _need_foreground(self) -> None:
-        """Makes sure, before any training, that validation has something to tell models apart by."""
-        every = slice(None, None, self.params.val_frame_step)
-        for one, store in zip(self.maps, self._masks, strict=True):
-            counts = no_counts(one)
-            for clip in self.val:
-                truth = store.masks(clip, every)
-                counts += counts_of(one, truth, truth)
-                if not math.isnan(map_scores(one, counts)["jaccard"]):
-                    break
-            else:
-                raise MaskcastError(
-                    f"{store.root}: no validation clip has foreground in its {one.name}, so no score can tell one "
-                    "masker from another; give split val clips with foreground"
-                )
 
     def _start(self, encoder: Path | None) -> tuple[list[float], list[float]] | None:
         """Loads pretrained weights; returns mean and std of the colours that they belong to, where known."""
@@ -287,17 +157,3 @@ def segmentation_task(
     if params.window is None:
         return FrameTask(store, params, fingerprint, encoder)
     return WindowTask(store, params, params.window, fingerprint, encoder)
-
-
-def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap, ...]:
-    """Returns the label maps of a store that have these names, or all that can be learnt.
-
-    Raises:
-        MaskcastError: if there is no such map, or none that can be learnt.
-    """
-    if names is not None:
-        return tuple(store.of(name).label_map for name in names)
-    found = tuple(one for one in store.maps.values() if one.kind != "instances")
-    if not found:
-        raise MaskcastError(f"{store.root}: has no label map of kind classes or alpha; prepare clips with one")
-    return found

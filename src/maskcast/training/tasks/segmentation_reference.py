@@ -15,9 +15,9 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
     """Measures training clips and what a trained masker makes of the validation clips, at most 100 of either."""
     store = task.store
     sure: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
-    for clip in _some(task.val) if sure else ():
+    for clip in _some(task.validation.clips) if sure else ():
         means = {name: MeanConfidence() for name in sure}
-        for _, found in task.found(clip):
+        for _, found in task.validation.found(task.segmenter, clip):
             for name, mean in means.items():
                 confidence = found[name].confidence
                 assert confidence is not None
@@ -28,7 +28,7 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
         height=store.height,
         width=store.width,
         aspect=store.meta.get("source_aspect", [store.width / store.height] * 2),
-        colours=spreads(colours_of(store.frames(clip)) for clip in _some(task.train)),
+        colours=spreads(colours_of(store.frames(clip)) for clip in _some(task.windows.clips)),
         confidence={name: spread(values) for name, values in sure.items()},
     )
 

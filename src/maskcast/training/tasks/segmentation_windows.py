@@ -1,0 +1,104 @@
+"""The windows that a segmenter learns from: frames of labelled training clips with their masks.
+
+Legend: B samples, T frames of a sample, H height, W width, C = 3 channels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskcast.data.augment.frames import augment
+from maskcast.data.clip_table import FRAMES, labels_of
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.relabelling import TrainingIndex
+from maskcast.distributed import own_part
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.seed import rng
+from maskcast.training.tasks.segmentation_params import SegmentationTraining
+
+
+class Windows(NamedTuple):
+    """Frames of some clips with their masks, uint8."""
+
+    frames_BTHWC: Tensor
+    masks: tuple[Tensor, ...]
+    """(B, T, H, W) of each map."""
+
+
+class LabelledWindows:
+    """Windows with labels drawn at random from all labelled training clips, each as likely as any other.
+
+    Args:
+        store: the clips.
+        maps: what is to be learnt.
+        params: how long a window is, and how it is varied.
+
+    Raises:
+        MaskcastError: if no training clip has frames, masks of all maps and the length of a window.
+    """
+
+    def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: SegmentationTraining) -> None:
+        self.store, self.params = store, params
+        self.clips = labelled_clips(store, maps, "train")
+        self.length = 1 if params.window is None else params.window.total
+        self._masks = {one: store.of(one.name) for one in maps}
+        self._index = TrainingIndex(store, self.clips, maps, self.length)
+        if not len(self._index):
+            raise MaskcastError(
+                f"{store.root}: none of the {len(self.clips)} training clips has the {self.length} frames of "
+                "window.burn_in + window.frames; lower these or prepare longer clips"
+            )
+
+    def batch(self, step: int) -> Windows:
+        """Returns this process's windows, augmented: a pure function of (seed, step)."""
+        samples = [self._sample(step, index) for index in own_part(self.params.training.batch_size)]
+        frames, *masks = (torch.from_numpy(np.stack(layer)) for layer in zip(*samples, strict=True))
+        return Windows(frames, tuple(masks))
+
+    def _sample(self, step: int, index: int) -> list[np.ndarray]:
+        """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
+        random = rng(self.params.training.seed, step, index)
+        k, t = self._index.at(int(random.integers(len(self._index))))
+        clip = self.clips[k]
+        window = slice(t, t + self.length)
+        masks = {one: store.masks(clip, window) for one, store in self._masks.items()}
+        frames_THWC, masks = augment(self.store.frames(clip)[window], masks, self.params.augment, random)
+        return [frames_THWC, *masks.values()]
+
+
+def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Sequence[Clip]:
+    """Returns the labelled clips of a split that have frames and masks of all maps.
+
+    Raises:
+        MaskcastError: if there is none.
+    """
+    labelled = store.select(split, "labelled")
+    needed = {FRAMES, *(labels_of(one.name) for one in maps)}
+    found = store.where(
+        lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
+    )
+    if not found:
+        what = "frames" if len(maps) == 1 else f"frames and masks of {', '.join(one.name for one in maps)}"
+        raise MaskcastError(
+            f"{store.root}: none of the {len(labelled)} labelled clips of split {split!r} has {what}; "
+            f"prepare clips with {what} to train a masker"
+        )
+    return found
+
+
+def chosen_maps(store: ClipStore, names: Sequence[str] | None) -> tuple[LabelMap, ...]:
+    """Returns the label maps of a store that have these names, or all that can be learnt.
+
+    Raises:
+        MaskcastError: if there is no such map, or none that can be learnt.
+    """
+    if names is not None:
+        return tuple(store.of(name).label_map for name in names)
+    found = tuple(one for one in store.maps.values() if one.kind != "instances")
+    if not found:
+        raise MaskcastError(f"{store.root}: has no label map of kind classes or alpha; prepare clips with one")
+    return found
