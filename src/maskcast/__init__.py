@@ -6,7 +6,17 @@ What is named here is imported when it is first used, so that ``import maskcast`
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["ClipStore", "Forecast", "MaskcastError", "Pipeline", "Segmentation", "Segmenter", "load"]
+__all__ = [
+    "ClipStore",
+    "Forecast",
+    "MaskcastError",
+    "Pipeline",
+    "Segmentation",
+    "Segmenter",
+    "Session",
+    "Step",
+    "load",
+]
 
 _PLACES = {
     "ClipStore": "maskcast.data.clips",
@@ -15,6 +25,8 @@ _PLACES = {
     "Pipeline": "maskcast.serving.face",
     "Segmentation": "maskcast.serving.face",
     "Segmenter": "maskcast.serving.face",
+    "Session": "maskcast.inference.session",
+    "Step": "maskcast.inference.session",
     "load": "maskcast.serving.face",
 }
 

@@ -3,6 +3,7 @@
 Legend: B clips or frames, T frames seen, h horizon, H height, W width, C = 3 channels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import torch
 from maskcast.inference.familiar import Reference, Seen, unlike
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.inference.segment import segment_both, segment_future
+from maskcast.inference.session import Session
 from maskcast.labels import first_of_classes
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
@@ -57,12 +59,15 @@ class MaskerModel:
     shape_in: Shape = (-1, -1, -1, 3)
     shape_out: Shape = (-1, -1, -1)
     dtype_out = "uint8"
+    size: tuple[int, int] | None
+    """Rows and columns of the frames that it was trained on; None where its description does not say."""
 
     def __init__(self, folder: Path, precision: str, label_map: str | None = None) -> None:
         masker, description = load_masker(folder)
         reference = description["meta"].get("reference")  # maskers from before it have none
         self.reference = None if reference is None else validate(Reference, reference, f"{folder / 'config.json'}")
         self.network, self.precision = masker.to(best_device()), precision
+        self.size = _size_of(description["meta"])
         self.label_map = label_map or (first_of_classes(masker.maps) or masker.maps[0]).name
         self.place = place_of_map(folder, masker, self.label_map, "register it again")
 
@@ -87,6 +92,10 @@ class MaskerModel:
         sure = MeanConfidence()
         sure.add(one.masks, quantise(one.confidence, LEVELS))
         return MaskedClip(found.masks, quantise(found.confidence, LEVELS), sure.value)
+
+    def session(self, *, cuts: bool = True) -> Session:
+        """Returns a session that masks a video frame by frame; frames do not agree with those to come."""
+        return Session(self.network, precision=self.precision, cuts=cuts)
 
     def mask_future(self, seen_THWC: np.ndarray, made_hHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Masks frames that a forecaster made of those before them; returns masks (h, H, W) and confidence."""
@@ -166,6 +175,10 @@ class PipelineModel:
             future, confidence = self.forecaster.predict_with_confidence(seen.masks)
         return Observed(seen, future, confidence, self._warning(Seen(clip_THWC, seen.sure, source)))
 
+    def session(self, *, cuts: bool = True) -> Session:
+        """Returns a session of its masker."""
+        return self.masker.session(cuts=cuts)
+
     def watch(self, clip_THWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the masks (T, H, W) of the frames of one clip, and those (h, H, W) that follow."""
         found = self.observe(clip_THWC)
@@ -176,3 +189,10 @@ class PipelineModel:
 
     def _warning(self, seen: Seen) -> str:
         return unlike(seen, self.masker.reference, self.masker.label_map)
+
+
+def _size_of(meta: Mapping[str, Any]) -> tuple[int, int] | None:
+    match meta:
+        case {"height": int(height), "width": int(width)} if height > 0 and width > 0:
+            return height, width
+    return None

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.models.base import WEIGHTS
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
-from maskcast.registry.forecast_models import PipelineModel
+from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.server import user_errors_of_server
@@ -51,6 +53,28 @@ class LoadedPipeline(Loaded):
 
     model: PipelineModel
     about: ForecastDescription
+
+
+@dataclass(frozen=True)
+class LoadedMasker:
+    """A masker and what it is: frames of a video in, their masks out.
+
+    Args:
+        model: ready to predict.
+        name: of the registered model that it is or belongs to, or the folder that it was read from.
+        version: its number; empty where it was read from a folder.
+        digest: of the registered bundle, or of the weights in the folder.
+    """
+
+    model: MaskerModel
+    name: str
+    version: str
+    digest: str
+
+    @property
+    def title(self) -> str:
+        """What lines of text call it."""
+        return f"{self.name} version {self.version}" if self.version else self.name
 
 
 def load_address(address: str) -> Loaded:
@@ -117,6 +141,29 @@ def pipeline_of(loaded: Loaded) -> LoadedPipeline:
             f"{loaded.title}: the {kind} alone does not forecast; give a pipeline, e.g. maskcast@champion"
         )
     return loaded
+
+
+def load_masker_at(address: str) -> LoadedMasker:
+    """Returns the masker at an address: registered, of a registered pipeline, or a folder that train_masker wrote.
+
+    Raises:
+        MaskcastError: there is no such model, it is not what was registered, or it masks no frames.
+    """
+    if (weights := Path(address) / WEIGHTS).is_file():
+        return LoadedMasker(MaskerModel(Path(address), "fp32"), address, "", sha256_of(weights))
+    return masker_of(load_address(address))
+
+
+def masker_of(loaded: Loaded) -> LoadedMasker:
+    """Returns what of a model masks frames.
+
+    Raises:
+        MaskcastError: nothing of it does.
+    """
+    model = loaded.model.masker if isinstance(loaded.model, PipelineModel) else loaded.model
+    if not isinstance(model, MaskerModel):
+        raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
+    return LoadedMasker(model, loaded.name, loaded.version, loaded.digest)
 
 
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:

@@ -72,6 +72,10 @@ class PyfuncModel:
         except MaskcastError as error:
             raise bad_request(error) from error
 
+    def get_raw_model(self) -> Model:
+        """Returns the model: MLflow's ``get_raw_model()``, e.g. for the ``session()`` of a masker."""
+        return self.model
+
 
 def _load_pyfunc(path: str) -> PyfuncModel:
     """What ``mlflow.pyfunc.load_model`` calls with the path of the bundle."""

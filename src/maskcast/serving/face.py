@@ -11,6 +11,7 @@ import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.familiar import Seen, unlike
+from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.base import WEIGHTS
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
@@ -132,6 +133,16 @@ class Segmenter:
     def label_map(self) -> LabelMap:
         """Name, kind and classes of the masks."""
         return self.model.network.maps[self.model.place]
+
+    def session(self, *, cuts: bool = True) -> Session:
+        """Returns a session: it is shown a video frame by frame, and answers each at once.
+
+        Frames do not agree with those to come, also where the segmenter is a pipeline's.
+
+        Args:
+            cuts: whether what is remembered is dropped where a new shot begins.
+        """
+        return self.model.session(cuts=cuts)
 
     def segment(self, frames: np.ndarray) -> Segmentation:
         """Masks the frames of one clip, in their order and at their size.
