@@ -19,9 +19,8 @@ from maskcast.inference.found import Found
 from maskcast.inference.segment import segment, segment_whole
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.encoders.smp import bare
-from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
-from maskcast.models.segmentation.configs import SegmenterConfig, SmpConfig, UNetConfig
+from maskcast.models.segmentation.configs import RecurrentConfig, SegmenterConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
 
 SMALL = "tu-test_resnet"  # timm's tiny network for tests
@@ -30,8 +29,22 @@ CASES: dict[str, SegmenterModelConfig] = {
     "smp_unet": SmpConfig(arch="smp_unet", encoder=SMALL),
     "smp_unetplusplus": SmpConfig(arch="smp_unetplusplus", encoder=SMALL),
     "smp_deeplabv3plus": SmpConfig(arch="smp_deeplabv3plus", encoder="mobilenet_v2"),
+    "recurrent": RecurrentConfig(base=UNetConfig(width=8)),
+    "recurrent_logits": RecurrentConfig(base=UNetConfig(width=8), place="logits", cell="lstm"),
+    "recurrent_own_outputs": RecurrentConfig(
+        base=SmpConfig(arch="smp_unet", encoder=SMALL), place="decoder_split", sees="own_outputs"
+    ),
     "memory": MemoryConfig(),  # a segmenter with state, known to these tests alone
 }
+MORE_DECODERS = (  # of one library and one wrapper: their logits and their cut are tested alone
+    "smp_deeplabv3",
+    "smp_fpn",
+    "smp_linknet",
+    "smp_manet",
+    "smp_pspnet",
+    "smp_segformer",
+    "smp_upernet",
+)
 AND_MEMORY: Any = Annotated[get_args(SegmenterConfig)[0] | MemoryConfig, Field(discriminator="arch")]
 FIVE = single_map("abcde")
 HAND_AND_HAIR = (
@@ -50,7 +63,7 @@ def frames(*shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
 
 
-def build(config: SegmenterModelConfig, maps: Sequence[LabelMap] = FIVE) -> Segmenter:
+def build(config: SegmenterModelConfig, maps: Sequence[LabelMap] = FIVE) -> Any:
     torch.manual_seed(0)
     return config.build(maps).eval()
 
@@ -61,7 +74,20 @@ def test_every_config_of_the_union_has_a_case() -> None:
         for member in get_args(get_args(SegmenterConfig)[0])
         for arch in get_args(member.model_fields["arch"].annotation)
     }
-    assert archs | {"memory"} == set(CASES)
+    assert archs <= {*CASES, *MORE_DECODERS}
+
+
+@pytest.mark.parametrize("arch", ["smp_unet", *MORE_DECODERS])
+def test_any_decoder_is_cut_open_and_gives_what_it_gave_whole(arch: str) -> None:
+    base, clip = SmpConfig.model_validate({"arch": arch, "encoder": SMALL}), frames(1, 2, 64, 64)
+    segmenter = build(RecurrentConfig(base=base, place="decoder"))
+    whole = build(base)
+    whole.load_state_dict({name: segmenter.state_dict()[name] for name in whole.state_dict()})
+    with torch.no_grad():
+        (logits,), (alone,), state = segmenter.with_frames_alone(clip)
+        torch.testing.assert_close(alone, whole(clip)[0][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits, alone)
+    assert len(state) == len(segmenter.state_names) == 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47)])

@@ -128,7 +128,8 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
     """
     width, lines, fields = get_width(), [], dict(model.model_fields)
     if isinstance(tag, str):
-        lines.append(f"{indent}{tag}: {' or '.join(_choices(fields.pop(tag).annotation))}")
+        values = f"{tag}: {' or '.join(_choices(fields.pop(tag).annotation))}"
+        lines += textwrap.wrap(values, width, initial_indent=indent, subsequent_indent=indent + "  ")
         indent += "    "
     for name, field in fields.items():
         default = field.get_default(call_default_factory=True)

@@ -43,6 +43,11 @@ class Segmenter(nn.Module, ABC):
         self.register_buffer("mean", torch.full((3,), 0.5))
         self.register_buffer("std", torch.full((3,), 0.25))
 
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state's tensors, in order; zeros of their shapes are the state before the first frame."""
+        return ()
+
     @abstractmethod
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
         """Segments frames that follow each other.

@@ -3,13 +3,15 @@
 A new segmenter is a module with its network and its config, which is named in the union below.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.models.encoders.configs import SmpEncoderConfig, UNetEncoderConfig
+from maskcast.labels import LabelMap
+from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfig, UNetEncoderConfig
 from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
-from maskcast.models.segmentation.config import MaskerModelConfig
+from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
 from maskcast.params import Params, is_null
 
 if TYPE_CHECKING:
@@ -46,7 +48,18 @@ class UNetConfig(MaskerModelConfig):
 class SmpConfig(MaskerModelConfig):
     """A decoder and an encoder of segmentation-models-pytorch."""
 
-    arch: Literal["smp_unet", "smp_unetplusplus", "smp_deeplabv3plus"]
+    arch: Literal[
+        "smp_unet",
+        "smp_unetplusplus",
+        "smp_deeplabv3plus",
+        "smp_deeplabv3",
+        "smp_fpn",
+        "smp_linknet",
+        "smp_manet",
+        "smp_pspnet",
+        "smp_segformer",
+        "smp_upernet",
+    ]
     encoder: str = "resnet18"
     """Name of the encoder: one of the library's own, or ``tu-<name>`` for one of timm's."""
     encoder_weights: EncoderWeights | None = None
@@ -92,7 +105,55 @@ class SmpConfig(MaskerModelConfig):
         return start_from(self.encoder_of(segmenter), self.encoder, self.encoder_weights, self.encoder_sha256)
 
 
-SegmenterConfig = Annotated[UNetConfig | SmpConfig, Field(discriminator="arch")]
+FrameConfig = Annotated[UNetConfig | SmpConfig, Field(discriminator="arch")]
+
+
+class RecurrentConfig(SegmenterModelConfig):
+    """A single-frame masker with a memory; docs/video.md says which values are the versions V1 to V6."""
+
+    stateful: ClassVar[bool] = True
+    arch: Literal["recurrent"] = "recurrent"
+    base: FrameConfig = UNetConfig()
+    """The single-frame masker that the memory is put into."""
+    place: Literal["logits", "decoder", "decoder_split", "scales"] = "scales"
+    """What the memory sees and changes: the logits; the features that the decoder ends with; half of these,
+    squeezed; or half of the channels at each scale of a U-Net's decoder (``unet``, ``smp_unet``)."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """Kind of the recurrent cell."""
+    sees: Literal["frame", "own_outputs"] = "frame"
+    """``frame``: its state goes on from frame to frame. ``own_outputs``: at each frame it starts at zero and reads
+    its outputs of the two frames before, then this frame."""
+    hidden: int | None = Field(None, ge=1)
+    """Channels of the cell's state; null takes as many as it sees."""
+    frozen: Literal["nothing", "encoder", "base"] = "nothing"
+    """What does not learn, nor the statistics of its batch norms."""
+
+    def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
+        """Returns a freshly initialised segmenter, which gives the logits of its base until it learns.
+
+        Raises:
+            MaskcastError: if the base has no such place.
+        """
+        from maskcast.models.segmentation.base import logit_channels
+        from maskcast.models.segmentation.recurrent import RecurrentSegmenter
+
+        return RecurrentSegmenter(self, *self.base.network(sum(logit_channels(maps))), maps)
+
+    @property
+    def encoder_config(self) -> EncoderModelConfig | None:
+        """The config of the encoder that it could start from."""
+        return self.base.encoder_config
+
+    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the part of a segmenter that is its encoder."""
+        return self.base.encoder_of(segmenter)
+
+    def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
+        """Loads the base's ``encoder_weights``, if it names any."""
+        return self.base.load_pretrained(segmenter)
+
+
+SegmenterConfig = Annotated[UNetConfig | SmpConfig | RecurrentConfig, Field(discriminator="arch")]
 
 
 class MaskLossConfig(Params):

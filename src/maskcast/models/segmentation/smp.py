@@ -1,4 +1,4 @@
-"""Maskers of segmentation-models-pytorch (U-Net, U-Net++ and DeepLabV3+) and its encoders.
+"""Maskers of segmentation-models-pytorch and its encoders.
 
 Weights are random; an encoder's may then come from ``pretrain_encoder`` or ``encoder_weights``. The library is
 imported when a network is built, because that takes seconds.
@@ -9,7 +9,18 @@ from torch import nn
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.smp import REFUSALS, check_encoder, library, reason
 
-CLASS_NAMES = {"smp_unet": "Unet", "smp_unetplusplus": "UnetPlusPlus", "smp_deeplabv3plus": "DeepLabV3Plus"}
+CLASS_NAMES = {
+    "smp_unet": "Unet",
+    "smp_unetplusplus": "UnetPlusPlus",
+    "smp_deeplabv3plus": "DeepLabV3Plus",
+    "smp_deeplabv3": "DeepLabV3",
+    "smp_fpn": "FPN",
+    "smp_linknet": "Linknet",
+    "smp_manet": "MAnet",
+    "smp_pspnet": "PSPNet",
+    "smp_segformer": "Segformer",
+    "smp_upernet": "UPerNet",
+}
 
 
 def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, int]:

@@ -1,0 +1,126 @@
+"""A single-frame masker with a memory: system 1's recurrent units in any decoder, and a light one at its scales.
+
+Legend: B clips, T frames, N = B T, H height, W width, C channels, K channels of logits.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.encoders.base import padded
+from maskcast.models.segmentation.base import Segmenter, State
+from maskcast.models.segmentation.configs import RecurrentConfig
+from maskcast.models.segmentation.cut import Change, Maps, cut_open
+from maskcast.models.segmentation.memory import CellMemory, HalfMemory, Memory, SplitMemory
+
+
+class RecurrentSegmenter(Segmenter):
+    """A masker whose memory is a residual that starts at zero: at first it is the masker.
+
+    Its state holds the tensors of all memories, one after the other, as ``state_names`` calls them.
+
+    Args:
+        config: where the memory stands, and of what kind it is.
+        network: see ``Masker``.
+        multiple: see ``Masker``.
+        maps: what it finds in a frame.
+
+    Raises:
+        MaskcastError: if the network has no such place.
+    """
+
+    stateful: ClassVar[bool] = True
+
+    def __init__(
+        self, config: RecurrentConfig, network: nn.Module, multiple: int, maps: Sequence[LabelMap]
+    ) -> None:
+        super().__init__(maps)
+        self.network, self.multiple, self.place = network, multiple, config.place
+        self._cut = cut_open(network)
+        if config.place == "scales" and not self._cut.scales:
+            raise MaskcastError(
+                f"model.base.arch {config.base.arch!r} has no scales that a memory can stand at; set model.place "
+                "to logits, decoder or decoder_split, or choose the base unet or smp_unet"
+            )
+        kind: Callable[..., Memory]
+        kind, seen = {
+            "logits": (CellMemory, (sum(self.channels),)),
+            "decoder": (CellMemory, (self._cut.channels,)),
+            "decoder_split": (SplitMemory, (self._cut.channels,)),
+            "scales": (HalfMemory, self._cut.scales),
+        }[config.place]
+        self.memories = nn.ModuleList(kind(channels, config.hidden, config.cell, config.sees) for channels in seen)
+        self.to(memory_format=torch.channels_last)
+        self._frozen: tuple[nn.Module, ...] = ()
+        if config.frozen != "nothing":
+            self._frozen = (network if config.frozen == "base" else config.encoder_of(self),)
+            for part in self._frozen:
+                part.requires_grad_(False)
+        self.train()
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state's tensors, in order."""
+        return tuple(f"{name}_{n}" for n in range(len(self.memories)) for name in self._memory(n).state_names)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; what is frozen stays in eval mode, so that its batch norms keep their statistics."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        """Returns logits of each map, and the state after the last frame."""
+        return self._remembering(self._maps(frames_BTHWC), frames_BTHWC, state)
+
+    def with_frames_alone(
+        self, frames_BTHWC: Tensor, state: State = ()
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], State]:
+        """Returns what ``forward`` does, and between both the logits of each frame by itself: the base's."""
+        maps = self._maps(frames_BTHWC)
+        logits, state = self._remembering(maps, frames_BTHWC, state)
+        alone_NKHW = self._logits(maps, _as_it_is)
+        return logits, self._cropped(alone_NKHW, frames_BTHWC), state
+
+    def _memory(self, place: int) -> Memory:
+        memory = self.memories[place]
+        assert isinstance(memory, Memory)
+        return memory
+
+    def _maps(self, frames_BTHWC: Tensor) -> Maps:
+        return self._cut.encode(padded(self.normalised(frames_BTHWC), self.multiple))
+
+    def _remembering(self, maps: Maps, frames_BTHWC: Tensor, state: State) -> tuple[tuple[Tensor, ...], State]:
+        batch, before, after = frames_BTHWC.shape[:2], iter(state), []
+
+        def remember(place: int, map_NCHW: Tensor) -> Tensor:
+            memory, x_BTCHW = self._memory(place), map_NCHW.unflatten(0, batch)
+            own = tuple(islice(before, len(memory.state_names))) or memory.start(x_BTCHW[:, 0])
+            x_BTCHW, own = memory(x_BTCHW, own)
+            after.extend(own)
+            return x_BTCHW.flatten(0, 1)
+
+        logits_NKHW = self._logits(maps, remember)
+        return self._cropped(logits_NKHW, frames_BTHWC), tuple(after)
+
+    def _logits(self, maps: Maps, change: Change) -> Tensor:
+        """Returns logits (N, K, H, W), what the memories see changed on the way."""
+        features_NCHW = self._cut.decode(maps, change if self.place == "scales" else _as_it_is)
+        if self.place.startswith("decoder"):
+            features_NCHW = change(0, features_NCHW)
+        logits_NKHW = self._cut.head(features_NCHW)
+        return change(0, logits_NKHW) if self.place == "logits" else logits_NKHW
+
+    def _cropped(self, logits_NKHW: Tensor, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
+        batch, clip_length, height, width = frames_BTHWC.shape[:4]
+        return self.per_map(logits_NKHW[..., :height, :width].unflatten(0, (batch, clip_length)))
+
+
+def _as_it_is(place: int, map_NCHW: Tensor) -> Tensor:
+    return map_NCHW
