@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from maskcast.redaction import as_written
 
@@ -13,6 +14,21 @@ class MaskcastError(Exception):
     The line names the file or the key, what is allowed, and the remedy. The command line prints it after
     ``error:`` and exits with 2; nothing is left behind.
     """
+
+
+class PicturedError(MaskcastError):
+    """A mistake that a picture shows better than words.
+
+    Attributes:
+        picture_HWC: uint8 RGB.
+    """
+
+    def __init__(self, text: str, picture_HWC: Any) -> None:
+        super().__init__(text, picture_HWC)  # both are args, so that it can be pickled
+        self.picture_HWC = picture_HWC
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def one_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import base64
 import html
 from collections.abc import Iterable, Sequence
 
-VOID = frozenset({"img", "input", "meta"})  # of those used here: they have no end tag
+VOID = frozenset({"br", "img", "input", "meta"})  # of those used here: they have no end tag
 
 
 class Html(str):

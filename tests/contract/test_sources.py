@@ -50,12 +50,17 @@ def write_nothing(raw: Path) -> dict[str, Any]:
     return {"train": 1, "val": 1, "unlabeled": 1, "hidden": 1}
 
 
+def write_green_screen(raw: Path) -> dict[str, Any]:
+    return {"figures": {"videos": 2, "backgrounds": 2}, "seconds": 0.2, "splits": {"val": 0.5}}
+
+
 CASES: dict[str, Write] = {
     "competition": write_competition,
     "clevrer": write_clevrer,
     "frame_folders": write_frame_folders,
     "videos": write_videos,
     "synthetic": write_nothing,
+    "green_screen": write_green_screen,
 }
 DETECTION_CASES: dict[str, Callable[[Path], Any]] = {
     "coco": boxes.coco,

@@ -7,6 +7,7 @@ training need not look for them.
 Legend: T frames, H height, W width.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_table import Clip
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.composing import BACKGROUNDS
 from maskcast.labels import LabelMap
 
 LABELLED_FRAMES = "labelled_frames"
@@ -47,6 +49,8 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
         split: of clips that had no labels before; the others keep theirs.
     """
     label_map = store.label_map
+    if BACKGROUNDS in store.meta:
+        shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS)
     partly = set(store.meta.get(LABELLED_FRAMES, ()))
     if any(len(new.frames) < len(new.masks_THW) for new in labels.values()):
         partly.add(label_map.name)

@@ -33,6 +33,16 @@ def count_frames(path: Path) -> int:
     return len(index_of(path).times)
 
 
+def frame_rate(path: Path) -> float | None:
+    """Returns the frames a second that a video declares, if it does.
+
+    Raises:
+        MaskcastError: when it is no video.
+    """
+    with opened(path) as (_, stream):
+        return None if stream.average_rate is None else float(stream.average_rate)
+
+
 def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
     """Decodes a video file into RGB frames (T, H, W, 3) uint8.
 

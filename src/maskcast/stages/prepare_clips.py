@@ -14,10 +14,13 @@ import cv2
 from pydantic import Field, model_validator
 
 from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.composing import BACKGROUNDS
 from maskcast.data.images import resize_frames, resize_masks
+from maskcast.data.left_out import LEFT_OUT, show_left_out
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, PicturedError
 from maskcast.labels import IGNORE, LabelError, MapKind, Split
 from maskcast.params import Params
 from maskcast.processors import num_processors
@@ -71,12 +74,15 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
+    pictured: dict[str, PicturedError] = {}
     loaded = track(_load_all(listing, size, params.workers), "preparing clips", len(listing.clips))
-    readable = _readable(loaded, unreadable, params.on_error)
+    readable = _readable(loaded, unreadable, pictured, params.on_error)
     first = next(readable, None)
     if first is None:
         raise MaskcastError(f"{raw}: no clips left to prepare{_reasons([*listing.skipped, *unreadable])}")
     height, width = _size(first[1])
+    if listing.backgrounds:
+        meta[BACKGROUNDS] = _write_backgrounds(clips / BACKGROUNDS, listing, (height, width), params.workers)
     written: Counter[str] = Counter()
     shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
     void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
@@ -103,6 +109,9 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{_reasons(unreadable)}")
+    show_left_out(clips, pictured)
+    if pictured:
+        notes.append(f"{len(pictured)} clips are left out that {clips / LEFT_OUT / 'index.html'} shows")
     _report(written, [*listing.skipped, *unreadable], notes)
 
 
@@ -181,7 +190,10 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
 
 
 def _readable(
-    loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]], unreadable: list[tuple[str, str]], on_error: str
+    loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]],
+    unreadable: list[tuple[str, str]],
+    pictured: dict[str, PicturedError],
+    on_error: str,
 ) -> Iterator[tuple[RawClip, Arrays, float]]:
     """Yields the clips that could be read and notes the others, or stops at the first of them."""
     for clip, result in loaded:
@@ -191,6 +203,22 @@ def _readable(
             raise result
         else:
             unreadable.append((f"{clip.split}/{clip.id}", str(result)))
+            if isinstance(result, PicturedError):
+                pictured[clip.id] = result
+
+
+def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], workers: int) -> str:
+    """Writes the store of backgrounds; returns its digest."""
+    backgrounds = Listing(listing.backgrounds, ())
+    with ClipWriter(root, height=size[0], width=size[1], maps=()) as writer:
+        for clip, result in track(
+            _load_all(backgrounds, size, workers), "preparing backgrounds", len(listing.backgrounds)
+        ):
+            if isinstance(result, MaskcastError):
+                writer.skip(f"{clip.split}/{clip.id}", str(result))
+            else:
+                writer.add(clip.id, split=clip.split, kind=clip.kind, frames=result[0].frames, meta=clip.meta)
+    return ClipStore(root).digest
 
 
 def _size(arrays: Arrays) -> tuple[int, int]:

@@ -11,8 +11,7 @@ from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.footage import named_images
 from maskcast.data.sources.patterns import Files
-from maskcast.data.video import read_video
-from maskcast.data.video_file import opened
+from maskcast.data.video import frame_rate, read_video
 from maskcast.errors import MaskcastError
 
 LOOKED_AT = 20  # sequences whose first frame is read
@@ -42,13 +41,3 @@ def measure(found: Findings, images: Mapping[str, Files]) -> None:
         found.rows.append(("depth", f"{max(deep)} bits: frames are scaled to 8"))
     if turned:
         found.rows.append(("orientation", f"{turned} sequences are turned as EXIF says"))
-
-
-def frame_rate(path: Path) -> float | None:
-    """Returns the frames a second that a video declares, if it does.
-
-    Raises:
-        MaskcastError: when it is no video.
-    """
-    with opened(path) as (_, stream):
-        return None if stream.average_rate is None else float(stream.average_rate)

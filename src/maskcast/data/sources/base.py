@@ -62,6 +62,8 @@ class Listing:
         maps: the label maps, each of a name of its own.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
+        backgrounds: frames without masks that clips may be composed over; see `composing`. `meta["background"]` of
+            a clip names the one that is seen behind it.
         notes: how the files were read, and what their owner should look at, a line each.
     """
 
@@ -69,6 +71,7 @@ class Listing:
     maps: tuple[LabelMap, ...]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    backgrounds: list[RawClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

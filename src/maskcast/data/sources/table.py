@@ -7,10 +7,11 @@ from pydantic import Field
 from maskcast.data.sources.clevrer import ClevrerSource
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.data.sources.frame_folders import FrameFoldersSource
+from maskcast.data.sources.green_screen import GreenScreenSource
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.data.sources.videos import VideosSource
 
 Source = Annotated[
-    CompetitionSource | ClevrerSource | FrameFoldersSource | VideosSource | SyntheticSource,
+    CompetitionSource | ClevrerSource | FrameFoldersSource | VideosSource | GreenScreenSource | SyntheticSource,
     Field(discriminator="layout"),
 ]

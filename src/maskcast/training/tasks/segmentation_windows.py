@@ -13,6 +13,7 @@ from torch import Tensor
 from maskcast.data.augment.frames import augment
 from maskcast.data.clip_table import FRAMES, labels_of
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.composing import BACKGROUNDS, Backgrounds
 from maskcast.data.relabelling import TrainingIndex
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
@@ -46,6 +47,7 @@ class LabelledWindows:
         self.clips = labelled_clips(store, maps, "train")
         self.length = 1 if params.window is None else params.window.total
         self._masks = {one: store.of(one.name) for one in maps}
+        self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
         self._index = TrainingIndex(store, self.clips, maps, self.length)
         if not len(self._index):
             raise MaskcastError(
@@ -66,7 +68,10 @@ class LabelledWindows:
         clip = self.clips[k]
         window = slice(t, t + self.length)
         masks = {one: store.masks(clip, window) for one, store in self._masks.items()}
-        frames_THWC, masks = augment(self.store.frames(clip)[window], masks, self.params.augment, random)
+        frames_THWC = self.store.frames(clip)[window]
+        if self._backgrounds is not None:
+            frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
+        frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random)
         return [frames_THWC, *masks.values()]
 
 

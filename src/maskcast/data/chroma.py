@@ -1,0 +1,180 @@
+"""Chroma keys: frames in front of a green screen -> the light of the foreground alone, and its opacity.
+
+A pixel is ``I = F + (1 - a) S``: the light ``F`` of the foreground, already times its opacity ``a``, and the light
+``S`` of the screen. Kept in this form, no division by a small opacity spoils soft edges, and over a background
+``B`` the pixel is ``F + (1 - a) B``.
+
+Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.errors import PicturedError
+from maskcast.params import Params
+
+Level = Annotated[int, Field(ge=0, le=255)]
+GREEN = 24  # levels by which green is above red and blue in a pixel that may be screen
+CERTAIN = 0.7  # of the screen's usual greenness, from which a pixel shows nothing else
+NEARBY = 0.25  # of the picture's size: screen that is averaged where the foreground covers it
+MOST_SOFT = 0.75  # of the foreground; more half-transparent pixels come from a key that does not fit
+LEAST_FOREGROUND = 0.001  # of a clip
+
+
+class Keyed(NamedTuple):
+    """A foreground.
+
+    Attributes:
+        light_THWC: uint8 RGB times opacity; 0 where there is none.
+        alpha_THW: opacity, uint8, 255 = 1.
+    """
+
+    light_THWC: np.ndarray
+    alpha_THW: np.ndarray
+
+
+class _Key(Params):
+    """What all keys have."""
+
+    min_screen: float = Field(default=0.05, ge=0, lt=1)
+    """Share of every frame that must be screen; a clip with less is left out, and shown."""
+
+
+class BoundsKey(_Key):
+    """Screen is what lies within bounds, and all else is opaque."""
+
+    name: Literal["bounds"] = "bounds"
+    lower: tuple[Level, Level, Level] = (0, 125, 0)
+    """Least red, green and blue of the screen."""
+    upper: tuple[Level, Level, Level] = (120, 255, 100)
+    """Greatest red, green and blue of the screen."""
+    despill: bool = False
+    """Whether green that the screen throws on the foreground is taken away: no pixel is left greener than the
+    larger of its red and blue."""
+
+    def __call__(self, frames_THWC: np.ndarray) -> Keyed:
+        """Keys frames, uint8 RGB."""
+        alpha = [255 - cv2.inRange(frame_HWC, self.lower, self.upper) for frame_HWC in frames_THWC]
+        alpha_THW = np.stack(alpha)
+        light_THWC = frames_THWC * (alpha_THW > 0)[..., None]
+        return Keyed(_without_spill(light_THWC) if self.despill else light_THWC, alpha_THW)
+
+
+class SoftKey(_Key):
+    """Opacity falls with greenness, against the screen nearby, whose light is taken off soft edges.
+
+    Greenness is the level of green above the larger of red and blue (Petro Vlahos' colour difference).
+    """
+
+    name: Literal["soft"] = "soft"
+    opaque: float = Field(default=0.15, ge=0, le=1)
+    """Greenness, as a share of the screen's, up to which a pixel is opaque."""
+    clear: float = Field(default=0.85, ge=0, le=1)
+    """Greenness, as a share of the screen's, from which a pixel is screen alone."""
+    despill: bool = True
+    """Whether green that the screen throws on the foreground is taken away: no pixel is left greener than the
+    larger of its red and blue."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "SoftKey":
+        if self.opaque >= self.clear:
+            raise ValueError(f"opaque {self.opaque} must be below clear {self.clear}")
+        return self
+
+    def __call__(self, frames_THWC: np.ndarray) -> Keyed:
+        """Keys frames, uint8 RGB."""
+        keyed = [self._frame(frame_HWC.astype(np.float32)) for frame_HWC in frames_THWC]
+        light_THWC, alpha_THW = (np.stack(layer) for layer in zip(*keyed, strict=True))
+        return Keyed(_without_spill(light_THWC) if self.despill else light_THWC, alpha_THW)
+
+    def _frame(self, frame_HWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        screen_HWC = screen_of(frame_HWC)
+        if screen_HWC is None:
+            return frame_HWC.astype(np.uint8), np.full(frame_HWC.shape[:2], 255, np.uint8)
+        share_HW = _greenness(frame_HWC) / _greenness(screen_HWC).clip(1)
+        alpha_HW = 1 - ((share_HW - self.opaque) / (self.clear - self.opaque)).clip(0, 1)
+        return _light(frame_HWC, alpha_HW, screen_HWC), _bytes(255 * alpha_HW)
+
+
+Key = Annotated[BoundsKey | SoftKey, Field(discriminator="name")]
+
+
+def with_matte(frames_THWC: np.ndarray, alpha_THW: np.ndarray) -> Keyed:
+    """Returns the foreground of frames whose opacity is known, uint8; a green screen's light is taken off."""
+    lights = []
+    for frame_HWC, alpha_HW in zip(frames_THWC, alpha_THW, strict=True):
+        frame = frame_HWC.astype(np.float32)
+        screen_HWC = screen_of(frame)
+        lights.append(_light(frame, alpha_HW / np.float32(255), frame if screen_HWC is None else screen_HWC))
+    return Keyed(np.stack(lights), alpha_THW)
+
+
+def screen_of(frame_HWC: np.ndarray) -> np.ndarray | None:
+    """Returns the light of the screen in every pixel, (H, W, C) float32, from what is seen of it nearby.
+
+    Args:
+        frame_HWC: float32 RGB.
+
+    Returns:
+        None where hardly a pixel is green.
+    """
+    green_HW = _greenness(frame_HWC)
+    some_HW = green_HW > GREEN
+    if some_HW.mean() < LEAST_FOREGROUND:
+        return None
+    certain_HW = (green_HW > CERTAIN * np.median(green_HW[some_HW])).astype(np.float32)
+    size = tuple(2 * int(NEARBY * side / 2) + 1 for side in certain_HW.shape[::-1])
+    seen_HWC = cv2.blur(frame_HWC * certain_HW[..., None], size)
+    weight_HW1 = cv2.blur(certain_HW, size)[..., None]
+    mean_C = (frame_HWC * certain_HW[..., None]).sum((0, 1)) / certain_HW.sum()
+    trace = np.float32(1e-3)  # of the mean: all there is where no screen is near
+    return np.asarray((seen_HWC + trace * mean_C) / (weight_HW1 + trace), np.float32)
+
+
+def check_key(keyed: Keyed, frames_THWC: np.ndarray, min_screen: float) -> None:
+    """Refuses a foreground that its key cannot have got right.
+
+    Raises:
+        PicturedError: when a frame shows too little screen, nothing is in front of it, or too much is soft.
+    """
+    screen_T = (keyed.alpha_THW < 128).mean((1, 2))
+    worst = int(screen_T.argmin())
+    soft_T = ((keyed.alpha_THW > 25) & (keyed.alpha_THW < 230)).sum((1, 2))
+    opaque_T = (keyed.alpha_THW > 25).sum((1, 2))
+    if screen_T[worst] < min_screen:
+        reason = (
+            f"{screen_T[worst]:.1%} of frame {worst} is green screen, {min_screen:.0%} is asked for (min_screen)"
+        )
+    elif (1 - screen_T).max() < LEAST_FOREGROUND:
+        worst, reason = 0, "nothing stands in front of the screen"
+    elif soft_T.sum() > MOST_SOFT * opaque_T.sum():
+        worst = int((soft_T / opaque_T.clip(1)).argmax())
+        reason = f"{soft_T.sum() / opaque_T.sum():.0%} of the foreground is half-transparent"
+    else:
+        return
+    alpha_HWC = np.repeat(keyed.alpha_THW[worst][..., None], 3, axis=2)
+    picture = np.concatenate([frames_THWC[worst], alpha_HWC, keyed.light_THWC[worst]], axis=1)
+    raise PicturedError(f"{reason}; choose another source.key or its bounds, or leave the video out", picture)
+
+
+def _greenness(frame_HWC: np.ndarray) -> np.ndarray:
+    return np.asarray(frame_HWC[..., 1] - np.maximum(frame_HWC[..., 0], frame_HWC[..., 2]))
+
+
+def _light(frame_HWC: np.ndarray, alpha_HW: np.ndarray, screen_HWC: np.ndarray) -> np.ndarray:
+    """Takes the screen's light off; what is left is at most the opacity."""
+    alpha_HW1 = alpha_HW[..., None]
+    return _bytes((frame_HWC - (1 - alpha_HW1) * screen_HWC).clip(0, 255 * alpha_HW1))
+
+
+def _without_spill(light_THWC: np.ndarray) -> np.ndarray:
+    out = light_THWC.copy()
+    np.minimum(out[..., 1], np.maximum(out[..., 0], out[..., 2]), out=out[..., 1])
+    return out
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values.round().astype(np.uint8))

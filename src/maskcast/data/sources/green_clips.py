@@ -1,0 +1,117 @@
+"""The clips of a green-screen source: what each is made of, and how it is keyed and composed.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskcast.data.chroma import Key, check_key, with_matte
+from maskcast.data.composing import ALPHA, compose, there_and_back
+from maskcast.data.sources.base import Arrays
+from maskcast.data.sources.reels import Reel
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelError
+from maskcast.seed import rng
+
+
+@dataclass(frozen=True)
+class Background:
+    """Frames of a background."""
+
+    name: str
+    reel: Reel
+    window: range
+
+    @property
+    def id(self) -> str:
+        """The name of the clip that holds it."""
+        return f"{self.name}_{self.window.start:05d}"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a clip is made of.
+
+    Attributes:
+        video: in front of a green screen.
+        matte: its true opacity; None takes that of the key.
+        window: frames of the video.
+        background: what is to be seen behind.
+        size: height and width of the clip.
+        key: tells the screen from what stands in front.
+        foreground: name of the map of classes.
+        noise: standard deviation of what is added, in levels of 255.
+        seed: of the noise.
+    """
+
+    video: Reel
+    matte: Reel | None
+    window: range
+    background: Background
+    size: tuple[int, int]
+    key: Key
+    foreground: str
+    noise: float
+    seed: int
+
+
+def pools_of(
+    reels: Mapping[str, Reel], splits: Mapping[str, str], longest: int, stride: int, skipped: list[tuple[str, str]]
+) -> dict[str, list[Background]]:
+    """Returns the backgrounds of each split; a long video is several, one after the other.
+
+    Args:
+        reels: backgrounds by name.
+        splits: of each.
+        longest: frames that a background has at most.
+        stride: distance of its frames in the video.
+        skipped: takes (name, reason) of what cannot be read.
+    """
+    pools: dict[str, list[Background]] = {}
+    for name, reel in reels.items():
+        try:
+            frames = range(0, reel.count(), stride)
+        except MaskcastError as error:
+            skipped.append((name, str(error)))
+            continue
+        for number in range(max(1, len(frames) // longest)):
+            window = frames[number * longest : (number + 1) * longest]
+            pools.setdefault(splits[name], []).append(Background(name, reel, window))
+    return pools
+
+
+def load_clip(shot: Shot) -> Arrays:
+    """Keys the frames of a clip and composes them over its background.
+
+    Raises:
+        LabelError: on a matte of another size than its frames.
+        MaskcastError: on files that cannot be read, and on a key that does not fit.
+    """
+    frames = shot.video.read(shot.window, shot.size)
+    if shot.matte is None:
+        keyed = shot.key(frames)
+        check_key(keyed, frames, shot.key.min_screen)
+    else:
+        matte, video = (reel.frame_size() for reel in (shot.matte, shot.video))
+        if matte != video:
+            raise LabelError(
+                f"{shot.matte}: mattes are {matte}, frames of the video {video}; export them at one size"
+            )
+        keyed = with_matte(frames, shot.matte.read(shot.window, shot.size)[..., 1])
+    background = load_background(shot.background, shot.size).frames
+    assert background is not None
+    behind = background[there_and_back(0, len(frames), len(background))]
+    composed = compose(keyed.light_THWC, keyed.alpha_THW, behind)
+    if shot.noise:
+        noise = rng(shot.seed).standard_normal(composed.shape, np.float32) * shot.noise
+        composed = (composed + noise).round().clip(0, 255).astype(np.uint8)
+    classes = (keyed.alpha_THW >= 128).astype(np.uint8)
+    return Arrays(composed, {shot.foreground: classes, ALPHA: keyed.alpha_THW})
+
+
+def load_background(background: Background, size: tuple[int, int]) -> Arrays:
+    """Reads the frames of a background; there are no masks."""
+    return Arrays(background.reel.read(background.window, size))

@@ -1,0 +1,98 @@
+"""Green-screen clips that are composed already: `out_log.json` names frames, labels and where a clip begins.
+
+This is what SvenGroen/Video_Segmentation (src/Vid2Img_preprocess.py) writes: frames and labels are JPEG, a label
+is white where something stands in front. JPEG leaves grey around edges; the nearer of black and white counts.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from maskcast.data.images import read_frames
+from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.data.sources.splits import assign_splits
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelError, LabelMap
+
+OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+
+
+def logged_clips(
+    raw: Path, logs: Sequence[Path], label_map: LabelMap, splits: Mapping[str, float | tuple[str, ...]], seed: int
+) -> Listing:
+    """Lists the clips of logs.
+
+    Args:
+        raw: the raw folder.
+        logs: of one split each where they lie in folders `train`, `val` and `test`.
+        label_map: what labels are of.
+        splits: shares or names of the clips of each split, for logs elsewhere.
+        seed: of the draw.
+
+    Returns:
+        Where there are logs of train and test alone, the clips of test are for `val`, as they were in that system.
+
+    Raises:
+        MaskcastError: on a log that is broken.
+    """
+    listing = Listing([], (label_map,))
+    found = {log: OF_FOLDER.get(log.parent.name.lower()) for log in logs}
+    if "val" not in found.values():
+        found = {log: "val" if split == "test" else split for log, split in found.items()}
+    for log, split in found.items():
+        place = "_".join(log.parent.relative_to(raw).parts) or "clip"
+        clips = {f"{place}_{number:05d}": files for number, files in enumerate(_clips_of(log))}
+        split_of = assign_splits(list(clips), dict(splits), seed) if split is None else dict.fromkeys(clips, split)
+        if split is None:
+            listing.notes.append(
+                f"{log}: names no videos, so clips of one may be in two splits; keep a log for each split, in "
+                "folders train and val"
+            )
+        for clip_id, (images, labels) in clips.items():
+            load = partial(load_logged, images, labels, label_map.name)
+            listing.clips.append(RawClip(clip_id, split_of[clip_id], "labelled", load, {"log": log.name}))
+    return listing
+
+
+def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Arrays:
+    """Reads the frames and labels of a clip.
+
+    Raises:
+        LabelError: on labels of another size.
+        MaskcastError: on files that cannot be read.
+    """
+    frames, grey = read_frames(images), read_frames(labels)[..., 1]
+    if grey.shape != frames.shape[:3]:
+        sizes = f"{grey.shape[1:]}, its frame {frames.shape[1:3]}"
+        raise LabelError(f"{labels[0]}: the label is {sizes}; export them at one size")
+    return Arrays(frames, {name: (grey >= 128).astype(np.uint8)})
+
+
+def _clips_of(log: Path) -> list[tuple[list[Path], list[Path]]]:
+    """Returns frames and labels of each clip of a log."""
+    try:
+        content = json.loads(log.read_text(encoding="utf-8"))
+        images, labels = ([(str(path), bool(flag)) for path, flag in content[key]] for key in ("inputs", "labels"))
+        if not images or [flag for _, flag in images] != [flag for _, flag in labels]:
+            raise ValueError("inputs and labels differ in number, or in where clips begin")
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaskcastError(
+            f"{log}: not a log of clips ({error!r}); it must hold "
+            '{"inputs": [[path, 1 where a clip begins], ...], "labels": [...]}'
+        ) from None
+    clips: list[tuple[list[Path], list[Path]]] = []
+    for (image, begins), (label, _) in zip(images, labels, strict=True):
+        if begins or not clips:
+            clips.append(([], []))
+        clips[-1][0].append(_beside(log, image))
+        clips[-1][1].append(_beside(log, label))
+    return clips
+
+
+def _beside(log: Path, written: str) -> Path:
+    """Returns where a file lies now: logs hold paths of the machine that wrote them, ending in folder and file."""
+    parts = PurePosixPath(written.replace("\\", "/")).parts[-2:]
+    return log.parent.joinpath(*(part for part in parts if part != ".."))

@@ -1,0 +1,202 @@
+"""Videos in front of a green screen, composed over backgrounds; see `chroma` and `composing`.
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from maskcast.data.chroma import Key, SoftKey
+from maskcast.data.composing import ALPHA
+from maskcast.data.images import window_starts
+from maskcast.data.sources.base import Listing, RawClip, SourceConfig
+from maskcast.data.sources.green_clips import Shot, load_background, load_clip, pools_of
+from maskcast.data.sources.green_log import logged_clips
+from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
+from maskcast.data.sources.splits import assign_splits
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.params import Params, is_null
+from maskcast.seed import derive, rng
+
+Splits = dict[str, float | tuple[str, ...]]
+LABELLED = ("train", "val", "test")
+
+
+def _folder(value: str) -> str:
+    if not value or value.startswith("/") or ".." in Path(value).parts:
+        raise ValueError("must be a folder below the raw one, e.g. videos")
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_folder)]
+
+
+class FiguresParams(Params):
+    """Videos and backgrounds that are drawn."""
+
+    videos: int = Field(default=60, ge=2)
+    """Videos of figures that move in front of a green screen."""
+    backgrounds: int = Field(default=60, ge=2)
+    """Backgrounds; half of them move."""
+
+
+class GreenScreenSource(SourceConfig):
+    """Videos in front of a green screen below one folder, backgrounds below another, cut into clips.
+
+    Each clip is composed over one background. No video and no background is in two splits. A folder with
+    `out_log.json` is read as the frames and labels that these name.
+    """
+
+    splits_come_from: ClassVar[str] = "source.splits (names or shares)"
+    layout: Literal["green_screen"] = "green_screen"
+    videos: Folder = "videos"
+    """Folder of the videos in front of a green screen: video files, or a folder of images for each."""
+    backgrounds: Folder = "backgrounds"
+    """Folder of the backgrounds: images, video files, or a folder of images for each video."""
+    mattes: Folder | None = Field(default=None, exclude_if=is_null)
+    """Folder of the true opacity of each video, of its name and size: grey images or a video, 255 = opaque. null
+    takes opacity from the key."""
+    figures: FiguresParams | None = Field(default=None, exclude_if=is_null)
+    """Draws videos and backgrounds instead of reading any: set `fetch_dataset.uri` to `synthetic`."""
+    key: Key = SoftKey()
+    """How the screen is told from what stands in front of it: `{name: soft}` or `{name: bounds}`."""
+    foreground: str = "person"
+    """Name of the class that stands in front, and of its label map: where opacity is at least a half."""
+    seconds: float = Field(default=4.0, gt=0)
+    """Length of a clip; what a video has beyond the last whole one is left out."""
+    rate: float = Field(default=24.0, gt=0)
+    """Frames a second of folders of images, of figures, and of videos that do not say it."""
+    stride: int = Field(default=1, ge=1)
+    """Distance of a clip's frames in the video."""
+    splits: Splits = Field(default={"val": 0.2})
+    """Share or names of the videos of each split; the rest is `train`."""
+    background_splits: Splits | None = Field(default=None, exclude_if=is_null)
+    """Share or names of the backgrounds of each split; null takes the shares of `splits`."""
+    compose: Literal["training", "once"] = "training"
+    """`training`: a masker sees the training clips over other backgrounds in each step; `once`: over one."""
+    noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of the noise of a camera that is added to composed frames, in levels of 255."""
+
+    @model_validator(mode="after")
+    def _names_and_shares(self) -> Self:
+        for split in (*self.splits, *(self.background_splits or ())):
+            if split not in LABELLED:
+                raise ValueError(
+                    f"splits has {split!r}; every clip has labels, so allowed are {', '.join(LABELLED)}"
+                )
+        if self.foreground == ALPHA:
+            raise ValueError(f"foreground must have another name than the map {ALPHA!r}")
+        if self.background_splits is None and any(isinstance(part, tuple) for part in self.splits.values()):
+            raise ValueError("splits name videos, so background_splits must say which backgrounds each split has")
+        if self.figures is not None and self.mattes is not None:
+            raise ValueError("figures are drawn, so there are no mattes to read; leave one of the two out")
+        return self
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the clips of all videos (see `SourceConfig.list`)."""
+        maps = (
+            LabelMap(self.foreground, ("background", self.foreground)),
+            LabelMap(ALPHA, ("background", "foreground"), "alpha"),
+        )
+        if self.figures is None and (logs := sorted(raw.rglob("out_log.json"))):
+            return logged_clips(raw, logs, maps[0], self.splits, seed)
+        if height is None or width is None:
+            raise MaskcastError(
+                f"{raw}: backgrounds have sizes of their own; set height and width of prepare_clips"
+            )
+        size = (height, width)
+        listing = Listing([], maps)
+        videos, backgrounds = self._reels(raw, size, seed)
+        parts = {
+            "videos": (videos, self.splits),
+            "backgrounds": (
+                backgrounds,
+                self.splits if self.background_splits is None else self.background_splits,
+            ),
+        }
+        split_of: dict[str, dict[str, str]] = {}
+        for number, (what, (reels, splits)) in enumerate(parts.items()):
+            split_of[what] = assign_splits([*reels], splits, derive(seed, number))
+            refuse_copies(reels, split_of[what])
+        mattes = None if self.mattes is None else reels_in(raw / self.mattes, self.rate)
+        windows = {name: self._windows(name, reel, mattes, listing) for name, reel in videos.items()}
+        longest = max(map(len, (window for some in windows.values() for window in some)), default=1)
+        pools = pools_of(backgrounds, split_of["backgrounds"], longest, self.stride, listing.skipped)
+        turns: Counter[str] = Counter()
+        for name, some in windows.items():
+            split = split_of["videos"][name]
+            if some and split not in pools:
+                raise MaskcastError(
+                    f"{raw / self.backgrounds}: no background of split {split!r}, which {name!r} is in; "
+                    "add some, or give it a share in source.background_splits"
+                )
+            for window in some:
+                order = rng(seed, 2, turns[split] // len(pools[split])).permutation(len(pools[split]))
+                background = pools[split][int(order[turns[split] % len(order)])]
+                turns[split] += 1
+                shot = Shot(
+                    video=videos[name],
+                    matte=None if mattes is None else mattes[name],
+                    window=window,
+                    background=background,
+                    size=size,
+                    key=self.key,
+                    foreground=self.foreground,
+                    noise=self.noise,
+                    seed=derive(seed, 3, len(listing.clips)),
+                )
+                meta = {"video": name, "start": window.start, "stride": self.stride, "background": background.id}
+                clip_id = f"{name}_{window.start:05d}"
+                listing.clips.append(RawClip(clip_id, split, "labelled", partial(load_clip, shot), meta))
+        if self.compose == "training":
+            listing.backgrounds += [
+                RawClip(one.id, split, "unlabelled", partial(load_background, one, size), {"video": one.name})
+                for split, pool in pools.items()
+                for one in pool
+            ]
+        return listing
+
+    def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Reel], dict[str, Reel]]:
+        """Returns videos and backgrounds by name."""
+        if self.figures is None:
+            videos = reels_in(raw / self.videos, self.rate)
+            return videos, reels_in(raw / self.backgrounds, self.rate, stills=True)
+        drawn: list[dict[str, Reel]] = []
+        span = (self._length(self.rate) - 1) * self.stride + 1
+        counts: dict[Drawn, int] = {"figures": self.figures.videos, "background": self.figures.backgrounds}
+        for part, (what, count) in enumerate(counts.items()):
+            seeds = {f"{what}_{number:04d}": derive(seed, 4 + part, number) for number in range(count)}
+            drawn.append({name: DrawnReel(self.rate, what, one, span, size) for name, one in seeds.items()})
+        return drawn[0], drawn[1]
+
+    def _length(self, rate: float) -> int:
+        return max(1, round(self.seconds * rate / self.stride))
+
+    def _windows(
+        self, name: str, reel: Reel, mattes: Mapping[str, Reel] | None, listing: Listing
+    ) -> Sequence[range]:
+        """Returns the frames of each clip of a video; notes what is left out."""
+        try:
+            total, length = reel.count(), self._length(reel.rate)
+            if mattes is not None and name not in mattes:
+                raise MaskcastError(
+                    f"{self.mattes}: has no matte of this video; add it, or set source.mattes to null"
+                )
+            if mattes is not None and (given := mattes[name].count()) != total:
+                raise MaskcastError(f"{given} mattes of {total} frames; export one for each")
+            span = (length - 1) * self.stride + 1
+            starts = window_starts(total, length, self.stride, length * self.stride)
+            if not starts:
+                raise MaskcastError(
+                    f"has {total} frames, a clip of {self.seconds:g} s needs {span}; lower seconds"
+                )
+        except MaskcastError as error:
+            listing.skipped.append((name, str(error)))
+            return ()
+        return [range(start, start + span, self.stride) for start in starts]

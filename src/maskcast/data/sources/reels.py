@@ -1,0 +1,177 @@
+"""Films as they lie on the disk, or are drawn: a video file, the images of a folder, one still.
+
+Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
+from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.video import count_frames, frame_rate, read_video
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.labels import id_key
+from maskcast.simulator.figures import simulate_background, simulate_green_screen
+
+Drawn = Literal["figures", "background"]
+AT_ONCE = 32  # frames of a file that are held in their own size
+
+
+class Reel(Protocol):
+    """Frames that follow each other; can be pickled."""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+
+    def count(self) -> int:
+        """Returns how many frames there are."""
+
+    def frame_size(self) -> tuple[int, int]:
+        """Returns height and width."""
+
+    def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+        """Returns frames (T, H, W, C) uint8 by number, of this height and width."""
+
+
+@dataclass(frozen=True)
+class FileReel:
+    """A video file, or images in order.
+
+    Attributes:
+        rate: frames a second.
+        files: the video, or an image per frame.
+    """
+
+    rate: float
+    files: Path | tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return str(self.first)
+
+    @property
+    def first(self) -> Path:
+        """The video, or the first image."""
+        return self.files if isinstance(self.files, Path) else self.files[0]
+
+    def count(self) -> int:
+        """Returns how many frames there are."""
+        return count_frames(self.files) if isinstance(self.files, Path) else len(self.files)
+
+    def frame_size(self) -> tuple[int, int]:
+        """Returns height and width."""
+        height, width = self._read([0]).shape[1:3]
+        return height, width
+
+    def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+        """Returns frames by number, resized; few of them are held in their own size."""
+        parts = [indices[start : start + AT_ONCE] for start in range(0, len(indices), AT_ONCE)]
+        return np.concatenate([resize_frames(self._read(part), *size) for part in parts])
+
+    def _read(self, indices: Sequence[int]) -> np.ndarray:
+        if isinstance(self.files, Path):
+            return read_video(self.files, indices)
+        return read_frames([self.files[number] for number in indices])
+
+
+@dataclass(frozen=True)
+class DrawnReel:
+    """A film that is drawn.
+
+    Attributes:
+        rate: frames a second.
+        what: figures in front of a green screen, or a background.
+        seed: which one.
+        frames: how many there are; a background that stands still has one.
+        size: height and width.
+    """
+
+    rate: float
+    what: Drawn
+    seed: int
+    frames: int
+    size: tuple[int, int]
+
+    def count(self) -> int:
+        """Returns how many frames there are."""
+        return self.frames if self.what == "figures" else len(self._drawn())
+
+    def frame_size(self) -> tuple[int, int]:
+        """Returns height and width."""
+        return self.size
+
+    def read(self, indices: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+        """Returns frames by number."""
+        return resize_frames(self._drawn()[list(indices)], *size)
+
+    def _drawn(self) -> np.ndarray:
+        height, width = self.size
+        if self.what == "background":
+            return simulate_background(self.seed, frames=self.frames, height=height, width=width)
+        return simulate_green_screen(self.seed, frames=self.frames, height=height, width=width)[0]
+
+
+def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Reel]:
+    """Returns the films below a folder by name: video files, and the images of each folder.
+
+    Args:
+        folder: where to look.
+        rate: frames a second of images, and of videos that do not say it.
+        stills: whether images that lie in the folder itself are a film each.
+
+    Raises:
+        MaskcastError: when there is no such folder, or no film in it.
+    """
+    if not folder.is_dir():
+        raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
+    found: dict[str, Path | list[Path]] = {}
+    paths = [path for path in folder.rglob("*") if not any(map(is_junk, path.relative_to(folder).parts))]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    stems = Counter(name.rpartition(".")[0] for name in names)
+    for name, path in sorted(zip(names, paths, strict=True), key=lambda one: id_key(one[0])):
+        ending = path.suffix.lower()
+        alone = name.rpartition(".")[0] if stems[name.rpartition(".")[0]] == 1 else name
+        if ending in VIDEO_SUFFIXES:
+            found[alone] = path
+        elif ending in IMAGE_SUFFIXES and stills and path.parent == folder:
+            found[alone] = [path]
+        elif ending in IMAGE_SUFFIXES:
+            images = found.setdefault(name.rpartition("/")[0] or folder.name, [])
+            if isinstance(images, list):
+                images.append(path)
+    if not found:
+        raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or mend the folder's name")
+    return {name.replace("/", "_").replace(".", "_"): _reel(files, rate) for name, files in found.items()}
+
+
+def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
+    """Refuses one film under two names in two splits: what is scored on would have been learnt from.
+
+    Raises:
+        MaskcastError: naming both.
+    """
+    files = {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
+    sizes = Counter(path.stat().st_size for path in files.values())
+    seen: dict[str, str] = {}
+    for name, path in files.items():
+        if sizes[path.stat().st_size] == 1:
+            continue
+        other = seen.setdefault(sha256_of(path), name)
+        if splits[other] != splits[name]:
+            raise MaskcastError(
+                f"{path}: the same as {files[other]}, and they are in splits {splits[name]!r} and "
+                f"{splits[other]!r}; remove one of them"
+            )
+
+
+def _reel(files: Path | list[Path], rate: float) -> FileReel:
+    if isinstance(files, Path):
+        return FileReel(frame_rate(files) or rate, files)
+    return FileReel(rate, tuple(files))
