@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
 
@@ -13,13 +13,28 @@ class TrainMasker(SegmentationTraining):
 
 @stage
 def train_masker(
-    *, clips: InPath, encoder: InPath | None = None, masker: OutPath, metrics: OutPath, params: TrainMasker
+    *,
+    clips: InPath,
+    encoder: InPath | None = None,
+    start: InPath | None = None,
+    masker: OutPath,
+    metrics: OutPath,
+    params: TrainMasker,
 ) -> None:
     """Trains a masker on the labelled clips of the train split; the best epoch by validation Jaccard is kept.
 
+    Args:
+        clips: the clip store.
+        encoder: what ``pretrain_encoder`` wrote; the masker's encoder starts from it.
+        start: a masker that this one starts from, of the same ``model`` or of its ``base``; its weights are kept
+            where no epoch is better.
+        masker: the trained masker.
+        metrics: JSON, flat numbers.
+        params: what to train, and how.
+
     Raises:
-        MaskcastError: when train or val holds no labelled clips with frames, the encoder is of another
-            architecture than ``model``, or training diverges.
+        MaskcastError: when train or val holds no labelled clips with frames, the encoder or the start is of
+            another architecture than ``model``, or training diverges.
     """
     from maskcast.data.clips import ClipStore
     from maskcast.digest import fingerprint
@@ -33,8 +48,9 @@ def train_masker(
     from maskcast.training.tasks.segmentation_reference import reference_of
 
     store = ClipStore(clips)
-    inputs = {"clips": clips} if encoder is None else {"clips": clips, "encoder": encoder}
-    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder)
+    given = {"clips": clips, "encoder": encoder, "start": start}
+    inputs = {name: path for name, path in given.items() if path is not None}
+    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start)
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record
@@ -50,7 +66,7 @@ def train_masker(
         return measured | took | {"parameters": count_parameters(task.segmenter)}
 
     finish_training(
-        "train_masker",
+        running_name("train_masker"),
         task,
         params.training,
         resume_dir(masker),
@@ -59,6 +75,7 @@ def train_masker(
         metrics=metrics,
         results=results,
         summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",
+        before=start,
     )
     pictures = resume_dir(masker) / "pictures"  # outlives the run's upload
     pictures.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.params import Params
+from maskcast.params import Params, is_null
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,14 +71,17 @@ class Schedule(Params, ABC):
 
 
 class CosineSchedule(Schedule):
-    """Linear warm-up to a peak, then half a cosine down."""
+    """Linear warm-up to a peak, then half a cosine down, or cycles."""
 
     epochs: int = Field(ge=1)
     """Number of epochs at most."""
     learning_rate: float = Field(gt=0)
-    """Peak of the schedule: linear warm-up, then cosine per step."""
+    """Peak of the schedule: linear warm-up, then cosine or cycles per step."""
     min_learning_rate: float = Field(default=1e-8, ge=0)
-    """Where the cosine ends."""
+    """Where the cosine ends, or the lowest rate of a cycle."""
+    cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
+    """After the warm-up, steps up to the peak and as many down, again and again, each peak half as far above the
+    lowest rate as the one before (triangular2 of Smith 2017, arXiv 1506.01186); null takes the cosine."""
 
     @property
     def total_epochs(self) -> int:
@@ -89,6 +92,10 @@ class CosineSchedule(Schedule):
         """Returns the learning rate of a step."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.cycle_steps is not None:
+            cycle, place = divmod(step - self.warmup_steps, 2 * self.cycle_steps)
+            share = (1 - abs(place / self.cycle_steps - 1)) / 2**cycle
+            return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         span = self.learning_rate - self.min_learning_rate
         return self.min_learning_rate + span * 0.5 * (1 + math.cos(math.pi * done))

@@ -55,6 +55,29 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
     return masker.eval(), description
 
 
+def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
+    """Loads a trained masker into a segmenter: into one of its kind, or as the base of one that remembers.
+
+    Args:
+        segmenter: takes the weights, and the mean and std of colours.
+        folder: what ``train_masker`` wrote.
+
+    Raises:
+        MaskcastError: if the folder holds no masker, or one of another architecture, size or of other label maps.
+    """
+    masker, description = load_masker(folder)
+    if masker.maps != segmenter.maps:
+        raise MaskcastError(
+            f"{folder}: its label maps and classes are not those of the clips; start from a masker of such clips"
+        )
+    own, known = segmenter.state_dict(), masker.state_dict()
+    missing = {name for name in own.keys() - known.keys() if not name.startswith("memories.")}
+    if missing or any(name not in own or own[name].shape != known[name].shape for name in known):
+        shown = ", ".join(f"{key}: {value}" for key, value in description["model"].items())
+        raise MaskcastError(f"{folder}: is {{{shown}}}; set train_masker.model, or its base, to that")
+    segmenter.load_state_dict(known, strict=False)
+
+
 def place_of_map(folder: Path, masker: Segmenter, name: str, remedy: str) -> int:
     """Returns the place of a label map among those of a masker.
 

@@ -16,6 +16,8 @@ from maskcast.errors import MaskcastError
 from maskcast.models.encoders.table import is_trained, load_into
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
+from maskcast.models.segmentation.recurrent import RecurrentSegmenter
+from maskcast.models.segmentation.table import start_from_masker
 from maskcast.seed import derive
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation_validation import Validation
@@ -30,16 +32,22 @@ class _SegmentationTask:
         params: what to train, and how.
         fingerprint: names params and data.
         encoder: what ``pretrain_encoder`` wrote, to start from.
+        start: what ``train_masker`` wrote, to start from.
 
     Raises:
-        MaskcastError: if there is no such map, no clips to learn from or to validate on, or the encoder does not
-            fit.
+        MaskcastError: if there is no such map, no clips to learn from or to validate on, or what it is to start
+            from does not fit.
     """
 
     monitor: str | None = "jaccard"
 
     def __init__(
-        self, store: ClipStore, params: SegmentationTraining, fingerprint: str, encoder: Path | None = None
+        self,
+        store: ClipStore,
+        params: SegmentationTraining,
+        fingerprint: str,
+        encoder: Path | None = None,
+        start: Path | None = None,
     ) -> None:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.maps = chosen_maps(store, params.maps)
@@ -47,9 +55,14 @@ class _SegmentationTask:
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
         self.segmenter: Segmenter = params.model.build(self.maps)
-        mean, std = self._start(encoder) or frame_statistics(store, self.windows.clips)
-        self.segmenter.mean.copy_(torch.as_tensor(mean))
-        self.segmenter.std.copy_(torch.as_tensor(std))
+        colours = self._start(encoder)
+        if start is not None:
+            self._check_only_start(start, encoder)
+            start_from_masker(self.segmenter, start)
+        else:
+            mean, std = colours or frame_statistics(store, self.windows.clips)
+            self.segmenter.mean.copy_(torch.as_tensor(mean))
+            self.segmenter.std.copy_(torch.as_tensor(std))
         self.model: nn.Module = self.segmenter
         self.criteria = [AlphaLoss() if one.kind == "alpha" else MaskLoss(params.loss) for one in self.maps]
 
@@ -95,6 +108,12 @@ class _SegmentationTask:
             )
         return None if start is None else (start["meta"]["mean"], start["meta"]["std"])
 
+    def _check_only_start(self, start: Path, encoder: Path | None) -> None:
+        if self.pretrained is not None or (encoder is not None and is_trained(encoder)):
+            raise MaskcastError(
+                f"{start}: the encoder is another start; give no --encoder, and no encoder_weights in the model"
+            )
+
 
 class FrameTask(_SegmentationTask):
     """Trains a segmenter without state: a window is one frame."""
@@ -120,8 +139,9 @@ class WindowTask(_SegmentationTask):
         window: WindowParams,
         fingerprint: str,
         encoder: Path | None = None,
+        start: Path | None = None,
     ) -> None:
-        super().__init__(store, params, fingerprint, encoder)
+        super().__init__(store, params, fingerprint, encoder, start)
         self.window = window
 
     def chunks(self, batch: Windows) -> int:
@@ -140,10 +160,20 @@ class WindowTask(_SegmentationTask):
                 _, state = self.segmenter(batch.frames_BTHWC[:, : self.window.burn_in], state)
         for start in self._starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
-            logits, state = self.segmenter(batch.frames_BTHWC[:, chunk], state)
+            masks = [masks_BTHW[:, chunk] for masks_BTHW in batch.masks]
+            loss, state = self._chunk_loss(batch.frames_BTHWC[:, chunk], masks, state)
             state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
-            yield share * self._loss(logits, [masks_BTHW[:, chunk] for masks_BTHW in batch.masks]), {}
+            yield share * loss, {}
+
+    def _chunk_loss(self, frames_BTHWC: Tensor, masks: Sequence[Tensor], state: State) -> tuple[Tensor, State]:
+        """Returns the loss of a chunk, that of its frames alone added, and the state after it."""
+        if not self.window.alone:
+            logits, state = self.segmenter(frames_BTHWC, state)
+            return self._loss(logits, masks), state
+        assert isinstance(self.segmenter, RecurrentSegmenter)
+        logits, alone, state = self.segmenter.with_frames_alone(frames_BTHWC, state)
+        return self._loss(logits, masks) + self.window.alone * self._loss(alone, masks), state
 
     @property
     def _starts(self) -> range:
@@ -151,9 +181,13 @@ class WindowTask(_SegmentationTask):
 
 
 def segmentation_task(
-    store: ClipStore, params: SegmentationTraining, fingerprint: str, encoder: Path | None = None
+    store: ClipStore,
+    params: SegmentationTraining,
+    fingerprint: str,
+    encoder: Path | None = None,
+    start: Path | None = None,
 ) -> FrameTask | WindowTask:
     """Returns the task that fits the model."""
     if params.window is None:
-        return FrameTask(store, params, fingerprint, encoder)
-    return WindowTask(store, params, params.window, fingerprint, encoder)
+        return FrameTask(store, params, fingerprint, encoder, start)
+    return WindowTask(store, params, params.window, fingerprint, encoder, start)

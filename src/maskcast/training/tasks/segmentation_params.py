@@ -20,6 +20,9 @@ class WindowParams(Params):
     burn_in: int = Field(default=0, ge=0)
     """Frames before these that are only seen, without a gradient: the state is that of a clip under way."""
 
+    alone: float = Field(default=0.0, ge=0)
+    """Weight of the loss of each frame by itself, without the memory of a ``recurrent`` model."""
+
     @property
     def total(self) -> int:
         """Frames that are seen."""
@@ -52,4 +55,9 @@ class SegmentationTraining(Params):
             )
         if not self.model.stateful and self.window is not None:
             raise ValueError(f"model {self.model.arch!r} sees each frame by itself; set window to null")
+        if self.window is not None and self.window.alone and getattr(self.model, "frozen", "base") == "base":
+            raise ValueError(
+                f"model {self.model.arch!r} has no learning part that sees frames alone; set window.alone to 0, "
+                "or model.frozen to nothing or encoder"
+            )
         return self
