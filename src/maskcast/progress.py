@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from maskcast.redaction import redacted
 
@@ -89,9 +98,17 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        _Rate(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         yield from bar.track(items, total=total, description=redacted(description))
+
+
+class _Rate(ProgressColumn):
+    """How many items are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s")
 
 
 def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
@@ -99,7 +116,8 @@ def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[
     for done, item in enumerate(items):
         if time.monotonic() - said > LINE_EVERY_S:
             said = time.monotonic()
-            say(f"{description}: {done}{f'/{total}' if total else ''} ({said - start:.0f} s)")
+            told = f"{said - start:.0f} s, {done / (said - start):.3g}/s"
+            say(f"{description}: {done}{f'/{total}' if total else ''} ({told})")
         yield item
 
 

@@ -67,6 +67,25 @@ def saying_where(where: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
+def ctrl_c_asks() -> Iterator[Callable[[], bool]]:
+    """Lets the first Ctrl-C in the block ask for its end, which the value tells; the second one stops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before, asked = signal.getsignal(signal.SIGINT), []
+
+    def ask(*_: Any) -> None:
+        asked.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def children_ignore_ctrl_c() -> Iterator[None]:
     """Lets processes that the block starts ignore Ctrl-C: the one that started them ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -21,6 +21,10 @@ COMMANDS = {  # by name: where it is, and what it does
         "maskcast.commands.pipeline:pipeline",
         "compile and run the pipelines on Kubeflow, here or on a cluster",
     ),
+    "segment": (
+        "maskcast.commands.segment:segment",
+        "mask a video or a camera frame by frame, and change its background",
+    ),
     "serve": ("maskcast.commands.serve:serve", "answer requests for forecasts over HTTP"),
     "summary": (
         "maskcast.commands.summary:summary",

@@ -17,7 +17,7 @@ from maskcast.commands import COMMANDS
 from maskcast.runner.stage import Stage, stage_names
 
 GROUPS = {  # in which order the overview names commands and stages
-    "use a model": ("forecast", "serve", "models"),
+    "use a model": ("forecast", "segment", "serve", "models"),
     "your data and labels": ("init", "labels", "write-annotations", "evaluate-coco"),
     "pipelines": ("summary", "pipeline", "code"),
     "the shell": ("completion",),

@@ -3,7 +3,7 @@
 Shapes: H rows, W columns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from maskcast.errors import MaskcastError
 
 LIMITED = 1  # FFmpeg's color range of which 16 is black and 235 white
+CAMERA_S = 10.0  # a camera over a network that is silent for so long is gone
 SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that holds all others
 
 
@@ -28,34 +29,85 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
         raise MaskcastError(f"{path}: no such video")
     import av  # a tenth of a second, that a help or a pipeline's DAG has no use for
 
-    cover = av.stream.Disposition.attached_pic  # a picture beside the video is a stream, too
     try:
         # A name like 12:30.mp4 would be taken for an address; titles of old files are in any encoding.
         with av.open(f"file:{path}", metadata_errors="replace") as container:
-            streams = [one for one in container.streams.video if not one.disposition & cover]
-            if not streams:
-                raise MaskcastError(f"{path}: holds no video stream; give a video file, or copy it again")
-            if streams[0].codec_context is None:
-                raise MaskcastError(f"{path}: damaged, or of a codec that is not known here; encode it as H.264")
-            streams[0].thread_type = threads
-            yield container, streams[0]
+            stream = _first_video(container, path)
+            stream.thread_type = threads
+            yield container, stream
     except (av.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MaskcastError(f"{path}: damaged or no video ({reason}); copy it again from its origin") from error
+        raise MaskcastError(
+            f"{path}: damaged or no video ({_reason(error)}); copy it again from its origin"
+        ) from error
 
 
-def decoded(path: Path, container: Any, stream: Any) -> Iterator[Any]:
+@contextmanager
+def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
+    """Opens a camera and its first video stream.
+
+    Args:
+        address: a device of Video4Linux, e.g. `/dev/video0`, or what FFmpeg opens over a network.
+
+    Raises:
+        MaskcastError: if there is none, or nobody answers; from inside the block, too, where it breaks off.
+    """
+    import av
+
+    device = address.startswith("/")
+    options: dict[str, Any] = {"format": "v4l2"} if device else {"timeout": (CAMERA_S, CAMERA_S)}
+    try:
+        with av.open(address, metadata_errors="replace", **options) as container:
+            yield container, _first_video(container, address)
+    except (av.FFmpegError, OSError) as error:
+        remedy = "`ls /dev/video*` lists those there are" if device else "mend the address, or start it"
+        raise MaskcastError(f"{address}: no such camera, or it is gone ({_reason(error)}); {remedy}") from error
+
+
+def _first_video(container: Any, what: object) -> Any:
+    """Returns the first video stream of a container, which errors call `what`."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic  # a picture beside the video is a stream, too
+    streams = [one for one in container.streams.video if not one.disposition & cover]
+    if not streams:
+        raise MaskcastError(f"{what}: holds no video stream; give a video file, or copy it again")
+    if streams[0].codec_context is None:
+        raise MaskcastError(f"{what}: damaged, or of a codec that is not known here; encode it as H.264")
+    return streams[0]
+
+
+def _reason(error: Exception) -> object:
+    return getattr(error, "strerror", None) or error
+
+
+def decoded(
+    path: Path | None, container: Any, stream: Any, sound: Any = None, hear: Callable[[Any], None] | None = None
+) -> Iterator[Any]:
     """Yields the frames from where the container stands.
+
+    Args:
+        path: the file; None of a camera, whose end is not looked at.
+        container: what was opened.
+        stream: its video.
+        sound: a stream beside it.
+        hear: is given each packet of `sound` between the frames where it lies, and an empty one at the end.
 
     Raises:
         MaskcastError: after the last frame, if the file ends before its frames do.
     """
     last = None
+    streams = [stream] if hear is None else [stream, sound]
     with suppress(IndexError):
         # At the end PyAV also flushes streams that began in the middle, which it does not know; ours was before.
-        for packet in container.demux(stream):
+        for packet in container.demux(streams):
+            if packet.stream.index != stream.index:
+                assert hear is not None
+                hear(packet)
+                continue
             yield from packet.decode()
             last = packet if packet.size else last
+    if path is None:
+        return
     if last is not None and last.is_corrupt:
         raise cut_short(path, "the last frame is not whole")
     check_end(path, container, stream)

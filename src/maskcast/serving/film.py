@@ -1,11 +1,14 @@
-"""A forecast to look at: what was seen under its masks, then the masks to come, as mp4 and as GIF.
+"""Films: of a forecast (what was seen under its masks, then the masks to come), and of pictures as they come.
 
 Legend: T frames seen, h horizon, H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -16,6 +19,7 @@ from maskcast.errors import MaskcastError
 from maskcast.report.overlays import Row, grid, overlay
 from maskcast.report.paint import class_entries
 from maskcast.report.pictures import GIF_MS
+from maskcast.serving.sound import Track
 
 FPS = Fraction(1000, GIF_MS)
 LAST_FRAMES = 4  # the last picture stays so many times as long
@@ -66,17 +70,64 @@ def _write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 
 def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Writes a video of H.264 (of MPEG-4 where FFmpeg has no encoder for it) that plays while it loads."""
-    codec = next(name for name in CODECS if name in av.codecs_available)
-    width, height = (
-        side + side % 2 for side in pictures[0].size
-    )  # half the resolution for colours needs even sides
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream(codec, rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in [*pictures, *[pictures[-1]] * (LAST_FRAMES - 1)]:
-            even = np.pad(
-                np.asarray(picture), [(0, height - picture.height), (0, width - picture.width), (0, 0)], "edge"
-            )
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-        container.mux(stream.encode(None))
+    """Writes a video at `FPS`, whose last picture stays."""
+    width, height = pictures[0].size
+    with Film(path, height, width, FPS) as film:
+        for time, picture in enumerate([*pictures, *[pictures[-1]] * (LAST_FRAMES - 1)]):
+            film.add(np.asarray(picture), time)
+
+
+class Film:
+    """A video of H.264 (of MPEG-4 where FFmpeg has no encoder for it) that plays while it loads.
+
+    Args:
+        path: the file, named ``.mp4``.
+        height: rows of each picture.
+        width: columns of each.
+        rate: pictures a second, as far as is known.
+        unit: of the times of pictures, in seconds; None is that of the rate.
+        sound: an audio stream of what is open elsewhere, whose packets are given to ``hear``.
+    """
+
+    def __init__(
+        self, path: Path, height: int, width: int, rate: Fraction, unit: Fraction | None = None, sound: Any = None
+    ) -> None:
+        codec = next(name for name in CODECS if name in av.codecs_available)
+        # half the resolution for colours needs even sides
+        self._margins = [(0, height % 2), (0, width % 2), (0, 0)]
+        self._unit = unit or 1 / rate
+        self._container = av.open(f"file:{path}", "w", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream(codec, rate=rate)
+        self._stream.height, self._stream.width = height + height % 2, width + width % 2
+        self._stream.pix_fmt, self._stream.codec_context.time_base = "yuv420p", self._unit
+        self._track = None if sound is None else Track(self._container, sound)
+
+    def add(self, picture_HWC: np.ndarray, time: int) -> None:
+        """Adds a picture (H, W, C), shown from a time on that is later than all before."""
+        frame = av.VideoFrame.from_ndarray(np.pad(picture_HWC, self._margins, "edge"), format="rgb24")
+        frame.pts, frame.time_base = time, self._unit
+        self._container.mux(self._stream.encode(frame))
+
+    def hear(self, packet: Any, start: Fraction) -> None:
+        """Adds a packet of the sound, whose times count from ``start`` seconds."""
+        assert self._track is not None
+        self._track.add(packet, start)
+
+    def close(self) -> None:
+        """Ends the film."""
+        self._container.mux(self._stream.encode(None))
+        if self._track is not None:
+            self._track.end()
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            with suppress(av.FFmpegError):  # what failed has been said
+                self._container.close()

@@ -1,0 +1,96 @@
+"""The command `segment`: the masks of any video, frame by frame, by a registered model or a masker."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.registry.store import ADDRESS_HELP
+
+FETCHED = ".fetched"
+EPILOG = """\
+A VIDEO is a video file, a folder of images (frames in the numeric order of their names), an s3:// address of
+either, or a camera: /dev/video0, or an address that begins with rtsp://, http:// or https://. The word `sample` is
+a simulated clip that comes with maskcast. A camera is watched until it ends, or until Ctrl-C.
+
+Frames go through the model one by one, resized to what it was trained on. A model that remembers forgets at a cut.
+Memory does not grow with the video.
+
+The output is a folder of the video's name:
+  masks/NAME/    an image a frame of each label map of classes: class ids
+  mattes/NAME/   an image a frame of each matte: 255 = all foreground
+  overlay.mp4    the video under its masks, with its sound
+  composed.mp4   with --background: the foreground before it, with the sound
+  segment.json   which model, which classes, where there was a cut
+
+Foreground are all objects of the first label map of classes, with a hard edge; with --alpha it is the first matte.
+
+Without --model, the small pipeline that comes with maskcast is used. It was trained on simulated clips and knows
+CLEVRER's classes alone.
+
+examples:
+  maskcast segment sample
+  maskcast segment talk.mp4 --model models/masker --background beach.jpg --alpha
+  maskcast segment /dev/video0 --model models:/maskcast@champion
+"""
+
+
+def segment(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    parser = command_parser(
+        "segment", "Masks a video frame by frame, and puts its foreground before another.", EPILOG
+    )
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    if given.alpha and given.background is None:
+        raise MaskcastError("--alpha: is for --background alone; give that too, or leave it out")
+    from maskcast.registry.loading import load_masker_at, load_shipped, masker_of
+    from maskcast.serving.backgrounds import Background
+    from maskcast.serving.playing import camera_name, is_camera
+    from maskcast.serving.segments import segment_video
+    from maskcast.serving.videos import find_videos
+
+    background = None if given.background is None else Background(given.background)
+    video: Path | str
+    if is_camera(given.video):
+        name, video = camera_name(given.video), given.video
+    else:
+        found = find_videos([given.video], given.output / FETCHED, given.output)
+        if found[1:]:
+            raise MaskcastError(
+                f"{given.video}: holds {len(found)} videos; name one of them, e.g. {found[0].path}"
+            )
+        name, video = found[0].name, found[0].path
+    loaded = masker_of(load_shipped()) if given.model is None else load_masker_at(given.model)
+    say(f"{loaded.title} segments {given.video}")
+    start = time.monotonic()
+    watched = segment_video(loaded, video, given.output / name, background, given.alpha)
+    rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
+    print(
+        f"{watched.frames} frames, {rate:.3g} a second (the model alone {model_rate:.3g}): {given.output / name}"
+    )
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("video", metavar="VIDEO", help="file, folder, s3:// address or camera, or `sample`")
+    parser.add_argument(
+        "--model",
+        metavar="ADDRESS",
+        help=f"{ADDRESS_HELP}, or the folder of a masker that was trained (default: what comes with maskcast)",
+    )
+    parser.add_argument(
+        "--background", metavar="IMAGE|VIDEO|COLOUR", help="what to put the foreground before, e.g. #00b140"
+    )
+    parser.add_argument("--alpha", action="store_true", help="put it there by the model's matte: soft edges")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("segmented"),
+        help="a folder of the video's name is put there (default: %(default)s)",
+    )

@@ -1,0 +1,135 @@
+"""Videos as they play, from a file, a folder of images or a camera: frame by frame, never all in memory.
+
+Legend: H height, W width, C = 3 channels (RGB); frames are uint8.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.frame_names import frame_files
+from maskcast.data.images import read_image
+from maskcast.data.video_file import damaged, decoded, opened, opened_camera, rgb_of
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
+CAMERA_HELP = "/dev/video0, or an address that begins with rtsp://, http:// or https://"
+FOLDER_RATE = Fraction(25)  # images a second
+Hear = Callable[[Any, Fraction], None]  # a packet of sound, and the second at which the video starts
+
+
+@dataclass(frozen=True)
+class Playing:
+    """A video that is open.
+
+    Attributes:
+        rate: frames a second, as far as is known.
+        unit: of the frames' times, in seconds.
+        total: number of its frames, where it is told; it may be wrong.
+        sound: its audio stream, if there is one of a known codec.
+        play: yields each frame (H, W, C) and when it is shown; gives packets of sound to its argument meanwhile.
+    """
+
+    rate: Fraction
+    unit: Fraction
+    total: int | None
+    sound: Any
+    play: Callable[[Hear], Iterator[tuple[np.ndarray, int]]]
+
+
+def is_camera(address: str) -> bool:
+    """Returns whether an address is one of a camera."""
+    return CAMERA.fullmatch(address) is not None
+
+
+def camera_name(address: str) -> str:
+    """Returns what the output of a camera is called, e.g. `video0`."""
+    last = address.split("?")[0].rstrip("/").rpartition("/")[2].rpartition("@")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", last).strip(".") or "camera"
+
+
+@contextmanager
+def playing(video: Path | str) -> Iterator[Playing]:
+    """Opens a video.
+
+    Args:
+        video: a video file, a folder of images in the numeric order of their names, or the address of a camera.
+
+    Raises:
+        MaskcastError: there is no such video, it is damaged, or a frame has another size than those before it.
+    """
+    if isinstance(video, str):
+        with opened_camera(video) as (container, stream):
+            yield _stream(video, None, container, stream)
+    elif video.is_dir():
+        files = frame_files(video)
+
+        def images(_: Hear) -> Iterator[tuple[np.ndarray, int]]:
+            return _of_one_size(video, ((read_image(file), k) for k, file in enumerate(files)))
+
+        yield Playing(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
+    else:
+        with opened(video, "AUTO") as (container, stream):
+            yield _stream(video, video, container, stream)
+
+
+def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) -> Playing:
+    """Returns a container of FFmpeg as a video that plays; without `path` it is a camera."""
+    unit = Fraction(stream.time_base)
+    rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_RATE)
+    sound = next((one for one in container.streams.audio if one.codec_context is not None), None)
+    start = Fraction(container.start_time or 0, 1_000_000)
+
+    def frames(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
+        step, before = max(1, round(1 / (rate * unit))), round(start / unit)
+        last = -step
+        listen = None if sound is None else lambda packet: hear(packet, start)
+        for number, frame in enumerate(decoded(path, container, stream, sound, listen)):
+            if frame.is_corrupt and path is not None:
+                raise damaged(path, number)
+            time = last + step if frame.pts is None else max(last + 1, frame.pts - before)
+            yield rgb_of(frame), time
+            last = time
+
+    def live(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
+        import av
+
+        count = 0
+        try:
+            for each in _of_one_size(name, frames(hear)):
+                yield each
+                count += 1
+        except (av.FFmpegError, OSError) as error:
+            if not count:
+                raise
+            say(f"{name}: broke off after {count} frames ({getattr(error, 'strerror', None) or error})")
+
+    if path is None:
+        return Playing(rate, unit, None, sound, live)
+    return Playing(rate, unit, stream.frames or None, sound, lambda hear: _of_one_size(name, frames(hear)))
+
+
+def _of_one_size(name: Path | str, frames: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields frames as they come.
+
+    Raises:
+        MaskcastError: a frame has another size than the first, or there is none.
+    """
+    first: tuple[int, ...] | None = None
+    for number, (frame, time) in enumerate(frames):
+        if first is not None and frame.shape != first:
+            sizes = "{}x{} and {}x{}".format(*first[:2], *frame.shape[:2])
+            raise MaskcastError(
+                f"{name}: the frame size changes at frame {number} ({sizes}); give one of one size"
+            )
+        first = frame.shape
+        yield frame, time
+    if first is None:
+        raise MaskcastError(f"{name}: no frame of it can be decoded; copy it again from its origin")

@@ -1,0 +1,63 @@
+"""The sound of a film: taken over from another one."""
+
+from contextlib import suppress
+from fractions import Fraction
+from typing import Any
+
+import av
+
+COPIED = frozenset(
+    {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
+)  # codecs that MP4 holds; others become AAC
+RATE = 48_000  # of what is encoded, in samples a second
+
+
+class Track:
+    """Sound on its way into a film: copied bit by bit where MP4 can hold it, else encoded as AAC.
+
+    Args:
+        container: the film, before its first packet.
+        source: an audio stream with a known codec.
+    """
+
+    def __init__(self, container: Any, source: Any) -> None:
+        self._container = container
+        self._copies = source.codec_context.codec.canonical_name in COPIED
+        if self._copies:
+            self._stream = container.add_stream_from_template(source)
+        else:
+            layout = "mono" if source.codec_context.channels == 1 else "stereo"
+            self._stream = container.add_stream("aac", rate=RATE, layout=layout)
+            self._resampler = av.AudioResampler("fltp", layout, RATE)
+
+    def add(self, packet: Any, start: Fraction) -> None:
+        """Adds a packet of the source, whose times count from ``start`` seconds; an empty one ends it."""
+        if self._copies:
+            if not packet.size or packet.dts is None:
+                return
+            before = round(start / packet.time_base)
+            copy = av.Packet(bytes(packet))  # muxing takes a packet's content away, and another film may want it
+            copy.pts, copy.dts = packet.pts - before, packet.dts - before
+            copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, self._stream
+            self._container.mux(copy)
+            return
+        for frame in _decoded(packet):
+            if frame.pts is not None:
+                frame.pts -= round(start / frame.time_base)
+            self._encode(frame)
+
+    def end(self) -> None:
+        """Writes what an encoder still holds."""
+        if not self._copies:
+            self._encode(None)
+            self._container.mux(self._stream.encode(None))
+
+    def _encode(self, frame: Any) -> None:
+        for piece in self._resampler.resample(frame):
+            self._container.mux(self._stream.encode(piece))
+
+
+def _decoded(packet: Any) -> list[Any]:
+    with suppress(av.FFmpegError):  # a damaged moment of sound is silent
+        return list(packet.decode())
+    return []

@@ -1,0 +1,270 @@
+"""The command `segment`: videos, folders, cameras, sound, other backgrounds, and what is wrong with them."""
+
+import http.server
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests import videos
+from tests.conftest import moving_squares
+from tests.registered import CLASSES, HEIGHT, WIDTH, write_registered
+from tests.unit.test_forecast_command import enlarged, write_frames, write_video
+
+import maskcast
+from maskcast.__main__ import main
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
+from maskcast.serving.segments import Watched
+
+Segment = Callable[..., tuple[int, str, str]]
+MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))
+
+
+@pytest.fixture(scope="module")
+def masker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A masker with a map of classes and a matte, both of random weights, for frames of any size."""
+    torch.manual_seed(0)
+    config, folder = UNetConfig(width=2), tmp_path_factory.mktemp("masker")
+    save_masker(folder, config.build(MAPS), config, {})
+    return folder
+
+
+@pytest.fixture
+def segment(masker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Segment:
+    def run(video: str | Path, *words: str | Path, model: Path = masker) -> tuple[int, str, str]:
+        given = ["segment", video, "--model", model, "--output", tmp_path / "out", *words]
+        return main(list(map(str, given))), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Iterator[str]:
+    """The address of a camera: a video over HTTP that begins again and again."""
+    write_video(tmp_path / "camera.ts", enlarged(0, 40))
+    film, over = (tmp_path / "camera.ts").read_bytes(), threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            if self.path.startswith("/once"):  # else its end is taken for a line that broke
+                self.send_header("Content-Length", str(len(film)))
+            self.end_headers()
+            try:
+                while not over.is_set():
+                    self.wfile.write(film)
+                    if not self.path.startswith("/live"):
+                        return
+            except OSError:  # nobody watches any more
+                pass
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        over.set()
+        server.shutdown()
+
+
+def images(folder: Path) -> np.ndarray:
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == [f"{k:06d}.png" for k in range(len(files))]
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def film(path: Path) -> tuple[np.ndarray, list[float]]:
+    with av.open(str(path)) as container:
+        shown = list(container.decode(video=0))
+    return np.stack([each.to_ndarray(format="rgb24") for each in shown]), [each.time for each in shown]
+
+
+def sounds(path: Path) -> list[tuple[bytes, float]]:
+    with av.open(str(path)) as container:
+        found = [(bytes(one), float(one.pts * one.time_base)) for one in container.demux(audio=0) if one.size]
+    assert found
+    return found
+
+
+def test_a_video_is_masked_drawn_and_composed_with_its_sound_and_its_times(
+    segment: Segment, masker: Path, tmp_path: Path
+) -> None:
+    times = [k + k // 3 for k in range(20)]  # of no constant rate
+    videos.encode(tmp_path / "talk.mp4", "libx264", frames=20, times=times, sound="aac")
+    code, said, _ = segment(tmp_path / "talk.mp4", "--background", "white", "--alpha")
+    place = tmp_path / "out/talk"
+    assert code == 0 and said.startswith("20 frames, ") and said.endswith(f"): {place}\n")
+    names = sorted(path.name for path in place.iterdir())
+    assert names == ["composed.mp4", "masks", "mattes", "overlay.mp4", "segment.json"]
+    assert not list(tmp_path.glob("out/*.partial*"))
+    frames, shown = film(tmp_path / "talk.mp4")
+    with maskcast.Segmenter(masker).session() as session:
+        steps = [session.step(frame) for frame in frames]
+    np.testing.assert_array_equal(images(place / "masks/squares"), [step.maps["squares"] for step in steps])
+    matte = images(place / "mattes/matte")
+    np.testing.assert_array_equal(matte, [step.maps["matte"] for step in steps])
+    for name in ("overlay", "composed"):
+        found, when = film(place / f"{name}.mp4")
+        assert when == pytest.approx(shown, abs=1e-3)
+        assert sounds(place / f"{name}.mp4") == sounds(tmp_path / "talk.mp4")
+    share = matte[..., None] / 255
+    assert np.abs(found - (share * frames + (1 - share) * 255)).mean() < 6  # encoded
+    record = json.loads((place / "segment.json").read_text())
+    assert (record["video"], record["frames"], record["model_size"]) == ("talk.mp4", 20, None)
+    assert [each["name"] for each in record["maps"]] == ["squares", "matte"]
+    assert record["resets"] == []
+
+
+def test_frames_are_resized_to_what_the_model_was_trained_on_and_cuts_are_told(
+    segment: Segment, tmp_path: Path
+) -> None:
+    model = write_registered(tmp_path / "registered")
+    frames = np.concatenate([enlarged(0, 6), 255 - enlarged(1, 6)])
+    code, _, _ = segment(write_frames(tmp_path / "street", frames), model=model)
+    assert code == 0
+    found = images(tmp_path / "out/street/masks/mask")
+    assert found.shape == (12, 2 * HEIGHT, 2 * WIDTH)
+    _, truth = moving_squares(0, 6, HEIGHT, WIDTH)
+    assert (found[:6] == truth.repeat(2, 1).repeat(2, 2)).mean() > 0.97
+    record = json.loads((tmp_path / "out/street/segment.json").read_text())
+    assert (record["model_size"], record["resets"]) == ([HEIGHT, WIDTH], [{"frame": 6, "why": "cut"}])
+    assert film(tmp_path / "out/street/overlay.mp4")[1] == pytest.approx(np.arange(12) / 25, abs=1e-3)
+
+
+def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Path) -> None:
+    videos.encode(tmp_path / "talk.mkv", "libx264", frames=12, sound="pcm_s16le")
+    assert segment(tmp_path / "talk.mkv")[0] == 0
+    with av.open(str(tmp_path / "out/talk/overlay.mp4")) as container:
+        assert container.streams.audio[0].codec_context.codec.canonical_name == "aac"
+        heard = sum(frame.samples for frame in container.decode(audio=0))
+    assert heard >= 12 * 1024
+
+
+def test_backgrounds_cover_the_frame_and_videos_begin_again(segment: Segment, tmp_path: Path) -> None:
+    """The objects of the toy pipeline stay, what is around them is another picture."""
+    model = write_registered(tmp_path / "registered")
+    street = write_frames(tmp_path / "street", moving_squares(3, 7, HEIGHT, WIDTH)[0])
+    wide = np.zeros((HEIGHT, 3 * WIDTH, 3), np.uint8)  # its middle is green
+    wide[:, WIDTH : 2 * WIDTH, 1] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    short = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in (0, 120, 240)]
+    write_video(tmp_path / "short.mp4", short)
+    for number, (background, expected) in enumerate(
+        (
+            (tmp_path / "wide.png", [(0, 200, 0)] * 7),
+            (tmp_path / "short.mp4", [(k % 3 * 120,) * 3 for k in range(7)]),
+        )
+    ):
+        out = tmp_path / f"out{number}"
+        assert segment(street, "--background", background, "--output", out, model=model)[0] == 0
+        around = images(out / "street/masks/mask") == 0
+        composed, _ = film(out / "street/composed.mp4")
+        for t, colour in enumerate(expected):
+            assert np.abs(np.median(composed[t][around[t]], 0) - colour).max() < 8
+            assert np.abs(np.median(composed[t][~around[t]], 0) - colour).max() > 30
+
+
+def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
+    segment: Segment, camera: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said, _ = segment(f"{camera}/once.ts?user=a")
+    assert code == 0 and said.startswith("40 frames, ")
+    assert len(images(tmp_path / "out/once.ts/masks/squares")) == 40
+    code, said, err = segment(f"{camera}/broken.ts")
+    assert code == 0 and "broken.ts: broke off after 38 frames (Input/output error)" in err
+    assert len(film(tmp_path / "out/broken.ts/overlay.mp4")[0]) == 38
+    stop_at(monkeypatch, 50)  # in its second round
+    code, said, err = segment(f"{camera}/live")
+    assert code == 0 and said.startswith("50 frames, ")
+    assert "ended by Ctrl-C after 50 frames; they are kept" in err
+    assert len(film(tmp_path / "out/live/overlay.mp4")[0]) == 50
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, frames: int, number: int = signal.SIGINT) -> None:
+    """Sends this process a signal when so many frames have been masked."""
+    look = Watched.look
+
+    def stopped(self: Watched, frame: np.ndarray) -> dict[str, np.ndarray]:
+        found = look(self, frame)
+        if self.frames == frames:
+            signal.raise_signal(number)
+        return found
+
+    monkeypatch.setattr(Watched, "look", stopped)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_stops_it_hears_where_and_nothing_is_left(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    video = write_video(tmp_path / "street.mp4", enlarged(0, 12))
+    stop_at(monkeypatch, 5, number)
+    found, said, err = segment(video)
+    assert (found, said) == (code, "")
+    assert err.splitlines()[-1] == "stopped at frame 5: nothing is written, run the same command again"
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "street.mp4", enlarged(0, 12))
+    half, text = tmp_path / "half.mp4", tmp_path / "notes.txt"
+    half.write_bytes(video.read_bytes()[:1500])
+    text.write_text("no video")
+    (tmp_path / "fake.mp4").write_text("no video")
+    (tmp_path / "fake.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    write_video(tmp_path / "two/a.mp4", enlarged(0, 3))
+    write_video(tmp_path / "two/b.mp4", enlarged(0, 3))
+    sizes = write_frames(tmp_path / "sizes", enlarged(0, 3))
+    Image.fromarray(enlarged(0, 1)[0, 2:]).save(sizes / "frame3.png")
+    plain = write_registered(tmp_path / "plain")
+    cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
+    for words, model, told in (
+        ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; mend the path"),
+        ([text], masker, "notes.txt: no video there; give a file (.3gp, "),
+        ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or no video ("),
+        ([half], masker, "half.mp4: damaged or no video ("),
+        ([tmp_path / "empty"], masker, "empty: no video there; give a file"),
+        ([tmp_path / "two"], masker, "two: holds 2 videos; name one of them, e.g. "),
+        ([sizes], masker, "sizes: the frame size changes at frame 3 (64x96 and 62x96); give"),
+        (["/dev/video99"], masker, "/dev/video99: no such camera, or it is gone (No such file or directory); `ls"),
+        (
+            ["http://127.0.0.1:9/x"],
+            masker,
+            "http://127.0.0.1:9/x: no such camera, or it is gone (Connection refused)",
+        ),
+        ([video], tmp_path / "empty", "empty: no registered model there; give models:/NAME@ALIAS or"),
+        ([video, "--alpha"], masker, "--alpha: is for --background alone; give that too"),
+        (
+            [video, "--background", "white", "--alpha"],
+            plain,
+            "--alpha: this model finds no matte, but mask; leave",
+        ),
+        (
+            [video, "--background", "beach.jpg"],
+            masker,
+            "--background beach.jpg: no such file, and no colour; give an",
+        ),
+        ([video, "--background", text], masker, "notes.txt: of a kind that is not read; give an image, a video,"),
+        ([video, "--background", tmp_path / "fake.png"], masker, "fake.png: not a readable image ("),
+        ([video, "--background", tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or no video"),
+        ([video, "--background", tmp_path / "empty"], masker, "empty: no frame of it can be decoded"),
+    ):
+        code, out, err = segment(*words, model=model)
+        *said, error = err.splitlines()
+        assert (code, out, len(said) < 2, told in error) == (2, "", True, True), err
+        assert not (tmp_path / "out").exists()
+    assert segment(cut)[0] == 0
+    code, _, err = segment(cut)
+    assert (code, f"{tmp_path / 'out/cut'}: is there already; remove it, or give" in err) == (2, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cut"]
