@@ -123,10 +123,12 @@ def test_training_windows_are_a_function_of_seed_and_step(drawn: ClipStore) -> N
     assert (frames == again).all()
     stored = torch.from_numpy(np.concatenate([drawn.frames(clip) for clip in drawn.select("train")]))
     alpha = torch.from_numpy(np.concatenate([drawn.of("alpha").masks(clip) for clip in drawn.select("train")]))
+    changed = []
     for frame, opacity in zip(frames[:, 0], masks[1][:, 0], strict=True):
         (place,) = (alpha == opacity).all(-1).all(-1).nonzero()[0]
         assert (frame[opacity == 255] == stored[place][opacity == 255]).all()
-        assert (frame[opacity == 0] != stored[place][opacity == 0]).any()
+        changed.append(bool((frame[opacity == 0] != stored[place][opacity == 0]).any()))
+    assert any(changed)  # the draw may also be the background that is stored
 
 
 def test_composed_once_has_no_backgrounds_to_draw(tmp_path: Path, drawn: ClipStore) -> None:
