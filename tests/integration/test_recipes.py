@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tests.conftest import ROOT, write_detection_set
 from tests.integration.project import SMALL_SSL, Project, shrink_detection
 
+from maskcast.data.clips import ClipStore
 from maskcast.data.video import count_frames
 from maskcast.registry.loading import load_pipeline
+from maskcast.runner.run import run_stage
 
 # What `dvc repro` does where nothing is cached, in one process: the stages' commands one after the other.
 DVC = f"""#!{sys.executable}
@@ -34,6 +38,7 @@ TESTED = {
     "recipes/few-labels/compare.py",
     "recipes/reference/results.py",
     "recipes/sample/make.py",
+    "recipes/video/davis_green.py",
 }
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
 SMALL = {"height": 32, "width": 48, "workers": 1}
@@ -77,6 +82,10 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
         if source["layout"] == "synthetic":
             source |= {"train": min(source["train"], 2), "val": 2}
             source |= {key: min(source[key], 2) for key in ("unlabeled", "hidden") if key in source}
+        if source["layout"] == "green_screen":
+            source |= {"seconds": 0.25} | (
+                {"figures": {"videos": 4, "backgrounds": 4}} if "figures" in source else {}
+            )
     for section in params.values():
         if "training" in section and "phases" not in section["training"]:
             section["training"] |= SHORT
@@ -113,6 +122,32 @@ def test_the_reference_results_are_a_table_of_both_inputs(
     for row in ("**forecaster, Jaccard at frame 22**", "frames as input, then masked", "training of the masker"):
         assert f"| {row}" in said
     assert (folder / "params.yaml").read_text() == before
+
+
+def test_objects_of_davis_stand_in_front_of_a_green_screen(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, davis = recipe("video"), tmp_path / "davis"
+    for name, sky in {"bear": (40, 60, 200), "swan": (90, 90, 160)}.items():
+        for kind in ("JPEGImages", "Annotations"):
+            (davis / kind / "480p" / name).mkdir(parents=True)
+        for t in range(6):
+            mask = np.zeros((120, 214), np.uint8)
+            mask[30:90, 40 + 5 * t : 100 + 5 * t] = 255
+            frame = np.where(mask[..., None] > 0, (150, 90, 60), sky).astype(np.uint8)
+            Image.fromarray(frame).save(davis / f"JPEGImages/480p/{name}/{t:05d}.jpg")
+            Image.fromarray(mask).save(davis / f"Annotations/480p/{name}/{t:05d}.png")
+    run(monkeypatch, folder / "davis_green.py", "--davis", davis, "--raw", tmp_path / "raw")
+    said = capfd.readouterr().out
+    bounds, soft = (float(cell) for cell in said.splitlines()[-1].split("|")[2:4])
+    assert soft < bounds < 20
+    values = yaml.safe_load((folder / "davis.yaml").read_text())["prepare_clips"]
+    run_stage("prepare_clips", values, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {clip.meta["background"] for clip in store.clips} == {"bear_00000", "swan_00000"}
+    for clip in store.clips:
+        alpha = store.of("alpha").masks(clip)
+        assert alpha[:, 8:24].max() == 255 and alpha.mean() / 255 == pytest.approx(60 * 60 / (120 * 214), abs=0.01)
 
 
 def test_few_labels_are_compared_from_both_starts(

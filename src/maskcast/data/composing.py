@@ -9,8 +9,6 @@ The backgrounds are a clip store of their own in the folder `backgrounds` of the
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from maskcast.data.clips import Clip, ClipStore
@@ -74,7 +72,10 @@ class Backgrounds:
         if self._store.digest != store.meta[BACKGROUNDS]:
             raise MaskcastError(f"{root}: not the backgrounds of {store.root}; prepare the clips again")
         self._alpha = store.of(ALPHA)
-        self._train: Sequence[Clip] = self._store.select("train")
+        self._train = list(self._store.select("train"))
+        own = {one.meta["video"] for one in self._train}
+        others = {name: [one for one in self._train if one.meta["video"] != name] for name in own}
+        self._others = {name: some for name, some in others.items() if some}
 
     def behind(
         self, clip: Clip, window: slice, frames_THWC: np.ndarray, random: np.random.Generator
@@ -87,7 +88,8 @@ class Backgrounds:
             frames_THWC: as the store has them.
             random: decides; its state is advanced.
         """
-        chosen = self._train[int(random.integers(len(self._train)))]
+        pool = self._others.get(clip.meta["video"], self._train)
+        chosen = pool[int(random.integers(len(pool)))]
         start, mirrored = int(random.integers(2 * chosen.num_frames)), bool(random.random() < 0.5)
         count = len(frames_THWC)
         new = self._store.frames(chosen)[there_and_back(start, count, chosen.num_frames)]

@@ -75,7 +75,7 @@ def simulate_green_screen(seed: int, *, frames: int, height: int, width: int) ->
     """
     random = rng(seed, 0)
     figures = [_draw_figure(random) for _ in range(1 + int(random.random() < 0.3))]
-    screen_HWC = _screen(random, height, width)
+    screen_HWC = draw_screen(random, height, width)
     tint = screen_HWC.mean((0, 1))
     shots, opacities = [], []
     for t in range(frames):
@@ -86,6 +86,16 @@ def simulate_green_screen(seed: int, *, frames: int, height: int, width: int) ->
         shots.append((shot_HWC + noise_HWC).round().clip(0, 255).astype(np.uint8))
         opacities.append((255 * cover_HW).round().astype(np.uint8))
     return np.stack(shots), np.stack(opacities)
+
+
+def draw_screen(random: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draws an empty green screen (H, W, 3) float32: light falls off to the sides, and the cloth has folds."""
+    colour = random.uniform(SCREEN_LOW, SCREEN_HIGH)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    slope, folds = random.uniform(-0.15, 0.15, 2), random.uniform(0, 0.04)
+    light_HW = 1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)
+    light_HW += folds * np.sin(2 * pi * (random.uniform(2, 6) * x + random.uniform(-1, 1) * y))
+    return np.asarray((light_HW[..., None] * colour).astype(np.float32))
 
 
 def simulate_background(seed: int, *, frames: int, height: int, width: int) -> np.ndarray:
@@ -187,16 +197,6 @@ def _line(layer: np.ndarray, start: np.ndarray, end: np.ndarray, thickness: floa
     ends = [tuple(int(value) for value in np.round(point * (1 << SHIFT))) for point in (start, end)]
     value = (*(float(part) for part in colour), 255.0)[: 1 if layer.ndim == 2 else layer.shape[2]]
     cv2.line(layer, ends[0], ends[1], value, max(1, round(thickness)), cv2.LINE_8, SHIFT)
-
-
-def _screen(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Returns the empty screen (H, W, 3) float32: light falls off to the sides, and the cloth has folds."""
-    colour = random.uniform(SCREEN_LOW, SCREEN_HIGH)
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    slope, folds = random.uniform(-0.15, 0.15, 2), random.uniform(0, 0.04)
-    light_HW = 1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)
-    light_HW += folds * np.sin(2 * pi * (random.uniform(2, 6) * x + random.uniform(-1, 1) * y))
-    return np.asarray((light_HW[..., None] * colour).astype(np.float32))
 
 
 def _clutter(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:

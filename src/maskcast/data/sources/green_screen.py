@@ -58,7 +58,8 @@ class GreenScreenSource(SourceConfig):
     videos: Folder = "videos"
     """Folder of the videos in front of a green screen: video files, or a folder of images for each."""
     backgrounds: Folder = "backgrounds"
-    """Folder of the backgrounds: images, video files, or a folder of images for each video."""
+    """Folder of the backgrounds: images, video files, or a folder of images for each video. One of the name of
+    a video is not put behind it: it may be its own place, emptied."""
     mattes: Folder | None = Field(default=None, exclude_if=is_null)
     """Folder of the true opacity of each video, of its name and size: grey images or a video, 255 = opaque. null
     takes opacity from the key."""
@@ -137,8 +138,9 @@ class GreenScreenSource(SourceConfig):
                     "add some, or give it a share in source.background_splits"
                 )
             for window in some:
-                order = rng(seed, 2, turns[split] // len(pools[split])).permutation(len(pools[split]))
-                background = pools[split][int(order[turns[split] % len(order)])]
+                pool = [one for one in pools[split] if one.name != name] or pools[split]
+                order = rng(seed, 2, turns[split] // len(pool)).permutation(len(pool))
+                background = pool[int(order[turns[split] % len(pool)])]
                 turns[split] += 1
                 shot = Shot(
                     video=videos[name],
