@@ -91,6 +91,25 @@ class Workspace(Params):
     """Storage class that `setup` asks for; null takes the cluster's default."""
 
 
+class Serving(Params):
+    """How `maskcast models deploy` runs a registered model on KServe."""
+
+    artifacts: str | None = Field(None, pattern="^s3://[^/]+")
+    """Where the MLflow server keeps what it hands out as mlflow-artifacts:/ (its `--artifacts-destination`)."""
+    service_account: str = Field("maskcast-serving", pattern=DNS_LABEL)
+    """Service account by which KServe reads S3."""
+    cpu: str = Field("2", pattern=QUANTITY)
+    """Cores of a pod."""
+    memory: str = Field("4Gi", pattern=QUANTITY)
+    """Memory of a pod."""
+    min_replicas: int = Field(1, ge=1)
+    """Pods at least."""
+    max_replicas: int = Field(4, ge=1)
+    """Pods at most."""
+    timeout_s: int = Field(60, ge=1)
+    """Seconds that a request may take."""
+
+
 class Cluster(Params):
     """A cluster as `cluster.yaml` describes it. Names of secrets stand here, their values never."""
 
@@ -124,6 +143,8 @@ class Cluster(Params):
     """What each kind of pod asks for."""
     stages: dict[str, Pod] = Field(default_factory=dict)
     """Keys of a pod that differ for one stage, e.g. train_masker: {gpus: 4}, or one name of it in a pipeline."""
+    serving: Serving = Serving()
+    """How a registered model is deployed."""
 
     _file: Path = PrivateAttr(Path("cluster.yaml"))
 

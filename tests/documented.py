@@ -27,6 +27,7 @@ RULES = {
     r"maskcast models (--name \S+ )?(promote|compare|rollback|lineage|list)": (
         "tests/integration/test_team_servers.py"
     ),
+    r"maskcast models (--name \S+ )?(un)?deploy": "tests/integration/test_deploy.py",
     r"maskcast forecast s3:": "needs a bucket; fetching from one is tests/integration/test_s3.py",
     r"maskcast (labels |train-masker .*data/labelled)": "tests/integration/test_labels.py",
     r"maskcast ": RUN,

@@ -16,9 +16,7 @@ KFP_STORE = "mlpipeline-minio-artifact"  # the secret of KFP's own artifact stor
 def manifests(cluster: Cluster) -> list[Manifest]:
     """Returns service account, role, role binding and the claim of the workspace: all but the secrets."""
     name = cluster.service_account
-    account = _object(cluster, "v1", "ServiceAccount", name)
-    if cluster.image_pull_secrets:
-        account["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
+    account = service_account(cluster, name)
     role = _object(cluster, f"{RBAC}/v1", "Role", ROLE) | {"rules": rules(cluster)}
     # Not the account's own name: Kubeflow binds its accounts by those.
     binding = _object(cluster, f"{RBAC}/v1", "RoleBinding", f"{ROLE}-to-{name}") | {
@@ -26,6 +24,14 @@ def manifests(cluster: Cluster) -> list[Manifest]:
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": cluster.namespace}],
     }
     return [account, role, binding, *_workspace(cluster)]
+
+
+def service_account(cluster: Cluster, name: str) -> Manifest:
+    """Returns a service account whose pods may pull the image."""
+    account = _object(cluster, "v1", "ServiceAccount", name)
+    if cluster.image_pull_secrets:
+        account["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
+    return account
 
 
 def rules(cluster: Cluster) -> list[dict[str, list[str]]]:

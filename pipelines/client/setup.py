@@ -68,7 +68,7 @@ def apply(cluster: Cluster, environment: Mapping[str, str]) -> None:
     ]
     print(f"{api.configuration.host}, namespace {cluster.namespace}")
     for manifest in [*manifests(cluster), *secrets]:
-        _apply(api, manifest)
+        apply_one(api, manifest)
         print(f"{manifest['kind']}/{manifest['metadata']['name']}: applied")
 
 
@@ -84,8 +84,12 @@ def _given(api: Any, cluster: Cluster, name: str, keys: tuple[str, ...], environ
     raise MaskcastError(f"secret {name}: {', '.join(absent)} not in the environment; set what it shall hold")
 
 
-def _apply(api: Any, manifest: Manifest) -> None:
-    """Creates an object, or makes it as the manifest says (server-side apply)."""
+def apply_one(api: Any, manifest: Manifest) -> None:
+    """Creates an object, or makes it as the manifest says (server-side apply).
+
+    Raises:
+        MaskcastError: when there is no such namespace, or the API refuses.
+    """
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
     patch = {
         "ServiceAccount": core.patch_namespaced_service_account,

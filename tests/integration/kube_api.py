@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import jsonschema
 import kubernetes_validate
 import yaml
 from kubernetes import client
@@ -32,6 +33,9 @@ KINDS = {
     "roles": "V1Role",
     "rolebindings": "V1RoleBinding",
 }
+SERVICES = "inferenceservices"
+CRD = f"{SERVICES}.serving.kserve.io"
+SCHEMA = Path(__file__).with_name("inferenceservice.schema.json")
 _client = client.ApiClient(client.Configuration())
 
 
@@ -41,6 +45,7 @@ class KubeApi:
     Attributes:
         refused: status codes by `METHOD path` pattern.
         denied: what you may not do, e.g. `get pods/log`.
+        kserve: version of KServe, of which 0.20 knows canaries in Standard mode; None where there is none.
         logs: what pods printed, by name; a missing one is gone. What follows the first piece comes 0.3 s later,
             to those who follow.
     """
@@ -50,6 +55,7 @@ class KubeApi:
         self.refused: dict[str, int] = {}
         self.denied: set[str] = set()
         self.logs: dict[str, list[str]] = {}
+        self.kserve: str | None = "0.20"
         self.url = ""
 
     def put(self, plural: str, name: str, namespace: str | None = None, **fields: Any) -> Any:
@@ -97,6 +103,38 @@ def parse(body: Any, model: str) -> Any:
     return parsed
 
 
+def check_service(service: Any) -> None:
+    """Fails where KServe 0.20 would not take an InferenceService: its schema, its webhook's rules, its pods."""
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard"
+    spec = service["spec"]
+    jsonschema.validate(spec, json.loads(SCHEMA.read_text()))
+    names = [spec["predictor"]["name"], *(each["predictor"]["name"] for each in spec.get("canary", []))]
+    assert len(set(names)) == len(names)
+    for pods in (spec["predictor"], *(each["predictor"] for each in spec.get("canary", []))):
+        if "canary" in spec:
+            assert any(each["name"] == "STORAGE_URI" for each in pods["containers"][0]["env"])
+        if pods is not spec["predictor"]:
+            assert "maxReplicas" not in pods
+        own = {"name", "minReplicas", "maxReplicas", "timeout", "deploymentStrategy"}
+        pod = {key: value for key, value in pods.items() if key not in own}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod}
+        kubernetes_validate.validate(body, VERSION, strict=True)
+
+
+def _definition(*, canary: bool) -> Any:
+    spec: Any = {"type": "object", "properties": {"predictor": {"type": "object"}}}
+    if canary:
+        spec["properties"]["canary"] = {"type": "array"}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}
+    version = {"name": "v1beta1", "served": True, "storage": True, "schema": schema}
+    names = {"kind": "InferenceService", "plural": SERVICES}
+    return {
+        "metadata": {"name": CRD},
+        "spec": {"group": "serving.kserve.io", "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
 @contextmanager
 def kube_api() -> Iterator[KubeApi]:
     """Runs a server until the block ends."""
@@ -115,6 +153,8 @@ def kube_api() -> Iterator[KubeApi]:
                     self._answer(200, client.VersionInfo(**info))
                 elif path in state.objects:
                     self._answer(200, state.objects[path])
+                elif plural == CRD and state.kserve is not None:
+                    self._answer(200, _definition(canary=state.kserve >= "0.20"))
                 elif plural in KINDS:
                     found = [each for at, each in state.objects.items() if at.rpartition("/")[0] == path]
                     selector = parse_qs(urlsplit(self.path).query).get("labelSelector", [])
@@ -130,6 +170,9 @@ def kube_api() -> Iterator[KubeApi]:
             if self._admitted():
                 kind = self.path.rpartition("/")[2]
                 body = self._body()
+                if kind == SERVICES:
+                    self._keep_service(f"{self.path}/{body['metadata']['name']}", body, "1")
+                    return
                 if kind == "selfsubjectaccessreviews":
                     review = parse(body, "V1SelfSubjectAccessReview")
                     wanted = review.spec.resource_attributes
@@ -140,12 +183,41 @@ def kube_api() -> Iterator[KubeApi]:
                     allowed = state.allows(review.spec.user, review.spec.resource_attributes)
                 self._answer(201, body | {"status": {"allowed": allowed}})
 
+        def do_PUT(self) -> None:
+            if self._admitted():
+                body, kept = self._body(), state.objects[self.path]
+                if body["metadata"]["resourceVersion"] != kept["metadata"]["resourceVersion"]:
+                    self._fail(409, "the object has been modified")
+                    return
+                self._keep_service(self.path, body, str(int(kept["metadata"]["resourceVersion"]) + 1))
+
+        def do_DELETE(self) -> None:
+            if self._admitted():
+                self._body()
+                self._answer(200, state.objects.pop(self.path))
+
+        def _keep_service(self, path: str, body: Any, version: str) -> None:
+            namespace = path.split("/")[-3]
+            if path_of("namespaces", namespace) not in state.objects:
+                self._fail(404, f'namespaces "{namespace}" not found')
+                return
+            check_service(body)
+            state.objects[path] = body | {"metadata": body["metadata"] | {"resourceVersion": version}}
+            self._answer(200, state.objects[path])
+
         def do_PATCH(self) -> None:
             if self._admitted():
                 address = urlsplit(self.path)
                 namespace, plural, name = address.path.split("/")[-3:]
                 body = self._body()
-                assert self.headers["Content-Type"] == "application/apply-patch+yaml"
+                if self.headers["Content-Type"] != "application/apply-patch+yaml":
+                    assert body.keys() == {"metadata"} and body["metadata"].keys() == {"annotations"}
+                    if (kept := state.objects.get(address.path)) is None:
+                        self._fail(404, f"{plural} {name!r} not found")
+                        return
+                    kept.metadata.annotations = (kept.metadata.annotations or {}) | body["metadata"]["annotations"]
+                    self._answer(200, kept)
+                    return
                 assert parse_qs(address.query) == {"fieldManager": ["maskcast"], "force": ["True"]}
                 if path_of("namespaces", namespace) not in state.objects:
                     self._fail(404, f'namespaces "{namespace}" not found')

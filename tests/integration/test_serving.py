@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import numpy as np
 import psutil
 import pytest
-import yaml
-from tests.conftest import ROOT, write_store
+from tests.conftest import write_store
 from tests.integration.conftest import S3, free_ports
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_parts
 from tests.unit.test_forecast_command import enlarged, write_video
@@ -280,19 +278,3 @@ def test_the_batch_command_reads_a_bucket_and_the_registry_and_agrees_with_the_e
     record = json.loads((out / "one" / "forecast.json").read_text())
     assert record["model"] == {"name": "maskcast", "version": "1", "digest": registered.loaded.digest}
     assert ClipStore(out / "more_two" / "masks").clips[0].num_frames == HORIZON
-
-
-def test_the_manifest_is_one_that_kubernetes_takes() -> None:
-    manifest = yaml.safe_load((ROOT / "docs/serving/inferenceservice.yaml").read_text())
-    assert (manifest["apiVersion"], manifest["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
-    predictor = dict(manifest["spec"]["predictor"])
-    for knob in ("minReplicas", "maxReplicas", "containerConcurrency", "timeout"):
-        predictor.pop(knob, None)
-    (container,) = predictor["containers"]
-    assert container["name"] == "kserve-container"
-    container["image"] = "registry.example.com/maskcast@sha256:0"
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": manifest["metadata"], "spec": predictor}
-    kubernetes_validate.validate(pod, "1.31", strict=True)
-    with pytest.raises(SystemExit) as stopped:  # its arguments are those of the command
-        main([*container["args"][3:], "--help"])
-    assert stopped.value.code == 0

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maskcast.commands.parser import add_commands, command_parser
+from maskcast.commands.pipeline import project_module, told_what_is_missing
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.gate import Bootstrap, paired_difference
@@ -29,6 +30,7 @@ examples:
   maskcast models promote
   maskcast models compare champion candidate --pictures differences
   maskcast models export champion --format onnx --output exported
+  maskcast models deploy candidate --canary 10 --cluster my-cluster.yaml
 """
 
 
@@ -53,6 +55,22 @@ def models(arguments: Sequence[str]) -> int:
 
             pipeline = pipeline_of(load_version(Registry(given.name), given.version))
             print(export(pipeline, given.format, given.output))
+        elif given.command == "deploy":
+            with told_what_is_missing("models deploy"):
+                project_module("client.deploy").deploy(
+                    Registry(given.name),
+                    given.version,
+                    given.cluster,
+                    given.service,
+                    given.canary,
+                    dry_run=given.dry_run,
+                    wait=given.wait,
+                )
+        elif given.command == "undeploy":
+            with told_what_is_missing("models undeploy"):
+                project_module("client.deploy").undeploy(
+                    given.name, given.cluster, given.service, canary=given.canary
+                )
         else:
             print(lineage(Registry(given.name), given.version))
             if given.verify:
@@ -84,6 +102,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("version", metavar="VERSION")
     one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
+
+    one = commands.add_parser("deploy", help="run a version on KServe: it gets all requests, or a share of them")
+    one.add_argument("version", metavar="VERSION")
+    one.add_argument("--canary", metavar="PERCENT", type=_percent, help="share of the requests, 0 to 99")
+    one.add_argument("--dry-run", action="store_true", help="print what `kubectl apply` takes, change nothing")
+    one.add_argument("--wait", action="store_true", help="return when it answers")
+    _add_service(one)
+    one = commands.add_parser("undeploy", help="delete the service on KServe, or its canary alone")
+    one.add_argument("--canary", action="store_true", help="the canary alone: what ran before gets all requests")
+    _add_service(one)
+
+
+def _add_service(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--service", metavar="SERVICE", help="of the InferenceService (default: the model's name)")
+    parser.add_argument(
+        "--cluster",
+        metavar="FILE",
+        type=Path,
+        default=Path("pipelines/cluster.yaml"),
+        help="image, namespace, `serving` (default: %(default)s)",
+    )
+
+
+def _percent(text: str) -> int:
+    if not text.isdigit() or int(text) > 99:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of the requests; give whole percents from 0 to 99")
+    return int(text)
 
 
 def _check_used(given: argparse.Namespace) -> None:

@@ -17,19 +17,19 @@ def pipeline(arguments: Sequence[str]) -> int:
     Raises:
         MaskcastError: the working directory lies in no project, or the command failed.
     """
-    with _told_what_is_missing():
-        code: int = _pipelines(project_folder()).main(arguments)
+    with told_what_is_missing("pipeline"):
+        code: int = project_module("cli").main(arguments)
     return code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the commands, with the flags of all, as far as the working directory lies in a project."""
     try:
-        folder = project_folder()
+        project_folder()
     except MaskcastError:
         return
-    with _told_what_is_missing():
-        _pipelines(folder).add_arguments(parser)
+    with told_what_is_missing("pipeline"):
+        project_module("cli").add_arguments(parser)
 
 
 def project_folder() -> Path:
@@ -49,7 +49,7 @@ def project_folder() -> Path:
 
 
 @contextmanager
-def _told_what_is_missing() -> Iterator[None]:
+def told_what_is_missing(command: str) -> Iterator[None]:
     """Turns the error of an import into a line that names the extra to install."""
     try:
         yield
@@ -58,13 +58,18 @@ def _told_what_is_missing() -> Iterator[None]:
         if package in ("", "maskcast", "pipelines", "components"):
             raise
         raise MaskcastError(
-            f"pipeline: needs {package}, which is not installed; run `pip install 'maskcast[cluster]'`"
+            f"{command}: needs {package}, which is not installed; run `pip install 'maskcast[cluster]'`"
         ) from None
 
 
-def _pipelines(folder: Path) -> Any:
-    """Returns the module of the commands."""
+def project_module(name: str) -> Any:
+    """Returns a module of the project's ``pipelines``.
+
+    Raises:
+        MaskcastError: the working directory lies in no project.
+    """
     # Above this package in the layers, and no part of it: every project has its own pipelines.
+    folder = project_folder()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    return importlib.import_module("pipelines.cli")
+    return importlib.import_module(f"pipelines.{name}")

@@ -124,6 +124,18 @@ def load_pipeline(address: str) -> LoadedPipeline:
     return pipeline_of(load_address(address))
 
 
+def registered_as(loaded: LoadedPipeline, what: str) -> LoadedPipeline:
+    """Returns a pipeline that was read from a folder under the name and number that it has in the registry.
+
+    Raises:
+        MaskcastError: ``what`` is not NAME/VERSION.
+    """
+    match = ADDRESS.fullmatch(f"models:/{what}")
+    if match is None or match["number"] is None:
+        raise MaskcastError(f"--as {what}: no name and number of a version; give NAME/VERSION, e.g. maskcast/3")
+    return replace(loaded, name=match["name"], version=match["number"])
+
+
 def load_shipped() -> LoadedPipeline:
     """Returns the small pipeline that comes with maskcast, of simulated clips and CLEVRER's classes."""
     return replace(load_pipeline(str(SHIPPED)), name="the shipped pipeline")

@@ -1,0 +1,131 @@
+"""What `maskcast models deploy` and `undeploy` do: a registered version as an InferenceService of KServe."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.store import Registry
+from pipelines.client.inference_service import (
+    Release,
+    inference_service,
+    release_in,
+    release_of,
+    storage_account,
+    storage_notes,
+    storage_secrets,
+    with_all_requests,
+    with_canary,
+    without_canary,
+)
+from pipelines.client.kserve import Service
+from pipelines.client.kube import connect
+from pipelines.client.manifests import Manifest
+from pipelines.client.setup import apply_one
+from pipelines.cluster import Cluster, load_cluster
+
+
+def deploy(
+    registry: Registry,
+    which: str,
+    file: Path,
+    service: str | None,
+    canary: int | None,
+    *,
+    dry_run: bool,
+    wait: bool,
+) -> None:
+    """Gives the requests of a service, or a share of them, to a version.
+
+    Args:
+        registry: the registered model.
+        which: number or alias.
+        file: the cluster file.
+        service: name of the InferenceService; None takes the model's.
+        canary: percent of the requests; None gives it all.
+        dry_run: whether the objects are printed and nothing is changed.
+        wait: whether it returns when the service is ready.
+
+    Raises:
+        MaskcastError: there is no such version, KServe or right, or the service does not become ready.
+    """
+    cluster = load_cluster(file)
+    name = service or service_name(registry.name)
+    if cluster.fault_of_image is not None:
+        raise MaskcastError("; ".join(cluster.fault_of_image))
+    release = release_of(registry, registry.find(which), cluster)
+    if dry_run and canary is None:
+        _print(cluster, release, inference_service(cluster, name, release))
+        return
+    running = Service(connect(), cluster, name)
+    current = running.get()
+    if current is None and canary is not None:
+        raise MaskcastError(
+            f"--canary: {cluster.namespace} has no InferenceService {name} whose requests could be shared; "
+            "deploy without --canary first"
+        )
+    wanted = _wanted(current, cluster, name, release, canary)
+    if dry_run:
+        _print(cluster, release, wanted)
+        return
+    if release.storage is not None:
+        running.annotate_secrets(storage_secrets(cluster), storage_notes(cluster))
+        apply_one(running.api, storage_account(cluster))
+    running.put(wanted, new=current is None)
+    share = "all requests" if canary is None else f"{canary} % of the requests"
+    print(f"InferenceService/{name} in {cluster.namespace}: {release.title} gets {share}")
+    if wait:
+        running.wait()
+
+
+def undeploy(model: str, file: Path, service: str | None, *, canary: bool) -> None:
+    """Deletes a service, or its canary alone, whose requests go back to what ran before.
+
+    Raises:
+        MaskcastError: there is no such service or canary, or no right.
+    """
+    cluster = load_cluster(file)
+    name = service or service_name(model)
+    running = Service(connect(), cluster, name)
+    current = running.get()
+    if current is None:
+        raise MaskcastError(f"{cluster.namespace} has no InferenceService {name}; `--service` names another")
+    if not canary:
+        running.delete()
+        print(f"InferenceService/{name} in {cluster.namespace}: deleted")
+        return
+    if not current["spec"].get("canary"):
+        raise MaskcastError(f"InferenceService {name} has no canary; leave --canary out to delete the service")
+    running.put(without_canary(current), new=False)
+    kept = release_in(current["spec"]["predictor"])
+    print(f"InferenceService/{name} in {cluster.namespace}: canary deleted, {kept} gets all requests")
+
+
+def service_name(model: str) -> str:
+    """Returns a registered model's name as Kubernetes takes it."""
+    return model.lower().replace("_", "-").replace(".", "-")
+
+
+def _wanted(
+    current: Manifest | None, cluster: Cluster, name: str, release: Release, canary: int | None
+) -> Manifest:
+    if current is None:
+        return inference_service(cluster, name, release)
+    if canary is None:
+        return with_all_requests(current, cluster, release)
+    return with_canary(current, cluster, release, canary)
+
+
+def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
+    """Prints what `kubectl apply -f -` takes; stderr says what it cannot do without touching secrets."""
+    if release.storage is not None:
+        notes = [f"{key}={value}" for key, value in storage_notes(cluster).items()]
+        for name in storage_secrets(cluster) if notes else []:
+            command = shlex.join(
+                ["kubectl", "annotate", "--overwrite", "-n", cluster.namespace, "secret", name, *notes]
+            )
+            print(f"where the S3 server is, for KServe: {command}", file=sys.stderr)
+        print(yaml.safe_dump(storage_account(cluster), sort_keys=False), end="---\n")
+    print(yaml.safe_dump(service, sort_keys=False), end="")

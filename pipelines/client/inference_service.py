@@ -1,0 +1,223 @@
+"""A registered version as KServe runs it: an InferenceService in Standard mode, plain Deployments without Knative.
+
+Weights come in one of two ways. Where they lie in S3, KServe's storage initializer brings them to ``/mnt/models``
+before the container starts. Elsewhere the container asks the registry for them. Either way the server holds every
+byte against the digest that the registry has. Facts about KServe are those of version 0.20.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlsplit
+
+from maskcast.errors import MaskcastError
+from maskcast.registry.store import Registry, Version
+from pipelines.client.manifests import LABELS, Manifest, service_account
+from pipelines.cluster import Cluster
+
+GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
+MOUNT = "/mnt/models"  # where KServe puts what STORAGE_URI names
+PORT = 8080
+CONTAINER = "kserve-container"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version that can be deployed.
+
+    Args:
+        name: of the registered model.
+        number: of the version.
+        digest: of its bundle.
+        storage: S3 address of its artifact; None where only the registry hands it out.
+    """
+
+    name: str
+    number: int
+    digest: str
+    storage: str | None
+
+    @property
+    def title(self) -> str:
+        """What lines of text call it."""
+        return f"{self.name} version {self.number}"
+
+
+def release_of(registry: Registry, version: Version, cluster: Cluster) -> Release:
+    """Returns a version with the S3 address of its artifact, as far as one is known."""
+    source = registry.client.get_model_version_download_uri(registry.name, str(version.number))
+    return Release(registry.name, version.number, version.digest, _storage(source, cluster.serving.artifacts))
+
+
+def inference_service(cluster: Cluster, service: str, release: Release) -> Manifest:
+    """Returns the object that gives all requests to a release."""
+    metadata = {
+        "name": service,
+        "namespace": cluster.namespace,
+        "labels": LABELS,
+        "annotations": {f"{GROUP}/deploymentMode": "Standard"},
+    }
+    spec = {"predictor": predictor(cluster, release, _name(release))}
+    return {"apiVersion": f"{GROUP}/{API_VERSION}", "kind": "InferenceService", "metadata": metadata, "spec": spec}
+
+
+def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = False) -> Manifest:
+    """Returns the pods of a release.
+
+    Args:
+        cluster: image, environment, secrets and sizes.
+        release: what they serve.
+        name: KServe's name for them: that of their Deployment is ``SERVICE-NAME-predictor``.
+        canary: KServe gives a canary as many pods as its share of the requests asks for.
+    """
+    serving = cluster.serving
+    found: Manifest = {"name": name, "timeout": serving.timeout_s}
+    if not canary:
+        found |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
+        # The new pods answer before the old ones go.
+        rolling = {"maxUnavailable": 0, "maxSurge": 1}
+        found["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
+    if release.storage is not None:
+        found["serviceAccountName"] = serving.service_account
+    if cluster.image_pull_secrets:
+        found["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
+    found["containers"] = [_container(cluster, release)]
+    found["volumes"] = [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}]
+    return found
+
+
+def with_canary(current: Manifest, cluster: Cluster, release: Release, percent: int) -> Manifest:
+    """Returns a service of which a release gets a share of the requests, and what ran before the rest.
+
+    Raises:
+        MaskcastError: KServe cannot split the requests between these two.
+    """
+    stable = current["spec"]["predictor"]
+    for what, storage in ((release_in(stable), _storage_of(stable)), (release.title, release.storage)):
+        if storage is None:
+            raise MaskcastError(
+                f"--canary: KServe splits requests only between weights in S3, and {what} comes from the "
+                "registry; set serving.artifacts in the cluster file to where the MLflow server keeps artifacts"
+            )
+    if release_in(stable) == release.title:
+        raise MaskcastError(f"--canary: {release.title} gets all requests already; name another version")
+    name = _name(release) if stable.get("name") != _name(release) else f"{_name(release)}-canary"
+    canary = {"trafficPercent": percent, "predictor": predictor(cluster, release, name, canary=True)}
+    return current | {"spec": current["spec"] | {"canary": [canary]}}
+
+
+def with_all_requests(current: Manifest, cluster: Cluster, release: Release) -> Manifest:
+    """Returns a service of which a release gets all requests; a canary that runs already is not started anew."""
+    stable = current["spec"]["predictor"]
+    name = stable.get("name") or _name(release)
+    for canary in current["spec"].get("canary") or []:
+        if release_in(canary["predictor"]) == release.title:
+            name = canary["predictor"]["name"]
+    spec = {key: value for key, value in current["spec"].items() if key != "canary"}
+    return current | {"spec": spec | {"predictor": predictor(cluster, release, name)}}
+
+
+def without_canary(current: Manifest) -> Manifest:
+    """Returns a service whose requests all go to what ran before its canary."""
+    return current | {"spec": {key: value for key, value in current["spec"].items() if key != "canary"}}
+
+
+def release_in(pods: Manifest) -> str:
+    """Returns the title of what a predictor serves; `another model` where maskcast did not deploy it."""
+    arguments = pods.get("containers", [{}])[0].get("args", [])
+    for flag, value in pairwise(arguments):
+        if flag == "--as" and (match := re.fullmatch(r"(.+)/(\d+)", value)):
+            return f"{match[1]} version {match[2]}"
+        if flag == "--model" and (match := re.fullmatch(r"models:/(.+)/(\d+)", value)):
+            return f"{match[1]} version {match[2]}"
+    return "another model"
+
+
+def storage_account(cluster: Cluster) -> Manifest:
+    """Returns the service account by which KServe reads S3: with its keys."""
+    account = service_account(cluster, cluster.serving.service_account)
+    account["secrets"] = [{"name": name} for name in storage_secrets(cluster)]
+    return account
+
+
+def storage_secrets(cluster: Cluster) -> list[str]:
+    """Returns the secrets that hold keys of S3."""
+    return [name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys]
+
+
+def storage_notes(cluster: Cluster) -> dict[str, str]:
+    """Returns where the S3 server is, as KServe looks for it: in the annotations of the secret with its keys."""
+    notes = {}
+    if endpoint := cluster.env.get("AWS_ENDPOINT_URL_S3") or cluster.env.get("AWS_ENDPOINT_URL"):
+        address = urlsplit(endpoint)
+        notes["s3-endpoint"] = address.netloc
+        notes["s3-usehttps"] = "1" if address.scheme == "https" else "0"
+    if region := cluster.env.get("AWS_DEFAULT_REGION"):
+        notes["s3-region"] = region
+    return {f"{GROUP}/{key}": value for key, value in notes.items()}
+
+
+def _container(cluster: Cluster, release: Release) -> Manifest:
+    serving = cluster.serving
+    everywhere = "0.0.0.0"  # noqa: S104 (of the container)
+    command = ["maskcast", "serve", "--host", everywhere, "--port", str(PORT), "--digest", release.digest]
+    env: list[dict[str, Any]] = (
+        [{"name": "OMP_NUM_THREADS", "value": serving.cpu}] if serving.cpu.isdigit() else []
+    )
+    if release.storage is not None:
+        command += ["--model", MOUNT, "--as", f"{release.name}/{release.number}"]
+        env += [{"name": "STORAGE_URI", "value": release.storage}]
+    else:
+        command += ["--model", f"models:/{release.name}/{release.number}"]
+        env += [{"name": name, "value": value} for name, value in cluster.env.items()]
+        env += [
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+            for secret, keys in cluster.secrets.items()
+            for key in keys
+        ]
+    live, ready = _probe("live"), _probe("ready")
+    size = {"cpu": serving.cpu, "memory": serving.memory}
+    return {
+        "name": CONTAINER,
+        "image": cluster.image,
+        "imagePullPolicy": cluster.image_pull_policy,
+        "args": command,
+        "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
+        "env": env,
+        "startupProbe": live | {"failureThreshold": 60, "periodSeconds": 5},  # five minutes to load the model
+        "readinessProbe": ready,
+        "livenessProbe": live | {"timeoutSeconds": 10},
+        "resources": {"requests": size, "limits": size},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+    }
+
+
+def _probe(what: str) -> Manifest:
+    return {"httpGet": {"path": f"/v2/health/{what}", "port": PORT}}
+
+
+def _storage(source: str, artifacts: str | None) -> str | None:
+    """Returns the S3 address of an artifact; None where only the MLflow server knows it."""
+    address = urlsplit(source)
+    if address.scheme == "s3":
+        return source
+    if address.scheme == "mlflow-artifacts" and artifacts is not None:
+        return f"{artifacts.rstrip('/')}/{address.path.lstrip('/')}"
+    return None
+
+
+def _storage_of(pods: Manifest) -> str | None:
+    env: list[dict[str, Any]] = pods.get("containers", [{}])[0].get("env") or []
+    return next((str(each["value"]) for each in env if each["name"] == "STORAGE_URI"), None)
+
+
+def _name(release: Release) -> str:
+    return f"v{release.number}"

@@ -1,0 +1,138 @@
+"""The InferenceServices of a namespace, asked from and told to the Kubernetes API."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubernetes import client
+from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomObjectsApi
+
+from maskcast.errors import MaskcastError
+from maskcast.runner.waiting import waits_for
+from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
+from pipelines.client.kube import ForbiddenError, ask
+from pipelines.client.manifests import Manifest
+from pipelines.cluster import Cluster
+
+POLL_S = 2.0
+READY_WITHIN_S = 900.0
+STUCK_S = 30.0  # before it is said what a pod waits for
+
+
+class Service:
+    """One InferenceService of a namespace."""
+
+    def __init__(self, api: ApiClient, cluster: Cluster, name: str) -> None:
+        self.api, self.cluster, self.name = api, cluster, name
+        self.custom = CustomObjectsApi(api)
+        self.place = (GROUP, API_VERSION, cluster.namespace, PLURAL)
+
+    def get(self) -> Manifest | None:
+        """Returns the service as it is; None where there is none.
+
+        Raises:
+            MaskcastError: KServe is not installed.
+        """
+        found: Manifest | None = ask(self.custom.get_namespaced_custom_object, *self.place, self.name)
+        if found is None:
+            self._need_kserve()
+        return found
+
+    def put(self, wanted: Manifest, *, new: bool) -> None:
+        """Creates or replaces the service.
+
+        Raises:
+            MaskcastError: KServe knows no canary in Standard mode, somebody changed the service meanwhile, or the
+                API refuses.
+        """
+        if wanted["spec"].get("canary"):
+            self._need_kserve(canary=True)
+        if new:
+            done = ask(self.custom.create_namespaced_custom_object, *self.place, wanted)
+        else:
+            done = ask(self.custom.replace_namespaced_custom_object, *self.place, self.name, wanted)
+        if done is None:
+            raise MaskcastError(
+                f"there is no namespace {self.cluster.namespace!r}; "
+                f"`kubectl create namespace {self.cluster.namespace}`"
+            )
+
+    def annotate_secrets(self, names: Iterable[str], notes: Mapping[str, str]) -> None:
+        """Adds annotations to secrets of the namespace, and leaves the rest of them alone.
+
+        Raises:
+            MaskcastError: there is no such secret, or no right.
+        """
+        for name in names if notes else ():
+            patch = {"metadata": {"annotations": dict(notes)}}
+            if ask(CoreV1Api(self.api).patch_namespaced_secret, name, self.cluster.namespace, patch) is None:
+                raise MaskcastError(
+                    f"{self.cluster.namespace} has no secret {name}; `maskcast pipeline setup` makes it"
+                )
+
+    def delete(self) -> None:
+        """Deletes the service with its pods."""
+        ask(self.custom.delete_namespaced_custom_object, *self.place, self.name)
+
+    def wait(self) -> None:
+        """Returns when the service is ready, and says meanwhile what its pods wait for.
+
+        Raises:
+            MaskcastError: it is not ready in time.
+        """
+        started, told = time.monotonic(), set[str]()
+        while True:
+            service = self.get() or {}
+            status = service.get("status", {})
+            ready: dict[str, Any] = next(
+                (each for each in status.get("conditions", []) if each["type"] == "Ready"), {}
+            )
+            fresh = status.get("observedGeneration", 0) >= service.get("metadata", {}).get("generation", 0)
+            if fresh and ready.get("status") == "True":
+                print(
+                    f"InferenceService/{self.name}: ready" + (f" at {url}" if (url := status.get("url")) else "")
+                )
+                return
+            waited = time.monotonic() - started
+            why = [*self._waits(), *([ready["message"]] if ready.get("message") else [])]
+            if waited > READY_WITHIN_S:
+                raise MaskcastError(
+                    f"InferenceService {self.name} is not ready after {READY_WITHIN_S / 60:.0f} minutes"
+                    + (f": {why[0]}" if why else "")
+                    + "; mend that: it goes on by itself"
+                )
+            for line in why if waited > STUCK_S else []:
+                if line not in told:
+                    told.add(line)
+                    print(f"InferenceService/{self.name} waits: {line}", file=sys.stderr)
+            time.sleep(POLL_S)
+
+    def _waits(self) -> list[str]:
+        label = f"{GROUP}/inferenceservice={self.name}"
+        try:
+            pods = ask(CoreV1Api(self.api).list_namespaced_pod, self.cluster.namespace, label_selector=label)
+        except ForbiddenError:
+            return []
+        return [f"{pod.metadata.name}: {why}" for pod in pods.items if (why := waits_for(pod))]
+
+    def _need_kserve(self, *, canary: bool = False) -> None:
+        try:
+            crd = ask(ApiextensionsV1Api(self.api).read_custom_resource_definition, f"{PLURAL}.{GROUP}")
+        except ForbiddenError:  # of the whole cluster, and not for everyone to read
+            return
+        if crd is None:
+            raise MaskcastError(
+                "the cluster has no KServe (no InferenceService); install it, or use `maskcast serve`"
+            )
+        if canary and not any("canary" in _spec_of(each) for each in crd.spec.versions):
+            raise MaskcastError(
+                "--canary: KServe splits requests in Standard mode from version 0.20 on, and the cluster's is "
+                "older; deploy without --canary"
+            )
+
+
+def _spec_of(version: client.V1CustomResourceDefinitionVersion) -> dict[str, object]:
+    schema = version.schema and version.schema.open_apiv3_schema
+    spec = ((schema and schema.properties) or {}).get("spec")
+    return (spec and spec.properties) or {}
