@@ -166,7 +166,7 @@ def test_two_processes_score_a_detector_as_one_does(tmp_path: Path, monkeypatch:
     assert scores["val_AP50"] == pytest.approx(found["AP50"], rel=1e-6)
 
 
-@pytest.mark.parametrize("task", ["plain", "chunked", "windows"])
+@pytest.mark.parametrize("task", ["plain", "chunked", "windows", "taught"])
 def test_losses_and_batch_norms_are_exact(tmp_path: Path, task: str) -> None:
     """In float64 nothing is left of the difference, so that in float32 it is rounding alone."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

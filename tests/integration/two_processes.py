@@ -1,6 +1,6 @@
 """Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given.
 
-python -m tests.integration.two_processes TASK FILE        # TASK is plain, chunked or windows
+python -m tests.integration.two_processes TASK FILE        # TASK is plain, chunked, windows or taught
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from tests.conftest import write_store
 from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
@@ -23,8 +24,8 @@ from maskcast.progress import listening
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
-from maskcast.training.tasks.segmentation import WindowTask
-from maskcast.training.tasks.segmentation_params import WindowParams
+from maskcast.training.tasks.segmentation import FrameTask, WindowTask
+from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 
 PARAMS = TrainingParams(epochs=1, steps_per_epoch=12, batch_size=6, learning_rate=0.01, precision="fp32")
 CLASSES = 4
@@ -115,11 +116,27 @@ def windows(folder: Path) -> WindowTask:
     return task
 
 
+def taught(folder: Path) -> FrameTask:
+    """Returns the training of a segmenter that learns from unlabelled frames, too, two of each clip."""
+    unlabeled = {"batch_size": 8, "burn_in_steps": 4, "threshold": 0.4, "consistent_frames": 2}
+    model = {"arch": "unet", "width": 2}
+    values = {"model": model, "training": PARAMS, "ema": 0.9, "unlabeled": unlabeled, "val_frame_step": 11}
+    params = SegmentationTraining.model_validate(values)
+    task = FrameTask(write_store(folder / "clips"), params, "taught")
+    task.model.double()
+    return task
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     kept = Losses()
     with listening(kept), tempfile.TemporaryDirectory() as folder:
-        tasks = {"plain": PlainTask, "chunked": ChunkedTask, "windows": lambda: windows(Path(folder))}
+        tasks = {
+            "plain": PlainTask,
+            "chunked": ChunkedTask,
+            "windows": lambda: windows(Path(folder)),
+            "taught": lambda: taught(Path(folder)),
+        }
         fit(tasks[sys.argv[1]](), PARAMS, Path(folder, "resume"))
     if os.environ.get("RANK", "0") == "0":
         Path(sys.argv[2]).write_text(json.dumps(kept.values))

@@ -1,5 +1,6 @@
 """A running average of the weights beside the weights that learn."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Generic, TypeVar
 
@@ -53,3 +54,29 @@ class EmaModel(nn.Module, Generic[M]):
                 tensor.lerp_(now[name], share)
             else:
                 tensor.copy_(now[name])
+
+
+class BetterModel(EmaModel[M]):
+    """A network with its running average, of which the one that validates better is kept.
+
+    Which one that is belongs to the weights, so that the best weights of a run know it.
+    """
+
+    average_is_better: torch.Tensor
+
+    def __init__(self, live: M, decay: float) -> None:
+        super().__init__(live, decay)
+        self.register_buffer("average_is_better", torch.tensor(True))
+
+    @property
+    def final(self) -> M:
+        """What is kept."""
+        return super().final if self.average_is_better else self.live
+
+    def validate(self, scores: Callable[[M], dict[str, float]], monitor: str) -> dict[str, float]:
+        """Returns the scores of the better one, and ``monitor`` of both under their names."""
+        assert self.average is not None
+        both = {"average": scores(self.average), "live": scores(self.live)}
+        better = max(both, key=lambda name: both[name][monitor])
+        self.average_is_better.fill_(better == "average")
+        return both[better] | {f"{monitor}_{name}": values[monitor] for name, values in both.items()}

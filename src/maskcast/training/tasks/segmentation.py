@@ -4,6 +4,8 @@ Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K ch
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,14 +14,15 @@ from torch import Tensor, nn
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import rank
-from maskcast.errors import MaskcastError
-from maskcast.models.encoders.table import is_trained, load_into
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
-from maskcast.models.segmentation.table import start_from_masker
 from maskcast.seed import derive
+from maskcast.training.ema import BetterModel
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
+from maskcast.training.tasks.segmentation_pseudo import learnt_share
+from maskcast.training.tasks.segmentation_start import start_weights
+from maskcast.training.tasks.segmentation_teaching import Teaching
 from maskcast.training.tasks.segmentation_validation import Validation
 from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
 
@@ -54,65 +57,74 @@ class _SegmentationTask:
         self.windows = LabelledWindows(store, self.maps, params)
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
-        self.segmenter: Segmenter = params.model.build(self.maps)
-        colours = self._start(encoder)
-        if start is not None:
-            self._check_only_start(start, encoder)
-            start_from_masker(self.segmenter, start)
-        else:
-            mean, std = colours or frame_statistics(store, self.windows.clips)
-            self.segmenter.mean.copy_(torch.as_tensor(mean))
-            self.segmenter.std.copy_(torch.as_tensor(std))
-        self.model: nn.Module = self.segmenter
+        self.student: Segmenter = params.model.build(self.maps)
+        colours = partial(frame_statistics, store, self.windows.clips)
+        self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
+        if self.pretrained is not None:
+            self.fingerprint = self.pretrained.renamed(fingerprint)
+        self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
+        self.model: nn.Module = self.student if self.averaged is None else self.averaged
         self.criteria = [AlphaLoss() if one.kind == "alpha" else MaskLoss(params.loss) for one in self.maps]
+        self.teaching = None
+        if params.unlabeled is not None and self.averaged is not None:
+            self.teaching = Teaching(store, params, params.unlabeled, self.averaged)
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """What is kept: the network, or the running average of its weights where that validates better."""
+        return self.student if self.averaged is None else self.averaged.final
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
-        return self.windows.batch(step)
+        batch = self.windows.batch(step)
+        if self.teaching is None or not self.teaching.begun(step):
+            return batch
+        return batch._replace(views=self.teaching.windows.batch(step))
 
     def validate(self) -> dict[str, float]:
-        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``."""
-        return self.validation.scores(self.segmenter)
+        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``.
 
-    def _loss(self, logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-        """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W)."""
-        parts = [
-            criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))
-            for criterion, logits_BTKHW, masks_BTHW in zip(self.criteria, logits, masks, strict=True)
-        ]
-        total: Tensor = sum(parts[1:], parts[0])
-        return total
+        Where there is a running average, they are those of the better one, and ``jaccard_average`` and
+        ``jaccard_live`` are of both. Where there are pseudo masks, their numbers follow.
+        """
+        if self.averaged is None:
+            return self.validation.scores(self.student)
+        watched = {} if self.teaching is None else self.teaching.pseudo.watched()
+        return self.averaged.validate(self.validation.scores, "jaccard") | watched
 
-    def _seed(self, step: int) -> None:
+    def _begin(self, batch: Windows, step: int) -> tuple[Windows, int]:
+        """Returns what the student sees in this step, and how many of its samples, the first ones, have labels."""
         if rank():  # or dropout repeats on each process
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
+        if self.averaged is not None:
+            self.averaged.update(step)
+        labelled = len(batch.frames_BTHWC)
+        if self.teaching is None or batch.views is None:
+            return batch, labelled
+        return self.teaching.lesson(batch, batch.views), labelled
 
-    def _start(self, encoder: Path | None) -> tuple[list[float], list[float]] | None:
-        """Loads pretrained weights; returns mean and std of the colours that they belong to, where known."""
-        config = self.params.model
-        self.pretrained = config.load_pretrained(self.segmenter)
-        if encoder is None or not is_trained(encoder):
-            if self.pretrained is None:
-                return None
-            self.fingerprint = self.pretrained.renamed(self.fingerprint)
-            return self.pretrained.colours
-        if config.encoder_config is None:
-            raise MaskcastError(
-                f"{encoder}: train_masker.model {config.arch!r} starts from no encoder; "
-                "set pretrain_encoder.method to none, or choose another model"
-            )
-        start = load_into(config.encoder_of(self.segmenter), encoder, config.encoder_config, "train_masker.model")
-        if self.pretrained is not None:
-            raise MaskcastError(
-                f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
-            )
-        return None if start is None else (start["meta"]["mean"], start["meta"]["std"])
+    def _perturbed(self, samples: int, labelled: int, step: int) -> AbstractContextManager[None]:
+        """Returns a context in which the student's features are perturbed where samples have no labels."""
+        if self.teaching is None or labelled == samples:
+            return nullcontext()
+        return self.teaching.perturbed(step, labelled / samples)
 
-    def _check_only_start(self, start: Path, encoder: Path | None) -> None:
-        if self.pretrained is not None or (encoder is not None and is_trained(encoder)):
-            raise MaskcastError(
-                f"{start}: the encoder is another start; give no --encoder, and no encoder_weights in the model"
-            )
+    def _loss(self, logits: Sequence[Tensor], masks: Sequence[Tensor], labelled: int, step: int) -> Tensor:
+        """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W).
+
+        The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0.
+        """
+        parts = []
+        for criterion, logits_BTKHW, masks_BTHW in zip(self.criteria, logits, masks, strict=True):
+            sizes = [labelled, len(masks_BTHW) - labelled]
+            given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
+            parts.append(criterion(*(each.flatten(0, 1) for each in given)))
+            if self.teaching is not None and sizes[1]:
+                share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
+                loss = criterion(*(each.flatten(0, 1) for each in taught))
+                parts.append(self.teaching.weight(step) * share * loss)
+        total: Tensor = sum(parts[1:], parts[0])
+        return total
 
 
 class FrameTask(_SegmentationTask):
@@ -120,9 +132,10 @@ class FrameTask(_SegmentationTask):
 
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch."""
-        self._seed(step)
-        logits, _ = self.segmenter(batch.frames_BTHWC)
-        return self._loss(logits, batch.masks), {}
+        windows, labelled = self._begin(batch, step)
+        with self._perturbed(len(windows.frames_BTHWC), labelled, step):
+            logits, _ = self.student(windows.frames_BTHWC)
+        return self._loss(logits, windows.masks, labelled, step), {}
 
 
 class WindowTask(_SegmentationTask):
@@ -153,27 +166,31 @@ class WindowTask(_SegmentationTask):
 
         The state goes on from chunk to chunk, no gradient does.
         """
-        self._seed(step)
+        windows, labelled = self._begin(batch, step)
+        perturbed = partial(self._perturbed, len(windows.frames_BTHWC), labelled, step)
         state: State = ()
         if self.window.burn_in:
-            with torch.no_grad():
-                _, state = self.segmenter(batch.frames_BTHWC[:, : self.window.burn_in], state)
+            with torch.no_grad(), perturbed():
+                _, state = self.student(windows.frames_BTHWC[:, : self.window.burn_in], state)
         for start in self._starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
-            masks = [masks_BTHW[:, chunk] for masks_BTHW in batch.masks]
-            loss, state = self._chunk_loss(batch.frames_BTHWC[:, chunk], masks, state)
+            masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
+            with perturbed():
+                logits, alone, state = self._seen(windows.frames_BTHWC[:, chunk], state)
+            loss = self._loss(logits, masks, labelled, step)
+            if alone:
+                loss = loss + self.window.alone * self._loss(alone, masks, labelled, step)
             state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
             yield share * loss, {}
 
-    def _chunk_loss(self, frames_BTHWC: Tensor, masks: Sequence[Tensor], state: State) -> tuple[Tensor, State]:
-        """Returns the loss of a chunk, that of its frames alone added, and the state after it."""
+    def _seen(self, frames_BTHWC: Tensor, state: State) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
+        """Returns the logits of a chunk, those of its frames alone where they are learnt, and its last state."""
         if not self.window.alone:
-            logits, state = self.segmenter(frames_BTHWC, state)
-            return self._loss(logits, masks), state
-        assert isinstance(self.segmenter, RecurrentSegmenter)
-        logits, alone, state = self.segmenter.with_frames_alone(frames_BTHWC, state)
-        return self._loss(logits, masks) + self.window.alone * self._loss(alone, masks), state
+            logits, state = self.student(frames_BTHWC, state)
+            return logits, (), state
+        assert isinstance(self.student, RecurrentSegmenter)
+        return self.student.with_frames_alone(frames_BTHWC, state)
 
     @property
     def _starts(self) -> range:

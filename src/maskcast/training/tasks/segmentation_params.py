@@ -4,7 +4,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from maskcast.data.augment.colours import Probability
 from maskcast.data.augment.frames import AugmentParams
+from maskcast.data.augment.strong import StrongColours
 from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_null
 from maskcast.training.schedule import TrainingParams
@@ -29,6 +31,34 @@ class WindowParams(Params):
         return self.burn_in + self.frames
 
 
+class UnlabeledParams(Params):
+    """Learning from frames without labels, by pseudo masks of a teacher: the running average of the weights."""
+
+    batch_size: int = Field(ge=2, multiple_of=2)
+    """Unlabelled samples per step, of all processes together: a frame each, ``consistent_frames`` frames, or a
+    window where the model has a state."""
+    burn_in_steps: int = Field(ge=0)
+    """Steps of supervised training before the teacher is trusted."""
+    ramp_steps: int = Field(default=0, ge=0)
+    """Steps after these in which the weight grows to its value."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the loss of pseudo masks."""
+    threshold: float = Field(default=0.7, ge=0, lt=1)
+    """Probability from which on the teacher's class of a pixel is learnt; an opacity is learnt everywhere."""
+    balance: bool = True
+    """Lowers the threshold of a class by the mean probability that the teacher gives to its pixels (FlexMatch), so
+    that classes which are hard to tell are learnt, too."""
+    consistent_frames: int | None = Field(default=None, ge=2)
+    """Frames of a clip that agree on the class of each object before they are learnt; null takes each alone."""
+    strong: StrongColours = StrongColours()
+    """Colours of the student's view."""
+    cutmix: Probability = 0.5
+    """Probability that a rectangle of the student's view shows another clip."""
+    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the channels of the encoder's maps that the student goes without (UniMatch V2); a model whose
+    config names no encoder has them all."""
+
+
 class SegmentationTraining(Params):
     """How a segmenter is trained."""
 
@@ -46,6 +76,11 @@ class SegmentationTraining(Params):
     """Label maps to learn; null learns all of kind classes or alpha."""
     window: WindowParams | None = Field(default=None, exclude_if=is_null)
     """What a model with state learns from; null for one without."""
+    ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_null)
+    """Decay per step of a running average of the weights; of it and the weights themselves, the one that validates
+    better is kept. null keeps no average."""
+    unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
+    """Learning from unlabelled frames, too; null leaves them alone."""
 
     @model_validator(mode="after")
     def _window_is_for_models_with_state(self) -> Self:
@@ -59,5 +94,24 @@ class SegmentationTraining(Params):
             raise ValueError(
                 f"model {self.model.arch!r} has no learning part that sees frames alone; set window.alone to 0, "
                 "or model.frozen to nothing or encoder"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _unlabeled_fits(self) -> Self:
+        if self.unlabeled is None:
+            return self
+        if self.ema is None:
+            raise ValueError("unlabeled needs a teacher: set ema, e.g. to 0.99")
+        processes = self.training.processes * self.training.nodes
+        if self.unlabeled.batch_size % (2 * processes):
+            raise ValueError(
+                f"unlabeled.batch_size {self.unlabeled.batch_size}: samples are mixed in pairs, which cannot be "
+                f"divided among nodes x processes = {processes}; choose a multiple of {2 * processes}"
+            )
+        if self.unlabeled.burn_in_steps >= self.training.steps:
+            raise ValueError(
+                f"unlabeled.burn_in_steps {self.unlabeled.burn_in_steps}: training ends after "
+                f"{self.training.steps} steps, before any unlabelled frame; lower it"
             )
         return self

@@ -20,6 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
+from maskcast.training.tasks.segmentation_unlabeled import Views
 
 
 class Windows(NamedTuple):
@@ -28,6 +29,8 @@ class Windows(NamedTuple):
     frames_BTHWC: Tensor
     masks: tuple[Tensor, ...]
     """(B, T, H, W) of each map."""
+    views: Views | None = None
+    """Of unlabelled windows that are learnt from in the same step."""
 
 
 class LabelledWindows:

@@ -1,0 +1,39 @@
+"""The strong view of a frame, which a student learns from where a teacher has seen the weak one.
+
+It has the geometry of the weak view and other colours, and a rectangle of it shows another frame (CutMix).
+
+Legend: T frames, H height, W width, C = 3 channels (RGB); frames are uint8.
+"""
+
+import numpy as np
+from pydantic import Field
+
+from maskcast.data.augment.colours import ColourParams, draw_colours, recolour
+
+CUT = (0.02, 0.4)  # least and greatest area of the rectangle, as a part of the frame's; UniMatch's
+CUT_RATIO = 0.3  # its least width over its height; the greatest is the inverse
+
+
+class StrongColours(ColourParams):
+    """What the student's view has more than the teacher's."""
+
+    brightness: float = Field(default=0.4, ge=0, le=1)
+    contrast: float = Field(default=0.4, ge=0, le=1)
+    saturation: float = Field(default=0.4, ge=0, le=1)
+    blur: float = Field(default=1.0, ge=0)
+
+
+def strong_colours(frames_THWC: np.ndarray, params: StrongColours, random: np.random.Generator) -> np.ndarray:
+    """Returns the frames of a clip in other colours, the same change for each."""
+    return recolour(frames_THWC, draw_colours(params, frames_THWC.shape, random))
+
+
+def cut_box(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
+    """Returns top, left, bottom and right of a random rectangle in a frame of this size."""
+    height, width = size
+    area = random.uniform(*CUT) * height * width
+    ratio = float(np.exp(random.uniform(np.log(CUT_RATIO), -np.log(CUT_RATIO))))
+    rows = min(height, max(1, round((area / ratio) ** 0.5)))
+    columns = min(width, max(1, round((area * ratio) ** 0.5)))
+    top, left = (int(random.integers(whole - part + 1)) for whole, part in ((height, rows), (width, columns)))
+    return top, left, top + rows, left + columns

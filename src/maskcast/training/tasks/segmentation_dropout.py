@@ -1,0 +1,64 @@
+"""Perturbed features: what a student goes without where there are no labels.
+
+The strong view and its features are perturbed in one stream, as in UniMatch V2 (Yang et al. 2024, arXiv
+2410.10777). It costs nothing; UniMatch's second stream decodes each frame twice.
+
+Legend: B samples, N rows of a map (frames of samples), C channels, H height, W width.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.seed import derive
+from maskcast.training.tasks.segmentation_unlabeled import own_samples
+
+DROPPED = 3  # key of the draws of channels
+
+
+class FeatureDropout:
+    """Drops channels of an encoder's maps for the samples that come last in a batch.
+
+    All frames of a sample go without the same channels. Which these are is a function of (seed, step, sample)
+    alone, so that several processes drop what one would.
+
+    Args:
+        encoder: gets a hook; its maps are dropped, its input is not.
+        share: of the channels.
+        samples: unlabelled ones of all processes.
+    """
+
+    def __init__(self, encoder: nn.Module, share: float, samples: int) -> None:
+        self.share, self.samples = share, samples
+        self._seed: int | None = None
+        encoder.register_forward_hook(self._hook)
+
+    @contextmanager
+    def __call__(self, seed: int, step: int, labelled: float) -> Iterator[None]:
+        """Drops, within the context, for all rows of a map but the first: ``labelled`` is their share."""
+        self._seed, self._labelled = derive(seed, step, DROPPED), labelled
+        try:
+            yield
+        finally:
+            self._seed = None
+
+    def _hook(self, encoder: nn.Module, inputs: tuple[Tensor, ...], maps: Sequence[Tensor]) -> list[Tensor] | None:
+        if self._seed is None:
+            return None
+        random = torch.Generator().manual_seed(self._seed)
+        own = own_samples(self.samples)
+        out = []
+        for map_NCHW in maps:
+            if map_NCHW is inputs[0]:
+                out.append(map_NCHW)
+                continue
+            kept_BC = torch.rand(self.samples, map_NCHW.shape[1], generator=random)[own] >= self.share
+            scale_NC = torch.ones(map_NCHW.shape[:2])
+            first = round(self._labelled * len(scale_NC))
+            scale_NC[first:] = (kept_BC / (1 - self.share)).repeat_interleave(
+                (len(scale_NC) - first) // len(own), 0
+            )
+            out.append(map_NCHW * scale_NC[..., None, None].to(map_NCHW, non_blocking=True))
+        return out

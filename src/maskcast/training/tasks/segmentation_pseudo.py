@@ -1,0 +1,162 @@
+"""Pseudo masks: what a student learns from where there are no labels.
+
+As in FixMatch (Sohn et al. 2020, arXiv 2001.07685), the confident pixels of what a teacher finds in a weak view
+are the truth of a strong one. The threshold of a class follows how sure the teacher is of it (FlexMatch, Zhang et
+al. 2021, arXiv 2110.08263).
+
+Legend: B samples, T frames of a sample, H height, W width, K channels of logits, P pixels masked as an object.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.distributed import all_sum
+from maskcast.errors import MaskcastError
+from maskcast.inference.consistency import find_regions, make_consistent
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.progress import say
+from maskcast.training.tasks.segmentation_params import UnlabeledParams
+
+SURE_SHARE = 0.05  # of a step in the mean probability of a class
+NOTHING = 1e-3  # share of pixels, or of objects' pixels, below which nothing is learnt
+COLLAPSED = 0.01  # share of objects in the teacher's masks over that in the labels, below which it sees none
+OPAQUE = 128  # from which on an opacity is an object
+
+
+class PseudoMasks(nn.Module):
+    """Makes pseudo masks of a teacher's logits, and keeps count of them.
+
+    How sure the teacher is of each class, and the counts since the last validation, are buffers: a checkpoint
+    holds them.
+
+    Args:
+        maps: of the logits.
+        params: thresholds.
+    """
+
+    collapsed: Tensor
+    """Whether the teacher found next to no objects between the last two validations."""
+    tally: Tensor
+    """Pixels that the teacher masked, those of objects; pixels that are learnt, those of objects; pixels with
+    labels, those of objects. Of all maps and processes."""
+
+    def __init__(self, maps: Sequence[LabelMap], params: UnlabeledParams) -> None:
+        super().__init__()
+        self.maps, self.params = maps, params
+        for n, one in enumerate(maps):
+            self.register_buffer(f"sure_{n}", torch.ones(one.num_classes))
+        self.register_buffer("tally", torch.zeros(6, dtype=torch.float64))
+        self.register_buffer("collapsed", torch.tensor(False))
+
+    @torch.no_grad()
+    def forward(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Returns the pseudo masks (B, T, H, W) of each map, uint8: ``IGNORE`` where the teacher is not sure.
+
+        Args:
+            logits: (B, T, K, H, W) of each map, the teacher's.
+            labels: masks of the labelled samples of the same step, which are counted.
+        """
+        masks, counts = [], torch.zeros_like(self.tally)
+        for n, (one, logits_BTKHW, labels_BTHW) in enumerate(zip(self.maps, logits, labels, strict=True)):
+            if one.kind == "alpha":
+                found_BTHW = learnt_BTHW = logits_BTKHW[:, :, 0].float().sigmoid().mul(255).round().to(torch.uint8)
+            else:
+                found_BTHW, learnt_BTHW = self._classes(logits_BTKHW, self.get_buffer(f"sure_{n}"))
+            counts += torch.cat([_counted(one, each) for each in (found_BTHW, learnt_BTHW, labels_BTHW)])
+            masks.append(learnt_BTHW)
+        self.tally += all_sum(counts)
+        return tuple(masks)
+
+    def _classes(self, logits_BTKHW: Tensor, sure_K: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the teacher's classes, and these where it is sure; takes in how sure it is of each."""
+        # argmax over the innermost axis is four times as fast as over a strided one
+        logits_BTHWK = logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous()
+        logits_BTHWK = logits_BTHWK.to(torch.promote_types(logits_BTHWK.dtype, torch.float32))
+        top_BTHW, ids_BTHW = logits_BTHWK.max(-1)
+        sure_BTHW = (top_BTHW - logits_BTHWK.logsumexp(-1)).exp_()
+        if self.params.consistent_frames is not None:
+            ids_BTHW, sure_BTHW = _agreed(ids_BTHW, sure_BTHW, logits_BTHWK, self.params.consistent_frames)
+        threshold_K = self.params.threshold * (sure_K if self.params.balance else torch.ones_like(sure_K))
+        learnt_BTHW = sure_BTHW >= threshold_K[ids_BTHW]
+        sums_2K = torch.zeros(2, len(sure_K), dtype=torch.float64, device=sure_K.device)
+        for sum_K, values in zip(sums_2K, (sure_BTHW, torch.ones_like(sure_BTHW)), strict=True):
+            sum_K.scatter_add_(0, ids_BTHW.flatten(), values.flatten().double())
+        total_K, pixels_K = all_sum(sums_2K)
+        mean_K = (total_K / pixels_K.clamp_min(1)).to(sure_K.dtype)
+        sure_K.lerp_(mean_K, SURE_SHARE * (pixels_K > 0).to(sure_K.dtype))
+        found_BTHW = ids_BTHW.to(torch.uint8)
+        return found_BTHW, found_BTHW.masked_fill(~learnt_BTHW, IGNORE)
+
+    def watched(self) -> dict[str, float]:
+        """Returns what the pseudo masks were like since the last call; nothing if there were none.
+
+        Thresholds that let nothing through are said, and a teacher that finds next to no objects where labels have
+        some.
+
+        Returns:
+            ``pseudo_learnt``, the share of the pixels that are learnt, and ``pseudo_objects``, the share of
+            objects in what the teacher finds.
+
+        Raises:
+            MaskcastError: if the teacher still finds next to no objects.
+        """
+        found, objects, learnt, learnt_objects, labelled, labelled_objects = self.tally.tolist()
+        self.tally.zero_()
+        if not found:
+            return {}
+        share, usual = objects / found, labelled_objects / max(1, labelled)
+        before, now = bool(self.collapsed), share < COLLAPSED * usual
+        self.collapsed.fill_(now)
+        if now:
+            line = (
+                f"the teacher has collapsed to background: objects are {share:.2%} of its masks of unlabelled "
+                f"frames, and {usual:.2%} of the labels; raise train_masker.unlabeled.burn_in_steps, lower its "
+                "weight or training.learning_rate"
+            )
+            if before:
+                raise MaskcastError(line)
+            say(line)
+        key = f"train_masker.unlabeled.threshold {self.params.threshold:g}"
+        if learnt < NOTHING * found:
+            say(f"{key} lets nothing through: no pixel of the unlabelled frames is learnt; lower it")
+        elif learnt_objects < NOTHING * objects:
+            say(f"{key} lets background through alone: no object of the unlabelled frames is learnt; lower it")
+        return {"pseudo_learnt": learnt / found, "pseudo_objects": share}
+
+
+def mixed(masks_BTHW: Tensor, cut_BHW: Tensor) -> Tensor:
+    """Returns the masks of the strong views: each has those of the other one of its pair where that is shown."""
+    others_BTHW = masks_BTHW.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return torch.where(cut_BHW[:, None], others_BTHW, masks_BTHW)
+
+
+def learnt_share(masks_BTHW: Tensor) -> Tensor:
+    """Returns the share of the pixels of all processes that are learnt, a scalar."""
+    counts = torch.stack([(masks_BTHW != IGNORE).sum(), torch.ones_like(masks_BTHW).sum()])
+    learnt, pixels = all_sum(counts.double())
+    return (learnt / pixels).float()
+
+
+def _counted(label_map: LabelMap, masks_BTHW: Tensor) -> Tensor:
+    """Returns the number of pixels that are not ``IGNORE``, and of those of objects."""
+    if label_map.kind == "alpha":
+        return torch.stack([torch.ones_like(masks_BTHW, dtype=torch.bool).sum(), (masks_BTHW >= OPAQUE).sum()])
+    known_BTHW = masks_BTHW != IGNORE
+    return torch.stack([known_BTHW.sum(), (known_BTHW & (masks_BTHW > 0)).sum()])
+
+
+def _agreed(ids_BTHW: Tensor, sure_BTHW: Tensor, logits_BTHWK: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Returns classes that agree in each ``frames`` frames of a sample, and how sure they are."""
+    masks_BTHW, confidence_BTHW = ids_BTHW.to(torch.uint8).cpu().numpy(), sure_BTHW.cpu().numpy()
+    for b, masks_THW in enumerate(masks_BTHW):
+        sure_PK = logits_BTHWK[b][ids_BTHW[b] > 0].softmax(-1).cpu().numpy()
+        ends = np.count_nonzero(masks_THW, (1, 2)).cumsum()[:-1]
+        regions = list(map(find_regions, masks_THW, np.split(sure_PK, ends)))
+        for start in range(0, len(masks_THW), frames):
+            part = slice(start, start + frames)
+            agreed = make_consistent(masks_THW[part], confidence_BTHW[b, part], regions[part])
+            masks_BTHW[b, part], confidence_BTHW[b, part] = agreed
+    return torch.from_numpy(masks_BTHW).to(ids_BTHW), torch.from_numpy(confidence_BTHW).to(sure_BTHW)

@@ -1,0 +1,66 @@
+"""The weights that the training of a segmenter starts with."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskcast.errors import MaskcastError
+from maskcast.models.encoders.pretrained import Pretrained
+from maskcast.models.encoders.table import is_trained, load_into
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.models.segmentation.table import start_from_masker
+
+Colours = tuple[Any, Any]  # mean and std of each channel, floats
+
+
+def start_weights(
+    segmenter: Segmenter,
+    config: SegmenterConfig,
+    encoder: Path | None,
+    start: Path | None,
+    measured: Callable[[], Colours],
+) -> Pretrained | None:
+    """Loads what the training is to start from, and sets the mean and std of colours that belong to it.
+
+    Args:
+        segmenter: freshly built.
+        config: built it.
+        encoder: what ``pretrain_encoder`` wrote; one without weights is no start.
+        start: what ``train_masker`` wrote.
+        measured: gives the colours where nothing that is loaded has any.
+
+    Returns:
+        The weights of others that it starts from, where the config names some.
+
+    Raises:
+        MaskcastError: if a start does not fit, or there are two.
+    """
+    pretrained = config.load_pretrained(segmenter)
+    colours = None if pretrained is None else pretrained.colours
+    trained = encoder is not None and is_trained(encoder)
+    if encoder is not None and trained:
+        if config.encoder_config is None:
+            raise MaskcastError(
+                f"{encoder}: train_masker.model {config.arch!r} starts from no encoder; "
+                "set pretrain_encoder.method to none, or choose another model"
+            )
+        found = load_into(config.encoder_of(segmenter), encoder, config.encoder_config, "train_masker.model")
+        if pretrained is not None:
+            raise MaskcastError(
+                f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
+            )
+        colours = None if found is None else (found["meta"]["mean"], found["meta"]["std"])
+    if start is not None:
+        if pretrained is not None or trained:
+            raise MaskcastError(
+                f"{start}: the encoder is another start; give no --encoder, and no encoder_weights in the model"
+            )
+        start_from_masker(segmenter, start)
+        return None
+    mean, std = colours or measured()
+    segmenter.mean.copy_(torch.as_tensor(mean))
+    segmenter.std.copy_(torch.as_tensor(std))
+    return pretrained

@@ -1,0 +1,78 @@
+"""Semi-supervised training of a segmenter: its running average teaches it on unlabelled frames.
+
+Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from maskcast.data.clips import ClipStore
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.training.ema import BetterModel
+from maskcast.training.tasks.segmentation_dropout import FeatureDropout
+from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
+from maskcast.training.tasks.segmentation_pseudo import PseudoMasks, mixed
+from maskcast.training.tasks.segmentation_unlabeled import UnlabelledWindows, Views
+from maskcast.training.tasks.segmentation_windows import Windows
+
+
+class Teaching:
+    """What a student learns from unlabelled windows.
+
+    Args:
+        store: the clips.
+        params: of the training.
+        unlabeled: its part on unlabelled frames.
+        averaged: student and teacher; it gets the state of the pseudo masks.
+
+    Raises:
+        MaskcastError: if there are no unlabelled frames.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        params: SegmentationTraining,
+        unlabeled: UnlabeledParams,
+        averaged: BetterModel[Segmenter],
+    ) -> None:
+        self.params, self.unlabeled, self._averaged = params, unlabeled, averaged
+        self.windows = UnlabelledWindows(store, params, unlabeled)
+        self.pseudo = PseudoMasks(averaged.live.maps, unlabeled)
+        averaged.add_module("pseudo", self.pseudo)
+        self._dropout = None
+        if unlabeled.feature_dropout and params.model.encoder_config is not None:
+            encoder = params.model.encoder_of(averaged.live)
+            self._dropout = FeatureDropout(encoder, unlabeled.feature_dropout, unlabeled.batch_size)
+
+    def begun(self, step: int) -> bool:
+        """Whether unlabelled frames are learnt from at this step."""
+        return step >= self.unlabeled.burn_in_steps
+
+    def weight(self, step: int) -> float:
+        """Returns the weight of the pseudo masks."""
+        done = (step - self.unlabeled.burn_in_steps + 1) / max(1, self.unlabeled.ramp_steps)
+        return self.unlabeled.weight * min(1.0, done)
+
+    def lesson(self, batch: Windows, views: Views) -> Windows:
+        """Returns labelled windows and, after them, the student's views with the teacher's masks."""
+        teacher = self._averaged.average
+        assert teacher is not None
+        with torch.no_grad():
+            logits, _ = teacher(views.weak_BTHWC)
+        masks = [mixed(each, views.cut_BHW) for each in self.pseudo(logits, batch.masks)]
+        strong_BTHWC = views.strong_BTHWC
+        if self.params.window is None:  # a sample of a model without state is a frame
+            strong_BTHWC, *masks = (each.flatten(0, 1)[:, None] for each in (strong_BTHWC, *masks))
+        both = zip(batch.masks, masks, strict=True)
+        return Windows(torch.cat([batch.frames_BTHWC, strong_BTHWC]), tuple(map(torch.cat, both)))
+
+    def perturbed(self, step: int, labelled: float) -> AbstractContextManager[None]:
+        """Returns a context in which the student goes without some features of all but the first samples.
+
+        Args:
+            step: decides which.
+            labelled: share of the first ones.
+        """
+        return nullcontext() if self._dropout is None else self._dropout(self.params.training.seed, step, labelled)

@@ -1,0 +1,113 @@
+"""The unlabelled windows that a segmenter learns from: a weak view for the teacher, a strong one for the student.
+
+Legend: B samples, T frames of a sample, H height, W width, C = 3 channels; frames are uint8.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskcast.data.augment.frames import Geometry, draw_geometry, move_frames
+from maskcast.data.augment.strong import cut_box, strong_colours
+from maskcast.data.clip_index import FrameIndex
+from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.data.unlabeled import SEEN
+from maskcast.distributed import own_part
+from maskcast.errors import MaskcastError
+from maskcast.seed import rng
+from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
+
+UNLABELED, MIXED = (
+    1,
+    2,
+)  # keys of the draws of unlabelled windows, and of what is cut, apart from the labelled ones'
+PLACES = 4  # of which a crop takes the one with the strongest contrast: where objects are is not known
+
+
+class Views(NamedTuple):
+    """Two views of unlabelled windows; samples 2k and 2k + 1 are a pair, of which each has a part of the other."""
+
+    weak_BTHWC: Tensor
+    strong_BTHWC: Tensor
+    cut_BHW: Tensor
+    """bool: where the strong view shows the other one of the pair."""
+
+
+class UnlabelledWindows:
+    """Windows of unlabelled clips and of clips that are labelled in some frames only, each as likely as any other.
+
+    Args:
+        store: the clips.
+        params: of the training.
+        unlabeled: its part on unlabelled frames.
+
+    Raises:
+        MaskcastError: if there is no such clip, or none of the length of a window.
+    """
+
+    def __init__(self, store: ClipStore, params: SegmentationTraining, unlabeled: UnlabeledParams) -> None:
+        self.store, self.params, self.unlabeled = store, params, unlabeled
+        self.length = (unlabeled.consistent_frames or 1) if params.window is None else params.window.total
+        partly = bool(store.meta.get(LABELLED_FRAMES))
+        seen = store.where(lambda group: (group.split, group.kind) in SEEN and group.has_frames)
+        self.clips = [
+            clip for clip in seen if clip.kind == "unlabelled" or (partly and LABELLED_FRAMES in clip.meta)
+        ]
+        if not self.clips:
+            raise MaskcastError(
+                f"{store.root}: no unlabelled frames, which train_masker.unlabeled asks for; it has "
+                f"{store.holds()}: prepare clips of split unlabeled, or set train_masker.unlabeled to null"
+            )
+        self._index = FrameIndex(self.clips, self.length)
+        if not len(self._index):
+            raise MaskcastError(
+                f"{store.root}: none of the {len(self.clips)} unlabelled clips has the {self.length} frames of a "
+                "sample; lower window.frames or unlabeled.consistent_frames, or prepare longer clips"
+            )
+
+    def batch(self, step: int) -> Views:
+        """Returns this process's pairs of windows: a pure function of (seed, step)."""
+        pairs = [self._pair(step, index) for index in own_part(self.unlabeled.batch_size // 2)]
+        return Views(*(torch.from_numpy(np.concatenate(layer)) for layer in zip(*pairs, strict=True)))
+
+    def _pair(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        weak, strong = zip(*(self._sample(step, 2 * index + k) for k in range(2)), strict=True)
+        weak_2THWC, strong_2THWC = np.stack(weak), np.stack(strong)
+        random = rng(self.params.training.seed, step, index, MIXED)
+        cut_2HW = np.zeros((2, *weak_2THWC.shape[2:4]), bool)
+        for cut_HW in cut_2HW:
+            if random.random() < self.unlabeled.cutmix:
+                top, left, bottom, right = cut_box(cut_HW.shape, random)
+                cut_HW[top:bottom, left:right] = True
+        mixed_2THWC = np.where(cut_2HW[:, None, ..., None], strong_2THWC[::-1], strong_2THWC)
+        return weak_2THWC, mixed_2THWC, cut_2HW
+
+    def _sample(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the weak and the strong view of a window, (T, H, W, C)."""
+        random = rng(self.params.training.seed, step, index, UNLABELED)
+        k, t = self._index.at(int(random.integers(len(self._index))))
+        frames_THWC = self.store.frames(self.clips[k])[t : t + self.length]
+        weak_THWC = move_frames(frames_THWC, self._geometry(frames_THWC[0], random))
+        return weak_THWC, strong_colours(weak_THWC, self.unlabeled.strong, random)
+
+    def _geometry(self, frame_HWC: np.ndarray, random: np.random.Generator) -> Geometry:
+        """Draws how a window moves; a crop that should hold an object lies where the contrast is strongest."""
+        augment, shape = self.params.augment, frame_HWC.shape[:2]
+        anywhere = augment.crop is None or random.random() >= augment.crop_on_object
+        places = [draw_geometry(augment, shape, None, random) for _ in range(1 if anywhere else PLACES)]
+        return places[0] if anywhere else max(places, key=lambda place: _contrast(frame_HWC, place))
+
+
+def _contrast(frame_HWC: np.ndarray, place: Geometry) -> float:
+    """Returns the sum of the channels' standard deviations."""
+    _, deviation = cv2.meanStdDev(move_frames(frame_HWC[None], place)[0])
+    return float(deviation.sum())
+
+
+def own_samples(count: int) -> list[int]:
+    """Returns which of ``count`` unlabelled samples are this process's: whole pairs."""
+    return [2 * pair + k for pair in own_part(count // 2) for k in range(2)]
