@@ -1,14 +1,16 @@
-"""Frames a second of one core: the clip store's reader against a loader that opens one PNG per frame with PIL.
+"""Frames a second of one core: the clip store's reader against a loader that opens one PNG per picture with PIL.
 
     python benchmarks/reader.py [--rounds 7] [--clips 40]
 
-Both return the whole clip, (22, 160, 240, 3) uint8 in memory of its own, for 8 random clips of 40 in turn. Files
-are in the page cache. The frames are simulated ones with sensor noise, so the PNGs are of a realistic size.
+Both return whole clips of 22 frames at 160x240 in memory of their own, for 8 random clips in turn: frames, masks,
+and both as a labelled clip is read. Writing compresses masks in memory, and makes PNGs in memory. Files are in the
+page cache. The frames are simulated ones with sensor noise, so the PNGs are of a realistic size.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import tempfile
 from pathlib import Path
@@ -20,8 +22,10 @@ from PIL import Image
 from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
-from maskcast.labels import single_map
+from maskcast.data.packing import packed
+from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
+from maskcast.simulator.camera import CLASSES
 from maskcast.simulator.scenes import simulate_clip
 
 FRAMES, HEIGHT, WIDTH, READ = 22, 160, 240, 8
@@ -32,43 +36,71 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--clips", type=int, default=40)
     given = parser.parse_args()
-    rounds = given.rounds
     torch.set_num_threads(1)
+    found = compare(given.rounds, given.clips)
+    rows = [(what, f"{rate / times:.0f}", f"{rate:.0f}", f"{times:.1f}") for what, rate, times in found]
+    header = ("what", "PNG, PIL: frames/s", "clip store: frames/s", "times")
+    print_table(f"Clips of {FRAMES} frames, {HEIGHT}x{WIDTH} (equal bit for bit)", header, rows)
+
+
+def compare(rounds: int, clips: int) -> list[tuple[str, float, float]]:
+    """Returns of each task its name, the clip store's frames a second, and how many times those of PNG files.
+
+    Args:
+        rounds: how often each is timed.
+        clips: how many there are to draw from.
+    """
     keep_freed_memory()  # as every stage does; half of the time would be page faults
     with tempfile.TemporaryDirectory() as folder:
-        store, pngs = write_both(Path(folder), given.clips)
-        picks = iter(np.random.default_rng(0).integers(0, given.clips, (4 * rounds + 8, READ)))
+        store, masks = write_both(Path(folder), clips)
+        picks = np.random.default_rng(0).integers(0, clips, READ)
 
-        def packed() -> list[np.ndarray]:
-            return [store.frames(store.clips[clip]).copy() for clip in next(picks)]
+        def pngs(*names: str) -> list[np.ndarray]:
+            paths = [
+                [Path(folder) / f"{name}_{k}_{t}.png" for t in range(FRAMES)] for k in picks for name in names
+            ]
+            return [np.stack([np.asarray(Image.open(path)) for path in clip]) for clip in paths]
 
-        def per_frame() -> list[np.ndarray]:
-            return [np.stack([np.asarray(Image.open(path)) for path in pngs[clip]]) for clip in next(picks)]
+        def frames() -> list[np.ndarray]:
+            return [store.frames(store.clips[k]).copy() for k in picks]
 
-        np.testing.assert_array_equal(
-            store.frames(store.clips[0]), np.stack([np.asarray(Image.open(path)) for path in pngs[0]])
-        )
-        seconds = interleaved({"PNG per frame, PIL": per_frame, "clip store": packed}, rounds)
-    base = seconds["PNG per frame, PIL"]
-    rows = [
-        (name, f"{READ * FRAMES / statistics.median(taken):.0f}", f"{ratio(base, taken):.1f}")
-        for name, taken in seconds.items()
-    ]
-    print_table(f"Reading frames, {HEIGHT}x{WIDTH} (equal bit for bit)", ("reader", "frames/s", "times"), rows)
+        def labels() -> list[np.ndarray]:
+            return [store.masks(store.clips[k]) for k in picks]
+
+        def save() -> None:
+            for k in picks[:2]:
+                for mask_HW in masks[k]:
+                    Image.fromarray(mask_HW).save(io.BytesIO(), "PNG")
+
+        for one, other in zip([*frames(), *labels()], [*pngs("frame"), *pngs("mask")], strict=True):
+            np.testing.assert_array_equal(one, other)
+        tasks = {
+            "frames": (lambda: pngs("frame"), frames, 1.0),
+            "masks": (lambda: pngs("mask"), labels, 1.0),
+            "frames and masks": (lambda: pngs("frame", "mask"), lambda: (frames(), labels()), 1.0),
+            "masks, written": (save, lambda: [packed(masks[k]) for k in picks], READ / 2),
+        }
+        found = []
+        for name, (plain, ours, more) in tasks.items():
+            seconds = interleaved({"plain": plain, "ours": ours}, rounds)
+            rate = READ * FRAMES / statistics.median(seconds["ours"])
+            found.append((name, rate, more * ratio(seconds["plain"], seconds["ours"])))
+    return found
 
 
-def write_both(folder: Path, clips: int) -> tuple[ClipStore, list[list[Path]]]:
-    """Writes the same clips as a store and as PNGs, and returns the store and the paths of each clip."""
-    pngs = []
-    with ClipWriter(folder / "store", height=HEIGHT, width=WIDTH, maps=single_map(["background"])) as writer:
+def write_both(folder: Path, clips: int) -> tuple[ClipStore, list[np.ndarray]]:
+    """Writes the same clips as a store and as PNGs, and returns the store and the masks of each clip."""
+    every = []
+    with ClipWriter(folder / "store", height=HEIGHT, width=WIDTH, maps=single_map(CLASSES)) as writer:
         for clip in range(clips):
-            frames, _ = simulate_clip(clip, frames=FRAMES, height=HEIGHT, width=WIDTH)
+            frames, masks = simulate_clip(clip, frames=FRAMES, height=HEIGHT, width=WIDTH)
             assert frames is not None
-            writer.add(f"video_{clip}", split="unlabeled", kind="unlabelled", frames=frames)
-            pngs.append([folder / f"video_{clip}_{k}.png" for k in range(FRAMES)])
-            for path, frame in zip(pngs[-1], frames, strict=True):
-                Image.fromarray(frame).save(path)
-    return ClipStore(folder / "store"), pngs
+            writer.add(f"video_{clip}", split="train", kind="labelled", frames=frames, masks={MASK: masks})
+            every.append(masks)
+            for t, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+                Image.fromarray(frame).save(folder / f"frame_{clip}_{t}.png")
+                Image.fromarray(mask).save(folder / f"mask_{clip}_{t}.png")
+    return ClipStore(folder / "store"), every
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every benchmark, at toy size: it starts, measures and prints its table."""
 
+import csv
 import runpy
 import sys
 from contextlib import nullcontext, suppress
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tests.conftest import ROOT, moving_squares
@@ -16,6 +18,7 @@ TOY: dict[str, list[str]] = {
     "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
     "coco": ["--rounds", "1", "--images", "30"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
+    "gpu": ["--toy", "--out", "gpu", "--models", "U-Net", "--parts", "loops", "masks", "compiled"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
     "quota": ["--rounds", "1", "--steps", "1"],
     "label_suggestions": [
@@ -66,6 +69,19 @@ def test_it_measures_at_toy_size(
     said = capfd.readouterr().out
     assert "commit " in said
     assert name not in PEERS or (PEERS[name] in said and "(equal)" in said)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a card")
+def test_without_a_card_that_is_said_and_all_models_step(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "gpu", "--toy", "--out", "gpu", "--parts", "steps", "graphs")
+    assert "No card here" in capfd.readouterr().out
+    with Path("gpu/gpu.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    stepped = [row for row in rows if row["part"] == "steps" and row["batch"]]
+    assert len(stepped) == 7 and all(float(row["per_s"]) > 0 and float(row["tflop_s"]) > 0 for row in stepped)
+    assert [row["note"] for row in rows if row["part"] == "graphs"] == ["RuntimeError: no card"] * 7
 
 
 @pytest.mark.parametrize(("name", "peer"), PEERS.items())

@@ -1,0 +1,155 @@
+"""The forms in which a training step and inference are measured: precision, memory format, graph, compiler."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from _gpu.cases import Case, known_masks
+from _gpu.measure import CARD, DEVICE, Ceilings, Work, allow_tf32, forget, on_device, peak_gib, seconds_of, work_of
+from _gpu.table import Row
+
+
+class Form(NamedTuple):
+    """How a step runs.
+
+    Args:
+        name: of the form.
+        precision: ``bf16`` autocasts, weights stay fp32.
+        tf32: whether fp32 products and convolutions round their inputs.
+        channels_last: memory format of a masker's network; of others it is what the model chose.
+        fused: AdamW and SGD in one kernel.
+        search: cuDNN times its algorithms first.
+        graph: a CUDA graph of the whole step.
+        mode: of torch.compile, or None.
+    """
+
+    name: str
+    precision: str = "bf16"
+    tf32: bool = False
+    channels_last: bool = True
+    fused: bool = False
+    search: bool = False
+    graph: bool = False
+    mode: str | None = None
+
+
+EAGER = (
+    Form("eager fp32", "fp32", channels_last=False),
+    Form("eager TF32", "fp32", tf32=True, channels_last=False),
+    Form("eager bf16", channels_last=False),
+    Form("bf16, channels_last"),
+    Form("bf16, channels_last, fused", fused=True),
+    Form("bf16, channels_last, fused, search", fused=True, search=True),
+)
+GRAPHS = (Form("bf16, channels_last, CUDA graph", fused=True, graph=True),)
+COMPILED = (
+    Form("bf16, compiled", fused=True, mode="default"),
+    Form("bf16, compiled with graphs", fused=True, mode="reduce-overhead"),
+)
+
+
+def forms_of(case: Case, forms: tuple[Form, ...]) -> list[Form]:
+    """Returns the forms that differ for a model: where the model chose its memory format, one per precision."""
+    if case.masker:
+        return list(forms)
+    kept = [form for form in forms if form.channels_last or form.precision == "fp32"]
+    return [form._replace(name=form.name.replace("bf16, channels_last", "bf16")) for form in kept]
+
+
+def measure(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
+    """Returns the row of one form.
+
+    Args:
+        case: what runs.
+        form: how.
+        top: the card's ceilings.
+        seconds: of each timing.
+    """
+    if not CARD and (form.graph or form.mode):
+        raise RuntimeError("no card")
+    forget()
+    allow_tf32(form.tf32, form.tf32)
+    torch.backends.cudnn.benchmark = form.search
+    task = case.task()
+    batch = on_device(task.batch(0))
+    task.model.to(DEVICE).train()
+    task.seen = known_masks(task.clips, case.infers // 11).to(DEVICE) if hasattr(task, "clips") else None
+    if case.masker and not form.channels_last:
+        _as_nchw(task.segmenter)
+    if form.mode:
+        case.compiled(task, form.mode)
+    optimizer = task.params.training.optimizer(task.model)
+    for group in optimizer.param_groups:
+        group |= {"fused": form.fused and CARD, "foreach": False if form.fused and CARD else None}
+        group["capturable"] = form.graph and "betas" in group
+
+    def step() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=form.precision == "bf16"):
+            loss, _ = task.loss(batch, 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    work = work_of(step) if not (form.graph or form.mode) else None
+    taken = seconds_of(_captured(step) if form.graph else step, seconds)
+    peak = peak_gib()
+    found = Row("steps", case.name, form.name, case.batch, case.unit, taken * 1e3, case.batch / taken)
+    found.peak_gib = peak
+    if form.search or not form.fused or form.graph or form.mode:  # fused is the optimiser's
+        task.model.eval()
+
+        @torch.inference_mode()
+        def infer() -> object:
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=form.precision == "bf16"):
+                return case.infer(task, batch)
+
+        inference_work = work_of(infer) if not (form.graph or form.mode) else None
+        infer_taken = seconds_of(_captured(infer) if form.graph else infer, seconds / 2)
+        found.infer_per_s = case.infers / infer_taken
+        if inference_work is not None:
+            found.infer_flop_share = 100 * inference_work.flops / infer_taken / ceiling(form, top)
+    if work is not None:
+        with_work(found, work, form, top)
+    return found
+
+
+def of_card(top: Ceilings) -> Row:
+    """Returns the row of the card's ceilings."""
+    rates = {"fp32": top.fp32, "TF32": top.tf32, "bf16": top.bf16}
+    note = ", ".join(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items())
+    return Row("steps", "card", "matrix product, copy", gb_s=top.copy / 1e9, note=note)
+
+
+def ceiling(form: Form, top: Ceilings) -> float:
+    """Returns the FLOP/s of the card's matrix product in the precision of a form."""
+    return top.bf16 if form.precision == "bf16" else top.tf32 if form.tf32 else top.fp32
+
+
+def with_work(row: Row, work: Work, form: Form, top: Ceilings) -> None:
+    """Fills in what a step achieves of what the card can do."""
+    assert row.ms is not None
+    taken = row.ms / 1e3
+    row.tflop_s, row.gb_s = work.flops / taken / 1e12, work.traffic / taken / 1e9
+    row.flop_share = 100 * work.flops / taken / ceiling(form, top)
+    row.byte_share = 100 * work.traffic / taken / top.copy
+
+
+def _as_nchw(segmenter: Any) -> None:
+    segmenter.network.to(memory_format=torch.contiguous_format)
+    normalised = segmenter.normalised
+    segmenter.normalised = lambda frames: normalised(frames).contiguous()
+
+
+def _captured(call: Callable[[], object]) -> Callable[[], object]:
+    """Returns the replay of a CUDA graph of a call."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay

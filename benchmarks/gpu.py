@@ -1,0 +1,172 @@
+"""Speed on one GPU: training, inference, the loops around them, and the reader, beside the plain forms.
+
+    python benchmarks/gpu.py [--out results/gpu] [--minutes 7.5] [--parts steps loops masks graphs compiled reader]
+
+U-Net (width 64), DeepLabV3+ R50, ConvLSTM (stride 4), simvp, objects, Faster R-CNN R50-FPN and MoCo R50, at
+160x240 and 49 classes, on simulated clips. Needs no network. The card's own ceilings are measured first: FLOP/s of
+a large matrix product in each precision, bytes/s of a copy. The parts:
+
+    steps     a training step and inference on one batch, in eager forms of different precision and layout
+    loops     the product's training loop over a clip store and on one batch (the difference is what the card waits
+              for), beside the peer's plain loop over the same batches
+    masks     generate_masks of all clips, beside PNG in, PNG out
+    graphs    a step as a CUDA graph
+    compiled  a step by torch.compile; it gets the time that is left
+    reader    clips and masks from the store against PNG files, one core of the CPU
+
+`gpu.csv` grows row by row; `gpu.md` has the tables. A row that fails says why. Without a card, `--toy` runs small
+sizes on the CPU; such figures say nothing.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from _gpu.data import Sizes
+    from _gpu.table import Row
+
+PARTS = ("steps", "loops", "masks", "graphs", "compiled", "reader")
+ROW_SECONDS = {"compiled": 100, "loops": 60}
+OTHERS_SECONDS = 40  # of a row of any other part
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"), help="folder for gpu.csv and gpu.md")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for everything")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--models", nargs="+", help="beginnings of names of models; all, if not given")
+    parser.add_argument("--toy", action="store_true", help="small sizes, in this process")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.until = given.until or time.time() + 60 * given.minutes
+    if given.work is not None:
+        run_parts(given)
+        return
+    with tempfile.TemporaryDirectory() as work:
+        given.work = Path(work)
+        lead(given)
+
+
+def lead(given: argparse.Namespace) -> None:
+    """Prepares the data, runs each part, in a process of its own so that none can end the others, and reports."""
+    from _gpu import data
+    from _gpu.measure import CARD
+    from _gpu.table import Table
+
+    table = Table(given.out)
+    if not CARD:
+        print("No card here: figures are of the CPU, and say nothing of a GPU.")
+    data.prepare(given.work, data.TOY if given.toy else data.FULL, workers=1 if given.toy else 0)
+    if given.toy:
+        run_parts(given)
+    else:
+        beside = [start(given, "reader")] if "reader" in given.parts else []
+        for part in given.parts:
+            if part == "reader" or time.time() > given.until:
+                continue
+            child = start(given, part)
+            try:
+                child.wait(max(1.0, given.until - time.time()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                print(f"{part}: stopped, the time is over")
+            if child.wait():
+                print(f"{part}: ended with exit code {child.returncode}")
+        for child in beside:
+            child.wait()
+    table.finish()
+
+
+def start(given: argparse.Namespace, part: str) -> "subprocess.Popen[bytes]":
+    """Starts a part in another process."""
+    options = ["--out", given.out, "--work", given.work, "--until", given.until, "--parts", part]
+    models = ["--models", *given.models] if given.models else []
+    return subprocess.Popen([sys.executable, __file__, *map(str, options), *models])
+
+
+def run_parts(given: argparse.Namespace) -> None:
+    """Measures the rows of some parts, each within its time."""
+    from _gpu.data import FULL, TOY
+    from _gpu.table import Table
+
+    sizes = TOY if given.toy else FULL
+    if not given.toy:  # there, whoever runs this may use the alarm
+        signal.signal(signal.SIGALRM, _too_long)
+    for part in given.parts:
+        for model, form, measure in rows_of(part, given, sizes):
+            left = given.until - time.time()
+            if left > 1:
+                seconds = 0 if given.toy else min(left, ROW_SECONDS.get(part, OTHERS_SECONDS))
+                Table(given.out).add(_attempt(part, model, form, measure, seconds))
+
+
+def rows_of(
+    part: str, given: argparse.Namespace, sizes: "Sizes"
+) -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
+    """Yields what a part measures: the names of model and form, and a call that returns the row."""
+    from _gpu import forms, loops, store_reader
+    from _gpu.cases import cases
+    from _gpu.measure import Ceilings, ceilings
+
+    chosen = [
+        case for case in cases(given.work, sizes) if not given.models or case.name.startswith(tuple(given.models))
+    ]
+    if part == "reader":
+        for measure in store_reader.rows(given.toy):
+            yield "store", "", measure
+    elif part == "masks":
+        for measure in loops.generation(given.work, sizes):
+            yield "U-Net", "", measure
+    elif part == "loops":
+        for case in chosen:
+            for measure in loops.loops(case, sizes, given.work):
+                yield case.name, "", measure
+    else:
+        known = given.work / "ceilings.json"
+        if not known.exists():
+            known.write_text(json.dumps(ceilings(given.toy)), encoding="utf-8")
+            yield "card", "", lambda: forms.of_card(Ceilings(*json.loads(known.read_text(encoding="utf-8"))))
+        top = Ceilings(*json.loads(known.read_text(encoding="utf-8")))
+        wanted = {
+            "steps": forms.EAGER[3 % sizes.forms :: sizes.forms],
+            "graphs": forms.GRAPHS,
+            "compiled": forms.COMPILED,
+        }[part]
+        for case in chosen:
+            for form in forms.forms_of(case, wanted):
+                yield case.name, form.name, lambda c=case, f=form: forms.measure(c, f, top, sizes.seconds)  # type: ignore[misc]
+
+
+def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", seconds: float) -> "Row":
+    """Returns a row, or one that says why there is none."""
+    from _gpu.table import Row
+
+    if seconds:
+        signal.alarm(max(1, int(seconds)))
+    try:
+        return measure()
+    except Exception as error:  # whatever a library raises: the other rows go on
+        said = str(error).strip().splitlines() or [""]
+        return Row(part, model, form, note=f"{type(error).__name__}: {said[0][:160]}")
+    finally:
+        if seconds:
+            signal.alarm(0)
+
+
+def _too_long(number: int, frame: FrameType | None) -> NoReturn:
+    raise TimeoutError("took longer than a row may")
+
+
+if __name__ == "__main__":
+    main()
