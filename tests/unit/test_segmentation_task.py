@@ -142,7 +142,7 @@ def test_one_map_alone_may_be_learnt(store: ClipStore) -> None:
     values = {"training": TRAINING, "model": UNetConfig(width=2)}
     task = segmentation_task(store, SegmentationTraining(**values, maps=["matte"]), "x")
     assert isinstance(task, FrameTask) and task.maps == (MATTE,)
-    assert set(task.validate()) == {"jaccard", "accuracy"}
+    assert set(task.validate()) == {"jaccard", "accuracy", "mad"}
     with pytest.raises(MaskcastError, match="no label map 'beard'; it has squares, matte"):
         segmentation_task(store, SegmentationTraining(**values, maps=["beard"]), "x")
 

@@ -32,6 +32,8 @@ def no_counts(label_map: LabelMap) -> np.ndarray:
 def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
     """Returns ``jaccard`` and ``accuracy``, each between 0 and 1; without true foreground, ``jaccard`` is NaN.
 
+    An alpha has ``mad`` as well, the mean absolute difference in thousandths (see `mattes`).
+
     Of classes they are the macro Jaccard (absent classes left out) and the share of right pixels; of an alpha the
     fuzzy Jaccard, the sum of the smaller over the sum of the greater opacities, and 1 - mean absolute difference.
     """
@@ -39,4 +41,5 @@ def map_scores(label_map: LabelMap, counts: np.ndarray) -> dict[str, float]:
         jaccard = macro_jaccard(counts, absent="omit") if has_foreground(counts) else math.nan
         return {"jaccard": jaccard, "accuracy": accuracy(counts)}
     least, most, difference, pixels = counts.tolist()
-    return {"jaccard": least / most if most else math.nan, "accuracy": 1 - difference / max(1, pixels)}
+    apart = difference / max(1, pixels)
+    return {"jaccard": least / most if most else math.nan, "accuracy": 1 - apart, "mad": 1000 * apart}

@@ -104,6 +104,12 @@ def accuracy(matrix: Matrix) -> float:
     return int(np.trace(matrix)) / total if total else float("nan")
 
 
+def accuracy_per_class(matrix: Matrix) -> NDArray[np.float64]:
+    """Fraction of the pixels of each target class predicted right (recall); (K,) float64, NaN without pixels."""
+    hit, target, _ = _margins(matrix)
+    return _divide(hit, target)
+
+
 def mean_where_labelled(scores: Sequence[float]) -> float:
     """Mean of a clip's scores over its frames; frames without a label are NaN and left out, NaN without any."""
     found = [score for score in scores if not np.isnan(score)]

@@ -171,6 +171,9 @@ class MaskLossConfig(Params):
     """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by their number."""
     dice_classes: Literal["all", "present"] = "all"
     """Mean over all classes, a class absent from the batch adding 0, or over the classes present only."""
+    dice_over: Literal["batch", "frame"] = Field("batch", exclude_if=lambda value: value == "batch")
+    """Counts over the batch and a mean over classes, or counts and a mean over frames and classes (system 1's
+    SoftDice, with ``dice_smooth: 1.0e-4``; its CrossDice has ``ce: 0.5`` and ``dice: 0.5``)."""
     dice_smooth: float = Field(0.0, ge=0)
     """Added to numerator and denominator of each class's Dice score."""
     focal_form: Literal["sigmoid", "softmax"] = "sigmoid"
@@ -184,4 +187,29 @@ class MaskLossConfig(Params):
     def _has_a_term(self) -> Self:
         if not (self.ce or self.dice or self.focal):
             raise ValueError("ce, dice and focal are all 0, so nothing would be learnt; give one of them a weight")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_may_lack_classes(self) -> Self:
+        if self.dice_over == "frame" and (not self.dice_smooth or self.dice_classes != "all"):
+            raise ValueError(
+                "dice_over: frame needs dice_smooth above 0 and dice_classes all: a frame may lack a class"
+            )
+        return self
+
+
+class MatteLossConfig(Params):
+    """Weights of ``matte_losses.MatteLoss``; the defaults are those of Robust Video Matting."""
+
+    l1: float = Field(1.0, ge=0)
+    """Weight of the mean absolute difference; 0 leaves the term out."""
+    laplacian: float = Field(1.0, ge=0)
+    """Weight of the Laplacian pyramid's; 0 leaves the term out."""
+    coherence: float = Field(5.0, ge=0)
+    """Weight of the mean squared difference of changes from frame to frame; 0 leaves the term out."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> Self:
+        if not (self.l1 or self.laplacian):
+            raise ValueError("l1 and laplacian are 0, so no opacity would be learnt; give one of them a weight")
         return self

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from maskcast.distributed import all_sum
 from maskcast.labels import IGNORE
 from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.soft_dice import soft_dice
 
 CPU_CHUNK = 2**17  # logits per chunk: half a MiB in float32, so that a chunk's temporaries stay in the L2 cache
 GPU_CHUNK = 2**25  # large enough to hide the launches, small beside the logits of a training batch
@@ -31,7 +32,8 @@ class MaskLoss(nn.Module):
 
     * CE: softmax cross entropy with class weights, reduced by ``ce_reduction``.
     * Dice: ``1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s)`` per class over batch and pixels, p the softmax; 0 for
-      a class without a pixel in the batch, so that the denominator is at least 1 and needs no epsilon.
+      a class without a pixel in the batch, so that the denominator is at least 1 and needs no epsilon. Over frames
+      it is `soft_dice`.
     * Focal: ``(1 - p_t)^gamma * BCE`` on raw logits, mean over pixels, ``focal_classes`` over classes; or the
       softmax form, mean over pixels.
     """
@@ -49,7 +51,13 @@ class MaskLoss(nn.Module):
             logits: (N, K, ...) floating, NCHW or channels_last; the gradient comes in the same layout.
             target: (N, ...) class ids below K, or 255; uint8 or long.
         """
-        loss: Tensor = _FusedLoss.apply(logits, target, self.config)
+        if self.config.dice_over == "batch":
+            fused: Tensor = _FusedLoss.apply(logits, target, self.config)
+            return fused
+        loss = self.config.dice * soft_dice(logits, target, self.config.dice_smooth) if self.config.dice else 0
+        if self.config.ce or self.config.focal:
+            loss = loss + _FusedLoss.apply(logits, target, self.config.model_copy(update={"dice": 0.0}))
+        assert isinstance(loss, Tensor)  # a weight is above 0
         return loss
 
 

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import rank
+from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
+from maskcast.models.segmentation.matte_losses import MatteLoss
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel
@@ -64,7 +66,7 @@ class _SegmentationTask:
             self.fingerprint = self.pretrained.renamed(fingerprint)
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
-        self.criteria = [AlphaLoss() if one.kind == "alpha" else MaskLoss(params.loss) for one in self.maps]
+        self.criteria = [_criterion(one, params) for one in self.maps]
         self.teaching = None
         if params.unlabeled is not None and self.averaged is not None:
             self.teaching = Teaching(store, params, params.unlabeled, self.averaged)
@@ -118,13 +120,28 @@ class _SegmentationTask:
         for criterion, logits_BTKHW, masks_BTHW in zip(self.criteria, logits, masks, strict=True):
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
-            parts.append(criterion(*(each.flatten(0, 1) for each in given)))
+            parts.append(_loss_of(criterion, *given))
             if self.teaching is not None and sizes[1]:
                 share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
-                loss = criterion(*(each.flatten(0, 1) for each in taught))
-                parts.append(self.teaching.weight(step) * share * loss)
+                parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
         total: Tensor = sum(parts[1:], parts[0])
         return total
+
+
+def _criterion(label_map: LabelMap, params: SegmentationTraining) -> nn.Module:
+    if label_map.kind != "alpha":
+        return MaskLoss(params.loss)
+    return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
+
+
+def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> Tensor:
+    """Returns a loss of windows; a matte's looks from frame to frame, others at each frame."""
+    loss: Tensor
+    if isinstance(criterion, MatteLoss):
+        loss = criterion(logits_BTKHW, masks_BTHW)
+    else:
+        loss = criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))
+    return loss
 
 
 class FrameTask(_SegmentationTask):

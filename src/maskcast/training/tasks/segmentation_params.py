@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from maskcast.data.augment.colours import Probability
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.augment.strong import StrongColours
-from maskcast.models.segmentation.configs import MaskLossConfig, SegmenterConfig, UNetConfig
+from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_null
 from maskcast.training.schedule import TrainingParams
 
@@ -66,6 +66,9 @@ class SegmentationTraining(Params):
     """Architecture and its sizes."""
     loss: MaskLossConfig = MaskLossConfig()
     """Terms of the loss of maps of classes, their weights and reductions."""
+    matte_loss: MatteLossConfig | None = Field(default=None, exclude_if=is_null)
+    """Terms of the loss of alpha maps, e.g. {l1: 1, laplacian: 1, coherence: 5} as Robust Video Matting has; null
+    is the mean absolute difference of opacity and of its gradient."""
     augment: AugmentParams = AugmentParams()
     """How training frames are varied."""
     training: TrainingParams

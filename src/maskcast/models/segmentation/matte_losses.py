@@ -1,0 +1,78 @@
+"""The losses of mattes in video, after Robust Video Matting (Lin et al. 2021, arXiv 2108.11515).
+
+Among processes that train together each is the loss of all their frames (see ``maskcast.distributed``).
+
+Shapes: B windows, T frames, N = B T, H height, W width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum
+from maskcast.models.segmentation.configs import MatteLossConfig
+
+LEVELS = 5  # of the Laplacian pyramid
+
+
+class MatteLoss(nn.Module):
+    """``l1 * L1 + laplacian * Laplacian + coherence * Coherence`` of an opacity.
+
+    * L1: mean absolute difference.
+    * Laplacian: mean absolute difference of each of 5 levels of the Laplacian pyramids, level s times ``2^s / 5``.
+    * Coherence: mean squared difference of the changes from frame to frame; 0 where a window is one frame.
+    """
+
+    def __init__(self, config: MatteLossConfig) -> None:
+        super().__init__()
+        self.config = config
+        binomial = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        self.register_buffer("kernel", torch.outer(binomial, binomial)[None, None], persistent=False)
+
+    kernel: Tensor
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a float32 scalar (float64 for float64 logits).
+
+        Args:
+            logits: (B, T, 1, H, W) floating; their sigmoid is the opacity.
+            target: (B, T, H, W) uint8, 255 = opaque.
+        """
+        found_BTHW = logits[:, :, 0].to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        difference_BTHW = found_BTHW - target.to(found_BTHW.dtype) / 255
+        terms = []
+        if self.config.l1:
+            terms.append((self.config.l1, difference_BTHW.abs()))
+        if self.config.laplacian:
+            levels = laplacian_pyramid(difference_BTHW.flatten(0, 1)[:, None], self.kernel)
+            terms += [(self.config.laplacian * 2**s / LEVELS, level.abs()) for s, level in enumerate(levels)]
+        if self.config.coherence:
+            terms.append((self.config.coherence, difference_BTHW.diff(dim=1).square()))
+        sums = all_sum(torch.stack([values.sum() for _, values in terms]))
+        counts = all_sum(sums.new_tensor([values.numel() for _, values in terms]))
+        total: Tensor = (sums.new_tensor([weight for weight, _ in terms]) * sums / counts.clamp_min(1)).sum()
+        return total
+
+
+def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor]:
+    """Returns what each level of a Gaussian pyramid has more than the next one shows of it.
+
+    The pyramid is linear: that of a difference of pictures is the difference of theirs. Sizes are cut to even
+    ones; levels end where one is 2 pixels or less wide or high.
+    """
+    kernel_11KK, levels = kernel_11KK.to(pictures_N1HW), []
+    for _ in range(LEVELS):
+        height, width = (side - side % 2 for side in pictures_N1HW.shape[2:])
+        if min(height, width) <= 2:  # the kernel reaches 2 pixels over the edge, which it mirrors
+            break
+        pictures_N1HW = pictures_N1HW[..., :height, :width]
+        smaller_N1HW = _blurred(pictures_N1HW, kernel_11KK)[..., ::2, ::2]
+        spread_N1HW = torch.zeros_like(pictures_N1HW)
+        spread_N1HW[..., ::2, ::2] = 4 * smaller_N1HW
+        levels.append(pictures_N1HW - _blurred(spread_N1HW, kernel_11KK))
+        pictures_N1HW = smaller_N1HW
+    return levels
+
+
+def _blurred(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> Tensor:
+    return F.conv2d(F.pad(pictures_N1HW, (2, 2, 2, 2), mode="reflect"), kernel_11KK)
