@@ -27,6 +27,7 @@ TOY: dict[str, list[str]] = {
     ],
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
+    "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4"],
     "serving": ["--rounds", "1"],
     "startup": ["--rounds", "1"],
     "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
