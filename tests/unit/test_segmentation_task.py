@@ -178,7 +178,12 @@ def test_scores_of_an_opacity_by_hand() -> None:
     counts = no_counts(MATTE) + counts_of(MATTE, truth, found)
     assert counts.tolist() == [50 + 255 + 205, 10 + 100 + 255 + 255, 10 + 50 + 50, 4 * 255]
     scores = map_scores(MATTE, counts)
-    assert scores == {"jaccard": pytest.approx(510 / 620), "accuracy": pytest.approx(1 - 110 / 1020)}
-    assert map_scores(MATTE, no_counts(MATTE)) == {"jaccard": pytest.approx(np.nan, nan_ok=True), "accuracy": 1.0}
+    assert scores == {
+        "jaccard": pytest.approx(510 / 620),
+        "accuracy": pytest.approx(1 - 110 / 1020),
+        "mad": pytest.approx(1000 * 110 / 1020),
+    }
+    nothing = {"jaccard": pytest.approx(np.nan, nan_ok=True), "accuracy": 1.0, "mad": 0.0}
+    assert map_scores(MATTE, no_counts(MATTE)) == nothing
     classes = counts_of(SQUARES, np.array([[0, 1, 2, 255]]), np.array([[0, 1, 1, 1]]))
     assert map_scores(SQUARES, classes) == {"jaccard": pytest.approx((1 + 0.5 + 0) / 3), "accuracy": 2 / 3}

@@ -73,6 +73,7 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
     assert masker.maps == (SQUARES, MATTE) and description["num_classes"] == 3
     metrics = json.loads(out["metrics"].read_text())
     scores = {f"val_{score}{name}" for score in ("jaccard", "accuracy") for name in ("", "_squares", "_matte")}
+    scores.add("val_mad_matte")
     assert set(metrics) == scores | {"best_epoch", "epochs", "train_seconds", "parameters"}
     (picture,) = (tmp_path / "out/masker.resume/pictures").iterdir()
     one = masker_strip(store.frames(store.clips[2]), *[store.of("squares").masks(store.clips[2])] * 2)
