@@ -43,3 +43,7 @@ class MemoryConfig(SegmenterModelConfig):
     def build(self, maps: Sequence[LabelMap]) -> Memory:
         """Returns a freshly initialised toy."""
         return Memory(self.width, maps)
+
+    def head_of(self, segmenter: Segmenter) -> nn.Module:
+        """Returns the head."""
+        return segmenter.get_submodule("head")

@@ -19,6 +19,7 @@ KIND_OF_SPLIT: dict[str, str] = {
 MASK = "mask"  # name of a store's map where it has but one and names none, as in format 1
 
 MapKind = Literal["classes", "instances", "alpha"]
+Attributes = Mapping[str, tuple[str | None, ...]]  # by attribute its value of each class, None where it has none
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # part of file names
 
 
@@ -39,16 +40,21 @@ class LabelMap:
         kind: ``classes``: uint8 class ids, `IGNORE` for no label; ``instances``: uint16 ids of objects, unique in
             a clip, 0 for none, each of one of ``classes``; ``alpha``: uint8 opacity of the foreground, 255 = 1.
         things: of kind ``classes``: whether each is a kind of object (a car), none stuff (a road): then an object
-            can be followed, and has one class in all frames. Maps that differ in this alone are equal.
+            can be followed, and has one class in all frames.
+        attributes: of kind ``classes``: what classes share, by the name of the attribute its value of each class,
+            None where a class has none: ``{"side": (None, "left", "right")}``. A masker learns classes from their
+            parts. Maps that differ in ``things`` or ``attributes`` alone are equal.
 
     Raises:
-        MaskcastError: on another kind, a name that cannot be part of a file name, no or too many classes.
+        MaskcastError: on another kind, a name that cannot be part of a file name, no or too many classes, another
+            number of values of an attribute than of classes.
     """
 
     name: str
     classes: tuple[str, ...]
     kind: MapKind = "classes"
     things: bool = field(default=False, compare=False)
+    attributes: Attributes = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -57,6 +63,12 @@ class LabelMap:
             raise MaskcastError(f"label map {self.name!r}: kind {self.kind!r}; allowed: {get_args(MapKind)}")
         if not 1 <= len(self.classes) <= IGNORE:
             raise MaskcastError(f"label map {self.name!r}: {len(self.classes)} classes; give 1 to {IGNORE}")
+        for name, values in self.attributes.items():
+            if len(values) != len(self.classes):
+                raise MaskcastError(
+                    f"label map {self.name!r}: attribute {name!r} has {len(values)} values for "
+                    f"{len(self.classes)} classes; give one of each class, null where it has none"
+                )
 
     @property
     def num_classes(self) -> int:
@@ -64,22 +76,28 @@ class LabelMap:
         return len(self.classes)
 
     def to_entry(self) -> dict[str, Any]:
-        """Returns it as JSON has it; ``things`` is left out where it is false, as in files from before it."""
-        entry = asdict(self)
-        if not self.things:
-            del entry["things"]
-        return entry
+        """Returns it as JSON has it; what says nothing is left out where files from before it lack it."""
+        newer = ("things", "attributes")
+        return {name: value for name, value in asdict(self).items() if value or name not in newer}
 
 
-def single_map(classes: Iterable[str], *, things: bool = False) -> tuple[LabelMap, ...]:
+def single_map(
+    classes: Iterable[str], *, things: bool = False, attributes: Attributes | None = None
+) -> tuple[LabelMap, ...]:
     """Returns the maps of a store whose one map has no name of its own."""
-    return (LabelMap(MASK, tuple(classes), things=things),)
+    return (LabelMap(MASK, tuple(classes), things=things, attributes=attributes or {}),)
 
 
 def maps_of(entries: Iterable[Mapping[str, Any]]) -> tuple[LabelMap, ...]:
     """Returns label maps as JSON has them: ``LabelMap.to_entry`` of each."""
     return tuple(
-        LabelMap(one["name"], tuple(one["classes"]), one["kind"], bool(one.get("things", False)))
+        LabelMap(
+            one["name"],
+            tuple(one["classes"]),
+            one["kind"],
+            bool(one.get("things", False)),
+            {name: tuple(values) for name, values in one.get("attributes", {}).items()},
+        )
         for one in entries
     )
 

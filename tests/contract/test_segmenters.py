@@ -19,6 +19,7 @@ from maskcast.inference.found import Found
 from maskcast.inference.segment import segment, segment_whole
 from maskcast.labels import LabelMap, single_map
 from maskcast.models.encoders.smp import bare
+from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, SegmenterConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
@@ -175,6 +176,23 @@ def test_it_overfits_two_frames(config: SegmenterModelConfig) -> None:
     with torch.no_grad():  # in training mode: 30 steps are too few for the running statistics of the norms
         (logits,), _ = segmenter(batch[None])
         assert (logits[0].argmax(1) == masks).float().mean() > 0.93
+
+
+def test_its_head_learns_classes_from_their_parts_and_ends_plain(config: SegmenterModelConfig) -> None:
+    attributes = {"side": (None, "left", "right", "left", "right"), "part": (None, "palm", "palm", "arm", "arm")}
+    maps = (HAND_AND_HAIR[1], LabelMap("hand", tuple("abcde"), attributes=attributes))
+    segmenter, batch = build(config, maps), frames(1, 2, 64, 64)
+    names, head = set(segmenter.state_dict()), config.head_of(segmenter)
+    share_parts(head, maps)
+    (hair, hand), _ = segmenter(batch)
+    hand[:, :, 1].sum().backward()  # of the left palm
+    shared = {name: one for name, one in segmenter.named_parameters() if name.endswith("shared")}
+    for part, learns in enumerate((True, False, True, False)):  # left, right, palm, arm
+        assert any(one.grad is not None and bool(one.grad[part].any()) for one in shared.values()) == learns
+    with torch.no_grad():
+        fold_parts(head)
+        assert set(segmenter.state_dict()) == names
+        torch.testing.assert_close(list(segmenter(batch)[0]), [hair, hand], rtol=1e-4, atol=1e-4)
 
 
 def test_configs_survive_yaml_and_json(config: SegmenterModelConfig) -> None:

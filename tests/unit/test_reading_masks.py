@@ -50,7 +50,7 @@ def saved(path: Path, image: Image.Image | bytes, **options: Any) -> Path:
 def read(paths: list[Path], classes: tuple[str, ...] = TWO, **params: Any) -> list[Any]:
     """Reads masks as frame_folders does: one survey, one rule."""
     source = FrameFoldersSource(classes=classes, **params)
-    rule = source.rule(paths)
+    rule = source.rule(paths, classes)
     return [rule.read(path).tolist() for path in paths]
 
 
@@ -299,7 +299,7 @@ def test_palettes_that_differ_tell_nothing_by_their_indices(tmp_path: Path) -> N
     match = r"1\.png: index 1 of its palette is #008000, and #800000 in .*0\.png, .* source\.encoding: index, else"
     with pytest.raises(LabelError, match=match):
         read([red, green], MANY)
-    rule = FrameFoldersSource(classes=MANY).rule([red])
+    rule = FrameFoldersSource(classes=MANY).rule([red], MANY)
     with pytest.raises(LabelError, match=r"1\.png: index 1 of its palette is #008000, and #800000 in others"):
         rule.read(green)
     assert read([red, green], MANY, encoding="index") == [[[0, 1]], [[0, 1]]]

@@ -41,6 +41,13 @@ def class_parts(class_index: int) -> tuple[str, str, str]:
     return SHAPES[kind // 2], MATERIALS[kind % 2], COLORS[color]
 
 
+ATTRIBUTES: dict[str, tuple[str | None, ...]] = {
+    name: (None, *(class_parts(k)[n] for k in range(1, len(CLASSES))))
+    for n, name in enumerate(("shape", "material", "color"))
+}
+"""What classes share: of each attribute its value by class id."""
+
+
 @dataclass(frozen=True)
 class Motion:
     """What moves in a clip.

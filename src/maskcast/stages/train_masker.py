@@ -56,6 +56,7 @@ def train_masker(
         meta["encoder_weights"] = task.pretrained.record
 
     def save(folder: Path) -> None:
+        task.finish()
         task.segmenter.to(best_device())
         known = meta | {"reference": reference_of(task).model_dump(mode="json")}
         save_masker(folder, task.segmenter, params.model, known)

@@ -16,7 +16,9 @@ from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
+from maskcast.params import is_false
 from maskcast.simulator.camera import (
+    ATTRIBUTES,
     CLASSES,
     CLEVRER_CAMERA,
     COLORS,
@@ -55,6 +57,8 @@ class ClevrerSource(SourceConfig):
     """Split of single videos, against `splits`."""
     ids: tuple[VideoId, ...] | None = None
     """Videos to take; null takes all."""
+    attributes: bool = Field(default=False, exclude_if=is_false)
+    """Say the shape, material and color of every class, so that a masker learns classes from their parts."""
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
@@ -62,7 +66,7 @@ class ClevrerSource(SourceConfig):
         rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
         listing = Listing(
             [],
-            single_map(CLASSES, things=True),
+            single_map(CLASSES, things=True, attributes=ATTRIBUTES if self.attributes else None),
             meta={"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()},
         )
         videos = _find(raw, "video", "mp4", listing)

@@ -11,10 +11,10 @@ import statistics
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskcast.data.annotations import FILE, Annotation, read_annotations
 from maskcast.data.frame_names import unique
@@ -23,7 +23,8 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
-from maskcast.simulator.camera import CLASSES
+from maskcast.params import is_false
+from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
 FRAME = r"image_(\d+)\.(?:png|jpe?g)"
 SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits
@@ -36,12 +37,21 @@ class CompetitionSource(SourceConfig):
     layout: Literal["competition"] = "competition"
     num_classes: int = Field(default=49, ge=2, le=IGNORE)
     """Classes, background included; 49 have CLEVRER's names."""
+    attributes: bool = Field(default=False, exclude_if=is_false)
+    """Say the shape, material and color of CLEVRER's classes, so that a masker learns classes from their parts."""
+
+    @model_validator(mode="after")
+    def _attributes_are_known(self) -> Self:
+        if self.attributes and self.num_classes != len(CLASSES):
+            raise ValueError(f"attributes are those of CLEVRER's {len(CLASSES)} classes; leave them out")
+        return self
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
         root = _find_root(raw)
         classes = self._classes()
-        listing = Listing([], single_map(classes, things=classes == CLASSES))
+        attributes = ATTRIBUTES if self.attributes else None
+        listing = Listing([], single_map(classes, things=classes == CLASSES, attributes=attributes))
         for name in SETS:
             if (root / name).is_dir():
                 _list_set(root / name, self.num_classes, listing)

@@ -17,6 +17,7 @@ from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
 from maskcast.data.sources.splits import assign_splits, time_parts
@@ -64,8 +65,8 @@ class FrameFoldersSource(SourceConfig):
     values: Values | None = Field(default=None, exclude_if=is_null)
     """Class of each value, or `ignore` for no label, where values are no ids: `{0: background, 255: person}`. Of
     colours: `{"#000000": ignore, "#804080": road}`."""
-    classes: tuple[str, ...] = Field(default=("background", "foreground"), min_length=2, max_length=IGNORE)
-    """Class names by id."""
+    classes: Classes = ("background", "foreground")
+    """Class names by id; or the path of a classes file in the raw folder, which says what classes share, too."""
     things: bool = Field(default=False, exclude_if=is_false)
     """Whether every class is a kind of object, such as a car, and none is stuff, such as road: an object has one
     class in all frames, so that generated masks of a clip may agree (`generate_masks.consistent_frames`)."""
@@ -107,7 +108,8 @@ class FrameFoldersSource(SourceConfig):
         if self.values is not None:
             if self.encoding != "auto" or self.ignore is not None:
                 raise ValueError("values say all; leave out encoding and ignore, and write `ignore` for no label")
-            value_table(self.values, self.classes)
+            if not isinstance(self.classes, str):
+                value_table(self.values, self.classes)
         return self
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
@@ -119,7 +121,8 @@ class FrameFoldersSource(SourceConfig):
                 f"{raw}: nothing matches images {self.images!r}; mend source.images or the data set's root"
             )
         splits = assign_splits(sorted(images, key=id_key), {} if self.split_by == "time" else self.splits, seed)
-        listing = Listing([], single_map(self.classes, things=self.things))
+        names, attributes = classes_of(raw, self.classes)
+        listing = Listing([], single_map(names, things=self.things, attributes=attributes))
         footage: dict[str, Footage] = {}
         for name, split in splits.items():
             try:
@@ -135,23 +138,26 @@ class FrameFoldersSource(SourceConfig):
                 listing.skipped.append((name, str(error)))
                 continue
             listing.skipped += [(f"{name}/masks", footage[name].unpaired)] if footage[name].unpaired else []
-        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None])
+        rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
         listing.notes += [*([rule.told] if rule.told else []), *notes_of(footage)]
         for name, found in footage.items():
             listing.clips += self._windows(name, found, splits[name], rule, listing)
         return listing
 
-    def rule(self, paths: Sequence[Path]) -> MaskRule:
-        """Returns what the values of all masks of the set mean.
+    def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
+        """Returns what the values of all masks of the set mean, whose classes are called so.
 
         Raises:
             LabelError: when they contradict these params, or allow more than one reading.
         """
-        table = None if self.values is None else value_table(self.values, self.classes)
+        try:
+            table = None if self.values is None else value_table(self.values, classes)
+        except ValueError as error:  # of a classes file; a list was looked at before
+            raise LabelError(f"source.{error}; mend source.values or the classes file") from None
         stored: Reading | None = "stored" if self.encoding == "index" or self.values else None
         survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
         return choose_rule(
-            survey, encoding=self.encoding, ignore=self.ignore, num_classes=len(self.classes), table=table
+            survey, encoding=self.encoding, ignore=self.ignore, num_classes=len(classes), table=table
         )
 
     def _windows(

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.labels import KIND_OF_SPLIT, MASK, SPLITS, single_map
-from maskcast.params import is_zero
+from maskcast.params import is_false, is_zero
 from maskcast.seed import derive
-from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
+from maskcast.simulator.camera import ATTRIBUTES, CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
@@ -47,6 +47,8 @@ class SyntheticSource(SourceConfig):
     randomize: float = Field(default=0.0, ge=0, le=2)
     """How far light, colours, camera and film may be from CLEVRER's: 0 not at all, 1 as far as makes sense to
     train on, more to see what a masker makes of what it has never seen."""
+    attributes: bool = Field(default=False, exclude_if=is_false)
+    """Say the shape, material and color of every class, so that a masker learns classes from their parts."""
 
     @model_validator(mode="after")
     def _some_clips(self) -> "SyntheticSource":
@@ -64,7 +66,8 @@ class SyntheticSource(SourceConfig):
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}
         shared = {} if self.randomize else camera  # randomised, each clip has its own
-        listing = Listing([], single_map(CLASSES, things=True), meta=shared)
+        attributes = ATTRIBUTES if self.attributes else None
+        listing = Listing([], single_map(CLASSES, things=True, attributes=attributes), meta=shared)
         for number, part in enumerate((*SPLITS, "motion")):
             split = "train" if part == "motion" else part
             for index in range(getattr(self, part)):

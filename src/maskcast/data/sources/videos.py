@@ -10,6 +10,7 @@ from pydantic import Field
 
 from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
@@ -39,8 +40,8 @@ class VideosSource(SourceConfig):
         "source.layout to frame_folders, which takes videos with masks: here none has any"
     )
     layout: Literal["videos"] = "videos"
-    classes: tuple[str, ...] = Field(default=("background", "foreground"), min_length=2, max_length=255)
-    """Class names of the masker that will label the clips."""
+    classes: Classes = ("background", "foreground")
+    """Class names of the masker that will label the clips, by id; or a classes file in the raw folder."""
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""
     stride: int = Field(default=1, ge=1)
@@ -50,7 +51,8 @@ class VideosSource(SourceConfig):
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all videos (see `SourceConfig.list`)."""
-        listing = Listing([], single_map(self.classes))
+        classes, attributes = classes_of(raw, self.classes)
+        listing = Listing([], single_map(classes, attributes=attributes))
         files = {
             path.relative_to(raw).as_posix(): path
             for path in raw.rglob("*")

@@ -33,6 +33,10 @@ class SegmenterModelConfig(Params):
         """Returns the part of a segmenter that is its encoder."""
         raise TypeError(f"{type(self).__name__} does not say what its encoder is")
 
+    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the convolution that ends a segmenter, which gives the logits of all maps."""
+        raise TypeError(f"{type(self).__name__} does not say what its head is")
+
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads the weights that training is to start from, where the config names any, and returns which."""
         return None

@@ -44,6 +44,10 @@ class UNetConfig(MaskerModelConfig):
         """Returns the part of a segmenter that is its encoder."""
         return segmenter.get_submodule("network.down")
 
+    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the last convolution."""
+        return segmenter.get_submodule("network.head")
+
 
 class SmpConfig(MaskerModelConfig):
     """A decoder and an encoder of segmentation-models-pytorch."""
@@ -91,6 +95,10 @@ class SmpConfig(MaskerModelConfig):
     def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
         """Returns the part of a segmenter that is its encoder."""
         return segmenter.get_submodule("network.encoder")
+
+    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the last convolution; what follows it, where anything does, scales the picture up."""
+        return segmenter.get_submodule("network.segmentation_head.0")
 
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads ``encoder_weights``, if it is set; every weight of the encoder must be there.
@@ -147,6 +155,10 @@ class RecurrentConfig(SegmenterModelConfig):
     def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
         """Returns the part of a segmenter that is its encoder."""
         return self.base.encoder_of(segmenter)
+
+    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
+        """Returns the base's last convolution."""
+        return self.base.head_of(segmenter)
 
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads the base's ``encoder_weights``, if it names any."""

@@ -5,6 +5,7 @@ Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K ch
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import rank
 from maskcast.labels import LabelMap
+from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
@@ -59,11 +61,15 @@ class _SegmentationTask:
         self.windows = LabelledWindows(store, self.maps, params)
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
-        self.student: Segmenter = params.model.build(self.maps)
+        self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
         colours = partial(frame_statistics, store, self.windows.clips)
         self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
         if self.pretrained is not None:
             self.fingerprint = self.pretrained.renamed(fingerprint)
+        # a head that has learnt stays as it is
+        self._parts = params.attributes and start is None and any(one.attributes for one in self.maps)
+        if self._parts:
+            share_parts(params.model.head_of(self.student), self.maps)
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
         self.criteria = [_criterion(one, params) for one in self.maps]
@@ -93,6 +99,11 @@ class _SegmentationTask:
             return self.validation.scores(self.student)
         watched = {} if self.teaching is None else self.teaching.pseudo.watched()
         return self.averaged.validate(self.validation.scores, "jaccard") | watched
+
+    def finish(self) -> None:
+        """Makes the trained segmenter what is saved: one with a plain head, whatever it learnt from."""
+        if self._parts:
+            fold_parts(self.params.model.head_of(self.segmenter))
 
     def _begin(self, batch: Windows, step: int) -> tuple[Windows, int]:
         """Returns what the student sees in this step, and how many of its samples, the first ones, have labels."""

@@ -21,7 +21,6 @@ class WindowParams(Params):
     """Frames through which gradients flow back (truncated back-propagation through time)."""
     burn_in: int = Field(default=0, ge=0)
     """Frames before these that are only seen, without a gradient: the state is that of a clip under way."""
-
     alone: float = Field(default=0.0, ge=0)
     """Weight of the loss of each frame by itself, without the memory of a ``recurrent`` model."""
 
@@ -84,6 +83,9 @@ class SegmentationTraining(Params):
     better is kept. null keeps no average."""
     unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
     """Learning from unlabelled frames, too; null leaves them alone."""
+    attributes: bool = Field(default=True, exclude_if=bool)
+    """Learn classes from what they share, where the clips' label maps say it (docs/your-data.md): then a class
+    that no label shows is known by its parts. false learns each class by itself."""
 
     @model_validator(mode="after")
     def _window_is_for_models_with_state(self) -> Self:

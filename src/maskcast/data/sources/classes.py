@@ -1,0 +1,72 @@
+"""The classes of a data set of a user: their names, or a file in the raw folder with what they share, too.
+
+    background:
+    left thumb:  {side: left, part: thumb}
+    right thumb: {side: right, part: thumb}
+
+A class a line, in the order of their ids, each with its attributes, if it has any.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, Attributes
+from maskcast.params import load_params_file
+
+FORM = "`left thumb: {side: left, part: thumb}`"
+
+
+def _some(classes: tuple[str, ...] | str) -> tuple[str, ...] | str:
+    if not isinstance(classes, str) and not 2 <= len(classes) <= IGNORE:
+        raise ValueError(f"{len(classes)} classes; give 2 to {IGNORE}, the background first")
+    return classes
+
+
+Classes = Annotated[tuple[str, ...] | str, AfterValidator(_some)]
+
+
+def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes]:
+    """Returns the names of classes by id, and of each attribute its values by class id.
+
+    Args:
+        raw: folder that ``fetch_dataset`` wrote.
+        classes: names, or the path of a file below ``raw``.
+
+    Raises:
+        MaskcastError: if there is no such file, or it does not map classes to attributes.
+    """
+    if not isinstance(classes, str):
+        return classes, {}
+    path = raw / classes
+    table = load_params_file(
+        path, "classes file", "put it there, or list the names in prepare_clips.source.classes"
+    )
+    if twice := next((name for name, count in Counter(_keys(path)).items() if count > 1), None):
+        raise MaskcastError(
+            f"{path}: class {twice!r} stands twice, and ids count the lines; call one of them otherwise"
+        )
+    for name, values in table.items():
+        if not isinstance(name, str) or not isinstance(values, dict | None):
+            raise MaskcastError(f"{path}: {name!r}: {values!r}; write a class a line, e.g. {FORM}, names as text")
+        for key, value in (values or {}).items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise MaskcastError(
+                    f"{path}: {name!r}: {key!r}: {value!r} is no text; put it into quotes, e.g. {FORM}"
+                )
+    if not 2 <= len(table) <= IGNORE:
+        raise MaskcastError(f"{path}: {len(table)} classes; give 2 to {IGNORE}, the background first")
+    attributes = dict.fromkeys(key for values in table.values() for key in values or {})
+    shared = {key: tuple((values or {}).get(key) for values in table.values()) for key in attributes}
+    return tuple(table), shared
+
+
+def _keys(path: Path) -> list[str]:
+    """Returns the keys of a YAML mapping as they stand there; parsing it would keep the last of equal ones."""
+    mapping = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    assert isinstance(mapping, yaml.MappingNode)
+    return [str(key.value) for key, _ in mapping.value]

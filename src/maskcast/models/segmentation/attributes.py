@@ -1,0 +1,89 @@
+"""Classes that share attributes: a head that learns classes from their parts and ends as a plain one.
+
+The logit of a class is the sum of those of its attributes: that of ``cube rubber red`` is that of cubes, plus that
+of rubber, plus that of red. So a class that no label shows is known by its parts. A class has a logit of its own
+only where attributes do not tell it from another one, or it has none: with an own one, a class that no label shows
+would learn never to be found. All of these are linear in the features, and so is their sum: the weights of a class
+are the sums of those of its parts. Training makes them anew at each step (a parametrisation); at its end they are
+folded into the head, and what is saved, exported and served knows nothing of attributes.
+
+Legend: K channels of logits, A values of attributes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.base import logit_channels
+
+TENSORS = ("weight", "bias")
+
+
+def parts_of(maps: Sequence[LabelMap]) -> Tensor:
+    """Returns which channel of logits has which value of an attribute, (K, A) of 0 and 1; A is 0 without any."""
+    columns, first, total = [], 0, sum(logit_channels(maps))
+    for one, channels in zip(maps, logit_channels(maps), strict=True):
+        for values in one.attributes.values() if one.kind == "classes" else ():
+            for value in dict.fromkeys(value for value in values if value is not None):
+                column = torch.zeros(total)
+                column[first : first + channels] = torch.tensor([float(each == value) for each in values])
+                columns.append(column)
+        first += channels
+    return torch.stack(columns, 1) if columns else torch.zeros(total, 0)
+
+
+def share_parts(head: nn.Module, maps: Sequence[LabelMap]) -> None:
+    """Lets the last layer of a segmenter learn the parts of its classes; nothing where no class has attributes.
+
+    Args:
+        head: the convolution whose channels are the logits of ``maps``, one after the other.
+        maps: what it finds.
+
+    Raises:
+        MaskcastError: if the head is no such convolution.
+    """
+    parts_KA = parts_of(maps)
+    if not parts_KA.shape[1]:
+        return
+    if not isinstance(head, nn.Conv2d) or head.out_channels != len(parts_KA):
+        raise MaskcastError(
+            f"train_masker.model: its head, {type(head).__name__}, is no convolution to the {len(parts_KA)} "
+            "logits, so attributes cannot join it; set train_masker.attributes to false, or choose another model"
+        )
+    for name in TENSORS:
+        own = getattr(head, name)
+        if own is not None:
+            parametrize.register_parametrization(head, name, _Parts(parts_KA, own))
+
+
+def fold_parts(head: nn.Module) -> None:
+    """Makes a head plain again: it gives what it gave."""
+    for name in TENSORS:
+        if parametrize.is_parametrized(head, name):
+            parametrize.remove_parametrizations(head, name)
+
+
+class _Parts(nn.Module):
+    """Makes a tensor (K, ...) of what the parts of each channel share, and of its own where it has any."""
+
+    parts_KA: Tensor
+    own_K: Tensor
+
+    def __init__(self, parts_KA: Tensor, own: Tensor) -> None:
+        super().__init__()
+        alike_KK = (parts_KA[:, None] == parts_KA).all(2)
+        own_K = (alike_KK.sum(1) > 1) | ~parts_KA.any(1)
+        self.register_buffer("parts_KA", parts_KA.to(own), persistent=False)
+        self.register_buffer("own_K", own_K.to(own), persistent=False)
+        bound = own[0].numel() ** -0.5 if own.ndim > 1 else 0.0  # as a convolution begins
+        shared = own.detach().new_empty(parts_KA.shape[1], *own.shape[1:]).uniform_(-bound, bound)
+        self.shared = nn.Parameter(shared, requires_grad=own.requires_grad)
+
+    def forward(self, own: Tensor) -> Tensor:
+        """Returns the sum."""
+        own_K = self.own_K.view(-1, *[1] * (own.ndim - 1))
+        return own * own_K + torch.tensordot(self.parts_KA, self.shared, 1)
