@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from kfp import kubernetes
 from kfp.dsl import PipelineConfig, PipelineTask
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
@@ -131,6 +131,9 @@ class Cluster(Params):
     """Names of the secrets that pull it."""
     workspace: Workspace | None = None
     """Volume for checkpoints; null keeps them in the pod."""
+    data: str | None = Field(None, pattern="^(workspace|s3://[^/]+.*[^/])$")
+    """Where outputs of 64 MiB and more stay and are read from: `workspace` or s3://bucket/prefix; null passes them
+    on as artifacts, which every stage downloads and uploads."""
     queue: str | None = Field(None, pattern=DNS_LABEL)
     """Kueue's LocalQueue in the namespace, which admits pods and TrainJobs by its quota; null takes none."""
     priority: str | None = Field(None, pattern=DNS_LABEL)
@@ -171,6 +174,22 @@ class Cluster(Params):
             if LOOKS_SECRET.search(name) or has_user(value):
                 raise PydanticCustomError(UNSHOWN, f"{name} must come from a secret; name it under `secrets`")
         return env
+
+    @model_validator(mode="after")
+    def _has_place_for_data(self) -> Self:
+        if self.data == "workspace" and self.workspace is None:
+            raise PydanticCustomError(UNSHOWN, "data: workspace needs `workspace` with a claim; name one")
+        return self
+
+    @property
+    def data_variables(self) -> dict[str, str]:
+        """The variables by which stages know where large outputs stay (see ``maskcast.runner.references``)."""
+        if self.data is None:
+            return {}
+        kept = {} if self.workspace is None else {"MASKCAST_DATA_CACHE": f"{self.workspace.mount_path}/data"}
+        if self.data == "workspace":
+            return {"MASKCAST_DATA": kept["MASKCAST_DATA_CACHE"]}
+        return {"MASKCAST_DATA": self.data} | kept
 
     @property
     def queue_labels(self) -> dict[str, str]:
@@ -258,7 +277,7 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
         kubernetes.empty_dir_mount(
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=pod.shared_memory
         )
-    for variable, value in {"MASKCAST_IMAGE": cluster.image, **cluster.env}.items():
+    for variable, value in {"MASKCAST_IMAGE": cluster.image, **cluster.data_variables, **cluster.env}.items():
         task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     for secret, keys in cluster.secrets.items():

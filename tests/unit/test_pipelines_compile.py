@@ -97,6 +97,28 @@ def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path
     assert kubernetes["pipelineConfig"] == {"activeDeadlineSeconds": 7200, "resourceTtlOnCompletion": 86400}
 
 
+@pytest.mark.parametrize(
+    ("keys", "variables"),
+    [
+        ({}, {}),
+        (
+            {"data": "workspace", "workspace": {"claim": "files"}},
+            {"MASKCAST_DATA": "/workspace/data"},
+        ),
+        ({"data": "s3://bucket/large"}, {"MASKCAST_DATA": "s3://bucket/large"}),
+        (
+            {"data": "s3://bucket/large", "workspace": {"claim": "files", "mount_path": "/files"}},
+            {"MASKCAST_DATA": "s3://bucket/large", "MASKCAST_DATA_CACHE": "/files/data"},
+        ),
+    ],
+)
+def test_every_stage_is_told_where_large_data_stay(tmp_path: Path, keys: Any, variables: dict[str, str]) -> None:
+    spec = compiled(tmp_path, keys)[0]
+    for executor in spec["deploymentSpec"]["executors"].values():
+        env = {each["name"]: each["value"] for each in executor["container"]["env"]}
+        assert {name: value for name, value in env.items() if name.startswith("MASKCAST_DATA")} == variables
+
+
 def test_only_stages_that_move_data_are_retried_by_default(tmp_path: Path) -> None:
     pipeline, _ = compiled(tmp_path, {})
     tasks = pipeline["root"]["dag"]["tasks"]
@@ -181,6 +203,12 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         (
             "image: x\nstages: {train: {gpus: 1}}",
             "cluster.yaml: stages.train: there is no stage 'train'; stages: ",
+        ),
+        ("image: x\ndata: nfs://files", "cluster.yaml: data: string should match pattern"),
+        ("image: x\ndata: workspace", "data: workspace needs `workspace` with a claim; name one"),
+        (
+            "image: x\nserving: {min_replicas: 0}",
+            "serving.min_replicas: input should be",
         ),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
         ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
 from maskcast.runner.locks import exchange, sole_writer
+from maskcast.runner.references import placed, written_to_volume
 
 RUN = "mlflow_run_id"
 
@@ -24,6 +25,17 @@ def resume_dir(out: Path) -> Path:
     return out.with_name(name)
 
 
+def partial_of(out: Path) -> Path:
+    """Returns where a stage writes an output: ``<output>.partial``.
+
+    It lies beside the output. Where outputs stay on a volume (see ``references``) it lies there at once, with
+    what a killed run needs, for a pod's own disk may be too small.
+    """
+    if written_to_volume() and "MASKCAST_RESUME_DIR" in os.environ:
+        return resume_dir(out).with_suffix(".partial")
+    return _beside(out)
+
+
 def run_file(out: Path) -> Path:
     """Returns the file that remembers the MLflow run of what is being written to an output."""
     return resume_dir(out) / RUN
@@ -35,7 +47,7 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
 
     Args:
         outputs: The final path of each output, by the flag that names it.
-        partials: Where the block writes each of them; beside it.
+        partials: Where the block writes each of them: ``partial_of`` of its path.
 
     Raises:
         MaskcastError: An output cannot be written, another process writes it, or the disk is full.
@@ -64,7 +76,8 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
 
 
 def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
-    for left in (*partials.values(), *(_gone(resume_dir(out)) for out in outputs.values())):
+    passing = {*partials.values(), *map(_beside, outputs.values())}
+    for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
         with user_errors_of_disk():
@@ -72,15 +85,20 @@ def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path])
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
-                _replace(partials[name], out)
+                placed(partials[name], _beside(out))
+                _replace(_beside(out), out)
             for out in outputs.values():  # last of all: whoever is killed before goes on, with the same run
                 _discard(resume_dir(out))
     except BaseException:
-        for partial in partials.values():
+        for partial in passing:
             remove(partial)
         for out in outputs.values():
             _drop_if_empty(resume_dir(out))
         raise
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(out.name + ".partial")
 
 
 def _make_parents(out: Path, name: str) -> list[Path]:

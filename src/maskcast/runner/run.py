@@ -17,7 +17,8 @@ from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
-from maskcast.runner.outputs import outputs_whole, resume_dir, run_file
+from maskcast.runner.outputs import outputs_whole, partial_of, resume_dir, run_file
+from maskcast.runner.references import referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
 
@@ -51,7 +52,7 @@ def run_stage(
     check_name(name, stage)
     values = validate(the_stage.params, params, where)
     inputs, outputs = _resolve(the_stage, paths)
-    partials = {port: out.with_name(out.name + ".partial") for port, out in outputs.items()}
+    partials = {port: partial_of(out) for port, out in outputs.items()}
     job = Job(stage, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
     with _stoppable(outputs), outputs_whole(outputs, partials) if first_process() else nullcontext():
@@ -126,7 +127,7 @@ def execute(job: Job) -> dict[str, float]:
 
 
 def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Returns input and output paths by port; every input exists and every output's parent is a folder."""
+    """Returns input and output paths by port; every input exists, and a reference is where its data lies."""
     names = [port.name for port in the_stage.ports]
     for given in paths:
         if given not in names:
@@ -145,7 +146,7 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
                 raise MaskcastError(
                     f"{path}: no such input (--{port.name} of {the_stage.name}); run the stage that writes it"
                 )
-            inputs[port.name] = path
+            inputs[port.name] = referred(path)
         else:
             outputs[port.name] = path
     return inputs, outputs

@@ -1,0 +1,140 @@
+"""The bytes that a run on a cluster moves between pods: data as artifacts, and by reference on a volume.
+
+    python benchmarks/data_by_reference.py [--params params.yaml] [--clips 60] [--least 1] [--until STAGE]
+
+Runs the stages of dvc.yaml one after another as pods do: each has an empty disk, its inputs are copied there from
+the artifact store and its outputs back, as KFP's launcher does. The second time `MASKCAST_DATA` names a volume.
+Trainings are two steps long, for their bytes do not depend on it. `volume` is what is written there; what is read
+there is read in place. Outputs must be equal in both. No clock, no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from _common import ROOT, print_table
+from maskcast.digest import digest_tree
+from maskcast.runner import references
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
+
+MIB = 1 << 20
+SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "patience": 0, "warmup_steps": 0}
+ALIKE = ("raw", "clips", "masks", "predictions")  # by port: without seconds in it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="of a synthetic data set")
+    parser.add_argument("--clips", type=int, default=60, help="number of training clips")
+    parser.add_argument("--least", type=float, default=1, help="MiB from which on an output stays on the volume")
+    parser.add_argument("--until", default="register_models", help="the last stage (default: %(default)s)")
+    given = parser.parse_args()
+    references.LEAST = int(given.least * MIB)
+    params = shortened(yaml.safe_load(given.params.read_text()), given.clips)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        ways = {
+            way: Cluster(Path(folder, way), volume=way == "by reference") for way in ("artifacts", "by reference")
+        }
+        for cluster in ways.values():
+            for stage, ports in stages(ROOT / "dvc.yaml"):
+                cluster.run(stage, ports, params[stage])
+                if stage == given.until:
+                    break
+        before, after = ways.values()
+        assert before.digests == after.digests, "the two ways gave different data"
+    rows = [
+        (stage, *(f"{n / MIB:.2f}" for n in (*before.moved[stage], *after.moved[stage]))) for stage in before.moved
+    ]
+    sums = [[sum(each) for each in zip(*way.moved.values(), strict=True)] for way in (before, after)]
+    rows.append(("all", *(f"{n / MIB:.2f}" for each in sums for n in each)))
+    header = ("stage", "down", "up", "volume", "down", "up", "volume")
+    print_table(f"MiB moved: as artifacts, and by reference from {given.least:g} MiB on", header, rows)
+    whole, artifacts = sum(sums[1]) / sum(sums[0]), sum(sums[1][:2]) / sum(sums[0])
+    print(f"by reference / artifacts: {whole:.3f}, without the volume {artifacts:.3f}")
+
+
+class Cluster:
+    """Runs stages as pods, and counts what they move.
+
+    Args:
+        folder: for the artifact store, the pods and the volume.
+        volume: whether large outputs stay on it.
+    """
+
+    def __init__(self, folder: Path, *, volume: bool) -> None:
+        self.store, self.volume = folder / "artifacts", folder / "volume/data" if volume else None
+        self.folder = folder
+        self.moved: dict[str, tuple[int, int, int]] = {}
+        self.digests: dict[str, str] = {}
+
+    def run(self, stage: str, ports: dict[str, str], params: dict[str, Any]) -> None:
+        """Runs a stage; ``ports`` has the path of each port in the project's folder."""
+        os.environ.pop("MASKCAST_DATA", None)
+        if self.volume is not None:
+            os.environ |= {
+                "MASKCAST_DATA": str(self.volume),
+                "MASKCAST_RESUME_DIR": str(self.folder / "volume/resume"),
+            }
+        had = size(self.volume) if self.volume else 0
+        down = up = 0
+        inputs = {port.name for port in get_stage(stage).ports if port.direction == "in"}
+        with tempfile.TemporaryDirectory(dir=self.folder.parent) as disk:
+            pod = {port: Path(disk, port + Path(path).suffix) for port, path in ports.items()}
+            for port in inputs & pod.keys():
+                down += copied(self.store / ports[port], pod[port])
+            run_stage(stage, params, name=None, where="params", **pod)
+            for port in pod.keys() - inputs:
+                up += copied(pod[port], self.store / ports[port])
+                if port in ALIKE:
+                    self.digests[f"{stage} {port}"] = digest_tree(references.referred(pod[port]))
+        self.moved[stage] = down, up, (size(self.volume) - had if self.volume else 0)
+        os.environ.pop("MASKCAST_RESUME_DIR", None)
+
+
+def stages(dvc_file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields the stages of a dvc.yaml in order, each with the path of every port."""
+    for name, stage in yaml.safe_load(dvc_file.read_text())["stages"].items():
+        words = stage["cmd"].split()
+        if name == "code":
+            continue
+        flags = dict(zip(words[2::2], words[3::2], strict=True))
+        yield name, {flag.removeprefix("--"): path for flag, path in flags.items() if flag != "--params"}
+
+
+def shortened(params: dict[str, Any], clips: int) -> dict[str, Any]:
+    """Returns params of as many training clips whose trainings are two steps long."""
+    params["prepare_clips"]["source"] |= {"train": clips, "unlabeled": 0, "motion": 0, "val": 4, "hidden": 2}
+    for section in params.values():
+        if section and "training" in section:
+            section["training"] |= SHORT
+    return params
+
+
+def copied(source: Path, target: Path) -> int:
+    """Copies a file or folder and returns its bytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+    return size(source)
+
+
+def size(path: Path) -> int:
+    """Returns the bytes of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+if __name__ == "__main__":
+    main()

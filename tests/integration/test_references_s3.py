@@ -1,0 +1,43 @@
+"""Data by reference in S3, with a real server: stored once, fetched once a machine, each file by its checksum."""
+
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_store
+from tests.integration.conftest import S3
+
+from maskcast.data.clips import ClipStore
+from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
+from maskcast.runner import references
+from maskcast.runner.references import REFERENCE, placed, referred
+
+
+def test_clips_stay_in_a_bucket_and_a_machine_fetches_them_once(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "LEAST", 1000)
+    monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data/")
+    monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "node"))
+    store = write_store(tmp_path / "clips")
+    digest, count = digest_tree(store.root), len(store.select("train"))
+    pod = tmp_path / "pod"
+    placed(store.root, pod)
+    assert [path.name for path in pod.iterdir()] == [REFERENCE]
+    found = referred(pod)
+    assert (found, digest_tree(found)) == (tmp_path / "node" / digest, digest)
+    assert len(ClipStore(found).select("train")) == count
+
+    again = write_store(tmp_path / "again").root  # the same data by another run: nothing new is stored
+    listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
+    placed(again, tmp_path / "other")
+    after = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
+    assert {each["Key"] for each in after} == {each["Key"] for each in listed}
+    for each in after:
+        s3.client.delete_object(Bucket=s3.bucket, Key=each["Key"])
+    assert referred(pod) == found  # the machine has it
+
+    monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "new node"))
+    with pytest.raises(MaskcastError, match="its data cannot be fetched: s3://"):
+        referred(pod)
+    assert not (tmp_path / "new node" / digest).exists()

@@ -1,0 +1,134 @@
+"""Data by reference on a volume: written once, read in place, the same data to every stage."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import write_store
+
+from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.runner import references
+from maskcast.runner.references import REFERENCE, referred
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import InPath, OutPath, stage
+
+
+class GrowParams(Params):
+    size: int = 1000
+    fails: bool = False
+
+
+def grow(*, seed: InPath | None = None, grown: OutPath, note: OutPath | None = None, params: GrowParams) -> None:
+    """Writes a folder of some size, after what it was given."""
+    grown.mkdir()
+    (grown / "seed").write_bytes((seed / "data").read_bytes() if seed else b"")
+    (grown / "data").write_bytes(b"x" * params.size)
+    if note is not None:
+        note.write_text("small")
+    if params.fails:
+        raise MaskcastError("no more")
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A volume as pods see it, on which outputs of 500 bytes and more stay."""
+    stage(grow)
+    monkeypatch.setattr(references, "LEAST", 500)
+    monkeypatch.setenv("MASKCAST_DATA", str(tmp_path / "volume/data"))
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path / "volume/resume/grow"))
+    monkeypatch.setenv("KFP_RUN_ID", "run-1")
+    (tmp_path / "pod").mkdir()
+    return tmp_path / "volume"
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_large_output_stays_on_the_volume_and_is_read_there(volume: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "pod/one", tmp_path / "pod/two"
+    run_stage("grow", {}, grown=one, note=tmp_path / "pod/note")
+    assert files_of(tmp_path / "pod") == ["note", f"one/{REFERENCE}"]
+    told = json.loads((one / REFERENCE).read_text())
+    data = referred(one)
+    assert data == volume / "data" / told["digest"]
+    assert told["digest"] == digest_tree(data)
+    run_stage("grow", {"size": 900}, seed=one, grown=two)
+    assert (referred(two) / "seed").read_bytes() == b"x" * 1000
+    assert list((volume / "resume").iterdir()) == []
+
+
+def test_equal_data_lies_there_once_and_gives_equal_references(volume: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run_stage("grow", {}, grown=tmp_path / "pod" / name)
+    assert len(list((volume / "data").iterdir())) == 1
+    first, second = ((tmp_path / "pod" / name / REFERENCE).read_bytes() for name in ("one", "two"))
+    assert first == second
+
+
+def test_a_small_output_is_passed_on_itself(volume: Path, tmp_path: Path) -> None:
+    run_stage("grow", {"size": 400}, grown=tmp_path / "pod/one")
+    assert files_of(tmp_path / "pod/one") == ["data", "seed"]
+    assert not (volume / "data").exists()
+
+
+def test_a_stage_that_fails_leaves_nothing(volume: Path, tmp_path: Path) -> None:
+    with pytest.raises(MaskcastError, match="no more"):
+        run_stage("grow", {"fails": True}, grown=tmp_path / "pod/one")
+    assert files_of(tmp_path) == []
+
+
+def test_what_a_killed_try_left_is_replaced(volume: Path, tmp_path: Path) -> None:
+    left = volume / "resume/grow/run-1/one.partial"
+    left.mkdir(parents=True)
+    (left / "half").write_text("half")
+    run_stage("grow", {}, grown=tmp_path / "pod/one")
+    assert files_of(referred(tmp_path / "pod/one")) == ["data", "seed"]
+    assert list((volume / "resume").iterdir()) == []
+
+
+def test_real_clips_have_the_digest_that_a_laptop_gives_them(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = write_store(tmp_path / "kept").root
+    references.placed(write_store(tmp_path / "made").root, tmp_path / "pod/clips")
+    assert digest_tree(referred(tmp_path / "pod/clips")) == digest_tree(kept)
+    monkeypatch.delenv("MASKCAST_DATA")
+    assert referred(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("reference", "line"),
+    [
+        ("{", "is no reference to data; run the stage that wrote it again"),
+        ('{"digest": "../../../etc", "store": "STORE"}', "is no reference to data"),
+        (
+            '{"digest": "00000000000000000000000000000000", "store": "/"}',
+            "its data lies in /; set MASKCAST",
+        ),
+        (
+            '{"digest": "00000000000000000000000000000000", "store": "STORE"}',
+            "is gone; run the stage that wrote it again, without Kubeflow's cache",
+        ),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_one_line(
+    volume: Path, tmp_path: Path, reference: str, line: str
+) -> None:
+    folder = tmp_path / "pod/seed"
+    folder.mkdir()
+    (folder / REFERENCE).write_text(reference.replace("STORE", str(volume / "data")))
+    with pytest.raises(MaskcastError) as raised:
+        run_stage("grow", {}, seed=folder, grown=tmp_path / "pod/one")
+    assert line in str(raised.value) and str(folder) in str(raised.value)
+
+
+def test_without_the_variable_a_reference_says_which_to_set(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage("grow", {}, grown=tmp_path / "pod/one")
+    monkeypatch.delenv("MASKCAST_DATA")
+    with pytest.raises(MaskcastError, match=f"its data lies in {volume / 'data'}; set MASKCAST_DATA to that$"):
+        referred(tmp_path / "pod/one")
