@@ -16,7 +16,9 @@ and one chunk a clip, are read as well.
 import copy
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -24,6 +26,7 @@ import zstandard
 from maskcast.data.clip_checks import DTYPES
 from maskcast.data.clip_formats import parse_index
 from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed, labels_of
+from maskcast.data.packing import unpack
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -55,6 +58,7 @@ class ClipStore:
         self.digest = hashlib.sha256(raw).hexdigest()[:32]
         self._table, self._shards = index.table, index.shards
         self._mapped: dict[str, np.ndarray] = {}
+        self._bytes: dict[str, memoryview] = {}
         self.clips = Clips(index.table, range(len(index.table)))
         self._chosen = None if label_map is None else self._known(label_map)
 
@@ -199,15 +203,10 @@ class ClipStore:
         packed = clip.layers.get(layer)
         if packed is None:
             raise self._lacks(clip, word)
-        wanted, per_chunk, number = range(clip.num_frames)[frames], packed.chunk_frames, -1
+        wanted = range(clip.num_frames)[frames]
         out: np.ndarray = np.empty((len(wanted), self.height, self.width), dtype)
         try:
-            for k, t in enumerate(wanted):
-                if t // per_chunk != number:
-                    number = t // per_chunk
-                    size = min(per_chunk, clip.num_frames - number * per_chunk)
-                    chunk_tHW = self._chunk(packed, number, (size, self.height, self.width), dtype)
-                out[k] = chunk_tHW[t % per_chunk]
+            unpack(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
         except (zstandard.ZstdError, ValueError, IndexError) as error:
             raise MaskcastError(
                 f"{self.root / packed.shard}: {word} of clip {clip.id!r} are damaged ({error}); "
@@ -215,15 +214,12 @@ class ClipStore:
             ) from None
         return out
 
-    def _chunk(self, packed: Packed, number: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        if packed.shard not in self._mapped:
-            self._mapped[packed.shard] = np.asarray(np.memmap(self.root / packed.shard, np.uint8, "r"))
+    def _chunk(self, packed: Packed, number: int) -> memoryview:
+        if packed.shard not in self._bytes:
+            mapped: Any = np.memmap(self.root / packed.shard, np.uint8, "r")
+            self._bytes[packed.shard] = memoryview(mapped)
         start = packed.start + sum(packed.chunks[:number])
-        content = self._mapped[packed.shard][start : start + packed.chunks[number]].data
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if zstandard.frame_content_size(content) != size:  # looked at first: a damaged one may ask for terabytes
-            raise ValueError(f"a chunk does not hold {size} bytes")
-        return np.frombuffer(zstandard.ZstdDecompressor().decompress(content), dtype).reshape(shape)
+        return self._bytes[packed.shard][start : start + packed.chunks[number]]
 
 
 def _read_index(path: Path) -> bytes:

@@ -3,12 +3,15 @@
 Legend: T frames, H rows, W columns.
 """
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import zstandard
 
 CHUNK_BYTES = 1 << 18  # of a chunk before it is compressed, at a byte a pixel
+_of_thread = threading.local()  # a decompressor serves one thread at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,62 @@ class LayerPacker:
         for start in range(0, len(frames_THW), step):
             chunk_tHW = np.ascontiguousarray(frames_THW[start : start + step])
             self._chunks.append(self._compressor.compress(chunk_tHW.data))
+
+
+def unpack(
+    chunk_of: Callable[[int], memoryview],
+    chunk_frames: int,
+    num_frames: int,
+    wanted: range,
+    out_THW: np.ndarray,
+) -> None:
+    """Decompresses some frames of a layer; only the chunks that hold them are read.
+
+    Args:
+        chunk_of: number of a chunk -> its bytes.
+        chunk_frames: frames of a chunk.
+        num_frames: of the layer.
+        wanted: which of them.
+        out_THW: takes them.
+
+    Raises:
+        ValueError: if a chunk does not hold as many bytes as its frames need.
+        zstandard.ZstdError: if one is damaged.
+    """
+    done = 0
+    while done < len(wanted):
+        number = wanted[done] // chunk_frames
+        chunk = range(number * chunk_frames, min((number + 1) * chunk_frames, num_frames))
+        ahead = chunk.stop - 1 - wanted[done] if wanted.step > 0 else wanted[done] - chunk.start
+        own = wanted[done : done + ahead // abs(wanted.step) + 1]
+        if own == chunk:
+            unpack_into(chunk_of(number), out_THW[done : done + len(own)])
+        else:
+            chunk_THW: np.ndarray = np.empty((len(chunk), *out_THW.shape[1:]), out_THW.dtype)
+            unpack_into(chunk_of(number), chunk_THW)
+            out_THW[done : done + len(own)] = chunk_THW[[t - chunk.start for t in own]]
+        done += len(own)
+
+
+def unpack_into(chunk: memoryview, frames_THW: np.ndarray) -> None:
+    """Decompresses a chunk into the memory of an array, without a copy in between.
+
+    Args:
+        chunk: one zstd frame.
+        frames_THW: as many frames as the chunk holds, in C order.
+
+    Raises:
+        ValueError: if the chunk does not hold as many bytes.
+        zstandard.ZstdError: if it is damaged.
+    """
+    if zstandard.frame_content_size(chunk) != frames_THW.nbytes:  # a damaged one may ask for terabytes
+        raise ValueError(f"a chunk does not hold {frames_THW.nbytes} bytes")
+    if not hasattr(_of_thread, "decompressor"):  # making one takes as long as a chunk
+        _of_thread.decompressor = zstandard.ZstdDecompressor()
+    with _of_thread.decompressor.stream_reader(chunk) as reader:
+        read = reader.readinto(frames_THW.reshape(-1).view(np.uint8).data)
+    if read != frames_THW.nbytes:
+        raise ValueError(f"a chunk ends after {read} of {frames_THW.nbytes} bytes")
 
 
 def frames_per_chunk(height: int, width: int) -> int:
