@@ -29,3 +29,20 @@ class SGD(_Eager, torch.optim.SGD):
     """SGD as PyTorch has it."""
 
     step: Any = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+def fused(optimizer: Optimizer, device: torch.device) -> None:
+    """Makes an optimiser of parameters on a GPU take each step in one kernel; others stay as they are."""
+    if device.type == "cuda":
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = True, False
+
+
+def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Loads the state of an optimiser that may have run on another kind of device: how it runs stays its own."""
+    own = optimizer.param_groups
+    groups = [
+        saved | {name: mine[name] for name in ("fused", "foreach") if name in mine}
+        for saved, mine in zip(state["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups})

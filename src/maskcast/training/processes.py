@@ -5,16 +5,16 @@ at each start (``docs/decisions/2026-11-26-fabric.md``).
 """
 
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskcast.errors import MaskcastError
+from maskcast.models.arithmetic import arithmetic
 
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
 
@@ -27,6 +27,11 @@ class Processes:
     Args:
         precision: ``bf16`` autocasts, weights stay fp32; ``fp32`` computes everything in the type of the weights.
 
+    Attributes:
+        device: of this process.
+        here: processes on this machine.
+        several: whether there are others, here or elsewhere.
+
     Raises:
         MaskcastError: if there are more processes than GPUs.
     """
@@ -36,7 +41,7 @@ class Processes:
         gpus = torch.cuda.device_count()
         if 0 < gpus < here:
             raise MaskcastError(f"training.processes {here} is above the {gpus} GPUs of this machine; lower it")
-        self.bf16, self.several = precision == "bf16", everywhere > 1
+        self.precision, self.bf16, self.several, self.here = precision, precision == "bf16", everywhere > 1, here
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
         if gpus:
             torch.cuda.set_device(self.device)
@@ -57,17 +62,10 @@ class Processes:
         # static: some encoders have weights that take no part
         return DistributedDataParallel(module, device_ids=ids, static_graph=True)
 
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """Returns the context of all steps, in which the device computes by the rules of the precision."""
+        return arithmetic(self.device, self.precision)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
-    def to_device(self, batch: Any) -> Any:
-        """Returns a batch with all tensors on the device; lists, tuples and mappings stay what they are."""
-        if isinstance(batch, Tensor):
-            return batch.to(self.device, non_blocking=self.device.type == "cuda")
-        if isinstance(batch, Mapping):
-            return {name: self.to_device(part) for name, part in batch.items()}
-        if isinstance(batch, list | tuple):
-            parts = map(self.to_device, batch)
-            return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-        return batch

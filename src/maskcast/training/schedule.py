@@ -3,15 +3,26 @@
 import math
 from abc import ABC, abstractmethod
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from maskcast.params import Params, is_null
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
+
+
+def _is_auto(value: object) -> bool:
+    return value == "auto"
+
+
+def _choice(value: Any) -> Any:
+    """Checks what may be one of two types, so that one line tells both; 1.0 is KFP's true."""
+    if value == "auto" or value in (True, False):
+        return value if value == "auto" else bool(value)
+    raise ValueError("must be auto, true or false")
 
 
 class Schedule(Params, ABC):
@@ -32,7 +43,9 @@ class Schedule(Params, ABC):
     patience: int = Field(default=15, ge=0)
     """Epochs without a better validation score before training stops; 0 never stops."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Autocast to bf16 (weights and sums stay fp32) or everything in fp32."""
+    """Autocast to bf16 (weights and sums stay fp32) or everything in fp32, also on a GPU (no TF32)."""
+    compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field("auto", exclude_if=_is_auto)
+    """Compile the network: `auto` does so on a GPU in a training of 3000 steps or more; true; false."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, samples and augmentation."""
     checkpoint_every: int = Field(default=200, ge=1)

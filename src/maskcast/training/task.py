@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from maskcast.training.numbers import Logged
+
 
 class BaseTask(Protocol):
     """What all tasks have."""
@@ -24,7 +26,8 @@ class BaseTask(Protocol):
     def batch(self, step: int) -> Any:
         """Returns this process's part of a step's CPU tensors (``own_part``), a pure function of (seed, step).
 
-        It runs in another thread.
+        It runs in another thread or, for a GPU, in forked processes. So it uses nothing of the model, and what it
+        changes of the task is lost.
         """
 
     def validate(self) -> dict[str, float]:
@@ -34,8 +37,11 @@ class BaseTask(Protocol):
 class PlainTask(BaseTask, Protocol):
     """A task that gives the loss of a batch at once."""
 
-    def loss(self, batch: Any, step: int) -> tuple["Tensor", dict[str, float]]:
-        """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log."""
+    def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:
+        """Returns the loss of the whole batch (see ``maskcast.distributed``) and numbers to log.
+
+        A number is best left a detached tensor on the device: to read it would make a GPU wait.
+        """
 
 
 @runtime_checkable
@@ -48,7 +54,7 @@ class ChunkedTask(BaseTask, Protocol):
     def chunks(self, batch: Any) -> int:
         """Returns how many losses ``losses`` yields of this batch: as many on each process."""
 
-    def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", dict[str, float]]]:
+    def losses(self, batch: Any, step: int) -> Iterator[tuple["Tensor", "Logged"]]:
         """Yields of each chunk its share of the loss of the whole batch, and of the numbers to log.
 
         Shares add up: what a loss divides by is counted over the whole batch. What goes from one chunk to the

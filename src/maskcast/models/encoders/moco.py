@@ -45,7 +45,7 @@ class Moco(Siamese):
         self.config = config
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
         self.move_target()
         query_bD = _embedded(self.head, self.encoder(views.own[0]))
@@ -53,7 +53,7 @@ class Moco(Siamese):
         loss, hits = info_nce(query_bD, self.own(key_BD), self.queue_KD, self.config.temperature)
         enqueue(self.queue_KD, key_BD, step)
         return _mean(loss, len(key_BD)), {
-            "accuracy": _mean(hits, len(key_BD)).item(),
+            "accuracy": _mean(hits, len(key_BD)),
             "embedding_spread": embedding_spread(key_BD),
         }
 
@@ -73,7 +73,7 @@ class DenseCL(Moco):
         self.dense_weight = config.dense_weight
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted sum of both losses, the hits of both, and the spread."""
         self.move_target()
         map_bChw = self.encoder(views.own[0])
@@ -90,8 +90,8 @@ class DenseCL(Moco):
         cell_count = batch * query_bDS.shape[2]
         frame_part = (1 - self.dense_weight) * _mean(frame_loss, batch)
         return frame_part + self.dense_weight * _mean(cell_loss, cell_count), {
-            "accuracy": _mean(frame_hits, batch).item(),
-            "cell_accuracy": _mean(cell_hits, cell_count).item(),
+            "accuracy": _mean(frame_hits, batch),
+            "cell_accuracy": _mean(cell_hits, cell_count),
             "embedding_spread": embedding_spread(key_BD),
         }
 

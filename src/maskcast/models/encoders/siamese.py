@@ -73,7 +73,7 @@ class Siamese(nn.Module):
         self.encoder, self.head, self.momentum, self.sub_batches = encoder, head, momentum, sub_batches
         self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
 
         Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
@@ -120,14 +120,14 @@ def cells(map_BChw: Tensor) -> Tensor:
     return F.normalize(map_BChw.flatten(2).float(), dim=1)
 
 
-def embedding_spread(embeddings_BD: Tensor) -> float:
+def embedding_spread(embeddings_BD: Tensor) -> Tensor:
     """Returns the spread of normalised embeddings: 1 where they lie evenly on the sphere, 0 where all are one.
 
     It is the standard deviation of each coordinate over the samples, averaged over the coordinates, times
     sqrt(D) (Chen and He 2021, arXiv 2011.10566, section 4.1).
     """
     deviation: Tensor = embeddings_BD.float().std(0, correction=0).mean() * embeddings_BD.shape[1] ** 0.5
-    return deviation.item()
+    return deviation
 
 
 def _in_order(rows: Tensor, order: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Forecaster(Predictor, nn.Module):
         return Pictures(store, clips, self.input)
 
     @abstractmethod
-    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its parts.
 
         What is drawn comes from torch's random state. Among processes that train together it is the loss of the

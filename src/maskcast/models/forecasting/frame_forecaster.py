@@ -49,7 +49,7 @@ class FrameForecaster(Forecaster):
         frames = [self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon)]
         return (torch.stack(frames, 1).clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error, for colours in [0, 1], of some future frames, and its parts."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         horizon = target.shape[1]
@@ -57,7 +57,7 @@ class FrameForecaster(Forecaster):
         steps = sorted(torch.randperm(horizon)[: self.loss_steps].tolist())
         drawn = self._draw(context, [states[step] for step in steps])
         error = all_sum(F.mse_loss(drawn, target[:, steps].to(drawn.dtype) / 255)) / world_size()
-        return error, {"squared_error": float(error.detach())}
+        return error, {"squared_error": error.detach()}
 
     def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:
         """Returns the recurrent state of every step of the forecast."""

@@ -133,7 +133,7 @@ class MaskForecaster(Forecaster):
             masks_hHW = best_hHW if classes is None else classes[best_hHW]
             yield masks_hHW.to(torch.uint8), logits_hKHW
 
-    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its parts.
 
         It is the cross entropy over some pixels (see ``Pixels``) and, where objects move, the error of the
@@ -151,7 +151,7 @@ class MaskForecaster(Forecaster):
 
     def _pixel_loss(
         self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
         horizon = target_BhHW.shape[1]
         context_BTHW = known(context_BTHW)
@@ -159,7 +159,7 @@ class MaskForecaster(Forecaster):
         states = self._run(scene, context_BTHW, horizon)
         drawn = self.pixels.draw(horizon, all_steps=self.feedback)
         mean = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
-        return mean, {"cross_entropy": float(mean.detach())}
+        return mean, {"cross_entropy": mean.detach()}
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
         """Returns the class ids in the context, ascending, class 0 always among them."""

@@ -72,7 +72,7 @@ class ObjectForecaster(Forecaster):
             confidence.append(as_bytes(likely))
         return torch.cat(masks), torch.cat(confidence)
 
-    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its parts."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         return self.motion.loss(context, target)

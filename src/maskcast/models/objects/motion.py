@@ -116,13 +116,13 @@ class ObjectMotion(nn.Module):
             scales.append(scale)
         return Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), torch.stack(scales, 1))
 
-    def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (``tracks.PACKED``), and its parts."""
         object_BN, context = unpack_tracks(context_BTS8)
         _, future = unpack_tracks(target_BhS8, object_BN)
         with torch.autocast(context_BTS8.device.type, enabled=False):
             parts = trajectory_loss(self(object_BN, context, target_BhS8.shape[1]), context, future)
-        return trajectory_total(parts), {name: float(part.detach()) for name, part in parts.items()}
+        return trajectory_total(parts), {name: part.detach() for name, part in parts.items()}
 
     def _start(
         self, object_BN: Tensor, tracks: Tracks, seen: LastObservation

@@ -83,6 +83,8 @@ class Masker(Segmenter):
         maps: what it finds in a frame.
     """
 
+    fixed_shapes = ("network",)
+
     def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
         super().__init__(maps)
         self.network, self.multiple = network.to(memory_format=torch.channels_last), multiple

@@ -1,30 +1,29 @@
 """The losses of label maps: MaskLoss of classes, AlphaLoss of opacities.
 
 MaskLoss is weighted cross entropy + Dice + focal, with every reduction named and no one-hot tensor. The three
-terms share one walk over the logits in chunks that fit the cache: forward keeps the logits, one log-sum-exp per
-pixel and a few sums per class; backward walks the same chunks again and writes the gradient in place. So the peak
-is the logits and their gradient, which no formulation avoids, and a term of weight 0 costs nothing. Sums are
-float32 inside a chunk and float64 over chunks, whatever the logits' type. Where several processes train together,
+terms share one walk over the logits: forward keeps the logits, one log-sum-exp per pixel and a few sums per class;
+backward walks over them again and writes the gradient in place. So the peak is the logits and their gradient,
+which no formulation avoids, and a term of weight 0 costs nothing. The walk is made by PyTorch's operations, chunk
+by chunk (``loss_chunks``), or on a GPU by two kernels (``loss_kernels``). Where several processes train together,
 their sums are added up before anything is divided.
 
-Shapes: N frames, K classes, P pixels of a frame, M pixels of a chunk.
+Shapes: N frames, K classes, P pixels of a frame.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
-from maskcast.labels import IGNORE
+from maskcast.models.arithmetic import why_not_compiled
+from maskcast.models.segmentation import loss_chunks
 from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.loss_terms import terms_of
 from maskcast.models.segmentation.soft_dice import soft_dice
 
-CPU_CHUNK = 2**17  # logits per chunk: half a MiB in float32, so that a chunk's temporaries stay in the L2 cache
-GPU_CHUNK = 2**25  # large enough to hide the launches, small beside the logits of a training batch
+MOST_CLASSES = 512  # that a kernel holds of a pixel
 
 
 class MaskLoss(nn.Module):
@@ -85,118 +84,55 @@ class AlphaLoss(nn.Module):
         return total
 
 
-@dataclass
-class _Coefficients:
-    """What one pixel needs to know about the whole batch."""
-
-    ce_K: Tensor  # CE weight of a class over the normaliser
-    focal: Tensor  # focal weight over the number of pixels (and of classes)
-    dice_sum_K: Tensor  # derivative of the loss by sum(p) of each class
-    dice_hit_K: Tensor  # derivative of the loss by sum(p y) of each class
-
-
-def _chunks(logits_NKP: Tensor) -> Iterator[tuple[slice, slice]]:
-    frames, classes, pixels = logits_NKP.shape
-    width = max(1, (CPU_CHUNK if logits_NKP.device.type == "cpu" else GPU_CHUNK) // classes)
-    rows = max(1, width // max(1, pixels))
-    for n in range(0, frames, rows):
-        for p in range(0, pixels, width):
-            yield slice(n, n + rows), slice(p, p + width)
-
-
-def _split_target(target_NM: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns class ids (N, 1, M) long with 0 where ignored, and the ignored places (N, 1, M)."""
-    ignored = (target_NM == IGNORE).unsqueeze(1)
-    return target_NM.unsqueeze(1).long().masked_fill(ignored, 0), ignored
-
-
-def _focal_sigmoid(z: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns sigmoid(z), its power gamma, and softplus(z); a negative's focal loss is power * softplus."""
-    p = torch.sigmoid(z)
-    # 8 times as fast as F.softplus, whose log1p is not vectorised
-    softplus = F.relu(z).sub_(z.abs().sigmoid_().log_())
-    return p, p.square() if gamma == 2 else p.pow(gamma), softplus
-
-
-def _focal_slope(z: Tensor, gamma: float) -> Tensor:
-    """Derivative of ``sigmoid(z)^gamma * softplus(z)``: ``p^gamma (p + gamma (1 - p) softplus)``."""
-    p, power, softplus = _focal_sigmoid(z, gamma)
-    return softplus.addcmul_(softplus, p, value=-1).mul_(gamma).add_(p).mul_(power)
-
-
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, config: MaskLossConfig) -> Tensor:
+        terms = terms_of(config)
         with torch.autocast(logits.device.type, enabled=False):
-            loss, saved = _forward(logits.detach().flatten(2), target.flatten(1), config)
-        ctx.config, ctx.coefficients = config, saved[1]
-        ctx.save_for_backward(logits, target, saved[0])
-        return loss
+            found, lse_N1P = _walk(logits).sums(logits.detach().flatten(2), target.flatten(1), terms)
+            loss, coefficients = _weighed(all_sum(found), config)
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+        ctx.terms = terms
+        ctx.save_for_backward(logits, target, lse_N1P, coefficients.to(dtype))
+        return loss.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        logits, target, lse_N1P = ctx.saved_tensors
+        logits, target, lse_N1P, coefficients = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
-            _backward(
+            _walk(logits).fill_gradient(
                 gradient.flatten(2),
                 logits.flatten(2),
                 target.flatten(1),
                 lse_N1P,
-                ctx.coefficients,
-                all_sum(grads[0]),
-                ctx.config,
+                all_sum(grads[0]) * coefficients,
+                ctx.terms,
             )
         return gradient, None, None
 
 
-def _forward(
-    logits_NKP: Tensor, target_NP: Tensor, config: MaskLossConfig
-) -> tuple[Tensor, tuple[Tensor, _Coefficients]]:
-    num_classes = logits_NKP.shape[1]
-    dtype = torch.promote_types(logits_NKP.dtype, torch.float32)
-    device = logits_NKP.device
-    count_K = torch.zeros(num_classes, dtype=torch.float64, device=device)  # pixels of each class
-    ce_K, mass_K, hit_K = (
-        count_K.clone(),
-        count_K.clone(),
-        count_K.clone(),
-    )  # summed CE, softmax, softmax at the target
-    focal = torch.zeros((), dtype=torch.float64, device=device)
-    needs_softmax = bool(config.ce or config.dice or (config.focal and config.focal_form == "softmax"))
-    lse_N1P = torch.empty(
-        (logits_NKP.shape[0], 1, logits_NKP.shape[2] if needs_softmax else 0), dtype=dtype, device=device
-    )
-    for n, p in _chunks(logits_NKP):
-        z_NKM = logits_NKP[n, :, p].to(dtype)
-        y_N1M, ignored_N1M = _split_target(target_NP[n, p])
-        kept_N1M = (~ignored_N1M).to(dtype)
-        ids = y_N1M.flatten()
-        true_N1M = z_NKM.gather(1, y_N1M)
-        count_K.scatter_add_(0, ids, kept_N1M.flatten().double())
-        if needs_softmax:
-            top_N1M = z_NKM.amax(1, keepdim=True)
-            e_NKM = (z_NKM - top_N1M).exp_()
-            total_N1M = e_NKM.sum(1, keepdim=True)
-            lse = total_N1M.log().add_(top_N1M)
-            lse_N1P[n, :, p] = lse.masked_fill(ignored_N1M, torch.inf)  # softmax exp(z - lse) is 0 there
-            nll_N1M = (lse - true_N1M).mul_(kept_N1M)
-            if config.ce:
-                ce_K.scatter_add_(0, ids, nll_N1M.flatten().double())
-            if config.dice:
-                hit_K.scatter_add_(0, ids, nll_N1M.neg().exp_().mul_(kept_N1M).flatten().double())
-                mass_K += torch.matmul(e_NKM, (kept_N1M / total_N1M).mT).sum((0, 2), dtype=torch.float64)
-            if config.focal and config.focal_form == "softmax":
-                focal += (-nll_N1M.neg().expm1()).pow(config.focal_gamma).mul(nll_N1M).sum(dtype=torch.float64)
-        if config.focal and config.focal_form == "sigmoid":
-            _, power, softplus = _focal_sigmoid(z_NKM, config.focal_gamma)
-            rest_N1M = power.mul_(softplus).sum(1, keepdim=True)
-            _, power, softplus = _focal_sigmoid(true_N1M, config.focal_gamma)
-            rest_N1M -= power * softplus
-            _, power, softplus = _focal_sigmoid(-true_N1M, config.focal_gamma)
-            focal += (rest_N1M + power * softplus).mul_(kept_N1M).sum(dtype=torch.float64)
+def _walk(logits: Tensor) -> ModuleType:
+    """Returns what walks over such logits: kernels on a GPU, if Triton can make them."""
+    kernels = logits.is_cuda and logits.dtype != torch.float64 and logits.shape[1] <= MOST_CLASSES
+    if not kernels or why_not_compiled(logits.device) is not None:
+        return loss_chunks
+    from maskcast.models.segmentation import loss_kernels
 
-    sums = all_sum(torch.cat([count_K, ce_K, mass_K, hit_K, focal[None]]))
+    return loss_kernels
+
+
+def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
+    """Returns the loss, and what a pixel's gradient needs to know of the whole batch, float64.
+
+    Args:
+        sums: (4 K + 1,) see ``loss_chunks.sums``.
+        config: of the loss.
+
+    Returns:
+        The loss, and the coefficients of ``loss_chunks.fill_gradient``.
+    """
+    num_classes = len(sums) // 4
     count_K, ce_K, mass_K, hit_K, (focal,) = sums.split([num_classes] * 4 + [1])
     weight_K = torch.ones_like(count_K)
     weight_K[0] = config.background_weight
@@ -209,67 +145,12 @@ def _forward(
     overlap_K = 2 * hit_K + config.dice_smooth
     share_K = config.dice * present_K.double() / classes
     one_in = num_classes if config.focal_form == "sigmoid" and config.focal_classes == "mean" else 1
-    coefficients = _Coefficients(
-        ce_K=(config.ce * weight_K / normaliser).to(dtype),
-        focal=(config.focal / (pixels * one_in)).to(dtype),
-        dice_sum_K=(share_K * overlap_K / union_K.square()).to(dtype),
-        dice_hit_K=(-2 * share_K / union_K).to(dtype),
-    )
+    coefficients = [
+        config.ce * weight_K / normaliser,
+        share_K * overlap_K / union_K.square(),  # by the summed softmax
+        -2 * share_K / union_K,  # by its part at the target
+        (config.focal / (pixels * one_in))[None],
+    ]
     loss = config.ce * (weight_K * ce_K).sum() / normaliser
     loss = loss + (share_K * (1 - overlap_K / union_K)).sum() + config.focal * focal / (pixels * one_in)
-    return loss.to(dtype), (lse_N1P, coefficients)
-
-
-def _backward(
-    gradient_NKP: Tensor,
-    logits_NKP: Tensor,
-    target_NP: Tensor,
-    lse_N1P: Tensor,
-    coefficients: _Coefficients,
-    scale: Tensor,
-    config: MaskLossConfig,
-) -> None:
-    """Fills the gradient: ``p_k (a + b_k - sum_j p_j b_j)`` + what the true class adds + the focal slope."""
-    c = coefficients
-    ce_K, dice_sum_K, dice_hit_K, focal = (
-        scale * c.ce_K,
-        scale * c.dice_sum_K,
-        scale * c.dice_hit_K,
-        scale * c.focal,
-    )
-    for n, p in _chunks(logits_NKP):
-        z_NKM = logits_NKP[n, :, p].to(ce_K.dtype)
-        y_N1M, ignored_N1M = _split_target(target_NP[n, p])
-        true_N1M = z_NKM.gather(1, y_N1M)
-        out_NKM: Tensor | None = None
-        at_true_N1M = torch.zeros_like(true_N1M)
-        if lse_N1P.shape[2]:
-            lse_N1M = lse_N1P[n, :, p]
-            out_NKM = (z_NKM - lse_N1M).exp_()
-            p_true_N1M = (true_N1M - lse_N1M).exp_()
-            pull_N1M = ce_K[y_N1M] if config.ce else torch.zeros_like(true_N1M)  # derivative by the pixel's CE
-            if config.focal and config.focal_form == "softmax":
-                gamma, nll_N1M = config.focal_gamma, (lse_N1M - true_N1M).masked_fill_(ignored_N1M, 0)
-                miss_N1M = (1 - p_true_N1M).clamp_min_(torch.finfo(z_NKM.dtype).tiny)  # gamma - 1 may be negative
-                slope = miss_N1M.pow(gamma)
-                if gamma:
-                    slope = slope + gamma * miss_N1M.pow(gamma - 1) * p_true_N1M * nll_N1M
-                pull_N1M = pull_N1M + focal * slope
-            at_true_N1M -= pull_N1M
-            if config.dice:
-                hit_N1M = dice_hit_K[y_N1M] * p_true_N1M
-                pull_N1M = pull_N1M - hit_N1M - torch.matmul(dice_sum_K, out_NKM).unsqueeze(1)
-                at_true_N1M += hit_N1M
-                out_NKM.mul_(dice_sum_K[:, None] + pull_N1M)
-            else:
-                out_NKM.mul_(pull_N1M)
-        if config.focal and config.focal_form == "sigmoid":
-            slope_NKM = _focal_slope(z_NKM, config.focal_gamma)
-            at_true_N1M -= focal * (
-                _focal_slope(true_N1M, config.focal_gamma) + _focal_slope(-true_N1M, config.focal_gamma)
-            )
-            slope_NKM.mul_(focal.expand_as(ignored_N1M).masked_fill(ignored_N1M, 0))
-            out_NKM = slope_NKM if out_NKM is None else out_NKM.add_(slope_NKM)
-        assert out_NKM is not None  # a weight is above 0
-        out_NKM.scatter_add_(1, y_N1M, at_true_N1M.masked_fill_(ignored_N1M, 0))
-        gradient_NKP[n, :, p] = out_NKM
+    return loss, torch.cat(coefficients)

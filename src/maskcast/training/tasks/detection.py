@@ -115,7 +115,7 @@ class DetectorTask:
         height, width = image_HWC.shape[:2]
         return fitted(height, width, self.params.model.min_size, self.params.model.max_size)
 
-    def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the loss of a batch and its parts.
 
         Of several processes, each draws proposals of its own images; the loss is the mean over the processes.
@@ -126,11 +126,13 @@ class DetectorTask:
         student = self.averaged.live
         losses = student.losses(batch["images"], batch["boxes"], batch["labels"])
         total = torch.stack(list(losses.values())).sum()
-        logged = {name.removeprefix("loss_"): value.item() for name, value in losses.items()}
+        logged: dict[str, float | Tensor] = {
+            name.removeprefix("loss_"): value.detach() for name, value in losses.items()
+        }
         if self.params.unlabeled is not None and "weak" in batch:
             pseudo, boxes = self._pseudo_loss(student, batch, self.params.unlabeled)
             total = total + self.params.unlabeled.weight * pseudo
-            logged |= {"pseudo": pseudo.item(), "pseudo_boxes": boxes}
+            logged |= {"pseudo": pseudo.detach(), "pseudo_boxes": boxes}
         return all_sum(total) / world_size(), logged
 
     def _pseudo_loss(

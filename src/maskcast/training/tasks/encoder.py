@@ -69,7 +69,7 @@ class EncoderTask:
         second = self.frames.near(drawn, distance, random) if distance else first
         return np.stack(two_views(first, second, self.params.views, random))
 
-    def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch."""
         loss, logged = self.siamese.loss(batch, step)
         self._spread = logged["embedding_spread"]
@@ -81,9 +81,10 @@ class EncoderTask:
         Raises:
             MaskcastError: if all embeddings have become one.
         """
-        if self._spread < COLLAPSED:
+        spread = float(self._spread)
+        if spread < COLLAPSED:
             raise MaskcastError(
-                f"pretrain_encoder: collapsed: the embeddings of a batch spread {self._spread:.2g} (1 is even, "
+                f"pretrain_encoder: collapsed: the embeddings of a batch spread {spread:.2g} (1 is even, "
                 f"below {COLLAPSED} is one point); lower learning_rate, raise momentum, or choose method moco"
             )
-        return {"embedding_spread": self._spread}
+        return {"embedding_spread": spread}

@@ -91,7 +91,7 @@ class ForecastTask:
             target.append(Window(k, slice(start + middle, start + stop), mirrored))
         return self._context.batch(context), self._target.batch(target)
 
-    def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: tuple[Batch, Batch], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch and its parts; all processes draw the same steps and pixels."""
         return self.model.loss(*batch)
 

@@ -1,0 +1,28 @@
+"""Which terms a MaskLoss has: all that decides what is computed of a pixel."""
+
+from typing import NamedTuple
+
+from maskcast.models.segmentation.configs import MaskLossConfig
+
+
+class Terms(NamedTuple):
+    """The terms of a MaskLoss."""
+
+    ce: bool
+    dice: bool
+    sigmoid_focal: bool
+    softmax_focal: bool
+    gamma: float
+
+    @property
+    def softmax(self) -> bool:
+        """Whether a term needs the softmax of a pixel."""
+        return self.ce or self.dice or self.softmax_focal
+
+
+def terms_of(config: MaskLossConfig) -> Terms:
+    """Returns the terms that have a weight."""
+    form = config.focal_form if config.focal else None
+    return Terms(
+        bool(config.ce), bool(config.dice), form == "sigmoid", form == "softmax", float(config.focal_gamma)
+    )

@@ -1,0 +1,54 @@
+"""What a run has come to: its step, the best weights so far, and the end of each epoch."""
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.progress import report, say
+from maskcast.training.schedule import Schedule
+from maskcast.training.task import Task
+
+
+class Progress:
+    """The part of a run's state that is neither weights nor optimiser."""
+
+    def __init__(
+        self,
+        best: dict[str, float],
+        best_weights: dict[str, Tensor],
+        step: int = 0,
+        best_epoch: int = 0,
+        stale: int = 0,
+        stopped: bool = False,
+        seconds: float = 0.0,
+        losses: float = 0.0,
+        curve: list[dict[str, float]] | None = None,
+    ) -> None:
+        self.losses, self.curve = losses, curve or []  # losses: their sum since the last epoch
+        self.best, self.best_weights, self.step, self.best_epoch = best, best_weights, step, best_epoch
+        self.stale, self.stopped, self.seconds = stale, stopped, seconds
+
+    def end_epoch(self, task: Task, params: Schedule) -> None:
+        """Validates, keeps the weights if they are better, and stops a training that no longer gets better."""
+        epoch = self.step // params.steps_per_epoch
+        task.model.eval()
+        with torch.no_grad():
+            scores = task.validate()
+        report({f"val/{name}": value for name, value in scores.items()}, step=self.step)
+        trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
+        self.curve.append({"epoch": epoch, **trained, **scores})
+        self.losses = 0.0
+        better = task.monitor is None or not self.best or scores[task.monitor] > self.best[task.monitor]
+        if better:
+            self.best, self.best_epoch, self.stale = scores, epoch, 0
+            self.best_weights = weights_of(task.model)
+        else:
+            self.stale += 1
+            self.stopped = 0 < params.patience <= self.stale
+        mark = " *" if better else " (stopping early)" if self.stopped else ""
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of the weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

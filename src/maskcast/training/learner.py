@@ -1,0 +1,130 @@
+"""One step of training: losses of a batch, their gradients, and what the optimiser makes of these."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from maskcast.distributed import average_gradients
+from maskcast.errors import MaskcastError
+from maskcast.seed import derive
+from maskcast.training.compiling import compiled
+from maskcast.training.numbers import LATE, Logged, Numbers
+from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
+from maskcast.training.processes import Processes
+from maskcast.training.schedule import Schedule
+from maskcast.training.task import ChunkedTask, Task
+
+Losses = Iterator[tuple[Tensor, Logged]]
+
+
+class Learner:
+    """Takes the steps of a training.
+
+    Args:
+        task: what is trained.
+        params: the schedule.
+        processes: where.
+        optimizer: of the task's model.
+
+    Attributes:
+        numbers: those of the steps taken; on a GPU they come some steps late.
+        compiled: the parts of the model that are.
+    """
+
+    def __init__(self, task: Task, params: Schedule, processes: Processes, optimizer: Optimizer) -> None:
+        self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
+        self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
+        self.compiled = compiled(
+            task.model, params.compile, processes.device, steps=params.steps, alone=not processes.several
+        )
+        model = _NextLoss(task.model, processes)
+        self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
+        self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    def step(self, step: int, batch: Any) -> None:
+        """Takes a step.
+
+        Raises:
+            MaskcastError: if the batch does not fit into the memory of the GPU.
+        """
+        self._task.model.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._params.rate(step)
+        found = self._tried(step, batch)
+        if found is None:
+            raise MaskcastError(self._full(step, batch))
+        norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
+        self.numbers.add(step, found[0], norm, found[1])
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
+        """Computes gradients; returns loss and numbers to log, or None where memory ended."""
+        self.compiled.on()
+        try:
+            return self._gradients(step, batch)
+        except torch.OutOfMemoryError:
+            return None  # handled by the caller: the error holds on to what takes the memory
+        except Exception as error:
+            if not self.compiled.fall_back(error):
+                raise
+        self._optimizer.zero_grad(set_to_none=True)
+        return self._tried(step, batch)
+
+    def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
+        """Adds up the gradients of all chunks; returns the sum of the losses and of the numbers to log."""
+        torch.manual_seed(derive(self._params.seed, step))
+        chunks, losses = _losses(self._task, batch, step)
+        total: list[Tensor] = []
+        logged: dict[str, float | Tensor] = {}
+        for _ in range(chunks):
+            loss, numbers = self._next(losses)
+            loss.backward()
+            total.append(loss.detach())
+            logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
+        if isinstance(self._task, ChunkedTask):
+            average_gradients(self._task.model)
+        return torch.stack(total).sum(), logged
+
+    def _full(self, step: int, batch: Any) -> str:
+        """Returns what to say of a batch that does not fit, with the size of one that would."""
+        self.compiled.off()
+        asked = self._params.batch_size
+        said = f"training.batch_size {asked} does not fit into the memory of the GPU"
+        if self._processes.several:
+            return f"{said}; lower it, or train on more processes"
+
+        def measure(size: int) -> None:
+            self._optimizer.zero_grad(set_to_none=True)
+            self._gradients(step, part_of(batch, size, asked))
+
+        # the first step of an optimiser takes its state: two numbers a weight
+        state = 0 if self._optimizer.state else sum(2 * weights.nbytes for weights in self._learned)
+        fitting = batch_that_fits(measure, asked, Measured(self._processes.device), state)
+        if fitting is None:
+            return f"{said}; lower it, or choose a smaller model"
+        return f"{said}: {fitting} would, by what smaller ones take; lower it to that"
+
+
+class _NextLoss(nn.Module):
+    """What DDP wraps, which averages the gradients of what happens inside one forward."""
+
+    def __init__(self, model: nn.Module, processes: Processes) -> None:
+        super().__init__()
+        self.model, self.processes = model, processes
+
+    def forward(self, losses: Losses) -> tuple[Tensor, Logged]:
+        with self.processes.autocast():
+            loss, logged = next(losses)
+        return loss.float() if self.processes.bf16 else loss, logged
+
+
+def _losses(task: Task, batch: Any, step: int) -> tuple[int, Losses]:
+    """Returns how many losses a batch has, and yields them."""
+    if isinstance(task, ChunkedTask):
+        return task.chunks(batch), task.losses(batch, step)
+    return 1, (task.loss(batch, step) for _ in range(1))

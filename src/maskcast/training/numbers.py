@@ -1,0 +1,94 @@
+"""The numbers of each step: loss, gradient norm, and what a task logs.
+
+A number of a GPU is there once all kernels before it have run. To read it at once would make the GPU idle while
+the next step is launched. So its copy to the host is started, and it is read some steps later, when it has long
+arrived. On a CPU it is read at once.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskcast.errors import MaskcastError
+
+LATE = 2  # steps that the launch of kernels may be ahead of the GPU
+
+Logged = Mapping[str, float | Tensor]
+
+
+class StepNumbers(NamedTuple):
+    """What is known of a step once it is over."""
+
+    step: int
+    loss: float
+    norm: float
+    logged: dict[str, float]
+
+
+class Numbers:
+    """Takes the numbers of each step, and gives them back in the order of the steps.
+
+    Args:
+        late: steps for which they may stay where they are; 0 reads them at once.
+    """
+
+    def __init__(self, late: int) -> None:
+        self._late = late
+        self._waiting: deque[_Waiting] = deque()
+
+    def add(self, step: int, loss: Tensor, norm: Tensor, logged: Logged) -> None:
+        """Takes the numbers of a step: tensors of one number each, or numbers."""
+        names = [name for name, value in logged.items() if isinstance(value, Tensor)]
+        tensors = [loss, norm, *(torch.as_tensor(logged[name]) for name in names)]
+        known = {name: float(value) for name, value in logged.items() if name not in names}
+        self._waiting.append(_Waiting(step, tensors, names, list(logged), known, bool(self._late)))
+
+    def read(self, *, all_steps: bool = False) -> Iterator[StepNumbers]:
+        """Yields the numbers of the steps that are due, or of all.
+
+        Raises:
+            MaskcastError: if the loss or the gradient of a step is not finite.
+        """
+        while len(self._waiting) > (0 if all_steps else self._late):
+            numbers = self._waiting.popleft().read()
+            if not (math.isfinite(numbers.loss) and math.isfinite(numbers.norm)):
+                raise MaskcastError(
+                    f"step {numbers.step}: loss {numbers.loss:g}, gradient norm {numbers.norm:g}: training "
+                    "diverged; lower learning_rate, add warmup_steps or use precision fp32"
+                )
+            yield numbers
+
+
+class _Waiting:
+    """The numbers of a step, on their way to the host."""
+
+    def __init__(
+        self,
+        step: int,
+        tensors: list[Tensor],
+        names: list[str],
+        order: list[str],
+        known: dict[str, float],
+        late: bool,
+    ) -> None:
+        self.step, self.names, self.order, self.known = step, names, order, known
+        self.arrived: torch.cuda.Event | None = None
+        if late and tensors[0].is_cuda:
+            device = tensors[0].device
+            together = torch.stack([tensor.detach().to(device, torch.float64) for tensor in tensors])
+            self.tensors = list(together.to("cpu", non_blocking=True))  # pinned memory, as PyTorch has it
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+        else:
+            self.tensors = tensors
+
+    def read(self) -> StepNumbers:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        loss, norm, *values = (tensor.item() for tensor in self.tensors)
+        found = self.known | dict(zip(self.names, values, strict=True))
+        return StepNumbers(self.step, loss, norm, {name: found[name] for name in self.order})

@@ -1,0 +1,267 @@
+"""Batches made ahead, by a thread or by processes; numbers that are read late; a batch that does not fit."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from tests.unit.test_loop import Regression
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.params import validate
+from maskcast.training import learner
+from maskcast.training.compiling import PAYS, Compiled, compiled
+from maskcast.training.feeding import Feed, forked, num_workers, tensors_of
+from maskcast.training.loop import fit
+from maskcast.training.numbers import Numbers
+from maskcast.training.out_of_memory import batch_that_fits, part_of
+from maskcast.training.schedule import TrainingParams
+
+PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=0.02)
+CPU = torch.device("cpu")
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    more: dict[str, list[Tensor]]
+
+
+class Pairs(Regression):
+    """Says which process made a batch."""
+
+    def batch(self, step: int) -> Any:
+        if step == self.killed_at:
+            raise MaskcastError("clip 7 is damaged; write it again")
+        x, y = super().batch(step)
+        return Pair(x, {"y": [y], "process": [torch.tensor(os.getpid())]})
+
+
+def test_processes_make_the_batches_of_a_thread_in_the_order_of_the_steps() -> None:
+    task, steps = Pairs(), range(3, 12)
+    made = list(forked(task, steps, workers=2))
+    for step, batch in zip(steps, made, strict=True):
+        assert isinstance(batch, Pair) and torch.equal(batch.x, Regression().batch(step)[0])
+        assert torch.equal(batch.more["y"][0], Regression().batch(step)[1])
+    makers = {int(batch.more["process"][0]) for batch in made}
+    assert len(makers) == 2 and os.getpid() not in makers
+
+
+def test_what_a_worker_raises_is_raised_as_it_is() -> None:
+    with pytest.raises(MaskcastError, match=r"^clip 7 is damaged; write it again$"):
+        list(forked(Pairs(killed_at=5), range(8), workers=2))
+
+
+def test_workers_end_with_the_training(tmp_path: Path) -> None:
+    batches = forked(Pairs(), range(100), workers=2)
+    process = int(next(batches).more["process"][0])
+    batches.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+@pytest.mark.parametrize(
+    ("processors", "batch_bytes", "batches", "workers"),
+    [(16, 1000, 99, 12), (4, 1000, 99, 3), (1, 1000, 99, 0), (16, 10**15, 99, 0), (16, 1000, 2, 2)],
+)
+def test_how_many_processes_make_batches(processors: int, batch_bytes: int, batches: int, workers: int) -> None:
+    assert num_workers(processors, batch_bytes, batches) == workers
+
+
+def test_a_feed_gives_each_step_its_batch() -> None:
+    steps = range(2, 9)
+    found = list(Feed(Regression(), steps, CPU))
+    assert [step for step, _ in found] == list(steps)
+    assert all(torch.equal(batch[0], Regression().batch(step)[0]) for step, batch in found)
+    assert list(Feed(Regression(), range(5, 5), CPU)) == []
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_numbers_come_in_order_and_all_of_them(late: int) -> None:
+    numbers, found = Numbers(late), []
+    for step in range(5):
+        numbers.add(step, torch.tensor(step + 0.5), torch.tensor(1.0), {"a": torch.tensor(step), "b": 0.25})
+        read = list(numbers.read())
+        assert [each.step for each in read] == ([step - late] if step >= late else [])
+        found += read
+    found += numbers.read(all_steps=True)
+    assert [(each.step, each.loss) for each in found] == [(step, step + 0.5) for step in range(5)]
+    assert found[3].logged == {"a": 3.0, "b": 0.25} and list(found[3].logged) == ["a", "b"]
+
+
+def test_a_loss_that_is_read_late_names_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Diverging(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            loss, logged = super().loss(batch, step)
+            return loss * (math.nan if step == 4 else 1.0), logged
+
+    monkeypatch.setattr(learner, "Numbers", lambda **_: Numbers(2))
+    task = Diverging()
+    with pytest.raises(MaskcastError, match=r"^step 4: loss nan.*lower learning_rate"):
+        fit(task, PARAMS.model_copy(update={"steps_per_epoch": 50}), tmp_path)
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_reading_late_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
+    monkeypatch.setattr(learner, "Numbers", lambda **_: Numbers(late))
+    first, second = Regression(), Regression()
+    curve = fit(first, PARAMS, tmp_path / "a").curve
+    monkeypatch.undo()
+    assert fit(second, PARAMS, tmp_path / "b").curve == curve
+    for name, weights in first.model.state_dict().items():
+        assert torch.equal(weights, second.model.state_dict()[name]), name
+
+
+class Shaped(nn.Module):
+    fixed_shapes = ("inner",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_parts_are_compiled_while_they_train() -> None:
+    calls = []
+
+    def faster(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            calls.append("compiled")
+            return function(*args)
+
+        return run
+
+    model, x = Shaped(), torch.ones(1, 2)
+    parts = Compiled([model.inner], faster)
+    names = list(model.state_dict())
+    plain = model(x)
+    parts.on()
+    assert torch.equal(model(x), plain) and calls == ["compiled"] and list(model.state_dict()) == names
+    parts.off()
+    assert torch.equal(model(x), plain) and calls == ["compiled"]
+
+
+def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class InductorError(Exception):
+        pass
+
+    InductorError.__module__ = "torch._inductor.exc"
+
+    def fails(function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*_: Any) -> Any:
+            raise InductorError("no ptxas\nand a long story")
+
+        return run
+
+    class Task(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model.fixed_shapes = ("0",)  # type: ignore[assignment]
+
+    plain, task = Regression(), Task()
+    fit(plain, PARAMS, tmp_path / "a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "compiled", lambda model, *_, **__: Compiled([model[0]], fails))
+        fit(task, PARAMS, tmp_path / "b")
+    said = [line for line in capsys.readouterr().err.splitlines() if "not compiled" in line]
+    assert said == ["training: not compiled: InductorError: no ptxas; set training.compile to false"]
+    for name, weights in plain.model.state_dict().items():
+        assert torch.equal(weights, task.model.state_dict()[name]), name
+
+
+def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from maskcast.training import compiling
+
+    def parts(
+        choice: Any, device: str = "cuda", *, steps: int = PAYS, alone: bool = True, model: Any = None
+    ) -> int:
+        found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, alone=alone)
+        return len(found._forwards)
+
+    monkeypatch.setattr(compiling, "why_not_compiled", lambda device: None)
+    monkeypatch.setattr(compiling, "_compiler", lambda function: function)
+    assert [parts("auto"), parts("auto", "cpu"), parts("auto", steps=PAYS - 1), parts("auto", alone=False)] == [
+        1,
+        0,
+        0,
+        0,
+    ]
+    assert [parts(True, "cpu", steps=1), parts(False), parts("auto", model=nn.Linear(1, 1))] == [1, 0, 0]
+    with pytest.raises(MaskcastError, match=r"compile is true and not possible: no part of this model"):
+        parts(True, model=nn.Linear(1, 1))
+    monkeypatch.setattr(compiling, "why_not_compiled", lambda device: "there is no C compiler; install gcc")
+    assert parts("auto") == 0
+    assert "training: not compiled: there is no C compiler; install gcc" in capsys.readouterr().err
+    with pytest.raises(
+        MaskcastError, match=r"^training\.compile is true and not possible: there is no C compiler"
+    ):
+        parts(True)
+
+
+@pytest.mark.parametrize("value", ["yes", 3, []])
+def test_a_wrong_choice_is_told_in_one_line(value: Any) -> None:
+    given = PARAMS.model_dump() | {"compile": value}
+    with pytest.raises(MaskcastError, match=r"^training\.compile: .*must be auto, true or false, got .*$"):
+        validate(TrainingParams, given, "training")
+    assert "compile" not in PARAMS.model_dump()
+    assert validate(TrainingParams, given | {"compile": 1.0}, "training").compile is True  # as KFP gives it
+
+
+class Ruler:
+    """A memory, and what was taken of it last."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.taken = size, 0
+
+    def limit(self) -> int:
+        return self.size
+
+    def peak(self, work: Callable[[], None]) -> int:
+        work()
+        return self.taken
+
+
+def test_the_batch_that_fits_by_hand() -> None:
+    ruler = Ruler(1000)
+
+    def work(size: int) -> None:
+        ruler.taken = 100 + 50 * size
+
+    assert batch_that_fits(work, 64, ruler) == 17  # (950 - 100) / 50
+    assert batch_that_fits(work, 64, ruler, besides=200) == 13
+    assert batch_that_fits(work, 64, ruler, besides=2000) is None
+    assert batch_that_fits(work, 2, ruler) is None  # nothing smaller to measure
+
+    def refuses(size: int) -> None:
+        raise RuntimeError
+
+    assert batch_that_fits(refuses, 64, ruler) is None
+
+
+def test_a_part_of_a_batch() -> None:
+    batch = {"images": [torch.zeros(k + 1) for k in range(4)], "pair": Pair(torch.zeros(4, 3), {"y": []})}
+    part = part_of(batch, 2, 4)
+    assert len(part["images"]) == 2 and part["pair"].x.shape == (2, 3)
+    assert sum(tensor.numel() for tensor in tensors_of(part)) == 1 + 2 + 6
+
+
+def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruler = Ruler(100_000)
+
+    class Hungry(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            ruler.taken = 10_000 + 15_000 * len(batch[0])
+            if ruler.taken > 100_000:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().loss(batch, step)
+
+    monkeypatch.setattr(learner, "Measured", lambda device: ruler)
+    with pytest.raises(
+        MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU: 5 would, .*$"
+    ):
+        fit(Hungry(), PARAMS, tmp_path)
