@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.segmentation import losses
+from maskcast.models.segmentation import loss_chunks
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 
@@ -83,7 +83,7 @@ CONFIGS = [
 def test_equals_the_plain_formula_in_value_and_gradient(
     config: MaskLossConfig, layout: torch.memory_format, chunk: int, ignored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "CPU_CHUNK", chunk)  # 50 logits: 10 pixels a chunk; 450: two frames a chunk
+    monkeypatch.setattr(loss_chunks, "CPU_CHUNK", chunk)  # 50 logits: 10 pixels a chunk; 450: two frames a chunk
     logits, target = example(ignored=ignored)
     logits = logits.contiguous(memory_format=layout)
     expected, expected_gradient = value_and_gradient(plain, logits, target, config)

@@ -45,6 +45,13 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         cudnn.benchmark = before[2]
 
 
+def has_kernels(x: torch.Tensor) -> bool:
+    """Whether kernels of ours (``models.kernels``) take this tensor: on a GPU, and outside PyTorch's compiler."""
+    if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
+        return False
+    return why_not_compiled(x.device) is None
+
+
 @cache
 def why_not_compiled(device: torch.device) -> str | None:
     """Returns what ``torch.compile`` and Triton lack here, in words with a remedy, or None if they can work."""

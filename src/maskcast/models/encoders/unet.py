@@ -6,6 +6,8 @@ Legend: B batch, C channels, H height, W width.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.arithmetic import has_kernels
+
 LEVELS = 4
 
 
@@ -19,7 +21,7 @@ class UNetEncoder(nn.ModuleList):
 
     def __init__(self, width: int) -> None:
         self.out_channels = [width * 2**level for level in range(LEVELS)]
-        super().__init__(map(double_conv, [3, *self.out_channels[:-1]], self.out_channels))
+        super().__init__(map(DoubleConv, [3, *self.out_channels[:-1]], self.out_channels))
 
     def forward(self, x_BCHW: Tensor) -> list[Tensor]:
         """Returns the map of each level, finest first; height and width must be multiples of 8."""
@@ -30,10 +32,25 @@ class UNetEncoder(nn.ModuleList):
         return maps
 
 
-def double_conv(inputs: int, outputs: int) -> nn.Sequential:
-    """Returns two 3x3 convolutions, each with batch norm and ReLU."""
-    layers: list[nn.Module] = []
-    for channels in (inputs, outputs):
-        # no bias: the batch norm that follows has one
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)]
-    return nn.Sequential(*layers)
+class DoubleConv(nn.Sequential):
+    """Two 3x3 convolutions, each with batch norm and ReLU; on a GPU these two are one kernel."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        layers: list[nn.Module] = []
+        for channels in (inputs, outputs):
+            conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)  # the norm that follows has a bias
+            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU(True)]
+        super().__init__(*layers)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Returns a map of the same height and width."""
+        if not has_kernels(x_BCHW):
+            out: Tensor = super().forward(x_BCHW)
+            return out
+        from maskcast.models.kernels.norm_relu import norm_relu
+
+        for conv, norm, relu in (self[:3], self[3:]):
+            x_BCHW = conv(x_BCHW)
+            # one that takes its statistics over all processes is of another type
+            x_BCHW = norm_relu(x_BCHW, norm) if type(norm) is nn.BatchNorm2d else relu(norm(x_BCHW))
+        return x_BCHW

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.distributed import all_sum
-from maskcast.models.arithmetic import why_not_compiled
+from maskcast.models.arithmetic import has_kernels
 from maskcast.models.segmentation import loss_chunks
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.loss_terms import terms_of
@@ -114,8 +114,7 @@ class _FusedLoss(torch.autograd.Function):
 
 def _walk(logits: Tensor) -> ModuleType:
     """Returns what walks over such logits: kernels on a GPU, if Triton can make them."""
-    kernels = logits.is_cuda and logits.dtype != torch.float64 and logits.shape[1] <= MOST_CLASSES
-    if not kernels or why_not_compiled(logits.device) is not None:
+    if not has_kernels(logits) or logits.shape[1] > MOST_CLASSES:
         return loss_chunks
     from maskcast.models.segmentation import loss_kernels
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.encoders.unet import UNetEncoder, double_conv
+from maskcast.models.arithmetic import has_kernels
+from maskcast.models.encoders.unet import DoubleConv, UNetEncoder
 
 
 class UNet(nn.Module):
@@ -24,14 +25,23 @@ class UNet(nn.Module):
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         self.down = UNetEncoder(width)
-        self.up = nn.ModuleList(double_conv(a + b, a) for a, b in pairwise(self.down.out_channels))
+        self.up = nn.ModuleList(DoubleConv(a + b, a) for a, b in pairwise(self.down.out_channels))
         self.head = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns logits_BKHW; height and width must be multiples of 8."""
         *skips, x_BCHW = self.down(x_BCHW)
         for block in reversed(self.up):
-            x_BCHW = F.interpolate(x_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
-            x_BCHW = block(torch.cat([x_BCHW, skips.pop()], 1))
+            x_BCHW = block(_up_joined(x_BCHW, skips.pop()))
         logits_BKHW: Tensor = self.head(x_BCHW)
         return logits_BKHW
+
+
+def _up_joined(small_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
+    """Returns a map at twice its size, followed by the channels of a skip connection."""
+    if has_kernels(small_BCHW) and small_BCHW.dtype == skip_BCHW.dtype and min(small_BCHW.shape[2:]) > 1:
+        from maskcast.models.kernels.upsampling import up_joined
+
+        return up_joined(small_BCHW, skip_BCHW)
+    larger_BCHW = F.interpolate(small_BCHW, scale_factor=2, mode="bilinear", align_corners=True)
+    return torch.cat([larger_BCHW, skip_BCHW], 1)

@@ -1,0 +1,111 @@
+"""Holds the kernels for GPUs against PyTorch's operations; on a CPU where TRITON_INTERPRET=1 is set.
+
+TRITON_INTERPRET=1 python -m tests.kernels
+"""
+
+import copy
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.kernels.norm_relu import norm_relu
+from maskcast.models.kernels.upsampling import up_joined
+from maskcast.models.segmentation import loss_chunks, loss_kernels, losses
+from maskcast.models.segmentation.configs import MaskLossConfig
+
+LOSSES: list[dict[str, Any]] = [
+    {},
+    {"ce": 1, "dice": 0, "focal": 0},
+    {"ce": 0, "dice": 0, "focal": 1},
+    {"ce": 0, "dice": 1, "focal": 0},
+    {"focal_form": "softmax", "focal_gamma": 1.5},
+    {"ce": 0, "dice": 0, "focal_form": "softmax", "focal_gamma": 0},
+    {"focal_gamma": 0.5, "dice_classes": "present", "dice_smooth": 1.0},
+]
+
+
+def close(found: Tensor, wanted: Tensor, most: float) -> None:
+    """Compares by the norm of the difference; what was not written is NaN and never close."""
+    error = float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    assert error < most, (error, most)
+
+
+def check_loss(device: str, config: MaskLossConfig, layout: torch.memory_format, dtype: torch.dtype) -> None:
+    z = (3 * torch.randn(3, 5, 7, 11, device=device)).to(dtype).to(memory_format=layout)
+    y = torch.randint(0, 5, (3, 7, 11), dtype=torch.uint8, device=device)
+    y[0, :2], y[y == 3] = 255, 2  # ignored pixels, and a class that is absent
+    found, wanted = (each.clone().requires_grad_() for each in (z, z.double()))
+    for walk, logits in ((loss_kernels, found), (loss_chunks, wanted)):
+        losses._walk = lambda _, walk=walk: walk  # type: ignore[assignment, misc]
+        (2.5 * losses.MaskLoss(config)(logits, y)).backward()
+    losses._walk = lambda _: loss_kernels  # type: ignore[assignment]
+    exact = dtype == torch.float32
+    assert found.grad is not None and wanted.grad is not None
+    close(losses.MaskLoss(config)(z, y), losses.MaskLoss(config)(z.float(), y), 1e-5 if exact else 1e-2)
+    close(found.grad, wanted.grad, 2e-6 if exact else 5e-3)
+
+
+def check_norm(device: str, dtype: torch.dtype, channels: int) -> None:
+    x = (2 * torch.randn(3, channels, 9, 13, device=device) + 5).to(dtype)
+    norm = nn.BatchNorm2d(channels).to(device)
+    with torch.no_grad():
+        norm.weight.uniform_(-1, 1)
+        norm.bias.uniform_(-1, 1)
+    plain = copy.deepcopy(norm).double()
+    grad = torch.randn_like(x)
+    small = 1e-5 if dtype == torch.float32 else 1e-2
+    found, wanted = x.clone().requires_grad_(), x.double().requires_grad_()
+    for _ in range(2):
+        y, z = norm_relu(found, norm), F.relu(plain(wanted))
+        close(y, z, small)
+    y.backward(grad)
+    z.backward(grad.double())
+    assert found.grad is not None and wanted.grad is not None
+    close(found.grad, wanted.grad, small)
+    for name, weights in plain.named_parameters():
+        own = norm.get_parameter(name).grad
+        assert own is not None and weights.grad is not None
+        close(own, weights.grad, small)
+    for name, values in plain.named_buffers():
+        close(norm.get_buffer(name), values, small)
+    norm.eval()
+    plain.eval()
+    with torch.no_grad():
+        close(norm_relu(x, norm), F.relu(plain(x.double())), small)
+
+
+def check_upsampling(device: str, dtype: torch.dtype, height: int, width: int) -> None:
+    small = torch.randn(2, 6, height, width, device=device).to(dtype).requires_grad_()
+    skip = torch.randn(2, 3, 2 * height, 2 * width, device=device).to(dtype).requires_grad_()
+    wanted, beside = (each.detach().double().requires_grad_() for each in (small, skip))
+    found = up_joined(small, skip)
+    larger = F.interpolate(wanted, scale_factor=2, mode="bilinear", align_corners=True)
+    plain = torch.cat([larger, beside], 1)
+    most = 1e-5 if dtype == torch.float32 else 1e-2
+    close(found, plain, most)
+    grad = torch.randn_like(found)
+    found.backward(grad)
+    plain.backward(grad.double())
+    for own, theirs in ((small, wanted), (skip, beside)):
+        assert own.grad is not None and theirs.grad is not None
+        close(own.grad, theirs.grad, most)
+
+
+def check_all(device: str) -> None:
+    """Checks every kernel at small sizes that no block divides."""
+    torch.manual_seed(0)
+    types = (torch.float32, torch.bfloat16)
+    for given, layout in product(LOSSES, (torch.contiguous_format, torch.channels_last)):
+        check_loss(device, MaskLossConfig.model_validate(given), layout, torch.float32)
+    check_loss(device, MaskLossConfig(), torch.channels_last, torch.bfloat16)
+    for dtype, channels in product(types, (4, 70)):
+        check_norm(device, dtype, channels)
+    for dtype, (height, width) in product(types, ((2, 3), (5, 4), (12, 7))):
+        check_upsampling(device, dtype, height, width)
+
+
+if __name__ == "__main__":
+    check_all("cpu")
