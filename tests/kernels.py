@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models import encoders, segmentation
+from maskcast.models.kernels.decoding import most_probable
 from maskcast.models.kernels.norm_relu import norm_relu
 from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.segmentation import loss_chunks, loss_kernels, losses
 from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.models.segmentation.unet import UNet
 
 LOSSES: list[dict[str, Any]] = [
     {},
@@ -94,6 +97,32 @@ def check_upsampling(device: str, dtype: torch.dtype, height: int, width: int) -
         close(own.grad, theirs.grad, most)
 
 
+def check_decoding(device: str, classes: int, layout: torch.memory_format) -> None:
+    logits = (3 * torch.randn(2, classes, 5, 7, device=device)).to(memory_format=layout)
+    logits[0, :2, 0, 0] = 9.0  # alike: the first counts
+    ids, sure = most_probable(logits)
+    probability = logits.double().softmax(1).amax(1)
+    assert ids.dtype == torch.uint8 and ids[0, 0, 0] == 0 and torch.equal(ids.long(), logits.argmax(1))
+    close(sure, probability, 1e-6)
+
+
+def check_network(device: str) -> None:
+    """A U-Net whose blocks use the kernels against itself without them."""
+    network = UNet(4, 3).to(device)
+    x = torch.randn(2, 3, 16, 24, device=device).to(memory_format=torch.channels_last)
+    plain = copy.deepcopy(network)
+    found, gradients = [], []
+    for one, kernels in ((plain, False), (network, True)):
+        for module in (encoders.unet, segmentation.unet):
+            module.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
+        logits = one(x)
+        logits.square().mean().backward()
+        found.append(logits.detach())
+        gradients.append(torch.cat([weights.grad.flatten() for weights in one.parameters()]))
+    close(found[1], found[0], 1e-4)
+    close(gradients[1], gradients[0], 1e-3)
+
+
 def check_all(device: str) -> None:
     """Checks every kernel at small sizes that no block divides."""
     torch.manual_seed(0)
@@ -101,6 +130,9 @@ def check_all(device: str) -> None:
     for given, layout in product(LOSSES, (torch.contiguous_format, torch.channels_last)):
         check_loss(device, MaskLossConfig.model_validate(given), layout, torch.float32)
     check_loss(device, MaskLossConfig(), torch.channels_last, torch.bfloat16)
+    for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
+        check_decoding(device, classes, layout)
+    check_network(device)
     for dtype, channels in product(types, (4, 70)):
         check_norm(device, dtype, channels)
     for dtype, (height, width) in product(types, ((2, 3), (5, 4), (12, 7))):

@@ -51,12 +51,19 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
         _, found_HW = cv2.connectedComponents((mask_HW == class_id).astype(np.uint8), connectivity=8)
         labels_HW += np.where(found_HW > 0, found_HW + labels_HW.max(), 0)
     ys, xs = np.nonzero(labels_HW)
-    sums = np.zeros((int(labels_HW.max()), probabilities_PK.shape[1] + 3))
-    np.add.at(sums, labels_HW[ys, xs] - 1, np.column_stack([probabilities_PK, ys, xs, np.ones(len(ys))]))
+    columns = np.column_stack([probabilities_PK, ys, xs, np.ones(len(ys))])
+    sums = _summed(columns, labels_HW[ys, xs] - 1, int(labels_HW.max()))
     class_R = np.zeros(len(sums), np.uint8)
     class_R[labels_HW[ys, xs] - 1] = mask_HW[ys, xs]
     regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
     return _merged(regions, class_R)
+
+
+def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
+    """Returns the sum of the rows of each group, float64, in their order; faster than ``np.add.at``."""
+    columns = rows_PN.shape[1]
+    places_PN = group_P[:, None] * columns + np.arange(columns)
+    return np.bincount(places_PN.ravel(), rows_PN.ravel(), groups * columns).reshape(groups, columns)
 
 
 def _merged(regions: Regions, class_R: np.ndarray) -> Regions:

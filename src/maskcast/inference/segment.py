@@ -9,22 +9,20 @@ Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels 
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, zip_longest
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from maskcast.inference.consistency import find_regions, make_consistent
+from maskcast.inference.consistency import make_consistent
 from maskcast.inference.found import Found, Masked, joined, length, sliced
-from maskcast.labels import LabelMap
-from maskcast.models.segmentation.base import Segmenter, State
+from maskcast.inference.worker import FoundPart, Part, Worker
+from maskcast.models.segmentation.base import Segmenter
+
+AT_ONCE = 3  # batches of a worker: one that is read, one on the device, one that waits for it
 
 Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
-Part = tuple[int, np.ndarray | None]  # number of a clip and some of its frames; None: it is over
-FoundPart = tuple[int, Found | None]
 
 
 def segment(
@@ -45,7 +43,7 @@ def segment(
         consistent_frames: the clip's first so many frames agree on the class of each object, then the next; None
             masks each frame as the segmenter sees it.
     """
-    worker = _Worker(segmenter, precision, consistent_frames is not None)
+    worker = Worker(segmenter, precision, consistent_frames is not None)
     batches = _batches([(0, chunks)], batch_size)
     for _, found in _agreeing(map(worker, batches), consistent_frames):
         yield found
@@ -79,7 +77,7 @@ def segment_both(
     consistent_frames: int | None,
 ) -> tuple[Found, Found]:
     """Returns what is found in the frames of a clip each by itself, and what ``segment`` finds once they agree."""
-    worker = _Worker(segmenter, precision, consistent_frames is not None)
+    worker = Worker(segmenter, precision, consistent_frames is not None)
     parts = chain.from_iterable(map(worker, _batches([(0, [frames_THWC])], batch_size)))
     alone = joined([found for _, found in parts if found is not None])
     pieces = [found for _, found in _agreeing([[(0, alone), (0, None)]], consistent_frames)]
@@ -113,7 +111,7 @@ def segment_clips(
         turns = chain.from_iterable(enumerate(batches) for batches in zip_longest(*lanes, fillvalue=[]))
     else:
         turns = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
-    workers = [_Worker(replica, precision, consistent_frames is not None) for replica in replicas]
+    workers = [Worker(replica, precision, consistent_frames is not None) for replica in replicas]
     yield from _agreeing(_side_by_side(workers, turns), consistent_frames)
 
 
@@ -163,55 +161,6 @@ def _cuts(length: int, first: int, size: int) -> Iterator[int]:
     yield from range(first, length, size)
 
 
-class _Worker:
-    """Runs a segmenter on one batch after the other."""
-
-    def __init__(self, segmenter: Segmenter, precision: str, regions: bool) -> None:
-        self.segmenter, self.precision, self.regions = segmenter, precision, regions
-        self.state: State = ()
-
-    def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
-        frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
-        found = self._predict(np.concatenate(frames)) if frames else {}
-        out: list[FoundPart] = []
-        start = 0
-        for number, frames_THWC in parts:
-            if frames_THWC is None:
-                out.append((number, None))
-                self.state = ()
-            else:
-                out.append((number, sliced(found, slice(start, start + len(frames_THWC)))))
-                start += len(frames_THWC)
-        return out
-
-    def _predict(self, frames_THWC: np.ndarray) -> Found:
-        device = next(self.segmenter.parameters()).device
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            frames_BTHWC = torch.tensor(frames_THWC).to(device, non_blocking=True)[None]
-            logits, self.state = self.segmenter(frames_BTHWC, self.state)
-            decoded = [_decoded(*each, self.regions) for each in zip(self.segmenter.maps, logits, strict=True)]
-        return {label_map.name: one for label_map, one in zip(self.segmenter.maps, decoded, strict=True)}
-
-
-def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool) -> Masked:
-    """Returns what the logits of one clip say of a label map."""
-    (logits_TKHW,) = logits_BTKHW
-    if label_map.kind == "alpha":
-        opacity_THW = logits_TKHW[:, 0].float().sigmoid()
-        return Masked((opacity_THW * 255).round().to(torch.uint8).cpu().numpy(), None)
-    # argmax over the innermost axis is four times as fast as over a strided one
-    logits_THWK = logits_TKHW.permute(0, 2, 3, 1).contiguous().float()
-    top_THW, ids_THW = logits_THWK.max(-1)
-    confidence_THW = (top_THW - logits_THWK.logsumexp(-1)).exp_().cpu().numpy()
-    masks_THW = ids_THW.to(torch.uint8).cpu().numpy()
-    if not regions:
-        return Masked(masks_THW, confidence_THW)
-    ends = ids_THW.count_nonzero((1, 2)).cumsum(0)[:-1].tolist()
-    probabilities_PK = logits_THWK[ids_THW > 0].softmax(-1).cpu().numpy()
-    found = list(map(find_regions, masks_THW, np.split(probabilities_PK, ends)))
-    return Masked(masks_THW, confidence_THW, found)
-
-
 def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Found]]:
     """Yields the parts of all batches, or windows of ``consistent_frames`` of a clip's frames that agree."""
     waiting: dict[int, Found] = {}
@@ -237,22 +186,21 @@ def _consistent(one: Masked) -> Masked:
     return Masked(*make_consistent(one.masks, one.confidence, one.regions))
 
 
-def _side_by_side(
-    workers: Sequence[_Worker], turns: Iterable[tuple[int, list[Part]]]
-) -> Iterator[list[FoundPart]]:
+def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:
     """Yields what the workers return, in the order of the turns (whose it is, and what it gets).
 
-    Each works in a thread of its own; about two batches per worker are in memory at once.
+    Each works in a thread of its own; about ``AT_ONCE`` batches per worker are in memory at once. A GPU has the
+    next one to work on while what it found in the last one comes to the host and is used there.
     """
     pools = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers]
-    running: deque[Future[list[FoundPart]]] = deque()
+    running: deque[Future[Callable[[], list[FoundPart]]]] = deque()
     try:
         for turn, parts in turns:
-            running.append(pools[turn].submit(workers[turn], parts))
-            if len(running) == 2 * len(workers):
-                yield running.popleft().result()
+            running.append(pools[turn].submit(workers[turn].begin, parts))
+            if len(running) == AT_ONCE * len(workers):
+                yield running.popleft().result()()
         while running:
-            yield running.popleft().result()
+            yield running.popleft().result()()
     finally:
         for pool in pools:
             pool.shutdown(cancel_futures=True)

@@ -49,7 +49,8 @@ class DoubleConv(nn.Sequential):
             return out
         from maskcast.models.kernels.norm_relu import norm_relu
 
-        for conv, norm, relu in (self[:3], self[3:]):
+        layers = list(self)
+        for conv, norm, relu in (layers[:3], layers[3:]):
             x_BCHW = conv(x_BCHW)
             # one that takes its statistics over all processes is of another type
             x_BCHW = norm_relu(x_BCHW, norm) if type(norm) is nn.BatchNorm2d else relu(norm(x_BCHW))
