@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -117,7 +118,8 @@ def rows_of(
     """Yields what a part measures: the names of model and form, and a call that returns the row."""
     from _gpu import forms, loops, store_reader
     from _gpu.cases import cases
-    from _gpu.measure import Ceilings, ceilings
+    from _gpu.measure import CARD, Ceilings, ceilings
+    from maskcast.training.schedule import Schedule
 
     chosen = [
         case for case in cases(given.work, sizes) if not given.models or case.name.startswith(tuple(given.models))
@@ -145,7 +147,9 @@ def rows_of(
         }[part]
         for case in chosen:
             for form in forms.forms_of(case, wanted):
-                yield case.name, form.name, lambda c=case, f=form: forms.measure(c, f, top, sizes.seconds)  # type: ignore[misc]
+                yield case.name, form.name, partial(forms.measure, case, form, top, sizes.seconds)
+            if part == "compiled" and CARD and "compile" in Schedule.model_fields:
+                yield case.name, "maskcast's loop, compiled", partial(loops.compiled_loop, case, sizes, given.work)
 
 
 def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", seconds: float) -> "Row":

@@ -48,9 +48,39 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    160, 240, (64, 4, 140), 64, "resnet50", 32, 32, 64, 16, (224, 448, 1000, 512), (128,) * 3, 4096, 30, 0.8, 1
+    height=160,
+    width=240,
+    clips=(64, 4, 140),
+    unet=64,
+    encoder="resnet50",
+    masker=32,
+    forecaster=32,
+    objects=64,
+    detector=16,
+    boxes=(224, 448, 1000, 512),
+    views=(128, 128, 128),
+    queue=4096,
+    steps=60,
+    seconds=0.8,
+    forms=1,
 )
-TOY = Sizes(32, 48, (2, 1, 1), 2, "resnet18", 2, 2, 2, 1, (32, 48, 10, 4), (4, 32, 32), 4, 1, 0.0, 6)
+TOY = Sizes(
+    height=32,
+    width=48,
+    clips=(2, 1, 1),
+    unet=2,
+    encoder="resnet18",
+    masker=2,
+    forecaster=2,
+    objects=2,
+    detector=1,
+    boxes=(32, 48, 10, 4),
+    views=(4, 32, 32),
+    queue=4,
+    steps=1,
+    seconds=0.0,
+    forms=6,
+)
 
 
 def prepare(folder: Path, sizes: Sizes, workers: int) -> None:

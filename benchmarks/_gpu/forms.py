@@ -1,12 +1,25 @@
 """The forms in which a training step and inference are measured: precision, memory format, graph, compiler."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 
 from _gpu.cases import Case, known_masks
-from _gpu.measure import CARD, DEVICE, Ceilings, Work, allow_tf32, forget, on_device, peak_gib, seconds_of, work_of
+from _gpu.measure import (
+    CARD,
+    DEVICE,
+    Ceilings,
+    Work,
+    allow_tf32,
+    forget,
+    on_device,
+    peak_gib,
+    pytorch_kernels,
+    seconds_of,
+    work_of,
+)
 from _gpu.table import Row
 
 
@@ -20,6 +33,7 @@ class Form(NamedTuple):
         channels_last: memory format of a masker's network; of others it is what the model chose.
         fused: AdamW and SGD in one kernel.
         search: cuDNN times its algorithms first.
+        kernels: the product's own kernels, where it has some for a card.
         graph: a CUDA graph of the whole step.
         mode: of torch.compile, or None.
     """
@@ -30,6 +44,7 @@ class Form(NamedTuple):
     channels_last: bool = True
     fused: bool = False
     search: bool = False
+    kernels: bool = False
     graph: bool = False
     mode: str | None = None
 
@@ -41,8 +56,9 @@ EAGER = (
     Form("bf16, channels_last"),
     Form("bf16, channels_last, fused", fused=True),
     Form("bf16, channels_last, fused, search", fused=True, search=True),
+    Form("all of these, own kernels", fused=True, search=True, kernels=True),
 )
-GRAPHS = (Form("bf16, channels_last, CUDA graph", fused=True, graph=True),)
+GRAPHS = (Form("bf16, channels_last, CUDA graph", fused=True, search=True, kernels=True, graph=True),)
 COMPILED = (
     Form("bf16, compiled", fused=True, mode="default"),
     Form("bf16, compiled with graphs", fused=True, mode="reduce-overhead"),
@@ -54,6 +70,7 @@ def forms_of(case: Case, forms: tuple[Form, ...]) -> list[Form]:
     if case.masker:
         return list(forms)
     kept = [form for form in forms if form.channels_last or form.precision == "fp32"]
+    kept = [form for form in kept if form.graph or not form.kernels]
     return [form._replace(name=form.name.replace("bf16, channels_last", "bf16")) for form in kept]
 
 
@@ -68,6 +85,11 @@ def measure(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
     """
     if not CARD and (form.graph or form.mode):
         raise RuntimeError("no card")
+    with nullcontext() if form.kernels else pytorch_kernels():
+        return _measured(case, form, top, seconds)
+
+
+def _measured(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
     forget()
     allow_tf32(form.tf32, form.tf32)
     torch.backends.cudnn.benchmark = form.search

@@ -19,7 +19,7 @@ from PIL import Image
 
 from _gpu.cases import Case
 from _gpu.data import Sizes
-from _gpu.measure import CARD, DEVICE, allow_tf32, forget, peak_gib, seconds_of, wait
+from _gpu.measure import CARD, DEVICE, allow_tf32, forget, peak_gib, pytorch_kernels, seconds_of, wait
 from _gpu.peers import NO_PEER, PEERS, Peer
 from _gpu.table import Row
 from maskcast.data.clips import ClipStore
@@ -27,8 +27,11 @@ from maskcast.models.segmentation.table import save_masker
 from maskcast.progress import listening
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.training.loop import fit
+from maskcast.training.schedule import Schedule
 
 PART = "loops"
+BURST = 2e-3  # seconds within which reports come together
+PLAIN_STEPS = 20  # of a loop that has no batches in store that might run out
 AHEAD = 4  # batches that the plain loop's loader makes ahead, in a thread
 
 
@@ -45,19 +48,24 @@ def loops(case: Case, sizes: Sizes, folder: Path) -> Iterator[Callable[[], Row]]
     def plain(name: str, make: Callable[[Any, Any], Peer], tf32: bool) -> Row:
         forget()
         allow_tf32(convolutions=tf32, products=False)
+        with pytorch_kernels():
+            return plainly(name, make, tf32)
+
+    def plainly(name: str, make: Callable[[Any, Any], Peer], tf32: bool) -> Row:
         task = case.task()
         peer = make(task, task.batch(0))
         with ThreadPoolExecutor(1) as pool:
             ahead = [pool.submit(task.batch, step) for step in range(AHEAD)]
-            for step in range(2 * sizes.steps):
-                if step == sizes.steps:
+            steps = min(PLAIN_STEPS, sizes.steps)
+            for step in range(2 * steps):
+                if step == steps:
                     wait()
                     start = time.perf_counter()
                 batch = ahead.pop(0).result()
                 ahead.append(pool.submit(task.batch, step + AHEAD))
                 peer.step(batch)
             wait()
-            taken = (time.perf_counter() - start) / sizes.steps
+            taken = (time.perf_counter() - start) / steps
             for future in ahead:
                 future.cancel()
         if tf32:
@@ -73,7 +81,9 @@ def loops(case: Case, sizes: Sizes, folder: Path) -> Iterator[Callable[[], Row]]
         task = case.task()
         if fixed:
             task.batch = functools.partial(_same, task.batch(0))
-        taken = _seconds_per_step(task, sizes, folder)
+        training = task.params.training
+        steps = min(PLAIN_STEPS, sizes.steps) if fixed else sizes.steps
+        taken = _seconds_per_step(task, training, steps, folder)
         if case.name == "U-Net" and not fixed:
             shutil.rmtree(folder / "masker", ignore_errors=True)
             save_masker(folder / "masker", task.segmenter, task.params.model, {})
@@ -104,10 +114,19 @@ def _same(batch: Any, step: int) -> Any:
     return batch
 
 
-def _seconds_per_step(task: Any, sizes: Sizes, folder: Path) -> float:
+def compiled_loop(case: Case, sizes: Sizes, folder: Path) -> Row:
+    """Returns the row of the product's loop, told to compile."""
+    forget()
+    task = case.task()
+    training = task.params.training.model_copy(update={"compile": True})
+    return _row(case, "maskcast's loop, compiled", _seconds_per_step(task, training, sizes.steps, folder), {})
+
+
+def _seconds_per_step(task: Any, training: Schedule, steps: int, folder: Path) -> float:
     """Returns the seconds of a step of the product's loop.
 
-    Steps are counted where the loop reports them. They may come in bursts: a burst is as late as its last one.
+    Steps are counted where the loop reports them. It may report each some steps late, and the last ones at once,
+    which therefore do not count.
     """
     seen: list[tuple[float, int]] = []
 
@@ -121,11 +140,11 @@ def _seconds_per_step(task: Any, sizes: Sizes, folder: Path) -> float:
         def section(self, title: str, content: object) -> None: ...
 
     with listening(Clock()), tempfile.TemporaryDirectory(dir=folder) as resume:
-        fit(task, task.params.training, Path(resume))
-    middle = next(at for at, step in seen if step >= sizes.steps)
-    start, first = max(one for one in seen if one[0] <= middle + 1e-3)
-    end, last = seen[-1]
-    return (end - start) / (last - first) if last > first else end - start
+        fit(task, training.model_copy(update={"steps_per_epoch": 2 * steps}), Path(resume))
+    half = [one for one in seen if one[1] >= steps]
+    some = [one for one in half if one[0] < half[-1][0] - BURST]
+    (start, first), (end, last) = (some or half)[0], (some[1:] or half)[-1]
+    return (end - start) / max(1, last - first)
 
 
 def generation(folder: Path, sizes: Sizes) -> Iterator[Callable[[], Row]]:
@@ -167,7 +186,7 @@ def generation(folder: Path, sizes: Sizes) -> Iterator[Callable[[], Row]]:
         paths = sorted((folder / "png").glob("*.png"))
         out = Path(tempfile.mkdtemp(dir=folder))
         start = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), pytorch_kernels():
             for first in range(0, len(paths), 16):
                 some = paths[first : first + 16]
                 pictures = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in some]))
