@@ -39,6 +39,7 @@ MODELS = {
     "pretrain_forecaster": {"arch": "convlstm", "hidden": 8, "loss_clips": 3},
 }
 METHOD = {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4, "sub_batches": 2}
+DENSE = {"method": {"name": "masked"}, "network": MODELS["pretrain_encoder"]}
 OUTPUT = {"pretrain_encoder": "encoder", "train_masker": "masker", "pretrain_forecaster": "pretrained"}
 
 
@@ -122,25 +123,28 @@ def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(("mlflow", "mlartifacts"))}
 
 
-@pytest.mark.parametrize("name", OUTPUT)
+@pytest.mark.parametrize(
+    ("name", "own"), [*((name, {}) for name in OUTPUT), ("pretrain_encoder", DENSE)], ids=[*OUTPUT, "dense"]
+)
 def test_the_curve_of_two_processes_is_that_of_one(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, own: dict[str, Any]
 ) -> None:
     found = {}
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         monkeypatch.chdir(folder)
-        found[processes] = run_stage(name, params(name, processes=processes), **ports(name, inputs))
+        found[processes] = run_stage(name, params(name, processes=processes) | own, **ports(name, inputs))
         assert left_in(folder) == {OUTPUT[name], "metrics.json", "page.html", "index.html"}
         assert json.loads((folder / "metrics.json").read_text()) == found[processes]
     assert curve(tmp_path / "2") == pytest.approx(curve(tmp_path / "1"), rel=1e-5)
     for score, value in found[1].items():
         if "jaccard" in score:
             assert found[2][score] == pytest.approx(value, abs=2e-3), score
-    one, two = (load_file(tmp_path / folder / OUTPUT[name] / "model.safetensors") for folder in "12")
-    assert one.keys() == two.keys()
-    for key, weights in one.items():
-        assert (two[key] - weights).float().abs().mean() < 2e-4, key
+    for file in sorted((tmp_path / "1" / OUTPUT[name]).glob("*.safetensors")):
+        one, two = load_file(file), load_file(tmp_path / "2" / OUTPUT[name] / file.name)
+        assert one.keys() == two.keys()
+        for key, weights in one.items():
+            assert (two[key] - weights).float().abs().mean() < 2e-4, key
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -41,6 +41,14 @@ class Frames(ABC):
         """Returns a frame of the same video at most ``distance`` frames away; an image has itself alone."""
         return self.frame(index)
 
+    def pair(self, index: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns two frames of a clip so far apart, (H, W, C) each: frame ``index`` first, where one follows.
+
+        Raises:
+            MaskcastError: if these are no clips, or the clip is too short.
+        """
+        raise MaskcastError("images have no next frame; give a clip store, or choose another method")
+
 
 class ClipFrames(Frames):
     """The frames of a store's labelled train clips and unlabelled clips; labels are not looked at."""
@@ -69,6 +77,19 @@ class ClipFrames(Frames):
         if distance:
             t = int(random.integers(max(0, t - distance), min(clip.num_frames, t + distance + 1)))
         return self.store.frames(clip)[t]
+
+    def pair(self, index: int, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns two frames of a clip so far apart (see ``Frames.pair``)."""
+        k, t = self._index.at(index)
+        clip = self.clips[k]
+        if clip.num_frames <= distance:
+            raise MaskcastError(
+                f"{self.store.root}: clip {clip.id} has {clip.num_frames} frames, and none is {distance} later "
+                "than another; lower pretrain_encoder.method.distance"
+            )
+        t = min(t, clip.num_frames - 1 - distance)
+        frames = self.store.frames(clip)
+        return frames[t], frames[t + distance]
 
 
 class ImageFrames(Frames):

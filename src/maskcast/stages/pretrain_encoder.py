@@ -1,10 +1,10 @@
-"""pretrain_encoder: frames without labels -> an encoder that other models start from."""
+"""pretrain_encoder: frames without labels -> an encoder, or a whole masker, that other models start from."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskcast.labels import first_of_classes
-from maskcast.models.encoders.configs import NoMethod
+from maskcast.models.encoders.configs import DenseConfig, NoMethod
 from maskcast.progress import first_process, report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.training.tasks.encoder_params import EncoderTraining
@@ -12,9 +12,10 @@ from maskcast.training.tasks.encoder_params import EncoderTraining
 if TYPE_CHECKING:
     from maskcast.data.clips import ClipStore
     from maskcast.models.encoders.siamese import Normalised
+    from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
 
-PICTURED = 8  # pairs of views
+PICTURED = 8  # samples
 
 
 class PretrainEncoder(EncoderTraining):
@@ -25,20 +26,23 @@ class PretrainEncoder(EncoderTraining):
 def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, params: PretrainEncoder) -> None:
     """Trains an encoder without labels on clips, or images in a folder or archive; the last weights are kept.
 
+    Dense methods train the decoder of ``network``, too, and a masker starts from both.
+
     Raises:
         MaskcastError: when there are no frames, an archive is damaged, the queue does not fit, training diverges
             or collapses.
     """
     import json
     from copy import deepcopy
-    from functools import partial
 
     from maskcast.data.unlabeled import ClipFrames, open_frames
     from maskcast.digest import fingerprint
     from maskcast.models.base import count_parameters
     from maskcast.models.encoders.table import save_encoder
+    from maskcast.models.segmentation.pretrained import NETWORK, save_decoder
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
+    from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
 
     if isinstance(params.method, NoMethod):
@@ -47,18 +51,31 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         say("encoder: not trained (method none)")
         return
     frames = open_frames(unlabeled, resume_dir(encoder))
-    task = EncoderTask(frames, params, params.method, fingerprint(params, unlabeled=unlabeled))
+    named = fingerprint(params, unlabeled=unlabeled)
+    task: EncoderTask | DenseTask
+    if isinstance(params.method, DenseConfig):
+        assert params.network is not None  # the params see to it
+        task = DenseTask(frames, params, params.method, params.network, named)
+    else:
+        task = EncoderTask(frames, params, params.method, named)
     _report_views(task, resume_dir(encoder) / "views.png")
-    start = deepcopy(task.siamese.encoder)
-    trained = task.siamese.encoder
-    meta = {"method": params.method.name, "mean": trained.mean.tolist(), "std": trained.std.tolist()}
+    start, trained = deepcopy(task.encoder), task.encoder
+    meta: dict[str, Any] = {"method": params.method.name}
+    meta |= {"mean": trained.mean.tolist(), "std": trained.std.tolist()}
+    if params.network is not None:
+        meta[NETWORK] = params.network.unweighted.model_dump(mode="json")
+
+    def save(folder: Path) -> None:
+        save_encoder(folder, trained.encoder, params.model, meta)
+        if isinstance(task, DenseTask) and params.network is not None:
+            save_decoder(folder, task.segmenter, params.network)
 
     def results(scores: Scores) -> Scores:
-        result = {
-            "embedding_spread": scores["embedding_spread"],
+        result = {name: scores[name] for name in ("embedding_spread", "explained") if name in scores}
+        result |= {
             "epochs": scores["epochs"],
             "train_seconds": scores["train_seconds"],
-            "parameters": count_parameters(trained),
+            "parameters": count_parameters(task.model if isinstance(task, DenseTask) else trained),
             "frames": len(frames),
         }
         return result | (_probed(trained, start, frames.store) if isinstance(frames, ClipFrames) else {})
@@ -69,7 +86,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         params.training,
         resume_dir(encoder),
         out=encoder,
-        save=partial(save_encoder, encoder=trained.encoder, config=params.model, meta=meta),
+        save=save,
         metrics=metrics,
         results=results,
     )
@@ -95,14 +112,14 @@ def _probed(trained: "Normalised", start: "Normalised", store: "ClipStore") -> d
     return scores
 
 
-def _report_views(task: "EncoderTask", path: Path) -> None:
-    """Draws pairs of views, one above the other, into a folder that outlives the run's upload."""
+def _report_views(task: "EncoderTask | DenseTask", path: Path) -> None:
+    """Draws pictures of samples, one above the other, into a folder that outlives the run's upload."""
     if not first_process():
         return
     import numpy as np
     from PIL import Image
 
-    views_2BHWC = task.batch(0).own[:, :PICTURED].numpy()
+    views_2BHWC = task.pictures(PICTURED)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in views_2BHWC])).save(path)
     report_file(path, "encoder")

@@ -5,6 +5,7 @@ Every draw comes from the generator that is passed in, as in ``maskcast.data.aug
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import cv2
@@ -72,11 +73,18 @@ def two_views(
     first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a view of each of two frames of one video, or of one frame twice; each of ``params.size``."""
-    shape = first_HWC.shape[:2]
-    boxes = [random_box(shape, params, random) for _ in range(params.candidates)]
-    box = max(boxes, key=lambda each: _contrast(first_HWC, each)) if len(boxes) > 1 else boxes[0]
+    box = _best_box(first_HWC, params, random)
     other = random_box(second_HWC.shape[:2], params, random, None if params.max_offset is None else box)
     return _view(first_HWC, box, params, random), _view(second_HWC, other, params, random)
+
+
+def same_views(
+    first_HWC: np.ndarray, second_HWC: np.ndarray, params: ViewParams, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the same view of each of two frames of one size, by one draw; ``max_offset`` plays no part."""
+    box = _best_box(first_HWC, params, random)
+    again = deepcopy(random)
+    return _view(first_HWC, box, params, random), _view(second_HWC, box, params, again)
 
 
 def random_box(
@@ -103,6 +111,11 @@ def random_box(
         centre = np.array([near.top + near.height / 2, near.left + near.width / 2]) + random.uniform(-reach, reach)
         corner = np.clip(np.rint(centre - size / 2).astype(int), 0, last)
     return Box(int(corner[0]), int(corner[1]), int(size[0]), int(size[1]))
+
+
+def _best_box(frame_HWC: np.ndarray, params: ViewParams, random: np.random.Generator) -> Box:
+    boxes = [random_box(frame_HWC.shape[:2], params, random) for _ in range(params.candidates)]
+    return max(boxes, key=lambda each: _contrast(frame_HWC, each)) if len(boxes) > 1 else boxes[0]
 
 
 def _cut(frame_HWC: np.ndarray, box: Box) -> np.ndarray:

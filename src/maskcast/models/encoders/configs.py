@@ -60,7 +60,18 @@ EncoderConfig = Annotated[UNetEncoderConfig | SmpEncoderConfig, Field(discrimina
 
 
 class MethodConfig(Params):
-    """Base of a method's config; a subclass adds ``name: Literal[...]`` and its sizes."""
+    """Base of the config of a method that trains; a subclass adds ``name: Literal[...]`` and its sizes."""
+
+    def check(self, batch_size: int, frames: int) -> None:
+        """Checks sizes that depend on the schedule and the data.
+
+        Raises:
+            MaskcastError: naming the param, with the numbers.
+        """
+
+
+class SiameseConfig(MethodConfig):
+    """Base of the config of a method that compares two views, and trains an encoder alone."""
 
     momentum: float = Field(default=0.999, ge=0, lt=1)
     """How much of the slow copy stays in each step."""
@@ -71,15 +82,8 @@ class MethodConfig(Params):
         """Returns the method around an encoder."""
         raise TypeError(f"{type(self).__name__} does not say how to build it")
 
-    def check(self, batch_size: int, frames: int) -> None:
-        """Checks sizes that depend on the schedule and the data.
 
-        Raises:
-            MaskcastError: naming the param, with the numbers.
-        """
-
-
-class MocoConfig(MethodConfig):
+class MocoConfig(SiameseConfig):
     """Momentum contrast: which view is of the same frame, among a queue of others?"""
 
     name: Literal["moco"] = "moco"
@@ -130,7 +134,7 @@ class DenseCLConfig(MocoConfig):
         return DenseCL(self, encoder)
 
 
-class ByolConfig(MethodConfig):
+class ByolConfig(SiameseConfig):
     """Bootstrap your own latent."""
 
     name: Literal["byol"] = "byol"
@@ -148,10 +152,43 @@ class ByolConfig(MethodConfig):
         return Byol(self, encoder)
 
 
+class DenseConfig(MethodConfig):
+    """Base of the config of a method that foretells a picture, and trains encoder and decoder (``dense.py``)."""
+
+
+class DenoiseConfig(DenseConfig):
+    """Denoising: which noise was added?"""
+
+    name: Literal["denoise"] = "denoise"
+    sigma: float = Field(default=0.5, gt=0)
+    """Standard deviation of the noise, in those of the frames' colours."""
+
+
+class MaskedConfig(DenseConfig):
+    """Masked reconstruction: what was in the patches that are hidden?"""
+
+    name: Literal["masked"] = "masked"
+    patch: int = Field(default=4, ge=1)
+    """Height and width of a patch, in pixels of the view."""
+    ratio: float = Field(default=0.5, gt=0, lt=1)
+    """Part of the patches that is hidden."""
+
+
+class NextFrameConfig(DenseConfig):
+    """The next frame: what does a later frame of the clip have that this one has not?"""
+
+    name: Literal["next_frame"] = "next_frame"
+    distance: int = Field(default=1, ge=1)
+    """How many frames later."""
+
+
 class NoMethod(Params):
     """Trains nothing: what starts from the encoder starts at random."""
 
     name: Literal["none"]
 
 
-Method = Annotated[MocoConfig | DenseCLConfig | ByolConfig | NoMethod, Field(discriminator="name")]
+Method = Annotated[
+    MocoConfig | DenseCLConfig | ByolConfig | DenoiseConfig | MaskedConfig | NextFrameConfig | NoMethod,
+    Field(discriminator="name"),
+]

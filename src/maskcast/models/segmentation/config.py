@@ -1,7 +1,7 @@
 """What the configs of all segmenters share; nothing here imports torch."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig
@@ -36,6 +36,11 @@ class SegmenterModelConfig(Params):
     def head_of(self, segmenter: "Segmenter") -> "nn.Module":
         """Returns the convolution that ends a segmenter, which gives the logits of all maps."""
         raise TypeError(f"{type(self).__name__} does not say what its head is")
+
+    @property
+    def unweighted(self) -> Self:
+        """The same network, wherever its first weights come from."""
+        return self
 
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads the weights that training is to start from, where the config names any, and returns which."""

@@ -100,6 +100,11 @@ class SmpConfig(MaskerModelConfig):
         """Returns the last convolution; what follows it, where anything does, scales the picture up."""
         return segmenter.get_submodule("network.segmentation_head.0")
 
+    @property
+    def unweighted(self) -> Self:
+        """The same network, wherever its first weights come from."""
+        return self.model_copy(update={"encoder_weights": None, "encoder_sha256": None})
+
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads ``encoder_weights``, if it is set; every weight of the encoder must be there.
 

@@ -16,7 +16,7 @@ from maskcast.data.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
-from maskcast.models.encoders.configs import MethodConfig
+from maskcast.models.encoders.configs import SiameseConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.seed import derive, rng
 from maskcast.training.tasks.encoder_params import EncoderTraining
@@ -36,7 +36,7 @@ class EncoderTask:
 
     monitor = None
 
-    def __init__(self, frames: Frames, params: EncoderTraining, method: MethodConfig, fingerprint: str) -> None:
+    def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
         method.check(params.training.batch_size, len(frames))
         torch.manual_seed(derive(params.training.seed))
@@ -59,6 +59,16 @@ class EncoderTask:
             torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
         )
         return Views(own_views, shuffled_views, torch.tensor(order))
+
+    @property
+    def encoder(self) -> Normalised:
+        """What is trained and kept."""
+        return self.siamese.encoder
+
+    def pictures(self, count: int) -> np.ndarray:
+        """Returns both views of some samples, (2, count, H, W, C) uint8."""
+        views: np.ndarray = self.batch(0).own[:, :count].numpy()
+        return views
 
     def _pair(self, step: int, index: int) -> np.ndarray:
         """Returns both views of a sample, (2, H, W, C)."""

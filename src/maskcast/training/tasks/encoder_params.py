@@ -5,8 +5,17 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from maskcast.data.augment.views import ViewParams
-from maskcast.models.encoders.configs import DenseCLConfig, EncoderConfig, Method, NoMethod, UNetEncoderConfig
-from maskcast.params import Params
+from maskcast.models.encoders.configs import (
+    DenseCLConfig,
+    DenseConfig,
+    EncoderConfig,
+    Method,
+    NoMethod,
+    SiameseConfig,
+    UNetEncoderConfig,
+)
+from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.params import Params, is_null
 from maskcast.training.schedule import SgdCosine
 
 
@@ -15,10 +24,13 @@ class EncoderTraining(Params):
 
     model: EncoderConfig = UNetEncoderConfig()
     """Architecture and its sizes."""
+    network: SegmenterConfig | None = Field(default=None, exclude_if=is_null)
+    """The masker that dense methods (denoise, masked, next_frame) train whole: what ``train_masker.model`` is. Its
+    encoder is ``model``. null for methods that train an encoder alone."""
     method: Method = DenseCLConfig()
     """What is learned without labels."""
     views: ViewParams = ViewParams()
-    """How the two views of a sample are made."""
+    """How the two views of a sample are made; dense methods make the one view of theirs as the first."""
     max_frame_distance: int = Field(default=0, ge=0)
     """The second view is of a frame of the same clip at most so many frames away."""
     training: SgdCosine
@@ -26,7 +38,7 @@ class EncoderTraining(Params):
 
     @model_validator(mode="after")
     def _sub_batches_fit(self) -> Self:
-        if not isinstance(self.method, NoMethod):
+        if isinstance(self.method, SiameseConfig):
             batch, parts = self.training.batch_size, self.method.sub_batches
             if batch % parts:
                 raise ValueError(f"training.batch_size {batch} is no multiple of method.sub_batches {parts}")
@@ -35,4 +47,22 @@ class EncoderTraining(Params):
                 raise ValueError(f"method.sub_batches {parts} is no multiple of the {processes} processes")
             if batch // parts < 2:
                 raise ValueError(f"method.sub_batches {parts} leaves one sample of {batch} a part; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _dense_methods_train_a_network(self) -> Self:
+        if not isinstance(self.method, DenseConfig):
+            if self.network is not None and not isinstance(self.method, NoMethod):
+                raise ValueError(f"method {self.method.name!r} trains an encoder alone; set network to null")
+            return self
+        if self.network is None:
+            raise ValueError(
+                f"method {self.method.name!r} trains encoder and decoder; set network to train_masker.model"
+            )
+        own = self.network.encoder_config
+        if own != self.model:
+            shown = "none" if own is None else own.model_dump(mode="json")
+            raise ValueError(f"the encoder of network is {shown}; set model to it")
+        if self.network.stateful:
+            raise ValueError(f"network {self.network.arch!r} remembers what it sees; choose one of single frames")
         return self

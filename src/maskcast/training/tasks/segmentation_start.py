@@ -11,6 +11,7 @@ from maskcast.models.encoders.pretrained import Pretrained
 from maskcast.models.encoders.table import is_trained, load_into
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.models.segmentation.pretrained import load_decoder
 from maskcast.models.segmentation.table import start_from_masker
 
 Colours = tuple[Any, Any]  # mean and std of each channel, floats
@@ -52,7 +53,9 @@ def start_weights(
             raise MaskcastError(
                 f"{encoder}: train_masker.model.encoder_weights is another encoder to start from; set it to null"
             )
-        colours = None if found is None else (found["meta"]["mean"], found["meta"]["std"])
+        if found is not None:
+            load_decoder(segmenter, config, encoder, found["meta"])
+            colours = found["meta"]["mean"], found["meta"]["std"]
     if start is not None:
         if pretrained is not None or trained:
             raise MaskcastError(

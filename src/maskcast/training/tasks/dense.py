@@ -1,0 +1,99 @@
+"""Training a whole masker without labels: it foretells a picture (``models/encoders/dense.py``).
+
+Legend: B samples of a batch, T = 1 frame of each, H height, W width, C = 3 channels (RGB).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.data.augment.views import same_views
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.statistics import MOST_FRAMES, colour_statistics
+from maskcast.data.unlabeled import Frames
+from maskcast.distributed import own_part
+from maskcast.labels import LabelMap
+from maskcast.models.encoders.configs import DenseConfig, NextFrameConfig
+from maskcast.models.encoders.dense import Riddle, riddle, sums
+from maskcast.models.encoders.siamese import Normalised
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.seed import derive, rng
+from maskcast.training.tasks.encoder_params import EncoderTraining
+
+COLOURS = LabelMap("colours", ("red", "green", "blue"))  # what the head foretells in the place of classes
+
+
+class DenseTask:
+    """Views of frames drawn at random, each frame as likely as any other.
+
+    Args:
+        frames: what to learn from.
+        params: how.
+        method: that of ``params``.
+        network: that of ``params``.
+        fingerprint: names params and data.
+    """
+
+    monitor = None
+
+    def __init__(
+        self,
+        frames: Frames,
+        params: EncoderTraining,
+        method: DenseConfig,
+        network: SegmenterModelConfig,
+        fingerprint: str,
+    ) -> None:
+        self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
+        torch.manual_seed(derive(params.training.seed))
+        self.segmenter: Segmenter = network.build((COLOURS,))
+        if (start := network.load_pretrained(self.segmenter)) is not None:
+            self.fingerprint = start.renamed(fingerprint)
+        some = map(frames.frame, evenly_spaced(len(frames), MOST_FRAMES))
+        known = start and start.colours
+        self.colours = tuple(np.array(x, np.float32) for x in known or colour_statistics(some))
+        for buffer, values in zip((self.segmenter.mean, self.segmenter.std), self.colours, strict=True):
+            buffer.copy_(torch.from_numpy(values))
+        self.encoder = Normalised(network.encoder_of(self.segmenter), *map(torch.from_numpy, self.colours))
+        self.model: nn.Module = self.segmenter
+        self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")
+
+    def batch(self, step: int) -> Riddle:
+        """Returns this process's riddles: a pure function of (seed, step)."""
+        each = list(self._threads.map(partial(self._riddle, step), own_part(self.params.training.batch_size)))
+        return Riddle(*(torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True)))
+
+    def loss(self, batch: Riddle, step: int) -> tuple[Tensor, dict[str, float]]:
+        """Returns the mean squared error over the whole batch."""
+        error, nothing, weight = self._sums(batch)
+        return error / weight, {"explained": 1 - (error / nothing).item()}
+
+    def validate(self) -> dict[str, float]:
+        """Returns ``explained``: the part of the targets' square that is foretold, in a batch of no step."""
+        device = self.segmenter.mean.device
+        batch = Riddle(*(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps)))
+        error, nothing, _ = self._sums(batch)
+        return {"explained": 1 - (error / nothing).item()}
+
+    def pictures(self, count: int) -> np.ndarray:
+        """Returns what is shown of some samples, and below it what to foretell, (2, count, H, W, C) uint8."""
+        seen_BHWC, target_BHWC, _ = (np.asarray(part)[:count] for part in self.batch(0))
+        return np.clip(np.stack([seen_BHWC, 127.5 + 64 * target_BHWC]), 0, 255).astype(np.uint8)
+
+    def _sums(self, batch: Riddle) -> tuple[Tensor, Tensor, Tensor]:
+        (foretold_BTCHW,), _ = self.segmenter(torch.as_tensor(batch.seen)[:, None])
+        return sums(foretold_BTCHW[:, 0], batch)
+
+    def _riddle(self, step: int, index: int) -> Riddle:
+        random = rng(self.params.training.seed, step, index)
+        drawn = int(random.integers(len(self.frames)))
+        if isinstance(self.method, NextFrameConfig):
+            pair = self.frames.pair(drawn, self.method.distance)
+        else:
+            pair = (self.frames.frame(drawn),) * 2
+        view_HWC, later_HWC = same_views(*pair, self.params.views, random)
+        return riddle(self.method, view_HWC, later_HWC, (self.colours[0], self.colours[1]), random)
