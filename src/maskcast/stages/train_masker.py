@@ -17,6 +17,7 @@ def train_masker(
     clips: InPath,
     encoder: InPath | None = None,
     start: InPath | None = None,
+    masks: InPath | None = None,
     masker: OutPath,
     metrics: OutPath,
     params: TrainMasker,
@@ -28,6 +29,8 @@ def train_masker(
         encoder: what ``pretrain_encoder`` wrote; the masker's encoder starts from it.
         start: a masker that this one starts from, of the same ``model`` or of its ``base``; its weights are kept
             where no epoch is better.
+        masks: what ``generate_masks`` wrote of these clips by another masker; those of the unlabelled clips are
+            learnt from as ``generated`` says.
         masker: the trained masker.
         metrics: JSON, flat numbers.
         params: what to train, and how.
@@ -48,9 +51,9 @@ def train_masker(
     from maskcast.training.tasks.segmentation_reference import reference_of
 
     store = ClipStore(clips)
-    given = {"clips": clips, "encoder": encoder, "start": start}
+    given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks}
     inputs = {name: path for name, path in given.items() if path is not None}
-    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start)
+    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks)
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record

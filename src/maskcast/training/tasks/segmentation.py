@@ -40,6 +40,7 @@ class _SegmentationTask:
         fingerprint: names params and data.
         encoder: what ``pretrain_encoder`` wrote, to start from.
         start: what ``train_masker`` wrote, to start from.
+        generated: what ``generate_masks`` wrote of the unlabelled clips, to learn from.
 
     Raises:
         MaskcastError: if there is no such map, no clips to learn from or to validate on, or what it is to start
@@ -55,10 +56,11 @@ class _SegmentationTask:
         fingerprint: str,
         encoder: Path | None = None,
         start: Path | None = None,
+        generated: Path | None = None,
     ) -> None:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.maps = chosen_maps(store, params.maps)
-        self.windows = LabelledWindows(store, self.maps, params)
+        self.windows = LabelledWindows(store, self.maps, params, generated)
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
         self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
@@ -181,8 +183,9 @@ class WindowTask(_SegmentationTask):
         fingerprint: str,
         encoder: Path | None = None,
         start: Path | None = None,
+        generated: Path | None = None,
     ) -> None:
-        super().__init__(store, params, fingerprint, encoder, start)
+        super().__init__(store, params, fingerprint, encoder, start, generated)
         self.window = window
 
     def chunks(self, batch: Windows) -> int:
@@ -231,8 +234,9 @@ def segmentation_task(
     fingerprint: str,
     encoder: Path | None = None,
     start: Path | None = None,
+    generated: Path | None = None,
 ) -> FrameTask | WindowTask:
     """Returns the task that fits the model."""
     if params.window is None:
-        return FrameTask(store, params, fingerprint, encoder, start)
-    return WindowTask(store, params, params.window, fingerprint, encoder, start)
+        return FrameTask(store, params, fingerprint, encoder, start, generated)
+    return WindowTask(store, params, params.window, fingerprint, encoder, start, generated)

@@ -58,6 +58,15 @@ class UnlabeledParams(Params):
     config names no encoder has them all."""
 
 
+class GeneratedParams(Params):
+    """Learning from masks that another masker generated of unlabelled clips."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the samples that is drawn from them; the others are drawn from labelled clips."""
+    threshold: float = Field(default=0.8, ge=0, le=1)
+    """Confidence from which on the class of a pixel is learnt; an opacity is learnt everywhere."""
+
+
 class SegmentationTraining(Params):
     """How a segmenter is trained."""
 
@@ -83,6 +92,8 @@ class SegmentationTraining(Params):
     better is kept. null keeps no average."""
     unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
     """Learning from unlabelled frames, too; null leaves them alone."""
+    generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
+    """Learning from the masks that the stage is given (``--masks``), too: a second round; null for none."""
     attributes: bool = Field(default=True, exclude_if=bool)
     """Learn classes from what they share, where the clips' label maps say it (docs/your-data.md): then a class
     that no label shows is known by its parts. false learns each class by itself."""

@@ -4,6 +4,7 @@ Legend: B samples, T frames of a sample, H height, W width, C = 3 channels.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.seed import rng
+from maskcast.training.tasks.segmentation_generated import GeneratedMasks
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
@@ -40,12 +42,20 @@ class LabelledWindows:
         store: the clips.
         maps: what is to be learnt.
         params: how long a window is, and how it is varied.
+        generated: masks of unlabelled clips to draw from, too.
 
     Raises:
-        MaskcastError: if no training clip has frames, masks of all maps and the length of a window.
+        MaskcastError: if no training clip has frames, masks of all maps and the length of a window, or the
+            generated masks cannot be learnt from.
     """
 
-    def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: SegmentationTraining) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        maps: Sequence[LabelMap],
+        params: SegmentationTraining,
+        generated: Path | None = None,
+    ) -> None:
         self.store, self.params = store, params
         self.clips = labelled_clips(store, maps, "train")
         self.length = 1 if params.window is None else params.window.total
@@ -57,6 +67,14 @@ class LabelledWindows:
                 f"{store.root}: none of the {len(self.clips)} training clips has the {self.length} frames of "
                 "window.burn_in + window.frames; lower these or prepare longer clips"
             )
+        if (generated is None) != (params.generated is None):
+            raise MaskcastError(
+                "train_masker: --masks and the param generated belong together: give both to learn from masks "
+                "that another masker generated, or neither"
+            )
+        self._generated: GeneratedMasks | None = None
+        if generated is not None and params.generated is not None:
+            self._generated = GeneratedMasks(store, generated, maps, params.generated, self.length)
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
@@ -67,15 +85,27 @@ class LabelledWindows:
     def _sample(self, step: int, index: int) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
         random = rng(self.params.training.seed, step, index)
-        k, t = self._index.at(int(random.integers(len(self._index))))
-        clip = self.clips[k]
-        window = slice(t, t + self.length)
-        masks = {one: store.masks(clip, window) for one, store in self._masks.items()}
+        clip, window, masks = self._drawn(random)
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
         frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random)
         return [frames_THWC, *masks.values()]
+
+    def _drawn(self, random: np.random.Generator) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
+        """Returns a clip, a window of its frames, and the masks of each map in these."""
+        other = self._generated
+        if other is not None and random.random() < other.params.share:
+            k, t = other.index.at(int(random.integers(len(other.index))))
+            window = slice(t, t + self.length)
+            return other.clips[k], window, other.masks(other.clips[k], window)
+        k, t = self._index.at(int(random.integers(len(self._index))))
+        window = slice(t, t + self.length)
+        return (
+            self.clips[k],
+            window,
+            {one: store.masks(self.clips[k], window) for one, store in self._masks.items()},
+        )
 
 
 def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Sequence[Clip]:

@@ -1,0 +1,82 @@
+"""Masks that another masker generated, to learn from as from labels: what a second round begins with.
+
+Legend: T frames, H height, W width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_table import labels_of
+from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.training.tasks.segmentation_params import GeneratedParams
+
+LOOKED_AT = 100  # clips in which something must be learnt
+
+
+class GeneratedMasks:
+    """The unlabelled clips of a store with masks of another store, where these are sure.
+
+    Args:
+        store: the clips.
+        root: what ``generate_masks`` wrote of them.
+        maps: what is to be learnt.
+        params: how sure a mask must be.
+        length: frames of a window.
+
+    Raises:
+        MaskcastError: if there are no such clips, masks of other classes or without confidence, or no foreground
+            that is sure.
+    """
+
+    def __init__(
+        self, store: ClipStore, root: Path, maps: Sequence[LabelMap], params: GeneratedParams, length: int
+    ) -> None:
+        self.params, generated = params, ClipStore(root)
+        self._masks = {one: generated.of(one.name) for one in maps}
+        for one, masks in self._masks.items():
+            if masks.label_map != one:
+                raise MaskcastError(
+                    f"{root}: its masks {one.name!r} are of other classes than those of {store.root}; generate "
+                    "masks of these clips"
+                )
+        layers = {labels_of(one.name) for one in maps}
+        found = store.where(lambda group: group.kind == "unlabelled" and group.has_frames)
+        self.clips = [
+            clip for clip in found if clip.id in generated and layers <= generated.get(clip.id).layers.keys()
+        ]
+        self.index = FrameIndex(self.clips, length)
+        if not len(self.index):
+            raise MaskcastError(
+                f"{root}: has no masks of {length} frames of an unlabelled clip of {store.root} (its clips: "
+                f"{store.holds()}); generate masks of these clips, or train without masks"
+            )
+        some = [self.clips[k] for k in evenly_spaced(len(self.clips), LOOKED_AT)]
+        if not any(_objects(self.masks(clip)) for clip in some):
+            raise MaskcastError(
+                f"{root}: no mask shows an object with a confidence of train_masker.generated.threshold "
+                f"{params.threshold:g}; lower it, or train the first masker for longer"
+            )
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> dict[LabelMap, np.ndarray]:
+        """Returns the masks (T, H, W) of each map; of classes ``IGNORE`` where it is not sure."""
+        found = {}
+        for one, store in self._masks.items():
+            own = store.get(clip.id)
+            masks_THW = store.masks(own, frames)
+            if one.kind == "classes":
+                sure_THW = store.confidence(own, frames) >= round(255 * self.params.threshold)
+                masks_THW = np.where(sure_THW, masks_THW, np.uint8(IGNORE))
+            found[one] = masks_THW
+        return found
+
+
+def _objects(masks: dict[LabelMap, np.ndarray]) -> bool:
+    return any(
+        bool(((masks_THW != 0) & ((masks_THW != IGNORE) | (one.kind == "alpha"))).any())
+        for one, masks_THW in masks.items()
+    )

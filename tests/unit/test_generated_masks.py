@@ -1,0 +1,133 @@
+"""A second round: a masker that learns from what the first one masked."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import moving_squares
+from tests.two_maps import MATTE, SQUARES
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.runner.run import run_stage
+from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.tasks.segmentation import segmentation_task
+from maskcast.training.tasks.segmentation_generated import GeneratedMasks
+from maskcast.training.tasks.segmentation_params import GeneratedParams
+
+VALUES: dict[str, Any] = {
+    "model": {"arch": "unet", "width": 4},
+    "augment": {"hflip": 0.0},
+    "training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "learning_rate": 1e-2},
+    "generated": {"share": 0.5, "threshold": 0.8},
+}
+
+
+def write(root: Path, frames: bool, sure: int = 210, maps: tuple[LabelMap, ...] = (SQUARES, MATTE)) -> ClipStore:
+    """Writes clips with frames, or masks of them: sure of red squares, not of blue ones."""
+    with ClipWriter(root, height=16, width=24, maps=maps) as writer:
+        for seed, split in enumerate(("train", "val", "unlabeled", "hidden")):
+            pictures, masks = moving_squares(seed, 3, 16, 24)
+            matte = np.array([0, 250, 120], np.uint8)[masks]
+            kind = {"unlabeled": "unlabelled", "hidden": "hidden"}.get(split, "labelled")
+            known = {one.name: {"squares": masks, "matte": matte}[one.name] for one in maps}
+            if frames:
+                writer.add(split, split=split, kind=kind, frames=pictures, masks=known if seed < 2 else {})
+            else:
+                confidence = {"squares": np.array([255, sure, 90], np.uint8)[masks]}
+                writer.add(split, split=split, kind=kind, masks=known, confidence=confidence)
+    return ClipStore(root)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    return write(tmp_path / "clips", frames=True)
+
+
+def test_what_is_sure_is_learnt_of_unlabelled_clips_alone(store: ClipStore, tmp_path: Path) -> None:
+    generated = write(tmp_path / "masks", frames=False)
+    found = GeneratedMasks(store, generated.root, (SQUARES, MATTE), GeneratedParams(threshold=0.8), 1)
+    assert [clip.id for clip in found.clips] == ["unlabeled"] and len(found.index) == 3
+    squares, matte = found.masks(found.clips[0], slice(1, 3)).values()
+    whole = generated.of("squares").masks(generated.get("unlabeled"))[1:]
+    assert np.array_equal(squares, np.where(whole == 2, IGNORE, whole)) and (squares == 1).any()
+    assert np.array_equal(matte, generated.of("matte").masks(generated.get("unlabeled"))[1:])
+
+
+def test_a_batch_has_both_and_is_the_same_again(store: ClipStore, tmp_path: Path) -> None:
+    masks = write(tmp_path / "masks", frames=False).root
+    params = TrainMasker.model_validate(VALUES)
+    task, again = (segmentation_task(store, params, "x", generated=masks) for _ in range(2))
+    pictures = {
+        store.frames(store.get(name))[t].tobytes(): name for name in ("train", "unlabeled") for t in range(3)
+    }
+    drawn = []
+    for step in range(20):
+        batch = task.batch(step)
+        assert torch.equal(batch.frames_BTHWC, again.batch(step).frames_BTHWC)
+        names = [pictures[frame.numpy().tobytes()] for frame in batch.frames_BTHWC]
+        ignored = (batch.masks[0] == IGNORE).flatten(1).any(1).tolist()
+        assert [name == "unlabeled" for name in names] == ignored
+        drawn += names
+    assert 25 < drawn.count("unlabeled") < 55  # of 80
+
+
+def test_a_second_round_runs_as_a_stage(store: ClipStore, tmp_path: Path) -> None:
+    def train(name: str, **inputs: Path) -> None:
+        values = VALUES | {"maps": ["squares"], "generated": VALUES["generated"] if inputs else None}
+        paths = {"masker": tmp_path / name, "metrics": tmp_path / f"{name}.json"}
+        run_stage("train_masker", values, clips=store.root, **paths, **inputs)
+
+    train("first")
+    masks = {"masker": tmp_path / "first", "masks": tmp_path / "masks", "metrics": tmp_path / "masks.json"}
+    run_stage("generate_masks", {"confidence_levels": 2}, clips=store.root, **masks)
+    untrained = (
+        r"masks: no mask shows an object with a confidence of train_masker.generated.threshold 0.8; lower it"
+    )
+    with pytest.raises(MaskcastError, match=untrained):
+        train("second", masks=tmp_path / "masks")
+    write(tmp_path / "better", frames=False)
+    train("second", masks=tmp_path / "better")
+    assert (tmp_path / "second/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "masks", "match"),
+    [
+        ({}, None, r"--masks and the param generated belong together"),
+        ({"generated": None}, {}, r"--masks and the param generated belong together"),
+        (
+            {"maps": ["squares"]},
+            {"sure": 90},
+            r"masks: no mask shows an object with a confidence .*threshold 0\.8; lower it, or train the",
+        ),
+        ({}, {"maps": (LabelMap("squares", ("background", "blue", "red")),)}, r"no label map 'matte'"),
+        (
+            {"maps": ["squares"]},
+            {"maps": (LabelMap("squares", ("background", "blue", "red")),)},
+            r"of other classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    store: ClipStore, tmp_path: Path, values: dict[str, Any], masks: dict[str, Any] | None, match: str
+) -> None:
+    root = None if masks is None else write(tmp_path / "masks", frames=False, **masks).root
+    params = TrainMasker.model_validate(VALUES | values)
+    with pytest.raises(MaskcastError, match=match):
+        segmentation_task(store, params, "x", generated=root)
+
+
+def test_masks_of_other_clips_are_said(store: ClipStore, tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "masks", height=16, width=24, maps=(SQUARES, MATTE)) as writer:
+        masks = moving_squares(0, 3, 16, 24)[1]
+        writer.add("other", split="train", kind="labelled", masks={"squares": masks, "matte": masks})
+    params = TrainMasker.model_validate(VALUES)
+    with pytest.raises(
+        MaskcastError, match=r"has no masks of 1 frames of an unlabelled clip of .*hidden \(hidden\)"
+    ):
+        segmentation_task(store, params, "x", generated=tmp_path / "masks")
