@@ -2,6 +2,7 @@
 
 from components.evaluate import evaluate
 from components.evaluate_detector import evaluate_detector
+from components.evaluate_video import evaluate_video
 from components.fetch_dataset import fetch_dataset
 from components.finetune_forecaster import finetune_forecaster
 from components.generate_masks import generate_masks
@@ -12,12 +13,14 @@ from components.pretrain_encoder import pretrain_encoder
 from components.pretrain_forecaster import pretrain_forecaster
 from components.register_detector import register_detector
 from components.register_models import register_models
+from components.register_segmenter import register_segmenter
 from components.train_detector import train_detector
 from components.train_masker import train_masker
 
 __all__ = [
     "evaluate",
     "evaluate_detector",
+    "evaluate_video",
     "fetch_dataset",
     "finetune_forecaster",
     "generate_masks",
@@ -28,6 +31,7 @@ __all__ = [
     "pretrain_forecaster",
     "register_detector",
     "register_models",
+    "register_segmenter",
     "train_detector",
     "train_masker",
 ]

@@ -3,4 +3,5 @@
 PIPELINES = {  # by name: where it is; imported when it is built, because kfp takes its time
     "forecasting": "pipelines.forecasting:forecasting",
     "detection": "pipelines.detection:detection",
+    "video": "pipelines.video:video",
 }

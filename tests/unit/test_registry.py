@@ -48,7 +48,8 @@ from maskcast.registry.evaluations import (
     why_incomparable,
 )
 from maskcast.registry.forecast_models import FRAMES_AT_ONCE
-from maskcast.registry.gate import Bootstrap, DetectionGate, ForecastGate, judge, paired_difference
+from maskcast.registry.gate import judge, paired_difference
+from maskcast.registry.gate_params import Bootstrap, DetectionGate, ForecastGate
 from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import load_bundle
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
-from maskcast.registry.gate import ForecastGate, judge
+from maskcast.registry.gate import judge
+from maskcast.registry.gate_params import ForecastGate
 from maskcast.registry.page import write_page
 from maskcast.registry.store import Version
 

@@ -33,6 +33,7 @@ GROUPS = {  # in which order the overview names commands and stages
         "predict",
         "register_models",
     ),
+    "stages of a masker of videos": ("evaluate_video", "register_segmenter"),
     "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
 }
 USAGE = """\
@@ -47,6 +48,7 @@ PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not 
     "clips": "data/{port}",
     "unlabeled": "data/clips",
     "masks": "data/{port}",
+    "base_masks": "data/{port}",
     "dataset": "data/{port}",
     "report": "results/{port}",
     "predictions": "results/{port}",

@@ -9,7 +9,8 @@ from maskcast.commands.parser import add_commands, command_parser
 from maskcast.commands.pipeline import project_module, told_what_is_missing
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import MEASURES, why_incomparable
-from maskcast.registry.gate import Bootstrap, paired_difference
+from maskcast.registry.gate import paired_difference
+from maskcast.registry.gate_params import Bootstrap
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version

@@ -8,6 +8,7 @@ from typing import Any
 
 FORECASTS = "maskcast-evaluation/1"
 DETECTIONS = "maskcast-detection-evaluation/1"
+VIDEOS = "maskcast-video-evaluation/1"
 
 
 def write_record(
@@ -17,7 +18,7 @@ def write_record(
 
     Args:
         path: the file.
-        form: ``FORECASTS`` or ``DETECTIONS``.
+        form: ``FORECASTS``, ``DETECTIONS`` or ``VIDEOS``.
         definitions: what the scores mean; a digest of them is written, so that others are noticed.
         scores: all scores.
         **measured: what was measured on what, as JSON values.

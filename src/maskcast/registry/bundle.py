@@ -1,10 +1,11 @@
 """A registered model on disk: weights and configs without pickle, and their digests.
 
-model.json          what the model is (pipeline, masker, forecaster, encoder or detector) and how its parts work
+model.json          what the model is (its kind, a pipeline, say) and how its parts work
 masker/             config.json and model.safetensors, as train_masker wrote them
 forecaster/         the same of finetune_forecaster
 encoder/            the same of pretrain_encoder
 detector/           the same of train_detector
+segmenter/          the same of train_masker, of the pipeline of videos
 digests.json        the sha256 of every other file
 """
 
@@ -26,13 +27,14 @@ DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
 
 ForecastKind = Literal["pipeline", "masker", "forecaster", "encoder"]
-Kind = ForecastKind | Literal["detector"]
+Kind = ForecastKind | Literal["detector", "segmenter"]
 PARTS: dict[Kind, tuple[str, ...]] = {
     "pipeline": ("masker", "forecaster"),
     "masker": ("masker",),
     "forecaster": ("forecaster",),
     "encoder": ("encoder",),
     "detector": ("detector",),
+    "segmenter": ("segmenter",),
 }
 
 
@@ -74,7 +76,25 @@ class DetectorDescription(Params):
     """Class names by id; there is no background class."""
 
 
-Description = ForecastDescription | DetectorDescription
+class SegmenterDescription(Params):
+    """Contents of model.json of a masker of videos, which may remember what it saw."""
+
+    format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
+    kind: Literal["segmenter"] = "segmenter"
+    """Frames of a video to their masks."""
+    precision: Literal["bf16", "fp32"]
+    """As in its evaluation."""
+    height: int = Field(ge=1)
+    """Rows of the frames that it was evaluated on; others run, unmeasured."""
+    width: int = Field(ge=1)
+    """Columns of these frames."""
+    classes: tuple[str, ...]
+    """Class names by id, background first."""
+    label_map: str
+    """The label map that these are of; it may know others."""
+
+
+Description = ForecastDescription | DetectorDescription | SegmenterDescription
 
 
 class _ModelFile(RootModel[Annotated[Description, Field(discriminator="kind")]]):

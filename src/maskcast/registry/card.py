@@ -7,7 +7,7 @@ from typing import Any
 
 from maskcast.models.base import read_description
 from maskcast.params import flatten
-from maskcast.registry.bundle import PARTS, Description, DetectorDescription
+from maskcast.registry.bundle import PARTS, Description, DetectorDescription, SegmenterDescription
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
 
@@ -18,6 +18,7 @@ PURPOSE = {
     "forecaster": "The past of a clip in, its future out.",
     "encoder": "RGB frames in, one vector of features for each frame out.",
     "detector": "RGB images in, boxes with scores and classes out.",
+    "segmenter": "RGB frames of a video in, in order; class masks of these frames out.",
 }
 
 
@@ -28,8 +29,9 @@ def model_card(
 
     Args:
         about: what the model is.
-        parts: folders of masker and forecaster, and of the encoder where one was trained; or of the detector.
-        record: the evaluation of the pipeline or detector.
+        parts: folders of masker and forecaster, and of the encoder where one was trained; or of the detector or
+            segmenter.
+        record: the evaluation of the pipeline, detector or segmenter.
         tags: where it comes from, as the tags of its version.
     """
     descriptions = {name: read_description(parts[name]) for name in PARTS[about.kind]}
@@ -67,6 +69,14 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
             "",
             markdown(list(found), [list(found.values())]),
         ]
+    if isinstance(about, SegmenterDescription):
+        found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
+        return [
+            f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
+            f"label map `{about.label_map}`; the report's README.md defines each score.",
+            "",
+            markdown(list(found), [list(found.values())]),
+        ]
     lines = [
         f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
         f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
@@ -93,7 +103,7 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
             "- A box has one class and its score; fewer boxes than the model may find are filled up with zeros.",
             "- The scores hold for images like those of the split; they say nothing about other scenes.",
         ]
-    meta = read_description(parts["masker"])["meta"]
+    meta = read_description(parts["segmenter" if about.kind == "segmenter" else "masker"])["meta"]
     classes = list(about.classes)
     lines = [
         f"- Trained on frames of {meta.get('height', '?')}x{meta.get('width', '?')}; other sizes run, unmeasured.",
@@ -103,6 +113,8 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
     others = [each["name"] for each in meta.get("maps", []) if each["name"] != about.label_map]
     if about.label_map is not None and others:
         lines.append(f"- Masks are of label map `{about.label_map}`; the masker knows {', '.join(others)}, too.")
+    if isinstance(about, SegmenterDescription):
+        return [*lines, "- What it remembers belongs to one video: begin each at its first frame, in order."]
     if about.consistent_frames is not None:
         count = about.consistent_frames
         lines.append(

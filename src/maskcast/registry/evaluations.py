@@ -90,7 +90,20 @@ DETECTIONS = Measure(
     headline=("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100"),
     listed=("AP", "AP50"),
 )
-MEASURES = (FORECASTS, DETECTIONS)
+VIDEOS = Measure(
+    format=evaluation_record.VIDEOS,
+    stage="evaluate_video",
+    registers="register_segmenter",
+    of="clip",
+    table="per_clip.csv",
+    key="clip",
+    each=("jaccard", "flicker", "mvc8"),
+    must_agree={"data": "on other clips", "definitions": "by other definitions of the scores"},
+    about=("data", "clip_store", "mask_store"),
+    headline=("jaccard", "flicker", "mvc8", "mvc16", "dice", "accuracy", "jaccard_gain", "flicker_ratio"),
+    listed=("jaccard", "flicker"),
+)
+MEASURES = (FORECASTS, DETECTIONS, VIDEOS)
 
 
 @dataclass(frozen=True)

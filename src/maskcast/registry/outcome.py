@@ -8,9 +8,9 @@ from pathlib import Path
 
 from maskcast.progress import say
 from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.gate import Verdict
 from maskcast.registry.page import write_page
 from maskcast.registry.store import Registry
+from maskcast.registry.verdict import Verdict
 from maskcast.runner.provenance import Origin
 
 

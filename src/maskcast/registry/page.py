@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from maskcast.markup import Html, element, joined, table
 from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.gate import Verdict
 from maskcast.registry.store import CHAMPION, Version
+from maskcast.registry.verdict import Verdict
 from maskcast.report.charts import line_chart
 from maskcast.report.page import Page
 
@@ -60,10 +60,10 @@ def _verdict(model: Version, verdict: Verdict) -> Html:
     word, _, reasons = verdict.line.partition(":")
     lead = element("p", f"{model.name} version {model.number} ", element("strong", word), f":{reasons}.")
     rows = [
-        [each.score, f"{each.value:.4f}", f"{each.least:g}", "yes" if each.passed else "no"]
+        [each.score, f"{each.value:.4f}", each.limit, "yes" if each.passed else "no"]
         for each in verdict.thresholds
     ]
-    return joined([lead, table("Least scores", ["score", "reached", "asked", "passed"], rows)] if rows else [lead])
+    return joined([lead, table("Asked of it", ["score", "reached", "asked", "passed"], rows)] if rows else [lead])
 
 
 def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Verdict) -> Html:

@@ -15,14 +15,16 @@ from maskcast.progress import say
 from maskcast.registry.artifact import Artifact
 from maskcast.registry.bundle import Kind
 from maskcast.registry.evaluations import EvaluationRecord
-from maskcast.registry.gate import Gate, Verdict, judge
+from maskcast.registry.gate import judge
+from maskcast.registry.gate_params import Gate
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
 from maskcast.registry.trail import series_champion
+from maskcast.registry.verdict import Verdict
 from maskcast.runner.provenance import Origin
 from maskcast.runner.record import open_run
 
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.
-ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector")
+ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector", "segmenter")
 
 MAX_DESCRIPTION = 5000  # characters
 CUT = "\n\n(The whole card is README.md of the artifact.)\n"

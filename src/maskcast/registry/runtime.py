@@ -47,6 +47,8 @@ def build_model(folder: Path, about: Description) -> Model:
         return DetectorModel(folder / "detector", about.precision)
     if about.kind == "masker":
         return MaskerModel(folder / "masker", about.precision, about.label_map)
+    if about.kind == "segmenter":
+        return MaskerModel(folder / "segmenter", about.precision, about.label_map)
     if about.kind == "encoder":
         return EncoderModel(folder / "encoder")
     forecaster = ForecasterModel(folder / "forecaster", about.horizon)

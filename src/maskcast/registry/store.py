@@ -100,7 +100,7 @@ class Registry:
     def empty(self) -> MaskcastError:
         """Returns what to say where no version is registered."""
         return MaskcastError(
-            f"{self.name}: no models: looked in {shown_uri()}; run register_models or register_detector, give "
+            f"{self.name}: no models: looked in {shown_uri()}; run a stage that registers, give "
             "--name, or set MLFLOW_TRACKING_URI"
         )
 

@@ -1,7 +1,7 @@
 """A clip on a page: all its frames in one picture, of which a slider shows one at a time."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -39,16 +39,27 @@ class Sprite:
 
 
 def draw_sprite(view: ForecastView) -> Sprite:
-    """Draws the panels of a clip; masks without frames are kept to the last bit if they fit."""
-    height, width = view.truth.shape[1:]
+    """Draws the panels of a forecast; masks without frames are kept to the last bit if they fit."""
+    return sprite_of(len(view.truth), lambda t: panels(view, t), lossless=view.frames is None)
+
+
+def sprite_of(count: int, panels: Callable[[int], Mapping[str, np.ndarray]], *, lossless: bool = False) -> Sprite:
+    """Draws the panels of a clip.
+
+    Args:
+        count: frames of the clip.
+        panels: gives those of a frame: pictures (H, W, C) uint8 of one size, by name.
+        lossless: whether they are kept to the last bit if they fit.
+    """
+    frames = evenly_spaced(count, MOST_FRAMES)
+    columns = [panels(t) for t in frames]
+    height, width = next(iter(columns[0].values())).shape[:2]
     scale = min(1.0, (MOST_PIXELS / (height * width)) ** 0.5)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    frames = evenly_spaced(len(view.truth), MOST_FRAMES)
-    columns = [panels(view, t) for t in frames]
     cells = [[np.asarray(resized(panel, width, height)) for panel in column.values()] for column in columns]
     sheet = Image.fromarray(np.concatenate([np.concatenate(column) for column in cells], axis=1))
     data = b""
-    if view.frames is None:
+    if lossless:
         data = _webp(sheet, lossless=True)
     for quality in QUALITIES:
         if data and len(data) <= MOST_BYTES:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from maskcast.params import Params
-from maskcast.registry.gate import DetectionGate
+from maskcast.registry.gate_params import DetectionGate
 from maskcast.registry.store import NAME
 from maskcast.runner.stage import InPath, OutPath, stage
 

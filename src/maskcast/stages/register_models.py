@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from maskcast.params import Params
-from maskcast.registry.gate import ForecastGate
+from maskcast.registry.gate_params import ForecastGate
 from maskcast.registry.store import NAME, PIPELINE
 from maskcast.runner.stage import InPath, OutPath, stage
 

@@ -1,0 +1,121 @@
+"""What a gate says of a model, with the numbers that it rests on."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from maskcast.registry.gate_params import Gate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences over clips or images, ours less theirs, and its confidence interval."""
+
+    count: int
+    of: str
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.count} {self.of}s"
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One score and the least it must be."""
+
+    score: str
+    value: float
+    least: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is reached."""
+        return self.value >= self.least
+
+    @property
+    def limit(self) -> str:
+        """What it is held against."""
+        return f"{'>=' if self.passed else '<'} {self.least:g}"
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One score and the most it may be."""
+
+    score: str
+    value: float
+    most: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is kept."""
+        return self.value <= self.most
+
+    @property
+    def limit(self) -> str:
+        """What it is held against."""
+        return f"{'<=' if self.passed else '>'} {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says, with the numbers it rests on.
+
+    Args:
+        thresholds: one for each of the gate's least and greatest scores.
+        champion: the version that the model was held against, None where there was none.
+        difference: to the champion; None where there was none or it is not comparable.
+        incomparable: why the champion cannot be compared, if so.
+        gate: the gate.
+        elsewhere: the champion in use, where that was scored on other data and this model begins a series.
+    """
+
+    thresholds: tuple[Threshold | Ceiling, ...]
+    champion: int | None
+    difference: Difference | None
+    incomparable: str | None
+    gate: Gate
+    elsewhere: int | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the model may be promoted."""
+        not_worse = self.difference is None or self.difference.low >= -self.gate.margin
+        compared = self.incomparable is None or self.gate.allow_incomparable
+        return not_worse and compared and all(each.passed for each in self.thresholds)
+
+    @property
+    def line(self) -> str:
+        """Everything in one line."""
+        parts = [f"{each.score} {each.value:.4f} {each.limit}" for each in self.thresholds]
+        if self.difference is not None:
+            fits = ">=" if self.difference.low >= -self.gate.margin else "<"
+            parts.append(
+                f"{self.gate.score} against champion {self.champion}: {self.difference}, low {fits} "
+                f"{-self.gate.margin:g}"
+            )
+        elif self.incomparable is not None:
+            allowed = (
+                "allowed" if self.gate.allow_incomparable else "evaluate and register the champion there, too"
+            )
+            parts.append(f"not comparable with champion {self.champion}: {self.incomparable}; {allowed}")
+        elif self.elsewhere is not None:
+            parts.append(f"first of its series: champion {self.elsewhere} was scored on other data")
+        else:
+            parts.append("no champion to compare with")
+        return f"{'passed' if self.passed else 'failed'}: {'; '.join(parts)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        thresholds = [asdict(each) | {"passed": each.passed} for each in self.thresholds]
+        difference = None if self.difference is None else asdict(self.difference)
+        return {
+            "passed": self.passed,
+            "thresholds": thresholds,
+            "champion": self.champion,
+            "difference": difference,
+            "incomparable": self.incomparable,
+            "elsewhere": self.elsewhere,
+            "gate": self.gate.model_dump(mode="json"),
+        }

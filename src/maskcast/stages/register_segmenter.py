@@ -1,0 +1,77 @@
+"""Register the masker of videos and hold it against the gate."""
+
+import tempfile
+from pathlib import Path
+
+from pydantic import Field
+
+from maskcast.params import Params
+from maskcast.registry.gate_params import VideoGate
+from maskcast.registry.store import NAME
+from maskcast.runner.stage import InPath, OutPath, stage
+
+EXAMPLE_FRAMES = 4
+
+
+class RegisterSegmenter(Params):
+    """Params of register_segmenter."""
+
+    name: str = Field("maskcast-segmenter", pattern=NAME)
+    """Name of the registered model; runs that compete for one champion share it."""
+    gate: VideoGate = VideoGate()
+    """What the masker must reach to become a candidate."""
+
+
+@stage
+def register_segmenter(
+    *,
+    clips: InPath,
+    masker: InPath,
+    report: InPath,
+    registration: OutPath,
+    page: OutPath | None = None,
+    params: RegisterSegmenter,
+) -> None:
+    """Register the masker of videos and hold it against the gate.
+
+    It becomes a version in MLflow's registry; weights that are there already keep their version. Where the gate
+    passes, the alias ``candidate`` points to the version.
+
+    Args:
+        clips: clip store that was evaluated on; frames of one of its clips become the input example.
+        masker: what ``train_masker`` wrote.
+        report: what ``evaluate_video`` wrote about it.
+        registration: JSON: the version, and the verdict with its numbers.
+        page: HTML: the verdict, and the model beside the champion.
+        params: name and gate.
+
+    Raises:
+        MaskcastError: the report is of another masker or of none, the gate names an unknown score, or the MLflow
+            server does not do its part.
+    """
+    from maskcast.data.clips import ClipStore
+    from maskcast.evaluation.forecasts import scored_clips
+    from maskcast.registry.artifact import make_artifact, shrink_clip
+    from maskcast.registry.bundle import SegmenterDescription
+    from maskcast.registry.evaluations import VIDEOS, read_evaluation
+    from maskcast.registry.outcome import write_outcome
+    from maskcast.registry.register import register
+    from maskcast.runner.outputs import run_file
+    from maskcast.runner.provenance import Origin
+    from maskcast.runner.server import user_errors_of_server
+
+    origin = Origin.of("register_segmenter", params, {"clips": clips, "masker": masker, "report": report})
+    record = read_evaluation(report, (VIDEOS,))
+    parts = {"segmenter": masker}
+    record.check_models(**parts)
+    store = ClipStore(clips, record.facts["label_map"])
+    sizes = {name: getattr(store, name) for name in ("height", "width", "classes")}
+    facts = {name: record.facts[name] for name in ("precision", "label_map")}
+    example = shrink_clip(store.frames(scored_clips(store, record.facts["split"])[0])[:EXAMPLE_FRAMES])
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
+        about = SegmenterDescription(**facts, **sizes)
+        artifact = make_artifact(Path(scratch, "segmenter"), about, parts, example, record, origin.tags)
+        record.check_models(**parts)  # nobody has replaced it since
+        names, key_file = {"segmenter": params.name}, run_file(registration)
+        verdict, versions = register({"segmenter": artifact}, record, names, params.gate, origin, key_file)
+        write_outcome(params.name, record, verdict, versions, origin, registration, page)
