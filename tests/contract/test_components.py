@@ -48,7 +48,7 @@ def test_ports_are_those_of_the_stage(name: str) -> None:
 @pytest.mark.parametrize("name", stage_names())
 def test_a_port_has_one_type_wherever_it_stands(name: str) -> None:
     written = {port: kind for other in stage_names() for port, kind in artifacts(other, "out").items()}
-    written["start"] = written["masker"]
+    written |= {"start": written["masker"], "base_masks": written["masks"]}
     for port, kind in (artifacts(name, "in") | artifacts(name, "out")).items():
         assert kind == written.get(port, "system.Dataset")  # no stage writes `unlabeled`
         assert kind == OF_ONE_KIND.get(port, kind)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "forecasting": ROOT / "dvc.yaml",
     "detection": ROOT / "recipes/detection/dvc.yaml",
+    "video": ROOT / "recipes/video/dvc.yaml",
     "two_maskers": ROOT / "tests/two_maskers/dvc_example.yaml",
 }  # of each pipeline; its params.yaml lies beside it
 

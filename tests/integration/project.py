@@ -80,6 +80,13 @@ class Project:
         (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         return recipe
 
+    def video(self) -> "Project":
+        """Returns the recipe of the pipeline of videos in it, with small params."""
+        recipe = Project(self.folder / "recipes/video", self.folder)
+        params = shrink_video(recipe.params())
+        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return recipe
+
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
@@ -103,6 +110,20 @@ def shrink(params: dict[str, Any]) -> dict[str, Any]:
     params["pretrain_encoder"]["method"] = SMALL_SSL
     params["pretrain_encoder"]["model"] = params["train_masker"]["model"] = {"arch": "unet", "width": 4}
     params["evaluate"]["pictures"] = 1
+    return params
+
+
+def shrink_video(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the params of the recipe of videos with counts and sizes that take seconds."""
+    source = params["prepare_clips"]["source"]
+    source |= {"figures": {"videos": 4, "backgrounds": 4}, "seconds": 0.5, "splits": {"val": 0.5}}
+    params["prepare_clips"] |= {"height": 32, "width": 48, "workers": 1}
+    base = {"arch": "unet", "width": 4}
+    params["train_masker"]["model"] = params["train_segmenter"]["model"]["base"] = base
+    params["train_segmenter"]["window"] = {"frames": 4, "chunk": 2}
+    for name in ("train_masker", "train_segmenter"):
+        params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
+    params["evaluate_video"]["pictures"] = 1
     return params
 
 

@@ -6,13 +6,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import yaml
+from kfp.compiler import Compiler
 from safetensors.numpy import load_file
 from tests.dags import Call
 from tests.integration.project import Project
 
 from maskcast.data.clips import ClipStore
+from pipelines.cluster import Placement
+from pipelines.compile import build
 
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 
@@ -67,15 +72,15 @@ class Pipeline:
     place: Project
 
 
-@pytest.fixture(scope="module", params=["forecasting", "detection"])
+@pytest.fixture(scope="module", params=["forecasting", "detection", "video"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Each pipeline after `dvc repro`."""
     if request.param == "forecasting":
         project = place = request.getfixturevalue("first_run")
     else:
-        project = Project.copy_to(tmp_path_factory.mktemp("detection"))  # torchvision fits the installed torch
+        project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
-        place = project.detection()
+        place = project.detection() if request.param == "detection" else project.video()
         place.dvc("repro")
     return Pipeline(request.param, project, place)
 
@@ -93,15 +98,26 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     params = str(pipeline.place.folder / "params.yaml")
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
-    assert {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = "}[pipeline.name] in said
+    known = {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = ", "video": "\nsegmenter  "}
+    assert known[pipeline.name] in said
     (run,) = [path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name}-")]
     assert f"report: {run / 'pages/index.html'}" in said
     assert said.count(" ... done after ") == len(pipeline.place.calls())
     tasks = [task for task in run.iterdir() if task.name not in ("log.txt", "pages")]
+    names = entries(pipeline.name, params)
     return fingerprint(
         pipeline.place.calls(),
-        {f"{task.name.replace('-', '_')}.{out.name}": out for task in tasks for out in task.iterdir()},
+        {f"{names[task.name]}.{out.name}": out for task in tasks for out in task.iterdir()},
     )
+
+
+def entries(name: str, params: str) -> dict[str, str]:
+    """Returns the entry of each task: one that stands twice has a task of another name."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "pipeline.yaml")
+        Compiler().compile(build(name, Path(params), [], Placement("image")), str(path))
+        tasks = yaml.safe_load(path.read_text())["root"]["dag"]["tasks"]
+    return {task: entry["taskInfo"]["name"].replace(" ", "_") for task, entry in tasks.items()}
 
 
 def test_kfp_in_processes_gives_the_same(pipeline: Pipeline, by_dvc: dict[str, str], tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_no_comparison_without_the_same_clips(
     text = page(tmp_path, record(0.0), champion)
     assert said in text
     assert "<strong>failed</strong>: jaccard_last 0.4000 &lt; 0.5" in text
-    assert "<td>0.4000</td><td>0.5</td><td>no</td>" in text
+    assert "<td>0.4000</td><td>&gt;= 0.5</td><td>no</td>" in text
     assert "Clips that differ" not in text
     if champion is None:
         assert "This model is the champion." in page(tmp_path, record(0.0), None, "champion")

@@ -34,8 +34,13 @@ class Threshold:
         return self.value >= self.least
 
     @property
-    def limit(self) -> str:
-        """What it is held against."""
+    def asked(self) -> str:
+        """What is asked for."""
+        return f">= {self.least:g}"
+
+    @property
+    def found(self) -> str:
+        """What it is."""
         return f"{'>=' if self.passed else '<'} {self.least:g}"
 
 
@@ -53,8 +58,13 @@ class Ceiling:
         return self.value <= self.most
 
     @property
-    def limit(self) -> str:
-        """What it is held against."""
+    def asked(self) -> str:
+        """What is asked for."""
+        return f"<= {self.most:g}"
+
+    @property
+    def found(self) -> str:
+        """What it is."""
         return f"{'<=' if self.passed else '>'} {self.most:g}"
 
 
@@ -88,7 +98,7 @@ class Verdict:
     @property
     def line(self) -> str:
         """Everything in one line."""
-        parts = [f"{each.score} {each.value:.4f} {each.limit}" for each in self.thresholds]
+        parts = [f"{each.score} {each.value:.4f} {each.found}" for each in self.thresholds]
         if self.difference is not None:
             fits = ">=" if self.difference.low >= -self.gate.margin else "<"
             parts.append(

@@ -20,8 +20,8 @@ from maskcast.report.tables import markdown, number, write_csv
 
 FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
 DEFINITIONS = {
-    "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes that "
-    "occur in truth or mask, background included",
+    "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes "
+    "that occur in truth or mask, background included",
     "jaccard_frames": "mean over frames of the Jaccard of each frame alone",
     "dice": "macro Dice, reduced like jaccard",
     "accuracy": "fraction of right pixels",
@@ -89,7 +89,8 @@ def _scores(evaluation: VideoEvaluation) -> Html:
     header, rows = headline(evaluation)
     lead = f"Jaccard {_cell(flat.get('jaccard', np.nan))}, flicker {_cell(flat.get('flicker', np.nan))}"
     if "flicker_ratio" in flat and "jaccard_gain" in flat:
-        lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard, {flat['flicker_ratio']:.2f} times its flicker"
+        lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard"
+        lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     return joined([element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)])
 
 

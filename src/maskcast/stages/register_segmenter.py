@@ -52,7 +52,7 @@ def register_segmenter(
     from maskcast.data.clips import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.registry.artifact import make_artifact, shrink_clip
-    from maskcast.registry.bundle import SegmenterDescription
+    from maskcast.registry.bundle import Kind, SegmenterDescription
     from maskcast.registry.evaluations import VIDEOS, read_evaluation
     from maskcast.registry.outcome import write_outcome
     from maskcast.registry.register import register
@@ -72,6 +72,7 @@ def register_segmenter(
         about = SegmenterDescription(**facts, **sizes)
         artifact = make_artifact(Path(scratch, "segmenter"), about, parts, example, record, origin.tags)
         record.check_models(**parts)  # nobody has replaced it since
-        names, key_file = {"segmenter": params.name}, run_file(registration)
+        names: dict[Kind, str] = {"segmenter": params.name}
+        key_file = run_file(registration)
         verdict, versions = register({"segmenter": artifact}, record, names, params.gate, origin, key_file)
         write_outcome(params.name, record, verdict, versions, origin, registration, page)

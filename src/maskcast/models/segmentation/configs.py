@@ -138,8 +138,9 @@ class RecurrentConfig(SegmenterModelConfig):
     its outputs of the two frames before, then this frame."""
     hidden: int | None = Field(None, ge=1)
     """Channels of the cell's state; null takes as many as it sees."""
-    frozen: Literal["nothing", "encoder", "base"] = "nothing"
-    """What does not learn, nor the statistics of its batch norms."""
+    frozen: Literal["nothing", "norms", "encoder", "base"] = "nothing"
+    """What does not learn, nor the statistics of its batch norms. ``norms`` keeps these statistics alone, those of
+    the whole base: frames of a few clips are too much alike to take new ones from."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised segmenter, which gives the logits of its base until it learns.

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
@@ -56,11 +57,12 @@ class RecurrentSegmenter(Segmenter):
         }[config.place]
         self.memories = nn.ModuleList(kind(channels, config.hidden, config.cell, config.sees) for channels in seen)
         self.to(memory_format=torch.channels_last)
-        self._frozen: tuple[nn.Module, ...] = ()
-        if config.frozen != "nothing":
-            self._frozen = (network if config.frozen == "base" else config.encoder_of(self),)
-            for part in self._frozen:
-                part.requires_grad_(False)
+        self._still: list[nn.Module] = []
+        if config.frozen == "norms":
+            self._still = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+        elif config.frozen != "nothing":
+            self._still = [network if config.frozen == "base" else config.encoder_of(self)]
+            self._still[0].requires_grad_(False)
         self.train()
 
     @property
@@ -71,7 +73,7 @@ class RecurrentSegmenter(Segmenter):
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what is frozen stays in eval mode, so that its batch norms keep their statistics."""
         super().train(mode)
-        for part in self._frozen:
+        for part in self._still:
             part.eval()
         return self
 

@@ -1,0 +1,118 @@
+"""Masks of videos are scored, shown and registered: the pipeline's last stages on a small store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import write_store
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.digest import digest_tree
+from maskcast.errors import MaskcastError
+from maskcast.labels import MASK
+from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
+from maskcast.models.segmentation.table import save_masker
+from maskcast.registry.loading import load_address
+from maskcast.runner.run import run_stage
+
+GATE = {"gate": {"least": {"jaccard_gain": 0.0}, "most": {"flicker_ratio": 0.7}}}
+
+
+def masks_of(store: ClipStore, root: Path, wrong: float, *, length: int = 22) -> ClipStore:
+    """Writes masks with a share of the pixels of each frame set to another class, as a masker's."""
+    random = np.random.default_rng(0)
+    with ClipWriter(root, height=store.height, width=store.width, maps=[store.label_map]) as writer:
+        for clip in store.select("val"):
+            masks = store.masks(clip)[:length].copy()
+            masks[random.random(masks.shape) < wrong] = 1
+            sure = np.full(masks.shape, 255, np.uint8)
+            writer.add(clip.id, split="val", kind="labelled", masks={MASK: masks}, confidence={MASK: sure})
+    return ClipStore(root)
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> dict[str, Path]:
+    """Clips, masks that are better than those of the base, and a masker; MLflow keeps its files here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = write_store(tmp_path / "clips", train=1, val=2)
+    masks_of(store, tmp_path / "masks", 0.01)
+    masks_of(store, tmp_path / "base_masks", 0.1)
+    config = RecurrentConfig(base=UNetConfig(width=2), place="logits")
+    save_masker(tmp_path / "masker", config.build([store.label_map]), config, {"height": 32, "width": 48})
+    return {name: tmp_path / name for name in ("clips", "masks", "base_masks", "masker")}
+
+
+def evaluate(made: dict[str, Path], out: Path, **params: Any) -> dict[str, float]:
+    out.mkdir()
+    outputs = {"metrics": out / "metrics.json", "report": out / "report", "page": out / "page.html"}
+    return run_stage("evaluate_video", params, **made, **outputs)
+
+
+def register(made: dict[str, Path], out: Path, gate: dict[str, Any] = GATE) -> dict[str, Any]:
+    paths = {"clips": made["clips"], "masker": made["masker"], "report": out / "report"}
+    run_stage(
+        "register_segmenter", gate, **paths, registration=out / "registered.json", page=out / "registered.html"
+    )
+    return json.loads((out / "registered.json").read_text())
+
+
+def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: Path) -> None:
+    scores = evaluate(made, tmp_path / "out", pictures=2)
+    assert scores["clips"] == 2 and scores["frames"] == 44
+    assert (
+        scores["jaccard_gain"] == pytest.approx(scores["jaccard"] - scores["jaccard_base"])
+        and scores["mvc16"] > 0.8
+    )
+    assert (
+        scores["flicker_ratio"] == pytest.approx(scores["flicker"] / scores["flicker_base"])
+        and scores["flicker"] > 0
+    )
+    report = tmp_path / "out/report"
+    record = json.loads((report / "evaluation.json").read_text())
+    assert record["segmenter"] == digest_tree(made["masker"]) and record["label_map"] == MASK
+    assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,jaccard_base,flicker_base,")
+    page = (tmp_path / "out/page.html").read_text()
+    assert page.count('type="range"') == 2 and "Film of val_" in page and "beside its base +0." in page
+    assert (report / "film.webp").read_bytes()[8:12] == b"WEBP"
+
+    verdict = register(made, tmp_path / "out")
+    assert verdict["passed"] and [each["score"] for each in verdict["thresholds"]] == [
+        "jaccard_gain",
+        "flicker_ratio",
+    ]
+    loaded = load_address("models:/maskcast-segmenter@candidate")
+    assert (
+        loaded.about.kind == "segmenter" and loaded.model.predict(loaded.example).shape == loaded.example.shape[:3]
+    )
+    strict = {"gate": {"most": {"flicker_ratio": 0.01}}}
+    assert not register(made, tmp_path / "out", strict)["passed"]
+    with pytest.raises(
+        MaskcastError, match=r"register_segmenter\.gate\.most: 'flickr' was not measured; scores: acc"
+    ):
+        register(made, tmp_path / "out", {"gate": {"most": {"flickr": 1.0}}})
+
+
+def test_without_a_base_there_is_no_gain(made: dict[str, Path], tmp_path: Path) -> None:
+    del made["base_masks"]
+    scores = evaluate(made, tmp_path / "out", pictures=0)
+    assert "jaccard" in scores and not {"jaccard_base", "jaccard_gain", "flicker_ratio"} & set(scores)
+    assert not (tmp_path / "out/report/film.webp").exists()
+    (made["masker"] / "config.json").write_text((made["masker"] / "config.json").read_text() + "\n")
+    with pytest.raises(MaskcastError, match=r"scores another segmenter than .*; run evaluate_video on this one"):
+        register(made, tmp_path / "out")
+
+
+def test_masks_that_lack_clips_or_frames_are_refused(made: dict[str, Path], tmp_path: Path) -> None:
+    store = ClipStore(made["clips"])
+    masks_of(store, tmp_path / "short", 0.0, length=20)
+    with pytest.raises(
+        MaskcastError, match=r"short: masks of clip 'val_0' have shape \(20, 32, 48\), its true masks"
+    ):
+        evaluate(made | {"masks": tmp_path / "short"}, tmp_path / "a")
+    with pytest.raises(MaskcastError, match=r"masks: has no masks of clip 'train_0'; run generate_masks on"):
+        evaluate(made, tmp_path / "b", split="train")
