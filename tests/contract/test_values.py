@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import ROOT
+from tests.dags import calls
 
 from maskcast.params import validate
 from maskcast.runner.stage import get_stage
@@ -26,8 +27,9 @@ def check(stage: str, values: dict[str, Any], where: Path) -> None:
 def test_each_section_fits_its_stage(path: Path) -> None:
     sections = read(path)
     assert sections
+    named = calls(read(path.parent / "dvc.yaml")["stages"])  # a stage may stand there under another name
     for name, values in sections.items():
-        check(name, values, path)
+        check(named[name].stage.name if name in named else name, values, path)
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:
