@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from maskcast.errors import MaskcastError
-from maskcast.evaluation.clip_scores import ALPHA_SCORES, CLASS_SCORES, clip_scores
+from maskcast.evaluation.clip_scores import DEFINITIONS, scores_of
 from maskcast.evaluation.mattes import dtssd, mad
 from maskcast.evaluation.metrics import accuracy_per_class
 from maskcast.evaluation.video import Flicker, consistency, flicker
@@ -15,6 +15,13 @@ from maskcast.labels import LabelMap
 
 PERSON = LabelMap("person", ("background", "person"))
 ALPHA = LabelMap("alpha", ("background", "foreground"), "alpha")
+
+
+def clip_scores(label_map: LabelMap, clips: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    scores = scores_of(label_map)
+    for truth, found in clips:
+        scores.add(truth, found)
+    return scores.table()
 
 
 def frames(*rows: list[int]) -> np.ndarray:
@@ -77,15 +84,15 @@ def test_a_steady_clip_and_a_flickering_one_by_hand() -> None:
     first = frames([0, 0, 1, 1], [0, 0, 1, 1]), frames([0, 0, 1, 1], [0, 1, 1, 1])
     second = frames([0, 0, 0, 0]), frames([0, 0, 0, 0])
     scores = clip_scores(PERSON, [first, second])
-    assert scores.keys() == CLASS_SCORES.keys()
+    assert scores.keys() == DEFINITIONS.keys() - {"mad", "dtssd"}
     # matrix [[7, 1], [0, 4]]: IoU 7/8 and 4/5
-    assert scores["miou"] == pytest.approx((7 / 8 + 4 / 5) / 2)
+    assert scores["jaccard"] == pytest.approx((7 / 8 + 4 / 5) / 2)
     # per frame: 1; (1/2 + 2/3) / 2; 1, of background alone
-    assert scores["miou_per_frame"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2 + 1) / 3)
+    assert scores["jaccard_frames"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2 + 1) / 3)
     assert scores["dice"] == pytest.approx((14 / 15 + 8 / 9) / 2)
-    assert scores["pixel_accuracy"] == pytest.approx(11 / 12)
+    assert scores["accuracy"] == pytest.approx(11 / 12)
     assert scores["class_accuracy"] == pytest.approx((7 / 8 + 1) / 2)
-    assert (scores["flicker_errors"], scores["flicker_found"]) == (1 / 4, 1 / 4)
+    assert (scores["flicker"], scores["change"]) == (1 / 4, 1 / 4)
     assert math.isnan(scores["mvc8"]) and math.isnan(scores["mvc16"])
 
 
@@ -101,7 +108,7 @@ def test_long_clips_have_consistencies_over_8_and_16_frames() -> None:
 def test_mattes_of_clips_are_averaged_over_frames() -> None:
     clips = [(frames([0, 255], [0, 255]), frames([0, 204], [51, 204])), (frames([0, 0]), frames([0, 0]))]
     scores = clip_scores(ALPHA, clips)
-    assert scores.keys() == ALPHA_SCORES.keys()
+    assert scores.keys() == {"mad", "dtssd"}
     assert scores["mad"] == pytest.approx((100 + 200 + 0) / 3)
     assert scores["dtssd"] == pytest.approx(100 * math.sqrt(0.02))
     assert all(math.isnan(value) for value in clip_scores(ALPHA, []).values())

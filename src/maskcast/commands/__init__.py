@@ -7,6 +7,10 @@ COMMANDS = {  # by name: where it is, and what it does
         "maskcast.commands.evaluate_coco:evaluate_coco",
         "score detections (boxes or masks) against a COCO ground truth",
     ),
+    "evaluate-many": (
+        "maskcast.commands.evaluate_many:evaluate_many",
+        "score and measure many maskers on the same clips: one page and CSV",
+    ),
     "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
     "init": ("maskcast.commands.init:init", "look at a folder of your data and write params.yaml for it"),
     "labels": (

@@ -1,0 +1,86 @@
+"""The command `evaluate-many`: scores and measures many maskers on the same clips."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.labels import SPLITS
+from maskcast.progress import track
+from maskcast.runner.outputs import outputs_whole
+
+EPILOG = """\
+FOLDER is what train_masker wrote, or a folder with many of them somewhere below it. Each is scored in every label
+map that it and the clips have, and runs in a process of its own, one after the other. What is no masker, or of
+other maps, is left out and named.
+
+The folder of --out gets
+  index.html   tables, best numbers bold, and pictures of the first clip
+  scores.csv   a row per model and label map
+
+examples:
+  maskcast evaluate-many models/grid --clips data/clips --out results/many
+  maskcast evaluate-many models/masker models/segmenter --clips data/clips \\
+      --split test --out results/both
+"""
+
+
+def evaluate_many(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    parser = command_parser(
+        "evaluate-many", "Scores and measures many maskers on the same clips: one page and one CSV file.", EPILOG
+    )
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    if given.out.exists():
+        raise MaskcastError(f"{given.out}: already there (--out); name a new folder, or remove this one")
+    if given.batch_size < 1:
+        raise MaskcastError(f"--batch-size {given.batch_size}: give 1 or more")
+    from maskcast.evaluation import many
+    from maskcast.report.many_page import shown_number, write_many
+    from maskcast.report.tables import printed
+
+    maskers = many.find_maskers(given.models)
+    task = many.Task(given.clips, given.split, given.batch_size, given.precision)
+    found: list[many.Evaluated] = []
+    left_out: dict[str, str] = {}
+    for result in track(many.evaluate_many(maskers, task), "evaluating", len(maskers)):
+        if isinstance(result, many.Evaluated):
+            found.append(result)
+        else:
+            left_out[result[0]] = str(result[1])
+            print(f"left out {result[0]}: {result[1]}")
+    if not found:
+        name, reason = next(iter(left_out.items()))
+        raise MaskcastError(f"none of {len(left_out)} models can be scored, first {name}: {reason}")
+    partial = given.out.with_name(given.out.name + ".partial")
+    with outputs_whole({"out": given.out}, {"out": partial}):
+        partial.mkdir()
+        write_many(partial, found, left_out, task)
+    for map_name in dict.fromkeys(name for one in found for name in one.scores):
+        own = [one for one in found if map_name in one.scores]
+        header = ["model", *own[0].scores[map_name], "frame_ms", "memory_mib", "parameters"]
+        costs = ("frame_ms", "memory_mib", "parameters")
+        rows = [
+            [one.name, *map(shown_number, one.scores[map_name].values())]
+            + [shown_number(getattr(one.speed, cost)) for cost in costs]
+            for one in own
+        ]
+        print(printed(header, rows, f"{map_name}, {given.split}"))
+    print(f"{given.out / 'index.html'} and scores.csv beside it")
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("models", metavar="FOLDER", nargs="+", type=Path, help="a masker, or a folder of many")
+    parser.add_argument("--clips", metavar="FOLDER", type=Path, required=True, help="clip store with true masks")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new folder for page and CSV")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="split that is scored (default val)")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=16, help="frames at once where a clip is masked whole"
+    )
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), default="bf16", help="autocast to bf16 (default) or all in fp32"
+    )

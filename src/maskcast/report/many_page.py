@@ -1,0 +1,118 @@
+"""Many maskers side by side: a CSV file, and one page with tables and pictures.
+
+Legend: T frames, H height, W width.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clips import ClipStore
+from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
+from maskcast.evaluation.many import Evaluated, Task, chosen_clips, shown_frames
+from maskcast.labels import LabelMap
+from maskcast.markup import Html, data_uri, element, joined, table
+from maskcast.report.overlays import Row, grid, matte, overlay
+from maskcast.report.page import document
+from maskcast.report.tables import number, write_csv
+
+COSTS = {
+    "parameters": "weights that can be learnt",
+    "frame_ms": "median milliseconds of a frame that is shown by itself, the device's work included",
+    "clip_ms": "median milliseconds of the longest clip, masked whole in batches",
+    "clip_frames": "frames of that clip",
+    "memory_mib": "greatest memory while frames are shown one by one, beyond that before the model was loaded, in "
+    "MiB: of the device, or of the process on a CPU",
+}
+LESS_IS_BETTER = LOWER_IS_BETTER | {"parameters", "frame_ms", "clip_ms", "memory_mib"}
+
+
+def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, str], task: Task) -> None:
+    """Writes scores.csv and index.html.
+
+    Args:
+        folder: an empty one.
+        found: what came out for each masker.
+        left_out: what is wrong with others, by name.
+        task: what they were scored on.
+    """
+    scores = list(dict.fromkeys(key for one in found for table in one.scores.values() for key in table))
+    header = ["model", "arch", "map", *scores, *COSTS, "device"]
+    rows = [
+        [one.name, str(one.model.get("arch", "")), name, *(number(each.get(key, np.nan)) for key in scores)]
+        + [number(getattr(one.speed, key)) for key in COSTS]
+        + [one.speed.device]
+        for one in found
+        for name, each in one.scores.items()
+    ]
+    write_csv(folder / "scores.csv", header, rows)
+    store = ClipStore(task.clips)
+    sections = {}
+    for name in dict.fromkeys(name for one in found for name in one.scores):
+        models = [one for one in found if name in one.scores]
+        kinds = {one.name: one.scores[name] for one in models}
+        sections[f"Scores of {name}"] = joined(
+            [_best_marked(f"{name}, {task.split}", kinds), _pictures(store, task.split, name, models)]
+        )
+    costs = {one.name: {key: float(getattr(one.speed, key)) for key in COSTS} for one in found}
+    devices = ", ".join(dict.fromkeys(one.speed.device for one in found))
+    sections["Time and memory"] = _best_marked(f"On {devices}, {task.precision}", costs)
+    if left_out:
+        sections["Left out"] = table("Models without scores", ["model", "why"], list(left_out.items()))
+    meanings = [[key, text] for key, text in (DEFINITIONS | COSTS).items() if key in header]
+    sections["What the numbers mean"] = table("Best ones are bold", ["name", "meaning"], meanings)
+    (folder / "index.html").write_text(document(f"{len(found)} maskers", sections), encoding="utf-8")
+
+
+def shown_number(value: float) -> str:
+    """Returns a number as tables show it."""
+    if not np.isfinite(value):
+        return "n/a"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:
+    """Returns a table of a row per model, the best number of each column bold."""
+    names = list(next(iter(rows.values())))
+    best = {}
+    for name in names:
+        values = [row[name] for row in rows.values() if np.isfinite(row[name])]
+        if len(values) > 1 and min(values) < max(values) and name in DEFINITIONS | COSTS and name != "clip_frames":
+            best[name] = min(values) if name in LESS_IS_BETTER else max(values)
+    cells = [
+        [
+            model,
+            *(
+                element("strong", shown_number(row[name]))
+                if best.get(name) == row[name]
+                else shown_number(row[name])
+                for name in names
+            ),
+        ]
+        for model, row in rows.items()
+    ]
+    return table(caption, ["model", *names], cells)
+
+
+def _pictures(store: ClipStore, split: str, name: str, models: Sequence[Evaluated]) -> Html:
+    """Returns a sheet of the first clip: frames, truth, and what each model makes of them."""
+    clip = chosen_clips(store, split)[0]
+    places = shown_frames(clip)
+    frames = store.frames(clip)[places]
+    label_map: LabelMap = store.maps[name]
+    painted = matte if label_map.kind == "alpha" else overlay
+    own = store.of(name)
+    rows = [Row("frame", list(frames), [f"frame {place + 1}" for place in places])]
+    if own.has_masks(clip):
+        rows.append(Row("truth", [painted(*pair) for pair in zip(frames, own.masks(clip)[places], strict=True)]))
+    rows += [
+        Row(one.name[-24:], [painted(*pair) for pair in zip(frames, one.shown[name], strict=True)])
+        for one in models
+    ]
+    data = io.BytesIO()
+    grid(rows, f"{clip.id}: {name}").save(data, "PNG")
+    return element(
+        "img", alt=f"{name} of clip {clip.id} by each model", src=data_uri(data.getvalue(), "image/png")
+    )
