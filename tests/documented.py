@@ -22,6 +22,9 @@ RULES = {
     r"maskcast pipeline run-local .*--docker": "tests/integration/test_image.py",
     r"maskcast pipeline run-local": "tests/integration/test_parity.py",
     r"maskcast pipeline compile": RUN,
+    r"maskcast segment /dev/video": "needs a camera; one over HTTP is tests/unit/test_segment_command.py",
+    r"maskcast segment .*--alpha": "tests/unit/test_segment_command.py",
+    r"maskcast models export models/": "tests/contract/test_streaming.py",
     r"maskcast serve": "tests/integration/test_serving.py",
     r"maskcast models (--name \S+ )?export": "tests/unit/test_export.py",
     r"maskcast models (--name \S+ )?(promote|compare|rollback|lineage|list)": (

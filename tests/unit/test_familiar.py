@@ -14,7 +14,7 @@ from maskcast.data.images import resize_frames
 from maskcast.inference.familiar import Reference, Seen, Spread, colours_of, spread, spreads, unlike
 from maskcast.registry.forecast_models import MaskerModel
 from maskcast.registry.loading import load_pipeline, load_shipped
-from maskcast.serving.server import make_app
+from maskcast.serving.server import make_app, serving
 from maskcast.serving.videos import find_videos
 from maskcast.simulator.scenes import simulate_clip
 
@@ -113,7 +113,7 @@ def test_a_video_is_told_once_and_one_that_is_alike_is_not(
 
 def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
     loaded = load_pipeline(str(artifact))
-    client = TestClient(make_app(loaded, loaded.model.answer))
+    client = TestClient(make_app(serving(loaded)))
     clips = clips_of_squares(3)
 
     def parameters(clips: np.ndarray) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
 
 def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
     loaded = load_pipeline(str(artifact))
-    client = TestClient(make_app(loaded, loaded.model.answer))
+    client = TestClient(make_app(serving(loaded)))
     assert client.get("/v2/models/artifact/ready").json() == {"name": "artifact", "ready": True}
     asked = (
         ("POST", "/v1/models/artifact:predict", 404),  # the protocol before v2

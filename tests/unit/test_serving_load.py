@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import uvicorn
 from tests.integration.conftest import free_ports
 
 from maskcast.serving import connections
-from maskcast.serving.server import make_app
+from maskcast.serving.server import PROTOCOLS, Served, make_app
 
 CLIENTS, IDLE = 64, 34
 
@@ -25,17 +23,15 @@ CLIENTS, IDLE = 64, 34
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of a model that takes a moment; it is patient for half a second."""
     monkeypatch.setattr(connections, "HEADER_S", 0.5)
-    about = SimpleNamespace(horizon=2, model_dump=lambda **_: {})
-    loaded: Any = SimpleNamespace(about=about, name="toy", version="1", digest="0" * 64)
 
     def predict(clips: np.ndarray) -> tuple[np.ndarray, list[str]]:
         time.sleep(0.005)
         return np.zeros((len(clips), 2, *clips.shape[2:4]), np.uint8), [""] * len(clips)
 
     (number,) = free_ports(1)
-    config = uvicorn.Config(
-        make_app(loaded, predict), port=number, log_level="critical", http=connections.PatientProtocol
-    )
+    shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
+    app = make_app(Served("toy", "1", "0" * 64, {}, shapes, predict))
+    config = uvicorn.Config(app, port=number, log_level="critical", **PROTOCOLS)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

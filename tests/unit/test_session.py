@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import moving_squares
+from tests.conftest import ROOT, moving_squares
 from tests.registered import CLASSES, clips_of_squares, write_registered
 from tests.toy_segmenter import MemoryConfig
 
@@ -83,6 +83,17 @@ def test_mistakes_are_one_line_and_do_no_harm(segmenter: Segmenter) -> None:
     session.close()
     with pytest.raises(MaskcastError, match="session: it has ended; open another one"):
         session.step(frames[0])
+
+
+def test_the_documented_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_registered(tmp_path)
+    (tmp_path / "models").symlink_to(tmp_path / "parts")
+    text = (ROOT / "docs/streaming.md").read_text()
+    program = text.split("## From Python")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    values = {"frames": clips_of_squares(1)[0]}
+    exec(program, values)
+    assert values["mask"].shape == values["sure"].shape
 
 
 def test_registered_models_and_the_python_face_have_sessions(tmp_path: Path) -> None:

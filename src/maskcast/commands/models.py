@@ -51,11 +51,7 @@ def models(arguments: Sequence[str]) -> int:
         elif given.command == "compare":
             print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
         elif given.command == "export":
-            from maskcast.registry.export import export
-            from maskcast.registry.loading import load_version, pipeline_of
-
-            pipeline = pipeline_of(load_version(Registry(given.name), given.version))
-            print(export(pipeline, given.format, given.output))
+            print(_export(given))
         elif given.command == "deploy":
             with told_what_is_missing("models deploy"):
                 project_module("client.deploy").deploy(
@@ -100,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--repository", metavar="PATH|URL", help="has the commit (default: .)")
     one.add_argument("--clips", metavar="FOLDER", type=Path, help="the clip store; default: DVC brings it")
     one = commands.add_parser("export", help="write a version as one graph, checked against the model")
-    one.add_argument("version", metavar="VERSION")
+    one.add_argument("version", metavar="VERSION", help="or the folder of a masker that was trained")
     one.add_argument("--format", choices=("torch-export", "onnx"), required=True, help="what is to run it")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
 
@@ -139,6 +135,20 @@ def _check_used(given: argparse.Namespace) -> None:
             raise MaskcastError(
                 f"{given.command}: --{option} is for {spelled} alone; give that too, or leave it out"
             )
+
+
+def _export(given: argparse.Namespace) -> str:
+    from maskcast.registry.export import export
+    from maskcast.registry.export_segmenter import export_segmenter
+    from maskcast.registry.forecast_models import MaskerModel
+    from maskcast.registry.loading import load_masker_at, load_version, masker_of, pipeline_of
+
+    if Path(given.version).is_dir():
+        return export_segmenter(load_masker_at(given.version), given.format, given.output)
+    loaded = load_version(Registry(given.name), given.version)
+    if isinstance(loaded.model, MaskerModel):
+        return export_segmenter(masker_of(loaded), given.format, given.output)
+    return export(pipeline_of(loaded), given.format, given.output)
 
 
 def _verify(given: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The command `serve`: a registered pipeline behind HTTP."""
+"""The command `serve`: a registered pipeline or masker behind HTTP, with sessions over WebSocket."""
 
 import argparse
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ routes:
   GET  /v2/models/NAME
          the same, with inputs, outputs and classes
   POST /v2/models/NAME/infer
-         input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`
+         input `frames` UINT8 (clips, frames, rows, columns, 3), output `masks`;
+         of a masker alone the frames of one clip (frames, rows, columns, 3)
+  WebSocket /v2/models/NAME/session
+         a session: frames of a video one by one, the masks of each at once
 
 NAME may be followed by /versions/VERSION. docs/serving.md has requests to copy.
 
@@ -28,13 +31,15 @@ example:
 
 def serve(arguments: Sequence[str]) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    parser = command_parser("serve", "Serves a registered pipeline by the Open Inference Protocol (v2).", EPILOG)
+    parser = command_parser("serve", "Serves a pipeline or masker by the Open Inference Protocol (v2).", EPILOG)
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    from maskcast.registry.loading import load_pipeline, registered_as
-    from maskcast.serving.server import run_server
+    if given.sessions < 0 or given.idle <= 0:
+        raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
+    from maskcast.registry.loading import load_servable, registered_as
+    from maskcast.serving.server import run_server, serving
 
-    loaded = load_pipeline(given.model)
+    loaded = load_servable(given.model)
     if given.digest is not None and loaded.digest != given.digest:
         raise MaskcastError(
             f"{given.model}: its digest is {loaded.digest} and not {given.digest}; serve what was registered"
@@ -42,16 +47,23 @@ def serve(arguments: Sequence[str]) -> int:
     if given.registered is not None:
         loaded = registered_as(loaded, given.registered)
     say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
-    run_server(loaded, given.host, given.port)
+    run_server(serving(loaded), given.host, given.port, given.sessions, given.idle)
     return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("--model", metavar="ADDRESS", required=True, help=ADDRESS_HELP)
+    masker = "or the folder of a masker that was trained"
+    parser.add_argument("--model", metavar="ADDRESS", required=True, help=f"{ADDRESS_HELP}, {masker}")
     parser.add_argument("--as", dest="registered", metavar="NAME/VERSION", help="what a folder is registered as")
     parser.add_argument("--digest", help="refuse to serve a model with another digest")
     parser.add_argument(
         "--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for all (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument(
+        "--sessions", metavar="N", type=int, default=8, help="at most so many at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--idle", metavar="SECONDS", type=float, default=60, help="ends one without frames (default: %(default)s)"
+    )

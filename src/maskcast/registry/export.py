@@ -58,7 +58,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         MaskcastError: the model cannot be written as graphs, the two disagree, or a package is missing.
     """
     if form == "onnx":
-        _check_packages()
+        check_packages()
     clips = check_clips(loaded)
     wanted = _in_float32(loaded.model, clips)
     partial = output.with_name(output.name + ".partial")
@@ -68,7 +68,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         about = _about(loaded, form) | {"steps": steps}
         about["output"]["name"] = steps[-1]["outputs"][0]
         _write_steps(partial, loaded, clips, about)
-        _write_manifest(partial, about)
+        write_manifest(partial, about)
         found = run_exported(partial, clips)
         different = float((found != wanted).mean())
         told = f"{int((found != wanted).sum())} of {found.size} pixels differ from the model in float32"
@@ -78,7 +78,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
                 "export it in the other format, or with other versions of torch and onnx"
             )
         about["checked"] = {"clips": len(clips), "pixels": found.size, "share_different": different}
-        _write_manifest(partial, about)
+        write_manifest(partial, about)
     files = ", ".join(str(output / step["file"]) for step in steps)
     return f"{loaded.title}: {files}: {told}"
 
@@ -126,7 +126,7 @@ def _write_steps(folder: Path, loaded: LoadedPipeline, clips: np.ndarray, about:
             shutil.copyfile(consistency.__file__, path)
             continue
         graph, batch = graphs[path.stem]
-        write_graph(traced(graph(model), batch, loaded.title), path, step["inputs"], step["outputs"], dict(about))
+        write_graph(traced(graph(model), loaded.title, batch), path, step["inputs"], step["outputs"], dict(about))
 
 
 def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
@@ -142,11 +142,17 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
         return future
 
 
-def _write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes what stands beside graphs."""
     (folder / MANIFEST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Makes sure that what onnx needs is installed.
+
+    Raises:
+        MaskcastError: naming what is missing.
+    """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
             raise MaskcastError(f"{name}: is missing here, and onnx needs it; pip install 'maskcast[export]'")

@@ -6,7 +6,7 @@ Legend: B clips, T frames seen, h horizon, H height, W width, C = 3 channels, K 
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from runpy import run_path
@@ -23,6 +23,7 @@ Format = Literal["torch-export", "onnx"]
 SUFFIXES: dict[Format, str] = {"torch-export": ".pt2", "onnx": ".onnx"}
 MANIFEST = "export.json"
 OPSET = 18
+CLIPS = "clips"  # name of the axis whose length is free
 
 
 class PipelineGraph(nn.Module):
@@ -80,23 +81,25 @@ def _masks(logits_BTKHW: Tensor) -> Tensor:
     return logits_BTKHW.argmax(2).to(torch.uint8)
 
 
-def traced(graph: nn.Module, batch: np.ndarray, title: str) -> Any:
+def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -> Any:
     """Returns a graph as torch.export traces it; the number of clips stays free.
 
     Args:
-        graph: takes one tensor.
-        batch: what it is traced with, at least two clips.
+        graph: takes one tensor, or several, the second and later ones by a starred argument.
         title: what errors call it.
+        batch: what it is traced with, at least two clips.
+        more: the other tensors, of as many clips.
 
     Raises:
         MaskcastError: what it does cannot be written as a graph.
     """
     try:
+        clips = {0: torch.export.Dim(CLIPS, min=1)}
         with _quiet():
             return torch.export.export(
                 graph.eval().requires_grad_(False),
-                (torch.from_numpy(batch[:2]),),
-                dynamic_shapes=({0: torch.export.Dim("clips", min=1)},),
+                tuple(torch.from_numpy(each[:2]) for each in (batch, *more)),
+                dynamic_shapes=(clips, (clips,) * len(more)) if more else (clips,),
             )
     except Exception as error:  # torch.export raises whatever the code that it traces does
         reason = str(error).strip().split("\n")[0][:200]
@@ -115,6 +118,10 @@ def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str],
         names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
         found = torch.onnx.export(program, opset_version=OPSET, optimize=False, verbose=False, **names)
         assert found is not None
+        for each in (*found.model.graph.inputs, *found.model.graph.outputs):
+            shape = each.shape
+            assert shape is not None
+            each.shape = type(shape)([CLIPS, *shape[1:]])  # torch calls it s77 or so
         found.model.metadata_props["maskcast"] = json.dumps(about)
         found.save(path)
 
@@ -136,17 +143,32 @@ def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
 
 
 def _run_graph(path: Path, batch: np.ndarray) -> list[np.ndarray]:
+    return loaded_graph(path)(batch)
+
+
+def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:
+    """Returns a function that runs a graph on its inputs, in their order, and returns its outputs."""
     if path.suffix == SUFFIXES["onnx"]:
         import onnxruntime  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # it warns of what it cannot make faster
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found: list[np.ndarray] = session.run(None, {session.get_inputs()[0].name: batch})
-        return found
-    with torch.inference_mode():
-        outputs = torch.export.load(path).module()(torch.from_numpy(batch))
-    return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        names = [each.name for each in session.get_inputs()]
+
+        def run_onnx(*given: np.ndarray) -> list[np.ndarray]:
+            found: list[np.ndarray] = session.run(None, dict(zip(names, given, strict=True)))
+            return found
+
+        return run_onnx
+    module = torch.export.load(path).module()
+
+    def run_torch(*given: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            outputs = module(*map(torch.from_numpy, given))
+        return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    return run_torch
 
 
 @contextmanager

@@ -77,6 +77,9 @@ class LoadedMasker:
         return f"{self.name} version {self.version}" if self.version else self.name
 
 
+Servable = LoadedPipeline | LoadedMasker
+
+
 def load_address(address: str) -> Loaded:
     """Returns the model at an address (see ``ADDRESS_HELP``).
 
@@ -124,8 +127,8 @@ def load_pipeline(address: str) -> LoadedPipeline:
     return pipeline_of(load_address(address))
 
 
-def registered_as(loaded: LoadedPipeline, what: str) -> LoadedPipeline:
-    """Returns a pipeline that was read from a folder under the name and number that it has in the registry.
+def registered_as(loaded: Servable, what: str) -> Servable:
+    """Returns a model that was read from a folder under the name and number that it has in the registry.
 
     Raises:
         MaskcastError: ``what`` is not NAME/VERSION.
@@ -164,6 +167,18 @@ def load_masker_at(address: str) -> LoadedMasker:
     if (weights := Path(address) / WEIGHTS).is_file():
         return LoadedMasker(MaskerModel(Path(address), "fp32"), address, "", sha256_of(weights))
     return masker_of(load_address(address))
+
+
+def load_servable(address: str) -> Servable:
+    """Returns the pipeline at an address, or the masker (see ``load_masker_at``).
+
+    Raises:
+        MaskcastError: there is no such model, it is not what was registered, or it is of another kind.
+    """
+    if (Path(address) / WEIGHTS).is_file():
+        return load_masker_at(address)
+    loaded = load_address(address)
+    return masker_of(loaded) if isinstance(loaded.model, MaskerModel) else pipeline_of(loaded)
 
 
 def masker_of(loaded: Loaded) -> LoadedMasker:

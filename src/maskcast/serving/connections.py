@@ -26,6 +26,14 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the wait."""
         super().connection_lost(exc)
+        self._end_wait()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Ends the wait: another protocol takes over."""
+        self._end_wait()
+        super().handle_websocket_upgrade(event)
+
+    def _end_wait(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 

@@ -1,8 +1,9 @@
-"""A registered pipeline behind HTTP, by the Open Inference Protocol (v2) of KServe."""
+"""A registered model behind HTTP, by the Open Inference Protocol (v2) of KServe, with sessions over WebSocket."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -11,45 +12,102 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
-from maskcast.registry.inputs import MAX_BYTES, check_size
-from maskcast.registry.loading import LoadedPipeline
+from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
+from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER, read_request, write_answer
+from maskcast.serving.sessions import BAD, MAX_FRAME, Sessions, refuse
 
 INPUT, OUTPUT = "frames", "masks"
 MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
+SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
 BODY_S = 60.0  # a client that sends its body more slowly is given up
+PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
+    "http": PatientProtocol,
+    "ws": "websockets-sansio",
+    "ws_max_size": 2 * MAX_FRAME,  # who sends still more hears nothing but that the line breaks
+    "ws_per_message_deflate": False,  # frames hardly shrink by it
+}
 
 
-def run_server(loaded: LoadedPipeline, host: str, port: int) -> None:
+@dataclass(frozen=True)
+class Served:
+    """A model that answers requests.
+
+    Attributes:
+        name: what its routes call it.
+        version: its number, or 0.
+        digest: of what was loaded.
+        facts: what is told of it besides.
+        shapes: of input and output.
+        answer: runs it, and says of each clip in what it is unlike those that the model knows (see
+            ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
+        masker: what sessions are of; None where there are none.
+    """
+
+    name: str
+    version: str
+    digest: str
+    facts: Mapping[str, Any]
+    shapes: tuple[Shape, Shape]
+    answer: Callable[[Any], tuple[Any, list[str]]]
+    masker: MaskerModel | None = None
+
+
+def serving(loaded: Servable) -> Served:
+    """Returns a pipeline or a masker as a model that answers requests."""
+    model = loaded.model
+    masker = model.masker if isinstance(model, PipelineModel) else model
+    label_map = masker.network.maps[masker.place]
+    facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
+
+    def answer(frames: Any) -> tuple[Any, list[str]]:
+        return masker.predict(frames), []
+
+    name = loaded.name.rstrip("/").rpartition("/")[2]
+    version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
+    if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
+        facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
+        return Served(name, version, loaded.digest, facts, shapes, model.answer, masker)
+    return Served(name, version, loaded.digest, facts, shapes, answer, masker)
+
+
+def run_server(served: Served, host: str, port: int, sessions: int, idle_s: float) -> None:
     """Answers for a model until the process is told to stop."""
-    app = make_app(loaded, loaded.model.answer)
-    uvicorn.run(app, host=host, port=port, log_level="warning", http=PatientProtocol)
+    app = make_app(served, sessions, idle_s)
+    sockets: dict[str, Any] = {
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_FRAME,
+        "ws_per_message_deflate": False,
+    }
+    uvicorn.run(app, host=host, port=port, log_level="warning", http=PatientProtocol, **sockets)
 
 
-def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[str]]]) -> Starlette:
+def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
     """Returns the application that answers for a model.
 
     Args:
-        loaded: what the model is.
-        predict: runs it, and says of each clip in what it is unlike those that the model knows (see
-            ``PipelineModel.answer``); called by one thread, one request at a time, so that memory is bounded.
+        served: the model.
+        sessions: how many there may be at once.
+        idle_s: seconds without a frame after which one ends.
     """
-    about, worker = loaded.about, ThreadPoolExecutor(1, thread_name_prefix="model")
-    turns = asyncio.Semaphore(MAX_BODIES)
-    name, version = loaded.name.rpartition("/")[2], loaded.version or "0"
+    worker, turns = ThreadPoolExecutor(1, thread_name_prefix="model"), asyncio.Semaphore(MAX_BODIES)
+    name, version = served.name, served.version
     identity = {"model_name": name, "model_version": version}
+    inputs, outputs = (list(shape) for shape in served.shapes)
     metadata = {
         "name": name,
         "versions": [version],
         "platform": "maskcast",
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, -1, -1, -1, 3]}],
-        "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": [-1, about.horizon, -1, -1]}],
-        "parameters": {"digest": loaded.digest, **about.model_dump(mode="json", exclude={"format", "kind"})},
+        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": inputs}],
+        "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": outputs}],
+        "parameters": {"digest": served.digest, **served.facts},
     }
 
     async def ready(_: HttpRequest) -> Response:
@@ -59,7 +117,7 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
         return JSONResponse({"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]})
 
     async def which(_: HttpRequest) -> Response:
-        return JSONResponse({"name": name, "version": version, "digest": loaded.digest, "maskcast": __version__})
+        return JSONResponse({"name": name, "version": version, "digest": served.digest, "maskcast": __version__})
 
     async def describe(request: HttpRequest) -> Response:
         return _unknown(request, name, version) or JSONResponse(metadata)
@@ -84,8 +142,8 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
         def run() -> tuple[bytes, dict[str, str]]:
             asked = read_request(body, request.headers.get(HEADER), INPUT, OUTPUT)
             check_size(asked.tensor.shape)
-            masks, warnings = predict(asked.tensor)
-            parameters = {"digest": loaded.digest} | _warning(warnings)
+            masks, warnings = served.answer(asked.tensor)
+            parameters = {"digest": served.digest} | _warning(warnings)
             return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
 
         try:
@@ -94,11 +152,26 @@ def make_app(loaded: LoadedPipeline, predict: Callable[[Any], tuple[Any, list[st
             return _error(400, str(error))
         return Response(answer, headers=headers)
 
-    routes = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
+    routes: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
     routes += [Route("/v2", server), Route("/version", which)]
     for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [Route(place, describe), Route(f"{place}/ready", model_ready)]
         routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
+
+    talk = None
+    if served.masker is not None:
+        talk = Sessions(served.masker, identity | {"digest": served.digest}, worker, sessions, idle_s)
+
+    async def session(socket: WebSocket) -> None:
+        asked = socket.path_params
+        if talk is not None and asked["name"] == name and asked.get("version", version) == version:
+            await talk(socket)
+            return
+        await socket.accept()
+        await refuse(socket, BAD, f"no such model here; this server has {name!r}, version {version!r}")
+
+    for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes.append(WebSocketRoute(f"{place}/session", session))
 
     async def elsewhere(request: HttpRequest, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

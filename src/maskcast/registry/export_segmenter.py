@@ -1,0 +1,186 @@
+"""Exports a segmenter as a graph of one frame, whose state goes in and comes out by name.
+
+A program feeds it the frames of a video one by one, at first with zeros as state, then with what came out before.
+The number of clips that are fed side by side is free; rows and columns are those of the frames that it was trained
+on.
+
+Legend: B clips, T frames, H height, W width, C = 3 channels, K channels of logits.
+"""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.base import Segmenter, State
+from maskcast.registry.export import MOST_DIFFERENT, check_packages, write_manifest
+from maskcast.registry.graphs import SUFFIXES, Format, loaded_graph, traced, write_graph
+from maskcast.registry.loading import LoadedMasker
+from maskcast.runner.outputs import outputs_whole
+from maskcast.simulator.scenes import simulate_clip
+
+CHECKED = 6  # frames
+MOST_OFF = 1e-4  # of a logit up to 10; of larger ones a hundred thousandth: the last digits of float32
+WHATS = {"classes": "ids", "alpha": "opacity"}  # what an output holds of a label map, by its kind
+
+
+class FrameGraph(nn.Module):
+    """Frames (B, H, W, C) uint8 and a state -> maps (B, H, W) uint8, their logits (B, K, H, W), the next state.
+
+    Args:
+        network: float32, on the CPU.
+    """
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Segments one frame of each clip."""
+        logits, after = self.network(frames[:, None], state)
+        logits_BKHW = [one_BTKHW[:, 0] for one_BTKHW in logits]
+        maps = [_map_of(*each) for each in zip(self.network.maps, logits_BKHW, strict=True)]
+        return (*maps, *logits_BKHW, *after)
+
+
+def _map_of(label_map: LabelMap, logits_BKHW: Tensor) -> Tensor:
+    if label_map.kind == "alpha":
+        return (logits_BKHW[:, 0].sigmoid() * 255).round().to(torch.uint8)
+    return logits_BKHW.argmax(1).to(torch.uint8)
+
+
+def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
+    """Writes a segmenter as a graph of one frame, and returns a line that says how well it agrees with it.
+
+    ``output`` becomes a folder: the graph, and ``export.json``: what goes in and out.
+
+    Args:
+        loaded: the segmenter.
+        form: torch-export needs torch to run, onnx any ONNX runtime.
+        output: the folder; an older one is replaced.
+
+    Raises:
+        MaskcastError: it cannot be written as a graph, the two disagree, its size is not known, or a package is
+            missing.
+    """
+    if form == "onnx":
+        check_packages()
+    if loaded.model.size is None:
+        raise MaskcastError(f"{loaded.title}: config.json has no height and width; train the masker again")
+    network = copy.deepcopy(loaded.model.network).cpu().float().eval()
+    clips_BTHWC = _clips(*loaded.model.size)
+    wanted, starts = _in_order(network, clips_BTHWC)
+    file = f"segmenter{SUFFIXES[form]}"
+    about = _about(loaded, form, file, starts)
+    inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
+    outputs = [*(each["name"] for each in about["outputs"]), *(each["output"] for each in about["states"])]
+    partial = output.with_name(output.name + ".partial")
+    with outputs_whole({"output": output}, {"output": partial}):
+        partial.mkdir()
+        program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
+        write_graph(program, partial / file, inputs, outputs, about)
+        write_manifest(partial, about)
+        told = _compare(run_frames(partial, clips_BTHWC, about), wanted, about, loaded.title)
+        write_manifest(partial, about)
+    return f"{loaded.title}: {output / file}: {told}"
+
+
+def run_frames(folder: Path, clips_BTHWC: np.ndarray, about: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Runs an exported segmenter frame by frame, as its users do.
+
+    Args:
+        folder: what was exported.
+        clips_BTHWC: videos.
+        about: the contents of its ``export.json``.
+
+    Returns:
+        Of each output, by its name, an array with the axes B and T in front.
+    """
+    run, names = loaded_graph(folder / about["file"]), [each["name"] for each in about["outputs"]]
+    state = [np.zeros([len(clips_BTHWC), *each["shape"][1:]], each["dtype"]) for each in about["states"]]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for t in range(clips_BTHWC.shape[1]):
+        outputs = run(np.ascontiguousarray(clips_BTHWC[:, t]), *state)
+        state = outputs[len(names) :]
+        for name, value in zip(names, outputs, strict=False):
+            found[name].append(value)
+    return {name: np.stack(values, 1) for name, values in found.items()}
+
+
+def _clips(height: int, width: int) -> np.ndarray:
+    """Returns two simulated clips to compare by, (B, T, H, W, C)."""
+    frames_THWC, _ = simulate_clip(0, frames=CHECKED, height=height, width=width)
+    assert frames_THWC is not None
+    return np.stack([frames_THWC, frames_THWC[::-1, :, ::-1]])
+
+
+@torch.inference_mode()
+def _in_order(network: Segmenter, clips_BTHWC: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the logits (B, T, K, H, W) of each map, frame after frame, and a state of zeros."""
+    found: list[tuple[Tensor, ...]] = []
+    state: State = ()
+    for frames_BHWC in torch.from_numpy(clips_BTHWC).unbind(1):
+        logits, state = network(frames_BHWC[:, None], state)
+        found.append(logits)
+    wanted = [torch.cat(one, 1).numpy() for one in zip(*found, strict=True)]
+    return wanted, [torch.zeros_like(each, memory_format=torch.contiguous_format).numpy() for each in state]
+
+
+def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarray]) -> dict[str, Any]:
+    network, size = loaded.model.network, list(loaded.model.size or ())
+    names = network.state_names
+    assert len(names) == len(starts), "a segmenter with state names each of its tensors"
+    maps, logits = [], []
+    for one, channels in zip(network.maps, network.channels, strict=True):
+        told = {"label_map": one.name, "classes": list(one.classes)}
+        maps.append({"name": f"{one.name}_{WHATS[one.kind]}", "dtype": "uint8", "shape": ["clips", *size]} | told)
+        shape = ["clips", channels, *size]
+        logits.append({"name": f"{one.name}_logits", "dtype": "float32", "shape": shape} | told)
+    return {
+        "format": form,
+        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
+        "file": file,
+        "input": {"name": "frames", "dtype": "uint8", "shape": ["clips", *size, 3]},
+        "outputs": maps + logits,
+        "states": [
+            {
+                "input": name,
+                "output": f"{name}_next",
+                "dtype": str(start.dtype),
+                "shape": ["clips", *start.shape[1:]],
+                "start": "zeros",
+            }
+            for name, start in zip(names, starts, strict=True)
+        ],
+    }
+
+
+def _compare(found: Mapping[str, np.ndarray], wanted: list[np.ndarray], about: dict[str, Any], title: str) -> str:
+    """Says how far a graph's logits are off, and in how many pixels its classes differ; writes it into ``about``.
+
+    Raises:
+        MaskcastError: they differ by more than the last digits.
+    """
+    outputs = about["outputs"]
+    maps, logits = outputs[: len(wanted)], outputs[len(wanted) :]
+    off, most, differing, pixels = 0.0, 0.0, 0, 0
+    for one, each, logits_BTKHW in zip(maps, logits, wanted, strict=True):
+        off = max(off, float(np.abs(found[each["name"]] - logits_BTKHW).max()))
+        most = max(most, float(np.abs(logits_BTKHW).max()))
+        if one["name"].endswith(WHATS["classes"]):
+            differing += int((found[one["name"]] != logits_BTKHW.argmax(2)).sum())
+            pixels += found[one["name"]].size
+    told = f"logits are off by {off:.1e} at most, {differing} of {pixels} pixels have another class"
+    if off > MOST_OFF * max(1, most / 10) or differing > MOST_DIFFERENT * pixels:
+        raise MaskcastError(
+            f"{title}: as {about['format']}, {told}; nothing is written: export it in the other format, or with "
+            "other versions of torch and onnx"
+        )
+    about["checked"] = {"frames": CHECKED, "logits_off": off, "pixels": pixels, "pixels_different": differing}
+    return told

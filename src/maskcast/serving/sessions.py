@@ -1,0 +1,136 @@
+"""Sessions over WebSocket: a client sends the frames of a video one by one, and gets the masks of each.
+
+A message is a line of JSON, a newline, and bytes. A frame is ``{"height": 270, "width": 512}`` and its RGB pixels;
+``"reset": true`` begins a new video with it. The answer is ``{"frame": 0, "reset": "", "height": 270,
+"width": 512}`` and the pixels of each label map, in the order of the greeting, one after the other.
+
+The greeting is a text of JSON: which model it is, its label maps, after how many idle seconds the server hangs up.
+A mistake is answered by a text ``{"error": ...}``, and the connection is closed: no session outlives its client.
+
+Legend: H height, W width, C = 3 channels.
+"""
+
+import asyncio
+import json
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from maskcast.errors import MaskcastError
+from maskcast.inference.session import Session
+from maskcast.registry.forecast_models import MaskerModel
+
+MAX_FRAME = 32 << 20  # bytes: a frame of 4096x2160 has 27 MB
+MAX_HEAD = 1000  # bytes of a line
+EXAMPLE = '{"height": 270, "width": 512}, a newline, then height x width x 3 bytes'
+BAD, BUSY, IDLE, FAILED = 1008, 1013, 1001, 1011  # codes of RFC 6455 that a connection is closed with
+
+
+class Sessions:
+    """The sessions of a server: so many at once, each as long as frames come.
+
+    Args:
+        model: masks the frames.
+        greeting: what clients are told of it.
+        worker: computes one frame at a time, for all sessions.
+        most: sessions at once.
+        idle_s: seconds without a frame after which a session ends.
+    """
+
+    def __init__(
+        self, model: MaskerModel, greeting: dict[str, Any], worker: Executor, most: int, idle_s: float
+    ) -> None:
+        self.model, self.worker, self.most, self.idle_s = model, worker, most, idle_s
+        maps = [one.to_entry() for one in model.network.maps]
+        self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
+        self.open = 0
+
+    async def __call__(self, socket: WebSocket) -> None:
+        """Talks with one client until it leaves, makes a mistake or falls silent."""
+        await socket.accept()
+        if self.open >= self.most:
+            await refuse(socket, BUSY, f"session: {self.open} are open, no more at once; come back later")
+            return
+        self.open += 1
+        try:
+            with self.model.session() as session:
+                await self._talk(socket, session)
+        except MaskcastError as error:
+            await refuse(socket, BAD, str(error))
+        except TimeoutError:
+            await refuse(socket, IDLE, f"session: no frame for {self.idle_s:g} s; connect again")
+        except WebSocketDisconnect:  # while it was sent an answer
+            pass
+        except Exception:  # whatever a model may raise
+            await refuse(socket, FAILED, "session: the model failed; the server's log says why")
+            raise
+        finally:
+            self.open -= 1
+
+    async def _talk(self, socket: WebSocket, session: Session) -> None:
+        await socket.send_json(self.greeting)
+        count = 0
+        while True:
+            async with asyncio.timeout(self.idle_s):
+                message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            answer = await asyncio.get_running_loop().run_in_executor(
+                self.worker, _answer, session, message.get("bytes"), count
+            )
+            async with asyncio.timeout(self.idle_s):  # a client that does not read is idle, too
+                await socket.send_bytes(answer)
+            count += 1
+
+
+async def refuse(socket: WebSocket, code: int, why: str) -> None:
+    """Says in a line why a connection is closed, to whoever may still be there, and closes it."""
+    try:
+        async with asyncio.timeout(1):
+            await socket.send_json({"error": why})
+            await socket.close(code)
+    except (WebSocketDisconnect, TimeoutError, RuntimeError):  # it has gone
+        pass
+
+
+def _answer(session: Session, message: bytes | None, count: int) -> bytes:
+    frame_HWC, new = read_frame(message)
+    if new:
+        session.reset()
+    step = session.step(frame_HWC)
+    height, width = frame_HWC.shape[:2]
+    head = {"frame": count, "reset": step.reset, "height": height, "width": width}
+    return b"".join([json.dumps(head).encode(), b"\n", *(one_HW.tobytes() for one_HW in step.maps.values())])
+
+
+def read_frame(message: bytes | None) -> tuple[np.ndarray, bool]:
+    """Returns the frame (H, W, C) uint8 in a message, and whether a new video begins with it.
+
+    Args:
+        message: None where the client sent text.
+
+    Raises:
+        MaskcastError: saying what is wrong and what is right.
+    """
+    if message is not None and len(message) > MAX_FRAME:
+        raise MaskcastError(f"message: more than {MAX_FRAME >> 20} MiB; send smaller frames")
+    end = -1 if message is None else message.find(b"\n", 0, MAX_HEAD)
+    if message is None or end < 0:
+        raise MaskcastError(f"message: no frame; send a binary message of {EXAMPLE}")
+    try:
+        head = json.loads(message[:end])
+        height, width, new = head["height"], head["width"], head.get("reset", False)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise MaskcastError(f"message: its first line is no JSON with height and width; send {EXAMPLE}") from None
+    if not all(type(side) is int and side > 0 for side in (height, width)) or not isinstance(new, bool):
+        raise MaskcastError(
+            f"message: height and width must be integers from 1 on, reset true or false; send {EXAMPLE}"
+        )
+    pixels = np.frombuffer(message, np.uint8, offset=end + 1)
+    if pixels.size != height * width * 3:
+        raise MaskcastError(
+            f"message: {height}x{width} pixels have {height * width * 3} bytes, got {pixels.size}; send {EXAMPLE}"
+        )
+    return pixels.reshape(height, width, 3), new
