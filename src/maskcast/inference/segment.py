@@ -35,6 +35,8 @@ def segment(
 ) -> Iterator[Found]:
     """Yields what is found in one clip, piece by piece, in the order of its frames.
 
+    No frame is asked for while those before it fill a batch: ``Session`` rests on that.
+
     Args:
         segmenter: in eval mode, on the device where it is to run.
         chunks: the clip.
