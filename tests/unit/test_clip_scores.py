@@ -19,8 +19,8 @@ ALPHA = LabelMap("alpha", ("background", "foreground"), "alpha")
 
 def clip_scores(label_map: LabelMap, clips: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     scores = scores_of(label_map)
-    for truth, found in clips:
-        scores.add(truth, found)
+    for number, (truth, found) in enumerate(clips):
+        scores.add(str(number), truth, found)
     return scores.table()
 
 

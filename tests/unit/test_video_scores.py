@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from maskcast.evaluation.video_scores import VideoScores, beside, changes_of, consistency
+from maskcast.evaluation.video import flicker
+from maskcast.evaluation.video_scores import VideoScores, beside
 
 TRUTH = np.array([[[0, 1, 1, 255]], [[0, 1, 1, 1]], [[0, 0, 1, 1]]], np.uint8)
 FOUND = np.array([[[0, 1, 0, 1]], [[1, 1, 0, 1]], [[0, 0, 1, 1]]], np.uint8)
@@ -11,13 +12,7 @@ FOUND = np.array([[[0, 1, 0, 1]], [[1, 1, 0, 1]], [[0, 0, 1, 1]]], np.uint8)
 
 def test_flicker_is_what_changes_of_the_error_and_not_of_the_truth() -> None:
     # pixel 0: right, wrong, right; 1: always right, though it changes; 2: wrong, wrong, right; 3: known twice
-    assert changes_of(TRUTH, FOUND).tolist() == [3, 4, 7]
-
-
-def test_consistency_counts_pixels_that_stay_and_are_right_throughout() -> None:
-    assert consistency(TRUTH, FOUND, 2) == [1 / 3, 1 / 3]
-    assert consistency(TRUTH, FOUND, 3) == [0.0]
-    assert consistency(TRUTH, FOUND, 4) == []
+    assert flicker(TRUTH, FOUND) == (3, 4, 7)
 
 
 def test_scores_pool_frames_and_stay_within_clips() -> None:

@@ -147,7 +147,7 @@ def evaluate_one(name: str, folder: Path, task: Task) -> Evaluated | MaskcastErr
             )
             for one in maps:
                 if labels_of(one.name) in clip.layers:
-                    scores[one.name].add(store.of(one.name).masks(clip), found[one.name].masks)
+                    scores[one.name].add(clip.id, store.of(one.name).masks(clip), found[one.name].masks)
                 if not number:
                     shown[one.name] = found[one.name].masks[shown_frames(clip)]
         tables = {map_name: one.table() for map_name, one in scores.items()}

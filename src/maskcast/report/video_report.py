@@ -10,6 +10,7 @@ import numpy as np
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip
+from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, data_uri, element, folded, joined, table
 from maskcast.progress import show
@@ -19,17 +20,7 @@ from maskcast.report.paint import ERRORS, class_entries
 from maskcast.report.tables import markdown, number, write_csv
 
 FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
-DEFINITIONS = {
-    "jaccard": "macro Jaccard (mIoU): one confusion matrix over all frames of all clips; mean over the classes "
-    "that occur in truth or mask, background included",
-    "jaccard_frames": "mean over frames of the Jaccard of each frame alone",
-    "dice": "macro Dice, reduced like jaccard",
-    "accuracy": "fraction of right pixels",
-    "flicker": "fraction of pixels whose error changed since the frame before: became right, became wrong, or is "
-    "wrong about another true class; within clips only",
-    "change": "fraction of pixels whose mask changed since the frame before, right or wrong; within clips only",
-    "mvc8, mvc16": "video consistency: of the pixels whose true class stays the same through 8 or 16 frames, the "
-    "fraction that is right in all of them; mean over all such windows; left out where no clip is as long",
+DEFINITIONS = SCORES | {
     "<score>_base": "the same of the base, where its masks were given",
     "jaccard_gain, flicker_ratio": "jaccard less that of the base, and flicker over that of the base",
 }
