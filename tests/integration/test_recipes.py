@@ -1,5 +1,6 @@
 """The scripts of the recipes, each from beginning to end with small values."""
 
+import csv
 import json
 import os
 import runpy
@@ -39,6 +40,7 @@ TESTED = {
     "recipes/reference/results.py",
     "recipes/sample/make.py",
     "recipes/video/davis_green.py",
+    "recipes/video/memories.py",
 }
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
 SMALL = {"height": 32, "width": 48, "workers": 1}
@@ -91,6 +93,9 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
             section["training"] |= SHORT
         if section.get("model", {}).get("arch") == "unet":
             section["model"]["width"] = 4
+        if section.get("model", {}).get("arch") == "recurrent":
+            section["model"]["base"] = {"arch": "unet", "width": 4}
+            section["window"] = {"frames": 4, "chunk": 2}
     if "pretrain_encoder" in params:
         params["pretrain_encoder"]["method"] = SMALL_SSL
     if "train_masker" in params:
@@ -185,6 +190,28 @@ def test_the_sample_is_made_of_a_registered_pipeline(
     assert str(scores["jaccard_mean"]) in capfd.readouterr().out
     assert scores["frames"] == count_frames(tmp_path / "samples/sample.mp4") == 51  # 11 of them, 5 apart, are seen
     assert load_pipeline(str(tmp_path / "samples/pipeline")).about.frame_stride == 5
+
+
+def test_kinds_of_memory_are_compared_with_their_base(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("video")
+    run(
+        monkeypatch,
+        folder / "memories.py",
+        "--seeds",
+        "3",
+        "--versions",
+        "control",
+        "lstm V6",
+        "--out",
+        "compared",
+    )
+    lines = capfd.readouterr().out.strip().splitlines()[-5:]
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| base", "| control", "| lstm V6"]
+    assert " +0.0000, +0.0000 | 1.00, 1.00 |" in lines[2]
+    with Path("compared/rows.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
 
 
 def test_a_detector_is_overfitted_to_a_few_images(
