@@ -32,6 +32,7 @@ TOY: dict[str, list[str]] = {
     "serving": ["--rounds", "1"],
     "startup": ["--rounds", "1"],
     "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
+    "streaming": ["--rounds", "1", "--frames", "6", "12", "--size", "32", "48", "--base", "unet"],
     "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
 ELSEWHERE = {
