@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.conftest import ROOT, moving_squares
-from tests.registered import CLASSES, FACTS
+from tests.registered import CLASSES
 from tests.unit.test_serving_sessions import ask, connect, server
 
 import maskcast
@@ -22,7 +22,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import RecurrentConfig, UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
-from maskcast.registry.bundle import ForecastDescription, write_bundle
+from maskcast.registry.bundle import SegmenterDescription, write_bundle
 from maskcast.registry.export_segmenter import export_segmenter, run_frames
 from maskcast.registry.loading import load_masker_at
 from maskcast.registry.runtime import PyfuncModel, load_bundle
@@ -68,8 +68,10 @@ def test_every_way_gives_the_same_masks(case: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(batches["squares"], wanted["squares"])
     assert np.abs(batches["matte"].astype(int) - wanted["matte"]).max() <= 1
 
-    about = ForecastDescription(kind="masker", label_map="squares", **FACTS)
-    write_bundle(tmp_path / "bundle", about, {"masker": masker})
+    about = SegmenterDescription(
+        precision="fp32", height=HEIGHT, width=WIDTH, classes=CLASSES, label_map="squares"
+    )
+    write_bundle(tmp_path / "bundle", about, {"segmenter": masker})
     raw = PyfuncModel(load_bundle(tmp_path / "bundle")).get_raw_model()
     for model in (maskcast.Segmenter(masker), raw):
         with model.session() as session:  # type: ignore[union-attr]
