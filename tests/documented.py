@@ -25,6 +25,8 @@ RULES = {
     r"maskcast segment /dev/video": "needs a camera; one over HTTP is tests/unit/test_segment_command.py",
     r"maskcast segment .*--alpha": "tests/unit/test_segment_command.py",
     r"maskcast models export models/": "tests/contract/test_streaming.py",
+    r"maskcast evaluate-many": "tests/unit/test_evaluate_many.py",
+    r"maskcast prepare_clips .*davis": "tests/integration/test_recipes.py",
     r"maskcast serve": "tests/integration/test_serving.py",
     r"maskcast models (--name \S+ )?export": "tests/unit/test_export.py",
     r"maskcast models (--name \S+ )?(promote|compare|rollback|lineage|list)": (

@@ -14,6 +14,7 @@ from tests.unit.test_source_videos import write_video
 from maskcast.data.clips import ClipStore
 from maskcast.data.composing import Backgrounds, compose, replace_background, there_and_back
 from maskcast.data.images import read_image
+from maskcast.data.inspection.look import look
 from maskcast.data.relabelling import write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.runner.run import run_stage
@@ -118,8 +119,8 @@ def test_training_windows_are_a_function_of_seed_and_step(drawn: ClipStore) -> N
         augment={"hflip": 0}, training={"epochs": 1, "steps_per_epoch": 1, "batch_size": 3, "learning_rate": 0.1}
     )
     windows = LabelledWindows(drawn, tuple(drawn.maps.values()), params)
-    frames, masks = windows.batch(4)
-    again, _ = windows.batch(4)
+    frames, masks, *_ = windows.batch(4)
+    again, *_ = windows.batch(4)
     assert (frames == again).all()
     stored = torch.from_numpy(np.concatenate([drawn.frames(clip) for clip in drawn.select("train")]))
     alpha = torch.from_numpy(np.concatenate([drawn.of("alpha").masks(clip) for clip in drawn.select("train")]))
@@ -280,6 +281,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(name: str, tmp_path: Path) -> 
         prepare(tmp_path / "raw", tmp_path / "clips", source)
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+@pytest.mark.parametrize("sign", ["videos and backgrounds", "YT_4sec/train/out_log.json"])
+def test_init_says_what_such_a_folder_is_for(sign: str, tmp_path: Path) -> None:
+    for folder in ("videos", "backgrounds") if "videos" in sign else ("YT_4sec/train/out_log.json",):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: they are for recipes/video"):
+        look(tmp_path)
 
 
 def test_a_size_must_be_given(tmp_path: Path) -> None:

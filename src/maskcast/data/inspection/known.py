@@ -90,6 +90,14 @@ def competition(raw: Path) -> Findings | None:
     return found
 
 
+def green_screen(raw: Path) -> str | None:
+    """Returns what shows that videos in front of a green screen lie in a folder; None where nothing does."""
+    if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
+        return "videos and backgrounds"
+    log = next(raw.rglob("out_log.json"), None)
+    return None if log is None else log.relative_to(raw).as_posix()
+
+
 def box_file(raw: Path) -> Path | None:
     """Returns a file of Pascal VOC's or COCO's boxes below a folder, if there is one."""
     for path in sorted(raw.rglob("*.xml")):

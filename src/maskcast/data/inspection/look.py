@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
-from maskcast.data.inspection.known import box_file, clevrer, competition, plain_videos
+from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
@@ -29,6 +29,12 @@ def look(raw: Path) -> Findings:
         raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
     if (found := clevrer(raw) or competition(raw)) is not None:
         return found
+    if (sign := green_screen(raw)) is not None:
+        raise MaskcastError(
+            f"{raw}: holds {sign}, so its videos stand in front of a green screen: they are for recipes/video; "
+            "set fetch_dataset.uri there to this folder and take figures out of prepare_clips.source "
+            "(docs/green-screen.md)"
+        )
     streams, films = image_streams(raw), videos(raw)
     frames, masks = ([one for one in streams if one.masks == kind] for kind in (False, True))
     if not frames and not films:
