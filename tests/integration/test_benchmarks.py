@@ -36,6 +36,7 @@ TOY: dict[str, list[str]] = {
     "video_length": ["--rounds", "1", "--frames", "12", "30"],
 }
 ELSEWHERE = {
+    "few_labels_real": "test_real_sets_are_learnt_from_few_labels",
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
     "image_startup": "needs a Docker Engine and an image of this project",
 }
@@ -132,3 +133,39 @@ def test_the_tables_of_forecasters_are_rebuilt(
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
     assert "finetune" not in capsys.readouterr().err  # what is there is not made again
+
+
+def test_real_sets_are_learnt_from_few_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the shipped values, but small."""
+    values = yaml.safe_load((BENCHMARKS / "few_labels_real.yaml").read_text())
+    davis = values["sets"]["davis2016_val"] | {"height": 24, "width": 32, "workers": 1}
+    values["sets"] = {"davis2016_val": davis}
+    short = {"steps_per_epoch": 3, "batch_size": 2, "warmup_steps": 0}
+    for section in ("pretrain_encoder", "train_masker"):
+        values[section]["training"] |= short
+    values["pretrain_encoder"]["views"]["size"] = [16, 16]
+    values["train_masker"]["augment"]["crop"] = [16, 16]
+    for arm in ("semi-supervised", "both"):
+        values["arms"][arm] |= {
+            "unlabeled": {"batch_size": 2, "burn_in_steps": 1},
+            "training": {"steps_per_epoch": 2},
+        }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    frames, masks = moving_squares(0, 20, 24, 32)
+    for part, pictures in (("JPEGImages", frames), ("Annotations", np.where(masks > 0, 255, 0).astype(np.uint8))):
+        folder = tmp_path / "data/davis2016_val" / part / "480p/bear"
+        folder.mkdir(parents=True)
+        for t, picture in enumerate(pictures):
+            Image.fromarray(picture).save(folder / f"{t:05d}.{'jpg' if part == 'JPEGImages' else 'png'}")
+    arguments = ("data", "--work", "work", "--seeds", "0", "--shares", "20", "--values", "small.yaml")
+    run(monkeypatch, "few_labels_real", *arguments)
+    said = capsys.readouterr().out
+    assert all(arm in said for arm in values["arms"]) and "| davis2016_val | 20 % (2) |" in said
+    with Path("work/results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["arm"] for row in rows} == values["arms"].keys()
+    assert all(row["labelled"] == "2" and 0 <= float(row["jaccard"]) <= 1 for row in rows)
+    run(monkeypatch, "few_labels_real", *arguments)
+    assert "training" not in capsys.readouterr().err  # what is there is not made again

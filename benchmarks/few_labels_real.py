@@ -1,0 +1,157 @@
+"""Real sets with few labels: what unlabelled frames are worth to a masker, by the share of labelled ones.
+
+    python benchmarks/few_labels_real.py DATA [--work FOLDER] [--seeds 0 1 2] [--shares 5 20] [--only SET ...]
+
+DATA holds davis2016_val/, camvid/ and hands_hgr1/; few_labels_real.yaml says how they are read and what is
+trained. The seed draws which frames keep their labels, too. All arms train for about as long. The score is macro
+Jaccard of the split val, absent classes left out, of the last weights or their running average. What is in FOLDER
+already is not made again; the table and FOLDER/results.csv hold all that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from _common import commit
+from maskcast.data.clip_index import FrameIndex
+from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.labels import IGNORE
+from maskcast.params import validate
+from maskcast.report.tables import markdown
+from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
+from maskcast.seed import rng
+
+SHIPPED = Path(__file__).with_suffix(".yaml")
+Values = dict[str, Any]
+Record = dict[str, Any]
+
+
+def main() -> None:
+    """Runs what is missing, writes the CSV and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of real sets")
+    parser.add_argument("--work", type=Path, default=Path("few_labels_real"), help="folder for what is made")
+    parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shares", type=int, nargs="+", default=[5, 20], help="per cent of labelled frames")
+    parser.add_argument("--only", nargs="+", metavar="SET", help="default: all")
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="default: all")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    values: Values = yaml.safe_load(given.values.read_text(encoding="utf-8"))
+    for name in given.only or values["sets"]:
+        truth = prepared(given.data / name, given.work / "sets" / name, values["sets"][name])
+        for seed in given.seeds:
+            for share in given.shares:
+                for arm in given.arms or values["arms"]:
+                    out = given.work / "runs" / f"{name}_{share}_{arm}_{seed}.json"
+                    if not out.exists():
+                        record = one_run(given.work, truth, values, share, arm, seed)
+                        out.parent.mkdir(parents=True, exist_ok=True)
+                        out.write_text(json.dumps({"set": name, "share": share, "arm": arm} | record) + "\n")
+    records = [json.loads(path.read_text()) for path in sorted((given.work / "runs").glob("*.json"))]
+    with (given.work / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, records[0].keys())
+        writer.writeheader()
+        writer.writerows(records)
+    print(f"Macro Jaccard, mean [lowest to highest] of the seeds; commit {commit()}\n")
+    print(table(records))
+
+
+def prepared(raw: Path, root: Path, params: Values) -> ClipStore:
+    """Returns a set with all labels, made once."""
+    if not root.exists():
+        run_stage("prepare_clips", params, raw=raw, clips=root)
+    return ClipStore(root)
+
+
+def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, seed: int) -> Record:
+    """Trains one masker and returns its score, and CPU seconds without those of pretraining."""
+    own = dict(values["arms"][arm])
+    encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
+    params = merged(values["train_masker"], own)
+    params = merged(params, {"training": {"seed": seed}})
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        clips, count = Path(scratch) / "clips", drawn(Path(scratch) / "clips", truth, share, seed)
+        start, train = time.process_time(), get_stage("train_masker")
+        train.function(
+            clips=clips,
+            encoder=encoder,
+            masker=Path(scratch) / "masker",
+            metrics=Path(scratch) / "metrics.json",
+            params=validate(train.params, params, "few_labels_real"),
+        )
+        jaccard = json.loads((Path(scratch) / "metrics.json").read_text())["val_jaccard"]
+    return {"labelled": count, "seed": seed, "jaccard": jaccard, "cpu_seconds": time.process_time() - start}
+
+
+def pretrained(work: Path, truth: ClipStore, values: Values) -> Path:
+    """Returns what was pretrained on the frames of the split train, made once for all seeds."""
+    out = work / "pretrained" / truth.root.name
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        metrics = out.with_suffix(".json")
+        run_stage(
+            "pretrain_encoder", values["pretrain_encoder"], unlabeled=truth.root, encoder=out, metrics=metrics
+        )
+    return out
+
+
+def drawn(root: Path, truth: ClipStore, share: int, seed: int) -> int:
+    """Writes a store in which so many per cent of the training frames keep their labels; returns how many do."""
+    train = truth.select("train", "labelled")
+    index = FrameIndex(train)
+    count = max(1, round(len(index) * share / 100))
+    places = [
+        index.at(int(n)) for n in rng(seed, 0).permutation(len(index))[:count]
+    ]  # a larger share has these, too
+    labels = {}
+    for k, clip in enumerate(train):
+        masks = truth.masks(clip)
+        known = sorted(t for j, t in places if j == k)
+        hidden = np.full_like(masks, IGNORE)
+        hidden[known] = masks[known]
+        labels[clip.id] = NewLabels(hidden, known)
+    write_relabelled(root, truth, labels, "train")
+    return count
+
+
+def merged(values: Values, change: Mapping[str, Any]) -> Values:
+    """Returns values in which those of ``change`` stand in their places."""
+    out = dict(values)
+    for key, value in change.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def table(records: list[Record]) -> str:
+    """Returns a row for each set and share, a column for each arm."""
+    arms = list(dict.fromkeys(record["arm"] for record in records))
+    rows = []
+    for name, share, count in dict.fromkeys((one["set"], one["share"], one["labelled"]) for one in records):
+        cells = []
+        for arm in arms:
+            key = name, share, arm
+            scores = [one["jaccard"] for one in records if (one["set"], one["share"], one["arm"]) == key]
+            span = f"{statistics.mean(scores):.3f} [{min(scores):.3f} to {max(scores):.3f}]" if scores else ""
+            cells.append(span)
+        rows.append([name, f"{share} % ({count})", *cells])
+    return markdown(["set", "labelled frames", *arms], rows)
+
+
+if __name__ == "__main__":
+    main()
