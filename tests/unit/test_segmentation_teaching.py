@@ -230,6 +230,25 @@ def test_frames_without_labels_of_a_labelled_clip_are_unlabelled(store: ClipStor
     assert [clip.id for clip in windows.clips] == ["train_0", "unlabeled_0", "unlabeled_1"]
 
 
+def test_frames_of_another_store_take_the_place_of_its_own(store: ClipStore, tmp_path: Path) -> None:
+    others = write_store(tmp_path / "others", train=2, val=1, unlabeled=1)
+    task = segmentation_task(store, params(), "x", unlabeled=others.root)
+    assert task.teaching is not None
+    windows = task.teaching.windows
+    assert windows.store.root == others.root
+    assert [clip.id for clip in windows.clips] == [
+        "train_0",
+        "train_1",
+        "unlabeled_0",
+    ]
+    wide = write_store(tmp_path / "wide", width=64, train=1, val=1)
+    with pytest.raises(MaskcastError, match=r"frames of 32x64, but .* has 32x48; prepare both in one size"):
+        segmentation_task(store, params(), "x", unlabeled=wide.root)
+    alone = TrainMasker.model_validate(PARAMS | {"unlabeled": None})
+    with pytest.raises(MaskcastError, match=r"train_masker\.unlabeled does not say how to learn from these clips"):
+        segmentation_task(store, alone, "x", unlabeled=others.root)
+
+
 def test_a_store_without_unlabelled_frames_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "clips", train=1, val=1)
     line = r"no unlabelled frames, which train_masker\.unlabeled asks for; it has train \(labelled\), val"

@@ -18,6 +18,7 @@ def train_masker(
     encoder: InPath | None = None,
     start: InPath | None = None,
     masks: InPath | None = None,
+    unlabeled: InPath | None = None,
     masker: OutPath,
     metrics: OutPath,
     params: TrainMasker,
@@ -31,6 +32,8 @@ def train_masker(
             where no epoch is better.
         masks: what ``generate_masks`` wrote of these clips by another masker; those of the unlabelled clips are
             learnt from as ``generated`` says.
+        unlabeled: another clip store, whose frames ``unlabeled`` of the params learns from in the place of the
+            unlabelled ones of ``clips``: those of its train clips and unlabelled clips, without their labels.
         masker: the trained masker.
         metrics: JSON, flat numbers.
         params: what to train, and how.
@@ -51,9 +54,9 @@ def train_masker(
     from maskcast.training.tasks.segmentation_reference import reference_of
 
     store = ClipStore(clips)
-    given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks}
+    given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks, "unlabeled": unlabeled}
     inputs = {name: path for name, path in given.items() if path is not None}
-    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks)
+    task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record

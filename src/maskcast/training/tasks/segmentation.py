@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskcast.data.clips import ClipStore
 from maskcast.data.statistics import frame_statistics
 from maskcast.distributed import rank
+from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.base import Segmenter, State
@@ -41,6 +42,7 @@ class _SegmentationTask:
         encoder: what ``pretrain_encoder`` wrote, to start from.
         start: what ``train_masker`` wrote, to start from.
         generated: what ``generate_masks`` wrote of the unlabelled clips, to learn from.
+        unlabeled: clips to learn from without labels in the place of the unlabelled ones of ``store``.
 
     Raises:
         MaskcastError: if there is no such map, no clips to learn from or to validate on, or what it is to start
@@ -57,6 +59,7 @@ class _SegmentationTask:
         encoder: Path | None = None,
         start: Path | None = None,
         generated: Path | None = None,
+        unlabeled: Path | None = None,
     ) -> None:
         self.store, self.params, self.fingerprint = store, params, fingerprint
         self.maps = chosen_maps(store, params.maps)
@@ -77,7 +80,13 @@ class _SegmentationTask:
         self.criteria = [_criterion(one, params) for one in self.maps]
         self.teaching = None
         if params.unlabeled is not None and self.averaged is not None:
-            self.teaching = Teaching(store, params, params.unlabeled, self.averaged)
+            others = None if unlabeled is None else ClipStore(unlabeled)
+            self.teaching = Teaching(store, params, params.unlabeled, self.averaged, others)
+        elif unlabeled is not None:
+            raise MaskcastError(
+                f"{unlabeled}: train_masker.unlabeled does not say how to learn from these clips; set it, e.g. to "
+                "{batch_size: 48, burn_in_steps: 400}, and ema, e.g. to 0.99"
+            )
 
     @property
     def segmenter(self) -> Segmenter:
@@ -184,8 +193,9 @@ class WindowTask(_SegmentationTask):
         encoder: Path | None = None,
         start: Path | None = None,
         generated: Path | None = None,
+        unlabeled: Path | None = None,
     ) -> None:
-        super().__init__(store, params, fingerprint, encoder, start, generated)
+        super().__init__(store, params, fingerprint, encoder, start, generated, unlabeled)
         self.window = window
 
     def chunks(self, batch: Windows) -> int:
@@ -235,8 +245,9 @@ def segmentation_task(
     encoder: Path | None = None,
     start: Path | None = None,
     generated: Path | None = None,
+    unlabeled: Path | None = None,
 ) -> FrameTask | WindowTask:
     """Returns the task that fits the model."""
     if params.window is None:
-        return FrameTask(store, params, fingerprint, encoder, start, generated)
-    return WindowTask(store, params, params.window, fingerprint, encoder, start, generated)
+        return FrameTask(store, params, fingerprint, encoder, start, generated, unlabeled)
+    return WindowTask(store, params, params.window, fingerprint, encoder, start, generated, unlabeled)

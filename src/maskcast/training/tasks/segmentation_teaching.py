@@ -25,6 +25,7 @@ class Teaching:
         params: of the training.
         unlabeled: its part on unlabelled frames.
         averaged: student and teacher; it gets the state of the pseudo masks.
+        others: clips to learn from in the place of the unlabelled ones of ``store``.
 
     Raises:
         MaskcastError: if there are no unlabelled frames.
@@ -36,9 +37,10 @@ class Teaching:
         params: SegmentationTraining,
         unlabeled: UnlabeledParams,
         averaged: BetterModel[Segmenter],
+        others: ClipStore | None = None,
     ) -> None:
         self.params, self.unlabeled, self._averaged = params, unlabeled, averaged
-        self.windows = UnlabelledWindows(store, params, unlabeled)
+        self.windows = UnlabelledWindows(store, params, unlabeled, others)
         self.pseudo = PseudoMasks(averaged.live.maps, unlabeled)
         averaged.add_module("pseudo", self.pseudo)
         self._dropout = None

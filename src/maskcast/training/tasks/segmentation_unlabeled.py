@@ -44,18 +44,33 @@ class UnlabelledWindows:
         store: the clips.
         params: of the training.
         unlabeled: its part on unlabelled frames.
+        others: clips that take the place of these, e.g. of another camera; labels of theirs are not looked at.
 
     Raises:
-        MaskcastError: if there is no such clip, or none of the length of a window.
+        MaskcastError: if there is no such clip, none of the length of a window, or the others are of another size.
     """
 
-    def __init__(self, store: ClipStore, params: SegmentationTraining, unlabeled: UnlabeledParams) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        params: SegmentationTraining,
+        unlabeled: UnlabeledParams,
+        others: ClipStore | None = None,
+    ) -> None:
+        if others is not None and (others.height, others.width) != (store.height, store.width):
+            raise MaskcastError(
+                f"{others.root}: frames of {others.height}x{others.width}, but {store.root} has "
+                f"{store.height}x{store.width}; prepare both in one size"
+            )
+        store = others or store
         self.store, self.params, self.unlabeled = store, params, unlabeled
         self.length = (unlabeled.consistent_frames or 1) if params.window is None else params.window.total
         partly = bool(store.meta.get(LABELLED_FRAMES))
         seen = store.where(lambda group: (group.split, group.kind) in SEEN and group.has_frames)
         self.clips = [
-            clip for clip in seen if clip.kind == "unlabelled" or (partly and LABELLED_FRAMES in clip.meta)
+            clip
+            for clip in seen
+            if others or clip.kind == "unlabelled" or (partly and LABELLED_FRAMES in clip.meta)
         ]
         if not self.clips:
             raise MaskcastError(
