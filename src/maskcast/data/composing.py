@@ -9,6 +9,7 @@ The backgrounds are a clip store of their own in the folder `backgrounds` of the
 Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 """
 
+import cv2
 import numpy as np
 
 from maskcast.data.clips import Clip, ClipStore
@@ -39,20 +40,24 @@ def compose(light_THWC: np.ndarray, alpha_THW: np.ndarray, background_THWC: np.n
         alpha_THW: its opacity, uint8.
         background_THWC: uint8 RGB; T may be 1.
     """
-    return _added(light_THWC, alpha_THW, background_THWC.astype(np.int32))
+    return _added(light_THWC, alpha_THW, np.broadcast_to(background_THWC, light_THWC.shape))
 
 
 def replace_background(
     frames_THWC: np.ndarray, alpha_THW: np.ndarray, old_THWC: np.ndarray, new_THWC: np.ndarray
 ) -> np.ndarray:
     """Returns composed frames over another background, at most a level off from composing them at first hand."""
-    return _added(frames_THWC, alpha_THW, new_THWC.astype(np.int32) - old_THWC)
+    new, old = (layer_THWC.reshape(len(layer_THWC), -1) for layer_THWC in (new_THWC, old_THWC))
+    return _added(frames_THWC, alpha_THW, cv2.subtract(new, old, dtype=cv2.CV_16S))
 
 
-def _added(frames_THWC: np.ndarray, alpha_THW: np.ndarray, what_THWC: np.ndarray) -> np.ndarray:
-    clear_THW1 = 255 - alpha_THW.astype(np.int32)[..., None]
-    added_THWC = np.floor_divide(clear_THW1 * what_THWC + 127, 255)
-    return np.asarray((frames_THWC + added_THWC).clip(0, 255).astype(np.uint8))
+def _added(frames_THWC: np.ndarray, alpha_THW: np.ndarray, what: np.ndarray) -> np.ndarray:
+    """Adds what shows behind, a value (uint8 or int16) for each of the frames; OpenCV keeps sums to 0..255."""
+    clear_THW = 255 - alpha_THW
+    shape = (len(frames_THWC), -1)
+    clear = cv2.merge([clear_THW.reshape(shape)] * 3).reshape(shape)
+    behind = cv2.multiply(what.reshape(shape), clear, scale=1 / 255, dtype=cv2.CV_16S)
+    return np.asarray(cv2.add(frames_THWC.reshape(shape), behind, dtype=cv2.CV_8U).reshape(frames_THWC.shape))
 
 
 class Backgrounds:
