@@ -59,13 +59,13 @@ def batch_that_fits(work: Callable[[int], None], asked: int, memory: Memory, bes
         return None
     try:
         least, most = (memory.peak(lambda size=size: work(size)) for size in (small, large))  # type: ignore[misc]
+        room = (1 - SPARED) * memory.limit() - besides
     except Exception:  # what a task makes of a part of a batch is its own affair: then there is no estimate
         return None
     each = (most - least) / (large - small)
     if each <= 0:
         return None
-    room = (1 - SPARED) * memory.limit() - besides - (least - small * each)
-    fitting = min(int(room / each), asked - 1)
+    fitting = min(int((room - least + small * each) / each), asked - 1)
     return fitting if fitting >= 1 else None
 
 
