@@ -116,7 +116,7 @@ def test_reading_late_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Shaped(nn.Module):
-    fixed_shapes = ("inner",)
+    fixed_shapes = ("inner.forward",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def test_parts_are_compiled_while_they_train() -> None:
         return run
 
     model, x = Shaped(), torch.ones(1, 2)
-    parts = Compiled([model.inner], faster)
+    parts = Compiled([(model.inner, "forward")], faster)
     names = list(model.state_dict())
     plain = model(x)
     parts.on()
@@ -161,12 +161,12 @@ def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytes
     class Task(Regression):
         def __init__(self) -> None:
             super().__init__()
-            self.model.fixed_shapes = ("0",)  # type: ignore[assignment]
+            self.model.fixed_shapes = ("0.forward",)  # type: ignore[assignment]
 
     plain, task = Regression(), Task()
     fit(plain, PARAMS, tmp_path / "a")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner, "compiled", lambda model, *_, **__: Compiled([model[0]], fails))
+        patch.setattr(learner, "compiled", lambda model, *_, **__: Compiled([(model[0], "forward")], fails))
         fit(task, PARAMS, tmp_path / "b")
     said = [line for line in capsys.readouterr().err.splitlines() if "not compiled" in line]
     assert said == ["training: not compiled: InductorError: no ptxas; set training.compile to false"]
@@ -181,7 +181,7 @@ def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         choice: Any, device: str = "cuda", *, steps: int = PAYS, alone: bool = True, model: Any = None
     ) -> int:
         found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, alone=alone)
-        return len(found._forwards)
+        return len(found._methods)
 
     monkeypatch.setattr(compiling, "why_not_compiled", lambda device: None)
     monkeypatch.setattr(compiling, "_compiler", lambda function: function)

@@ -1,9 +1,9 @@
 """Networks compiled for training, where that is possible and pays.
 
-A model names the parts whose input has one shape in all steps (``fixed_shapes``). Only these are compiled, and
-only while they train: validation has other shapes, each of which would be compiled anew. What is compiled computes
-the same up to rounding, so that a run on a GPU goes on from a checkpoint of one that was not compiled, and the
-other way round. PyTorch keeps compiled kernels in ``TORCHINDUCTOR_CACHE_DIR``; the next run reads them from there.
+A model names the methods whose inputs have the same shapes in all steps (``fixed_shapes``). Only these are
+compiled, and only while they train: validation has other shapes, each of which would be compiled anew. What is
+compiled computes the same up to rounding, so that a run on a GPU goes on from a checkpoint of one that was not
+compiled, and the other way round. PyTorch keeps what it compiled in ``TORCHINDUCTOR_CACHE_DIR`` for the next run.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,31 +24,33 @@ Choice = Literal["auto"] | bool
 @runtime_checkable
 class _KnowsItsShapes(Protocol):
     fixed_shapes: Sequence[str]
-    """Names of submodules whose inputs have the same shapes in each training step."""
+    """Dotted names of methods whose inputs have the same few shapes in each training step."""
 
 
 class Compiled:
     """The compiled parts of a model; none where nothing is compiled.
 
     Args:
-        parts: modules; their ``forward`` is replaced while they are ``on``.
+        parts: modules and the names of their methods, which are replaced while they are ``on``.
         compile: makes a function faster, as ``torch.compile`` does.
     """
 
     def __init__(
-        self, parts: Sequence[nn.Module], compile: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self,
+        parts: Sequence[tuple[nn.Module, str]],
+        compile: Callable[[Callable[..., Any]], Callable[..., Any]],
     ) -> None:
-        self._forwards = [(part, compile(part.forward)) for part in parts]
+        self._methods = [(part, name, compile(getattr(part, name))) for part, name in parts]
 
     def on(self) -> None:
         """Runs the parts compiled from now on."""
-        for part, forward in self._forwards:
-            part.forward = forward
+        for part, name, method in self._methods:
+            setattr(part, name, method)
 
     def off(self) -> None:
         """Runs the parts as they are written."""
-        for part, _ in self._forwards:
-            part.__dict__.pop("forward", None)
+        for part, name, _ in self._methods:
+            part.__dict__.pop(name, None)
 
     def fall_back(self, error: Exception) -> bool:
         """Runs the parts as they are written for good, if they are on and the error is the compiler's; says so.
@@ -56,12 +58,12 @@ class Compiled:
         Returns:
             Whether that was so, and the step is to be done again.
         """
-        if not self._forwards or not type(error).__module__.startswith(
+        if not self._methods or not type(error).__module__.startswith(
             ("torch._dynamo", "torch._inductor", "triton")
         ):
             return False
         self.off()
-        self._forwards = []
+        self._methods = []
         first = next(iter(str(error).strip().splitlines()), "")
         say(f"training: not compiled: {type(error).__name__}: {first}; set training.compile to false")
         return True
@@ -88,7 +90,8 @@ def compiled(model: nn.Module, choice: Choice, device: torch.device, *, steps: i
     if not names:
         reason = "no part of this model has the same shapes in each step; no other choice helps"
     if reason is None:
-        return Compiled([model.get_submodule(name) for name in names], _compiler)
+        places = [name.rpartition(".") for name in names]
+        return Compiled([(model.get_submodule(part), method) for part, _, method in places], _compiler)
     if choice is True:
         raise MaskcastError(f"training.compile is true and not possible: {reason}, or set it to auto")
     say(f"training: not compiled: {reason}, or set training.compile to false")

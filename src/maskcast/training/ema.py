@@ -26,6 +26,11 @@ class EmaModel(nn.Module, Generic[M]):
         self.average: M | None = None if decay is None else deepcopy(live).requires_grad_(False).eval()
 
     @property
+    def fixed_shapes(self) -> list[str]:
+        """Methods of the network that learns whose inputs have the same shapes in all steps (``compiling``)."""
+        return [f"live.{name}" for name in getattr(self.live, "fixed_shapes", ())]
+
+    @property
     def final(self) -> M:
         """What is validated and kept: the average where there is one."""
         return self.live if self.average is None else self.average
@@ -67,6 +72,11 @@ class BetterModel(EmaModel[M]):
     def __init__(self, live: M, decay: float) -> None:
         super().__init__(live, decay)
         self.register_buffer("average_is_better", torch.tensor(True))
+
+    @property
+    def fixed_shapes(self) -> list[str]:
+        """Methods of the network that learns whose inputs have the same shapes in all steps (``compiling``)."""
+        return [f"live.{name}" for name in getattr(self.live, "fixed_shapes", ())]
 
     @property
     def final(self) -> M:

@@ -64,6 +64,7 @@ class MaskForecaster(Forecaster):
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
         self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
+        self.fixed_shapes = [f"dynamics.{part}" for part in dynamics.fixed_shapes]
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""

@@ -35,6 +35,7 @@ class Translator(nn.Module):
         width = context * channels
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.out = nn.Conv2d(width, horizon * channels, 1)
+        self.fixed_shapes = [f"blocks.{k}.forward" for k in range(blocks)]
 
     def forward(
         self, seen_BTCHW: Tensor, horizon: int, feed: Callable[[Tensor], Tensor] | None = None

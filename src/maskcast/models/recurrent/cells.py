@@ -81,7 +81,11 @@ class ConvLSTMCell(_Cell):
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h, c) after one step."""
         hidden, cell = state
-        gates = self.norm(at_least_float32(gates + self.recurrent(hidden)))
+        return self.gated(gates, self.recurrent(hidden), cell)
+
+    def gated(self, seen: Tensor, remembered: Tensor, cell: Tensor) -> State:
+        """Returns the state (h, c) by both halves of the gates: all that is no convolution."""
+        gates = self.norm(at_least_float32(seen + remembered))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
             i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell

@@ -19,6 +19,7 @@ class Recurrent(nn.Module):
     def __init__(self, cells: Sequence[Cell], *, batch_norm: bool = False) -> None:
         super().__init__()
         self.cells = nn.ModuleList(cells)
+        self.fixed_shapes = [f"cells.{k}.gated" for k, cell in enumerate(cells) if isinstance(cell, ConvLSTMCell)]
         self.norms = nn.ModuleList(nn.BatchNorm2d(cell.hidden) if batch_norm else nn.Identity() for cell in cells)
 
     def forward(

@@ -83,7 +83,7 @@ class Masker(Segmenter):
         maps: what it finds in a frame.
     """
 
-    fixed_shapes = ("network",)
+    fixed_shapes: Sequence[str] = ("network.forward",)
 
     def __init__(self, network: nn.Module, multiple: int, maps: Sequence[LabelMap]) -> None:
         super().__init__(maps)
