@@ -43,6 +43,7 @@ CLOSING = (
     "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
     "`maskcast --version` tells version and commit."
 )
+SELDOM = {"train_masker": ("start", "masks", "unlabeled")}  # inputs that the pipeline of dvc.yaml does without
 PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
     "raw": "data/{port}",
     "clips": "data/{port}",
@@ -88,7 +89,8 @@ def version() -> str:
 def example(stage: Stage) -> str:
     """Returns a command that runs a stage on what `dvc repro` leaves, with paths as in dvc.yaml."""
     words = [f"maskcast {stage.name} --params params.yaml"]
-    words += [f"--{port.name} {_place(stage, port.name)}" for port in stage.ports]
+    ports = (port.name for port in stage.ports if port.name not in SELDOM.get(stage.name, ()))
+    words += [f"--{port} {_place(stage, port)}" for port in ports]
     lines = [f"  {words[0]}"]
     for word in words[1:]:
         if len(f"{lines[-1]} {word} \\") > get_width():
