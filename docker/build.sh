@@ -14,6 +14,16 @@ case $target in
 esac
 shift
 
+# What the target does not stand on: Docker's legacy builder makes every stage above its target.
+case $target in
+  runtime) unused='cuda runtime-cuda mlflow-venv mlflow' ;;
+  runtime-cuda) unused='cpu runtime mlflow-venv mlflow' ;;
+  mlflow) unused='deps app cpu runtime cuda runtime-cuda' ;;
+esac
+dockerfile() {
+  awk -v unused=" $unused " '/^FROM / { skip = index(unused, " " $NF " ") && $(NF - 1) == "AS" } !skip' docker/Dockerfile
+}
+
 if docker version >/dev/null 2>&1; then
   builder=docker
   # Older clients have BuildKit switched off: it is twice as quick, and skips the stages that the target does not need.
@@ -34,7 +44,7 @@ image=maskcast:${commit:0:12}${changes:+-dirty}$variant
 lock=$(sha256sum docker/requirements.lock | cut -d' ' -f1)
 
 say "building $image with $builder"
-"$builder" build --file docker/Dockerfile --target "$target" --tag "$image" \
+dockerfile | "$builder" build --file - --target "$target" --tag "$image" \
   --build-arg "GIT_SHA=$commit${changes:+-dirty}" --build-arg "LOCK_SHA256=$lock" "$@" . >&2
 
 say "built $image. To push it and see the digest that pins it:"
