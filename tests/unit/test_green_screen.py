@@ -163,6 +163,16 @@ def test_a_failed_key_is_shown(tmp_path: Path) -> None:
     assert read_image(store.root / "left-out/0000.png").shape == (SIZE[0], 3 * SIZE[1], 3)
 
 
+def test_videos_and_backgrounds_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", videos=3)
+    (raw / "videos/broken.mp4").write_bytes(b"no video")
+    (raw / "backgrounds/broken.mp4").write_bytes(b"no video")
+    splits = {"splits": {"val": ["actor_0"]}, "background_splits": {"val": ["wall"]}}
+    store = prepare(raw, tmp_path / "clips", FOLDERS | splits)
+    assert len(store.clips) == 6 and {one["item"] for one in store.skipped} == {"broken"}
+    assert all("damaged or no video" in one["reason"] for one in store.skipped) and len(store.skipped) == 2
+
+
 def write_log(folder: Path, size: tuple[int, int] = SIZE, clips: int = 2) -> None:
     """Writes what the system writes: frames and labels as JPEG, paths as its machine had them."""
     entries: dict[str, list[Any]] = {"inputs": [], "labels": []}

@@ -46,11 +46,11 @@ class FileReel:
     """A video file, or images in order.
 
     Attributes:
-        rate: frames a second.
+        usual_rate: frames a second of images, and of a video that does not say it.
         files: the video, or an image per frame.
     """
 
-    rate: float
+    usual_rate: float
     files: Path | tuple[Path, ...]
 
     def __str__(self) -> str:
@@ -60,6 +60,11 @@ class FileReel:
     def first(self) -> Path:
         """The video, or the first image."""
         return self.files if isinstance(self.files, Path) else self.files[0]
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return (frame_rate(self.files) if isinstance(self.files, Path) else None) or self.usual_rate
 
     def count(self) -> int:
         """Returns how many frames there are."""
@@ -148,7 +153,12 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
                 images.append(path)
     if not found:
         raise MaskcastError(f"{folder}: holds no videos and no images; put some there, or mend the folder's name")
-    return {name.replace("/", "_").replace(".", "_"): _reel(files, rate) for name, files in found.items()}
+    return {
+        name.replace("/", "_").replace(".", "_"): FileReel(
+            rate, files if isinstance(files, Path) else tuple(files)
+        )
+        for name, files in found.items()
+    }
 
 
 def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
@@ -169,9 +179,3 @@ def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
                 f"{path}: the same as {files[other]}, and they are in splits {splits[name]!r} and "
                 f"{splits[other]!r}; remove one of them"
             )
-
-
-def _reel(files: Path | list[Path], rate: float) -> FileReel:
-    if isinstance(files, Path):
-        return FileReel(frame_rate(files) or rate, files)
-    return FileReel(rate, tuple(files))
