@@ -13,7 +13,7 @@ from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
-from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.configs import MatteLossConfig, UNetConfig
 from maskcast.training.loop import fit
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation import FrameTask, Windows, WindowTask, segmentation_task
@@ -78,6 +78,19 @@ def test_gradients_flow_within_a_chunk_and_the_state_beyond_it(store: ClipStore)
         torch.testing.assert_close(loss, share)
     for name, weight in task.segmenter.named_parameters():
         torch.testing.assert_close(weight.grad, found[name])
+
+
+def test_a_matte_is_learnt_by_its_changes_within_a_chunk(store: ClipStore) -> None:
+    loss = MatteLossConfig(l1=1, laplacian=0, coherence=5)
+    task = memory(store, WindowParams(frames=3, chunk=3), maps=["matte"], matte_loss=loss)
+    batch = task.batch(0)
+    ((found, _),) = task.losses(batch, 0)
+    (logits,), _ = task.segmenter(batch.frames_BTHWC)
+    difference = logits[:, :, 0].sigmoid() - batch.masks[0] / 255
+    changes = difference[:, 1:] - difference[:, :-1]
+    torch.testing.assert_close(found, difference.abs().mean() + 5 * changes.square().mean())
+    alone = memory(store, WindowParams(frames=3, chunk=1), maps=["matte"], matte_loss=loss)
+    torch.testing.assert_close(sum(one for one, _ in alone.losses(batch, 0)), difference.abs().mean())
 
 
 class Killed(BaseException):

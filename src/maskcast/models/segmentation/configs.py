@@ -224,7 +224,8 @@ class MatteLossConfig(Params):
     laplacian: float = Field(1.0, ge=0)
     """Weight of the Laplacian pyramid's; 0 leaves the term out."""
     coherence: float = Field(5.0, ge=0)
-    """Weight of the mean squared difference of changes from frame to frame; 0 leaves the term out."""
+    """Weight of the mean squared difference of changes from frame to frame, within a chunk of a window; 0 leaves
+    the term out."""
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:
