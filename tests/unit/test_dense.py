@@ -24,6 +24,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage
 from maskcast.stages.pretrain_encoder import PretrainEncoder, pretrain_encoder
 from maskcast.stages.train_masker import TrainMasker, train_masker
+from maskcast.training.feeding import forked
 from maskcast.training.tasks.dense import DenseTask
 
 UNET = {"arch": "unet", "width": 4}
@@ -113,6 +114,17 @@ def test_riddles_are_a_function_of_seed_and_step(store: ClipStore, method: str) 
     assert not torch.equal(torch.as_tensor(one.seen), torch.as_tensor(later.seen))
     assert [tuple(part.shape) for part in one] == [(16, 16, 16, 3), (16, 16, 16, 3), (16, 16, 16)]
     assert task.pictures(2).shape == (2, 2, 16, 16, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_process_makes_the_same_riddles(store: ClipStore, threads: int) -> None:
+    """As where a GPU trains; batches were made before, too."""
+    task = task_of(store, "masked")
+    task.frames.threads = threads
+    first = task.batch(0), task.batch(1)
+    again = list(forked(task, range(2), workers=1))
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(one, two, strict=True))
 
 
 def test_a_later_frame_is_so_far_away_or_its_lack_is_said(store: ClipStore, tmp_path: Path) -> None:

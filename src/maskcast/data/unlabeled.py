@@ -4,7 +4,10 @@ Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from maskcast.processors import num_processors
 from maskcast.progress import say
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
+T = TypeVar("T")
 MOST_THREADS = 8  # that decode images
 
 
@@ -28,6 +32,16 @@ class Frames(ABC):
 
     threads = 1
     """How many may read at once, where reading takes long."""
+
+    def each(self, make: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+        """Returns what ``make`` makes of each number, by as many threads as may read; none outlives the call.
+
+        A pool that is kept would come through a fork without its threads, and wait for them.
+        """
+        if self.threads == 1:
+            return list(map(make, numbers))
+        with ThreadPoolExecutor(self.threads, thread_name_prefix="views") as pool:
+            return list(pool.map(make, numbers))
 
     @abstractmethod
     def __len__(self) -> int:

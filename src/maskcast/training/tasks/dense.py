@@ -3,7 +3,6 @@
 Legend: B samples of a batch, T = 1 frame of each, H height, W width, C = 3 channels (RGB).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -60,17 +59,16 @@ class DenseTask:
             buffer.copy_(torch.from_numpy(values))
         self.encoder = Normalised(network.encoder_of(self.segmenter), *map(torch.from_numpy, self.colours))
         self.model: nn.Module = self.segmenter
-        self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")
 
     def batch(self, step: int) -> Riddle:
         """Returns this process's riddles: a pure function of (seed, step)."""
-        each = list(self._threads.map(partial(self._riddle, step), own_part(self.params.training.batch_size)))
+        each = self.frames.each(partial(self._riddle, step), own_part(self.params.training.batch_size))
         return Riddle(*(torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True)))
 
-    def loss(self, batch: Riddle, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Riddle, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error over the whole batch."""
         error, nothing, weight = self._sums(batch)
-        return error / weight, {"explained": 1 - (error / nothing).item()}
+        return error / weight, {"explained": 1 - (error / nothing).detach()}
 
     def validate(self) -> dict[str, float]:
         """Returns ``explained``: the part of the targets' square that is foretold, in a batch of no step."""

@@ -3,7 +3,6 @@
 Legend: B samples of a batch, H height, W width, C = 3 channels (RGB).
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -45,7 +44,6 @@ class EncoderTask:
         mean, std = map(torch.from_numpy, colour_statistics(some))
         self.siamese = method.build(Normalised(encoder, mean, std))
         self.model: nn.Module = self.siamese
-        self._threads = ThreadPoolExecutor(frames.threads, thread_name_prefix="views")
 
     def batch(self, step: int) -> Views:
         """Returns this process's views: a pure function of (seed, step)."""
@@ -54,7 +52,7 @@ class EncoderTask:
         shuffled = rng(self.params.training.seed, step).permutation(size).reshape(parts, -1)
         order = shuffled[own_part(parts)].flatten().tolist()
         needed = sorted({*own, *order})
-        pairs = dict(zip(needed, self._threads.map(partial(self._pair, step), needed), strict=True))
+        pairs = dict(zip(needed, self.frames.each(partial(self._pair, step), needed), strict=True))
         own_views, shuffled_views = (
             torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
         )
