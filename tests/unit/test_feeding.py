@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,16 @@ from tests.unit.test_loop import Regression
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
+from maskcast.models import arithmetic
 from maskcast.params import validate
-from maskcast.training import learner
+from maskcast.training import learner, loop
 from maskcast.training.compiling import PAYS, Compiled, compiled
 from maskcast.training.feeding import Feed, forked, num_workers, tensors_of
 from maskcast.training.loop import fit
 from maskcast.training.numbers import Numbers
+from maskcast.training.optimizers import load_state
 from maskcast.training.out_of_memory import batch_that_fits, part_of
+from maskcast.training.recording import WARM, Recording, Work
 from maskcast.training.schedule import TrainingParams
 
 PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=0.02)
@@ -265,3 +269,96 @@ def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypat
         MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU: 5 would, .*$"
     ):
         fit(Hungry(), PARAMS, tmp_path)
+
+
+def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:
+    """That of a GPU says that it is fused, which no other device has to be."""
+    model, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    first, second = PARAMS.optimizer(model), PARAMS.optimizer(other)
+    model(torch.ones(1, 2)).sum().backward()
+    first.step()
+    state = first.state_dict()
+    for group in state["param_groups"]:
+        group |= {"fused": True, "foreach": False}
+    load_state(second, state)
+    assert [group["fused"] for group in second.param_groups] == [None, None]
+    moments = [each["exp_avg"] for each in second.state.values()]
+    assert len(moments) == 2 and all(moment.abs().sum() > 0 for moment in moments)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [("compiler", "there is no C compiler; install gcc"), ("headers", "Python's headers are not installed")],
+)
+def test_what_compiling_lacks_is_said(
+    lacking: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic.shutil, "which", lambda name: None if lacking == "compiler" else "/usr/bin/cc")
+    monkeypatch.setattr(arithmetic.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    if lacking == "compiler":
+        (tmp_path / "Python.h").touch()
+    found = arithmetic.why_not_compiled.__wrapped__(CPU)
+    assert found is not None and said in found
+
+
+def test_a_step_that_is_recorded_learns_what_one_that_is_written_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay is played by doing the work again, into the memory of the first time."""
+    replays = 0
+
+    def record(work: Work) -> tuple[tuple[Tensor, Any], Callable[[], None]]:
+        buffers = {name: value.clone() for name, value in task.model.state_dict().items()}
+        state = torch.get_rng_state()
+        found = work()
+        grads = [parameter.grad for parameter in task.model.parameters()]
+        task.model.load_state_dict(buffers)  # recording does nothing else
+        torch.set_rng_state(state)
+
+        def replay() -> None:
+            nonlocal replays
+            replays += 1
+            for parameter in task.model.parameters():
+                parameter.grad = None
+            loss, _ = work()
+            found[0].copy_(loss)
+            for kept, parameter in zip(grads, task.model.parameters(), strict=True):
+                kept.copy_(parameter.grad)
+
+        return found, replay
+
+    class Recorded(learner.Learner):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self._recording = Recording(partial(self._gradients, 0), self._learned, record)
+
+    plain, task = Regression(), Regression()
+    curve = fit(plain, PARAMS, tmp_path / "a").curve
+    monkeypatch.setattr(loop, "Learner", Recorded)
+    assert fit(task, PARAMS, tmp_path / "b").curve == curve
+    assert replays == PARAMS.steps - WARM
+    for name, weights in plain.model.state_dict().items():
+        assert torch.equal(weights, task.model.state_dict()[name]), name
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    weight, calls = nn.Parameter(torch.ones(2)), []
+
+    def gradients(batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+        calls.append(len(batch))
+        loss = (weight * batch.sum()).sum()
+        loss.backward()
+        return loss.detach(), {}
+
+    def refuses(work: Work) -> Any:
+        work()
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    recording = Recording(gradients, [weight], refuses)
+    for size in range(1, 8):
+        weight.grad = None
+        loss, _ = recording.gradients(torch.ones(size))
+        assert float(loss) == 2 * size and weight.grad is not None and float(weight.grad[0]) == size
+    assert calls == [1, 2, 3, 4, 4, 5, 6, 7]
+    said = "training: a step is not recorded: RuntimeError: operation not permitted when stream is capturing"
+    assert capsys.readouterr().err.splitlines() == [said]

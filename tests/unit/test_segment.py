@@ -9,6 +9,7 @@ from tests.toy_segmenter import MemoryConfig
 from tests.two_maps import MATTE, SQUARES
 from torch import Tensor
 
+from maskcast.errors import MaskcastError
 from maskcast.inference.found import joined
 from maskcast.inference.segment import segment, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
@@ -102,3 +103,30 @@ def test_a_fault_in_a_replica_ends_the_run() -> None:
     wrong[3, ..., 2] = 200
     with pytest.raises(AssertionError):
         list(segment_clips([Known(), Known()], [[numbered(5)], [wrong]], **SETTING))
+
+
+class Tight(Known):
+    """Runs out of memory where more frames come at once than fit."""
+
+    def __init__(self, fitting: int) -> None:
+        super().__init__()
+        self.fitting = fitting
+
+    def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
+        if frames_BTHWC.shape[1] > self.fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(frames_BTHWC, state)
+
+
+def test_frames_beyond_the_memory_go_through_in_smaller_batches(capsys: pytest.CaptureFixture[str]) -> None:
+    clip = numbered(19)
+    found = segment_whole(Tight(3), clip, batch_size=8, precision="fp32")
+    np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
+    np.testing.assert_array_equal(found["alpha"].masks, clip[..., 1])
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in said] == ["going on with 4", "going on with 2"]
+
+
+def test_a_frame_beyond_the_memory_is_said_in_one_line() -> None:
+    with pytest.raises(MaskcastError, match=r"^a frame of 6 x 8 does not fit .*; use smaller frames$"):
+        segment_whole(Tight(0), numbered(4), **SETTING)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers
 from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
 from maskcast.training.processes import Processes
+from maskcast.training.recording import Recording, cuda_graph
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
 
@@ -44,6 +46,10 @@ class Learner:
         model = _NextLoss(task.model, processes)
         self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
         self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        same = processes.device.type == "cuda" and not processes.several and params.compile is not False
+        self._recording = None
+        if same and getattr(task, "same_each_step", False):
+            self._recording = Recording(partial(self._gradients, 0), self._learned, cuda_graph)
 
     def step(self, step: int, batch: Any) -> None:
         """Takes a step.
@@ -65,7 +71,10 @@ class Learner:
     def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
         """Computes gradients; returns loss and numbers to log, or None where memory ended."""
         self.compiled.on()
+        torch.manual_seed(derive(self._params.seed, step))
         try:
+            if self._recording is not None:
+                return self._recording.gradients(batch)
             return self._gradients(step, batch)
         except torch.OutOfMemoryError:
             return None  # handled by the caller: the error holds on to what takes the memory
@@ -77,7 +86,6 @@ class Learner:
 
     def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
         """Adds up the gradients of all chunks; returns the sum of the losses and of the numbers to log."""
-        torch.manual_seed(derive(self._params.seed, step))
         chunks, losses = _losses(self._task, batch, step)
         total: list[Tensor] = []
         logged: dict[str, float | Tensor] = {}
@@ -93,6 +101,7 @@ class Learner:
     def _full(self, step: int, batch: Any) -> str:
         """Returns what to say of a batch that does not fit, with the size of one that would."""
         self.compiled.off()
+        self._recording = None
         asked = self._params.batch_size
         said = f"training.batch_size {asked} does not fit into the memory of the GPU"
         if self._processes.several:

@@ -169,6 +169,11 @@ def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> 
 class FrameTask(_SegmentationTask):
     """Trains a segmenter without state: a window is one frame."""
 
+    @property
+    def same_each_step(self) -> bool:
+        """Whether the loss does the same in each step (``training/recording.py``): no average moves beside it."""
+        return self.averaged is None
+
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, dict[str, float]]:
         """Returns the loss of a batch."""
         windows, labelled = self._begin(batch, step)
