@@ -1,6 +1,6 @@
 """Clips to masks: frames stream through, a clip's state is its own, and replicas change nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.found import joined
 from maskcast.inference.segment import segment, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
+from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 
 SETTING = {"batch_size": 4, "precision": "fp32"}
@@ -130,3 +131,26 @@ def test_frames_beyond_the_memory_go_through_in_smaller_batches(capsys: pytest.C
 def test_a_frame_beyond_the_memory_is_said_in_one_line() -> None:
     with pytest.raises(MaskcastError, match=r"^a frame of 6 x 8 does not fit .*; use smaller frames$"):
         segment_whole(Tight(0), numbered(4), **SETTING)
+
+
+def test_a_network_is_recorded_once_a_shape_has_come_often_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[int] = []
+
+    def double(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return 2 * x
+
+    def record(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        found = work()
+        return found, lambda: found.copy_(work())  # type: ignore[func-returns-value, return-value]
+
+    def refuses(work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        raise RuntimeError("operation not permitted\nmore")
+
+    for way in (record, refuses):
+        recorded, sizes = Recorded(double, way), [3, *[2] * (AFTER + 4), 1, 2]
+        for k, size in enumerate(sizes):
+            assert torch.equal(recorded(torch.full((size,), float(k))), torch.full((size,), 2.0 * k))
+    said = "not recorded as a CUDA graph: RuntimeError: operation not permitted"
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert calls.count(1) == 2 and calls.count(3) == 2

@@ -18,6 +18,7 @@ from maskcast.inference.consistency import find_regions
 from maskcast.inference.found import Found, Masked, joined, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
+from maskcast.models.recorded import Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
 
@@ -38,6 +39,8 @@ class Worker:
         self.segmenter, self.precision, self.regions = segmenter, precision, regions
         self.state: State = ()
         self._device = next(segmenter.parameters()).device
+        # a state goes on from call to call
+        self._recorded = None if segmenter.stateful or self._device.type != "cuda" else Recorded(segmenter)
         self._most: int | None = None  # frames that fit into the memory of the device; None: all so far
 
     def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
@@ -84,6 +87,7 @@ class Worker:
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
             self._most = count // 2
+            self._recorded = None  # a graph has memory of its own
             torch.cuda.empty_cache()
             say(f"{count} frames at once do not fit into the memory of the GPU: going on with {self._most}")
         size = self._most
@@ -95,7 +99,11 @@ class Worker:
             frames = torch.from_numpy(frames_THWC)
             if device.type == "cuda":
                 frames = frames.pin_memory()
-            logits, self.state = self.segmenter(frames.to(device, non_blocking=True)[None], self.state)
+            frames_BTHWC = frames.to(device, non_blocking=True)[None]
+            if self._recorded is None:
+                logits, self.state = self.segmenter(frames_BTHWC, self.state)
+            else:
+                logits, _ = self._recorded(frames_BTHWC)
             decoded = [_decoded(*each, self.regions) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 

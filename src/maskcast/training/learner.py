@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
+from maskcast.models.recorded import cuda_graph
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers
 from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
 from maskcast.training.processes import Processes
-from maskcast.training.recording import Recording, cuda_graph
+from maskcast.training.recording import Recording
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
 

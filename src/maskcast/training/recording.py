@@ -72,12 +72,3 @@ class Recording:
             return False
         self._grads = [parameter.grad for parameter in self._parameters]
         return True
-
-
-def cuda_graph(work: Work) -> tuple[tuple[Tensor, Logged], Callable[[], None]]:
-    """Records some work on the GPU without doing it."""
-    graph = torch.cuda.CUDAGraph()
-    # other threads, which pin batches, may go on with theirs
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        found = work()
-    return found, graph.replay
