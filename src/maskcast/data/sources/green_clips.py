@@ -3,7 +3,7 @@
 Shapes: T frames, H rows, W columns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,20 @@ def pools_of(
             window = frames[number * longest : (number + 1) * longest]
             pools.setdefault(splits[name], []).append(Background(name, reel, window))
     return pools
+
+
+def background_for(video: str, pool: Sequence[Background], turn: int, seed: int) -> Background:
+    """Returns what shows behind a clip: each background in its turn, in an order that is drawn for each round.
+
+    Args:
+        video: name of the clip's video; a background of that name is passed over, unless there is no other.
+        pool: backgrounds of the clip's split.
+        turn: number of the clip in its split.
+        seed: of the orders.
+    """
+    others = [one for one in pool if one.name != video] or pool
+    order = rng(seed, 2, turn // len(others)).permutation(len(others))
+    return others[int(order[turn % len(others)])]
 
 
 def load_clip(shot: Shot) -> Arrays:

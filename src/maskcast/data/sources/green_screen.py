@@ -15,14 +15,14 @@ from maskcast.data.chroma import Key, SoftKey
 from maskcast.data.composing import ALPHA
 from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
-from maskcast.data.sources.green_clips import Shot, load_background, load_clip, pools_of
+from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
 from maskcast.data.sources.green_log import logged_clips
 from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.params import Params, is_null
-from maskcast.seed import derive, rng
+from maskcast.seed import derive
 
 Splits = dict[str, float | tuple[str, ...]]
 LABELLED = ("train", "val", "test")
@@ -114,33 +114,21 @@ class GreenScreenSource(SourceConfig):
         size = (height, width)
         listing = Listing([], maps)
         videos, backgrounds = self._reels(raw, size, seed)
-        parts = {
-            "videos": (videos, self.splits),
-            "backgrounds": (
-                backgrounds,
-                self.splits if self.background_splits is None else self.background_splits,
-            ),
-        }
-        split_of: dict[str, dict[str, str]] = {}
-        for number, (what, (reels, splits)) in enumerate(parts.items()):
-            split_of[what] = assign_splits([*reels], splits, derive(seed, number))
-            refuse_copies(reels, split_of[what])
+        split_of, background_split_of = self._splits_of(videos, backgrounds, seed)
         mattes = None if self.mattes is None else reels_in(raw / self.mattes, self.rate)
         windows = {name: self._windows(name, reel, mattes, listing) for name, reel in videos.items()}
         longest = max(map(len, (window for some in windows.values() for window in some)), default=1)
-        pools = pools_of(backgrounds, split_of["backgrounds"], longest, self.stride, listing.skipped)
+        pools = pools_of(backgrounds, background_split_of, longest, self.stride, listing.skipped)
         turns: Counter[str] = Counter()
         for name, some in windows.items():
-            split = split_of["videos"][name]
+            split = split_of[name]
             if some and split not in pools:
                 raise MaskcastError(
                     f"{raw / self.backgrounds}: no background of split {split!r}, which {name!r} is in; "
                     "add some, or give it a share in source.background_splits"
                 )
             for window in some:
-                pool = [one for one in pools[split] if one.name != name] or pools[split]
-                order = rng(seed, 2, turns[split] // len(pool)).permutation(len(pool))
-                background = pool[int(order[turns[split] % len(pool)])]
+                background = background_for(name, pools[split], turns[split], seed)
                 turns[split] += 1
                 shot = Shot(
                     video=videos[name],
@@ -163,6 +151,17 @@ class GreenScreenSource(SourceConfig):
                 for one in pool
             ]
         return listing
+
+    def _splits_of(
+        self, videos: Mapping[str, Reel], backgrounds: Mapping[str, Reel], seed: int
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Returns the split of each video and of each background."""
+        shares = self.splits if self.background_splits is None else self.background_splits
+        of_videos = assign_splits([*videos], self.splits, derive(seed, 0))
+        of_backgrounds = assign_splits([*backgrounds], shares, derive(seed, 1))
+        refuse_copies(videos, of_videos)
+        refuse_copies(backgrounds, of_backgrounds)
+        return of_videos, of_backgrounds
 
     def _reels(self, raw: Path, size: tuple[int, int], seed: int) -> tuple[dict[str, Reel], dict[str, Reel]]:
         """Returns videos and backgrounds by name."""
