@@ -67,6 +67,17 @@ def test_a_sliver_goes_to_the_object_and_tells_how_sure_that_is():
     np.testing.assert_allclose(confidence[masks == 3], expected, atol=2e-3)
 
 
+def test_in_few_frames_a_class_needs_less_to_be_there():
+    """An object covers 1 % of each picture, a speck of another class a tenth of that."""
+    masks = blank(11)
+    for t in range(11):
+        square(masks, t, 10, 10 + t, 1, side=5)
+        masks[t, 30, 50:52] = 3
+    for frames in (1, 4, 11):
+        found, _ = consistent(masks[:frames])
+        np.testing.assert_array_equal(found, np.where(masks[:frames] == 1, 1, 0))
+
+
 def test_a_class_that_flips_is_outvoted_by_probability_not_by_frames():
     masks, sure = blank(5), np.full((5, *SIZE), 0.45)
     for t in range(5):

@@ -19,6 +19,7 @@ REACH = 0.15  # how far a region may move between two frames, as a part of the p
 DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
 MEMORY = 2  # frames for which an object may be out of sight
 SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
+SPAN = 11  # frames from which on that holds; in fewer a class must cover so much less
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
 
 
@@ -112,8 +113,8 @@ def make_consistent(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives each region of a clip the class that its track has in all frames together.
 
-    A class is ruled out where the clip shows less of it than ``SUPPORT``; its tracks get the most probable class
-    that is left, which may be background.
+    A class is ruled out where the clip shows less of it than ``SUPPORT`` (in fewer frames than ``SPAN``: less than
+    their share of it); its tracks get the most probable class that is left, which may be background.
 
     Args:
         masks_THW: uint8 class ids of consecutive frames.
@@ -130,7 +131,7 @@ def make_consistent(
     shown_K = np.zeros(len(votes[0]) if votes else 1)
     for track, class_id in zip(tracks, classes, strict=True):
         shown_K[class_id] += sum(frames[t].area_R[r] for t, r in track)
-    allowed_K = shown_K >= SUPPORT * masks_THW[0].size
+    allowed_K = shown_K >= SUPPORT * min(1, len(masks_THW) / SPAN) * masks_THW[0].size
     allowed_K[0] = True
     chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # by label, 0 is background
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
