@@ -145,6 +145,30 @@ def test_features_are_dropped_where_there_are_no_labels() -> None:
     assert torch.equal(dropped[2::2, :, 0, 0] > 0, random >= 0.25)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"arch": "unet", "width": 4},
+        {"arch": "smp_unet", "encoder": "tu-test_resnet"},
+        {"arch": "recurrent", "base": {"arch": "unet", "width": 4}},
+    ],
+    ids=lambda model: model["arch"],
+)
+def test_every_model_with_an_encoder_goes_without_features(store: ClipStore, model: dict[str, Any]) -> None:
+    window = {"window": {"frames": 2, "chunk": 1, "burn_in": 0}} if model["arch"] == "recurrent" else {}
+    task = segmentation_task(store, TrainMasker.model_validate(values() | {"model": model} | window), "x")
+    batch = task.batch(3)
+    assert task.teaching is not None and batch.views is not None
+    lesson, student = task.teaching.lesson(batch, batch.views), task.student.eval()
+    with torch.no_grad():
+        (plain,), _ = student(lesson.frames_BTHWC)
+        with task.teaching.perturbed(3, 2 / len(lesson.frames_BTHWC)):
+            (perturbed,), _ = student(lesson.frames_BTHWC)
+    torch.testing.assert_close(perturbed[:2], plain[:2])
+    assert not any(torch.allclose(one, two) for one, two in zip(perturbed[2:], plain[2:], strict=True))
+
+
 def test_the_loss_by_hand(store: ClipStore) -> None:
     """That of the labels, and the mean over all pixels of what the average teaches."""
     settings = {"feature_dropout": 0, "weight": 0.5}
