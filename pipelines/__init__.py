@@ -4,4 +4,5 @@ PIPELINES = {  # by name: where it is; imported when it is built, because kfp ta
     "forecasting": "pipelines.forecasting:forecasting",
     "detection": "pipelines.detection:detection",
     "video": "pipelines.video:video",
+    "few_labels": "pipelines.few_labels:few_labels",
 }

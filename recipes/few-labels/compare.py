@@ -2,9 +2,10 @@
 
     python recipes/few-labels/compare.py [--seeds 0 1 2]
 
-Each run is a `dvc repro` of this recipe with other values in params.yaml, which is put back afterwards. The seeds
-are the masker's; the encoder is trained once. Method `none` makes the masker start at random. The encoder is also
-measured on the clips of probe.yaml, where eight times as many are labelled.
+Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
+afterwards: those of pretrain_encoder from budget.yaml, and a masker that learns for 500 steps from labels alone.
+The seeds are the masker's; the encoder is trained once. Method `none` makes the masker start at random. The
+encoder is also measured on the clips of probe.yaml, where eight times as many are labelled.
 """
 
 import argparse
@@ -38,6 +39,11 @@ def main() -> None:
     path = HERE / "params.yaml"
     shipped = path.read_text(encoding="utf-8")
     values: dict[str, Any] = yaml.safe_load(shipped)
+    values["pretrain_encoder"] = yaml.safe_load((HERE / "budget.yaml").read_text(encoding="utf-8"))[
+        "pretrain_encoder"
+    ]
+    values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False}
+    values["train_masker"]["training"]["epochs"] = 4
     method = values["pretrain_encoder"]["method"]
     jaccard: dict[str, list[float]] = {start: [] for start in STARTS}
     try:
@@ -46,7 +52,7 @@ def main() -> None:
             for seed in seeds:
                 values["train_masker"]["training"]["seed"] = seed
                 path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-                call("dvc", "repro")
+                call("dvc", "repro", "train_masker")
                 jaccard[start].append(read("train_masker")["val_jaccard"])
             if start == "pretrained":
                 few, many = read("pretrain_encoder"), probed_on_many_labels(values["pretrain_encoder"])

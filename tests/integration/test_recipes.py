@@ -26,16 +26,20 @@ from maskcast.runner.run import run_stage
 DVC = f"""#!{sys.executable}
 import shlex, sys, yaml
 from maskcast.__main__ import main
-assert sys.argv[1:] == ["repro"]
-for stage in yaml.safe_load(open("dvc.yaml"))["stages"].values():
+command, *target = sys.argv[1:]
+assert command == "repro" and len(target) < 2
+for name, stage in yaml.safe_load(open("dvc.yaml"))["stages"].items():
     words = shlex.split(stage["cmd"])
     if words[0] == "maskcast":
         assert main(words[1:]) == 0
+    if [name] == target:
+        break
 """
 SCRIPTS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.py")}
 TESTED = {
     "recipes/clevrer-frames/real_frames.py",
     "recipes/detection/overfit.py",
+    "recipes/few-labels/budget.py",
     "recipes/few-labels/compare.py",
     "recipes/reference/results.py",
     "recipes/sample/make.py",

@@ -30,6 +30,13 @@ def test_a_line_lies_where_its_numbers_say() -> None:
     assert cells == [["frame", "own"], ["12", "0"], ["13", "0.5"], ["14", "1"]]
 
 
+def test_ratios_are_equally_wide_where_that_is_asked_for() -> None:
+    chart = line_chart("Scores", {"own": [(1, 0.0), (10, 0.5), (100, 1.0)]}, x_label="%", log_x=True)
+    (x0, _), (x1, _), (x2, _) = line(chart)
+    assert x1 - x0 == pytest.approx(x2 - x1) and x2 > x0
+    assert {"1", "10", "100"} <= {each.text for each in parsed(chart).iter("text")}
+
+
 def test_the_first_of_several_lines_lies_on_top_and_each_is_named() -> None:
     lines = {"own": [(1, 0.3)], "a<b": [(2, 0.4), (3, math.nan), (4, 0.2)]}
     chart = line_chart("Scores", lines, x_label="step")

@@ -22,6 +22,7 @@ def line_chart(
     x_label: str,
     y_label: str = "",
     y_range: tuple[float, float] | None = None,
+    log_x: bool = False,
 ) -> Html:
     """Returns a figure: chart, legend and, folded, the numbers.
 
@@ -33,19 +34,22 @@ def line_chart(
         x_label: What x is.
         y_label: What y is.
         y_range: Least and greatest y of the axis; None takes what the lines need.
+        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines has its tick.
     """
     lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
     finite = {name: [point for point in points if _finite(point)] for name, points in lines.items()}
     drawn = [point for points in finite.values() for point in points]
     if not drawn:
         return element("p", f"{title}: no finite numbers.")
-    x_low, x_high = min(x for x, _ in drawn), max(x for x, _ in drawn)
+    scale = math.log if log_x else float
+    xs = sorted({x for x, _ in drawn})
+    x_low, x_high = xs[0], xs[-1]
     y_low, y_high = y_range or (min(y for _, y in drawn), max(y for _, y in drawn))
     y_ticks = _ticks(y_low, y_high)
     y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (x - x_low) / (x_high - x_low) if x_high > x_low else 0.5
+        across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) if x_high > x_low else 0.5
         up = (y - y_low) / (y_high - y_low)
         return round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(
             HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
@@ -57,7 +61,7 @@ def line_chart(
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
         parts.append(element("text", f"{tick:g}", x=LEFT - 6, y=y + 4, text_anchor="end"))
     whole = all(float(x).is_integer() for x, _ in drawn)
-    for tick in _ticks(x_low, x_high, whole=whole):
+    for tick in xs if log_x else _ticks(x_low, x_high, whole=whole):
         if x_low <= tick <= x_high:
             x, _ = place(tick, y_low)
             parts.append(element("text", f"{tick:g}", x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))

@@ -1,0 +1,198 @@
+"""Draws what a masker scores by the number of labelled clips: a page with charts, and a CSV, in results/.
+
+    python recipes/few-labels/budget.py [--seeds 0 1 2] [--percent 1 5 ...] [--arms NAME ...] [--order suggested]
+
+Values are those of params.yaml; budget.yaml says what is trained. Each training is a run of train_masker, whose
+numbers stay in results/budget: what is there is not trained again, so a killed comparison goes on where it was,
+and the page shows what is done so far. The seed draws which clips are labelled, and the training. With
+`--order suggested` the clips of the smallest number are drawn, and the next ones are those that `labels suggest`
+would choose by the masker that was trained on the clips before.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.digest import fingerprint
+from maskcast.inference.suggestions import choose, find_candidates
+from maskcast.models.base import best_device
+from maskcast.models.segmentation.table import load_masker
+from maskcast.params import Params
+from maskcast.report.budget import Point, write_budget
+from maskcast.runner.run import run_stage
+from maskcast.seed import rng
+from maskcast.stages.train_masker import TrainMasker
+
+HERE = Path(__file__).resolve().parent
+METHOD = "class-uncertainty"  # the default of `labels suggest`
+ORDERS = ("random", "suggested")
+DONE = HERE / "results/budget"
+
+
+class Arm(Params):
+    """What is compared."""
+
+    pretrained: bool = False
+    train_masker: dict[str, Any]
+
+
+class Plan(Params):
+    """What budget.yaml says."""
+
+    percent: list[float]
+    arms: dict[str, Arm]
+    pretrain_encoder: dict[str, Any]
+
+
+def main() -> None:
+    """Trains what is asked for and not done, and writes page and table after each."""
+    plan = Plan.model_validate(yaml.safe_load((HERE / "budget.yaml").read_text(encoding="utf-8")))
+    parser = argparse.ArgumentParser(description="Jaccard by the number of labelled clips")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--percent", type=float, nargs="+", default=plan.percent, help="of the clips")
+    parser.add_argument("--arms", nargs="+", choices=plan.arms, default=[*plan.arms], help="of budget.yaml")
+    parser.add_argument("--order", choices=ORDERS, default=ORDERS[0], help="in which clips are labelled")
+    given = parser.parse_args()
+    values: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
+    pool = ClipStore(prepared(values["prepare_clips"]))
+    total = len(given.seeds) * len(given.percent) * len(given.arms)
+    for number, point in enumerate(points(plan, values["train_masker"], pool, given), 1):
+        print(
+            f"[{number}/{total}] {point.arm}, {point.order}, {point.clips} clips, seed {point.seed}: "
+            f"Jaccard {point.jaccard:.3f}, {point.minutes:.1f} minutes",
+            flush=True,
+        )
+        write()
+
+
+def points(plan: Plan, base: Mapping[str, Any], pool: ClipStore, given: argparse.Namespace) -> Iterator[Point]:
+    """Yields each training that is asked for; what is done is read."""
+    ids = [clip.id for clip in pool.select("train")]
+    with tempfile.TemporaryDirectory(dir=HERE / "data", prefix="budget-") as scratch:
+        for seed in given.seeds:
+            drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
+            labelled: dict[str, list[str]] = {arm: [] for arm in given.arms}
+            for percent in sorted(given.percent):
+                count = max(1, round(len(ids) * percent / 100))
+                for name in given.arms:
+                    arm, chosen = plan.arms[name], labelled[name]
+                    masker = DONE / folder_of(name, given.order, len(chosen), seed) / "masker"
+                    if chosen and given.order == "suggested" and len(chosen) < count:
+                        store = hidden(pool, chosen, Path(scratch))
+                        chosen += suggested(store, masker, count - len(chosen), seed)
+                    chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
+                    values = merged(base, arm.train_masker | {"seed": seed})
+                    encoder = pretrained(plan, pool) if arm.pretrained else None
+                    done = DONE / folder_of(name, given.order, count, seed)
+                    scores = trained(done, values, pool, chosen, encoder, Path(scratch))
+                    minutes = scores["train_seconds"] / 60
+                    point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
+                    (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
+                    yield point
+
+
+def prepared(section: dict[str, Any]) -> Path:
+    """Returns the clips of params.yaml, all with labels, made once."""
+    clips, source = HERE / "data/pool", section["source"]
+    if not clips.exists():
+        (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated clips need no raw files
+        pool = source | {"train": source["train"] + source["unlabeled"], "unlabeled": 0}
+        run_stage("prepare_clips", section | {"source": pool}, raw=HERE / "data/raw", clips=clips)
+    return clips
+
+
+def pretrained(plan: Plan, pool: ClipStore) -> Path:
+    """Returns the encoder that has learnt from all frames, made once."""
+    encoder = HERE / "models/budget-encoder"
+    if not encoder.exists():
+        metrics = HERE / "results/budget-encoder.json"
+        run_stage("pretrain_encoder", plan.pretrain_encoder, unlabeled=pool.root, encoder=encoder, metrics=metrics)
+    return encoder
+
+
+def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore:
+    """Returns the same clips without the labels of all training clips but these; one such store is kept."""
+    root = scratch / hashlib.sha256(" ".join(labelled).encode()).hexdigest()[:16]
+    if root.exists():
+        return ClipStore(root)
+    for other in scratch.iterdir():
+        shutil.rmtree(other)
+    maps = tuple(pool.maps.values())
+    with ClipWriter(root, height=pool.height, width=pool.width, maps=maps, meta=pool.meta) as writer:
+        for clip in pool.clips:
+            bare = clip.split == "train" and clip.id not in labelled
+            split, kind = ("unlabeled", "unlabelled") if bare else (clip.split, clip.kind)
+            masks = {} if bare else {name: pool.of(name).masks(clip) for name in clip.maps}
+            writer.add(clip.id, split=split, kind=kind, frames=pool.frames(clip), masks=masks, meta=clip.meta)
+    return ClipStore(root)
+
+
+def suggested(store: ClipStore, masker: Path, count: int, seed: int) -> list[str]:
+    """Returns the clips that `labels suggest` would have labelled next, one frame of each."""
+    model = load_masker(masker)[0].to(best_device())
+    candidates = find_candidates(store, model, batch_size=16, precision="bf16")
+    whole = max(clip.num_frames for clip in store.clips)
+    chosen = choose(candidates, METHOD, budget=count, spacing=whole, seed=seed)
+    return [candidates.clip_ids[candidates.clip_N[n]] for n in chosen]
+
+
+def trained(
+    done: Path,
+    values: dict[str, Any],
+    pool: ClipStore,
+    labelled: Sequence[str],
+    encoder: Path | None,
+    scratch: Path,
+) -> dict[str, float]:
+    """Returns the scores of a training, which is done where it is not."""
+    inputs = {"pool": pool.root} | ({"encoder": encoder} if encoder else {})
+    key = fingerprint(TrainMasker.model_validate(values), **inputs) + " " + " ".join(labelled)
+    if (done / "key.txt").exists() and (done / "key.txt").read_text(encoding="utf-8") != key:
+        shutil.rmtree(done)
+    if not (done / "metrics.json").exists():
+        done.mkdir(parents=True, exist_ok=True)
+        (done / "key.txt").write_text(key, encoding="utf-8")
+        paths: dict[str, Any] = {"masker": done / "masker", "metrics": done / "metrics.json"}
+        paths |= {"encoder": encoder} if encoder else {}
+        run_stage("train_masker", values, clips=hidden(pool, labelled, scratch).root, **paths)
+        shutil.rmtree(done / "masker.resume", ignore_errors=True)
+    scores: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
+    return scores
+
+
+def write() -> None:
+    """Writes the page and the table of all that is done."""
+    found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DONE.glob("*/point.json"))]
+    write_budget(HERE / "results", found)
+
+
+def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
+    """Returns the folder of a training in results/budget."""
+    return re.sub(r"\W+", "-", f"{arm} {order} {clips} {seed}")
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with some of them changed, at any depth; ``seed`` is that of the training."""
+    change = dict(change)
+    if "seed" in change:
+        change["training"] = dict(change.get("training", {})) | {"seed": change.pop("seed")}
+    return dict(base) | {
+        key: merged(base[key], value)
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        else value
+        for key, value in change.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The page of a label budget: what ways to train a masker score by the number of labelled clips."""
+
+import csv
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from maskcast.markup import element, table
+from maskcast.report.charts import line_chart
+from maskcast.report.page import document
+
+ATTRIBUTES = "attributes"  # in the name of an arm whose classes have some: these get a chart of their own
+
+
+class Point(NamedTuple):
+    """One training: its arm, the order in which clips were labelled, how many, the seed, score and minutes."""
+
+    arm: str
+    order: str
+    percent: float
+    clips: int
+    seed: int
+    jaccard: float
+    minutes: float
+
+
+def write_budget(folder: Path, points: Iterable[Point]) -> None:
+    """Writes ``budget.html`` and ``budget.csv`` into a folder.
+
+    Args:
+        folder: it exists.
+        points: the trainings, in the order in which their arms are to be named.
+    """
+    found = list(points)
+    with (folder / "budget.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([Point._fields, *found])
+    lines: defaultdict[str, defaultdict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    for point in found:
+        name = point.arm if point.order == "random" else f"{point.arm}, {point.order}"
+        lines[name][point.percent].append(point)
+    groups = {
+        "Classes by themselves": {name: at for name, at in lines.items() if ATTRIBUTES not in name},
+        "Classes by their attributes": {name: at for name, at in lines.items() if ATTRIBUTES in name},
+    }
+    charts = [
+        line_chart(
+            title,
+            {name: [(percent, _mean(at[percent])) for percent in sorted(at)] for name, at in group.items()},
+            x_label="clips with labels, %",
+            y_label="Jaccard",
+            y_range=(0, 1),
+            log_x=True,
+        )
+        for title, group in groups.items()
+        if group
+    ]
+    rows = [
+        [
+            name,
+            f"{percent:g}",
+            some[0].clips,
+            len(some),
+            f"{_mean(some):.3f}",
+            _span(some),
+            f"{_minutes(some):.1f}",
+        ]
+        for name, at in lines.items()
+        for percent, some in sorted(at.items())
+    ]
+    header = ["", "%", "clips", "seeds", "Jaccard, mean", "lowest to highest", "minutes"]
+    sections = {
+        "By the number of labelled clips": element("div", *charts, class_="charts"),
+        "Numbers": table("Validation Jaccard of single frames", header, rows),
+    }
+    (folder / "budget.html").write_text(document("Few labels", sections), encoding="utf-8")
+
+
+def _mean(some: Sequence[Point]) -> float:
+    """Returns the mean Jaccard."""
+    return statistics.mean(point.jaccard for point in some)
+
+
+def _minutes(some: Sequence[Point]) -> float:
+    """Returns the mean of the minutes of training."""
+    return statistics.mean(point.minutes for point in some)
+
+
+def _span(some: Sequence[Point]) -> str:
+    """Returns the lowest and the highest Jaccard."""
+    return f"{min(point.jaccard for point in some):.3f} to {max(point.jaccard for point in some):.3f}"
