@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,40 +65,37 @@ def main() -> None:
     given = parser.parse_args()
     values: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
     pool = ClipStore(prepared(values["prepare_clips"]))
-    total = len(given.seeds) * len(given.percent) * len(given.arms)
-    for number, point in enumerate(points(plan, values["train_masker"], pool, given), 1):
-        print(
-            f"[{number}/{total}] {point.arm}, {point.order}, {point.clips} clips, seed {point.seed}: "
-            f"Jaccard {point.jaccard:.3f}, {point.minutes:.1f} minutes",
-            flush=True,
-        )
-        write()
-
-
-def points(plan: Plan, base: Mapping[str, Any], pool: ClipStore, given: argparse.Namespace) -> Iterator[Point]:
-    """Yields each training that is asked for; what is done is read."""
-    ids = [clip.id for clip in pool.select("train")]
+    base, ids = values["train_masker"], [clip.id for clip in pool.select("train")]
+    asked = [
+        (seed, percent, name)
+        for seed in given.seeds
+        for percent in sorted(given.percent)
+        for name in given.arms
+        if percent < 100 or not merged(base, plan.arms[name].train_masker)["unlabeled"]  # where none is unlabelled
+    ]
+    labelled: dict[tuple[int, str], list[str]] = {}
+    (HERE / "data").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HERE / "data", prefix="budget-") as scratch:
-        for seed in given.seeds:
+        for number, (seed, percent, name) in enumerate(asked, 1):
+            arm, chosen = plan.arms[name], labelled.setdefault((seed, name), [])
+            count = max(1, round(len(ids) * percent / 100))
+            if chosen and given.order == "suggested":
+                masker = DONE / folder_of(name, given.order, len(chosen), seed) / "masker"
+                chosen += suggested(hidden(pool, chosen, Path(scratch)), masker, count - len(chosen), seed)
             drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
-            labelled: dict[str, list[str]] = {arm: [] for arm in given.arms}
-            for percent in sorted(given.percent):
-                count = max(1, round(len(ids) * percent / 100))
-                for name in given.arms:
-                    arm, chosen = plan.arms[name], labelled[name]
-                    masker = DONE / folder_of(name, given.order, len(chosen), seed) / "masker"
-                    if chosen and given.order == "suggested" and len(chosen) < count:
-                        store = hidden(pool, chosen, Path(scratch))
-                        chosen += suggested(store, masker, count - len(chosen), seed)
-                    chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
-                    values = merged(base, arm.train_masker | {"seed": seed})
-                    encoder = pretrained(plan, pool) if arm.pretrained else None
-                    done = DONE / folder_of(name, given.order, count, seed)
-                    scores = trained(done, values, pool, chosen, encoder, Path(scratch))
-                    minutes = scores["train_seconds"] / 60
-                    point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
-                    (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
-                    yield point
+            chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
+            params = merged(merged(base, arm.train_masker), {"training": {"seed": seed}})
+            done = DONE / folder_of(name, given.order, count, seed)
+            scores = trained(
+                done, params, pool, chosen, pretrained(plan, pool) if arm.pretrained else None, Path(scratch)
+            )
+            minutes = scores["train_seconds"] / 60
+            point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
+            (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
+            said = f"{name}, {given.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
+            print(f"[{number}/{len(asked)}] {said}, {minutes:.1f} minutes", flush=True)
+            found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in DONE.glob("*/point.json")]
+            write_budget(HERE / "results", sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
 
 
 def prepared(section: dict[str, Any]) -> Path:
@@ -170,22 +167,13 @@ def trained(
     return scores
 
 
-def write() -> None:
-    """Writes the page and the table of all that is done."""
-    found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DONE.glob("*/point.json"))]
-    write_budget(HERE / "results", found)
-
-
 def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
     """Returns the folder of a training in results/budget."""
     return re.sub(r"\W+", "-", f"{arm} {order} {clips} {seed}")
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with some of them changed, at any depth; ``seed`` is that of the training."""
-    change = dict(change)
-    if "seed" in change:
-        change["training"] = dict(change.get("training", {})) | {"seed": change.pop("seed")}
+    """Returns values with some of them changed, at any depth."""
     return dict(base) | {
         key: merged(base[key], value)
         if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)

@@ -92,7 +92,13 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
             source |= {"seconds": 0.25} | (
                 {"figures": {"videos": 4, "backgrounds": 4}} if "figures" in source else {}
             )
-    for section in params.values():
+    for arm in params.get("arms", {}).values():
+        arm["train_masker"].pop("training", None)
+    for section in filter(lambda values: isinstance(values, dict), params.values()):
+        if section.get("unlabeled"):
+            section["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
+        if section.get("generated"):
+            section["generated"] = {"threshold": 0}
         if "training" in section and "phases" not in section["training"]:
             section["training"] |= SHORT
         if section.get("model", {}).get("arch") == "unet":
@@ -102,8 +108,8 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
             section["window"] = {"frames": 4, "chunk": 2}
     if "pretrain_encoder" in params:
         params["pretrain_encoder"]["method"] = SMALL_SSL
-    if "train_masker" in params:
-        params["train_masker"]["augment"] = {}
+    for name in {"train_masker", "second_masker"} & params.keys():
+        params[name]["augment"] = {}
     if "evaluate" in params:
         params["evaluate"]["pictures"] = 0
     if "pretrain_forecaster" in params:
@@ -170,6 +176,34 @@ def test_few_labels_are_compared_from_both_starts(
     assert "| masker on 15 labelled clips, Jaccard, mean of seeds 3 | 0." in said
     assert said.count("clips, mean class accuracy |") == 4
     assert (folder / "params.yaml").read_text() == before
+
+
+def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("few-labels")
+    arms = ["--seeds", "3", "--order", "suggested", "--arms", "scratch", "both, attributes", "--percent"]
+    run(monkeypatch, folder / "budget.py", *arms, "25")
+    assert "[2/2] both, attributes, suggested, 1 clips, seed 3: Jaccard 0." in capfd.readouterr().out
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/budget/*/metrics.json")}
+    run(monkeypatch, folder / "budget.py", *arms, "25", "50")
+    assert "[4/4] both, attributes, suggested, 2 clips, seed 3: Jaccard 0." in capfd.readouterr().out
+    assert len(trained) == 2 and all(path.stat().st_mtime_ns == then for path, then in trained.items())
+    with (folder / "results/budget.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["arm"], row["percent"], row["clips"]) for row in rows} == {
+        (arm, percent, clips)
+        for arm in ("scratch", "both, attributes")
+        for percent, clips in (("25.0", "1"), ("50.0", "2"))
+    }
+    page = (folder / "results/budget.html").read_text()
+    assert page.count("<polyline") == 2 and "Classes by their attributes: Jaccard" in page
+    assert not list((folder / "data").glob("budget-*"))
+    named = [
+        json.loads((folder / f"results/budget/{one}/config.json").read_text())["model"]["width"]
+        for one in ("scratch-suggested-1-3/masker", "both-attributes-suggested-2-3/masker")
+    ]
+    assert named == [4, 4]
 
 
 def test_the_masker_of_real_frames_is_scored_in_three_ways(
