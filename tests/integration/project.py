@@ -87,6 +87,13 @@ class Project:
         (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         return recipe
 
+    def few_labels(self) -> "Project":
+        """Returns the recipe of few labels in it, with small params."""
+        recipe = Project(self.folder / "recipes/few-labels", self.folder)
+        params = shrink_few_labels(recipe.params())
+        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return recipe
+
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
@@ -124,6 +131,21 @@ def shrink_video(params: dict[str, Any]) -> dict[str, Any]:
     for name in ("train_masker", "train_segmenter"):
         params[name]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
     params["evaluate_video"]["pictures"] = 1
+    return params
+
+
+def shrink_few_labels(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the params of the recipe of few labels with counts and sizes that take seconds."""
+    source = {"layout": "synthetic", "train": 2, "val": 2, "unlabeled": 2, "attributes": True}
+    params["prepare_clips"] |= {"source": source, "height": 32, "width": 48, "workers": 1}
+    short = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
+    params["pretrain_encoder"] |= {"model": {"arch": "unet", "width": 4}, "method": SMALL_SSL}
+    params["pretrain_encoder"]["training"] |= short
+    for name in ("train_masker", "second_masker"):
+        params[name]["training"] |= short
+        params[name] |= {"model": {"arch": "unet", "width": 4}, "augment": {}}
+    params["train_masker"]["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
+    params["second_masker"]["generated"] = {"threshold": 0}
     return params
 
 

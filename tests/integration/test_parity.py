@@ -72,7 +72,7 @@ class Pipeline:
     place: Project
 
 
-@pytest.fixture(scope="module", params=["forecasting", "detection", "video"])
+@pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Each pipeline after `dvc repro`."""
     if request.param == "forecasting":
@@ -80,7 +80,9 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     else:
         project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
-        place = project.detection() if request.param == "detection" else project.video()
+        place = {"detection": project.detection, "video": project.video, "few_labels": project.few_labels}[
+            request.param
+        ]()
         place.dvc("repro")
     return Pipeline(request.param, project, place)
 
@@ -99,8 +101,10 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
     known = {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = ", "video": "\nsegmenter  "}
-    assert known[pipeline.name] in said
-    (run,) = [path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name}-")]
+    assert known.get(pipeline.name, "second_masker") in said
+    (run,) = [
+        path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name.replace('_', '-')}-")
+    ]
     assert f"report: {run / 'pages/index.html'}" in said
     assert said.count(" ... done after ") == len(pipeline.place.calls())
     tasks = [task for task in run.iterdir() if task.name not in ("log.txt", "pages")]
