@@ -1,5 +1,6 @@
 """Every file of values that is shipped fits the stages it is for, also those that no pipeline names."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from maskcast.params import validate
 from maskcast.runner.stage import get_stage
 
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
-FILES = sorted([ROOT / "params.yaml", *PARAMS])
+BUDGET = ROOT / "recipes/few-labels/budget.yaml"
+FILES = sorted({ROOT / "params.yaml", *PARAMS} - {BUDGET})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -30,6 +32,14 @@ def test_each_section_fits_its_stage(path: Path) -> None:
     named = calls(read(path.parent / "dvc.yaml")["stages"])  # a stage may stand there under another name
     for name, values in sections.items():
         check(named[name].stage.name if name in named else name, values, path)
+
+
+def test_what_a_label_budget_compares_fits_its_stages() -> None:
+    script = runpy.run_path(str(BUDGET.with_suffix(".py")))
+    plan, base = script["Plan"].model_validate(read(BUDGET)), read(BUDGET.parent / "params.yaml")["train_masker"]
+    check("pretrain_encoder", plan.pretrain_encoder, BUDGET)
+    for arm in plan.arms.values():
+        check("train_masker", script["merged"](base, arm.train_masker), BUDGET)
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:
