@@ -42,7 +42,7 @@ def main() -> None:
     values["pretrain_encoder"] = yaml.safe_load((HERE / "budget.yaml").read_text(encoding="utf-8"))[
         "pretrain_encoder"
     ]
-    values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False}
+    values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False, "recoloured": None}
     values["train_masker"]["training"]["epochs"] = 4
     method = values["pretrain_encoder"]["method"]
     jaccard: dict[str, list[float]] = {start: [] for start in STARTS}

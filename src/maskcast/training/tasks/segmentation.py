@@ -26,6 +26,7 @@ from maskcast.seed import derive
 from maskcast.training.ema import BetterModel
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation_pseudo import learnt_share
+from maskcast.training.tasks.segmentation_recoloured import AlikeClasses, alike_classes
 from maskcast.training.tasks.segmentation_start import start_weights
 from maskcast.training.tasks.segmentation_teaching import Teaching
 from maskcast.training.tasks.segmentation_validation import Validation
@@ -78,6 +79,7 @@ class _SegmentationTask:
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
         self.criteria = [_criterion(one, params) for one in self.maps]
+        self.alike = alike_classes(self.maps, params.recoloured)
         self.teaching = None
         if params.unlabeled is not None and self.averaged is not None:
             others = None if unlabeled is None else ClipStore(unlabeled)
@@ -139,15 +141,27 @@ class _SegmentationTask:
         The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0.
         """
         parts = []
-        for criterion, logits_BTKHW, masks_BTHW in zip(self.criteria, logits, masks, strict=True):
+        for criterion, alike, logits_BTKHW, masks_BTHW in zip(
+            self.criteria, self.alike, logits, masks, strict=True
+        ):
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
-            parts.append(_loss_of(criterion, *given))
+            parts.append(self._given_loss(criterion, alike, *given))
             if self.teaching is not None and sizes[1]:
                 share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
                 parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
         total: Tensor = sum(parts[1:], parts[0])
         return total
+
+    def _given_loss(
+        self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
+    ) -> Tensor:
+        """Returns the loss of labelled samples: the mean over those in other colours and the others."""
+        if alike is None:
+            return _loss_of(criterion, logits_BTKHW, masks_BTHW)
+        first, share = self.windows.recoloured, self.windows.recoloured_share
+        changed = _loss_of(criterion, alike.logits(logits_BTKHW[:first]), alike.masks(masks_BTHW[:first]))
+        return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
 
 
 def _criterion(label_map: LabelMap, params: SegmentationTraining) -> nn.Module:

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.colours import Probability
+from maskcast.data.augment.colours import ColourParams, Probability
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.augment.strong import StrongColours
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
@@ -58,6 +58,19 @@ class UnlabeledParams(Params):
     config names no encoder has them all."""
 
 
+class RecolouredParams(ColourParams):
+    """Labelled samples in other colours, which teach all of a class but what its colours say."""
+
+    attributes: list[str] = Field(min_length=1)
+    """Attributes of classes that other colours change, e.g. [color]."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the labelled samples that are in other colours."""
+    hue: float = Field(default=0.5, ge=0, le=0.5)
+    brightness: float = Field(default=0.2, ge=0, le=1)
+    contrast: float = Field(default=0.2, ge=0, le=1)
+    saturation: float = Field(default=0.3, ge=0, le=1)
+
+
 class GeneratedParams(Params):
     """Learning from masks that another masker generated of unlabelled clips."""
 
@@ -92,6 +105,8 @@ class SegmentationTraining(Params):
     better is kept. null keeps no average."""
     unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
     """Learning from unlabelled frames, too; null leaves them alone."""
+    recoloured: RecolouredParams | None = Field(default=None, exclude_if=is_null)
+    """Learning from labelled samples in other colours, where classes have attributes; null for none."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
     """Learning from the masks that the stage is given (``--masks``), too: a second round; null for none."""
     attributes: bool = Field(default=True, exclude_if=bool)

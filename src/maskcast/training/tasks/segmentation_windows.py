@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskcast.data.augment.colours import draw_colours, recolour
 from maskcast.data.augment.frames import augment
 from maskcast.data.clip_table import FRAMES, labels_of
 from maskcast.data.clips import Clip, ClipStore
@@ -22,6 +23,7 @@ from maskcast.labels import LabelMap
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_generated import GeneratedMasks
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
+from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
 
@@ -78,9 +80,24 @@ class LabelledWindows:
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
-        samples = [self._sample(step, index) for index in own_part(self.params.training.batch_size)]
+        samples = [self._sample(step, index) for index in self._order()]
         frames, *masks = (torch.from_numpy(np.stack(layer)) for layer in zip(*samples, strict=True))
         return Windows(frames, tuple(masks))
+
+    @property
+    def recoloured(self) -> int:
+        """How many samples of this process's batch, the first ones, are in other colours."""
+        return sum(is_recoloured(index, self.params.recoloured) for index in self._order())
+
+    @property
+    def recoloured_share(self) -> float:
+        """The share of such samples in the batch of all processes."""
+        size = self.params.training.batch_size
+        return sum(is_recoloured(index, self.params.recoloured) for index in range(size)) / size
+
+    def _order(self) -> list[int]:
+        own = own_part(self.params.training.batch_size)
+        return sorted(own, key=lambda index: not is_recoloured(index, self.params.recoloured))
 
     def _sample(self, step: int, index: int) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
@@ -90,6 +107,9 @@ class LabelledWindows:
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
         frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random)
+        if self.params.recoloured is not None and is_recoloured(index, self.params.recoloured):
+            drawn = draw_colours(self.params.recoloured, frames_THWC.shape, random)
+            frames_THWC = recolour(frames_THWC, drawn)
         return [frames_THWC, *masks.values()]
 
     def _drawn(self, random: np.random.Generator) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:

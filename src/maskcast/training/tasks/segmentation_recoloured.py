@@ -1,0 +1,89 @@
+"""Labelled samples in other colours: they teach of a class all but what its colours say.
+
+With few labels, colour foretells shape: the only purple things may be spheres. A sample whose hue is turned shows
+a known shape in a colour that is not known, so it is learnt that it is one of the classes of this shape: the
+probabilities of classes that are alike in all other attributes are added up.
+
+Legend: B samples, T frames of a sample, K classes, G groups of M classes at most, H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.training.tasks.segmentation_params import RecolouredParams
+
+
+class AlikeClasses:
+    """Groups of classes that are alike in all but some attributes; a class that has none of these is by itself.
+
+    Args:
+        label_map: of kind ``classes``.
+        unlike: names of attributes.
+    """
+
+    def __init__(self, label_map: LabelMap, unlike: Sequence[str]) -> None:
+        changing = [values for name, values in label_map.attributes.items() if name in unlike]
+        others = [values for name, values in label_map.attributes.items() if name not in unlike]
+        keys = [
+            tuple(values[k] for values in others) if any(values[k] for values in changing) else k
+            for k in range(label_map.num_classes)
+        ]
+        groups = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # the background stays first
+        self.group_K = [groups[key] for key in keys]
+        members = [[k for k, own in enumerate(self.group_K) if own == number] for number in range(len(groups))]
+        most = max(map(len, members))
+        self.members_GM = [own + [label_map.num_classes] * (most - len(own)) for own in members]
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def logits(self, logits_BTKHW: Tensor) -> Tensor:
+        """Returns the logits (B, T, G, H, W) whose softmax is the sum of those of each group's classes."""
+        _, members_GM = self._on(logits_BTKHW.device)
+        padded_BTKHW = F.pad(logits_BTKHW.float(), (0, 0, 0, 0, 0, 1), value=-torch.inf)
+        chosen_BTGMHW = padded_BTKHW.index_select(2, members_GM.flatten()).unflatten(2, members_GM.shape)
+        return chosen_BTGMHW.logsumexp(3)
+
+    def masks(self, masks_BTHW: Tensor) -> Tensor:
+        """Returns masks of groups, `IGNORE` where there is no label."""
+        group_256, _ = self._on(masks_BTHW.device)
+        return group_256[masks_BTHW.long()]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._tables:
+            group_256 = torch.full((256,), IGNORE, dtype=torch.uint8)
+            group_256[: len(self.group_K)] = torch.tensor(self.group_K, dtype=torch.uint8)
+            self._tables[device] = group_256.to(device), torch.tensor(self.members_GM, device=device)
+        return self._tables[device]
+
+
+def alike_classes(maps: Sequence[LabelMap], params: RecolouredParams | None) -> list[AlikeClasses | None]:
+    """Returns of each map its groups of classes; None where other colours change nothing.
+
+    Raises:
+        MaskcastError: if no map has an attribute that is named.
+    """
+    if params is None:
+        return [None] * len(maps)
+    known = {name for one in maps for name in one.attributes}
+    for name in params.attributes:
+        if name not in known:
+            raise MaskcastError(
+                f"train_masker.recoloured.attributes: no map has an attribute {name!r} (they have "
+                f"{', '.join(sorted(known)) or 'none'}); name those that other colours change, or say what "
+                "classes share in prepare_clips.source"
+            )
+    return [
+        AlikeClasses(one, params.attributes)
+        if one.kind == "classes" and any(name in one.attributes for name in params.attributes)
+        else None
+        for one in maps
+    ]
+
+
+def is_recoloured(index: int, params: RecolouredParams | None) -> bool:
+    """Whether a sample of a batch is in other colours: its share of them, evenly spread."""
+    return params is not None and int((index + 1) * params.share) > int(index * params.share)
