@@ -92,3 +92,21 @@ def test_what_does_not_fit_is_said(store: ClipStore) -> None:
     with pytest.raises(ValidationError, match="attributes"):
         TrainMasker.model_validate(VALUES | {"recoloured": {"attributes": []}})
     assert "recoloured" not in TrainMasker.model_validate(VALUES | {"recoloured": None}).model_dump()
+
+
+def test_unlabelled_samples_whose_hue_is_turned_say_nothing_of_colours(store: ClipStore, tmp_path: Path) -> None:
+    with ClipWriter(tmp_path / "more", height=16, width=24, maps=(THINGS, MATTE)) as writer:
+        writer.add("other", split="unlabeled", kind="unlabelled", frames=moving_squares(5, 3, 16, 24)[0])
+    unlabeled = {"batch_size": 2, "burn_in_steps": 0, "threshold": 0.0, "balance": False}
+    red, blue = (torch.full((1, 1, 16, 24), k, dtype=torch.uint8) for k in (1, 2))
+    losses = {}
+    for hue in (0.5, 0.0):
+        values = VALUES | {"ema": 0.9, "maps": ["things"], "unlabeled": unlabeled | {"strong": {"hue": hue}}}
+        params = TrainMasker.model_validate(values)
+        task = segmentation_task(store, params, "x", unlabeled=tmp_path / "more")
+        assert isinstance(task, FrameTask) and bool(task.loss(task.batch(0), 0)[0].isfinite())
+        given = task.batch(0)
+        torch.manual_seed(0)
+        logits = torch.randn(5, 1, 5, 16, 24)
+        losses[hue] = [task._loss([logits], [torch.cat([given.masks[0], pseudo])], 4, 0) for pseudo in (red, blue)]
+    assert torch.equal(*losses[0.5]) and not torch.equal(*losses[0.0])

@@ -149,6 +149,8 @@ class _SegmentationTask:
             parts.append(self._given_loss(criterion, alike, *given))
             if self.teaching is not None and sizes[1]:
                 share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
+                if alike is not None and self.teaching.unlabeled.strong.hue:
+                    taught = (alike.logits(taught[0]), alike.masks(taught[1]))
                 parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
         total: Tensor = sum(parts[1:], parts[0])
         return total

@@ -59,7 +59,10 @@ class UnlabeledParams(Params):
 
 
 class RecolouredParams(ColourParams):
-    """Labelled samples in other colours, which teach all of a class but what its colours say."""
+    """Labelled samples in other colours, which teach all of a class but what its colours say.
+
+    So do unlabelled ones, all of them, where ``unlabeled.strong.hue`` turns their hues.
+    """
 
     attributes: list[str] = Field(min_length=1)
     """Attributes of classes that other colours change, e.g. [color]."""
