@@ -195,3 +195,12 @@ def test_a_normalised_encoder_pads_to_its_stride() -> None:
     found = Normalised(Means(), torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.5, 1.0]))(frames)
     assert found.shape == (1, 3, 2, 3)
     assert found[0, :, 0, 0].tolist() == [1, 1, 0]
+
+
+def test_the_queue_moves_alike_by_a_step_on_the_host_and_on_the_device() -> None:
+    own, other = torch.zeros(12, 3), torch.zeros(12, 3)
+    for step in range(5):
+        keys = torch.randn(4, 3)
+        enqueue(own, keys, step)
+        enqueue(other, keys, torch.tensor(step))
+        assert torch.equal(own, other) and torch.equal(own[4 * step % 12 :][:4], keys)

@@ -17,7 +17,7 @@ class Byol(Siamese):
         )
         self.predictor = _mlp(config.dim, config.hidden, config.dim)
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum of both directions' losses, each between 0 and 4, and the spread."""
         self.move_target()
         losses = []

@@ -45,7 +45,7 @@ class Moco(Siamese):
         self.config = config
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
         self.move_target()
         query_bD = _embedded(self.head, self.encoder(views.own[0]))
@@ -73,7 +73,7 @@ class DenseCL(Moco):
         self.dense_weight = config.dense_weight
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted sum of both losses, the hits of both, and the spread."""
         self.move_target()
         map_bChw = self.encoder(views.own[0])
@@ -122,10 +122,13 @@ def matched(query_bCS: Tensor, like_bCS: Tensor, key_bDS: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def enqueue(queue_KD: Tensor, key_BD: Tensor, step: int) -> None:
+def enqueue(queue_KD: Tensor, key_BD: Tensor, step: int | Tensor) -> None:
     """Puts the keys of a step in the place of the oldest; the queue is a multiple of the batch."""
     start = step * len(key_BD) % len(queue_KD)
-    queue_KD[start : start + len(key_BD)] = key_BD
+    if isinstance(start, Tensor):  # a recorded step has to find the place on the device
+        queue_KD.index_copy_(0, start + torch.arange(len(key_BD), device=start.device), key_BD)
+    else:
+        queue_KD[start : start + len(key_BD)] = key_BD
 
 
 def _embedded(heads: Any, map_BChw: Tensor) -> Tensor:

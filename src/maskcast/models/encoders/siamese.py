@@ -30,6 +30,8 @@ class Views(NamedTuple):
     """Of the samples of its sub-batches, (2, n, H, W, C)."""
     order: Tensor
     """Which sample of the batch each of these is, (n,) int64."""
+    step: Tensor | None = None
+    """The number of the step, () int64, where the device has to know it."""
 
 
 class Normalised(nn.Module):
@@ -73,8 +75,10 @@ class Siamese(nn.Module):
         self.encoder, self.head, self.momentum, self.sub_batches = encoder, head, momentum, sub_batches
         self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
 
-    def loss(self, views: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
+
+        Nothing that it does on the host depends on the step, where that is a tensor on the device.
 
         Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
         falls to 0.

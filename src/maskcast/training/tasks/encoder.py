@@ -34,6 +34,7 @@ class EncoderTask:
     """
 
     monitor = None
+    same_each_step = True
 
     def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
@@ -56,7 +57,7 @@ class EncoderTask:
         own_views, shuffled_views = (
             torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
         )
-        return Views(own_views, shuffled_views, torch.tensor(order))
+        return Views(own_views, shuffled_views, torch.tensor(order), torch.tensor(step))
 
     @property
     def encoder(self) -> Normalised:
@@ -79,7 +80,9 @@ class EncoderTask:
 
     def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch."""
-        loss, logged = self.siamese.loss(batch, step)
+        loss, logged = self.siamese.loss(
+            batch, step if batch.step is None or not batch.step.is_cuda else batch.step
+        )
         self._spread = logged["embedding_spread"]
         return loss, logged
 
