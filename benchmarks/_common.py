@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import random
 import statistics
@@ -125,13 +126,16 @@ def write_untrained(
 
 
 def commit() -> str:
-    """Short hash of the checked-out commit, with `+changes` where tracked files of `src` differ from it."""
+    """Short hash of the checked-out commit, with `+changes` where tracked files of `src` differ from it.
+
+    Where there is no Git repository, as in an image, it is that of `MASKCAST_GIT_SHA`.
+    """
 
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
+    return (git("rev-parse", "--short", "HEAD") or os.environ.get("MASKCAST_GIT_SHA", "unknown")[:7]) + (
         "+changes" if git("diff", "--stat", "HEAD", "--", "src") else ""
     )

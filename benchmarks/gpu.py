@@ -1,15 +1,15 @@
 """Speed on one GPU: training, inference, the loops around them, and the reader, beside the plain forms.
 
-    python benchmarks/gpu.py [--out results/gpu] [--minutes 7.5] [--parts steps loops masks graphs compiled reader]
+    python benchmarks/gpu.py [--out results/gpu] [--minutes 7.5] [--parts loops masks steps graphs compiled reader]
 
 U-Net (width 64), DeepLabV3+ R50, ConvLSTM (stride 4), simvp, objects, Faster R-CNN R50-FPN and MoCo R50, at
 160x240 and 49 classes, on simulated clips. Needs no network. The card's own ceilings are measured first: FLOP/s of
 a large matrix product in each precision, bytes/s of a copy. The parts:
 
-    steps     a training step and inference on one batch, in eager forms of different precision and layout
     loops     the product's training loop over a clip store and on one batch (the difference is what the card waits
               for), beside the peer's plain loop over the same batches
     masks     generate_masks of all clips, beside PNG in, PNG out
+    steps     a training step and inference on one batch, in eager forms of different precision and layout
     graphs    a step as a CUDA graph
     compiled  a step by torch.compile; it gets the time that is left
     reader    clips and masks from the store against PNG files, one core of the CPU
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from _gpu.data import Sizes
     from _gpu.table import Row
 
-PARTS = ("steps", "loops", "masks", "graphs", "compiled", "reader")
+PARTS = ("loops", "masks", "steps", "graphs", "compiled", "reader")
 ROW_SECONDS = {"compiled": 100, "loops": 60}
 OTHERS_SECONDS = 40  # of a row of any other part
 COMPILED_LAST = ("DeepLabV3+", "MoCo", "objects")  # takes a minute each, and their time may not come
@@ -117,7 +117,7 @@ def rows_of(
     part: str, given: argparse.Namespace, sizes: "Sizes"
 ) -> Iterator[tuple[str, str, "Callable[[], Row]"]]:
     """Yields what a part measures: the names of model and form, and a call that returns the row."""
-    from _gpu import forms, loops, store_reader
+    from _gpu import forms, loops, masks, store_reader
     from _gpu.cases import cases
     from _gpu.measure import CARD, Ceilings, ceilings
     from maskcast.training.schedule import Schedule
@@ -129,11 +129,11 @@ def rows_of(
         for measure in store_reader.rows(given.toy):
             yield "store", "", measure
     elif part == "masks":
-        for measure in loops.generation(given.work, sizes):
+        for measure in masks.rows(given.work):
             yield "U-Net", "", measure
     elif part == "loops":
         for case in chosen:
-            for measure in loops.loops(case, sizes, given.work):
+            for measure in loops.Loops(case, sizes, given.work).rows():
                 yield case.name, "", measure
     else:
         known = given.work / "ceilings.json"
@@ -150,7 +150,7 @@ def rows_of(
             chosen.sort(key=lambda case: case.name in COMPILED_LAST)
         for case in chosen:
             for form in forms.forms_of(case, wanted):
-                yield case.name, form.name, partial(forms.measure, case, form, top, sizes.seconds)
+                yield case.name, form.name, partial(forms.measure, case, form, top, sizes.seconds, given.work)
             if part == "compiled" and CARD and "compile" in Schedule.model_fields:
                 yield case.name, "maskcast's loop, compiled", partial(loops.compiled_loop, case, sizes, given.work)
 
@@ -159,16 +159,19 @@ def _attempt(part: str, model: str, form: str, measure: "Callable[[], Row]", sec
     """Returns a row, or one that says why there is none."""
     from _gpu.table import Row
 
+    started = time.time()
     if seconds:
         signal.alarm(max(1, int(seconds)))
     try:
-        return measure()
+        row = measure()
     except Exception as error:  # whatever a library raises: the other rows go on
         said = str(error).strip().splitlines() or [""]
-        return Row(part, model, form, note=f"{type(error).__name__}: {said[0][:160]}")
+        row = Row(part, model, form, note=f"{type(error).__name__}: {said[0][:160]}")
     finally:
         if seconds:
             signal.alarm(0)
+    row.part, row.took = part, time.time() - started
+    return row
 
 
 def _too_long(number: int, frame: FrameType | None) -> NoReturn:

@@ -43,7 +43,8 @@ class Case:
         infer: task, batch on the device -> what the model finds.
         infers: frames that ``infer`` gives.
         compiled: task, mode -> replaces what can be compiled by what was.
-        maskers: whether it is a masker, whose network can be had in either memory format.
+        masker: whether it is a masker, whose network can be had in either memory format.
+        autocasts: whether inference may run in bf16; the product forecasts in the type of the weights.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Case:
     infers: int
     compiled: Callable[[Any, str], None]
     masker: bool = False
+    autocasts: bool = True
 
 
 def cases(folder: Path, sizes: Sizes) -> list[Case]:
@@ -63,7 +65,6 @@ def cases(folder: Path, sizes: Sizes) -> list[Case]:
         folder: of the data.
         sizes: of models and batches.
     """
-    frames = sizes.forecaster * HORIZON
 
     def masker(config: SegmenterConfig) -> Any:
         params = SegmentationTraining(model=config, training=_training(sizes, sizes.masker))
@@ -85,39 +86,19 @@ def cases(folder: Path, sizes: Sizes) -> list[Case]:
         same: dict[str, Any] = {"clips": store, "masks": store, "target": store, "train": train}
         return ForecastTask(model, params, **same, masker=None, fingerprint="gpu")
 
+    def moving(name: str, config: ModelConfig, batch: int, compiled: Callable[[Any, str], None]) -> Case:
+        task, frames = partial(forecaster, config, batch), sizes.forecaster * HORIZON
+        return Case(name, "windows", batch, task, _forecast, frames, compiled, autocasts=False)
+
     every = {"loss_steps": HORIZON, "loss_stride": 1, "loss_clips": sizes.forecaster}
     lstm = ConvLSTMConfig(stride=4, hidden=4 if sizes.unet < 8 else 64, motion="none", **every)
     deeplab = SmpConfig(arch="smp_deeplabv3plus", encoder=sizes.encoder)
     return [
         _masker("U-Net", partial(masker, UNetConfig(width=sizes.unet)), sizes),
         _masker("DeepLabV3+", partial(masker, deeplab), sizes),
-        Case(
-            "ConvLSTM stride 4",
-            "windows",
-            sizes.forecaster,
-            partial(forecaster, lstm, sizes.forecaster),
-            _forecast,
-            frames,
-            _compile_cells,
-        ),
-        Case(
-            "simvp",
-            "windows",
-            sizes.forecaster,
-            partial(forecaster, SimVPConfig(), sizes.forecaster),
-            _forecast,
-            frames,
-            _compile_dynamics,
-        ),
-        Case(
-            "objects",
-            "windows",
-            sizes.objects,
-            partial(forecaster, ObjectsConfig(), sizes.objects),
-            _forecast,
-            sizes.forecaster * HORIZON,
-            _compile_motion,
-        ),
+        moving("ConvLSTM stride 4", lstm, sizes.forecaster, _compile_cells),
+        moving("simvp", SimVPConfig(), sizes.forecaster, _compile_dynamics),
+        moving("objects", ObjectsConfig(), sizes.objects, _compile_motion),
         Case(
             "Faster R-CNN",
             "images",
@@ -159,8 +140,7 @@ def _segment(task: Any, batch: Any) -> object:
 
 
 def _forecast(task: Any, batch: Any) -> object:
-    with torch.autocast(task.seen.device.type, enabled=False):  # the product forecasts in the type of the weights
-        return task.model.forecast(task.seen, HORIZON)
+    return task.model.forecast(task.seen, HORIZON)
 
 
 def _detector(folder: Path, sizes: Sizes) -> DetectorTask:

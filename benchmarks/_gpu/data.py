@@ -61,7 +61,7 @@ FULL = Sizes(
     views=(128, 128, 128),
     queue=4096,
     steps=60,
-    seconds=0.8,
+    seconds=0.4,
     forms=1,
 )
 TOY = Sizes(

@@ -1,7 +1,9 @@
 """The forms in which a training step and inference are measured: precision, memory format, graph, compiler."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -70,11 +72,13 @@ def forms_of(case: Case, forms: tuple[Form, ...]) -> list[Form]:
     if case.masker:
         return list(forms)
     kept = [form for form in forms if form.channels_last or form.precision == "fp32"]
-    kept = [form for form in kept if form.graph or not form.kernels]
+    kept = [
+        form for form in kept if form.graph or form.mode or not (form.kernels or (form.fused and not form.search))
+    ]
     return [form._replace(name=form.name.replace("bf16, channels_last", "bf16")) for form in kept]
 
 
-def measure(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
+def measure(case: Case, form: Form, top: Ceilings, seconds: float, folder: Path) -> Row:
     """Returns the row of one form.
 
     Args:
@@ -82,14 +86,15 @@ def measure(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
         form: how.
         top: the card's ceilings.
         seconds: of each timing.
+        folder: keeps what was counted of a model, which one eager form counts for all.
     """
     if not CARD and (form.graph or form.mode):
         raise RuntimeError("no card")
     with nullcontext() if form.kernels else pytorch_kernels():
-        return _measured(case, form, top, seconds)
+        return _measured(case, form, top, seconds, folder / "work.json")
 
 
-def _measured(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
+def _measured(case: Case, form: Form, top: Ceilings, seconds: float, counted: Path) -> Row:
     forget()
     allow_tf32(form.tf32, form.tf32)
     torch.backends.cudnn.benchmark = form.search
@@ -113,12 +118,13 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    work = work_of(step) if not (form.graph or form.mode) else None
+    work = _work(counted, case, form, "step", step)
     taken = seconds_of(_captured(step) if form.graph else step, seconds)
     peak = peak_gib()
     found = Row("steps", case.name, form.name, case.batch, case.unit, taken * 1e3, case.batch / taken)
     found.peak_gib = peak
-    if form.search or not form.fused or form.graph or form.mode:  # fused is the optimiser's
+    differs = form.search or not form.fused or form.mode  # fused is the optimiser's
+    if differs and (case.masker or not form.mode) and (case.autocasts or form == EAGER[0]):
         task.model.eval()
 
         @torch.inference_mode()
@@ -126,7 +132,7 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=form.precision == "bf16"):
                 return case.infer(task, batch)
 
-        inference_work = work_of(infer) if not (form.graph or form.mode) else None
+        inference_work = _work(counted, case, form, "inference", infer)
         infer_taken = seconds_of(_captured(infer) if form.graph else infer, seconds / 2)
         found.infer_per_s = case.infers / infer_taken
         if inference_work is not None:
@@ -134,6 +140,16 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float) -> Row:
     if work is not None:
         with_work(found, work, form, top)
     return found
+
+
+def _work(counted: Path, case: Case, form: Form, what: str, call: Callable[[], object]) -> Work | None:
+    """Returns the work of a call, counted now or before; a form that is no longer eager cannot be counted."""
+    known = json.loads(counted.read_text(encoding="utf-8")) if counted.exists() else {}
+    key = f"{case.name}, {form.precision}, {what}"
+    if key not in known and not (form.graph or form.mode):
+        known[key] = work_of(call)
+        counted.write_text(json.dumps(known), encoding="utf-8")
+    return Work(*known[key]) if key in known else None
 
 
 def of_card(top: Ceilings) -> Row:

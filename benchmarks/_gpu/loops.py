@@ -4,8 +4,6 @@ A loop's rate counts the second half of its steps: the first one fills caches an
 """
 
 import functools
-import json
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,101 +11,102 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-
 from _gpu.cases import Case
 from _gpu.data import Sizes
-from _gpu.measure import CARD, DEVICE, allow_tf32, forget, peak_gib, pytorch_kernels, seconds_of, wait
+from _gpu.measure import allow_tf32, forget, peak_gib, pytorch_kernels, seconds_of, wait
 from _gpu.peers import NO_PEER, PEERS, Peer
 from _gpu.table import Row
-from maskcast.data.clips import ClipStore
 from maskcast.models.segmentation.table import save_masker
 from maskcast.progress import listening
-from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.training.loop import fit
 from maskcast.training.schedule import Schedule
 
-PART = "loops"
 BURST = 2e-3  # seconds within which reports come together
-PLAIN_STEPS = 20  # of a loop that has no batches in store that might run out
+PLAIN_STEPS = 10  # of a loop that has no batches in store that might run out
+LOOP_SECONDS = 3.0  # for which a loop is timed at most, at the pace of the plain one
 AHEAD = 4  # batches that the plain loop's loader makes ahead, in a thread
 
 
-def loops(case: Case, sizes: Sizes, folder: Path) -> Iterator[Callable[[], Row]]:
-    """Yields calls that each measure one loop of a model; the first ones are its peers.
+class Loops:
+    """The loops of a model.
 
     Args:
         case: the model.
-        sizes: how many steps.
+        sizes: how many steps at most.
         folder: the trained masker goes there, as ``masker``.
     """
-    seconds: dict[str, float] = {}
 
-    def plain(name: str, make: Callable[[Any, Any], Peer], tf32: bool) -> Row:
+    def __init__(self, case: Case, sizes: Sizes, folder: Path) -> None:
+        self.case, self.sizes, self.folder = case, sizes, folder
+        self._seconds: dict[str, float] = {}  # of a step of each loop so far; of the plain one, of a sample
+
+    def rows(self) -> Iterator[Callable[[], Row]]:
+        """Yields calls that each measure one loop; the first ones are the peer's."""
+        yield functools.partial(self.plain, True)
+        if self.case.name == "U-Net":
+            yield functools.partial(self.plain, False)
+        yield functools.partial(self.ours, True)
+        yield functools.partial(self.ours, False)
+
+    def plain(self, tf32: bool) -> Row:
+        """Returns the row of the plain loop, by PyTorch's default or without TF32."""
         forget()
         allow_tf32(convolutions=tf32, products=False)
+        name, make = PEERS.get(self.case.name, NO_PEER)
         with pytorch_kernels():
-            return plainly(name, make, tf32)
-
-    def plainly(name: str, make: Callable[[Any, Any], Peer], tf32: bool) -> Row:
-        task = case.task()
-        peer = make(task, task.batch(0))
-        with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(task.batch, step) for step in range(AHEAD)]
-            steps = min(PLAIN_STEPS, sizes.steps)
-            for step in range(2 * steps):
-                if step == steps:
-                    wait()
-                    start = time.perf_counter()
-                batch = ahead.pop(0).result()
-                ahead.append(pool.submit(task.batch, step + AHEAD))
-                peer.step(batch)
-            wait()
-            taken = (time.perf_counter() - start) / steps
-            for future in ahead:
-                future.cancel()
-        if tf32:
-            seconds["plain"] = taken / peer.samples
-        found = _row(case, f"{name}{'' if tf32 else ', no TF32'}", taken, seconds, peer.samples)
-        if peer.infer is not None:
-            found.infer_per_s = peer.samples / seconds_of(functools.partial(peer.infer, batch), sizes.seconds)
+            task = self.case.task()
+            peer = make(task, task.batch(0))
+            taken = _plain_seconds(task, peer, min(PLAIN_STEPS, self.sizes.steps))
+            if tf32:
+                self._seconds["plain"] = taken / peer.samples
+            found = self._row(f"{name}{'' if tf32 else ', no TF32'}", taken, peer.samples)
+            if peer.infer is not None:
+                infer = functools.partial(peer.infer, task.batch(0))
+                found.infer_per_s = peer.samples / seconds_of(infer, self.sizes.seconds)
         return found
 
-    def ours(fixed: bool) -> Row:
+    def ours(self, fixed: bool) -> Row:
+        """Returns the row of the product's loop, on batches as they come or on one batch."""
         forget()
-        allow_tf32(convolutions=True, products=False)
-        task = case.task()
+        task = self.case.task()
+        most = self.sizes.steps
         if fixed:
             task.batch = functools.partial(_same, task.batch(0))
-        training = task.params.training
-        steps = min(PLAIN_STEPS, sizes.steps) if fixed else sizes.steps
-        taken = _seconds_per_step(task, training, steps, folder)
-        if case.name == "U-Net" and not fixed:
-            shutil.rmtree(folder / "masker", ignore_errors=True)
-            save_masker(folder / "masker", task.segmenter, task.params.model, {})
-        seconds["fixed" if fixed else "ours"] = taken
-        found = _row(case, "maskcast's loop, one batch" if fixed else "maskcast's loop", taken, seconds)
-        if "fixed" in seconds and "ours" in seconds:
-            found.wait = max(0.0, 100 * (1 - seconds["fixed"] / seconds["ours"]))
+            most = min(PLAIN_STEPS, most)
+        pace = self.case.batch * self._seconds.get("plain", 0.1)
+        steps = min(most, max(PLAIN_STEPS, int(LOOP_SECONDS / pace)))
+        taken = _seconds_per_step(task, task.params.training, steps, self.folder)
+        if self.case.name == "U-Net" and not fixed:
+            save_masker(self.folder / "masker", task.segmenter, task.params.model, {})
+        self._seconds["fixed" if fixed else "ours"] = taken
+        found = self._row("maskcast's loop, one batch" if fixed else "maskcast's loop", taken, self.case.batch)
+        if "fixed" in self._seconds and "ours" in self._seconds:
+            found.wait = max(0.0, 100 * (1 - self._seconds["fixed"] / self._seconds["ours"]))
         return found
 
-    name, make = PEERS.get(case.name, NO_PEER)
-    yield lambda: plain(name, make, True)
-    if case.name == "U-Net":
-        yield lambda: plain(name, make, False)
-    yield lambda: ours(True)
-    yield lambda: ours(False)
+    def _row(self, form: str, taken: float, samples: int) -> Row:
+        row = Row("loops", self.case.name, form, samples, self.case.unit, 1e3 * taken, samples / taken)
+        row.peak_gib = peak_gib()
+        if "plain" in self._seconds:
+            row.plain = self._seconds["plain"] / (taken / samples)
+        return row
 
 
-def _row(case: Case, form: str, taken: float, seconds: Mapping[str, float], samples: int | None = None) -> Row:
-    count = samples or case.batch
-    row = Row(PART, case.name, form, count, case.unit, 1e3 * taken, count / taken)
-    row.peak_gib = peak_gib()
-    if "plain" in seconds:
-        row.plain = seconds["plain"] / (taken / count)
-    return row
+def _plain_seconds(task: Any, peer: Peer, steps: int) -> float:
+    """Returns the seconds of a step of a plain loop, whose loader is one thread that makes batches ahead."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = [pool.submit(task.batch, step) for step in range(AHEAD)]
+        for step in range(2 * steps):
+            if step == steps:
+                wait()
+                start = time.perf_counter()
+            batch = ahead.pop(0).result()
+            ahead.append(pool.submit(task.batch, step + AHEAD))
+            peer.step(batch)
+        wait()
+        for future in ahead:
+            future.cancel()
+        return (time.perf_counter() - start) / steps
 
 
 def _same(batch: Any, step: int) -> Any:
@@ -119,7 +118,8 @@ def compiled_loop(case: Case, sizes: Sizes, folder: Path) -> Row:
     forget()
     task = case.task()
     training = task.params.training.model_copy(update={"compile": True})
-    return _row(case, "maskcast's loop, compiled", _seconds_per_step(task, training, sizes.steps, folder), {})
+    taken = _seconds_per_step(task, training, sizes.steps, folder)
+    return Row("compiled", case.name, "maskcast's loop", case.batch, case.unit, 1e3 * taken, case.batch / taken)
 
 
 def _seconds_per_step(task: Any, training: Schedule, steps: int, folder: Path) -> float:
@@ -145,68 +145,3 @@ def _seconds_per_step(task: Any, training: Schedule, steps: int, folder: Path) -
     some = [one for one in half if one[0] < half[-1][0] - BURST]
     (start, first), (end, last) = (some or half)[0], (some[1:] or half)[-1]
     return (end - start) / max(1, last - first)
-
-
-def generation(folder: Path, sizes: Sizes) -> Iterator[Callable[[], Row]]:
-    """Yields calls that each mask all clips: read, segment, compress, write.
-
-    Args:
-        folder: with ``clips``, and the ``masker`` that a loop before trained.
-        sizes: of frames.
-    """
-    store = ClipStore(folder / "clips")
-    frames = sum(clip.num_frames for clip in store.clips)
-    rate: dict[str, float] = {}
-
-    def ours(form: str, **params: Any) -> Row:
-        forget()
-        for _turn in range(2 if CARD else 1):  # the first one picks kernels
-            out = Path(tempfile.mkdtemp(dir=folder)) / "masks"
-            start = time.perf_counter()
-            where = {"clips": folder / "clips", "masker": folder / "masker", "masks": out}
-            generate_masks(**where, metrics=out.with_name("m.json"), params=GenerateMasks(**params))
-            taken = time.perf_counter() - start
-        speed = json.loads(out.with_name("m.json").read_text(encoding="utf-8"))
-        row = Row("masks", "U-Net", form, unit="frames", ms=1e3 * taken / frames, per_s=frames / taken)
-        row.peak_gib, row.plain = peak_gib(), row.per_s / rate["plain"] if row.per_s and "plain" in rate else None
-        row.note = (
-            f"{speed['frames_per_second']:.0f}/s without reading the model and writing the store, {frames} frames"
-        )
-        return row
-
-    def plain() -> Row:
-        from maskcast.models.segmentation.table import load_masker
-
-        forget()
-        allow_tf32(convolutions=True, products=False)
-        masker, _ = load_masker(folder / "masker")
-        network: Any = masker.to(DEVICE).network
-        network.to(memory_format=torch.contiguous_format)
-        mean, std = masker.mean.cpu(), masker.std.cpu()
-        paths = sorted((folder / "png").glob("*.png"))
-        out = Path(tempfile.mkdtemp(dir=folder))
-        start = time.perf_counter()
-        with torch.no_grad(), pytorch_kernels():
-            for first in range(0, len(paths), 16):
-                some = paths[first : first + 16]
-                pictures = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in some]))
-                normal = ((pictures.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
-                masks = network(normal.to(DEVICE)).argmax(1).to(torch.uint8).cpu().numpy()
-                for path, mask in zip(some, masks, strict=True):
-                    Image.fromarray(mask).save(out / path.name)
-        taken = time.perf_counter() - start
-        rate["plain"] = len(paths) / taken
-        return Row(
-            "masks",
-            "U-Net",
-            "PNG to PNG, batch 16, fp32",
-            unit="frames",
-            ms=1e3 * taken / len(paths),
-            per_s=rate["plain"],
-            plain=1.0,
-        )
-
-    yield plain
-    yield lambda: ours("generate_masks")
-    yield lambda: ours("generate_masks, batch 64", batch_size=64)
-    yield lambda: ours("generate_masks, batch 64, frames apart", batch_size=64, consistent_frames=None)

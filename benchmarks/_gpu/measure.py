@@ -2,10 +2,10 @@
 
 import gc
 import importlib
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CARD = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CARD else "cpu")
-WARM_UP, REPEATS = 4, 3
+WARM_UP, REPEATS = 3, 3
 ALLOCATIONS = ("aten::empty", "aten::new_empty", "aten::detach", "aten::_local_scalar_dense")
 
 
@@ -46,7 +46,7 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def seconds_of(call: Callable[[], object], budget: float) -> float:
+def seconds_of(call: Callable[[], object], budget: float, pick: Callable[[list[float]], float] = median) -> float:
     """Returns the seconds of one call: the median of rows of calls that take ``budget`` together, or the first."""
     for _ in range(WARM_UP if budget else 0):
         call()
@@ -63,7 +63,7 @@ def seconds_of(call: Callable[[], object], budget: float) -> float:
             call()
         wait()
         rows.append((time.perf_counter() - start) / count)
-    return statistics.median(rows)
+    return pick(rows)
 
 
 def on_device(batch: Any) -> Any:
@@ -133,7 +133,7 @@ def ceilings(toy: bool) -> Ceilings:
 
     def product(dtype: torch.dtype) -> float:
         a, b = (torch.randn(size, size, device=DEVICE).to(dtype) for _ in range(2))
-        return 2 * size**3 / seconds_of(lambda: a @ b, budget)
+        return 2 * size**3 / seconds_of(lambda: a @ b, budget, min)
 
     allow_tf32(convolutions=False, products=False)
     fp32 = product(torch.float32)
@@ -141,7 +141,7 @@ def ceilings(toy: bool) -> Ceilings:
     tf32 = product(torch.float32)
     source = torch.randint(0, 255, (2**20 if toy else 2**31,), dtype=torch.uint8, device=DEVICE)
     target = torch.empty_like(source)
-    copy = 2 * source.numel() / seconds_of(lambda: target.copy_(source), budget)
+    copy = 2 * source.numel() / seconds_of(lambda: target.copy_(source), budget, min)
     found = Ceilings(fp32, tf32, product(torch.bfloat16), copy)
     allow_tf32(convolutions=True, products=False)
     forget()

@@ -2,6 +2,7 @@
 
 import csv
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from _common import commit
+from maskcast.processors import num_processors
 
 SHOWN = {
     "ms": "ms",
@@ -59,6 +61,7 @@ class Row:
         peak_gib: most memory that tensors held.
         infer_per_s: frames a second of inference.
         infer_flop_share: percent of the measured matrix product, in inference.
+        took: seconds that the row took in all.
         note: why something is missing, or what else there is to know.
     """
 
@@ -78,6 +81,7 @@ class Row:
     peak_gib: float | None = None
     infer_per_s: float | None = None
     infer_flop_share: float | None = None
+    took: float | None = None
     note: str = ""
 
 
@@ -102,8 +106,9 @@ class Table:
                 writer.writerow([*(each.name for each in fields(Row)), *where])
             values = ["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()]
             writer.writerow([*values, *where.values()])
+        seconds = "" if row.took is None else f"[{row.took:.0f} s] "
         facts = [f"{label} {_text(name, getattr(row, name))}" for name, label in SHOWN.items() if _set(row, name)]
-        print(f"{row.part:10} {row.model:22} {row.form:34} {', '.join(facts)}", flush=True)
+        print(f"{row.part:10} {row.model:22} {row.form:34} {seconds}{', '.join(facts)}", flush=True)
 
     def rows(self) -> list[Row]:
         """Returns all rows."""
@@ -150,15 +155,17 @@ def machine() -> dict[str, str]:
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
         "python": platform.python_version(),
-        "processors": str(torch.get_num_threads()),
+        "processors": str(num_processors()),
+        "threads": str(torch.get_num_threads()),
     }
 
 
 def _driver() -> str:
     try:
-        return Path("/proc/driver/nvidia/version").read_text(encoding="ascii").split("Module")[1].split()[0]
-    except (OSError, IndexError):
+        found = re.search(r"\d{3}\.\d+(\.\d+)?", Path("/proc/driver/nvidia/version").read_text(encoding="ascii"))
+    except OSError:
         return "unknown"
+    return found[0] if found else "unknown"
 
 
 def _set(row: Row, name: str) -> bool:
