@@ -48,8 +48,8 @@ class UnlabeledParams(Params):
     """Lowers the threshold of a class by the mean probability that the teacher gives to its pixels (FlexMatch), so
     that classes which are hard to tell are learnt, too."""
     consistent_frames: int | None = Field(default=None, ge=1)
-    """Frames of a clip that agree on the class of each object before they are learnt; 1 gives each object of a frame
-    one class, null learns pixels as they are."""
+    """Frames of a clip that agree on the class of each object before they are learnt; 1 gives each object of a
+    frame one class, null learns pixels as they are."""
     strong: StrongColours = StrongColours()
     """Colours of the student's view."""
     cutmix: Probability = 0.5
