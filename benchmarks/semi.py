@@ -87,7 +87,7 @@ def main() -> None:
         "supervised": {},
         "supervised, with a running average": {"ema": 0.99},
         f"semi-supervised, {args.unlabelled} unlabelled": semi(args.unlabelled),
-        "without dropping features": semi(args.unlabelled, feature_dropout=0),
+        "half of the features dropped": semi(args.unlabelled, feature_dropout=0.5),
         "without CutMix": semi(args.unlabelled, cutmix=0),
         "two frames agree": semi(2 * (args.unlabelled // 4), consistent_frames=2),
         f"as many unlabelled: {args.labelled}": semi(args.labelled),

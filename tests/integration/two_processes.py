@@ -118,7 +118,14 @@ def windows(folder: Path) -> WindowTask:
 
 def taught(folder: Path) -> FrameTask:
     """Returns the training of a segmenter that learns from unlabelled frames, too, two of each clip."""
-    unlabeled = {"batch_size": 8, "burn_in_steps": 4, "threshold": 0.4, "consistent_frames": 2}
+    unlabeled = {
+        "batch_size": 8,
+        "burn_in_steps": 4,
+        "threshold": 0.4,
+        "consistent_frames": 2,
+        "feature_dropout": 0.5,
+        "balance": True,
+    }
     model = {"arch": "unet", "width": 2}
     values = {"model": model, "training": PARAMS, "ema": 0.9, "unlabeled": unlabeled, "val_frame_step": 11}
     params = SegmentationTraining.model_validate(values)

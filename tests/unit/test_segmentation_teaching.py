@@ -33,7 +33,7 @@ PARAMS: dict[str, Any] = {
     "training": {"epochs": 2, "steps_per_epoch": 4, "batch_size": 2, "learning_rate": 1e-2, "checkpoint_every": 3},
     "val_frame_step": 11,
     "ema": 0.9,
-    "unlabeled": {"batch_size": 4, "burn_in_steps": 2, "threshold": 0.3},
+    "unlabeled": {"batch_size": 4, "burn_in_steps": 2, "threshold": 0.3, "feature_dropout": 0.5},
 }
 
 
@@ -84,7 +84,7 @@ def test_pseudo_masks_by_hand() -> None:
     probabilities = torch.tensor([[0.1, 0.8, 0.1], [0.2, 0.6, 0.2], [0.9, 0.05, 0.05]])
     logits = probabilities.log().T.reshape(1, 1, 3, 1, 3)
     labels = (torch.tensor([[[[0, 1, 255]]]], dtype=torch.uint8),)
-    pseudo = PseudoMasks([SQUARES], UnlabeledParams(batch_size=2, burn_in_steps=0, threshold=0.7))
+    pseudo = PseudoMasks([SQUARES], UnlabeledParams(batch_size=2, burn_in_steps=0, threshold=0.7, balance=True))
     assert pseudo((logits,), labels)[0].tolist() == [[[[1, 255, 0]]]]
     # found 3, objects 2; learnt 2, objects 1; labelled 2, objects 1
     assert pseudo.tally.tolist() == [3, 2, 2, 1, 2, 1]
@@ -328,7 +328,7 @@ def test_a_threshold_that_lets_background_through_alone_is_said(capfd: pytest.Ca
     pseudo.tally.copy_(torch.tensor([1000, 100, 800, 0, 50, 5]))
     assert pseudo.watched() == {"pseudo_learnt": 0.8, "pseudo_objects": 0.1}
     said = capfd.readouterr()
-    assert "threshold 0.7 lets background through alone: no object" in said.err + said.out
+    assert "threshold 0.9 lets background through alone: no object" in said.err + said.out
 
 
 def test_a_loss_that_is_no_number_ends_the_training(store: ClipStore, tmp_path: Path) -> None:

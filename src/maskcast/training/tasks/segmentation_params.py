@@ -42,9 +42,9 @@ class UnlabeledParams(Params):
     """Steps after these in which the weight grows to its value."""
     weight: float = Field(default=1.0, gt=0)
     """Weight of the loss of pseudo masks."""
-    threshold: float = Field(default=0.7, ge=0, lt=1)
+    threshold: float = Field(default=0.9, ge=0, lt=1)
     """Probability from which on the teacher's class of a pixel is learnt; an opacity is learnt everywhere."""
-    balance: bool = True
+    balance: bool = False
     """Lowers the threshold of a class by the mean probability that the teacher gives to its pixels (FlexMatch), so
     that classes which are hard to tell are learnt, too."""
     consistent_frames: int | None = Field(default=None, ge=1)
@@ -54,7 +54,7 @@ class UnlabeledParams(Params):
     """Colours of the student's view."""
     cutmix: Probability = 0.5
     """Probability that a rectangle of the student's view shows another clip."""
-    feature_dropout: float = Field(default=0.5, ge=0, lt=1)
+    feature_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the channels of the encoder's maps that the student goes without (UniMatch V2); a model whose
     config names no encoder has them all."""
 
