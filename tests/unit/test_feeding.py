@@ -345,7 +345,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_written(capsys: pytest.CaptureFix
     weight, calls = nn.Parameter(torch.ones(2)), []
 
     def gradients(batch: Tensor) -> tuple[Tensor, dict[str, float]]:
-        calls.append(len(batch))
+        calls.append(int(batch[0]))
         loss = (weight * batch.sum()).sum()
         loss.backward()
         return loss.detach(), {}
@@ -355,10 +355,39 @@ def test_what_cannot_be_recorded_runs_as_it_is_written(capsys: pytest.CaptureFix
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     recording = Recording(gradients, [weight], refuses)
-    for size in range(1, 8):
+    for value in range(1, 8):
         weight.grad = None
-        loss, _ = recording.gradients(torch.ones(size))
-        assert float(loss) == 2 * size and weight.grad is not None and float(weight.grad[0]) == size
+        loss, _ = recording.gradients(torch.tensor([float(value)]))
+        assert float(loss) == 2 * value and weight.grad is not None and float(weight.grad[0]) == value
     assert calls == [1, 2, 3, 4, 4, 5, 6, 7]
     said = "training: a step is not recorded: RuntimeError: operation not permitted when stream is capturing"
     assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_steps_are_recorded_for_each_shape_that_comes_often() -> None:
+    weight, recorded = nn.Parameter(torch.ones(())), []
+
+    def gradients(batch: Tensor) -> tuple[Tensor, dict[str, float]]:
+        loss = weight * batch.sum()
+        loss.backward()
+        return loss.detach(), {}
+
+    def record(work: Work) -> Any:
+        found = work()
+        kept = weight.grad
+        assert kept is not None
+
+        def replay() -> None:
+            recorded.append(1)
+            weight.grad = None
+            found[0].copy_(work()[0])
+            kept.copy_(weight.grad)
+
+        return found, replay
+
+    recording = Recording(gradients, [weight], record)
+    for k, size in enumerate([2, 3, 2, 5, 2, 3, 2, 2, 3, 3, 2, 3]):
+        weight.grad = None
+        loss, _ = recording.gradients(torch.full((size,), float(k)))
+        assert float(loss) == k * size and weight.grad is not None and float(weight.grad) == k * size
+    assert len(recorded) == (6 - WARM) + (5 - WARM)  # 2 came six times, 3 five times, 5 once

@@ -29,7 +29,7 @@ class Recorded(Generic[R]):
         function: Callable[[Tensor], R],
         record: Callable[[Callable[[], R]], tuple[R, Callable[[], None]]] | None = None,
     ) -> None:
-        self._function, self._record = function, record or cuda_graph
+        self._function, self._record = function, record or Recorder()
         self._shape: torch.Size | None = None
         self._seen = 0
         self._replay: Callable[[], None] | None = None
@@ -56,10 +56,19 @@ class Recorded(Generic[R]):
             say(f"not recorded as a CUDA graph: {type(error).__name__}: {first}")
 
 
-def cuda_graph(work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
-    """Records some work on the GPU without doing it."""
-    graph = torch.cuda.CUDAGraph()
-    # other threads may go on with theirs, e.g. pin memory
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        found = work()
-    return found, graph.replay
+class Recorder:
+    """Records work on the GPU without doing it.
+
+    All that one records shares its memory: what a replay gave holds until the next replay of any of them.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
+        """Returns what some work will have given once the function is called that does it."""
+        graph = torch.cuda.CUDAGraph()
+        # other threads may go on with theirs, e.g. pin memory
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            found = work()
+        return found, graph.replay

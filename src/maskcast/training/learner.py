@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
-from maskcast.models.recorded import cuda_graph
+from maskcast.models.recorded import Recorder
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers
@@ -50,7 +50,7 @@ class Learner:
         same = processes.device.type == "cuda" and not processes.several and params.compile is not False
         self._recording = None
         if same and getattr(task, "same_each_step", False):
-            self._recording = Recording(partial(self._gradients, 0), self._learned, cuda_graph)
+            self._recording = Recording(partial(self._gradients, 0), self._learned, Recorder())
 
     def step(self, step: int, batch: Any) -> None:
         """Takes a step.

@@ -5,6 +5,7 @@ Shapes: B clips, T context frames, h horizon, H height, W width; frames have a l
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -39,6 +40,10 @@ class Predictor(ABC):
 
 class Forecaster(Predictor, nn.Module):
     """A forecaster that learns."""
+
+    same_each_step: ClassVar[bool] = False
+    """Whether all that ``loss`` does on the host is the same for batches of the same shapes, and never waits for a
+    GPU: then a step can be recorded."""
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns what it learns from, of some clips of a store: the batches that ``loss`` takes.

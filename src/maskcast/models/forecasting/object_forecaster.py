@@ -28,6 +28,8 @@ class ObjectForecaster(Forecaster):
         num_classes: K, background included.
     """
 
+    same_each_step = True
+
     def __init__(self, hidden: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes = num_classes

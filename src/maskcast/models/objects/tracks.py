@@ -23,7 +23,7 @@ class Tracks:
     centre_BTN2: Tensor  # centroid, (y, x)
     std_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     truncated_BTN: Tensor  # bool: it touches the border, so that centre and std are those of a part
-    aspect: float  # width of the picture over its height
+    aspect: float | Tensor  # width of the picture over its height
 
     def last_observation(self) -> "LastObservation":
         """Returns where every object was seen last.
@@ -115,7 +115,7 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     tracks = track(ids_THW[None], object_S[None], num_classes)
     fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.truncated_BTN[0]]
     class_id, visible, truncated = (field[..., None].float() for field in fields)
-    aspect = torch.full_like(truncated, tracks.aspect)
+    aspect = torch.full_like(truncated, float(tracks.aspect))
     return torch.cat([class_id, visible, tracks.centre_BTN2[0], tracks.std_BTN2[0], truncated, aspect], -1)
 
 
@@ -129,7 +129,7 @@ def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple
     """Returns the objects (B, N) and tracks that were packed; those of ``object_BN`` where it is given."""
     if packed_BTS8.shape[2] == 0:
         packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, len(PACKED))
-    slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), float(packed_BTS8[..., 7].max())
+    slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), packed_BTS8[..., 7].max()
     if object_BN is not None:
         same_BNS = (object_BN[:, :, None] == slot_BS[:, None]) & (object_BN[:, :, None] > 0)
         index_BN = same_BNS.int().argmax(-1)

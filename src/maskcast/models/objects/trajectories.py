@@ -77,7 +77,8 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
     the forecast box is truncated alike and compared with that of the visible part. Where an object has left, no
     part of its forecast box may lie in the picture. Without this an object that leaves could be forecast anywhere.
     """
-    limit_2 = future.centre_BTN2.new_tensor([0.5, future.aspect / 2])
+    half_width = torch.as_tensor(future.aspect / 2)
+    limit_2 = torch.stack([torch.full_like(half_width, 0.5), half_width]).to(future.centre_BTN2)
     size_BN2 = HALF_SIDE * seen.std_BN2[:, None] * torch.exp(trajectory.log_size_BhN2.clamp(-2, 2))
     low, high = trajectory.centre_BhN2 - size_BN2, trajectory.centre_BhN2 + size_BN2
     unit_BN = seen.std_BN2.mean(-1).clamp(min=SMALL)[:, None]

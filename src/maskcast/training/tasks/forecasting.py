@@ -79,6 +79,11 @@ class ForecastTask:
         )
         self.val = _validation_clips(clips, params)
 
+    @property
+    def same_each_step(self) -> bool:
+        """Whether a step can be recorded (``training/recording.py``)."""
+        return self.model.same_each_step
+
     def batch(self, step: int) -> tuple[Batch, Batch]:
         """Returns this process's context and target: (B, T, ...) and (B, h, ...) of what the model learns from."""
         windows = self._windows.draw(step, self.params.training.batch_size)
