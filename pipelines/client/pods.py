@@ -138,6 +138,10 @@ def why_failed(pod: V1Pod, log: str | None = None) -> str | None:
         return said
     if main is None:
         return waits_for(pod) or str(status.message or status.reason or "ended without a word")
+    if main.exit_code == 75:
+        return (
+            "asked to end, by its time limit or from outside; a checkpoint is there: run it again (exit code 75)"
+        )
     if main.exit_code in (137, 143):
         return f"killed from outside (exit code {main.exit_code})"
     return f"exit code {main.exit_code}" + (f": {main.message.strip()}" if main.message else "")

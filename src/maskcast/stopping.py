@@ -1,9 +1,13 @@
-"""Ctrl-C and SIGTERM: what runs is stopped by an exception, cleans up, and says in one line how to go on."""
+"""Ctrl-C and SIGTERM: what runs is stopped by an exception, cleans up, and says in one line how to go on.
+
+A training is let finish its step, and leaves a checkpoint of it, where SIGTERM, SIGUSR1 or its time limit ends it.
+"""
 
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +15,8 @@ from typing import Any
 from maskcast.redaction import redacted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PAUSES = (signal.SIGTERM, signal.SIGUSR1)  # that end a training after its step
+PAUSED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, and the same command goes on; job scripts run it again
 AGAIN = ": run the same command again to go on from the last checkpoint"
 
 
@@ -23,7 +29,25 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(signal.Signals(number).name)
-        self.number = number
+        self.number, self.code = number, 128 + number
+
+
+class Paused(Stopped):
+    """A training has ended after a step of which it left a checkpoint; the exit code is ``PAUSED``."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGTERM)
+        self.code = PAUSED
+
+
+class _Stop:
+    """The handler of signals that stops this process."""
+
+    def __call__(self, number: int, _: Any) -> None:
+        # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
+        signal.signal(signal.SIGTERM, _do_nothing)
+        signal.signal(signal.SIGINT, _end_at_once)
+        raise Stopped(number)
 
 
 @contextmanager
@@ -41,14 +65,8 @@ def stopped_by_signals() -> Iterator[bool]:
         yield False
         return
 
-    def stop(number: int, _: Any) -> None:
-        # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.signal(signal.SIGINT, _end_at_once)
-        raise Stopped(number)
-
     for number in ours:
-        signal.signal(number, stop)
+        signal.signal(number, _Stop())
     try:
         yield True
     finally:
@@ -64,6 +82,30 @@ def saying_where(where: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         stop.add_note(where())
         raise
+
+
+@contextmanager
+def pausing(limit_s: float | None) -> Iterator[Callable[[], bool]]:
+    """Lets SIGTERM and SIGUSR1 ask for the end of the block, which the value tells, instead of forcing it.
+
+    Whoever has set a handler keeps it. What was asked for once is: a second signal does nothing.
+
+    Args:
+        limit_s: seconds after which the end is asked for anyway.
+    """
+    end = time.monotonic() + limit_s if limit_s is not None else None
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in PAUSES}
+    main = threading.current_thread() is threading.main_thread()
+    free = (signal.SIG_DFL, signal.SIG_IGN)  # a job script ignores what it passes on
+    ours = [n for n in PAUSES if main and (before[n] in free or isinstance(before[n], _Stop))]
+    for number in ours:
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        yield lambda: bool(asked) or (end is not None and time.monotonic() >= end)
+    finally:
+        for number in ours:
+            signal.signal(number, _do_nothing if asked and isinstance(before[number], _Stop) else before[number])
 
 
 @contextmanager
@@ -95,15 +137,19 @@ def children_ignore_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _do_nothing(*_: Any) -> None:
+    """Is the handler of a signal that has been heard already."""
+
+
 def _end_at_once(number: int, _: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def end_stopped(stop: KeyboardInterrupt) -> int:
-    """Says in one line that this process was stopped, and where; returns its exit code: 130 or 143."""
+    """Says in one line that this process was stopped, and where; returns its exit code: 130, 143 or ``PAUSED``."""
     line = "".join(["stopped", *getattr(stop, "__notes__", [])])
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts the first one speaks
         with suppress(OSError):  # who read the output may be gone
             print(redacted(line), file=sys.stderr, flush=True)
-    return 128 + getattr(stop, "number", signal.SIGINT)
+    return int(getattr(stop, "code", 128 + signal.SIGINT))

@@ -90,16 +90,17 @@ def test_a_training_that_is_stopped_says_where_and_goes_on_with_its_run(folder: 
 
     process = start(folder, *maskcast(*TRAIN))
     said = stop(folder, process, signal.SIGTERM, lambda: b"resuming at" in log.read_bytes(), group=False)
-    assert process.returncode == 143
+    assert process.returncode == 75
     assert said.count("stopped at epoch ") == 1
     assert (only_run(folder).info.run_id, only_run(folder).info.status) == (run.info.run_id, "KILLED")
 
 
-def test_all_processes_of_a_training_stop_in_one_line(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+def test_all_processes_of_a_training_stop_in_one_line(folder: Path, number: int, code: int) -> None:
     write_params(folder, processes=2)
     process = start(folder, *maskcast(*TRAIN))
-    said = stop(folder, process, signal.SIGINT, (folder / "masker.resume/checkpoint.pt").exists, group=True)
-    assert process.returncode == 130
+    said = stop(folder, process, number, (folder / "masker.resume/checkpoint.pt").exists, group=True)
+    assert process.returncode == code
     assert [line for line in said.splitlines() if not line.startswith("epoch ")] == [f"stopped: {GO_ON}"]
     assert only_run(folder).info.status == "KILLED"
 
@@ -116,7 +117,7 @@ def test_a_pod_that_is_stopped_ends_without_a_traceback(folder: Path) -> None:
     process = start(folder, sys.executable, "-c", SHIM, MASKCAST_RESUME_DIR=str(folder / "volume"))
     checkpoint = folder / "volume/masker.resume/checkpoint.pt"
     said = stop(folder, process, signal.SIGTERM, checkpoint.exists, group=False)
-    assert process.returncode == 143
+    assert process.returncode == 75
     assert said.splitlines()[-1].endswith(f" of 500: {GO_ON}")
     assert only_run(folder).info.status == "KILLED"
 

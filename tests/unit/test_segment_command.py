@@ -1,5 +1,6 @@
 """The command `segment`: videos, folders, cameras, sound, other backgrounds, and what is wrong with them."""
 
+import gc
 import http.server
 import json
 import signal
@@ -19,9 +20,11 @@ from tests.unit.test_forecast_command import enlarged, write_frames, write_video
 
 import maskcast
 from maskcast.__main__ import main
+from maskcast.data.video import read_video
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.serving.playing import playing
 from maskcast.serving.segments import Watched
 
 Segment = Callable[..., tuple[int, str, str]]
@@ -148,6 +151,27 @@ def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Pat
         assert container.streams.audio[0].codec_context.codec.canonical_name == "aac"
         heard = sum(frame.samples for frame in container.decode(audio=0))
     assert heard >= 12 * 1024
+
+
+@pytest.mark.parametrize(
+    "matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (1, 0, 0, -1)], ids=["upright", "turned", "flipped"]
+)
+def test_frames_do_not_pile_up_and_are_turned_as_they_are_shown(
+    tmp_path: Path, matrix: tuple[int, int, int, int]
+) -> None:
+    videos.turned(tmp_path / "phone.mp4", *matrix)
+    wanted, seen, alive = read_video(tmp_path / "phone.mp4"), [], []
+    gc.collect()
+    gc.disable()  # who waits for Python's collector holds gigabytes of large frames
+    try:
+        with playing(tmp_path / "phone.mp4") as video:
+            for frame, _ in video.play(lambda *_: None):
+                seen.append(frame.copy())  # frames may share the memory of what was decoded
+                alive.append(sum(type(each).__name__ == "VideoFrame" for each in gc.get_objects()))
+    finally:
+        gc.enable()
+    np.testing.assert_array_equal(np.stack(seen), wanted)
+    assert max(alive) < 10
 
 
 def test_backgrounds_cover_the_frame_and_videos_begin_again(segment: Segment, tmp_path: Path) -> None:

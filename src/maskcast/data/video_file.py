@@ -143,14 +143,46 @@ def check_end(path: Path, container: Any, stream: Any) -> None:
 
 def rgb_of(frame: Any) -> np.ndarray:
     """Returns a decoded frame as (H, W, 3) uint8 RGB, turned and mirrored as the file says that it is shown."""
-    rgb = frame.to_ndarray(format="rgb24")
+    return _turned(_pixels(frame), _matrix_of(frame))
+
+
+class Upright:
+    """Does what ``rgb_of`` does with the frames of a video; it looks anew how they are turned where that changes.
+
+    PyAV ties a frame whose side data is looked at into a cycle: its pixels stay in memory until Python's collector
+    comes, which for a film of large frames are gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._matrix: list[int] = []
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """Returns a frame as (H, W, 3) uint8 RGB."""
+        if frame.rotation != self._rotation:
+            self._rotation, self._matrix = frame.rotation, _matrix_of(frame)
+        return _turned(_pixels(frame), self._matrix)
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    """Returns a frame as (H, W, 3) uint8 RGB, as it is stored."""
+    rgb: np.ndarray = frame.to_ndarray(format="rgb24")
     if frame.format.name.startswith("gray") and frame.color_range == LIMITED:  # FFmpeg takes all grey for full
         rgb = ((rgb.astype(np.float32) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            # A point (x, y) is shown at (a x + c y, b x + d y); the nearest right angle is taken.
-            a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
-            if abs(b) > abs(a):
-                rgb, a, d = rgb.transpose(1, 0, 2), c, b
-            rgb = rgb[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    return np.ascontiguousarray(rgb)
+    return rgb
+
+
+def _matrix_of(frame: Any) -> list[int]:
+    """Returns the display matrix of a frame, row by row; empty where there is none."""
+    found = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
+    return np.frombuffer(found[-1], np.int32).tolist() if found else []
+
+
+def _turned(rgb_HWC: np.ndarray, matrix: list[int]) -> np.ndarray:
+    if matrix:
+        # A point (x, y) is shown at (a x + c y, b x + d y); the nearest right angle is taken.
+        a, b, _, c, d = matrix[:5]
+        if abs(b) > abs(a):
+            rgb_HWC, a, d = rgb_HWC.transpose(1, 0, 2), c, b
+        rgb_HWC = rgb_HWC[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.ascontiguousarray(rgb_HWC)

@@ -5,6 +5,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -14,7 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from maskcast.errors import MaskcastError
 from maskcast.processors import threads_for
 from maskcast.runner.stage import Job
-from maskcast.stopping import Stopped, stopped_by_signals
+from maskcast.stopping import PAUSED, PAUSES, Paused, Stopped, stopped_by_signals
 
 Work = Callable[[Job], dict[str, float]]
 
@@ -37,7 +38,8 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
         except ImportError as error:
             raise MaskcastError(f"training.nodes {nodes}: {error}; pip install 'maskcast[cluster]'") from None
         return run_trainjob(job, nodes=nodes, processes=processes)
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in PAUSES}
+    _start_tracker()
     logging.disable(logging.CRITICAL)  # torchrun logs each failure at length; what matters is raised below
     try:
         with tempfile.TemporaryDirectory(prefix="maskcast-") as logs:
@@ -47,10 +49,20 @@ def launch(work: Work, job: Job, *, nodes: int, processes: int) -> dict[str, flo
     except ChildFailedError as error:
         raise _cause(job.name, processes, error) from None
     except SignalException as error:
-        raise Stopped(error.sigval) from None
+        raise (Paused() if error.sigval in PAUSES else Stopped(error.sigval)) from None
     finally:
         logging.disable(logging.NOTSET)
-        signal.signal(signal.SIGTERM, handler)  # torchrun sets its own
+        for number, handler in handlers.items():  # torchrun sets its own
+            signal.signal(number, handler)
+
+
+def _start_tracker() -> None:
+    """Starts the process that tracks what processes share so that SIGUSR1, which a whole job gets, spares it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _config(processes: int, logs: str) -> LaunchConfig:
@@ -63,7 +75,7 @@ def _config(processes: int, logs: str) -> LaunchConfig:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,  # the same command goes on from the checkpoint
-        signals_to_handle="SIGTERM",
+        signals_to_handle=",".join(number.name for number in PAUSES),
         logs_specs=DefaultLogsSpecs(log_dir=logs),  # for error files
     )
 
@@ -77,12 +89,14 @@ def _worker(work: Work, job: Job, threads: int | None) -> dict[str, float]:
         with stopped_by_signals():
             return work(job)
     except KeyboardInterrupt as stop:  # the one that started it says so
-        raise SystemExit(128 + getattr(stop, "number", signal.SIGINT)) from None
+        raise SystemExit(getattr(stop, "code", 128 + signal.SIGINT)) from None
 
 
-def _cause(name: str, processes: int, error: ChildFailedError) -> Exception:
+def _cause(name: str, processes: int, error: ChildFailedError) -> BaseException:
     """Returns what the process that failed first raised, or says how it died."""
     rank, failure = error.get_first_failure()
+    if failure.exitcode == PAUSED:
+        return Paused()
     if not isinstance(failure.message, dict):  # it left no error file
         how = f"ended with exit code {failure.exitcode}"
         if failure.exitcode < 0:

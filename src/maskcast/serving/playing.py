@@ -15,7 +15,7 @@ import numpy as np
 
 from maskcast.data.frame_names import frame_files
 from maskcast.data.images import read_image
-from maskcast.data.video_file import damaged, decoded, opened, opened_camera, rgb_of
+from maskcast.data.video_file import Upright, damaged, decoded, opened, opened_camera
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 
@@ -89,13 +89,13 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
 
     def frames(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
         step, before = max(1, round(1 / (rate * unit))), round(start / unit)
-        last = -step
+        last, upright = -step, Upright()
         listen = None if sound is None else lambda packet: hear(packet, start)
         for number, frame in enumerate(decoded(path, container, stream, sound, listen)):
             if frame.is_corrupt and path is not None:
                 raise damaged(path, number)
             time = last + step if frame.pts is None else max(last + 1, frame.pts - before)
-            yield rgb_of(frame), time
+            yield upright(frame), time
             last = time
 
     def live(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:

@@ -194,6 +194,7 @@ def _ready_to_fork() -> Iterator[None]:
 def _begin(worker: int) -> None:
     """Prepares a worker process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
     gc.freeze()
 
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from maskcast.distributed import from_first, join_batch_norms, rank, world_size
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
-from maskcast.stopping import saying_where
+from maskcast.stopping import Paused, pausing, saying_where
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.epochs import Progress, weights_of
 from maskcast.training.feeding import Feed
@@ -61,6 +61,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, the batch does not fit into the memory of
             the GPU, the processes cannot share it, or the network cannot be compiled as asked for.
+        Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step is there.
     """
     processes = Processes(params.precision)
     if params.batch_size % world_size():
@@ -94,7 +95,8 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
     def where() -> str:
         return f" at epoch {run.step // params.steps_per_epoch + 1} of {params.total_epochs}"
 
-    with saying_where(where), processes.arithmetic():
+    limit_s = None if params.time_limit is None else 60 * params.time_limit
+    with saying_where(where), processes.arithmetic(), pausing(limit_s) as asked:
         if start_counts and not run.curve:
             run.end_epoch(task, params)
         steps = range(run.step, 0 if run.stopped else params.steps)
@@ -104,7 +106,8 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
                 learner.step(step, batch)
                 run.step = step + 1
                 ends = run.step % params.steps_per_epoch == 0
-                saves = run.step % params.checkpoint_every == 0
+                pauses = run.step < params.steps and processes.agree(asked(), step)
+                saves = pauses or run.step % params.checkpoint_every == 0
                 for numbers in learner.numbers.read(all_steps=ends or saves):
                     run.losses += numbers.loss
                     found = {"loss": numbers.loss, "grad_norm": numbers.norm}
@@ -117,6 +120,9 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
                     save()
                 if run.stopped:
                     break
+                if pauses:
+                    processes.meet()  # the first one has written the checkpoint
+                    raise Paused
     learner.compiled.off()
     processes.leave()
     task.model.load_state_dict(run.best_weights)

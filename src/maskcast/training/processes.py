@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskcast.errors import MaskcastError
 from maskcast.models.arithmetic import arithmetic
 
+AGREE_EVERY = 10  # steps
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
 
 
@@ -53,6 +54,21 @@ class Processes:
         """Ends the group."""
         if self.several:
             distributed.destroy_process_group()
+
+    def agree(self, asked: bool, step: int) -> bool:
+        """Returns whether any process is asked to pause; several exchange that every `AGREE_EVERY` steps alone."""
+        if not self.several:
+            return asked
+        if step % AGREE_EVERY:
+            return False
+        count = torch.tensor(float(asked), device=self.device)
+        distributed.all_reduce(count)
+        return bool(count > 0)
+
+    def meet(self) -> None:
+        """Waits for the other processes."""
+        if self.several:
+            distributed.barrier()
 
     def averaging(self, module: nn.Module) -> nn.Module:
         """Returns a module whose backward averages the gradients of all processes while it runs."""

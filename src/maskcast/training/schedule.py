@@ -51,6 +51,9 @@ class Schedule(Params, ABC):
     """Decides initial weights, samples and augmentation."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints; a killed run goes on from the last one."""
+    time_limit: float | None = Field(default=None, gt=0, exclude=True)
+    """Minutes after which training ends at the next step, with a checkpoint and exit code 75; the same command
+    goes on. SIGTERM and SIGUSR1 end it in the same way. null has no limit."""
     processes: int = Field(default=1, ge=1, exclude=True)
     """Processes on each node, one per GPU; they share the batch and learn the same as one would."""
     nodes: int = Field(default=1, ge=1, exclude=True)

@@ -1,0 +1,112 @@
+"""A training that is asked to end leaves a checkpoint of its step, and goes on to the same bits."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.test_loop import PARAMS, Regression
+from torch import Tensor
+
+from maskcast.errors import MaskcastError
+from maskcast.params import validate
+from maskcast.stopping import PAUSED, Paused, Stopped, end_stopped, pausing, stopped_by_signals
+from maskcast.training.checkpoint import STATE
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams
+
+
+class Asked(Regression):
+    """Gets signals in the middle of a step."""
+
+    def __init__(self, at: int, *numbers: int) -> None:
+        super().__init__()
+        self.at, self.numbers = at, numbers
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == self.at:
+            for number in self.numbers:
+                signal.raise_signal(number)
+        return super().loss(batch, step)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    task = Regression()
+    fit(task, PARAMS, tmp_path_factory.mktemp("unbroken"))
+    return task.model.state_dict()
+
+
+def assert_equal(task: Regression, unbroken: dict[str, Tensor]) -> None:
+    for name, value in task.model.state_dict().items():
+        assert torch.equal(value, unbroken[name]), name
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGTERM)])
+@pytest.mark.parametrize("at", [0, 6, 14])  # the last one ends an epoch
+def test_signals_end_it_after_their_step_and_it_goes_on_to_the_same_bits(
+    at: int, numbers: tuple[int, ...], tmp_path: Path, unbroken: dict[str, Tensor]
+) -> None:
+    with stopped_by_signals(), pytest.raises(Paused) as paused:
+        fit(Asked(at, *numbers), PARAMS, tmp_path)
+    assert (paused.value.code, end_stopped(paused.value)) == (PAUSED, 75)
+    assert torch.load(tmp_path / STATE, weights_only=True)["progress"]["step"] == at + 1
+    task = Regression()
+    fit(task, PARAMS, tmp_path)
+    assert_equal(task, unbroken)
+
+
+def test_a_time_limit_ends_it_again_and_again(tmp_path: Path, unbroken: dict[str, Tensor]) -> None:
+    hasty = PARAMS.model_copy(update={"time_limit": 1e-9})
+    task, pauses = Regression(), 0
+    while True:
+        try:
+            fit(task, hasty, tmp_path)
+            break
+        except Paused:
+            task, pauses = Regression(), pauses + 1
+    assert pauses == PARAMS.steps - 1  # each time a step is done; none is left after the last
+    assert_equal(task, unbroken)
+
+
+def test_a_training_that_has_done_its_last_step_is_not_ended(tmp_path: Path, unbroken: dict[str, Tensor]) -> None:
+    task = Asked(PARAMS.steps - 1, signal.SIGUSR1)
+    fit(task, PARAMS, tmp_path)
+    assert_equal(task, unbroken)
+
+
+def test_the_limit_is_no_part_of_what_a_run_is() -> None:
+    assert "time_limit" not in PARAMS.model_copy(update={"time_limit": 5.0}).model_dump()
+    for wrong in (0, -1, "soon"):
+        with pytest.raises(MaskcastError, match=r"training\.time_limit: input should be "):
+            validate(TrainingParams, PARAMS.model_dump() | {"time_limit": wrong}, "training")
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+
+
+def test_handlers_of_others_stay_and_all_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, heard = handlers(), []
+    with stopped_by_signals():
+        with pausing(None) as asked:
+            assert not asked()
+            signal.raise_signal(signal.SIGUSR1)
+            assert asked()
+        signal.raise_signal(signal.SIGTERM)  # heard already: it does nothing
+    assert handlers() == before
+    with stopped_by_signals(), pytest.raises(Stopped) as stopped:
+        with pausing(None):
+            pass
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 143
+    mine: Callable[..., None] = lambda *_: heard.append(1)  # noqa: E731
+    signal.signal(signal.SIGUSR1, mine)
+    try:
+        with pausing(None) as asked:
+            signal.raise_signal(signal.SIGUSR1)
+            assert (heard, asked()) == ([1], False)
+        assert signal.getsignal(signal.SIGUSR1) == mine
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
