@@ -7,7 +7,7 @@
 #$ -l s_rt=03:57:00,h_rt=04:00:00
 #$ -r y
 # SIGUSR1 comes at s_rt, and with -notify before a suspension.
-trap '' USR1 USR2
+trap '' USR1 TERM
 bash recipes/slurm/go_on.sh "$@"
 code=$?
 if [ $code -eq 75 ]; then
