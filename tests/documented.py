@@ -22,6 +22,7 @@ RULES = {
     r"maskcast pipeline run-local .*--docker": "tests/integration/test_image.py",
     r"maskcast pipeline run-local": "tests/integration/test_parity.py",
     r"maskcast pipeline compile": RUN,
+    r"(sbatch|qsub|bsub) ": "needs a cluster's manager; tests/integration/test_job_scripts.py runs the scripts",
     r"maskcast segment /dev/video": "needs a camera; one over HTTP is tests/unit/test_segment_command.py",
     r"maskcast segment .*--alpha": "tests/unit/test_segment_command.py",
     r"maskcast models export models/": "tests/contract/test_streaming.py",

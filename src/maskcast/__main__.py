@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one stage or command; returns the exit code.
 
     It is 0 where all was done, 2 after a mistake that one line on stderr explains, 130 after Ctrl-C and 143 after
-    SIGTERM, which one line tells, too.
+    SIGTERM, which one line tells, too; 75 where a training was asked to end and left a checkpoint of its step.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_freed_memory()
