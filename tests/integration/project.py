@@ -123,7 +123,7 @@ def shrink(params: dict[str, Any]) -> dict[str, Any]:
 def shrink_video(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the params of the recipe of videos with counts and sizes that take seconds."""
     source = params["prepare_clips"]["source"]
-    source |= {"figures": {"videos": 4, "backgrounds": 4}, "seconds": 0.5, "splits": {"val": 0.5}}
+    source |= {"figures": {"videos": 4, "backgrounds": 4}, "seconds": 0.5, "splits": {"val": 0.25, "test": 0.25}}
     params["prepare_clips"] |= {"height": 32, "width": 48, "workers": 1}
     base = {"arch": "unet", "width": 4}
     params["train_masker"]["model"] = params["train_segmenter"]["model"]["base"] = base
