@@ -4,6 +4,7 @@ from components.evaluate import evaluate
 from components.evaluate_detector import evaluate_detector
 from components.evaluate_video import evaluate_video
 from components.fetch_dataset import fetch_dataset
+from components.find_learning_rate import find_learning_rate
 from components.finetune_forecaster import finetune_forecaster
 from components.generate_masks import generate_masks
 from components.predict import predict
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate_detector",
     "evaluate_video",
     "fetch_dataset",
+    "find_learning_rate",
     "finetune_forecaster",
     "generate_masks",
     "predict",

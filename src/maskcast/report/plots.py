@@ -63,6 +63,29 @@ def plot_reliability(path: Path, curves: Mapping[str, Sequence[Bin]], *, title: 
     figure.savefig(path, metadata={"Software": None})
 
 
+def plot_sweeps(path: Path, sweeps: Mapping[str, tuple[Sequence[float], Sequence[float], float | None]]) -> None:
+    """Draws losses over learning rates into a PNG; a dot on a curve is the rate that it suggests.
+
+    Args:
+        path: The file to write; the same curves give the same bytes.
+        sweeps: Rates, losses, and the suggested rate where there is one, by name.
+    """
+    figure, axes = _figure("Loss by learning rate", "learning rate", "smoothed loss")
+    axes.set_xscale("log")
+    for number, (name, (rates, losses, suggested)) in enumerate(sweeps.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(rates, losses, color=colour, lw=1.6, ls="-" if number < len(COLOURS) else "--", label=name)
+        if suggested is not None:
+            nearest = min(range(len(rates)), key=lambda k: abs(rates[k] - suggested))
+            axes.scatter([rates[nearest]], [losses[nearest]], color=colour, zorder=3, label=f"{suggested:.1e}")
+    # A loss that left all bounds would flatten the rest.
+    starts = [losses[0] for _, losses, _ in sweeps.values()]
+    low = min(min(losses) for _, losses, _ in sweeps.values())
+    axes.set_ylim(low - 0.05 * abs(low), 1.5 * max(starts) if max(starts) > 0 else None)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
 def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """Returns an empty plot of scores in 0..1."""
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")

@@ -2,13 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError, user_errors_of_disk
 from maskcast.runner.locks import exchange, sole_writer
-from maskcast.runner.references import placed, written_to_volume
 
 RUN = "mlflow_run_id"
 
@@ -25,15 +24,9 @@ def resume_dir(out: Path) -> Path:
     return out.with_name(name)
 
 
-def partial_of(out: Path) -> Path:
-    """Returns where a stage writes an output: ``<output>.partial``.
-
-    It lies beside the output. Where outputs stay on a volume (see ``references``) it lies there at once, with
-    what a killed run needs, for a pod's own disk may be too small.
-    """
-    if written_to_volume() and "MASKCAST_RESUME_DIR" in os.environ:
-        return resume_dir(out).with_suffix(".partial")
-    return _beside(out)
+def beside(out: Path) -> Path:
+    """Returns where an output waits for its turn, on the same file system: ``<output>.partial``."""
+    return out.with_name(out.name + ".partial")
 
 
 def run_file(out: Path) -> Path:
@@ -42,12 +35,17 @@ def run_file(out: Path) -> Path:
 
 
 @contextmanager
-def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
+def outputs_whole(
+    outputs: Mapping[str, Path],
+    partials: Mapping[str, Path],
+    place: Callable[[Path, Path], object] = Path.rename,
+) -> Iterator[None]:
     """Moves the partial outputs into place when the block succeeds, removes them when it fails.
 
     Args:
         outputs: The final path of each output, by the flag that names it.
-        partials: Where the block writes each of them: ``partial_of`` of its path.
+        partials: Where the block writes each of them.
+        place: Brings what was written, whole, to ``beside`` of its output; where that lies there, nothing happens.
 
     Raises:
         MaskcastError: An output cannot be written, another process writes it, or the disk is full.
@@ -63,7 +61,7 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
                     if volume:  # which pods of other tries see, too
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
                         locks.enter_context(sole_writer(resume_dir(out)))
-            yield from _moved_into_place(outputs, partials)
+            yield from _moved_into_place(outputs, partials, place)
     except BaseException:
         for folder in reversed(made):
             _drop_if_empty(folder)
@@ -75,8 +73,10 @@ def outputs_whole(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> 
                     folder.rmdir()
 
 
-def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path]) -> Iterator[None]:
-    passing = {*partials.values(), *map(_beside, outputs.values())}
+def _moved_into_place(
+    outputs: Mapping[str, Path], partials: Mapping[str, Path], place: Callable[[Path, Path], object]
+) -> Iterator[None]:
+    passing = {*partials.values(), *map(beside, outputs.values())}
     for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
@@ -85,8 +85,8 @@ def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path])
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
             for name, out in outputs.items():
-                placed(partials[name], _beside(out))
-                _replace(_beside(out), out)
+                place(partials[name], beside(out))
+                _replace(beside(out), out)
             for out in outputs.values():  # last of all: whoever is killed before goes on, with the same run
                 _discard(resume_dir(out))
     except BaseException:
@@ -95,10 +95,6 @@ def _moved_into_place(outputs: Mapping[str, Path], partials: Mapping[str, Path])
         for out in outputs.values():
             _drop_if_empty(resume_dir(out))
         raise
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(out.name + ".partial")
 
 
 def _make_parents(out: Path, name: str) -> list[Path]:

@@ -19,6 +19,7 @@ from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.runner.locks import sole_writer
+from maskcast.runner.outputs import beside, resume_dir
 from maskcast.storage.store import fetch, put
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
@@ -67,17 +68,17 @@ def referred(path: Path) -> Path:
     return found
 
 
-def placed(partial: Path, beside: Path) -> None:
+def placed(partial: Path, place: Path) -> None:
     """Puts an output that is whole next to its final path: the output, or a reference to it.
 
     Args:
         partial: where the stage wrote it; gone afterwards.
-        beside: on the same file system as the final path.
+        place: on the same file system as the final path.
     """
     store = _store()
     if store is None or not partial.is_dir() or (partial / REFERENCE).is_file() or _size(partial) < LEAST:
-        if partial != beside:
-            shutil.move(partial, beside)
+        if partial != place:
+            shutil.move(partial, place)
         return
     reference = Reference(digest=digest_tree(partial), store=store)
     if store.startswith("s3://"):
@@ -86,15 +87,21 @@ def placed(partial: Path, beside: Path) -> None:
         _keep(partial, Path(store, reference.digest))
     with suppress(FileNotFoundError):
         shutil.rmtree(partial)
-    beside.mkdir()
-    (beside / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    say(f"{beside.name.removesuffix('.partial')} stays in {store}/{reference.digest}")
+    place.mkdir()
+    (place / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    say(f"{place.name.removesuffix('.partial')} stays in {store}/{reference.digest}")
 
 
-def written_to_volume() -> bool:
-    """Tells whether outputs may be too large for a pod's own disk and are written to the volume at once."""
+def partial_of(out: Path) -> Path:
+    """Returns where a stage writes an output: beside it.
+
+    Where outputs stay on a volume, a pod's own disk may be too small: the partial output lies on the volume at
+    once, with what a killed run needs.
+    """
     store = _store()
-    return store is not None and not store.startswith("s3://")
+    if store is None or store.startswith("s3://") or "MASKCAST_RESUME_DIR" not in os.environ:
+        return beside(out)
+    return resume_dir(out).with_suffix(".partial")
 
 
 def _store() -> str | None:

@@ -17,8 +17,8 @@ from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
-from maskcast.runner.outputs import outputs_whole, partial_of, resume_dir, run_file
-from maskcast.runner.references import referred
+from maskcast.runner.outputs import outputs_whole, resume_dir, run_file
+from maskcast.runner.references import partial_of, placed, referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
 
@@ -55,7 +55,7 @@ def run_stage(
     partials = {port: partial_of(out) for port, out in outputs.items()}
     job = Job(stage, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
-    with _stoppable(outputs), outputs_whole(outputs, partials) if first_process() else nullcontext():
+    with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
             metrics = execute(job)
         else:

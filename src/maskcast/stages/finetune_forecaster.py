@@ -1,7 +1,8 @@
 """finetune_forecaster: labelled clips through the frozen masker -> the forecaster, corrected by true masks."""
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
@@ -45,11 +46,31 @@ def finetune_forecaster(
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
     """
+    from maskcast.models.forecasting.table import config_of
+    from maskcast.training.tasks.forecasting import train_forecaster
+
+    task, description, count = finetuning(clips, masks, masker, pretrained, params)
+    train_forecaster(
+        "finetune_forecaster",
+        task,
+        config_of(description),
+        {"clips": float(count)},
+        resume=resume_dir(forecaster),
+        out=forecaster,
+        metrics=metrics,
+        before=pretrained,
+    )
+
+
+def finetuning(
+    clips: Path, masks: Path, masker: Path, pretrained: Path, params: FinetuneForecaster
+) -> "tuple[ForecastTask, dict[str, Any], int]":
+    """Returns what is trained, the description of what it was before, and the number of clips to learn from."""
     import torch
 
     from maskcast.inference.forecast import masker_for, open_stores
-    from maskcast.models.forecasting.table import adapt_forecaster, config_of
-    from maskcast.training.tasks.forecasting import ForecastTask, train_forecaster
+    from maskcast.models.forecasting.table import adapt_forecaster
+    from maskcast.training.tasks.forecasting import ForecastTask
 
     store, generated = open_stores(clips, masks, params.label_map)
     torch.manual_seed(derive(params.training.seed))
@@ -78,16 +99,7 @@ def finetune_forecaster(
     )
     if anew:
         _start(task)
-    train_forecaster(
-        "finetune_forecaster",
-        task,
-        config_of(description),
-        {"clips": float(len(train))},
-        resume=resume_dir(forecaster),
-        out=forecaster,
-        metrics=metrics,
-        before=pretrained,
-    )
+    return task, description, len(train)
 
 
 def _start(task: "ForecastTask") -> None:

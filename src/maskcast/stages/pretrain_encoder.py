@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskcast.errors import MaskcastError
 from maskcast.labels import first_of_classes
 from maskcast.models.encoders.configs import DenseConfig, NoMethod
 from maskcast.progress import first_process, report_file, say
@@ -11,6 +12,7 @@ from maskcast.training.tasks.encoder_params import EncoderTraining
 
 if TYPE_CHECKING:
     from maskcast.data.clips import ClipStore
+    from maskcast.data.unlabeled import Frames
     from maskcast.models.encoders.siamese import Normalised
     from maskcast.training.tasks.dense import DenseTask
     from maskcast.training.tasks.encoder import EncoderTask
@@ -43,7 +45,6 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.dense import DenseTask
-    from maskcast.training.tasks.encoder import EncoderTask
 
     if isinstance(params.method, NoMethod):
         save_encoder(encoder, None, params.model, {"method": "none"})
@@ -51,13 +52,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         say("encoder: not trained (method none)")
         return
     frames = open_frames(unlabeled, resume_dir(encoder))
-    named = fingerprint(params, unlabeled=unlabeled)
-    task: EncoderTask | DenseTask
-    if isinstance(params.method, DenseConfig):
-        assert params.network is not None  # the params see to it
-        task = DenseTask(frames, params, params.method, params.network, named)
-    else:
-        task = EncoderTask(frames, params, params.method, named)
+    task = encoder_task(frames, params, fingerprint(params, unlabeled=unlabeled))
     _report_views(task, resume_dir(encoder) / "views.png")
     start, trained = deepcopy(task.encoder), task.encoder
     meta: dict[str, Any] = {"method": params.method.name}
@@ -90,6 +85,23 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         metrics=metrics,
         results=results,
     )
+
+
+def encoder_task(frames: "Frames", params: EncoderTraining, fingerprint: str) -> "EncoderTask | DenseTask":
+    """Returns what is trained.
+
+    Raises:
+        MaskcastError: the method is ``none``, or its queue or parts do not fit.
+    """
+    from maskcast.training.tasks.dense import DenseTask
+    from maskcast.training.tasks.encoder import EncoderTask
+
+    if isinstance(params.method, NoMethod):
+        raise MaskcastError("method none trains nothing; choose another")
+    if isinstance(params.method, DenseConfig):
+        assert params.network is not None  # the params see to it
+        return DenseTask(frames, params, params.method, params.network, fingerprint)
+    return EncoderTask(frames, params, params.method, fingerprint)
 
 
 def _probed(trained: "Normalised", start: "Normalised", store: "ClipStore") -> dict[str, float]:

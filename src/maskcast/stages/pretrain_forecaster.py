@@ -1,5 +1,8 @@
 """pretrain_forecaster: generated masks (or frames) of the training clips -> a forecaster."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from maskcast.data.clips import Clip, ClipStore
@@ -11,6 +14,9 @@ from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
 from maskcast.training.tasks.forecasting_params import ForecastTraining
+
+if TYPE_CHECKING:
+    from maskcast.training.tasks.forecasting import ForecastTask
 
 SPLITS = ("train", "unlabeled")
 
@@ -43,11 +49,29 @@ def pretrain_forecaster(
     Raises:
         MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
     """
+    from maskcast.training.tasks.forecasting import train_forecaster
+
+    task, counts = pretraining(clips, masks, masker, params)
+    train_forecaster(
+        "pretrain_forecaster",
+        task,
+        params.model,
+        counts,
+        resume=resume_dir(pretrained),
+        out=pretrained,
+        metrics=metrics,
+    )
+
+
+def pretraining(
+    clips: Path, masks: Path, masker: Path, params: PretrainForecaster
+) -> "tuple[ForecastTask, dict[str, float]]":
+    """Returns what is trained, and the numbers of clips that it learns from and that are left out."""
     import torch
 
     from maskcast.data.known_masks import KnownMasks
     from maskcast.inference.forecast import masker_for, open_stores
-    from maskcast.training.tasks.forecasting import ForecastTask, train_forecaster
+    from maskcast.training.tasks.forecasting import ForecastTask
 
     store, generated = open_stores(clips, masks, params.label_map)
     train, left_out = _confident(generated, params.min_confidence)
@@ -73,15 +97,7 @@ def pretrain_forecaster(
         f"{len(train)} clips to train on, {len(alone)} of them masks without frames; {left_out} left out, below "
         f"min_confidence {params.min_confidence:g}"
     )
-    train_forecaster(
-        "pretrain_forecaster",
-        task,
-        params.model,
-        {"clips": float(len(train)), "clips_left_out": float(left_out)},
-        resume=resume_dir(pretrained),
-        out=pretrained,
-        metrics=metrics,
-    )
+    return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
 
 
 def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int]:

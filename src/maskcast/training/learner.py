@@ -52,15 +52,15 @@ class Learner:
         if same and getattr(task, "same_each_step", False):
             self._recording = Recording(partial(self._gradients, 0), self._learned, Recorder())
 
-    def step(self, step: int, batch: Any) -> None:
-        """Takes a step.
+    def step(self, step: int, batch: Any, rate: float | None = None) -> None:
+        """Takes a step, at a learning rate in the place of the schedule's where one is given.
 
         Raises:
             MaskcastError: if the batch does not fit into the memory of the GPU.
         """
         self._task.model.train()
         for group in self._optimizer.param_groups:
-            group["lr"] = self._params.rate(step)
+            group["lr"] = self._params.rate(step) if rate is None else rate
         found = self._tried(step, batch)
         if found is None:
             raise MaskcastError(self._full(step, batch))

@@ -1,0 +1,171 @@
+"""find_learning_rate: one short training at rates that grow -> the loss at each, and a rate to begin with."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params, validate
+from maskcast.progress import report_file, say
+from maskcast.runner.stage import InPath, OutPath, get_stage, stage
+
+if TYPE_CHECKING:
+    from maskcast.training.range_test import Sweep
+    from maskcast.training.task import Task
+
+NEEDS = {  # inputs by stage
+    "train_masker": ("clips",),
+    "pretrain_encoder": ("clips",),
+    "pretrain_forecaster": ("clips", "masks", "masker"),
+    "finetune_forecaster": ("clips", "masks", "masker", "pretrained"),
+    "train_detector": ("dataset",),
+}
+
+
+class FindLearningRate(Params):
+    """Params of find_learning_rate."""
+
+    of: Literal[
+        "train_masker", "pretrain_encoder", "pretrain_forecaster", "finetune_forecaster", "train_detector"
+    ] = "train_masker"
+    """The stage whose training is tried."""
+    values: dict[str, Any]
+    """The params of that stage; its rates and the length of its schedule are not used."""
+    lowest: float = Field(default=1e-6, gt=0)
+    """Learning rate of the first step."""
+    highest: float = Field(default=1.0, gt=0)
+    """Learning rate of the last step; a sweep ends before it where the loss leaves all bounds."""
+    steps: int = Field(default=100, ge=20)
+    """Steps of a sweep; the rate grows by the same factor from each to the next."""
+    weight_decays: tuple[float, ...] = ()
+    """A sweep for each of these; none takes that of `values`."""
+    batch_sizes: tuple[int, ...] = ()
+    """A sweep for each of these; none takes that of `values`."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.highest <= self.lowest:
+            raise ValueError(f"highest {self.highest:g} must be above lowest {self.lowest:g}")
+        return self
+
+
+@stage
+def find_learning_rate(
+    *,
+    clips: InPath | None = None,
+    dataset: InPath | None = None,
+    masks: InPath | None = None,
+    masker: InPath | None = None,
+    pretrained: InPath | None = None,
+    curves: OutPath,
+    metrics: OutPath,
+    params: FindLearningRate,
+) -> None:
+    """Trains for some steps at rates that grow, and suggests the one where the loss falls fastest.
+
+    Args:
+        clips: the clip store; for an encoder what its ``unlabeled`` is.
+        dataset: of a detector.
+        masks: of the training of a forecaster.
+        masker: of the training of a forecaster.
+        pretrained: the forecaster to finetune.
+        curves: folder with losses.csv, and losses.png of all sweeps.
+        metrics: JSON, flat numbers.
+        params: what to try.
+
+    Raises:
+        MaskcastError: when an input is missing that the training needs, or nothing can be told from a sweep.
+    """
+    from maskcast.training.range_test import range_test
+
+    ports = {"clips": clips, "dataset": dataset, "masks": masks, "masker": masker, "pretrained": pretrained}
+    given = {name: path for name, path in ports.items() if path is not None}
+    for name in NEEDS[params.of]:
+        if name not in given:
+            raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} learns from it")
+    sweeps: dict[str, Sweep] = {}
+    for title, values in _variants(params):
+        checked: Any = validate(get_stage(params.of).params, values, "find_learning_rate: values")
+        task = _task(params.of, checked, given, curves)
+        sweep = range_test(task, checked.training, params.lowest, params.highest, params.steps)
+        sweeps[title] = sweep
+        say(f"{title}: {_said(sweep)}")
+    _write(curves, sweeps)
+    report_file(curves / "losses.png", "learning rate")
+    suggested = {title: sweep.suggestion for title, sweep in sweeps.items()}
+    found = {f"suggestion/{title}" if len(sweeps) > 1 else "suggestion": each for title, each in suggested.items()}
+    numbers = {name: value for name, value in found.items() if value is not None} | {"sweeps": float(len(sweeps))}
+    metrics.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+
+
+def _variants(params: FindLearningRate) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the name of each sweep, and the params of its training."""
+    training = params.values.get("training")
+    if not isinstance(training, dict):
+        raise MaskcastError(f"find_learning_rate: values.training is missing; give the params of {params.of}")
+    for decay in params.weight_decays or (None,):
+        for batch in params.batch_sizes or (None,):
+            own = {"weight_decay": decay, "batch_size": batch}
+            changed = {name: value for name, value in own.items() if value is not None}
+            title = ", ".join(f"{name} {value:g}" for name, value in changed.items()) or params.of
+            yield title, params.values | {"training": training | changed}
+
+
+def _task(of: str, params: Any, given: Mapping[str, Path], out: Path) -> "Task":
+    """Returns what a stage trains, fresh; beside ``out`` there is room for what it unpacks."""
+    if of == "train_masker":
+        from maskcast.data.clips import ClipStore
+        from maskcast.training.tasks.segmentation import segmentation_task
+
+        return segmentation_task(ClipStore(given["clips"]), params, of)
+    if of == "pretrain_encoder":
+        from maskcast.data.unlabeled import open_frames
+        from maskcast.runner.outputs import resume_dir
+        from maskcast.stages.pretrain_encoder import encoder_task
+
+        return encoder_task(open_frames(given["clips"], resume_dir(out)), params, of)
+    if of == "train_detector":
+        from maskcast.data.detection import DetectionSet
+        from maskcast.training.tasks.detection import DetectorTask
+
+        return DetectorTask(DetectionSet(given["dataset"]), params, None, of)
+    stores = (given["clips"], given["masks"], given["masker"])
+    if of == "pretrain_forecaster":
+        from maskcast.stages.pretrain_forecaster import pretraining
+
+        return pretraining(*stores, params)[0]
+    from maskcast.stages.finetune_forecaster import finetuning
+
+    return finetuning(*stores, given["pretrained"], params)[0]
+
+
+def _said(sweep: "Sweep") -> str:
+    ended = f"the loss left all bounds at {sweep.rates[-1]:.1e}" if sweep.diverged else "the loss stayed in bounds"
+    lowest = f"it is lowest at {sweep.least:.1e}"
+    if sweep.suggestion is None or sweep.steepest is None:
+        return f"no rate at which the loss falls; {lowest}, {ended}: widen lowest to highest, or give more steps"
+    return (
+        f"learning_rate {sweep.suggestion:.1e} (the loss falls fastest at {sweep.steepest:.1e}; {lowest}; {ended})"
+    )
+
+
+def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:
+    """Writes losses.csv and losses.png."""
+    import csv
+
+    from maskcast.report.plots import plot_sweeps
+
+    folder.mkdir()
+    with (folder / "losses.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("sweep", "step", "learning_rate", "loss", "smoothed"))
+        for title, sweep in sweeps.items():
+            for step, (rate, loss, mean) in enumerate(zip(sweep.rates, sweep.losses, sweep.smoothed, strict=True)):
+                writer.writerow((title, step, f"{rate:.6g}", f"{loss:.6g}", f"{mean:.6g}"))
+    plot_sweeps(
+        folder / "losses.png",
+        {title: (sweep.rates, sweep.smoothed, sweep.suggestion) for title, sweep in sweeps.items()},
+    )
