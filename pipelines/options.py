@@ -12,7 +12,11 @@ CLUSTER_FILE = Path(os.path.relpath(Path(__file__).with_name("cluster.yaml")))  
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
     """Declares which pipeline, with which values."""
     parser.add_argument(
-        "--pipeline", choices=sorted(PIPELINES), default="forecasting", help="default: %(default)s"
+        "--pipeline",
+        metavar="NAME",
+        choices=sorted(PIPELINES),
+        default="forecasting",
+        help=f"{', '.join(sorted(PIPELINES))} (default: %(default)s)",
     )
     parser.add_argument(
         "--params",

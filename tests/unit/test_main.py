@@ -20,7 +20,8 @@ from maskcast.runner.stage import stage_names
 
 MODELS = "maskcast models: error: argument COMMAND:"
 PIPELINES = [
-    yaml.safe_load((ROOT / file).read_text())["stages"] for file in ("dvc.yaml", "recipes/detection/dvc.yaml")
+    yaml.safe_load((ROOT / file).read_text())["stages"]
+    for file in ("dvc.yaml", "recipes/detection/dvc.yaml", "recipes/video/dvc.yaml")
 ]
 
 

@@ -44,6 +44,7 @@ CLOSING = (
     "`maskcast --version` tells version and commit."
 )
 SELDOM = {"train_masker": ("start", "masks", "unlabeled")}  # inputs that the pipeline of dvc.yaml does without
+OF_VIDEOS = ("evaluate_video", "register_segmenter")  # stages of the pipeline that has two maskers
 PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
     "raw": "data/{port}",
     "clips": "data/{port}",
@@ -106,6 +107,8 @@ def _place(stage: Stage, port: str) -> str:
     if port == "page":
         measured = "metrics" if stage.tracked else "registration"
         return _place(stage, measured).replace(".json", ".html")
+    if stage.name in OF_VIDEOS and port == "masker":
+        return "models/segmenter"  # the one that remembers
     return PLACES.get(port, "models/{port}").format(port=port, stage=stage.name)
 
 
