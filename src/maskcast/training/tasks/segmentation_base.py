@@ -1,0 +1,181 @@
+"""What all trainings of a segmenter share: windows to learn from, losses, validation, and what it starts from.
+
+Legend: B samples, T frames of a sample, H height, W width, C = 3 channels, K channels of logits.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.statistics import frame_statistics
+from maskcast.distributed import rank
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.attributes import fold_parts, share_parts
+from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
+from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.seed import derive
+from maskcast.training.ema import BetterModel
+from maskcast.training.tasks.segmentation_params import SegmentationTraining
+from maskcast.training.tasks.segmentation_pseudo import learnt_share
+from maskcast.training.tasks.segmentation_recoloured import AlikeClasses, alike_classes
+from maskcast.training.tasks.segmentation_start import start_weights
+from maskcast.training.tasks.segmentation_teaching import Teaching
+from maskcast.training.tasks.segmentation_validation import Validation
+from maskcast.training.tasks.segmentation_windows import LabelledWindows, Windows, chosen_maps
+
+
+class SegmentationTask:
+    """What both trainings share: windows to learn from, validation, and the weights to start from.
+
+    Args:
+        store: the clips.
+        params: what to train, and how.
+        fingerprint: names params and data.
+        encoder: what ``pretrain_encoder`` wrote, to start from.
+        start: what ``train_masker`` wrote, to start from.
+        generated: what ``generate_masks`` wrote of the unlabelled clips, to learn from.
+        unlabeled: clips to learn from without labels in the place of the unlabelled ones of ``store``.
+
+    Raises:
+        MaskcastError: if there is no such map, no clips to learn from or to validate on, or what it is to start
+            from does not fit.
+    """
+
+    monitor: str | None = "jaccard"
+
+    def __init__(
+        self,
+        store: ClipStore,
+        params: SegmentationTraining,
+        fingerprint: str,
+        encoder: Path | None = None,
+        start: Path | None = None,
+        generated: Path | None = None,
+        unlabeled: Path | None = None,
+    ) -> None:
+        self.store, self.params, self.fingerprint = store, params, fingerprint
+        self.maps = chosen_maps(store, params.maps)
+        self.windows = LabelledWindows(store, self.maps, params, generated)
+        self.validation = Validation(store, self.maps, params)
+        torch.manual_seed(derive(params.training.seed))
+        self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
+        colours = partial(frame_statistics, store, self.windows.clips)
+        self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
+        if self.pretrained is not None:
+            self.fingerprint = self.pretrained.renamed(fingerprint)
+        # a head that has learnt stays as it is
+        self._parts = params.attributes and start is None and any(one.attributes for one in self.maps)
+        if self._parts:
+            share_parts(params.model.head_of(self.student), self.maps)
+        self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
+        self.model: nn.Module = self.student if self.averaged is None else self.averaged
+        self.criteria = [_criterion(one, params) for one in self.maps]
+        self.alike = alike_classes(self.maps, params.recoloured)
+        self.teaching = None
+        if params.unlabeled is not None and self.averaged is not None:
+            others = None if unlabeled is None else ClipStore(unlabeled)
+            self.teaching = Teaching(store, params, params.unlabeled, self.averaged, others)
+        elif unlabeled is not None:
+            raise MaskcastError(
+                f"{unlabeled}: train_masker.unlabeled does not say how to learn from these clips; set it, e.g. to "
+                "{batch_size: 48, burn_in_steps: 400}, and ema, e.g. to 0.99"
+            )
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """What is kept: the network, or the running average of its weights where that validates better."""
+        return self.student if self.averaged is None else self.averaged.final
+
+    def batch(self, step: int) -> Windows:
+        """Returns this process's windows, augmented: a pure function of (seed, step)."""
+        batch = self.windows.batch(step)
+        if self.teaching is None or not self.teaching.begun(step):
+            return batch
+        return batch._replace(views=self.teaching.windows.batch(step))
+
+    def validate(self) -> dict[str, float]:
+        """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``.
+
+        Where there is a running average, they are those of the better one, and ``jaccard_average`` and
+        ``jaccard_live`` are of both. Where there are pseudo masks, their numbers follow.
+        """
+        if self.averaged is None:
+            return self.validation.scores(self.student)
+        watched = {} if self.teaching is None else self.teaching.pseudo.watched()
+        return self.averaged.validate(self.validation.scores, "jaccard") | watched
+
+    def finish(self) -> None:
+        """Makes the trained segmenter what is saved: one with a plain head, whatever it learnt from."""
+        if self._parts:
+            fold_parts(self.params.model.head_of(self.segmenter))
+
+    def _begin(self, batch: Windows, step: int) -> tuple[Windows, int]:
+        """Returns what the student sees in this step, and how many of its samples, the first ones, have labels."""
+        if rank():  # or dropout repeats on each process
+            torch.manual_seed(derive(self.params.training.seed, step, rank()))
+        if self.averaged is not None:
+            self.averaged.update(step)
+        labelled = len(batch.frames_BTHWC)
+        if self.teaching is None or batch.views is None:
+            return batch, labelled
+        return self.teaching.lesson(batch, batch.views), labelled
+
+    def _perturbed(self, samples: int, labelled: int, step: int) -> AbstractContextManager[None]:
+        """Returns a context in which the student's features are perturbed where samples have no labels."""
+        if self.teaching is None or labelled == samples:
+            return nullcontext()
+        return self.teaching.perturbed(step, labelled / samples)
+
+    def _loss(self, logits: Sequence[Tensor], masks: Sequence[Tensor], labelled: int, step: int) -> Tensor:
+        """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W).
+
+        The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0.
+        """
+        parts = []
+        for criterion, alike, logits_BTKHW, masks_BTHW in zip(
+            self.criteria, self.alike, logits, masks, strict=True
+        ):
+            sizes = [labelled, len(masks_BTHW) - labelled]
+            given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
+            parts.append(self._given_loss(criterion, alike, *given))
+            if self.teaching is not None and sizes[1]:
+                share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
+                if alike is not None and self.teaching.unlabeled.strong.hue:
+                    taught = (alike.logits(taught[0]), alike.masks(taught[1]))
+                parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
+        total: Tensor = sum(parts[1:], parts[0])
+        return total
+
+    def _given_loss(
+        self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
+    ) -> Tensor:
+        """Returns the loss of labelled samples: the mean over those in other colours and the others."""
+        if alike is None:
+            return _loss_of(criterion, logits_BTKHW, masks_BTHW)
+        first, share = self.windows.recoloured, self.windows.recoloured_share
+        changed = _loss_of(criterion, alike.logits(logits_BTKHW[:first]), alike.masks(masks_BTHW[:first]))
+        return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
+
+
+def _criterion(label_map: LabelMap, params: SegmentationTraining) -> nn.Module:
+    if label_map.kind != "alpha":
+        return MaskLoss(params.loss)
+    return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
+
+
+def _loss_of(criterion: nn.Module, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> Tensor:
+    """Returns a loss of windows; a matte's looks from frame to frame, others at each frame."""
+    loss: Tensor
+    if isinstance(criterion, MatteLoss):
+        loss = criterion(logits_BTKHW, masks_BTHW)
+    else:
+        loss = criterion(logits_BTKHW.flatten(0, 1), masks_BTHW.flatten(0, 1))
+    return loss
