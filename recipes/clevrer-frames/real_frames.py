@@ -1,17 +1,20 @@
 """Trains the masker of this recipe on simulated frames and prints how well it masks what it has never seen.
 
     python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecasters FOLDER ...]
+        [--values gpu.yaml unlabeled.yaml]
 
-Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. The masker is scored
-on the simulated clips of holdout.yaml, on which every choice was made, and with the folder of CLEVRER's release on
-the real videos of real.yaml, each frame by itself and with classes that agree through the clip. With forecasters,
-it also prints how well each forecasts the windows of windows.yaml from the masks of the real frames.
+Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. Files of values say
+what of train_masker differs from params.yaml; with unlabeled.yaml the masker learns from real frames without
+labels, too, and the stage is run with --unlabeled instead. The masker is scored on the simulated clips of
+holdout.yaml, on which every choice was made, and with the folder of CLEVRER's release on the real videos of
+real.yaml, each frame by itself and with classes that agree through the clip. With forecasters, it also prints how
+well each forecasts the windows of windows.yaml from the masks of the real frames.
 """
 
 import argparse
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,12 @@ from maskcast.runner.run import run_stage
 HERE = Path(__file__).resolve().parent
 CONTEXT = 11
 BASELINES = ("rigid_body", "constant_velocity", "persistence")
-WAYS = {"each frame by itself": None, f"{CONTEXT} frames agree": CONTEXT, "all frames of a clip agree": 128}
+WAYS = {
+    "each frame by itself": None,
+    "each frame by itself, an object one class": 1,
+    f"{CONTEXT} frames agree": CONTEXT,
+    "all frames of a clip agree": 128,
+}
 
 
 def main() -> None:
@@ -35,12 +43,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
     parser.add_argument("--forecasters", type=Path, nargs="*", default=[], help="folders of trained ones of masks")
+    parser.add_argument(
+        "--values", nargs="*", default=[], metavar="FILE", help="of this folder: gpu.yaml, unlabeled.yaml"
+    )
     given = parser.parse_args()
+    if "unlabeled.yaml" in given.values and given.clevrer is None:
+        parser.error("unlabeled.yaml needs real videos: give --clevrer")
+    changes = [section(Path(name).stem, "train_masker") for name in given.values]
     raws = {"holdout": HERE / "data/raw"} | ({"real": given.clevrer} if given.clevrer else {})
     rows = []
     for seed in given.seeds:
-        with seed_in_params(seed):
-            subprocess.run(["dvc", "repro"], cwd=HERE, check=True)
+        with changed_params([*changes, {"training": {"seed": seed}}]) as values:
+            train(values, given.clevrer)
         trained = json.loads((HERE / "results/train_masker.json").read_text(encoding="utf-8"))
         rows.append(f"| {seed} | training, minutes | {trained['train_seconds'] / 60:.0f} |")
         rows.append(f"| {seed} | simulated validation, each frame by itself | {trained['val_jaccard']:.3f} |")
@@ -62,17 +76,45 @@ def main() -> None:
 
 
 @contextmanager
-def seed_in_params(seed: int) -> Iterator[None]:
-    """Sets the seed of training in params.yaml for the block."""
+def changed_params(changes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Changes the section train_masker of params.yaml for the block, and gives it."""
     path = HERE / "params.yaml"
     text = path.read_text(encoding="utf-8")
     params: dict[str, Any] = yaml.safe_load(text)
-    params["train_masker"]["training"]["seed"] = seed
+    for change in changes:
+        params["train_masker"] = merged(params["train_masker"], change)
     path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     try:
-        yield
+        yield params["train_masker"]
     finally:
         path.write_text(text, encoding="utf-8")
+
+
+def merged(values: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values in which those of ``change`` stand in their places."""
+    out = dict(values)
+    for key, value in change.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def train(values: dict[str, Any], clevrer: Path | None) -> None:
+    """Trains the masker in the working directory."""
+    if "unlabeled" not in values or clevrer is None:
+        subprocess.run(["dvc", "repro"], cwd=HERE, check=True)
+        return
+    subprocess.run(["dvc", "repro", "prepare_clips"], cwd=HERE, check=True)
+    (HERE / "models").mkdir(exist_ok=True)
+    (HERE / "results").mkdir(exist_ok=True)
+    run_stage(
+        "train_masker",
+        values,
+        clips=HERE / "data/clips",
+        unlabeled=prepared("unlabeled", clevrer),
+        masker=HERE / "models/masker",
+        metrics=HERE / "results/train_masker.json",
+        page=HERE / "results/train_masker.html",
+    )
 
 
 def prepared(name: str, raw: Path) -> Path:

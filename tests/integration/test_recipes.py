@@ -206,15 +206,20 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
     assert named == [4, 4]
 
 
-def test_the_masker_of_real_frames_is_scored_in_three_ways(
+def test_the_masker_of_real_frames_is_scored_in_four_ways(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = recipe("clevrer-frames")
     before = (folder / "params.yaml").read_text()
-    run(monkeypatch, folder / "real_frames.py", "--seeds", "3")
+    (folder / "wide.yaml").write_text("train_masker: {model: {width: 3}}\n")
+    run(monkeypatch, folder / "real_frames.py", "--seeds", "3", "--values", "wide.yaml")
     said = capfd.readouterr().out
     assert "| 3 | simulated validation, each frame by itself | 0." in said
-    assert said.count("| 3 | holdout, ") == 3
+    assert said.count("| 3 | holdout, ") == 4
+    assert json.loads((folder / "models/masker/config.json").read_text())["model"] == {"arch": "unet", "width": 3}
+    with pytest.raises(SystemExit):
+        run(monkeypatch, folder / "real_frames.py", "--values", "unlabeled.yaml")
+    assert "unlabeled.yaml needs real videos: give --clevrer" in capfd.readouterr().err
     assert (folder / "params.yaml").read_text() == before
 
 
