@@ -1,11 +1,11 @@
 """Compares a masker that starts from a pretrained encoder with one that starts at random, and prints the table.
 
-    python recipes/few-labels/compare.py [--seeds 0 1 2]
+    python recipes/few-labels/compare.py [--seeds 0 1 2] [--pretraining masked.yaml]
 
 Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
-afterwards: those of pretrain_encoder from budget.yaml, and a masker that learns for 500 steps from labels alone.
-The seeds are the masker's; the encoder is trained once. Method `none` makes the masker start at random. The
-encoder is also measured on the clips of probe.yaml, where eight times as many are labelled.
+afterwards: those of pretrain_encoder from budget.yaml or another file, and a masker that learns for 500 steps from
+labels alone. The seeds are the masker's; the encoder is trained once. Method `none` makes the masker start at
+random. The encoder is also measured on the clips of probe.yaml, where eight times as many are labelled.
 """
 
 import argparse
@@ -35,13 +35,14 @@ def main() -> None:
     """Runs what is asked for and prints the table."""
     parser = argparse.ArgumentParser(description="seeds of the recipe with few labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--pretraining", default="budget.yaml", metavar="FILE", help="budget.yaml, masked.yaml")
+    given = parser.parse_args()
+    seeds = given.seeds
     path = HERE / "params.yaml"
     shipped = path.read_text(encoding="utf-8")
     values: dict[str, Any] = yaml.safe_load(shipped)
-    values["pretrain_encoder"] = yaml.safe_load((HERE / "budget.yaml").read_text(encoding="utf-8"))[
-        "pretrain_encoder"
-    ]
+    pretraining = yaml.safe_load((HERE / given.pretraining).read_text(encoding="utf-8"))
+    values["pretrain_encoder"] = pretraining["pretrain_encoder"]
     values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False, "recoloured": None}
     values["train_masker"]["training"]["epochs"] = 4
     method = values["pretrain_encoder"]["method"]

@@ -106,7 +106,7 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
         if section.get("model", {}).get("arch") == "recurrent":
             section["model"]["base"] = {"arch": "unet", "width": 4}
             section["window"] = {"frames": 4, "chunk": 2}
-    if "pretrain_encoder" in params:
+    if "pretrain_encoder" in params and "network" not in params["pretrain_encoder"]:
         params["pretrain_encoder"]["method"] = SMALL_SSL
     for name in {"train_masker", "second_masker"} & params.keys():
         params[name]["augment"] = {}
@@ -170,7 +170,7 @@ def test_few_labels_are_compared_from_both_starts(
 ) -> None:
     folder = recipe("few-labels")
     before = (folder / "params.yaml").read_text()
-    run(monkeypatch, folder / "compare.py", "--seeds", "3")
+    run(monkeypatch, folder / "compare.py", "--seeds", "3", "--pretraining", "masked.yaml")
     said = capfd.readouterr().out
     assert "| | random | pretrained |" in said
     assert "| masker on 15 labelled clips, Jaccard, mean of seeds 3 | 0." in said
