@@ -21,7 +21,7 @@ from maskcast.runner.stage import stage_names
 MODELS = "maskcast models: error: argument COMMAND:"
 PIPELINES = [
     yaml.safe_load((ROOT / file).read_text())["stages"]
-    for file in ("dvc.yaml", "recipes/detection/dvc.yaml", "recipes/video/dvc.yaml")
+    for file in ("dvc.yaml", *(f"recipes/{name}/dvc.yaml" for name in ("detection", "video", "learning-rate")))
 ]
 
 

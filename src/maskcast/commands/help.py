@@ -33,6 +33,7 @@ GROUPS = {  # in which order the overview names commands and stages
         "predict",
         "register_models",
     ),
+    "before a training": ("find_learning_rate",),
     "stages of a masker of videos": ("evaluate_video", "register_segmenter"),
     "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
 }
@@ -43,7 +44,10 @@ CLOSING = (
     "`dvc repro` runs all stages in order, with the paths in dvc.yaml and the values in params.yaml. "
     "`maskcast --version` tells version and commit."
 )
-SELDOM = {"train_masker": ("start", "masks", "unlabeled")}  # inputs that the pipeline of dvc.yaml does without
+SELDOM = {  # inputs that the pipelines do without
+    "train_masker": ("start", "masks", "unlabeled"),
+    "find_learning_rate": ("dataset", "masks", "masker", "pretrained"),
+}
 OF_VIDEOS = ("evaluate_video", "register_segmenter")  # stages of the pipeline that has two maskers
 PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not named here is a model
     "raw": "data/{port}",
@@ -52,6 +56,7 @@ PLACES = {  # of ports in our pipelines, as each dvc.yaml has them; what is not 
     "masks": "data/{port}",
     "base_masks": "data/{port}",
     "dataset": "data/{port}",
+    "curves": "results/rates",
     "report": "results/{port}",
     "predictions": "results/{port}",
     "metrics": "results/{stage}.json",
