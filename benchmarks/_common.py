@@ -128,14 +128,16 @@ def write_untrained(
 def commit() -> str:
     """Short hash of the checked-out commit, with `+changes` where tracked files of `src` differ from it.
 
-    Where there is no Git repository, as in an image, it is that of `MASKCAST_GIT_SHA`.
+    It is that of `MASKCAST_GIT_SHA` where that is set, as it is in an image, which has no Git repository.
     """
+    if given := os.environ.get("MASKCAST_GIT_SHA"):
+        return given[:7]
 
     def git(*words: str) -> str:
         return subprocess.run(
             ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
 
-    return (git("rev-parse", "--short", "HEAD") or os.environ.get("MASKCAST_GIT_SHA", "unknown")[:7]) + (
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (
         "+changes" if git("diff", "--stat", "HEAD", "--", "src") else ""
     )

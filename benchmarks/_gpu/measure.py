@@ -73,8 +73,8 @@ def on_device(batch: Any) -> Any:
 
 def forget() -> None:
     """Frees what earlier measurements held and starts counting memory anew."""
-    gc.collect()
     if CARD:
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 

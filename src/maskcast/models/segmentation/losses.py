@@ -134,7 +134,7 @@ def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
     num_classes = len(sums) // 4
     count_K, ce_K, mass_K, hit_K, (focal,) = sums.split([num_classes] * 4 + [1])
     weight_K = torch.ones_like(count_K)
-    weight_K[0] = config.background_weight
+    weight_K[:1] = config.background_weight  # `[0]` copies from the CPU, which no CUDA graph may hold
     pixels = count_K.sum().clamp_min(1)
     weight_sum = (weight_K * count_K).sum()
     normaliser = pixels if config.ce_reduction == "mean" else torch.where(weight_sum > 0, weight_sum, 1)
