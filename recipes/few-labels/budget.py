@@ -71,7 +71,8 @@ def main() -> None:
         for seed in given.seeds
         for percent in sorted(given.percent)
         for name in given.arms
-        if percent < 100 or not merged(base, plan.arms[name].train_masker)["unlabeled"]  # where none is unlabelled
+        if percent < 100
+        or not merged(base, plan.arms[name].train_masker).get("unlabeled")  # where none is unlabelled
     ]
     labelled: dict[tuple[int, str], list[str]] = {}
     (HERE / "data").mkdir(exist_ok=True)

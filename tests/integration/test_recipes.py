@@ -94,6 +94,8 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
             )
     for arm in params.get("arms", {}).values():
         arm["train_masker"].pop("training", None)
+        if "unlabeled" in arm["train_masker"]:
+            arm["train_masker"]["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
     for section in filter(lambda values: isinstance(values, dict), params.values()):
         if section.get("unlabeled"):
             section["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
