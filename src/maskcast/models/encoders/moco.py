@@ -34,6 +34,8 @@ class _Heads(nn.Module):
 class Moco(Siamese):
     """MoCo v2; the queue is part of its state."""
 
+    same_each_step = True
+
     head: Any
     queue_KD: Tensor
 

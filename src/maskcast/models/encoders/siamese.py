@@ -11,7 +11,7 @@ D embedding, S cells of the last map.
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,9 @@ class Siamese(nn.Module):
         momentum: how much of the copy stays in each step: copy = momentum copy + (1 - momentum) encoder.
         sub_batches: in how many parts of a batch the copy's batch norms take their statistics.
     """
+
+    same_each_step: ClassVar[bool] = False
+    """Whether all that ``loss`` does on the host is the same in each step, and sends nothing to a GPU."""
 
     def __init__(self, encoder: Normalised, head: nn.Module, momentum: float, sub_batches: int) -> None:
         super().__init__()

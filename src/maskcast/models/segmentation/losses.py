@@ -79,7 +79,7 @@ class AlphaLoss(nn.Module):
         difference_NHW = opacity_NHW - target.to(opacity_NHW.dtype) / 255
         terms = [difference_NHW, difference_NHW.diff(dim=1), difference_NHW.diff(dim=2)]
         sums = all_sum(torch.stack([term.abs().sum() for term in terms]))
-        counts = all_sum(sums.new_tensor([term.numel() for term in terms]))
+        counts = all_sum(torch.stack([torch.full_like(sums[0], term.numel()) for term in terms]))
         total: Tensor = (sums / counts.clamp_min(1)).sum()
         return total
 
@@ -124,6 +124,8 @@ def _walk(logits: Tensor) -> ModuleType:
 def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
     """Returns the loss, and what a pixel's gradient needs to know of the whole batch, float64.
 
+    Nothing goes from the host to the device, not even a number, so that a step can be recorded.
+
     Args:
         sums: (4 K + 1,) see ``loss_chunks.sums``.
         config: of the loss.
@@ -137,10 +139,10 @@ def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
     weight_K[:1] = config.background_weight  # `[0]` copies from the CPU, which no CUDA graph may hold
     pixels = count_K.sum().clamp_min(1)
     weight_sum = (weight_K * count_K).sum()
-    normaliser = pixels if config.ce_reduction == "mean" else torch.where(weight_sum > 0, weight_sum, 1)
+    normaliser = pixels if config.ce_reduction == "mean" else weight_sum.masked_fill(weight_sum <= 0, 1)
     present_K = count_K > 0
     classes = num_classes if config.dice_classes == "all" else present_K.sum().clamp_min(1)
-    union_K = torch.where(present_K, mass_K + count_K + config.dice_smooth, 1)
+    union_K = (mass_K + count_K + config.dice_smooth).masked_fill(~present_K, 1)
     overlap_K = 2 * hit_K + config.dice_smooth
     share_K = config.dice * present_K.double() / classes
     one_in = num_classes if config.focal_form == "sigmoid" and config.focal_classes == "mean" else 1

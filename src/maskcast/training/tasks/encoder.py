@@ -34,7 +34,6 @@ class EncoderTask:
     """
 
     monitor = None
-    same_each_step = True
 
     def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
@@ -58,6 +57,11 @@ class EncoderTask:
             torch.from_numpy(np.stack([pairs[k] for k in part], 1)) for part in (own, order)
         )
         return Views(own_views, shuffled_views, torch.tensor(order), torch.tensor(step))
+
+    @property
+    def same_each_step(self) -> bool:
+        """Whether a step can be recorded (``training/recording.py``)."""
+        return self.siamese.same_each_step
 
     @property
     def encoder(self) -> Normalised:
