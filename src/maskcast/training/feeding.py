@@ -43,7 +43,7 @@ class Feed:
         beside: processes that train on this machine, this one included; they share its processors.
 
     Attributes:
-        waited: seconds for which the loop waited for batches, of ``seconds`` in all; the first one does not count.
+        waited: seconds for which the loop waited for batches, of ``seconds`` in all; the first two do not count.
     """
 
     def __init__(self, task: Task, steps: range, device: torch.device, beside: int = 1) -> None:
@@ -61,9 +61,9 @@ class Feed:
         side = torch.cuda.Stream(self.device)
         with closing(self._made()) as batches:
             first = asked = time.monotonic()
-            for step in self.steps:
+            for number, step in enumerate(self.steps):
                 batch = next(batches)
-                if step == self.steps[0]:
+                if number < 2:  # with the second one the workers start
                     first = time.monotonic()
                 else:
                     self.waited += time.monotonic() - asked
