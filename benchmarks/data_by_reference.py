@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
@@ -38,10 +39,12 @@ def main() -> None:
     parser.add_argument("--least", type=float, default=1, help="MiB from which on an output stays on the volume")
     parser.add_argument("--until", default="register_models", help="the last stage (default: %(default)s)")
     given = parser.parse_args()
-    references.LEAST = int(given.least * MIB)
     params = shortened(yaml.safe_load(given.params.read_text()), given.clips)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"),
+        patch.object(references, "LEAST", int(given.least * MIB)),
+    ):
         ways = {
             way: Cluster(Path(folder, way), volume=way == "by reference") for way in ("artifacts", "by reference")
         }

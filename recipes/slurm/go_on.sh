@@ -6,9 +6,10 @@
 # does not, ends after its step.
 trap '' USR1 TERM
 log=$(mktemp)
-"$@" 2> >(tee "$log" >&2)
-code=$?
-wait $! 2>/dev/null # tee
+{ # a pipe, which waits for tee
+  "$@" 2>&1 >&3 | tee "$log" >&2
+  code=${PIPESTATUS[0]}
+} 3>&1
 if [ $code -ne 0 ] && grep -q 'exited with 75' "$log"; then code=75; fi
 rm -f "$log"
 exit $code

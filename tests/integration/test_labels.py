@@ -19,7 +19,7 @@ from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 
-COMMANDS = [command for command in commands() if command.file == "docs/labels.md"]
+COMMANDS = [command for command in commands() if (command.file, command.folder) == ("docs/labels.md", ".")]
 
 
 def write_project(folder: Path) -> None:
