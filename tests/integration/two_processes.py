@@ -111,7 +111,7 @@ def windows(folder: Path) -> WindowTask:
     """Returns the training of a segmenter with state, on windows with a map of classes and one of opacity."""
     window = WindowParams(frames=5, chunk=2, burn_in=1)
     params = MemoryTraining(training=PARAMS, window=window, augment=AugmentParams(crop=(12, 16)))
-    task = WindowTask(write_two_maps(folder / "clips"), params, window, "windows")
+    task = WindowTask(write_two_maps(folder / "clips"), params, "windows")
     task.segmenter.double()
     return task
 

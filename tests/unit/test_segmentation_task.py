@@ -109,11 +109,11 @@ class KilledTask(WindowTask):
 
 def test_a_killed_run_ends_with_the_same_weights(store: ClipStore, tmp_path: Path) -> None:
     params = MemoryTraining(training=TRAINING, window=WINDOW)
-    unbroken = WindowTask(store, params, WINDOW, "x")
+    unbroken = WindowTask(store, params, "x")
     scores, _ = fit(unbroken, TRAINING, tmp_path / "unbroken")
     with pytest.raises(Killed):
-        fit(KilledTask(store, params, WINDOW, "x"), TRAINING, tmp_path / "killed")
-    resumed = WindowTask(store, params, WINDOW, "x")
+        fit(KilledTask(store, params, "x"), TRAINING, tmp_path / "killed")
+    resumed = WindowTask(store, params, "x")
     assert fit(resumed, TRAINING, tmp_path / "killed").scores["jaccard"] == scores["jaccard"]
     for name, weights in unbroken.segmenter.state_dict().items():
         assert torch.equal(weights, resumed.segmenter.state_dict()[name]), name

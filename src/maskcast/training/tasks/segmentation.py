@@ -41,19 +41,11 @@ class WindowTask(SegmentationTask):
     nothing but its number.
     """
 
-    def __init__(
-        self,
-        store: ClipStore,
-        params: SegmentationTraining,
-        window: WindowParams,
-        fingerprint: str,
-        encoder: Path | None = None,
-        start: Path | None = None,
-        generated: Path | None = None,
-        unlabeled: Path | None = None,
-    ) -> None:
-        super().__init__(store, params, fingerprint, encoder, start, generated, unlabeled)
-        self.window = window
+    @property
+    def window(self) -> WindowParams:
+        """The windows that it learns from."""
+        assert self.params.window is not None  # the params of a model with state have one
+        return self.params.window
 
     def chunks(self, batch: Windows) -> int:
         """Returns the number of chunks of a window."""
@@ -105,6 +97,5 @@ def segmentation_task(
     unlabeled: Path | None = None,
 ) -> FrameTask | WindowTask:
     """Returns the task that fits the model."""
-    if params.window is None:
-        return FrameTask(store, params, fingerprint, encoder, start, generated, unlabeled)
-    return WindowTask(store, params, params.window, fingerprint, encoder, start, generated, unlabeled)
+    task = FrameTask if params.window is None else WindowTask
+    return task(store, params, fingerprint, encoder, start, generated, unlabeled)
