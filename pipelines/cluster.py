@@ -9,6 +9,7 @@ from kfp.dsl import PipelineConfig, PipelineTask
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from maskcast.errors import MaskcastError
 from maskcast.params import UNSHOWN, Params, load_params_file, validate
 from maskcast.redaction import has_user
 
@@ -166,6 +167,15 @@ class Cluster(Params):
             remedy = f"pin it in {self.file}: registry/name@sha256:... (`docker buildx imagetools inspect` tells)"
             return f"{self.image} may change after it was submitted", remedy
         return None
+
+    def check_image(self) -> None:
+        """Makes sure that nodes can run the image, and will run what was tried.
+
+        Raises:
+            MaskcastError: with the remedy.
+        """
+        if fault := self.fault_of_image:
+            raise MaskcastError(f"{self.file}: image {'; '.join(fault)}")
 
     @field_validator("env")
     @classmethod

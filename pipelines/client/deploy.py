@@ -1,12 +1,12 @@
 """What `maskcast models deploy` and `undeploy` do: a registered version as an InferenceService of KServe."""
 
 import shlex
-import sys
 from pathlib import Path
 
 import yaml
 
 from maskcast.errors import MaskcastError
+from maskcast.progress import say
 from maskcast.registry.store import Registry
 from pipelines.client.inference_service import (
     Release,
@@ -15,22 +15,22 @@ from pipelines.client.inference_service import (
     release_of,
     storage_account,
     storage_notes,
-    storage_secrets,
     with_all_requests,
     with_canary,
     without_canary,
 )
 from pipelines.client.kserve import Service
 from pipelines.client.kube import connect
-from pipelines.client.manifests import Manifest
+from pipelines.client.manifests import Manifest, s3_secrets
 from pipelines.client.setup import apply_one
 from pipelines.cluster import Cluster, load_cluster
+from pipelines.options import CLUSTER_FILE
 
 
 def deploy(
     registry: Registry,
     which: str,
-    file: Path,
+    file: Path | None,
     service: str | None,
     canary: int | None,
     *,
@@ -42,7 +42,7 @@ def deploy(
     Args:
         registry: the registered model.
         which: number or alias.
-        file: the cluster file.
+        file: the cluster file; None takes the project's own.
         service: name of the InferenceService; None takes the model's.
         canary: percent of the requests; None gives it all.
         dry_run: whether the objects are printed and nothing is changed.
@@ -51,10 +51,9 @@ def deploy(
     Raises:
         MaskcastError: there is no such version, KServe or right, or the service does not become ready.
     """
-    cluster = load_cluster(file)
+    cluster = load_cluster(file or CLUSTER_FILE)
     name = service or service_name(registry.name)
-    if cluster.fault_of_image is not None:
-        raise MaskcastError("; ".join(cluster.fault_of_image))
+    cluster.check_image()
     release = release_of(registry, registry.find(which), cluster)
     if dry_run and canary is None:
         _print(cluster, release, inference_service(cluster, name, release))
@@ -71,7 +70,7 @@ def deploy(
         _print(cluster, release, wanted)
         return
     if release.storage is not None:
-        running.annotate_secrets(storage_secrets(cluster), storage_notes(cluster))
+        running.annotate_secrets(s3_secrets(cluster), storage_notes(cluster))
         apply_one(running.api, storage_account(cluster))
     running.put(wanted, new=current is None)
     share = "all requests" if canary is None else f"{canary} % of the requests"
@@ -80,13 +79,13 @@ def deploy(
         running.wait()
 
 
-def undeploy(model: str, file: Path, service: str | None, *, canary: bool) -> None:
+def undeploy(model: str, file: Path | None, service: str | None, *, canary: bool) -> None:
     """Deletes a service, or its canary alone, whose requests go back to what ran before.
 
     Raises:
         MaskcastError: there is no such service or canary, or no right.
     """
-    cluster = load_cluster(file)
+    cluster = load_cluster(file or CLUSTER_FILE)
     name = service or service_name(model)
     running = Service(connect(), cluster, name)
     current = running.get()
@@ -122,10 +121,10 @@ def _print(cluster: Cluster, release: Release, service: Manifest) -> None:
     """Prints what `kubectl apply -f -` takes; stderr says what it cannot do without touching secrets."""
     if release.storage is not None:
         notes = [f"{key}={value}" for key, value in storage_notes(cluster).items()]
-        for name in storage_secrets(cluster) if notes else []:
+        for name in s3_secrets(cluster) if notes else []:
             command = shlex.join(
                 ["kubectl", "annotate", "--overwrite", "-n", cluster.namespace, "secret", name, *notes]
             )
-            print(f"where the S3 server is, for KServe: {command}", file=sys.stderr)
+            say(f"where the S3 server is, for KServe: {command}")
         print(yaml.safe_dump(storage_account(cluster), sort_keys=False), end="---\n")
     print(yaml.safe_dump(service, sort_keys=False), end="")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.store import Registry, Version
-from pipelines.client.manifests import LABELS, Manifest, service_account
+from pipelines.client.manifests import LABELS, Manifest, s3_secrets, service_account
 from pipelines.cluster import Cluster
 
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
@@ -137,13 +137,8 @@ def release_in(pods: Manifest) -> str:
 def storage_account(cluster: Cluster) -> Manifest:
     """Returns the service account by which KServe reads S3: with its keys."""
     account = service_account(cluster, cluster.serving.service_account)
-    account["secrets"] = [{"name": name} for name in storage_secrets(cluster)]
+    account["secrets"] = [{"name": name} for name in s3_secrets(cluster)]
     return account
-
-
-def storage_secrets(cluster: Cluster) -> list[str]:
-    """Returns the secrets that hold keys of S3."""
-    return [name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys]
 
 
 def storage_notes(cluster: Cluster) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The InferenceServices of a namespace, asked from and told to the Kubernetes API."""
 
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,9 +8,10 @@ from kubernetes import client
 from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomObjectsApi
 
 from maskcast.errors import MaskcastError
+from maskcast.progress import say
 from maskcast.runner.waiting import waits_for
 from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
-from pipelines.client.kube import ForbiddenError, ask
+from pipelines.client.kube import ForbiddenError, ask, no_namespace
 from pipelines.client.manifests import Manifest
 from pipelines.cluster import Cluster
 
@@ -53,10 +53,7 @@ class Service:
         else:
             done = ask(self.custom.replace_namespaced_custom_object, *self.place, self.name, wanted)
         if done is None:
-            raise MaskcastError(
-                f"there is no namespace {self.cluster.namespace!r}; "
-                f"`kubectl create namespace {self.cluster.namespace}`"
-            )
+            raise no_namespace(self.cluster.namespace)
 
     def annotate_secrets(self, names: Iterable[str], notes: Mapping[str, str]) -> None:
         """Adds annotations to secrets of the namespace, and leaves the rest of them alone.
@@ -105,7 +102,7 @@ class Service:
             for line in why if waited > STUCK_S else []:
                 if line not in told:
                     told.add(line)
-                    print(f"InferenceService/{self.name} waits: {line}", file=sys.stderr)
+                    say(f"InferenceService/{self.name} waits: {line}")
             time.sleep(POLL_S)
 
     def _waits(self) -> list[str]:

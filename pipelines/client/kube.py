@@ -39,6 +39,11 @@ def connect() -> client.ApiClient:
     return client.ApiClient(configuration)
 
 
+def no_namespace(name: str) -> MaskcastError:
+    """Returns what to say where something cannot be made, for want of its namespace."""
+    return MaskcastError(f"there is no namespace {name!r}; `kubectl create namespace {name}`")
+
+
 def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Returns what a call of the API returns, or None when there is no such object.
 

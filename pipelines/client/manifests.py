@@ -54,7 +54,12 @@ def rules(cluster: Cluster) -> list[dict[str, list[str]]]:
 
 def store_secrets(cluster: Cluster) -> list[str]:
     """Returns the secrets that may hold the keys of the artifact store."""
-    return [KFP_STORE, *(name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys)]
+    return [KFP_STORE, *s3_secrets(cluster)]
+
+
+def s3_secrets(cluster: Cluster) -> list[str]:
+    """Returns the secrets of the cluster file that hold keys of S3."""
+    return [name for name, keys in cluster.secrets.items() if "AWS_ACCESS_KEY_ID" in keys]
 
 
 def secret(cluster: Cluster, name: str, values: Mapping[str, str]) -> Manifest:

@@ -51,8 +51,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
     Raises:
         MaskcastError: naming the key at fault; also when the image is not pinned, or pods cannot see the data.
     """
-    if fault := cluster.fault_of_image:
-        raise MaskcastError(f"{cluster.file}: image {'; '.join(fault)}")
+    cluster.check_image()
     values = load_values(given.params, given.set, stages_of(given.pipeline))
     if data := local_data(values):
         raise MaskcastError(

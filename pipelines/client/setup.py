@@ -17,7 +17,7 @@ import yaml
 from kubernetes import client
 
 from maskcast.errors import MaskcastError
-from pipelines.client.kube import ask, connect
+from pipelines.client.kube import ask, connect, no_namespace
 from pipelines.client.manifests import Manifest, manifests, secret
 from pipelines.cluster import Cluster, load_cluster
 from pipelines.options import add_cluster
@@ -100,5 +100,8 @@ def apply_one(api: Any, manifest: Manifest) -> None:
     }[manifest["kind"]]
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     api.set_default_header("Content-Type", "application/apply-patch+yaml")  # wins over the client's own choice
-    if ask(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
-        raise MaskcastError(f"there is no namespace {namespace!r}; `kubectl create namespace {namespace}`")
+    try:
+        if ask(patch, name, namespace, manifest, field_manager=MANAGER, force=True) is None:
+            raise no_namespace(namespace)
+    finally:
+        del api.default_headers["Content-Type"]  # or it would be that of the next call, too

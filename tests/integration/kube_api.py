@@ -171,6 +171,7 @@ def kube_api() -> Iterator[KubeApi]:
                 kind = self.path.rpartition("/")[2]
                 body = self._body()
                 if kind == SERVICES:
+                    assert self.headers["Content-Type"] == "application/json"
                     self._keep_service(f"{self.path}/{body['metadata']['name']}", body, "1")
                     return
                 if kind == "selfsubjectaccessreviews":
@@ -185,6 +186,7 @@ def kube_api() -> Iterator[KubeApi]:
 
         def do_PUT(self) -> None:
             if self._admitted():
+                assert self.headers["Content-Type"] == "application/json"
                 body, kept = self._body(), state.objects[self.path]
                 if body["metadata"]["resourceVersion"] != kept["metadata"]["resourceVersion"]:
                     self._fail(409, "the object has been modified")

@@ -117,8 +117,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="FILE",
         type=Path,
-        default=Path("pipelines/cluster.yaml"),
-        help="image, namespace, `serving` (default: %(default)s)",
+        help="image, namespace, `serving` (default: the project's pipelines/cluster.yaml)",
     )
 
 
