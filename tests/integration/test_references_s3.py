@@ -1,5 +1,6 @@
 """Data by reference in S3, with a real server: stored once, fetched once a machine, each file by its checksum."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,23 @@ def test_clips_stay_in_a_bucket_and_a_machine_fetches_them_once(
     with pytest.raises(MaskcastError, match="its data cannot be fetched: s3://"):
         referred(pod)
     assert not (tmp_path / "new node" / digest).exists()
+
+
+def test_stages_that_want_the_same_data_at_once_fetch_it_once(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "LEAST", 1000)
+    monkeypatch.setenv("MASKCAST_DATA", f"{s3.uri}/data")
+    monkeypatch.setenv("MASKCAST_DATA_CACHE", str(tmp_path / "node"))
+    placed(write_store(tmp_path / "clips").root, tmp_path / "pod")
+    fetched = []
+
+    def fetch(uri: str, folder: Path) -> None:
+        fetched.append(uri)
+        real_fetch(uri, folder)
+
+    real_fetch = references.fetch
+    monkeypatch.setattr(references, "fetch", fetch)
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(referred, [tmp_path / "pod"] * 4))
+    assert (len(found), len(fetched)) == (1, 1)

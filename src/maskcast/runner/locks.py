@@ -19,16 +19,21 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of fcntl.h and stdio.h
 
 
 @contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
+def sole_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
     """Holds the lock of an output, ``<path>.partial.lock``, while the block writes it.
 
     The system lets go of it when the process ends, however that happens: nothing is left to be removed by hand.
 
+    Args:
+        path: of the output.
+        waits: for another process that holds it.
+
     Raises:
-        MaskcastError: another process holds it, with its number, its host and since when.
+        MaskcastError: another process holds it, with its number, its host and since when, and this one does not
+            wait.
     """
     place = path.with_name(path.name + SUFFIX)
-    lock = _taken(place)
+    lock = _taken(place, waits)
     try:
         yield
     finally:
@@ -46,12 +51,12 @@ def exchange(one: Path, other: Path) -> bool:
     return done == 0
 
 
-def _taken(place: Path) -> int | None:
+def _taken(place: Path, waits: bool) -> int | None:
     """Returns the descriptor that holds the lock, or None where the file system knows no locks."""
     while True:
         lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             raise MaskcastError(_told(place)) from None

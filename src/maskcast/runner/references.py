@@ -19,7 +19,7 @@ from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.runner.locks import sole_writer
-from maskcast.runner.outputs import beside, resume_dir
+from maskcast.runner.outputs import beside, remove, resume_dir
 from maskcast.storage.store import fetch, put
 
 STORE, CACHE = "MASKCAST_DATA", "MASKCAST_DATA_CACHE"
@@ -85,8 +85,7 @@ def placed(partial: Path, place: Path) -> None:
         put(partial, f"{store}/{reference.digest}")
     else:
         _keep(partial, Path(store, reference.digest))
-    with suppress(FileNotFoundError):
-        shutil.rmtree(partial)
+    remove(partial)
     place.mkdir()
     (place / REFERENCE).write_text(reference.model_dump_json(indent=1) + "\n", encoding="utf-8")
     say(f"{place.name.removesuffix('.partial')} stays in {store}/{reference.digest}")
@@ -115,7 +114,7 @@ def _keep(partial: Path, target: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as scratch:
         whole = Path(shutil.move(partial, Path(scratch, "data")))  # a copy where it comes from another volume
-        with suppress(FileExistsError, OSError):
+        with suppress(OSError):  # another one was first
             whole.rename(target)
     if not target.is_dir():
         raise MaskcastError(f"{target}: cannot be written; is the volume full or read-only?")
@@ -127,7 +126,9 @@ def _fetched(path: Path, store: str, digest: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         return target
-    with sole_writer(target):
+    with sole_writer(target, waits=True):  # stages run side by side, and may want the same data
+        if target.is_dir():
+            return target
         incoming = target.with_name(f"{digest}.incoming")  # what a killed run has fetched is passed over
         try:
             fetch(f"{store}/{digest}", incoming)  # each file by its checksum
