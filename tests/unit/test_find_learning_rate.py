@@ -135,6 +135,7 @@ def test_every_training_can_be_tried(store: ClipStore, tmp_path: Path) -> None:
         ({"of": "evaluate"}, "of: "),
         ({"values": {}}, "values.training is missing; give the params of train_masker"),
         ({"values": {"training": {"epoch": 1}}}, "values.training"),
+        ({"batch_sizes": [2, 0]}, "values.training.batch_size: "),
         ({"of": "train_detector"}, "--dataset is missing; train_detector learns from it"),
         ({"of": "pretrain_forecaster"}, "--masks is missing; pretrain_forecaster learns from it"),
         ({"lowest": 1e30, "highest": 1e38}, "the loss left all bounds within"),

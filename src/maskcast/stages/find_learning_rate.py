@@ -1,7 +1,7 @@
 """find_learning_rate: one short training at rates that grow -> the loss at each, and a rate to begin with."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -87,31 +87,33 @@ def find_learning_rate(
         if name not in given:
             raise MaskcastError(f"find_learning_rate: --{name} is missing; {params.of} learns from it")
     sweeps: dict[str, Sweep] = {}
-    for title, values in _variants(params):
-        checked: Any = validate(get_stage(params.of).params, values, "find_learning_rate: values")
-        task = _task(params.of, checked, given, curves)
-        sweep = range_test(task, checked.training, params.lowest, params.highest, params.steps)
-        sweeps[title] = sweep
-        say(f"{title}: {_said(sweep)}")
+    for title, values in _variants(params).items():
+        task = _task(params.of, values, given, curves)
+        sweeps[title] = range_test(task, values.training, params.lowest, params.highest, params.steps)
+        say(f"{title}: {_said(sweeps[title])}")
     _write(curves, sweeps)
     report_file(curves / "losses.png", "learning rate")
-    suggested = {title: sweep.suggestion for title, sweep in sweeps.items()}
-    found = {f"suggestion/{title}" if len(sweeps) > 1 else "suggestion": each for title, each in suggested.items()}
-    numbers = {name: value for name, value in found.items() if value is not None} | {"sweeps": float(len(sweeps))}
+    numbers = {"sweeps": float(len(sweeps))}
+    for title, sweep in sweeps.items():
+        if sweep.suggestion is not None:
+            numbers[f"suggestion/{title}" if len(sweeps) > 1 else "suggestion"] = sweep.suggestion
     metrics.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
-def _variants(params: FindLearningRate) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the name of each sweep, and the params of its training."""
+def _variants(params: FindLearningRate) -> dict[str, Any]:
+    """Returns the params of the training of each sweep, by name; all are checked before the first one begins."""
     training = params.values.get("training")
     if not isinstance(training, dict):
         raise MaskcastError(f"find_learning_rate: values.training is missing; give the params of {params.of}")
+    found = {}
     for decay in params.weight_decays or (None,):
         for batch in params.batch_sizes or (None,):
             own = {"weight_decay": decay, "batch_size": batch}
             changed = {name: value for name, value in own.items() if value is not None}
             title = ", ".join(f"{name} {value:g}" for name, value in changed.items()) or params.of
-            yield title, params.values | {"training": training | changed}
+            values = params.values | {"training": training | changed}
+            found[title] = validate(get_stage(params.of).params, values, "find_learning_rate: values")
+    return found
 
 
 def _task(of: str, params: Any, given: Mapping[str, Path], out: Path) -> "Task":
