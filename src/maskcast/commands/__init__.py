@@ -19,7 +19,7 @@ COMMANDS = {  # by name: where it is, and what it does
     ),
     "models": (
         "maskcast.commands.models:models",
-        "list, compare, promote, roll back and export registered models",
+        "list, compare, promote, roll back, export and deploy registered models",
     ),
     "pipeline": (
         "maskcast.commands.pipeline:pipeline",

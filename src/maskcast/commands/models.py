@@ -101,7 +101,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="for the graph and export.json")
 
     one = commands.add_parser("deploy", help="run a version on KServe: it gets all requests, or a share of them")
-    one.add_argument("version", metavar="VERSION")
+    one.description = (
+        "Makes an InferenceService of a version, or changes the one there is. A version that has a share already "
+        "gets all requests without a restart. docs/serving.md tells more."
+    )
+    one.add_argument("version", metavar="VERSION", help="number or alias; what runs stays at this number")
     one.add_argument("--canary", metavar="PERCENT", type=_percent, help="share of the requests, 0 to 99")
     one.add_argument("--dry-run", action="store_true", help="print what `kubectl apply` takes, change nothing")
     one.add_argument("--wait", action="store_true", help="return when it answers")
