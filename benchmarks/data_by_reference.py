@@ -82,16 +82,14 @@ class Cluster:
 
     def run(self, stage: str, ports: dict[str, str], params: dict[str, Any]) -> None:
         """Runs a stage; ``ports`` has the path of each port in the project's folder."""
-        os.environ.pop("MASKCAST_DATA", None)
+        variables = {}
         if self.volume is not None:
-            os.environ |= {
-                "MASKCAST_DATA": str(self.volume),
-                "MASKCAST_RESUME_DIR": str(self.folder / "volume/resume"),
-            }
+            resume = self.folder / "volume/resume"
+            variables = {"MASKCAST_DATA": str(self.volume), "MASKCAST_RESUME_DIR": str(resume)}
         had = size(self.volume) if self.volume else 0
         down = up = 0
         inputs = {port.name for port in get_stage(stage).ports if port.direction == "in"}
-        with tempfile.TemporaryDirectory(dir=self.folder.parent) as disk:
+        with tempfile.TemporaryDirectory(dir=self.folder.parent) as disk, patch.dict(os.environ, variables):
             pod = {port: Path(disk, port + Path(path).suffix) for port, path in ports.items()}
             for port in inputs & pod.keys():
                 down += copied(self.store / ports[port], pod[port])
@@ -101,7 +99,6 @@ class Cluster:
                 if port in ALIKE:
                     self.digests[f"{stage} {port}"] = digest_tree(references.referred(pod[port]))
         self.moved[stage] = down, up, (size(self.volume) - had if self.volume else 0)
-        os.environ.pop("MASKCAST_RESUME_DIR", None)
 
 
 def stages(dvc_file: Path) -> Iterator[tuple[str, dict[str, str]]]:
