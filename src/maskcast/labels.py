@@ -20,6 +20,8 @@ MASK = "mask"  # name of a store's map where it has but one and names none, as i
 
 MapKind = Literal["classes", "instances", "alpha"]
 Attributes = Mapping[str, tuple[str | None, ...]]  # by attribute its value of each class, None where it has none
+MirrorSwaps = tuple[str, str]  # names of maps, or of classes, that are each other's in a mirrored frame
+MIRROR_SWAPS = "mirror_swaps"  # of a store's meta: such names, where its source declares them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")  # part of file names
 
 

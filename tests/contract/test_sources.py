@@ -60,6 +60,7 @@ CASES: dict[str, Write] = {
     "frame_folders": write_frame_folders,
     "videos": write_videos,
     "synthetic": write_nothing,
+    "synthetic_hands": write_nothing,
     "green_screen": write_green_screen,
 }
 DETECTION_CASES: dict[str, Callable[[Path], Any]] = {

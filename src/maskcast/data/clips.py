@@ -29,7 +29,7 @@ from maskcast.data.clip_table import FRAMES, Clip, Clips, Group, Packed, labels_
 from maskcast.data.packing import unpack
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap
+from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
 
 ALL = slice(None)
 
@@ -84,6 +84,22 @@ class ClipStore:
         if len(self.maps) != 1:
             raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; name one (label_map)")
         return next(iter(self.maps.values()))
+
+    @property
+    def mirror_swaps(self) -> MirrorSwaps | None:
+        """Two names, of maps or of classes, that change places in a mirrored frame; None where none are declared.
+
+        Raises:
+            MaskcastError: if what is declared are not two names.
+        """
+        swaps = self.meta.get(MIRROR_SWAPS)
+        if swaps is None:
+            return None
+        if not (isinstance(swaps, list) and len(swaps) == 2 and all(isinstance(name, str) for name in swaps)):
+            raise MaskcastError(
+                f"{self.root / 'index.json'}: {MIRROR_SWAPS} is {swaps!r}, not two names; prepare the clips again"
+            )
+        return swaps[0], swaps[1]
 
     @property
     def classes(self) -> tuple[str, ...]:

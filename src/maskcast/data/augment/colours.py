@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from maskcast.params import Params
+from maskcast.params import Params, is_zero
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
@@ -31,6 +31,8 @@ class ColourParams(Params):
     """Greatest relative change of saturation."""
     hue: float = Field(default=0.0, ge=0, le=0.5)
     """Greatest turn of the hue, as a fraction of the circle."""
+    channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
+    """Greatest relative change of each of red, green and blue by itself."""
     blur: float = Field(default=0.0, ge=0)
     """Greatest standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
@@ -68,6 +70,9 @@ def draw_colours(params: ColourParams, shape: tuple[int, ...], random: np.random
         if params.hue:
             matrix = matrix @ _hue_turn(random.uniform(-params.hue, params.hue))
         matrix_34 = np.hstack([matrix, np.full((3, 1), brightness * 127.5 * (1 - contrast))])
+    if params.channels:
+        gains = 1 + random.uniform(-params.channels, params.channels, 3)
+        matrix_34 = gains[:, None] * (np.eye(3, 4) if matrix_34 is None else matrix_34)
     if params.blur:
         sigma = float(random.uniform(0, params.blur))
     if params.noise:

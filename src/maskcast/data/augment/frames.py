@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import ColourParams, Probability, draw_colours, recolour
-from maskcast.labels import IGNORE, LabelMap
+from maskcast.data.augment.mirror import swapped
+from maskcast.labels import IGNORE, LabelMap, MirrorSwaps
 
 
 class AugmentParams(ColourParams):
@@ -56,6 +57,11 @@ class Geometry:
     map_23: np.ndarray
     size: tuple[int, int]
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether left and right change places."""
+        return bool(np.linalg.det(self.map_23[:, :2]) < 0)
+
 
 def draw_geometry(
     params: AugmentParams, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
@@ -91,6 +97,7 @@ def augment(
     masks: Mapping[LabelMap, np.ndarray],
     params: AugmentParams,
     random: np.random.Generator,
+    swaps: MirrorSwaps | None = None,
 ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
     """Returns a changed copy of the frames of a clip and of their masks, by one draw for all.
 
@@ -99,6 +106,7 @@ def augment(
         masks: (T, H, W) uint8 of each map.
         params: what may change.
         random: decides what does; its state is advanced.
+        swaps: names of maps, or of classes of a map, that are each other's in a mirrored frame; None changes none.
 
     Returns:
         Frames and masks of ``params.crop`` (never larger than the frames) or the size they came in.
@@ -108,6 +116,8 @@ def augment(
     geometry = draw_geometry(params, shape, object_HW, random)
     colours = draw_colours(params, (len(frames_THWC), *geometry.size, 3), random)
     moved = {label_map: move_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
+    if swaps is not None and geometry.mirrored:
+        moved = swapped(moved, swaps)
     return recolour(move_frames(frames_THWC, geometry), colours), moved
 
 

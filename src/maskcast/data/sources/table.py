@@ -9,9 +9,16 @@ from maskcast.data.sources.competition import CompetitionSource
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.data.sources.green_screen import GreenScreenSource
 from maskcast.data.sources.synthetic import SyntheticSource
+from maskcast.data.sources.synthetic_hands import SyntheticHandsSource
 from maskcast.data.sources.videos import VideosSource
 
 Source = Annotated[
-    CompetitionSource | ClevrerSource | FrameFoldersSource | VideosSource | GreenScreenSource | SyntheticSource,
+    CompetitionSource
+    | ClevrerSource
+    | FrameFoldersSource
+    | VideosSource
+    | GreenScreenSource
+    | SyntheticSource
+    | SyntheticHandsSource,
     Field(discriminator="layout"),
 ]

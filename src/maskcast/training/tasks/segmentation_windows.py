@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskcast.data.augment.colours import draw_colours, recolour
 from maskcast.data.augment.frames import augment
+from maskcast.data.augment.mirror import check_swaps
 from maskcast.data.clip_table import FRAMES, labels_of
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.composing import BACKGROUNDS, Backgrounds
@@ -62,6 +63,9 @@ class LabelledWindows:
         self.clips = labelled_clips(store, maps, "train")
         self.length = 1 if params.window is None else params.window.total
         self._masks = {one: store.of(one.name) for one in maps}
+        self._swaps = store.mirror_swaps
+        if params.augment.hflip:
+            check_swaps(maps, self._swaps, str(store.root))
         self._backgrounds = Backgrounds(store) if BACKGROUNDS in store.meta else None
         self._index = TrainingIndex(store, self.clips, maps, self.length)
         if not len(self._index):
@@ -106,7 +110,7 @@ class LabelledWindows:
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
-        frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random)
+        frames_THWC, masks = augment(frames_THWC, masks, self.params.augment, random, self._swaps)
         if self.params.recoloured is not None and is_recoloured(index, self.params.recoloured):
             drawn = draw_colours(self.params.recoloured, frames_THWC.shape, random)
             frames_THWC = recolour(frames_THWC, drawn)

@@ -1,0 +1,169 @@
+"""Two articulated hands as capsules: what a hand is made of, and how it is posed.
+
+A hand is a palm and three parts of each of five fingers, 16 parts in all, with a forearm that belongs to none of
+them. Joints bend as far as those of people do, fingers of a hand much alike. Two hands that interact are moved
+towards each other until they touch.
+
+Coordinates are those of the camera, in metres: x to the right, y down, z away from it. A right hand that is not
+turned shows its palm, with the fingers up and the thumb to the right; a left hand is its mirror image.
+
+Shapes: N capsules.
+"""
+
+from dataclasses import dataclass
+from math import cos, pi, sin
+from typing import Literal
+
+import numpy as np
+
+from maskcast.simulator.camera import euler_rotations
+
+FINGERS = ("thumb", "index", "middle", "ring", "little")
+PARTS = ("palm", *(f"{finger} {joint}" for finger in FINGERS for joint in (1, 2, 3)))  # 1 is next to the palm
+SIDES = ("left", "right")
+Hands = Literal["left", "right", "apart", "interacting"]
+
+# Of an adult's right hand, from the middle of the wrist: where a finger begins, lengths and radii of its parts.
+KNUCKLES = np.array([[0.028, -0.090, 0], [0.006, -0.095, 0], [-0.016, -0.088, 0], [-0.036, -0.076, 0]])
+LENGTHS = ((0.042, 0.026, 0.021), (0.046, 0.029, 0.022), (0.042, 0.027, 0.022), (0.033, 0.020, 0.019))
+RADII = (0.0098, 0.0086, 0.0076)
+THUMB, THUMB_LENGTHS, THUMB_RADII = (
+    np.array([0.024, -0.026, -0.004]),
+    (0.042, 0.034, 0.027),
+    (0.0125, 0.0105, 0.009),
+)
+THUMB_OUT, THUMB_IN = np.array([0.74, -0.60, -0.30]), np.array([-0.60, -0.40, -0.69])  # stretched; bends towards
+SPREAD = np.array([0.16, 0.02, -0.10, -0.24])  # radians to the thumb's side by which straight fingers part
+BEND = (1.45, 1.75, 1.1)  # greatest angle of each joint of a finger
+MIDDLE = np.array([0.0, -0.08, 0.0])  # what a hand turns about
+GAP = 0.002  # between hands that interact
+
+
+@dataclass(frozen=True)
+class Capsules:
+    """Parts of hands.
+
+    Attributes:
+        ends_N23: both ends of the axis of each.
+        radius_N: of each.
+        part_N: number of its part, 1 to 16; 0 is forearm.
+        hand_N: 0 left, 1 right.
+        back_N3: unit vector to the back of the hand.
+    """
+
+    ends_N23: np.ndarray
+    radius_N: np.ndarray
+    part_N: np.ndarray
+    hand_N: np.ndarray
+    back_N3: np.ndarray
+
+    def moved(self, by_3: np.ndarray) -> "Capsules":
+        """Returns them elsewhere."""
+        return Capsules(self.ends_N23 + by_3, self.radius_N, self.part_N, self.hand_N, self.back_N3)
+
+
+def pose_hands(hands: Hands, random: np.random.Generator) -> Capsules:
+    """Returns one hand or two in random poses, around the origin.
+
+    Args:
+        hands: which; two hands are ``apart`` side by side, or ``interacting``.
+        random: decides; its state is advanced.
+    """
+    size = float(random.uniform(0.85, 1.12))
+    if hands in SIDES:
+        return _pose(SIDES.index(hands), size, random)
+    left, right = (_pose(hand, size, random) for hand in range(2))
+    angle = float(random.uniform(0, 2 * pi))
+    if hands == "apart":
+        offset = float(random.uniform(0.16, 0.24)) * np.array([cos(angle), 0.5 * sin(angle), 0])
+    else:
+        offset = float(random.uniform(0, 0.07)) * np.array([cos(angle), sin(angle), 0])
+        offset[2] = _until_they_touch(left, right.moved(offset), float(random.choice((-1, 1))))
+    right = right.moved(offset)
+    pairs = ((getattr(left, name), getattr(right, name)) for name in vars(left))
+    return Capsules(*(np.concatenate(pair) for pair in pairs))
+
+
+def _pose(hand: int, size: float, random: np.random.Generator) -> Capsules:
+    """Returns one hand, its middle at the origin."""
+    limbs = [*_palm(), *_fingers(random), *_thumb(random), *_forearm(random)]
+    ends_N23, radius_N, part_N, back_N3 = (np.array(column) for column in zip(*limbs, strict=True))
+    mirror = np.array([1.0 if hand else -1.0, 1.0, 1.0])
+    turn_33 = _turn(random)
+    placed_N23 = (ends_N23 - MIDDLE) * mirror * size @ turn_33.T
+    return Capsules(placed_N23, radius_N * size, part_N, np.full(len(part_N), hand), back_N3 * mirror @ turn_33.T)
+
+
+Limb = tuple[np.ndarray, float, int, np.ndarray]  # both ends, radius, part, the direction of the hand's back
+BACK = np.array([0.0, 0.0, 1.0])
+
+
+def _palm() -> list[Limb]:
+    """Returns a capsule from the wrist to each knuckle, and the ball of the thumb."""
+    bones = [(np.stack([knuckle * (0.5, 0.06, 1), knuckle]), 0.0125, 1, BACK) for knuckle in KNUCKLES]
+    return [*bones, (np.stack([THUMB * (0.6, 0.7, 1), THUMB * (1.0, 1.9, 1)]), 0.0145, 1, BACK)]
+
+
+def _fingers(random: np.random.Generator) -> list[Limb]:
+    limbs: list[Limb] = []
+    curl, spread = float(random.beta(0.7, 0.9)), float(random.uniform(0.2, 1.3))
+    for finger, (knuckle, lengths) in enumerate(zip(KNUCKLES, LENGTHS, strict=True)):
+        own = float(np.clip(curl + random.normal(0, 0.18), 0, 1))
+        aside = spread * SPREAD[finger] * (1 - 0.7 * own) + float(random.normal(0, 0.03))
+        start, angle = knuckle, -0.15
+        for joint in range(3):
+            angle += own * BEND[joint] * float(random.uniform(0.8, 1.0))
+            out = np.array([sin(aside), -cos(aside), 0])
+            way, back = cos(angle) * out - sin(angle) * BACK, sin(angle) * out + cos(angle) * BACK
+            end = start + lengths[joint] * way
+            limbs.append((np.stack([start, end]), RADII[joint], 5 + 3 * finger + joint, back))
+            start = end
+    return limbs
+
+
+def _thumb(random: np.random.Generator) -> list[Limb]:
+    limbs: list[Limb] = []
+    out = THUMB_OUT / np.linalg.norm(THUMB_OUT)
+    towards = THUMB_IN - (THUMB_IN @ out) * out
+    towards /= np.linalg.norm(towards)
+    start, angle = THUMB, 0.0
+    for joint, (low, high) in enumerate(((-0.2, 0.6), (0.0, 0.8), (-0.2, 1.0))):
+        angle += float(random.uniform(low, high))
+        way, back = cos(angle) * out + sin(angle) * towards, sin(angle) * out - cos(angle) * towards
+        end = start + THUMB_LENGTHS[joint] * way
+        limbs.append((np.stack([start, end]), THUMB_RADII[joint], 2 + joint, back))
+        start = end
+    return limbs
+
+
+def _forearm(random: np.random.Generator) -> list[Limb]:
+    up, aside = random.uniform(-0.6, 0.6), random.uniform(-0.3, 0.3)
+    way = np.array([sin(aside), cos(aside) * cos(up), sin(up)])
+    starts = [np.array([x, 0.012, 0.0]) for x in (-0.012, 0.012)]
+    return [(np.stack([start, start + 0.3 * way]), 0.021, 0, BACK) for start in starts]
+
+
+def _turn(random: np.random.Generator) -> np.ndarray:
+    """Returns a rotation (3, 3): fingers rather up, palm or back in view; of each third hand, any."""
+    if random.random() < 1 / 3:
+        turn_33, triangle = np.linalg.qr(random.standard_normal((3, 3)))
+        turn_33 = turn_33 * np.sign(np.diag(triangle))
+        return np.asarray(turn_33 * np.sign(np.linalg.det(turn_33)))
+    roll, pitch, yaw = random.normal(0, 0.6), random.normal(0, 0.5), random.uniform(-pi, pi)
+    first, second = euler_rotations(np.array([[0.0, yaw, 0.0], [pitch, 0.0, roll]]))
+    return np.asarray(second @ first)
+
+
+def _until_they_touch(one: Capsules, other: Capsules, side: float) -> float:
+    """Returns how far along z the other goes, away (1) or nearer (-1), until hands are not in each other."""
+    share = np.linspace(0, 1, 4)[:, None, None]
+    spheres = []
+    for hand in (one, other):
+        ends_N23, radius_N = hand.ends_N23[hand.part_N > 0], hand.radius_N[hand.part_N > 0]
+        centres = (1 - share) * ends_N23[:, 0] + share * ends_N23[:, 1]
+        spheres.append((centres.reshape(-1, 3), np.tile(radius_N, len(share))))
+    (a, r), (b, s) = spheres
+    apart = a[:, None] - b
+    reach = (r[:, None] + s + GAP) ** 2 - (apart[..., :2] ** 2).sum(-1)  # of centres along z, squared
+    needed = np.where(reach > 0, side * apart[..., 2] + np.sqrt(reach.clip(0)), 0)
+    return side * float(needed.max())
