@@ -105,6 +105,26 @@ def test_each_map_has_logits_of_the_size_of_the_frames(
     assert all(len(tensor) == 2 for tensor in state)
 
 
+@pytest.mark.parametrize("arch", ["smp_unet", "smp_unetplusplus", *MORE_DECODERS])
+def test_one_decoder_gives_both_hands(arch: str) -> None:
+    """A softmax over 17 classes for each of two maps: 34 channels of one head."""
+    hands = [LabelMap(name, tuple(map(str, range(17)))) for name in ("left", "right")]
+    segmenter = build(SmpConfig.model_validate({"arch": arch, "encoder": SMALL}), hands)
+    with torch.no_grad():
+        (left, right), _ = segmenter(frames(1, 1, 64, 64))
+        whole = segmenter.network(segmenter.normalised(frames(1, 1, 64, 64)))
+    assert left.shape == right.shape == (1, 1, 17, 64, 64)
+    assert torch.equal(torch.cat([left, right], 2)[:, 0], whole)
+
+
+def test_the_networks_of_system_3_are_configs() -> None:
+    """A U-Net with the encoder of Xception, and a U-Net++ with RegNetY of 3.2 GF."""
+    for arch, encoder in (("smp_unet", "xception"), ("smp_unetplusplus", "tu-regnety_032")):
+        with torch.device("meta"):  # no weights are drawn
+            network, _ = SmpConfig.model_validate({"arch": arch, "encoder": encoder}).network(34)
+            assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 34, 64, 64)
+
+
 def test_clips_of_a_batch_do_not_mix(config: SegmenterModelConfig) -> None:
     segmenter, batch = build(config), frames(2, 3, 64, 64)
     with torch.no_grad():

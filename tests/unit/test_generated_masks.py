@@ -17,7 +17,7 @@ from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
 from maskcast.training.tasks.segmentation_generated import GeneratedMasks
-from maskcast.training.tasks.segmentation_params import GeneratedParams
+from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
 VALUES: dict[str, Any] = {
     "model": {"arch": "unet", "width": 4},
@@ -131,3 +131,48 @@ def test_masks_of_other_clips_are_said(store: ClipStore, tmp_path: Path) -> None
         MaskcastError, match=r"has no masks of 1 frames of an unlabelled clip of .*hidden \(hidden\)"
     ):
         segmentation_task(store, params, "x", generated=tmp_path / "masks")
+
+
+def of_confidence(tmp_path: Path, sure: list[float | None]) -> tuple[ClipStore, Path]:
+    """Writes unlabelled clips of a frame each, whose masks are as sure as that, and a labelled one."""
+    pictures, masks = moving_squares(0, 1, 16, 24)
+    with (
+        ClipWriter(tmp_path / "clips", height=16, width=24, maps=[SQUARES]) as clips,
+        ClipWriter(tmp_path / "masks", height=16, width=24, maps=[SQUARES]) as generated,
+    ):
+        for split in ("train", "val"):
+            clips.add(split, split=split, kind="labelled", frames=pictures, masks={"squares": masks})
+        for number, mean in enumerate(sure):
+            name, meta = f"clip_{number}", {} if mean is None else {"mean_confidence": mean}
+            clips.add(name, split="unlabeled", kind="unlabelled", frames=pictures)
+            confidence = {"squares": np.full_like(masks, 255)}
+            known = {"masks": {"squares": masks}, "confidence": confidence, "meta": meta}
+            generated.add(name, split="unlabeled", kind="unlabelled", **known)
+    return ClipStore(tmp_path / "clips"), tmp_path / "masks"
+
+
+def test_the_least_confident_share_of_the_set_is_left_out(tmp_path: Path) -> None:
+    store, masks = of_confidence(tmp_path, [0.5, 0.9, 0.2, 0.7, 0.9])
+    found = GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.5), 1)
+    assert [clip.id for clip in found.clips] == ["clip_1", "clip_3", "clip_4"] and not found.drops_of_batch
+    assert len(GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(), 1).clips) == 5
+
+
+def test_the_least_confident_share_of_each_batch_is_left_out(tmp_path: Path) -> None:
+    """Of eight that are drawn for a batch of four, as system 3 does it; the others come again in other batches."""
+    sure = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    store, masks = of_confidence(tmp_path, list(sure))
+    found = GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.5, drop_of="batch"), 1)
+    drawn = [k for k, _ in found.surest(np.random.default_rng(3), 4)]
+    pool = np.random.default_rng(3).integers(8, size=8).tolist()
+    least = sorted(pool)[4]
+    assert sorted(drawn) == sorted(pool)[4:] and drawn == [k for k in pool if k in drawn][:4] and least > min(pool)
+    values = VALUES | {"generated": {"share": 0.9, "drop": 0.5, "drop_of": "batch"}}
+    task = segmentation_task(store, TrainMasker.model_validate(values), "x", generated=masks)
+    assert torch.equal(task.batch(3).frames_BTHWC, task.batch(3).frames_BTHWC)
+
+
+def test_masks_that_do_not_say_how_sure_they_are(tmp_path: Path) -> None:
+    store, masks = of_confidence(tmp_path, [0.5, None])
+    with pytest.raises(MaskcastError, match=r"masks: clip 'clip_1' has no mean_confidence, .* set drop to 0"):
+        GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.1), 1)

@@ -24,6 +24,8 @@ def plain(logits: Tensor, target: Tensor, c: MaskLossConfig) -> Tensor:
     y = F.one_hot(ids, num_classes).to(z.dtype)
     weight = torch.ones(num_classes, dtype=z.dtype)
     weight[0] = c.background_weight
+    if c.class_weights is not None:
+        weight = torch.tensor(c.class_weights, dtype=z.dtype)
     nll = -F.log_softmax(z, 1)
     ce = (weight * y * nll).sum() / (len(y) if c.ce_reduction == "mean" else (weight * y).sum())
     p = z.softmax(1)
@@ -62,6 +64,7 @@ CONFIGS = [
     MaskLossConfig(),
     MaskLossConfig(ce=1, dice=0, focal=0, ce_reduction="mean"),
     MaskLossConfig(ce=1, dice=0, focal=0, background_weight=0),
+    MaskLossConfig(ce=0.35, dice=0.65, focal=0, class_weights=[0.1, 0.8, 1, 0.35, 2], dice_smooth=0.1),
     MaskLossConfig(ce=0, dice=1, focal=0, dice_classes="present", dice_smooth=1),
     MaskLossConfig(ce=0, dice=0, focal=1, focal_classes="mean", focal_gamma=1.5),
     MaskLossConfig(ce=0, dice=0, focal=1, focal_gamma=0),

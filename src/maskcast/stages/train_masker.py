@@ -75,7 +75,7 @@ def train_masker(
     finish_training(
         running_name("train_masker"),
         task,
-        params.training,
+        params.schedule,
         resume_dir(masker),
         out=masker,
         save=save,

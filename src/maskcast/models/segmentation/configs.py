@@ -185,6 +185,8 @@ class MaskLossConfig(Params):
     """Weight of the focal loss; 0 leaves the term out."""
     background_weight: float = Field(0.3, ge=0)
     """Weight of class 0 in the cross entropy; every other class has 1."""
+    class_weights: list[Annotated[float, Field(ge=0)]] | None = Field(None, exclude_if=is_null)
+    """Weight of each class in the cross entropy, background first, in the place of ``background_weight``."""
     ce_reduction: Literal["weighted_mean", "mean"] = "weighted_mean"
     """Divide the summed cross entropy by the summed weights of the pixels (as PyTorch does) or by their number."""
     dice_classes: Literal["all", "present"] = "all"

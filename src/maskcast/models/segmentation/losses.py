@@ -40,6 +40,7 @@ class MaskLoss(nn.Module):
     def __init__(self, config: MaskLossConfig) -> None:
         super().__init__()
         self.config = config
+        self._weights: dict[torch.device, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a float32 scalar (float64 for float64 logits); 0 where no pixel counts.
@@ -50,14 +51,22 @@ class MaskLoss(nn.Module):
             logits: (N, K, ...) floating, NCHW or channels_last; the gradient comes in the same layout.
             target: (N, ...) class ids below K, or 255; uint8 or long.
         """
+        weights = self._class_weights(logits)
         if self.config.dice_over == "batch":
-            fused: Tensor = _FusedLoss.apply(logits, target, self.config)
+            fused: Tensor = _FusedLoss.apply(logits, target, self.config, weights)
             return fused
         loss = self.config.dice * soft_dice(logits, target, self.config.dice_smooth) if self.config.dice else 0
         if self.config.ce or self.config.focal:
-            loss = loss + _FusedLoss.apply(logits, target, self.config.model_copy(update={"dice": 0.0}))
+            loss = loss + _FusedLoss.apply(logits, target, self.config.model_copy(update={"dice": 0.0}), weights)
         assert isinstance(loss, Tensor)  # a weight is above 0
         return loss
+
+    def _class_weights(self, logits: Tensor) -> Tensor | None:
+        """Returns the weights of the classes, copied once to where the logits are: so a step can be recorded."""
+        if self.config.class_weights is not None and logits.device not in self._weights:
+            weights = torch.tensor(self.config.class_weights, dtype=torch.float64)
+            self._weights[logits.device] = weights.to(logits.device)
+        return self._weights.get(logits.device)
 
 
 class AlphaLoss(nn.Module):
@@ -86,18 +95,20 @@ class AlphaLoss(nn.Module):
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, config: MaskLossConfig) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, config: MaskLossConfig, class_weights: Tensor | None
+    ) -> Tensor:
         terms = terms_of(config)
         with torch.autocast(logits.device.type, enabled=False):
             found, lse_N1P = _walk(logits).sums(logits.detach().flatten(2), target.flatten(1), terms)
-            loss, coefficients = _weighed(all_sum(found), config)
+            loss, coefficients = _weighed(all_sum(found), config, class_weights)
             dtype = torch.promote_types(logits.dtype, torch.float32)
         ctx.terms = terms
         ctx.save_for_backward(logits, target, lse_N1P, coefficients.to(dtype))
         return loss.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         logits, target, lse_N1P, coefficients = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         with torch.autocast(logits.device.type, enabled=False):
@@ -109,7 +120,7 @@ class _FusedLoss(torch.autograd.Function):
                 all_sum(grads[0]) * coefficients,
                 ctx.terms,
             )
-        return gradient, None, None
+        return gradient, None, None, None
 
 
 def _walk(logits: Tensor) -> ModuleType:
@@ -121,7 +132,7 @@ def _walk(logits: Tensor) -> ModuleType:
     return loss_kernels
 
 
-def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
+def _weighed(sums: Tensor, config: MaskLossConfig, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Returns the loss, and what a pixel's gradient needs to know of the whole batch, float64.
 
     Nothing goes from the host to the device, not even a number, so that a step can be recorded.
@@ -129,14 +140,16 @@ def _weighed(sums: Tensor, config: MaskLossConfig) -> tuple[Tensor, Tensor]:
     Args:
         sums: (4 K + 1,) see ``loss_chunks.sums``.
         config: of the loss.
+        class_weights: (K,) float64, where it names any.
 
     Returns:
         The loss, and the coefficients of ``loss_chunks.fill_gradient``.
     """
     num_classes = len(sums) // 4
     count_K, ce_K, mass_K, hit_K, (focal,) = sums.split([num_classes] * 4 + [1])
-    weight_K = torch.ones_like(count_K)
-    weight_K[:1] = config.background_weight  # `[0]` copies from the CPU, which no CUDA graph may hold
+    weight_K = torch.ones_like(count_K) if class_weights is None else class_weights
+    if class_weights is None:
+        weight_K[:1] = config.background_weight  # `[0]` copies from the CPU, which no CUDA graph may hold
     pixels = count_K.sum().clamp_min(1)
     weight_sum = (weight_K * count_K).sum()
     normaliser = pixels if config.ce_reduction == "mean" else weight_sum.masked_fill(weight_sum <= 0, 1)

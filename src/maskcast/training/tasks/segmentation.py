@@ -13,6 +13,7 @@ from torch import Tensor
 from maskcast.data.clips import ClipStore
 from maskcast.models.segmentation.base import State
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
+from maskcast.training.numbers import Logged
 from maskcast.training.tasks.segmentation_base import SegmentationTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, WindowParams
 from maskcast.training.tasks.segmentation_windows import Windows
@@ -23,15 +24,19 @@ class FrameTask(SegmentationTask):
 
     @property
     def same_each_step(self) -> bool:
-        """Whether the loss does the same in each step (``training/recording.py``): no average moves beside it."""
-        return self.averaged is None
+        """Whether the loss does the same in each step (``training/recording.py``).
 
-    def loss(self, batch: Windows, step: int) -> tuple[Tensor, dict[str, float]]:
+        No average moves beside it, and no phase or discriminator comes in.
+        """
+        return self.averaged is None and self.adversary is None and self.params.phases is None
+
+    def loss(self, batch: Windows, step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch."""
         windows, labelled = self._begin(batch, step)
         with self._perturbed(len(windows.frames_BTHWC), labelled, step):
             logits, _ = self.student(windows.frames_BTHWC)
-        return self._loss(logits, windows.masks, labelled, step), {}
+        loss, numbers = self._loss(logits, windows.masks, labelled, step)
+        return loss, dict(numbers)
 
 
 class WindowTask(SegmentationTask):
@@ -51,7 +56,7 @@ class WindowTask(SegmentationTask):
         """Returns the number of chunks of a window."""
         return len(self._starts)
 
-    def losses(self, batch: Windows, step: int) -> Iterator[tuple[Tensor, dict[str, float]]]:
+    def losses(self, batch: Windows, step: int) -> Iterator[tuple[Tensor, Logged]]:
         """Yields the loss of each chunk, times its share of the window's frames.
 
         The state goes on from chunk to chunk, no gradient does.
@@ -67,12 +72,12 @@ class WindowTask(SegmentationTask):
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
             with perturbed():
                 logits, alone, state = self._seen(windows.frames_BTHWC[:, chunk], state)
-            loss = self._loss(logits, masks, labelled, step)
+            loss, numbers = self._loss(logits, masks, labelled, step)
             if alone:
-                loss = loss + self.window.alone * self._loss(alone, masks, labelled, step)
+                loss = loss + self.window.alone * self._loss(alone, masks, labelled, step)[0]
             state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
-            yield share * loss, {}
+            yield share * loss, {name: share * value for name, value in numbers.items()}
 
     def _seen(self, frames_BTHWC: Tensor, state: State) -> tuple[Sequence[Tensor], Sequence[Tensor], State]:
         """Returns the logits of a chunk, those of its frames alone where they are learnt, and its last state."""

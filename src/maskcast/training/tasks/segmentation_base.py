@@ -19,10 +19,12 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
 from maskcast.seed import derive
-from maskcast.training.ema import BetterModel
+from maskcast.training.ema import BetterModel, EmaModel
+from maskcast.training.tasks.segmentation_adversarial import Adversary
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_pseudo import learnt_share
 from maskcast.training.tasks.segmentation_recoloured import AlikeClasses, alike_classes
@@ -77,7 +79,18 @@ class SegmentationTask:
             share_parts(params.model.head_of(self.student), self.maps)
         self.averaged = None if params.ema is None else BetterModel(self.student, params.ema)
         self.model: nn.Module = self.student if self.averaged is None else self.averaged
-        self.criteria = [_criterion(one, params) for one in self.maps]
+        self.criteria = [_criterion(one, params, params.loss) for one in self.maps]
+        self._of_phases = [
+            [_criterion(one, params, phase.loss or params.loss) for one in self.maps]
+            for phase in params.phases or ()
+        ]
+        self.adversary = None
+        if params.adversarial is not None:
+            size = params.augment.crop or (store.height, store.width)
+            self.adversary = Adversary(self.maps, size, params.adversarial.width)
+            if self.averaged is None:
+                self.model = EmaModel(self.student, None)
+            self.model.add_module("discriminator", self.adversary.discriminator)
         self.alike = alike_classes(self.maps, params.recoloured)
         self.teaching = None
         if params.unlabeled is not None and self.averaged is not None:
@@ -134,15 +147,17 @@ class SegmentationTask:
             return nullcontext()
         return self.teaching.perturbed(step, labelled / samples)
 
-    def _loss(self, logits: Sequence[Tensor], masks: Sequence[Tensor], labelled: int, step: int) -> Tensor:
+    def _loss(
+        self, logits: Sequence[Tensor], masks: Sequence[Tensor], labelled: int, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W).
 
-        The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0.
+        The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0. The
+        adversarial loss is one of labelled samples, and its numbers are to be logged.
         """
         parts = []
-        for criterion, alike, logits_BTKHW, masks_BTHW in zip(
-            self.criteria, self.alike, logits, masks, strict=True
-        ):
+        criteria = self._of_phases[self.params.phase(step)] if self._of_phases else self.criteria
+        for criterion, alike, logits_BTKHW, masks_BTHW in zip(criteria, self.alike, logits, masks, strict=True):
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
             parts.append(self._given_loss(criterion, alike, *given))
@@ -151,8 +166,17 @@ class SegmentationTask:
                 if alike is not None and self.teaching.unlabeled.strong.hue:
                     taught = (alike.logits(taught[0]), alike.masks(taught[1]))
                 parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
+        numbers: dict[str, Tensor] = {}
+        if self.adversary is not None:
+            weight = self.params.adversarial_weight(step)
+            if weight is None:
+                parts.append(self.adversary.nothing())
+            else:
+                found, truth = ([each[:labelled].flatten(0, 1) for each in layer] for layer in (logits, masks))
+                loss, numbers = self.adversary.loss(found, truth, weight)
+                parts.append(loss)
         total: Tensor = sum(parts[1:], parts[0])
-        return total
+        return total, numbers
 
     def _given_loss(
         self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
@@ -165,9 +189,15 @@ class SegmentationTask:
         return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
 
 
-def _criterion(label_map: LabelMap, params: SegmentationTraining) -> nn.Module:
+def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: MaskLossConfig) -> nn.Module:
     if label_map.kind != "alpha":
-        return MaskLoss(params.loss)
+        given = loss.class_weights
+        if given is not None and len(given) != label_map.num_classes:
+            raise MaskcastError(
+                f"train_masker.loss.class_weights: has {len(given)} weights, map {label_map.name!r} has "
+                f"{label_map.num_classes} classes; give one of each class, background first"
+            )
+        return MaskLoss(loss)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
 
 

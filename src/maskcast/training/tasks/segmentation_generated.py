@@ -3,6 +3,7 @@
 Legend: T frames, H height, W width.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import ALL, Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
-from maskcast.training.tasks.segmentation_params import GeneratedParams
+from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
 LOOKED_AT = 100  # clips in which something must be learnt
 
@@ -49,6 +50,10 @@ class GeneratedMasks:
         self.clips = [
             clip for clip in found if clip.id in generated and layers <= generated.get(clip.id).layers.keys()
         ]
+        self._sure = _confidences(root, generated, self.clips) if params.drop else None
+        if self._sure is not None and params.drop_of == "set":
+            kept = np.sort(_surest(self._sure, len(self.clips) - int(params.drop * len(self.clips))))
+            self.clips, self._sure = [self.clips[k] for k in kept], None
         self.index = FrameIndex(self.clips, length)
         if not len(self.index):
             raise MaskcastError(
@@ -62,6 +67,27 @@ class GeneratedMasks:
                 f"{params.threshold:g}; lower it, or train the first masker for longer"
             )
 
+    @property
+    def drops_of_batch(self) -> bool:
+        """Whether the windows of a batch are the surest of more that are drawn."""
+        return self._sure is not None
+
+    def surest(self, random: np.random.Generator, count: int) -> list[tuple[int, int]]:
+        """Draws windows, drops the least confident share of them, and returns those that are left.
+
+        Args:
+            random: decides; its state is advanced.
+            count: how many are left.
+
+        Returns:
+            The number of the clip and the first frame of each, in the order in which they were drawn.
+        """
+        assert self._sure is not None
+        drawn = random.integers(len(self.index), size=math.ceil(count / (1 - self.params.drop)))
+        places = [self.index.at(int(frame)) for frame in drawn]
+        kept = _surest(self._sure[[k for k, _ in places]], count)
+        return [places[k] for k in np.sort(kept)]
+
     def masks(self, clip: Clip, frames: slice = ALL) -> dict[LabelMap, np.ndarray]:
         """Returns the masks (T, H, W) of each map; of classes ``IGNORE`` where it is not sure."""
         found = {}
@@ -73,6 +99,26 @@ class GeneratedMasks:
                 masks_THW = np.where(sure_THW, masks_THW, np.uint8(IGNORE))
             found[one] = masks_THW
         return found
+
+
+def _confidences(root: Path, generated: ClipStore, clips: Sequence[Clip]) -> np.ndarray:
+    """Returns how sure the masks of each clip are, float64.
+
+    Raises:
+        MaskcastError: if a clip does not say it.
+    """
+    sure = [generated.get(clip.id).meta.get("mean_confidence") for clip in clips]
+    if None in sure:
+        raise MaskcastError(
+            f"{root}: clip {clips[sure.index(None)].id!r} has no mean_confidence, which "
+            "train_masker.generated.drop goes by; give what generate_masks wrote, or set drop to 0"
+        )
+    return np.array(sure, np.float64)
+
+
+def _surest(sure: np.ndarray, count: int) -> np.ndarray:
+    """Returns the places of the ``count`` greatest, the first ones of those that are equal."""
+    return np.argsort(-sure, kind="stable")[:count]
 
 
 def _objects(masks: dict[LabelMap, np.ndarray]) -> bool:

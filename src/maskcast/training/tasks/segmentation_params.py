@@ -10,6 +10,13 @@ from maskcast.data.augment.strong import StrongColours
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_null
 from maskcast.training.schedule import TrainingParams
+from maskcast.training.tasks.segmentation_phases import (
+    AdversarialParams,
+    GeneratedParams,
+    PhasedTraining,
+    SegmentationPhase,
+    phase_at,
+)
 
 
 class WindowParams(Params):
@@ -75,15 +82,6 @@ class RecolouredParams(ColourParams):
     saturation: float = Field(default=0.3, ge=0, le=1)
 
 
-class GeneratedParams(Params):
-    """Learning from masks that another masker generated of unlabelled clips."""
-
-    share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the samples that is drawn from them; the others are drawn from labelled clips."""
-    threshold: float = Field(default=0.8, ge=0, le=1)
-    """Confidence from which on the class of a pixel is learnt; an opacity is learnt everywhere."""
-
-
 class SegmentationTraining(Params):
     """How a segmenter is trained."""
 
@@ -113,9 +111,70 @@ class SegmentationTraining(Params):
     """Learning from labelled samples in other colours, where classes have attributes; null for none."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
     """Learning from the masks that the stage is given (``--masks``), too: a second round; null for none."""
+    adversarial: AdversarialParams | None = Field(default=None, exclude_if=is_null)
+    """A discriminator that learns beside the segmenter, which learns to look true to it; null for none."""
+    phases: list[SegmentationPhase] | None = Field(default=None, min_length=1, exclude_if=is_null)
+    """What is learnt one after the other, e.g. [{epochs: 3, generated: 1}, {epochs: 7, generated: 0}]; null learns
+    the same from beginning to end."""
     attributes: bool = Field(default=True, exclude_if=bool)
     """Learn classes from what they share, where the clips' label maps say it (docs/your-data.md): then a class
     that no label shows is known by its parts. false learns each class by itself."""
+
+    @property
+    def schedule(self) -> TrainingParams:
+        """The schedule, with the rates of the phases where there are any."""
+        if self.phases is None:
+            return self.training
+        return PhasedTraining(**dict(self.training), phases=self.phases)
+
+    def phase(self, step: int) -> int:
+        """Returns the number of the phase that a step belongs to."""
+        return phase_at(self.phases or (), step // self.training.steps_per_epoch)
+
+    def generated_share(self, step: int) -> float:
+        """Returns the share of a step's samples that is drawn from generated masks."""
+        share = None if self.phases is None else self.phases[self.phase(step)].generated
+        return share if share is not None else 0.0 if self.generated is None else self.generated.share
+
+    def adversarial_weight(self, step: int) -> float | None:
+        """Returns the weight of the adversarial loss; None in a step without: not all of its masks are true."""
+        if self.adversarial is None or self.generated_share(step):
+            return None
+        weight = None if self.phases is None else self.phases[self.phase(step)].adversarial
+        return self.adversarial.weight if weight is None else weight
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        phases = self.phases or []
+        if phases and (total := sum(one.epochs for one in phases)) != self.training.epochs:
+            raise ValueError(
+                f"phases: have {total} epochs, training.epochs is {self.training.epochs}; make them equal"
+            )
+        for number, one in enumerate(phases):
+            if one.generated and self.generated is None:
+                raise ValueError(f"phases[{number}].generated: needs generated masks; give generated, e.g. {{}}")
+            if one.adversarial is not None and self.adversarial is None:
+                raise ValueError(
+                    f"phases[{number}].adversarial: needs a discriminator; give adversarial, e.g. {{}}"
+                )
+        starts = [
+            self.training.steps_per_epoch * sum(one.epochs for one in phases[:n]) for n in range(len(phases))
+        ]
+        if self.adversarial is not None and all(self.generated_share(step) for step in starts or [0]):
+            raise ValueError(
+                "adversarial: no step learns from true masks alone, which a discriminator has to be shown; give "
+                "phases, one with generated: 0, or set adversarial to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit_the_classes(self) -> Self:
+        losses = [self.loss, *(one.loss for one in self.phases or () if one.loss is not None)]
+        if self.recoloured is not None and any(one.class_weights is not None for one in losses):
+            raise ValueError(
+                "loss.class_weights: recoloured learns groups of classes, which have no weights; set one to null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _window_is_for_models_with_state(self) -> Self:

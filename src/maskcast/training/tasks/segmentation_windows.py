@@ -27,6 +27,8 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
+POOL = 2**32 - 1  # key of the draws of a whole batch, apart from those of its samples
+
 
 class Windows(NamedTuple):
     """Frames of some clips with their masks, uint8."""
@@ -106,7 +108,7 @@ class LabelledWindows:
     def _sample(self, step: int, index: int) -> list[np.ndarray]:
         """Returns the frames (T, H, W, C) of a window and its masks (T, H, W) of each map."""
         random = rng(self.params.training.seed, step, index)
-        clip, window, masks = self._drawn(random)
+        clip, window, masks = self._drawn(random, step, index)
         frames_THWC = self.store.frames(clip)[window]
         if self._backgrounds is not None:
             frames_THWC = self._backgrounds.behind(clip, window, frames_THWC, random)
@@ -116,11 +118,17 @@ class LabelledWindows:
             frames_THWC = recolour(frames_THWC, drawn)
         return [frames_THWC, *masks.values()]
 
-    def _drawn(self, random: np.random.Generator) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
+    def _drawn(
+        self, random: np.random.Generator, step: int, index: int
+    ) -> tuple[Clip, slice, dict[LabelMap, np.ndarray]]:
         """Returns a clip, a window of its frames, and the masks of each map in these."""
         other = self._generated
-        if other is not None and random.random() < other.params.share:
-            k, t = other.index.at(int(random.integers(len(other.index))))
+        if other is not None and random.random() < self.params.generated_share(step):
+            if other.drops_of_batch:
+                training = self.params.training
+                k, t = other.surest(rng(training.seed, step, POOL), training.batch_size)[index]
+            else:
+                k, t = other.index.at(int(random.integers(len(other.index))))
             window = slice(t, t + self.length)
             return other.clips[k], window, other.masks(other.clips[k], window)
         k, t = self._index.at(int(random.integers(len(self._index))))

@@ -1,0 +1,83 @@
+"""Adversarial training of a segmenter: what it finds is to look true to a discriminator that learns beside it.
+
+Both learn in one step and by one optimiser. The segmenter's loss goes through the discriminator as it stands, and
+gives its weights no gradient. The discriminator's loss sees what was found without a way back. So each learns from
+its own loss alone, and one checkpoint holds both.
+
+Shapes: N pictures, H height, W width, K classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from maskcast.distributed import all_sum
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.segmentation.discriminator import LEAST_SIDE, Discriminator, found_maps, true_maps
+
+
+class Adversary:
+    """A discriminator of the maps of kind classes, and the losses that it gives.
+
+    Args:
+        maps: of the segmenter.
+        size: height and width of the samples.
+        width: of the discriminator.
+
+    Raises:
+        MaskcastError: if there is no such map, or the samples are too small.
+    """
+
+    def __init__(self, maps: Sequence[LabelMap], size: tuple[int, int], width: int) -> None:
+        self._seen = [n for n, one in enumerate(maps) if one.kind == "classes"]
+        self._classes = [maps[n].num_classes for n in self._seen]
+        if not self._seen:
+            names = ", ".join(one.name for one in maps)
+            raise MaskcastError(
+                f"train_masker.adversarial: needs a label map of kind classes, and learns {names}; set it to null"
+            )
+        if min(size) < LEAST_SIDE:
+            raise MaskcastError(
+                f"train_masker.adversarial: samples of {size[0]}x{size[1]} are too small for its discriminator; "
+                f"choose frames and augment.crop of at least {LEAST_SIDE}x{LEAST_SIDE}, or set it to null"
+            )
+        self.discriminator = Discriminator(sum(self._classes), width)
+
+    def loss(
+        self, logits: Sequence[Tensor], masks: Sequence[Tensor], weight: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns ``weight`` times the segmenter's loss plus the discriminator's, and both as numbers to log.
+
+        The segmenter's is the cross entropy of what it found to being true. The discriminator's is that of what
+        was found to being found, plus that of what is true to being true.
+
+        Args:
+            logits: (N, K, H, W) of each map.
+            masks: (N, H, W) of each map, true.
+            weight: of the segmenter's loss.
+        """
+        truth = [masks[n] for n in self._seen]
+        found = found_maps([logits[n] for n in self._seen], truth)
+        own = self.discriminator
+        learnt = _entropy(own(found.detach()), 0) + _entropy(
+            own(true_maps(truth, self._classes).to(found.dtype)), 1
+        )
+        as_it_stands = {name: weights.detach() for name, weights in own.named_parameters()}
+        taught = _entropy(functional_call(own, as_it_stands, (found,)), 1)
+        numbers = {"adversarial": taught.detach(), "discriminator": learnt.detach()}
+        return weight * taught + learnt, numbers
+
+    def nothing(self) -> Tensor:
+        """Returns 0, with a gradient of 0 for each weight: processes that train together expect one of each."""
+        return torch.stack([0 * weights.sum() for weights in self.discriminator.parameters()]).sum()
+
+
+def _entropy(logits_N1hw: Tensor, truth: int) -> Tensor:
+    """Returns the mean cross entropy over the patches of all processes."""
+    logits_N1hw = logits_N1hw.to(torch.promote_types(logits_N1hw.dtype, torch.float32))
+    losses = F.binary_cross_entropy_with_logits(logits_N1hw, torch.full_like(logits_N1hw, truth), reduction="none")
+    return all_sum(losses.sum()) / all_sum(losses.new_tensor(float(losses.numel())))

@@ -1,0 +1,68 @@
+"""Params of what a second round has: generated masks, phases, a discriminator; nothing here imports torch."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal
+
+from pydantic import Field
+
+from maskcast.models.segmentation.configs import MaskLossConfig
+from maskcast.params import Params, is_null, is_zero
+from maskcast.training.schedule import TrainingParams
+
+
+class AdversarialParams(Params):
+    """A discriminator that learns, beside the segmenter, to tell what it finds from what is true.
+
+    It is shown the maps of kind classes of labelled samples, and only in steps that draw no generated masks.
+    """
+
+    weight: float = Field(default=0.1, ge=0)
+    """Weight of the segmenter's loss of being found out: the cross entropy to being taken for true."""
+    width: int = Field(default=32, ge=1)
+    """Channels of the discriminator's first convolution; each of the next three has twice as many."""
+
+
+class GeneratedParams(Params):
+    """Learning from masks that another masker generated of unlabelled clips."""
+
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the samples that is drawn from them; the others are drawn from labelled clips."""
+    threshold: float = Field(default=0.8, ge=0, le=1)
+    """Confidence from which on the class of a pixel is learnt; an opacity is learnt everywhere."""
+    drop: float = Field(default=0.0, ge=0, lt=1, exclude_if=is_zero)
+    """Share of the clips that is left out: those whose masks are least confident (``mean_confidence``)."""
+    drop_of: Literal["set", "batch"] = Field("set", exclude_if=lambda value: value == "set")
+    """Whether that share is dropped from all clips, for good, or from what is drawn for each batch."""
+
+
+class SegmentationPhase(Params):
+    """A stretch of training. What it does not say is as in the rest of the params."""
+
+    epochs: int = Field(ge=1)
+    """Its length; those of all phases add up to ``training.epochs``."""
+    rate: float = Field(default=1.0, gt=0)
+    """Factor on the learning rate of the schedule."""
+    generated: float | None = Field(default=None, ge=0, le=1, exclude_if=is_null)
+    """Share of the samples that is drawn from generated masks: 0 learns from labels alone, 1 from no label."""
+    loss: MaskLossConfig | None = Field(default=None, exclude_if=is_null)
+    """Terms of the loss of maps of classes."""
+    adversarial: float | None = Field(default=None, ge=0, exclude_if=is_null)
+    """Weight of the adversarial loss."""
+
+
+def phase_at(phases: Sequence[SegmentationPhase], epoch: int) -> int:
+    """Returns the number of the phase that an epoch, counted from 0, belongs to."""
+    ends = accumulate(phase.epochs for phase in phases)
+    return next((number for number, end in enumerate(ends) if epoch < end), len(phases) - 1)
+
+
+class PhasedTraining(TrainingParams):
+    """A schedule whose rate has a factor in each phase."""
+
+    phases: list[SegmentationPhase] = Field(exclude=True)
+    """In order."""
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        return super().rate(step) * self.phases[phase_at(self.phases, step // self.steps_per_epoch)].rate
