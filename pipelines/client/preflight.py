@@ -8,8 +8,9 @@ written and removed at once: an object below `pipeline_root`, and an MLflow run 
 import argparse
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -71,17 +72,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing failed, else 1."""
-    with ExitStack() as stack:
-        server: Client | MaskcastError
-        try:
-            server = stack.enter_context(connect_kubeflow(given))
-        except MaskcastError as error:
-            server = error
+    with _server(given) as server:
         return 0 if passes(given, load_cluster(given.cluster), server) else 1
 
 
+def rows(cluster_file: Path) -> list[tuple[str, str, str, str]]:
+    """Returns state, check, what was found and what to do, of the default pipeline on a cluster.
+
+    Raises:
+        MaskcastError: when the file of the cluster or the params are wrong.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = parser.parse_args(["--cluster", str(cluster_file)])
+    with _server(given) as server:
+        checked = found(given, load_cluster(cluster_file), server)
+    return [(row.state, row.check, row.found, row.remedy) for row in checked]
+
+
+@contextmanager
+def _server(given: argparse.Namespace) -> Iterator[Client | MaskcastError]:
+    """Yields the connection to Kubeflow, or why there is none."""
+    with ExitStack() as stack:
+        try:
+            server: Client | MaskcastError = stack.enter_context(connect_kubeflow(given))
+        except MaskcastError as error:
+            server = error
+        yield server
+
+
 def passes(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> bool:
-    """Checks what a run of a pipeline needs, prints the table, and tells whether nothing failed.
+    """Checks what a run of a pipeline needs, prints the table, and tells whether nothing failed; see `found`."""
+    rows = found(given, cluster, server)
+    Console().print(_table(rows), soft_wrap=True)
+    return all(row.state != "failed" for row in rows)
+
+
+def found(given: argparse.Namespace, cluster: Cluster, server: Client | MaskcastError) -> list[Row]:
+    """Returns what a run of a pipeline needs and what there is of it.
 
     Args:
         given: the flags of `add_arguments`.
@@ -94,9 +122,7 @@ def passes(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcas
     placement = Placement(cluster.image, cluster)
     build(given.pipeline, given.params, given.set, placement)
     uri = str(load_values(given.params, given.set, stages_of(given.pipeline))["fetch_dataset"]["uri"])
-    rows = preflight(cluster, placement.pods, uri, server, given.port_forward or "kubeflow")
-    Console().print(_table(rows), soft_wrap=True)
-    return all(row.state != "failed" for row in rows)
+    return preflight(cluster, placement.pods, uri, server, given.port_forward or "kubeflow")
 
 
 def preflight(

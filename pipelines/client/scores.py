@@ -5,9 +5,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from maskcast.checkup.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
 from maskcast.runner.record import EXPERIMENT
-from pipelines.client.mlflow_api import MlflowApi
 
 EVERY_S = 15.0
 

@@ -1,12 +1,14 @@
-"""How many processors this process may use, which in a container is not how many the machine has."""
+"""What this process may use, which in a container is not what the machine has: processors, and memory."""
 
 import math
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+UNLIMITED = 2**60  # bytes: what version 1 says where there is no limit is a number above it
 THREADS = "OMP_NUM_THREADS"  # read by torch, when it is imported
 _limited = False  # whether this process has set it
 
@@ -46,12 +48,22 @@ def threads_for(processes: int) -> int | None:
 
 def _quota() -> float | None:
     """Returns how many processors the container may keep busy, or None where nothing limits it."""
-    quotas = [each for folder in _folders() if (each := _read(folder)) is not None]
+    quotas = [each for folder in _folders("cpu") if (each := _read(folder)) is not None]
     return min(quotas, default=None)
 
 
-def _folders() -> Iterator[Path]:
-    """Yields where the limits of this process stand: its groups and those above them.
+def memory_limit() -> int | None:
+    """Returns the bytes of memory that the container may take, or None where nothing limits it."""
+    limits = []
+    for folder in _folders("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # version 2, version 1
+            with suppress(OSError, ValueError):  # `max` is no number
+                limits.append(int((folder / name).read_text(encoding="ascii")))
+    return min((limit for limit in limits if limit < UNLIMITED), default=None)
+
+
+def _folders(wanted: str) -> Iterator[Path]:
+    """Yields where the limits of this process by a controller stand: its groups and those above them.
 
     In a container the own group mostly is the root of what is mounted; outside it lies below.
     """
@@ -59,7 +71,7 @@ def _folders() -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2, beside version 1 mounted as `unified`
             roots = [CGROUP, CGROUP / "unified"]
-        elif "cpu" in controllers.split(","):
+        elif wanted in controllers.split(","):
             roots = [CGROUP / controllers]
         else:
             continue

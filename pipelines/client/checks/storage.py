@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import yaml
 from kubernetes import client
 
+from maskcast.checkup.tracking import write_and_remove
 from maskcast.errors import MaskcastError
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE
@@ -73,21 +73,6 @@ def data(subject: Subject) -> Iterator[Row]:
     else:
         remedy = "put it on s3:// or write dvc:<Git URL>#<path>, and set fetch_dataset.uri"
         yield Row("data", "failed", f"{uri}: a pod does not see this machine's files", remedy)
-
-
-def write_and_remove(uri: str) -> None:
-    """Writes a small object below an S3 address, reads it back and removes it.
-
-    Raises:
-        MaskcastError: when one of them does not work.
-    """
-    name, content = f"maskcast-preflight-{uuid4().hex}", b"written by preflight; may be removed"
-    with open_bucket(uri) as bucket:
-        bucket.write(name, content)
-        read = bucket.read(name)
-        bucket.remove(name)
-    if read != content:
-        raise MaskcastError(f"{uri}: reads back other bytes than were written; mend the server")
 
 
 def _stored(uri: str) -> str:

@@ -19,7 +19,7 @@ from maskcast.runner.stage import Stage, stage_names
 GROUPS = {  # in which order the overview names commands and stages
     "use a model": ("forecast", "segment", "serve", "models"),
     "your data and labels": ("init", "labels", "write-annotations", "evaluate-coco", "evaluate-many"),
-    "pipelines": ("summary", "pipeline", "code"),
+    "pipelines": ("doctor", "summary", "pipeline", "code"),
     "the shell": ("completion",),
     "stages of a forecaster": (
         "fetch_dataset",

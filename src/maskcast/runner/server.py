@@ -101,7 +101,7 @@ def new_client(*, query: bool = False) -> Any:
         MaskcastError: the address is none, a database has no place to be written to, or is not there to ask.
     """
     uri = tracking_uri()
-    _check_database(uri, query)
+    check_database(uri, query)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -212,8 +212,16 @@ def _check_address(uri: str) -> None:
         raise MaskcastError(f"{VARIABLE} {shown}: names no host and port; write {scheme}://host:port")
 
 
-def _check_database(uri: str, query: bool) -> None:
-    """Fails at once where a database in a file cannot be used: MLflow would try for minutes."""
+def check_database(uri: str, query: bool) -> None:
+    """Fails at once where a database in a file cannot be used: MLflow would try for minutes.
+
+    Args:
+        uri: of a database in a file; of others nothing is checked.
+        query: whether nothing is to be written.
+
+    Raises:
+        MaskcastError: it is not there to be queried, cannot be read or written, or is no database.
+    """
     if not uri.startswith("sqlite:///"):
         return
     path = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()

@@ -1,0 +1,86 @@
+"""DVC: its repository, where its cache lies, and whether its remote can be reached and written to."""
+
+import configparser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from maskcast.checkup.rows import Row
+from maskcast.errors import one_line
+from maskcast.redaction import redacted
+
+ADD = "dvc remote add -d team s3://bucket/dvc"
+
+
+def dvc_root() -> Path | None:
+    """Returns the root of the DVC repository of the working directory, None where there is none."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+
+
+def cache_folder(root: Path | None) -> Path:
+    """Returns where DVC keeps what `dvc repro` wrote: `cache.dir` of its files of settings, or its default."""
+    found, here = "cache", (root or Path.cwd()) / ".dvc"
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None)
+        try:
+            settings.read(here / name, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError):  # the row of DVC says it
+            continue
+        found = settings.get("cache", "dir", fallback=found)
+    return here / found
+
+
+def dvc() -> Iterator[Row]:
+    """The repository, and a small file that is written to its remote, read back and removed."""
+    try:
+        from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+        from dvc.repo import Repo  # type: ignore[import-untyped]
+    except ImportError as error:
+        yield Row("missing", "DVC", f"cannot be imported: {error}", "pip install 'maskcast[data]'")
+        return
+    root = dvc_root()
+    if root is None:
+        yield Row(
+            "missing", "DVC", "this folder is in no DVC repository", "dvc init, in the root of the Git repository"
+        )
+        return
+    try:
+        with Repo(str(root)) as repository:
+            yield Row("ok", "DVC", f"repository {root}")
+            yield _remote(repository)
+    except DvcException as error:
+        yield Row("missing", "DVC", one_line(error), f"mend {root / '.dvc/config'}, or its remote")
+
+
+def _remote(repository: Any) -> Row:
+    name = repository.config["core"].get("remote")
+    if not name:
+        return Row("warning", "DVC remote", "none: outputs stay on this machine", ADD)
+    remote = repository.cloud.get_remote(command="doctor")
+    shown = f"{name}: {redacted(repository.config['remote'][name]['url'])}"
+    place = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
+    content = b"written by doctor; may be removed"
+    made = not remote.fs.exists(remote.path)
+    try:
+        if remote.fs.protocol == "local":
+            remote.fs.makedirs(remote.path, exist_ok=True)
+        remote.fs.pipe_file(place, content)
+        try:
+            read = remote.fs.cat_file(place)
+        finally:
+            remote.fs.rm_file(place)
+            if made and remote.fs.protocol == "local":
+                Path(remote.path).rmdir()
+    except Exception as error:  # each kind of remote raises errors of its own
+        why = f"{type(error).__name__}: {one_line(error)[:200]}"
+        remedy = (
+            f"check address, credentials and rights: `dvc remote list`, `dvc remote modify --local {name} ...`"
+        )
+        return Row("missing", "DVC remote", f"{shown}: cannot be written ({why})", remedy)
+    if read != content:
+        return Row(
+            "missing", "DVC remote", f"{shown}: reads back other bytes than were written", "mend the server"
+        )
+    return Row("ok", "DVC remote", f"{shown}, is writable")

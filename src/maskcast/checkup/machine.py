@@ -1,0 +1,135 @@
+"""The machine as this process may use it: processors, GPUs, memory and disks."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+from maskcast.checkup.rows import Row
+from maskcast.processors import THREADS, memory_limit, num_processors
+
+GIB = 2**30
+LITTLE_MEMORY = 4 * GIB  # below it even the default pipeline is near its end
+LITTLE_DISK, NO_DISK = 10 * GIB, GIB
+LITTLE_SHARED = GIB  # worker processes hand batches over in it
+SHARED = Path("/dev/shm")  # noqa: S108 - what is measured
+DRIVERS = "https://docs.nvidia.com/deploy/cuda-compatibility"
+
+
+def processors() -> Iterator[Row]:
+    """How many there are for this process, and in how many threads it works."""
+    number, whole = num_processors(), os.cpu_count() or 1
+    threads = f", {THREADS}={os.environ[THREADS]}" if THREADS in os.environ else ""
+    yield Row("ok", "processors", f"{number} of the machine's {whole}{threads}")
+
+
+def memory() -> Iterator[Row]:
+    """What is free of the machine's memory, or of its container's."""
+    limit, machine = memory_limit(), psutil.virtual_memory()
+    total = machine.total if limit is None else min(limit, machine.total)
+    free = min(machine.available, total)
+    said = f"{_gib(free)} free of {_gib(total)}"
+    if limit is not None and limit < machine.total:
+        said += f", the limit of the container (the machine has {_gib(machine.total)})"
+    if free < LITTLE_MEMORY:
+        remedy = "end other programs, or lower batch sizes; `maskcast dry-run` says what each stage takes"
+        yield Row("warning", "memory", said, remedy)
+    else:
+        yield Row("ok", "memory", said)
+
+
+def gpus() -> Iterator[Row]:
+    """What PyTorch sees, beside what the driver says."""
+    driver, fault = _driver()
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Row("missing", "PyTorch", f"cannot be imported: {error}", "pip install 'maskcast[train]'")
+        return
+    built = torch.version.cuda
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(number)
+            said = f"{about.name}, {_gib(about.total_memory)}, driver {driver}, PyTorch {torch.__version__}"
+            built_for = [name.removeprefix("sm_") for name in torch.cuda.get_arch_list()]
+            kinds = {divmod(int(name), 10) for name in built_for if name.isdigit()}  # what is for 9.0 runs on 9.x
+            if any(major == about.major and minor <= about.minor for major, minor in kinds):
+                yield Row("ok", f"GPU {number}", said)
+            else:
+                said += f", which is not built for its kind ({about.major}.{about.minor})"
+                yield Row("warning", f"GPU {number}", said, "see https://pytorch.org/get-started")
+    elif fault:
+        yield Row("warning", "GPU", f"the driver fails: {fault}", "restart the machine, or install it again")
+    elif not driver:
+        yield Row("ok", "GPU", f"none; PyTorch {torch.__version__} works on the processors")
+    elif built is None:
+        yield Row(
+            "warning",
+            "GPU",
+            f"PyTorch {torch.__version__} is built without CUDA (driver {driver})",
+            "install the CUDA build: `make install` without TORCH=cpu",
+        )
+    elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "NoDevFiles"):
+        yield Row("warning", "GPU", "CUDA_VISIBLE_DEVICES hides all", "unset it")
+    else:
+        said = f"driver {driver} is too old, or not reachable, for CUDA {built} of PyTorch {torch.__version__}"
+        yield Row("warning", "GPU", said, f"newer driver, or a PyTorch for an older CUDA: {DRIVERS}")
+
+
+def _driver() -> tuple[str, str]:
+    """Returns the version of NVIDIA's driver, and what it says where it does not work; both may be empty."""
+    if shutil.which("nvidia-smi") is None:
+        return "", ""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    said = done.stdout.split("\n")[0].strip()
+    return ("", said or done.stderr.strip() or f"exit code {done.returncode}") if done.returncode else (said, "")
+
+
+def disks(places: Mapping[str, Path]) -> Iterator[Row]:
+    """The room where things are written: one row for each file system.
+
+    Args:
+        places: what is written there, by what it is called.
+    """
+    by_device: dict[int, list[tuple[str, Path]]] = {}
+    for name, place in ({"temporary files": Path(tempfile.gettempdir())} | dict(places)).items():
+        there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+        by_device.setdefault(there.stat().st_dev, []).append((name, there))
+        if not os.access(there, os.W_OK):
+            yield Row("missing", "disk", f"{there} ({name}) cannot be written", "mend its rights, or go elsewhere")
+    for found in by_device.values():
+        yield _room("disk", found[0][1], ", ".join(f"{name}: {place}" for name, place in found))
+    if SHARED.is_dir():
+        free = shutil.disk_usage(SHARED).free
+        if free < LITTLE_SHARED:
+            remedy = "docker run --shm-size=8g; on Kubernetes `shared_memory` in the cluster file"
+            yield Row(
+                "warning", "shared memory", f"{SHARED}: {_gib(free)} free, which a GPU's loaders fill", remedy
+            )
+        else:
+            yield Row("ok", "shared memory", f"{SHARED}: {_gib(free)} free")
+
+
+def _room(check: str, place: Path, what: str) -> Row:
+    usage, counts = shutil.disk_usage(place), os.statvfs(place)
+    said = f"{_gib(usage.free)} free of {_gib(usage.total)} ({what})"
+    remedy = "free some: `dvc gc --workspace` drops what no commit needs"
+    if usage.free < NO_DISK:
+        return Row("missing", check, said, remedy)
+    if counts.f_files and not counts.f_favail:
+        return Row("missing", check, f"{said}, but no file can be added: inodes are used up", "remove small files")
+    return Row(
+        "warning" if usage.free < LITTLE_DISK else "ok", check, said, remedy if usage.free < LITTLE_DISK else ""
+    )
+
+
+def _gib(number: float) -> str:
+    return f"{number / GIB:.1f} GiB"

@@ -1,0 +1,99 @@
+"""Python and packages: what is installed, of which version, and by which extra what lacks is installed."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
+
+from maskcast.checkup.rows import Row, State
+
+EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and what it is for
+    "": ("missing", "all"),
+    "train": ("missing", "training and forecasts"),
+    "data": ("missing", "videos, S3 and DVC"),
+    "server": ("warning", "MLflow's server and pages"),
+    "export": ("warning", "`maskcast models export`"),
+    "cluster": ("warning", "`maskcast pipeline`"),
+}
+
+
+def python() -> Iterator[Row]:
+    """Python, and where it is."""
+    yield Row("ok", "Python", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}")
+
+
+def packages() -> Iterator[Row]:
+    """The packages of each extra, in the versions that this version of maskcast asks for."""
+    try:
+        asked, own = requires("maskcast") or [], version("maskcast")
+    except PackageNotFoundError:
+        yield Row("missing", "maskcast", "is not installed, only found", "pip install 'maskcast[train,data]'")
+        return
+    have, lacking = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for requirement in map(Requirement, asked):
+        for extra in EXTRAS:
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            if requirement.marker is None and extra:
+                continue
+            try:
+                found = version(requirement.name)
+            except PackageNotFoundError:
+                lacking[extra].append(f"no {requirement.name}")
+                continue
+            if requirement.specifier.contains(found, prereleases=True):
+                have[extra].append(f"{requirement.name} {found}")
+            else:
+                lacking[extra].append(f"{requirement.name} {found}, not {requirement.specifier}")
+    for extra, (state, use) in EXTRAS.items():
+        name, listed = f"maskcast[{extra}]" if extra else f"maskcast {own}", ", ".join(have[extra])
+        if lacking[extra]:
+            remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
+            yield Row(state, name, f"{', '.join(lacking[extra])} (for {use})", remedy)
+        else:
+            yield Row("ok", name, listed)
+
+
+def video() -> Iterator[Row]:
+    """FFmpeg's libraries, which PyAV brings along."""
+    try:
+        import av
+    except ImportError as error:
+        yield Row("missing", "video files", f"cannot be read: {error}", "pip install 'maskcast[data]'")
+        return
+    encoder = "libx264" in av.codecs_available
+    found = f"FFmpeg {getattr(av, 'ffmpeg_version_info', '')} of PyAV {av.__version__}"
+    if encoder:
+        yield Row("ok", "video files", f"{found}, with H.264")
+    else:
+        yield Row("warning", "video files", f"{found} writes no H.264", "pip install --force-reinstall av")
+
+
+def git() -> Iterator[Row]:
+    """Git, which DVC and the lineage of runs go by."""
+    if shutil.which("git") is None:
+        yield Row("missing", "Git", "is not installed", "install Git, e.g. `apt-get install git`")
+        return
+    number = _said("git", "--version").removeprefix("git version ")
+    commit = _said("git", "rev-parse", "--short=12", "HEAD")
+    if not _said("git", "rev-parse", "--git-dir"):
+        yield Row("missing", "Git", f"{number}; this folder is no repository, which DVC needs", "git init")
+    elif not commit:
+        yield Row("warning", "Git", f"{number}; no commit yet: runs name none", "git add --all && git commit")
+    else:
+        changes = len(_said("git", "status", "--porcelain", "--untracked-files=no").splitlines())
+        yield Row("ok", "Git", f"{number}, commit {commit}{f', {changes} files changed' if changes else ''}")
+
+
+def _said(*command: str) -> str:
+    """Returns what a command prints; nothing where it fails or takes long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

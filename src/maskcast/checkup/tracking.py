@@ -1,0 +1,97 @@
+"""MLflow: the server answers, knows you, and keeps runs and their files."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from maskcast.checkup.mlflow_api import MlflowApi
+from maskcast.checkup.rows import Row
+from maskcast.errors import MaskcastError
+from maskcast.runner.record import EXPERIMENT
+from maskcast.runner.server import (
+    VARIABLE,
+    check_database,
+    new_client,
+    shown_uri,
+    tracking_uri,
+    user_errors_of_server,
+)
+from maskcast.storage.s3 import open_bucket
+
+
+def mlflow() -> Iterator[Row]:
+    """A server keeps a run with a file, which is deleted at once; a database can be opened and written."""
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        yield Row("ok", "MLflow", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
+        return
+    check_database(uri, query=False)
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if uri.startswith("sqlite:///") and not path.exists():
+        yield Row("ok", "MLflow", f"{shown_uri()}: the first run makes it")
+        return
+    with user_errors_of_server():
+        new_client().search_experiments(max_results=1)
+    hint = f"; set {VARIABLE} to share runs" if VARIABLE not in os.environ else ""
+    yield Row("ok", "MLflow", f"{shown_uri()}: can be opened and written{hint}")
+
+
+def keep_run(uri: str) -> str:
+    """Makes a run with a file on a server as stages do, and deletes both; returns the server's version.
+
+    Raises:
+        MaskcastError: when one of them does not work.
+    """
+    server = MlflowApi(uri)
+    version = _version(server)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    experiment = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
+    now = int(time.time() * 1000)
+    run = server.post("runs/create", experiment_id=experiment, run_name="preflight", start_time=now)["run"]["info"]
+    try:
+        _keep_file(server, run["artifact_uri"])
+    finally:
+        server.post("runs/delete", run_id=run["run_id"])
+    return version
+
+
+def write_and_remove(uri: str) -> None:
+    """Writes a small object below an S3 address, reads it back and removes it.
+
+    Raises:
+        MaskcastError: when one of them does not work.
+    """
+    name, content = f"maskcast-preflight-{uuid4().hex}", b"written by preflight; may be removed"
+    with open_bucket(uri) as bucket:
+        bucket.write(name, content)
+        read = bucket.read(name)
+        bucket.remove(name)
+    if read != content:
+        raise MaskcastError(f"{uri}: reads back other bytes than were written; mend the server")
+
+
+def _version(server: MlflowApi) -> str:
+    answer = server.ask("GET", "/version")
+    version: str = answer.text.strip()
+    if not answer.ok or "<" in version:
+        raise MaskcastError(f"{server.shown}: answers, but not as MLflow does; mend {VARIABLE}")
+    return version
+
+
+def _keep_file(server: MlflowApi, artifact_uri: str) -> None:
+    """Writes a file where a run keeps its own, and removes it."""
+    place = urlsplit(artifact_uri)
+    if place.scheme == "mlflow-artifacts":
+        path = f"/api/2.0/mlflow-artifacts/artifacts/{place.path.strip('/')}/preflight.txt"
+        server.ask("PUT", path, data=b"written by preflight; may be removed")
+        server.ask("DELETE", path)
+    elif place.scheme == "s3":
+        write_and_remove(artifact_uri)
+    else:
+        raise MaskcastError(
+            f"{server.shown}: files of runs go to {artifact_uri}, where pods cannot write; "
+            "start the server with --artifacts-destination"
+        )

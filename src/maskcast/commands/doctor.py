@@ -1,0 +1,74 @@
+"""The command `doctor`: what is there of all that maskcast works with, what is missing, and how to get it."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.commands.pipeline import project_module, told_what_is_missing
+
+DESCRIPTION = """\
+Looks at versions, devices, memory, disks, Git, DVC and its remote, MLflow, and a cluster where one is named, from
+the folder it is run in. It takes seconds.
+
+Each row is `ok`, a `warning` (what works with less) or `missing` (what a run fails without), with how to get it.
+The exit code is 1 where something is missing. A small file is written to the DVC remote and to an MLflow server,
+and removed at once; nothing else is changed."""
+EPILOG = """\
+`maskcast dry-run` goes on from there: whether a pipeline runs, and what it takes.
+
+examples:
+  maskcast doctor
+  maskcast doctor --cluster my-cluster.yaml    # and what `preflight` checks
+"""
+STATES = {"ok": "ok", "failed": "missing", "not checked": "warning"}  # of preflight's
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Runs the command; returns 0 if nothing is missing, else 1.
+
+    Raises:
+        MaskcastError: the file of the cluster, or the params, are wrong.
+    """
+    parser = command_parser("doctor", DESCRIPTION, EPILOG)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    from maskcast.checkup import dvc_remote, machine, software, tracking
+    from maskcast.checkup.rows import Check, side_by_side
+
+    here = Path.cwd()
+    places = {"outputs": here, "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}
+    checks: dict[str, Check] = {
+        "Python": software.python,
+        "packages": software.packages,
+        "video files": software.video,
+        "processors": machine.processors,
+        "GPU": machine.gpus,
+        "memory": machine.memory,
+        "disk": partial(machine.disks, places),
+        "Git": software.git,
+        "DVC": dvc_remote.dvc,
+        "MLflow": tracking.mlflow,
+    }
+    found = [(row.state, row.check, row.found, row.remedy) for row in side_by_side(checks)]
+    if given.cluster is not None:
+        with told_what_is_missing("doctor --cluster"):
+            asked = project_module("client.preflight").rows(given.cluster)
+        found += [(STATES[state], f"cluster: {check}", *said) for state, check, *said in asked]
+    _show(found)
+    return 1 if any(state == "missing" for state, *_ in found) else 0
+
+
+def _show(found: Sequence[tuple[str, ...]]) -> None:
+    from maskcast.report.tables import printed
+
+    cells = [[state, check, f"{said}\n-> {remedy}" if remedy else said] for state, check, said, remedy in found]
+    print(printed(["state", "check", "found, and what to do"], cells))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument(
+        "--cluster", metavar="FILE", type=Path, help="a cluster file: check what a run on that cluster needs, too"
+    )

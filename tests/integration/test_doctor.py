@@ -1,0 +1,224 @@
+"""`maskcast doctor` in a real Git and DVC repository, with a real MLflow server, and with what is broken."""
+
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tests.integration.mlflow_server import free_port, mlflow_server
+
+from maskcast import processors
+from maskcast.__main__ import main
+from maskcast.checkup import dvc_remote, machine, rows, software, tracking
+from maskcast.checkup.rows import Row, side_by_side
+from maskcast.errors import MaskcastError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+Found = Callable[..., dict[str, Row]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git and DVC repository with a remote, in which commands run."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("COLUMNS", "300")  # no path is broken
+    git("init", "--quiet")
+    (folder / ".dvc").mkdir()  # what `dvc init` makes, in no time
+    settings = f"[core]\n    remote = team\n['remote \"team\"']\n    url = {tmp_path / 'remote'}\n"
+    (folder / ".dvc/config").write_text(settings)
+    git("add", "--all")
+    git("-c", "user.name=Test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "start")
+    return folder
+
+
+def git(*words: str) -> None:
+    subprocess.run(["git", *words], check=True)
+
+
+def found(*checks: rows.Check) -> dict[str, Row]:
+    return {row.check: row for row in side_by_side({f"check {n}": check for n, check in enumerate(checks)})}
+
+
+def test_what_is_there_is_ok_and_nothing_stays(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret-word")
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server", free_port()) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        code = main(["doctor"])
+    said = capsys.readouterr().out
+    text = " ".join(said.split())
+    assert "missing" not in said.split(), said
+    assert code == 0
+    assert f"team: {tmp_path}/remote, is writable" in text
+    assert "keeps runs and their files" in text
+    assert f"torch {metadata.version('torch')}" in text
+    assert "a-secret-word" not in said
+    assert not (tmp_path / "remote").exists()
+    assert not (project / "mlflow.db").exists()
+
+
+def test_what_is_broken_is_named_with_its_remedy_and_without_secrets(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "remote").write_text("a file where the remote should be")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:hunter22@127.0.0.1:{free_port()}")
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    text = " ".join(said.split())
+    assert f"missing DVC remote team: {tmp_path}/remote: cannot be written" in text
+    assert "missing MLflow http://***@127.0.0.1" in text
+    assert "-> check that it is up" in text
+    assert "hunter22" not in said
+
+
+def test_outside_of_repositories_it_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    seen = found(software.git, dvc_remote.dvc)
+    assert (seen["Git"].state, seen["Git"].remedy) == ("missing", "git init")
+    assert (seen["DVC"].state, seen["DVC"].remedy) == ("missing", "dvc init, in the root of the Git repository")
+
+
+def test_a_project_without_remote_or_with_torn_settings(project: Path) -> None:
+    (project / ".dvc/config").write_text("")
+    assert found(dvc_remote.dvc)["DVC remote"].remedy == "dvc remote add -d team s3://bucket/dvc"
+    (project / ".dvc/config").write_text("[core\n")
+    assert found(dvc_remote.dvc)["DVC"].state == "missing"
+    assert dvc_remote.cache_folder(project) == project / ".dvc/cache"
+
+
+def test_the_cache_is_where_dvc_is_told_to_keep_it(project: Path, tmp_path: Path) -> None:
+    (project / ".dvc/config").write_text("[cache]\n    dir = ../../cache\n")  # as `dvc cache dir` writes it
+    assert dvc_remote.cache_folder(project).resolve() == tmp_path / "cache"
+    (project / ".dvc/config.local").write_text(f"[cache]\n    dir = {tmp_path / 'own'}\n")
+    assert dvc_remote.cache_folder(project) == tmp_path / "own"
+
+
+def test_a_database_that_is_none(project: Path) -> None:
+    assert found(tracking.mlflow)["MLflow"].found.endswith("the first run makes it")
+    (project / "mlflow.db").write_text("no database")
+    assert "is no database" in found(tracking.mlflow)["check 0"].found
+
+
+def test_packages_that_lack_or_are_too_old_name_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["numpy>=2", "torch>=99; extra == 'train'", "maskcast-lacks-this>=1; extra == 'cluster'"]
+    monkeypatch.setattr(software, "requires", lambda _: asked)
+    seen = found(software.packages)
+    assert seen["maskcast[train]"].state == "missing"
+    assert (
+        seen["maskcast[train]"].found
+        == f"torch {metadata.version('torch')}, not >=99 (for training and forecasts)"
+    )
+    assert seen["maskcast[train]"].remedy == "`make install`, or pip install --upgrade 'maskcast[train]'"
+    assert (seen["maskcast[cluster]"].state, seen["maskcast[export]"].state) == ("warning", "ok")
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize(("free", "state"), [(20, "ok"), (5, "warning"), (0.5, "missing")])
+def test_room_on_a_disk(free: float, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = machine.GIB
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: Usage(100 * gib, 0, int(free * gib)))
+    (row,) = [row for row in machine.disks({"outputs": tmp_path / "not/yet"}) if row.check == "disk"]
+    assert (row.state, str(tmp_path) in row.found) == (state, True)
+    shared = [row for row in machine.disks({}) if row.check == "shared memory"]
+    assert [row.state for row in shared] in ([], ["warning" if free < 1 else "ok"])
+
+
+def test_memory_is_that_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processors, "CGROUP", tmp_path)
+    monkeypatch.setattr(processors, "_groups", lambda: ["0::/", "4:memory:/pod"])
+    (tmp_path / "memory.max").write_text("max\n")
+    assert processors.memory_limit() is None
+    (tmp_path / "memory/pod").mkdir(parents=True)
+    (tmp_path / "memory/memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")  # as version 1 says: none
+    (tmp_path / "memory/pod/memory.limit_in_bytes").write_text(f"{2**30}\n")
+    assert processors.memory_limit() == 2**30
+    row = found(machine.memory)["memory"]
+    assert row.state == "warning"
+    assert "of 1.0 GiB, the limit of the container" in row.found
+
+
+def cuda(**known: object) -> SimpleNamespace:
+    about = SimpleNamespace(name="H100", total_memory=80 * machine.GIB, major=9, minor=0)
+    default = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "get_arch_list": lambda: ["sm_90", "sm_90a"],
+    }
+    return SimpleNamespace(**{**default, "get_device_properties": lambda _: about, **known})
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "seen", "state", "said"),
+    [
+        (("580.1", ""), "13.0", cuda(), "ok", "H100, 80.0 GiB, driver 580.1"),
+        (("580.1", ""), "13.0", cuda(get_arch_list=lambda: ["sm_80"]), "warning", "not built for its kind (9.0)"),
+        (("470.1", ""), "13.0", cuda(is_available=lambda: False), "warning", "driver 470.1 is too old"),
+        (("580.1", ""), None, cuda(is_available=lambda: False), "warning", "is built without CUDA"),
+        (("", "Driver/library version mismatch"), "13.0", cuda(is_available=lambda: False), "warning", "mismatch"),
+        (("", ""), "13.0", cuda(is_available=lambda: False), "ok", "works on the processors"),
+    ],
+)
+def test_a_gpu_that_pytorch_does_not_see_is_explained(
+    driver: tuple[str, str],
+    built: str | None,
+    seen: SimpleNamespace,
+    state: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "_driver", lambda: driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda", seen)
+    monkeypatch.setattr("torch.version.cuda", built)
+    (row,) = machine.gpus()
+    assert (row.state, said in row.found) == (state, True), row
+
+
+def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
+    def late():
+        import threading
+
+        threading.Event().wait(5)
+        yield Row("ok", "late", "")
+
+    def broken():
+        yield Row("ok", "first", "")
+        raise RuntimeError("[red]odd\nthing[/red]")
+
+    def mistaken():
+        raise MaskcastError("is wrong; mend it")
+        yield
+
+    seen = side_by_side({"late": late, "broken": broken, "mistaken": mistaken}, limit_s=0.3)
+    assert [(row.state, row.check) for row in seen] == [
+        ("missing", "late"),
+        ("ok", "first"),
+        ("missing", "broken"),
+        ("missing", "mistaken"),
+    ]
+    assert seen[0].found == "no answer in 0 s"
+    assert (seen[3].found, seen[3].remedy) == ("is wrong", "mend it")
+
+
+def test_the_rows_of_a_cluster_are_those_of_preflight(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maskcast.commands import doctor
+
+    asked = [("failed", "nodes", "none fits", "ask for less"), ("not checked", "quota", "forbidden", "")]
+    monkeypatch.setattr(doctor, "project_module", lambda _: SimpleNamespace(rows=lambda file: asked))
+    assert main(["doctor", "--cluster", "my-cluster.yaml"]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "missing cluster: nodes none fits -> ask for less" in text
+    assert "warning cluster: quota forbidden" in text
