@@ -1,12 +1,13 @@
 """Draws what a masker scores by the number of labelled clips: a page with charts, and a CSV, in results/.
 
     python recipes/few-labels/budget.py [--seeds 0 1 2] [--percent 1 5 ...] [--arms NAME ...] [--order suggested]
+        [--plan gpu.yaml]
 
-Values are those of params.yaml; budget.yaml says what is trained. Each training is a run of train_masker, whose
-numbers stay in results/budget: what is there is not trained again, so a killed comparison goes on where it was,
-and the page shows what is done so far. The seed draws which clips are labelled, and the training. With
-`--order suggested` the clips of the smallest number are drawn, and the next ones are those that `labels suggest`
-would choose by the masker that was trained on the clips before.
+Values are those of params.yaml; budget.yaml, or another plan, says what is trained, and names page and table. Each
+training is a run of train_masker, whose numbers stay in results/budget: what is there is not trained again, so a
+killed comparison goes on where it was, and the page shows what is done so far. The seed draws which clips are
+labelled, and the training. With `--order suggested` the clips of the smallest number are drawn, and the next ones
+are those that `labels suggest` would choose by the masker that was trained on the clips before.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from maskcast.stages.train_masker import TrainMasker
 HERE = Path(__file__).resolve().parent
 METHOD = "class-uncertainty"  # the default of `labels suggest`
 ORDERS = ("random", "suggested")
-DONE = HERE / "results/budget"
+PLANS = ("budget.yaml", "gpu.yaml")
 
 
 class Arm(Params):
@@ -47,7 +48,7 @@ class Arm(Params):
 
 
 class Plan(Params):
-    """What budget.yaml says."""
+    """What budget.yaml or gpu.yaml says."""
 
     percent: list[float]
     arms: dict[str, Arm]
@@ -56,21 +57,25 @@ class Plan(Params):
 
 def main() -> None:
     """Trains what is asked for and not done, and writes page and table after each."""
-    plan = Plan.model_validate(yaml.safe_load((HERE / "budget.yaml").read_text(encoding="utf-8")))
     parser = argparse.ArgumentParser(description="Jaccard by the number of labelled clips")
+    parser.add_argument("--plan", choices=PLANS, default=PLANS[0], help="what is trained (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--percent", type=float, nargs="+", default=plan.percent, help="of the clips")
-    parser.add_argument("--arms", nargs="+", choices=plan.arms, default=[*plan.arms], help="of budget.yaml")
+    parser.add_argument("--percent", type=float, nargs="+", help="of the clips; those of the plan")
+    parser.add_argument("--arms", nargs="+", help="of the plan; all")
     parser.add_argument("--order", choices=ORDERS, default=ORDERS[0], help="in which clips are labelled")
     given = parser.parse_args()
+    plan = Plan.model_validate(yaml.safe_load((HERE / given.plan).read_text(encoding="utf-8")))
+    if unknown := set(given.arms or ()) - plan.arms.keys():
+        parser.error(f"{given.plan} has no arm {min(unknown)!r}, but {', '.join(map(repr, plan.arms))}")
+    results = HERE / "results" / Path(given.plan).stem
     values: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
     pool = ClipStore(prepared(values["prepare_clips"]))
     base, ids = values["train_masker"], [clip.id for clip in pool.select("train")]
     asked = [
         (seed, percent, name)
         for seed in given.seeds
-        for percent in sorted(given.percent)
-        for name in given.arms
+        for percent in sorted(given.percent or plan.percent)
+        for name in given.arms or plan.arms
         if percent < 100
         or not merged(base, plan.arms[name].train_masker).get("unlabeled")  # where none is unlabelled
     ]
@@ -81,22 +86,23 @@ def main() -> None:
             arm, chosen = plan.arms[name], labelled.setdefault((seed, name), [])
             count = max(1, round(len(ids) * percent / 100))
             if chosen and given.order == "suggested":
-                masker = DONE / folder_of(name, given.order, len(chosen), seed) / "masker"
+                masker = results / folder_of(name, given.order, len(chosen), seed) / "masker"
                 chosen += suggested(hidden(pool, chosen, Path(scratch)), masker, count - len(chosen), seed)
             drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
             chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
             params = merged(merged(base, arm.train_masker), {"training": {"seed": seed}})
-            done = DONE / folder_of(name, given.order, count, seed)
-            scores = trained(
-                done, params, pool, chosen, pretrained(plan, pool) if arm.pretrained else None, Path(scratch)
-            )
+            done = results / folder_of(name, given.order, count, seed)
+            encoder = pretrained(plan, pool, results) if arm.pretrained else None
+            scores = trained(done, params, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
             point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
             (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
             said = f"{name}, {given.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
             print(f"[{number}/{len(asked)}] {said}, {minutes:.1f} minutes", flush=True)
-            found = [Point(**json.loads(path.read_text(encoding="utf-8"))) for path in DONE.glob("*/point.json")]
-            write_budget(HERE / "results", sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
+            found = [
+                Point(**json.loads(path.read_text(encoding="utf-8"))) for path in results.glob("*/point.json")
+            ]
+            write_budget(results, sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
 
 
 def prepared(section: dict[str, Any]) -> Path:
@@ -109,11 +115,11 @@ def prepared(section: dict[str, Any]) -> Path:
     return clips
 
 
-def pretrained(plan: Plan, pool: ClipStore) -> Path:
+def pretrained(plan: Plan, pool: ClipStore, results: Path) -> Path:
     """Returns the encoder that has learnt from all frames, made once."""
-    encoder = HERE / "models/budget-encoder"
+    encoder = HERE / f"models/{results.name}-encoder"
     if not encoder.exists():
-        metrics = HERE / "results/budget-encoder.json"
+        metrics = results.with_name(f"{results.name}-encoder.json")
         run_stage("pretrain_encoder", plan.pretrain_encoder, unlabeled=pool.root, encoder=encoder, metrics=metrics)
     return encoder
 
@@ -169,7 +175,7 @@ def trained(
 
 
 def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
-    """Returns the folder of a training in results/budget."""
+    """Returns the folder of a training among the results."""
     return re.sub(r"\W+", "-", f"{arm} {order} {clips} {seed}")
 
 

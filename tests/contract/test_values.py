@@ -13,11 +13,12 @@ from maskcast.params import validate
 from maskcast.runner.stage import get_stage
 
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
-BUDGET = ROOT / "recipes/few-labels/budget.yaml"
+BUDGET = ROOT / "recipes/few-labels/budget.py"
+PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
 CHANGES = {
     ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("gpu", "unlabeled")
 }  # of params.yaml's masker
-FILES = sorted({ROOT / "params.yaml", *PARAMS} - {BUDGET})
+FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -33,19 +34,23 @@ def test_each_section_fits_its_stage(path: Path) -> None:
     sections = read(path)
     assert sections
     named = calls(read(path.parent / "dvc.yaml")["stages"])  # a stage may stand there under another name
-    script = runpy.run_path(str(BUDGET.with_suffix(".py")))
+    script = runpy.run_path(str(BUDGET))
     for name, values in sections.items():
         if path in CHANGES and name == "train_masker":
             values = script["merged"](read(path.parent / "params.yaml")[name], values)
         check(named[name].stage.name if name in named else name, values, path)
 
 
-def test_what_a_label_budget_compares_fits_its_stages() -> None:
-    script = runpy.run_path(str(BUDGET.with_suffix(".py")))
-    plan, base = script["Plan"].model_validate(read(BUDGET)), read(BUDGET.parent / "params.yaml")["train_masker"]
-    check("pretrain_encoder", plan.pretrain_encoder, BUDGET)
-    for arm in plan.arms.values():
-        check("train_masker", script["merged"](base, arm.train_masker), BUDGET)
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
+def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
+    script, base = runpy.run_path(str(BUDGET)), read(path.with_name("params.yaml"))["train_masker"]
+    plan = script["Plan"].model_validate(read(path))
+    assert path.name in script["PLANS"]
+    check("pretrain_encoder", plan.pretrain_encoder, path)
+    for name, arm in plan.arms.items():
+        values = script["merged"](base, arm.train_masker)
+        check("train_masker", values, path)
+        assert bool(values.get("unlabeled")) == name.startswith(("semi-supervised", "both"))
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:

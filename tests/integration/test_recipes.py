@@ -94,7 +94,7 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
             )
     for arm in params.get("arms", {}).values():
         arm["train_masker"].pop("training", None)
-        if "unlabeled" in arm["train_masker"]:
+        if arm["train_masker"].get("unlabeled"):
             arm["train_masker"]["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
     for section in filter(lambda values: isinstance(values, dict), params.values()):
         if section.get("unlabeled"):
@@ -206,6 +206,9 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
         for one in ("scratch-suggested-1-3/masker", "both-attributes-suggested-2-3/masker")
     ]
     assert named == [4, 4]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, folder / "budget.py", "--plan", "gpu.yaml", "--arms", "scratch")
+    assert "gpu.yaml has no arm 'scratch', but 'scratch, attributes', " in capfd.readouterr().err
 
 
 def test_the_masker_of_real_frames_is_scored_in_four_ways(

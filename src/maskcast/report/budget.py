@@ -26,15 +26,15 @@ class Point(NamedTuple):
     minutes: float
 
 
-def write_budget(folder: Path, points: Iterable[Point]) -> None:
-    """Writes ``budget.html`` and ``budget.csv`` into a folder.
+def write_budget(path: Path, points: Iterable[Point]) -> None:
+    """Writes a page and a table.
 
     Args:
-        folder: it exists.
+        path: of both, without the ``.html`` and ``.csv``; its folder exists.
         points: the trainings, in the order in which their arms are to be named.
     """
     found = list(points)
-    with (folder / "budget.csv").open("w", encoding="utf-8", newline="") as file:
+    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([Point._fields, *found])
     lines: defaultdict[str, defaultdict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for point in found:
@@ -74,7 +74,7 @@ def write_budget(folder: Path, points: Iterable[Point]) -> None:
         "By the number of labelled clips": element("div", *charts, class_="charts"),
         "Numbers": table("Validation Jaccard of single frames", header, rows),
     }
-    (folder / "budget.html").write_text(document("Few labels", sections), encoding="utf-8")
+    path.with_suffix(".html").write_text(document("Few labels", sections), encoding="utf-8")
 
 
 def _mean(some: Sequence[Point]) -> float:
