@@ -1,5 +1,7 @@
 """Masks of clips as an evaluation of videos sees them: those of a segmenter, and of its base beside it.
 
+Several label maps are scored as one video whose frames stand one below the other.
+
 Legend: T frames, H height, W width.
 """
 
@@ -7,14 +9,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.amodal import AmodalScores
 from maskcast.evaluation.video_scores import VideoScores, beside
 
 SEGMENTER, BASE = "segmenter", "base"
+
+
+class Amodal(NamedTuple):
+    """Label maps of whole objects that hide each other, beside the chosen one."""
+
+    maps: Sequence[str]
+    visible: str | None
+    """The map of kind classes that says what is seen: its classes have the names of ``maps``."""
+    least_pixels: int
 
 
 @dataclass(frozen=True)
@@ -25,27 +38,44 @@ class VideoEvaluation:
         prepared: the clips with their true masks; its chosen label map is scored.
         masks: the masks of each model by its name, ``SEGMENTER`` first.
         chosen: labelled clips of ``prepared``.
+        amodal: several maps to score, the chosen one among them.
 
     Raises:
-        MaskcastError: a store of masks lacks a clip, or has frames of another number or size.
+        MaskcastError: a store of masks lacks a clip or a map, or has frames of another number or size; the maps
+            of ``amodal`` have other classes than the chosen one, or what is seen does not name them.
     """
 
     prepared: ClipStore
     masks: Mapping[str, ClipStore]
     chosen: Sequence[Clip]
+    amodal: Amodal | None = None
 
     def __post_init__(self) -> None:
         remedy = f"run generate_masks on {self.prepared.root}"
-        for store in self.masks.values():
+        self._check_maps()
+        for store, name in ((store.of(name), name) for store in self.masks.values() for name in self.maps):
             for clip in self.chosen:
                 if clip.id not in store or not store.has_masks(store.get(clip.id)):
                     raise MaskcastError(f"{store.root}: has no masks of clip {clip.id!r}; {remedy}")
-                shapes = [each.masks(each.get(clip.id)).shape for each in (self.prepared, store)]
+                shapes = [each.masks(each.get(clip.id)).shape for each in (self.prepared.of(name), store)]
                 if shapes[0] != shapes[1]:
                     raise MaskcastError(
                         f"{store.root}: masks of clip {clip.id!r} have shape {shapes[1]}, its true masks "
                         f"{shapes[0]}; {remedy}"
                     )
+
+    @property
+    def maps(self) -> Sequence[str]:
+        """Names of the maps that are scored."""
+        return [self.prepared.label_map.name] if self.amodal is None else self.amodal.maps
+
+    def layers(self, store: ClipStore, clip: Clip) -> dict[str, np.ndarray]:
+        """Returns the masks (T, H, W) of a clip in each map that is scored, true or found ones."""
+        return {name: store.of(name).masks(store.get(clip.id)) for name in self.maps}
+
+    def below_each_other(self, store: ClipStore, clip: Clip) -> np.ndarray:
+        """Returns these as one mask of all maps, (T, maps x H, W)."""
+        return np.concatenate(list(self.layers(store, clip).values()), 1)
 
     @cached_property
     def scores(self) -> dict[str, VideoScores]:
@@ -54,25 +84,77 @@ class VideoEvaluation:
         for name, store in self.masks.items():
             found[name] = VideoScores(self.prepared.num_classes)
             for clip in self.chosen:
-                found[name].add(clip.id, self.prepared.masks(clip), store.masks(store.get(clip.id)))
+                found[name].add(clip.id, *(self.below_each_other(each, clip) for each in (self.prepared, store)))
         return found
+
+    @cached_property
+    def amodal_scores(self) -> dict[str, AmodalScores]:
+        """The scores of whole objects of each model; none where they were not asked for."""
+        found: dict[str, AmodalScores] = {}
+        if self.amodal is None:
+            return found
+        maps = [self.prepared.of(name).label_map for name in self.maps]
+        for name, store in self.masks.items():
+            found[name] = AmodalScores(maps, self.amodal.least_pixels)
+            for clip in self.chosen:
+                truth, masks = (self.layers(each, clip) for each in (self.prepared, store))
+                found[name].add(clip.id, truth, masks, self._seen(clip), clip.meta.get("hands"))
+        return found
+
+    def per_clip(self, name: str) -> dict[str, dict[str, float]]:
+        """Returns all scores of each clip alone, of a model."""
+        each = self.scores[name].per_clip
+        if name not in self.amodal_scores:
+            return each
+        return {clip: scores | self.amodal_scores[name].per_clip[clip] for clip, scores in each.items()}
 
     def flat(self) -> dict[str, float]:
         """Returns all scores as flat finite numbers; those of the base carry its name."""
         flat = {"clips": float(len(self.chosen)), "frames": float(sum(clip.num_frames for clip in self.chosen))}
         tables = {name: one.table() for name, one in self.scores.items()}
+        for name, amodal in self.amodal_scores.items():
+            tables[name] |= amodal.table()
         for name, table in tables.items():
             suffix = "" if name == SEGMENTER else f"_{name}"
             flat |= {f"{score}{suffix}": value for score, value in table.items()}
         if BASE in tables:
             flat |= beside(tables[SEGMENTER], tables[BASE])
+            for score in {"miou", "miou_occluded"} & tables[BASE].keys():
+                flat[f"{score}_gain"] = tables[SEGMENTER][score] - tables[BASE][score]
         return {name: value for name, value in flat.items() if np.isfinite(value)}
 
     def data_digest(self) -> str:
         """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames."""
-        total = hashlib.sha256(repr((self.prepared.label_map.name, self.prepared.classes)).encode())
+        told = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)
+        total = hashlib.sha256(repr((*told, self.prepared.classes)).encode())
         for clip in self.chosen:
             total.update(f"\0{clip.id}\0".encode())
-            total.update(self.prepared.masks(clip).tobytes())
+            total.update(self.below_each_other(self.prepared, clip).tobytes())
             total.update(self.prepared.frames(clip).tobytes())
         return total.hexdigest()[:32]
+
+    def _seen(self, clip: Clip) -> dict[str, np.ndarray] | None:
+        """Returns where the object of each map is seen, (T, H, W) bool."""
+        if self.amodal is None or self.amodal.visible is None:
+            return None
+        visible = self.prepared.of(self.amodal.visible)
+        seen_THW = visible.masks(clip)
+        return {name: seen_THW == visible.classes.index(name) for name in self.maps}
+
+    def _check_maps(self) -> None:
+        if self.amodal is None:
+            return
+        for store, name in (
+            (store, name) for store in (self.prepared, *self.masks.values()) for name in self.maps
+        ):
+            if store.of(name).label_map.classes != self.prepared.classes:
+                raise MaskcastError(
+                    f"{store.root}: map {name!r} has other classes than {self.prepared.label_map.name!r} of "
+                    f"{self.prepared.root}; name maps of the same classes (evaluate_video.amodal.maps)"
+                )
+        visible = self.amodal.visible
+        if visible is not None and (missing := set(self.maps) - set(self.prepared.of(visible).classes)):
+            raise MaskcastError(
+                f"{self.prepared.root}: map {visible!r} has no class {sorted(missing)[0]!r}, so it does not say "
+                "where the object of that map is seen; set evaluate_video.amodal.visible to null"
+            )

@@ -100,7 +100,18 @@ VIDEOS = Measure(
     each=("jaccard", "flicker", "mvc8"),
     must_agree={"data": "on other clips", "definitions": "by other definitions of the scores"},
     about=("data", "clip_store", "mask_store"),
-    headline=("jaccard", "flicker", "mvc8", "mvc16", "dice", "accuracy", "jaccard_gain", "flicker_ratio"),
+    headline=(
+        "jaccard",
+        "flicker",
+        "mvc8",
+        "mvc16",
+        "dice",
+        "accuracy",
+        "jaccard_gain",
+        "flicker_ratio",
+        "miou",
+        "miou_occluded",
+    ),
     listed=("jaccard", "flicker"),
 )
 MEASURES = (FORECASTS, DETECTIONS, VIDEOS)

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip
+from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, data_uri, element, folded, joined, table
@@ -24,11 +25,23 @@ DEFINITIONS = SCORES | {
     "<score>_base": "the same of the base, where its masks were given",
     "jaccard_gain, flicker_ratio": "jaccard less that of the base, and flicker over that of the base",
 }
+AMODAL_DEFINITIONS = AMODAL | {"miou_gain, miou_occluded_gain": "the same less those of the base"}
+AMODAL_HEADLINE = (
+    "miou",
+    "miou_visible",
+    "miou_occluded",
+    "miou_single",
+    "miou_interacting",
+    "pooled",
+    "accuracy",
+)
 HEADLINE = ("jaccard", "jaccard_frames", "flicker", "change", "mvc8", "mvc16", "dice", "accuracy")
 
 
 def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> None:
-    """Writes scores.md, per_clip.csv, README.md and film.webp, and shows all on the run's page.
+    """Writes scores.md, per_clip.csv, README.md and, of videos, film.webp, and shows all on the run's page.
+
+    Where whole objects are scored, per_class.csv has a row for each class of each map.
 
     Args:
         folder: an empty folder.
@@ -39,28 +52,53 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     _write_clips(folder / "per_clip.csv", evaluation)
     lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in DEFINITIONS.items()]
+    lines += [f"- `{name}`: {text}." for name, text in definitions(evaluation).items()]
     lines += ["", "In per_clip.csv a score is that of one clip alone.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     show("Scores", _scores(evaluation))
+    if evaluation.amodal_scores:
+        header, rows = _classes(evaluation)
+        write_csv(folder / "per_class.csv", header, rows)
+        show("Classes", table("Pooled Jaccard of each class", header, rows))
     shown = _spread(evaluation, pictures)
     if shown:
         show("Clips", _clips(evaluation, shown))
-        film = _film(folder / FILM, evaluation, shown[len(shown) // 2])
-        show("Film", film)
-    show("What the scores mean", _definitions())
+        if (middle := shown[len(shown) // 2]).num_frames > 1:
+            show("Film", _film(folder / FILM, evaluation, middle))
+    show("What the scores mean", _definitions(evaluation))
+
+
+def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
+    """Returns what the scores mean, by name."""
+    return DEFINITIONS if evaluation.amodal is None else DEFINITIONS | AMODAL_DEFINITIONS
 
 
 def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of scores, a row for each model."""
-    rows = [[name, *(_cell(one.table()[score]) for score in HEADLINE)] for name, one in evaluation.scores.items()]
-    return ["model", *HEADLINE], rows
+    tables = {name: one.table() for name, one in evaluation.scores.items()}
+    for name, amodal in evaluation.amodal_scores.items():
+        tables[name] |= amodal.table()
+    shown = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
+    rows = [[name, *(_cell(one.get(score, np.nan)) for score in shown)] for name, one in tables.items()]
+    return ["model", *shown], rows
+
+
+def _classes(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the table of classes: the pooled Jaccard of each, by model and region."""
+    parts = {name: one.parts() for name, one in evaluation.amodal_scores.items()}
+    regions = list(parts[SEGMENTER][0][2])
+    header = ["map", "class", *(f"{region}, {name}" for name in parts for region in regions)]
+    rows = [
+        [*rows[0][:2], *(_cell(each[region]) for _, _, each in rows for region in regions)]
+        for rows in zip(*parts.values(), strict=True)
+    ]
+    return header, rows
 
 
 def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
-    each = evaluation.scores[SEGMENTER].per_clip
+    each = evaluation.per_clip(SEGMENTER)
     columns = list(next(iter(each.values())))
-    base = evaluation.scores[BASE].per_clip if BASE in evaluation.scores else None
+    base = evaluation.per_clip(BASE) if BASE in evaluation.scores else None
     header = ["clip", *columns, *([f"{name}_base" for name in columns] if base else [])]
     rows = [
         [clip, *(number(value) for value in [*scores.values(), *(base[clip].values() if base else ())])]
@@ -70,19 +108,29 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
 
 
 def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
-    each = evaluation.scores[SEGMENTER].per_clip
-    ranked = sorted(evaluation.chosen, key=lambda clip: -np.nan_to_num(each[clip.id]["jaccard"]))
+    each, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
+    ranked = sorted(evaluation.chosen, key=lambda clip: -np.nan_to_num(each[clip.id][score]))
     return [ranked[place] for place in evenly_spaced(len(ranked), count)]
 
 
 def _scores(evaluation: VideoEvaluation) -> Html:
     flat = evaluation.flat()
     header, rows = headline(evaluation)
-    lead = f"Jaccard {_cell(flat.get('jaccard', np.nan))}, flicker {_cell(flat.get('flicker', np.nan))}"
-    if "flicker_ratio" in flat and "jaccard_gain" in flat:
+    lead = ", ".join(f"{words} {_cell(flat.get(name, np.nan))}" for name, words in _told(evaluation))
+    if "miou_gain" in flat:
+        lead += f"; beside its base {flat['miou_gain']:+.4f} in mIoU"
+    elif "flicker_ratio" in flat and "jaccard_gain" in flat:
         lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     return joined([element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)])
+
+
+def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
+    """Returns the scores that are told first, with their words."""
+    if evaluation.amodal is None:
+        return [("jaccard", "Jaccard"), ("flicker", "flicker")]
+    hidden = [("miou_occluded", "of hidden pixels")] if evaluation.amodal.visible else []
+    return [("miou", "mIoU"), *hidden]
 
 
 def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
@@ -93,11 +141,11 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
     for place, clip in enumerate(shown):
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
-        scores = evaluation.scores[SEGMENTER].per_clip[clip.id]
-        title = f"{clip.id}, Jaccard {_cell(scores['jaccard'])}, flicker {_cell(scores['flicker'])}"
+        scores = evaluation.per_clip(SEGMENTER)[clip.id]
+        title = ", ".join([clip.id, *(f"{words} {_cell(scores[name])}" for name, words in _told(evaluation))])
         captions = {name: name.replace("_", " ") for name in sprite.panels}
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
-        masks = [layer for name, layer in layers.items() if name != "frame"]
+        masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
         entries = class_entries(masks, evaluation.prepared.classes)
         uri = data_uri(sprite.data, "image/webp")
         parts.append(player(f"clip-{place}", title, sprite, captions, frames, uri, entries))
@@ -118,27 +166,34 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
     return element("figure", picture, element("figcaption", path.name))
 
 
-def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, np.ndarray]:
-    """Returns frames (T, H, W, C) and masks (T, H, W) of a clip by what they are."""
-    masks = {name: store.masks(store.get(clip.id)) for name, store in evaluation.masks.items()}
-    return {
-        "frame": evaluation.prepared.frames(clip)[:],
-        "truth": evaluation.prepared.masks(clip),
-        **masks,
-    }
+def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
+    """Returns frames (T, H, W, C) and, by map, masks (T, H, W) of a clip by what they are."""
+    stores = {"truth": evaluation.prepared, **evaluation.masks}
+    masks = {name: evaluation.layers(store, clip) for name, store in stores.items()}
+    return {"frame": {"": evaluation.prepared.frames(clip)[:]}, **masks}
 
 
-def _panels(layers: dict[str, np.ndarray], t: int) -> dict[str, np.ndarray]:
-    frame, truth = layers["frame"][t], layers["truth"][t]
+def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.ndarray]:
+    """Returns a picture (H, W, C) of each layer; maps are told by their names where there are several."""
+    frame, panels = layers["frame"][""][t], dict[str, np.ndarray]()
     models = [name for name in layers if name not in ("frame", "truth")]
-    painted = {name: overlay(frame, layers[name][t]) for name in ("truth", *models)}
-    errors = {f"error_of_{name}": error_map(truth, layers[name][t]) for name in models}
-    return {"frame": np.asarray(frame), **painted, **errors}
+    maps = layers["truth"]
+    ends = {one: f"_{one}" if len(maps) > 1 else "" for one in maps}
+    for name in ("truth", *models):
+        panels |= {f"{name}{ends[one]}": overlay(frame, masks[t]) for one, masks in layers[name].items()}
+    for name in models:
+        for one, masks in layers[name].items():
+            panels[f"error_of_{name}{ends[one]}"] = error_map(maps[one][t], masks[t])
+    return {"frame": np.asarray(frame), **panels}
 
 
-def _definitions() -> Html:
-    entries = [part for name, text in DEFINITIONS.items() for part in (element("dt", name), element("dd", text))]
-    return folded("Definitions", element("dl", *entries))
+def _definitions(evaluation: VideoEvaluation) -> Html:
+    told = definitions(evaluation).items()
+    return folded("Definitions", element("dl", *(part for name, text in told for part in _defined(name, text))))
+
+
+def _defined(name: str, text: str) -> tuple[Html, Html]:
+    return element("dt", name), element("dd", text)
 
 
 def _cell(value: float) -> str:

@@ -2,12 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskcast.params import Params, is_null
 from maskcast.runner.stage import InPath, OutPath, stage
+
+
+class AmodalParams(Params):
+    """Several label maps of whole objects, such as two hands, which hide each other."""
+
+    maps: list[str] = Field(min_length=1)
+    """Names of the maps, all of kind classes and of the same classes."""
+    visible: str | None = None
+    """The map that says what is seen, by classes of the names of `maps`; null scores no hidden pixels apart."""
+    least_pixels: int = Field(20, ge=1)
+    """True pixels of a class in an image from which on it is scored."""
 
 
 class EvaluateVideo(Params):
@@ -17,8 +28,18 @@ class EvaluateVideo(Params):
     """Split whose labelled clips are scored."""
     label_map: str | None = Field(None, exclude_if=is_null)
     """The label map to score, of kind classes; null is the only one there is."""
+    amodal: AmodalParams | None = Field(None, exclude_if=is_null)
+    """Scores several maps together, image by image, in the place of `label_map`; null does not."""
     pictures: int = Field(3, ge=0)
     """Clips shown on the page, spread from the best to the worst; the film is of the one in the middle."""
+
+    @model_validator(mode="after")
+    def _maps_are_named_once(self) -> Self:
+        if self.amodal is not None and self.label_map is not None:
+            raise ValueError(
+                f"label_map: amodal.maps names the maps that are scored; leave label_map {self.label_map!r} out"
+            )
+        return self
 
 
 @stage
@@ -50,17 +71,19 @@ def evaluate_video(
     from maskcast.digest import digest_tree
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.evaluation.record import VIDEOS, write_record
-    from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
+    from maskcast.evaluation.videos import BASE, SEGMENTER, Amodal, VideoEvaluation
     from maskcast.inference.forecast import open_stores
     from maskcast.progress import report_file, say
     from maskcast.report.tables import printed
-    from maskcast.report.video_report import DEFINITIONS, headline, write_report
+    from maskcast.report.video_report import definitions, headline, write_report
 
-    prepared, generated = open_stores(clips, masks, params.label_map)
+    amodal = None if params.amodal is None else Amodal(**dict(params.amodal))
+    label_map = params.label_map if amodal is None else amodal.maps[0]
+    prepared, generated = open_stores(clips, masks, label_map)
     found = {SEGMENTER: generated}
     if base_masks is not None:
-        found[BASE] = open_stores(clips, base_masks, params.label_map)[1]
-    evaluation = VideoEvaluation(prepared, found, scored_clips(prepared, params.split))
+        found[BASE] = open_stores(clips, base_masks, label_map)[1]
+    evaluation = VideoEvaluation(prepared, found, scored_clips(prepared, params.split), amodal)
     flat = evaluation.flat()
     metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
     report.mkdir()
@@ -68,7 +91,7 @@ def evaluate_video(
     write_record(
         report / "evaluation.json",
         VIDEOS,
-        DEFINITIONS,
+        definitions(evaluation),
         scores=flat,
         split=params.split,
         label_map=prepared.label_map.name,

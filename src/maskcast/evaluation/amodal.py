@@ -1,0 +1,122 @@
+"""How well each of several label maps is masked, image by image, what is seen and what is hidden apart.
+
+An amodal map has a whole object, also where another one is in front of it. A pixel is *occluded* in a map where
+the map has an object there that is not seen.
+
+Legend: T frames, H height, W width, K classes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from maskcast.evaluation.metrics import confusion, jaccard_per_class, mean_where_labelled
+from maskcast.labels import IGNORE, LabelMap
+
+REGIONS = ("", "visible", "occluded")
+DEFINITIONS = {
+    "miou": "mean over images and maps of the mean Jaccard over the classes but background that have least_pixels "
+    "true pixels there; a map without such a class is left out, so what is found in it costs nothing (system 3)",
+    "miou_<map>, miou_single, miou_<hands>": "the same over one map; over images with an object in one map alone; "
+    "over the others, by the word that the clips have for them, else interacting",
+    "pooled": "mean over maps and classes but background of the Jaccard of one confusion matrix for each map, a "
+    "class that occurs nowhere left out; here what is found where nothing is costs",
+    "<score>_occluded, <score>_visible": "the same over the pixels of a map whose object is hidden by another, "
+    "and over all other pixels",
+}
+
+
+@dataclass
+class AmodalScores:
+    """Scores of one segmenter; `DEFINITIONS` says what each is.
+
+    Args:
+        maps: that are scored, all of kind ``classes``.
+        least_pixels: true pixels of a class in an image from which on it is scored.
+    """
+
+    maps: Sequence[LabelMap]
+    least_pixels: int
+    per_clip: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Scores of each clip alone, NaN where it has none."""
+
+    def __post_init__(self) -> None:
+        self._counts = {
+            (one.name, region): np.zeros((one.num_classes,) * 2, np.int64)
+            for one in self.maps
+            for region in REGIONS
+        }
+        self._images: defaultdict[str, list[float]] = defaultdict(list)
+
+    def add(
+        self,
+        clip: str,
+        truth: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+        seen: Mapping[str, np.ndarray] | None = None,
+        hands: str | None = None,
+    ) -> None:
+        """Scores a clip.
+
+        Args:
+            clip: its id.
+            truth: (T, H, W) of each map, uint8, 255 where there is no label.
+            found: the same to score.
+            seen: (T, H, W) bool of each map, where its object is seen; None where that is not known.
+            hands: what the clip says of its objects, e.g. ``interacting``; None goes by the truth.
+        """
+        own: defaultdict[str, list[float]] = defaultdict(list)
+        for t in range(len(truth[self.maps[0].name])):
+            shown = [one.name for one in self.maps if _has_object(truth[one.name][t])]
+            group = "single" if len(shown) < 2 else hands or "interacting"
+            for one in self.maps:
+                seen_HW = None if seen is None else seen[one.name][t]
+                for region, part_HW in _regions(truth[one.name][t], seen_HW):
+                    counts = confusion(part_HW, found[one.name][t], one.num_classes)
+                    self._counts[one.name, region] += counts
+                    score, suffix = self._image(counts), f"_{region}" if region else ""
+                    own[f"miou{suffix}"].append(score)
+                    self._images[f"miou_{one.name}{suffix}"].append(score)
+                    self._images[f"miou_{group}{suffix}"].append(score)
+        for name, scores in own.items():
+            self._images[name] += scores
+        self.per_clip[clip] = {name: mean_where_labelled(scores) for name, scores in own.items()}
+
+    def table(self) -> dict[str, float]:
+        """Returns all scores by name, NaN where nothing was to be scored."""
+        scores = {name: mean_where_labelled(found) for name, found in sorted(self._images.items())}
+        for region in REGIONS:
+            parts = [score for one in self.maps for score in self._parts(one, region)]
+            scores[f"pooled_{region}".rstrip("_")] = mean_where_labelled(parts)
+        return scores
+
+    def parts(self) -> list[tuple[str, str, dict[str, float]]]:
+        """Returns of each class but background of each map the two names, and its pooled Jaccard by region."""
+        return [
+            (one.name, one.classes[k], {region or "all": self._parts(one, region)[k - 1] for region in REGIONS})
+            for one in self.maps
+            for k in range(1, one.num_classes)
+        ]
+
+    def _image(self, counts_KK: np.ndarray) -> float:
+        scored = counts_KK.sum(1)[1:] >= self.least_pixels
+        return mean_where_labelled(jaccard_per_class(counts_KK)[1:][scored].tolist())
+
+    def _parts(self, one: LabelMap, region: str) -> list[float]:
+        scores: list[float] = jaccard_per_class(self._counts[one.name, region])[1:].tolist()
+        return scores
+
+
+def _has_object(mask_HW: np.ndarray) -> bool:
+    return bool(((mask_HW != 0) & (mask_HW != IGNORE)).any())
+
+
+def _regions(truth_HW: np.ndarray, seen_HW: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the truth, and the truth of what is seen and of what is hidden, with `IGNORE` elsewhere."""
+    yield "", truth_HW
+    if seen_HW is not None:
+        hidden_HW = (truth_HW != 0) & (truth_HW != IGNORE) & ~seen_HW
+        yield "visible", np.where(hidden_HW, np.uint8(IGNORE), truth_HW)
+        yield "occluded", np.where(hidden_HW, truth_HW, np.uint8(IGNORE))

@@ -1,0 +1,69 @@
+"""Scores of several label maps by hand."""
+
+import numpy as np
+import pytest
+
+from maskcast.evaluation.amodal import AmodalScores
+from maskcast.labels import LabelMap
+
+HANDS = [LabelMap(name, ("background", "palm", "finger")) for name in ("left", "right")]
+
+
+def row(*ids: int) -> np.ndarray:
+    return np.array(ids, np.uint8).reshape(1, 1, -1)
+
+
+def test_an_image_by_hand() -> None:
+    """Left: palm 2 of 3 (one pixel missed), finger 1 of 2 (a palm's pixel taken); right: nothing there."""
+    truth = {"left": row(1, 1, 1, 2, 0, 0), "right": row(0, 0, 0, 0, 0, 0)}
+    found = {"left": row(1, 1, 2, 2, 0, 0), "right": row(0, 0, 0, 0, 0, 1)}
+    scores = AmodalScores(HANDS, least_pixels=1)
+    scores.add("a", truth, found)
+    table = scores.table()
+    assert table["miou"] == table["miou_left"] == table["miou_single"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert np.isnan(table["miou_right"])  # what is found in a map without an object costs nothing
+    assert table["pooled"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)  # here it does
+    assert scores.per_clip["a"]["miou"] == table["miou"]
+
+
+def test_classes_with_few_true_pixels_are_left_out() -> None:
+    truth, found = (
+        {"left": row(1, 1, 1, 2), "right": row(2, 2, 0, 0)},
+        {"left": row(1, 1, 0, 0), "right": row(2, 2, 2, 0)},
+    )
+    scores = AmodalScores(HANDS, least_pixels=2)
+    scores.add("a", truth, found)
+    assert scores.table()["miou_left"] == pytest.approx(2 / 3)
+    assert scores.table()["miou"] == pytest.approx(2 / 3)  # of both maps, 2/3 and 2/3
+    few = AmodalScores(HANDS, least_pixels=4)
+    few.add("a", truth, found)
+    assert np.isnan(few.table()["miou"]) and np.isfinite(few.table()["pooled"])
+
+
+def test_what_is_seen_and_what_is_hidden_apart() -> None:
+    """The right hand is in front of two pixels of the left one, of which one is found."""
+    truth = {"left": row(1, 1, 2, 2, 0, 0), "right": row(0, 0, 1, 1, 1, 0)}
+    found = {"left": row(1, 1, 2, 0, 0, 1), "right": row(0, 0, 1, 1, 1, 0)}
+    seen = {"left": row(1, 1, 0, 0, 0, 0) > 0, "right": row(0, 0, 1, 1, 1, 0) > 0}
+    scores = AmodalScores(HANDS, least_pixels=1)
+    scores.add("a", truth, found, seen, "interacting")
+    table = scores.table()
+    assert table["miou_occluded"] == table["pooled_occluded"] == table["miou_interacting_occluded"] == 0.5
+    assert table["miou_left_visible"] == pytest.approx(2 / 3) and table["miou_right_visible"] == 1
+    assert np.isnan(table["miou_right_occluded"])
+    by_part = {(one, part): each for one, part, each in scores.parts()}
+    assert by_part["left", "finger"] == {
+        "all": 0.5,
+        "visible": pytest.approx(np.nan, nan_ok=True),
+        "occluded": 0.5,
+    }
+    assert by_part["left", "palm"]["all"] == pytest.approx(2 / 3)
+
+
+def test_images_count_the_same_and_unknown_hands_do_not() -> None:
+    scores = AmodalScores(HANDS, least_pixels=1)
+    nobody, unknown = row(0, 0), row(255, 255)
+    scores.add("a", {"left": row(1, 1), "right": nobody}, {"left": row(1, 1), "right": nobody})
+    scores.add("b", {"left": row(1, 0), "right": unknown}, {"left": row(0, 0), "right": row(1, 2)}, hands="left")
+    assert scores.table()["miou"] == scores.table()["miou_single"] == 0.5
+    assert scores.table()["pooled"] == pytest.approx(2 / 3)
