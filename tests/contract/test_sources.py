@@ -11,6 +11,8 @@ from tests.unit import test_detection_sources as boxes
 from tests.unit import test_source_clevrer as clevrer
 from tests.unit import test_source_competition as competition
 from tests.unit import test_source_frame_folders as frame_folders
+from tests.unit import test_source_image_maps as image_maps
+from tests.unit import test_source_lmdb as hands
 from tests.unit import test_source_videos as videos
 
 from maskcast.data.clips import ClipStore
@@ -19,7 +21,7 @@ from maskcast.data.sources import table
 from maskcast.labels import KINDS, SPLITS
 from maskcast.runner.run import run_stage
 
-HEIGHT, WIDTH = 16, 24
+HEIGHT, WIDTH = 16, 16
 Write = Callable[[Path], dict[str, Any]]
 
 
@@ -54,6 +56,22 @@ def write_green_screen(raw: Path) -> dict[str, Any]:
     return {"figures": {"videos": 2, "backgrounds": 2}, "seconds": 0.2, "splits": {"val": 0.5}}
 
 
+def write_lmdb(raw: Path) -> dict[str, Any]:
+    raw.rmdir()
+    hands.write(raw)
+    return {"lists": hands.LISTS}
+
+
+def write_image_maps(raw: Path) -> dict[str, Any]:
+    image_maps.write_maps(raw)
+    return image_maps.MAPS
+
+
+def write_photos(raw: Path) -> dict[str, Any]:
+    image_maps.write_photos(raw)
+    return image_maps.PASTE
+
+
 CASES: dict[str, Write] = {
     "competition": write_competition,
     "clevrer": write_clevrer,
@@ -61,6 +79,9 @@ CASES: dict[str, Write] = {
     "videos": write_videos,
     "synthetic": write_nothing,
     "synthetic_hands": write_nothing,
+    "lmdb": write_lmdb,
+    "image_maps": write_image_maps,
+    "pasted_hands": write_photos,
     "green_screen": write_green_screen,
 }
 DETECTION_CASES: dict[str, Callable[[Path], Any]] = {

@@ -175,6 +175,9 @@ def test_no_help_imports_what_takes_seconds() -> None:
     assert done.stdout == "[]\n"
 
 
+HANDS = ("synthetic_hands", "lmdb", "image_maps", "pasted_hands")
+
+
 def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +187,7 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     keys = capsys.readouterr().out.partition("keys of section")[2].splitlines()[1:]
     assert max(map(len, keys)) <= 100
     headings = [line.split()[1] for line in keys if line.startswith("      layout: ")]
-    assert headings == ["competition", "clevrer", "frame_folders", "videos", "green_screen", "synthetic"]
+    assert headings == ["competition", "clevrer", "frame_folders", "videos", "green_screen", "synthetic", *HANDS]
     text = " ".join(" ".join(keys).split())
     assert "(one of auto, index, binary; default auto)" in text
     assert "window_step: " in text and "null takes one clip a video, from its start. (default null)" in text

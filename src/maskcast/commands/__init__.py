@@ -39,4 +39,5 @@ COMMANDS = {  # by name: where it is, and what it does
         "maskcast.commands.write_annotations:write_annotations",
         "write annotations.txt for a folder of clips in the competition layout",
     ),
+    "write-lmdb": ("maskcast.commands.write_lmdb:write_lmdb", "write masks of two hands as an LMDB"),
 }

@@ -18,7 +18,14 @@ from maskcast.runner.stage import Stage, stage_names
 
 GROUPS = {  # in which order the overview names commands and stages
     "use a model": ("forecast", "segment", "serve", "models"),
-    "your data and labels": ("init", "labels", "write-annotations", "evaluate-coco", "evaluate-many"),
+    "your data and labels": (
+        "init",
+        "labels",
+        "write-annotations",
+        "write-lmdb",
+        "evaluate-coco",
+        "evaluate-many",
+    ),
     "pipelines": ("doctor", "summary", "pipeline", "code"),
     "the shell": ("completion",),
     "stages of a forecaster": (

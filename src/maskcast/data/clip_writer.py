@@ -1,6 +1,7 @@
 """Writes a clip store (see ``clips.py`` for its form)."""
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from maskcast.data.clip_checks import Layer, check_layers, check_objects, check_
 from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
 from maskcast.data.clip_readme import README
 from maskcast.data.clip_shards import FrameShards, PackedShards
-from maskcast.data.clip_table import Clip, grouped, id_hash, labels_of
+from maskcast.data.clip_table import Clip, Group, group_of, id_hash, labels_of
 from maskcast.data.packing import frames_per_chunk, packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
@@ -52,7 +53,10 @@ class ClipWriter:
             names = [one.name for one in maps]
             raise MaskcastError(f"label maps {names}: a name occurs twice; give every map a name of its own")
         self.meta = meta or {}
-        self.clips: dict[str, Clip] = {}
+        self._hashes: set[int] = set()  # of the ids; two ids with one are rarer than a broken disk
+        self._groups: dict[Group, int] = {}
+        self._columns = [array("Q") for _ in range(4)]
+        self._lines = (root / LINES).open("wb")
         self.skipped: list[dict[str, str]] = []
         self._frames = FrameShards(root, height, width)
         self._layers = {
@@ -67,6 +71,7 @@ class ClipWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._frames.close()
+        self._lines.close()
         for layer in self._layers.values():
             layer.close()
         if error is None:
@@ -100,7 +105,7 @@ class ClipWriter:
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
         layers = {labels_of(name): mask for name, mask in masks.items()}
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
-        if clip_id in self.clips:
+        if (own_hash := id_hash(clip_id)) in self._hashes:
             raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
@@ -113,7 +118,7 @@ class ClipWriter:
         some = next(iter(masks.values())) if frames is None else frames
         given = [layer for layer in self._layers if layer in layers]
         spans = {layer: self._layers[layer].append(packed(layers[layer])) for layer in given}
-        self.clips[clip_id] = Clip(
+        clip = Clip(
             clip_id,
             split,
             kind,
@@ -123,22 +128,20 @@ class ClipWriter:
             {name: dict(classes) for name, classes in objects.items()},
             meta or {},
         )
+        self._hashes.add(own_hash)
+        self._lines.write(line_of(clip))
+        group = self._groups.setdefault(group_of(clip), len(self._groups))
+        row = (self._lines.tell(), clip.num_frames, own_hash, group)
+        for column, value in zip(self._columns, row, strict=True):
+            column.append(value)
 
     def skip(self, item: str, reason: str) -> None:
         """Records in the index that something was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
     def _write_index(self) -> None:
-        lines = [line_of(clip) for clip in self.clips.values()]
-        (self.root / LINES).write_bytes(b"".join(lines))
-        groups, numbers = grouped(self.clips.values())
-        columns = [
-            np.cumsum([len(line) for line in lines]),
-            [clip.num_frames for clip in self.clips.values()],
-            [id_hash(clip_id) for clip_id in self.clips],
-            numbers,
-        ]
-        np.save(self.root / COLUMNS, np.stack([np.array(column, "<u8") for column in columns]))
+        columns = np.stack([np.array(column, "<u8") for column in self._columns])
+        np.save(self.root / COLUMNS, columns)
         shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
         shards |= self._frames.shards
         for layer in self._layers.values():
@@ -153,7 +156,9 @@ class ClipWriter:
             "maps": [one.to_entry() for one in self.maps.values()],
             "chunk_frames": frames_per_chunk(self.height, self.width),
             "meta": self.meta,
-            "groups": [asdict(group) | {"clips": int((numbers == k).sum())} for k, group in enumerate(groups)],
+            "groups": [
+                asdict(group) | {"clips": int((columns[3] == k).sum())} for group, k in self._groups.items()
+            ],
             "skipped": self.skipped,
             "shards": shards,
         }

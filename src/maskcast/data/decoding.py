@@ -72,14 +72,18 @@ class Decoded:
         return pixels[..., 2::-1]
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     """Decodes an image file.
+
+    Args:
+        path: of the file, or, where ``content`` is given, how errors name it.
+        content: of a file that lies in another one; None reads the path.
 
     Raises:
         MaskcastError: when the file is missing, damaged, no image, too large or has several pages.
     """
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes() if content is None else content
         # From memory: Pillow maps some files at a path, and maps turned ones wrongly.
         image = Image.open(io.BytesIO(content))
     except FileNotFoundError:

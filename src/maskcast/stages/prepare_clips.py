@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
+import numpy as np
 from pydantic import Field, model_validator
 
+from maskcast.data.clip_table import id_hash
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.composing import BACKGROUNDS
@@ -86,10 +88,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     written: Counter[str] = Counter()
     shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
     void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
-    aspects = []
+    narrowest, widest = first[2], first[2]
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], readable):
-            aspects.append(aspect)
+            narrowest, widest = min(narrowest, aspect), max(widest, aspect)
             if (found := _size(arrays)) != (height, width):
                 sizes = f"{found[0]}x{found[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
@@ -104,8 +106,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         notes = [*listing.notes, *(_without_foreground(*place) for place, some in shown.items() if not some)]
         if notes:
             writer.meta["notes"] = notes
-        if any(abs(aspect * height - width) > 1 for aspect in aspects):  # frames are stretched
-            writer.meta["source_aspect"] = [round(min(aspects), 3), round(max(aspects), 3)]
+        if max(abs(aspect * height - width) for aspect in (narrowest, widest)) > 1:  # frames are stretched
+            writer.meta["source_aspect"] = [round(narrowest, 3), round(widest, 3)]
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{_reasons(unreadable)}")
@@ -116,19 +118,20 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
 
 
 def _check_ids(listing: Listing) -> None:
-    seen: dict[str, RawClip] = {}
-    for clip in listing.clips:
-        if clip.id in seen:
-            splits = f"{seen[clip.id].split} and {clip.split}"
-            raise MaskcastError(f"clip id {clip.id!r} occurs twice (splits {splits}); rename one of them")
-        seen[clip.id] = clip
+    hashes = np.fromiter((id_hash(clip.id) for clip in listing.clips), np.uint64, len(listing.clips))
+    order = np.argsort(hashes, kind="stable")
+    for k in np.flatnonzero(np.diff(hashes[order]) == 0):
+        one, other = (listing.clips[int(row)] for row in order[k : k + 2])
+        if one.id == other.id:
+            splits = f"{one.split} and {other.split}"
+            raise MaskcastError(f"clip id {one.id!r} occurs twice (splits {splits}); rename one of them")
 
 
 def _check_splits(raw: Path, listing: Listing, params: PrepareClips) -> None:
     """Stops before anything is read where a later stage could only fail."""
-    whole = [clip for clip in listing.clips if clip.has_frames]
+    whole = Counter(clip.split for clip in listing.clips if clip.has_frames)
     # Where there are frames, no masker learns from masks alone; where there are none, forecasters do.
-    found = Counter(clip.split for clip in whole or listing.clips)
+    found = whole or Counter(clip.split for clip in listing.clips)
     missing = [split for split in params.required_splits if not found[split]]
     if not found or not missing:  # where nothing was found, another line says so
         return

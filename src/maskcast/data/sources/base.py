@@ -5,7 +5,7 @@ all. `list` is cheap and reads names and annotations only; each clip's pixels ar
 `load`, in a worker process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -58,7 +58,7 @@ class Listing:
     """What a source found: the clips, the label maps that their masks are of and what it left out.
 
     Attributes:
-        clips: the clips found, in the order of the store.
+        clips: the clips found, in the order of the store; of very many a sequence that makes each when asked for.
         maps: the label maps, each of a name of its own.
         skipped: (item, reason) of everything that looks like a clip but is left out.
         meta: JSON about the whole store, e.g. the camera.
@@ -67,12 +67,17 @@ class Listing:
         notes: how the files were read, and what their owner should look at, a line each.
     """
 
-    clips: list[RawClip]
+    clips: Sequence[RawClip]
     maps: tuple[LabelMap, ...]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     backgrounds: list[RawClip] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, *clips: RawClip) -> None:
+        """Adds clips to a listing that began with a list."""
+        assert isinstance(self.clips, list)
+        self.clips += clips
 
 
 class SourceConfig(Params):

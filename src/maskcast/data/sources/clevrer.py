@@ -83,7 +83,7 @@ class ClevrerSource(SourceConfig):
             video, annotation = videos.get(number), annotations.get(number)
             split = self._split(number, video, annotation)
             try:
-                listing.clips.extend(self._windows(number, split, video, annotation, size))
+                listing.add(*self._windows(number, split, video, annotation, size))
             except MaskcastError as error:
                 listing.skipped.append((f"video_{number:05d}", str(error)))
         return listing

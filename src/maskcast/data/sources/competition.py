@@ -157,7 +157,7 @@ def _list_video(
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]
     load = partial(load_video, video, files, span.first, num_classes if labelled else None)
-    listing.clips.append(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
+    listing.add(RawClip(video.name, split, KIND_OF_SPLIT[split], load))
 
 
 def _numbered_frames(video: Path) -> dict[int, str]:

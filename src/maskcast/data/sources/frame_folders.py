@@ -141,7 +141,7 @@ class FrameFoldersSource(SourceConfig):
         rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
         listing.notes += [*([rule.told] if rule.told else []), *notes_of(footage)]
         for name, found in footage.items():
-            listing.clips += self._windows(name, found, splits[name], rule, listing)
+            listing.add(*self._windows(name, found, splits[name], rule, listing))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:

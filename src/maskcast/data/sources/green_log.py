@@ -53,7 +53,7 @@ def logged_clips(
             )
         for clip_id, (images, labels) in clips.items():
             load = partial(load_logged, images, labels, label_map.name)
-            listing.clips.append(RawClip(clip_id, split_of[clip_id], "labelled", load, {"log": log.name}))
+            listing.add(RawClip(clip_id, split_of[clip_id], "labelled", load, {"log": log.name}))
     return listing
 
 

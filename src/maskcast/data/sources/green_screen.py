@@ -143,7 +143,7 @@ class GreenScreenSource(SourceConfig):
                 )
                 meta = {"video": name, "start": window.start, "stride": self.stride, "background": background.id}
                 clip_id = f"{name}_{window.start:05d}"
-                listing.clips.append(RawClip(clip_id, split, "labelled", partial(load_clip, shot), meta))
+                listing.add(RawClip(clip_id, split, "labelled", partial(load_clip, shot), meta))
         if self.compose == "training":
             listing.backgrounds += [
                 RawClip(one.id, split, "unlabelled", partial(load_background, one, size), {"video": one.name})

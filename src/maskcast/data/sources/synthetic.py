@@ -88,7 +88,7 @@ class SyntheticSource(SourceConfig):
                     randomize=self.randomize,
                 )
                 meta = {"seed": clip_seed, "stride": stride}
-                listing.clips.append(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta, render))
+                listing.add(RawClip(f"synthetic_{part}_{index:05d}", split, kind, load, meta, render))
         return listing
 
 

@@ -66,7 +66,7 @@ class SyntheticHandsSource(SourceConfig):
                     width=width or SIZE,
                 )
                 meta = {"seed": one, "hands": hands}
-                listing.clips.append(RawClip(f"hands_{split}_{index:06d}", split, kind, load, meta))
+                listing.add(RawClip(f"hands_{split}_{index:06d}", split, kind, load, meta))
         return listing
 
     def _hands(self, drawn: float, index: int) -> Hands:

@@ -80,7 +80,7 @@ class VideosSource(SourceConfig):
                 window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
                 load = partial(load_window, names[name], window)
                 meta = {"video": name, "start": start, "stride": self.stride}
-                listing.clips.append(RawClip(f"{stem}_{start:05d}", "unlabeled", "unlabelled", load, meta))
+                listing.add(RawClip(f"{stem}_{start:05d}", "unlabeled", "unlabelled", load, meta))
         return listing
 
 

@@ -1,0 +1,55 @@
+"""The command `write-lmdb`: masks of two hands as an LMDB in a .tar.gz."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.labels import SPLITS
+from maskcast.runner.outputs import outputs_whole, remove
+
+DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
+EPILOG = """\
+The archive holds test.lmdb and im_path.pt. It is there whole, or not at all.
+
+example:
+  maskcast write-lmdb --masks data/masks --split hidden \\
+      --output submission.tar.gz
+"""
+ARCHIVE = "hands.tar.gz"
+
+
+def write_lmdb(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0."""
+    parser = command_parser("write-lmdb", DESCRIPTION, EPILOG)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    out: Path = given.output
+    if not out.name.endswith(".tar.gz"):
+        raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
+    if out.exists():
+        raise MaskcastError(f"{out}: already there (--output); name a new file, or remove this one")
+    from maskcast.data.clips import ClipStore
+    from maskcast.data.hand_export import pack, write_hands
+
+    work = out.with_name(out.name + ".work")  # removed by the next run, if this one is killed
+    with outputs_whole({"output": out}, {"output": work}, _unpacked):
+        count = write_hands(work / "hands", ClipStore(given.masks), given.split)
+        pack(work / "hands", work / ARCHIVE, out.name.removesuffix(".tar.gz"))
+    print(f"wrote the masks of {count} images: {out}")
+    return 0
+
+
+def _unpacked(work: Path, out: Path) -> None:
+    (work / ARCHIVE).rename(out)
+    remove(work)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument(
+        "--masks", metavar="STORE", type=Path, required=True, help="e.g. of generate_masks, maps left and right"
+    )
+    parser.add_argument("--split", metavar="SPLIT", choices=SPLITS, help="these clips alone (default: all)")
+    parser.add_argument("--output", metavar="FILE", type=Path, required=True, help="new .tar.gz")

@@ -1,0 +1,73 @@
+"""Writes masks of two hands as an LMDB with a list of the images, packed as the InterHand2.6M task of ETH asks.
+
+    NAME/test.lmdb     <path>__l, <path>__r -> PNG of class ids, the same in three channels
+    NAME/im_path.pt    paths of the images, in order
+
+Legend: H height, W width.
+"""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskcast.data.clip_table import labels_of
+from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.lmdb_files import write_lmdb
+from maskcast.errors import MaskcastError
+from maskcast.progress import track
+
+KEYS = {"left": "__l", "right": "__r"}  # of the two maps
+LMDB, LIST = "test.lmdb", "im_path.pt"
+
+
+def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
+    """Writes the masks of both hands into a new folder; returns the number of images.
+
+    Args:
+        folder: made by this.
+        store: masks of the maps ``left`` and ``right``, of clips of one frame; ``meta["path"]`` of a clip is the
+            path of its image, else its id.
+        split: whose clips; None takes all that have both masks.
+
+    Raises:
+        MaskcastError: if the store has no such maps or clips, or a clip has several frames.
+    """
+    maps = [store.of(side) for side in KEYS]
+    needed = {labels_of(side) for side in KEYS}
+    clips = store.where(lambda group: split in (None, group.split) and needed <= set(group.layers))
+    if not clips:
+        where = f"of split {split!r} " if split else ""
+        raise MaskcastError(f"{store.root}: no clip {where}has masks of left and right; it has {store.holds()}")
+    paths: list[str] = []
+
+    def values() -> Iterator[tuple[str, bytes]]:
+        for clip in track(clips, "writing masks"):
+            paths.append(_path(store, clip))
+            for one, key in zip(maps, KEYS.values(), strict=True):
+                yield paths[-1] + key, _png(one.masks(clip)[0])
+
+    folder.mkdir(parents=True)
+    write_lmdb(folder / LMDB, values())
+    import torch  # the list has the form of PyTorch; nothing else here needs it
+
+    torch.save(paths, folder / LIST)
+    return len(paths)
+
+
+def pack(folder: Path, archive: Path, name: str) -> None:
+    """Packs a folder as ``.tar.gz``; it unpacks into a folder of this name."""
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, name)
+
+
+def _path(store: ClipStore, clip: Clip) -> str:
+    if clip.num_frames != 1:
+        raise MaskcastError(f"{store.root}: clip {clip.id!r} has {clip.num_frames} frames; give single images")
+    return str(clip.meta.get("path", clip.id))
+
+
+def _png(mask_HW: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".png", np.repeat(mask_HW[..., None], 3, -1))[1])

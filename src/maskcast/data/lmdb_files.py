@@ -1,0 +1,85 @@
+"""LMDB: many small files in a large one, by key. Read without locks, and never mapped where a page is missing."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import lmdb
+
+from maskcast.errors import MaskcastError
+
+ROOM = 1 << 40  # address space that a written LMDB may grow into; the file is as large as what it holds
+BATCH = 1000  # writes of one transaction
+
+
+def read_value(path: Path, key: str) -> bytes:
+    """Returns what an LMDB holds under a key.
+
+    Args:
+        path: the file, or the folder with ``data.mdb``.
+        key: of ASCII, as all tools write them.
+
+    Raises:
+        MaskcastError: if there is no such LMDB or key, or it is damaged.
+    """
+    try:
+        with _opened(path.resolve()).begin(buffers=False) as transaction:
+            value = transaction.get(key.encode("ascii"))
+    except (lmdb.Error, UnicodeEncodeError) as error:
+        raise MaskcastError(f"{path}: key {key!r} cannot be read ({error}); copy the LMDB again") from None
+    if value is None:
+        raise MaskcastError(f"{path}: holds no key {key!r}; mend the list, or add the sample")
+    return bytes(value)
+
+
+def count_keys(path: Path) -> int:
+    """Returns the number of keys of an LMDB; raises `MaskcastError` as `read_value`."""
+    try:
+        return int(_opened(path.resolve()).stat()["entries"])
+    except lmdb.Error as error:
+        raise MaskcastError(f"{path}: cannot be read ({error}); copy the LMDB again") from None
+
+
+def write_lmdb(path: Path, items: Iterator[tuple[str, bytes]]) -> int:
+    """Writes keys with their values into a new LMDB, a folder with ``data.mdb``; returns how many there are.
+
+    Raises:
+        MaskcastError: on a key that is there already or is none that LMDB holds, and a full disk.
+    """
+    count = 0
+    try:
+        with lmdb.open(str(path), map_size=ROOM, lock=False) as environment:
+            transaction = environment.begin(write=True)
+            for key, value in items:
+                if not transaction.put(key.encode("ascii"), value, overwrite=False):
+                    raise MaskcastError(f"{path}: key {key!r} stands twice; give every image a path of its own")
+                count += 1
+                if count % BATCH == 0:
+                    transaction.commit()
+                    transaction = environment.begin(write=True)
+            transaction.commit()
+    except UnicodeEncodeError as error:
+        raise MaskcastError(f"{path}: key {error.object!r} is not ASCII; rename the image") from None
+    except lmdb.Error as error:
+        raise MaskcastError(f"{path}: cannot be written ({error}); see to room on the disk") from None
+    return count
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path) -> lmdb.Environment:
+    """Opens an LMDB once a process, to read alone: no lock file is made, and no writer is waited for."""
+    file = path / "data.mdb" if path.is_dir() else path
+    if not file.is_file():
+        raise MaskcastError(f"{path}: no LMDB there; give the file, or the folder with data.mdb")
+    try:
+        found = lmdb.open(
+            str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False, meminit=False
+        )
+    except (lmdb.Error, OSError) as error:
+        raise MaskcastError(f"{path}: not an LMDB that can be read ({error}); copy it again") from None
+    # A page beyond the end of a file that was cut would end the process (SIGBUS), so it is looked for here.
+    needed = (found.info()["last_pgno"] + 1) * found.stat()["psize"]
+    if (size := file.stat().st_size) < needed:
+        found.close()
+        raise MaskcastError(f"{file}: cut short: {size} of {needed} bytes; copy it again")
+    return found

@@ -1,0 +1,140 @@
+"""Lists of images of hands with their boxes, and tables of mask ids: `.jsonl`, `.json`, or `.pt` of PyTorch.
+
+A `.pt` is loaded as weights are: numbers, text, lists and arrays alone. What would run code is refused.
+
+    {"img_path": "./data/InterHand2.6M/images/a.jpg", "bbox": [x, y, w, h], "hand_type": "interacting"}
+"""
+
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelError
+
+HAND_TYPES = ("left", "right", "interacting")
+CONVERTER = "python recipes/hands/list_to_jsonl.py"
+
+
+class Sample(NamedTuple):
+    """An image of hands, as a list has it.
+
+    Attributes:
+        path: of the image; its key in the LMDB.
+        box: x, y, width and height in pixels; may reach beyond the image.
+        hands: one of `HAND_TYPES`.
+        mask: what the keys of its masks begin with; empty without masks.
+    """
+
+    path: str
+    box: tuple[float, float, float, float]
+    hands: str
+    mask: str
+
+
+def read_list(path: Path) -> Iterator[Sample | tuple[str, str]]:
+    """Yields the samples of a list; of one that cannot be used its path and what is wrong with it.
+
+    Raises:
+        MaskcastError: if there is no such list, or it is damaged, would run code, or is no list of images.
+    """
+    for number, entry in enumerate(_entries(path)):
+        where = f"{path}: entry {number}"
+        missing = {"img_path", "bbox", "hand_type"} - set(entry) if isinstance(entry, Mapping) else {"img_path"}
+        if missing or not isinstance(entry["img_path"], str):
+            raise LabelError(
+                f"{where}: has no {min(missing, default='img_path')}; write img_path, bbox, hand_type"
+            )
+        if entry["hand_type"] not in HAND_TYPES:
+            raise LabelError(f"{where}: hand_type {entry['hand_type']!r}; allowed: {', '.join(HAND_TYPES)}")
+        name = entry["img_path"].removeprefix("./")
+        try:
+            x, y, width, height = (float(value) for value in entry["bbox"])
+        except (TypeError, ValueError):
+            yield name, f"{where}: bbox {entry['bbox']!r} is not x, y, width, height; mend the list"
+            continue
+        if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
+            yield name, f"{where}: bbox {[x, y, width, height]} has no size; mend the list"
+        else:
+            yield Sample(name, (x, y, width, height), entry["hand_type"], "")
+
+
+def read_ids(path: Path) -> dict[str, str]:
+    """Returns a table of mask ids by the path of the image.
+
+    Raises:
+        MaskcastError: as of `read_list`.
+    """
+    table = load_pt(path) if path.suffix == ".pt" else _json(path)
+    if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
+        raise LabelError(f"{path}: no table of ids by path; give the path2id file of the split (source.ids)")
+    return {key: str(value) for key, value in table.items()}
+
+
+def _entries(path: Path) -> Iterator[Any]:
+    if path.suffix == ".jsonl":
+        with _open(path) as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise LabelError(f"{path}: line {number} is no JSON; write the list again") from None
+        return
+    entries = load_pt(path) if path.suffix == ".pt" else _json(path)
+    if not isinstance(entries, list | tuple):
+        raise LabelError(f"{path}: holds no list of images, but {type(entries).__name__}; give a datalist file")
+    yield from entries
+
+
+def _open(path: Path) -> Any:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise MaskcastError(
+            f"{path}: cannot be read ({error.strerror}); mend source.lists or source.ids"
+        ) from None
+
+
+def _json(path: Path) -> Any:
+    try:
+        with _open(path) as file:
+            return json.load(file)
+    except ValueError:
+        raise LabelError(f"{path}: is no JSON; give .pt, .jsonl or .json") from None
+
+
+def load_pt(path: Path) -> Any:
+    """Returns what a `.pt` holds, of the kinds that weights are made of, and arrays of numbers."""
+    with _open(path):
+        pass
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MaskcastError(
+            f"{path}: reading .pt needs PyTorch (pip install 'maskcast[train]'); or give the list as .jsonl, "
+            f"written by {CONVERTER}"
+        ) from None
+    import numpy as np
+    from numpy._core import multiarray
+
+    numbers = [type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8", "u1", "?")]
+    named = [
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")  # of NumPy 1 and 2
+        for name in ("_reconstruct", "scalar")
+    ]
+    try:
+        with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no list")
+        raise LabelError(
+            f"{path}: loading it could run code ({reason.strip()[:120]}); if you trust its origin, write it as "
+            f"JSON lines: {CONVERTER} --trust {path} {path.stem}.jsonl, and name that"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise LabelError(f"{path}: damaged ({str(error).splitlines()[0][:80]}); copy it again") from None

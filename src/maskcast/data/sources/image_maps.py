@@ -1,0 +1,154 @@
+"""Single images, each with a mask image of each of several label maps: a folder, or a name, for each map.
+
+Shapes: H rows, W columns.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from maskcast.data.images import read_image
+from maskcast.data.masks.choice import Encoding, choose_rule
+from maskcast.data.masks.rules import MaskRule
+from maskcast.data.masks.survey import survey_masks
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.hands import SIDES, swapping
+from maskcast.data.sources.patterns import ALONE, CLIP, FRAME, Pattern, find_sequences
+from maskcast.data.sources.splits import assign_splits
+from maskcast.errors import MaskcastError
+from maskcast.labels import KIND_OF_SPLIT, LabelError, LabelMap, MirrorSwaps, id_key
+from maskcast.params import is_null
+from maskcast.simulator.hands import PARTS
+
+
+def _of_images(value: str) -> str:
+    if FRAME not in value:
+        raise ValueError("must name single images by {frame}, e.g. images/{frame}.jpg")
+    return value
+
+
+ImagePattern = Annotated[Pattern, AfterValidator(_of_images)]
+
+
+class ImageMapsSource(SourceConfig):
+    """Images with one mask image per label map, paired by name; each image is a clip of one frame.
+
+    An image without any mask is of the split `unlabeled`. One that has a mask of some maps and not of all is left
+    out.
+    """
+
+    splits_come_from: ClassVar[str] = "source.splits (names or shares)"
+    layout: Literal["image_maps"] = "image_maps"
+    images: ImagePattern = "images/{frame}.jpg"
+    """The images: `{frame}` stands for the name of one, `{clip}` for a group, such as the images of one person."""
+    masks: dict[str, ImagePattern] = Field(
+        default={side: f"{side}/{{frame}}.png" for side in SIDES}, min_length=1, max_length=16
+    )
+    """The mask images of each label map by its name."""
+    encoding: Encoding = "auto"
+    """What the values of masks are; see `frame_folders`."""
+    ignore: int | None = Field(default=None, ge=0, le=65535)
+    """Value in the mask images that means no label."""
+    classes: Classes = ("background", *PARTS)
+    """Class names by id, the same in every map; or the path of a classes file in the raw folder."""
+    mirror_swaps: MirrorSwaps | None = Field(default=None, exclude_if=is_null)
+    """Two maps that are each other's in a mirrored image, e.g. [left, right]."""
+    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    """Share or names of the images, or groups where there are any, of each split; the rest is `train`."""
+
+    @model_validator(mode="after")
+    def _known_maps(self) -> Self:
+        if unknown := set(self.mirror_swaps or ()) - set(self.masks):
+            raise ValueError(f"mirror_swaps names {min(unknown)!r}, no map of masks: {', '.join(self.masks)}")
+        if any((CLIP in self.images) != (CLIP in pattern) for pattern in self.masks.values()):
+            raise ValueError("images and masks must all have {clip}, or none of them")
+        return self
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the images (see `SourceConfig.list`)."""
+        images = find_images(raw, self.images, "images")
+        masks = {name: find_images(raw, pattern, f"masks.{name}") for name, pattern in self.masks.items()}
+        splits = splits_of(images, self.splits, seed)
+        names, attributes = classes_of(raw, self.classes)
+        maps = tuple(LabelMap(name, names, attributes=attributes) for name in self.masks)
+        listing = Listing([], maps, meta=swapping(*self.mirror_swaps) if self.mirror_swaps else {})
+        paths = [path for found in masks.values() for path in found.values()]
+        rule = choose_rule(
+            survey_masks(paths, self.ignore, "stored" if self.encoding == "index" else None),
+            encoding=self.encoding,
+            ignore=self.ignore,
+            num_classes=len(names),
+        )
+        listing.notes += [rule.told] if rule.told else []
+        for key in sorted(images, key=lambda key: id_key("/".join(key))):
+            own = {name: found[key] for name, found in masks.items() if key in found}
+            split = splits[key] if own else "unlabeled"
+            clip_id, kind = name_of(key), KIND_OF_SPLIT[split]
+            if lacking := [name for name in masks if own and name not in own]:
+                have = ", ".join(own)
+                listing.skipped.append((clip_id, f"has masks of {have} and none of {lacking[0]}; add it"))
+                continue
+            load = partial(load_image, images[key], own if kind == "labelled" else {}, rule)
+            listing.add(RawClip(clip_id, split, kind, load))
+        for name, found in masks.items():
+            if unpaired := sorted(found[key].name for key in found.keys() - images.keys()):
+                listing.skipped.append((f"masks.{name}", f"{len(unpaired)} have no image, first {unpaired[0]}"))
+        return listing
+
+
+Key = tuple[str, str]  # group and name of an image
+
+
+def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
+    """Returns the images that match a pattern, by group and name.
+
+    Raises:
+        MaskcastError: if there are none.
+    """
+    found: dict[Key, Path] = {}
+    for clip, files in find_sequences(raw, pattern).items():
+        assert not isinstance(files, Path)  # the pattern has {frame}
+        found |= {(clip, frame): path for frame, path in files.items()}
+    if not found:
+        raise MaskcastError(f"{raw}: nothing matches {key} {pattern!r}; mend source.{key} or the data set's root")
+    return found
+
+
+def splits_of(images: Mapping[Key, Path], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[Key, str]:
+    """Returns the split of each image: that of its group, where there are groups."""
+    grouped = any(clip != ALONE for clip, _ in images)
+    names = sorted({clip if grouped else frame for clip, frame in images}, key=id_key)
+    split = assign_splits(names, splits, seed)
+    return {(clip, frame): split[clip if grouped else frame] for clip, frame in images}
+
+
+def name_of(key: Key) -> str:
+    """Returns the id of an image's clip."""
+    return key[1] if key[0] == ALONE else "/".join(key)
+
+
+def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays:
+    """Reads an image and its masks.
+
+    Raises:
+        LabelError: on a mask of another size, or with a value that is no class.
+        MaskcastError: on files that cannot be read.
+    """
+    frame_HWC = read_image(image)
+    layers = {name: read_sized(path, frame_HWC, rule)[None] for name, path in masks.items()}
+    return Arrays(frame_HWC[None], layers)
+
+
+def read_sized(path: Path, frame_HWC: np.ndarray, rule: MaskRule) -> np.ndarray:
+    """Returns a mask (H, W) uint8, of the size of its image."""
+    mask_HW = rule.read(path)
+    if mask_HW.shape != frame_HWC.shape[:2]:
+        raise LabelError(
+            f"{path}: the mask is {mask_HW.shape}, its image {frame_HWC.shape[:2]}; export them at one size"
+        )
+    return mask_HW

@@ -1,0 +1,166 @@
+"""Real single hands pasted over each other: pictures of two hands whose exact masks are known, also where hidden.
+
+All photographs show the same hand, whose arm comes in from one side. One of a pair is mirrored, so that its arm
+comes in from the other side. The second is cut out by its mask and lies over the first.
+
+Shapes: H rows, W columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import cv2
+import numpy as np
+from pydantic import Field, model_validator
+
+from maskcast.data.images import read_image
+from maskcast.data.masks.choice import choose_rule
+from maskcast.data.masks.rules import MaskRule, value_table
+from maskcast.data.masks.survey import survey_masks
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.frame_folders import Values
+from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, swapping
+from maskcast.data.sources.image_maps import ImagePattern, Key, find_images, name_of, read_sized, splits_of
+from maskcast.errors import MaskcastError
+from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
+from maskcast.params import is_null
+from maskcast.seed import derive, rng
+
+CLASSES = ("background", "hand")
+SIZE = 128
+
+
+class PastedHandsSource(SourceConfig):
+    """Pictures of two hands from photographs of one, each with a binary mask.
+
+    Maps `left` and `right` have each hand whole; map `visible` says which is seen. Both photographs of a pair are
+    of one split.
+    """
+
+    splits_come_from: ClassVar[str] = "source.splits, source.train and source.val"
+    layout: Literal["pasted_hands"] = "pasted_hands"
+    images: ImagePattern = "images/{frame}.jpg"
+    """The photographs; see `image_maps`."""
+    masks: ImagePattern = "masks/{frame}.png"
+    """Their masks."""
+    values: Values | None = Field(default=None, exclude_if=is_null)
+    """Which value is `hand` and which `background`, e.g. {0: hand, 1: background}; null: 0 is background."""
+    side: Literal["left", "right"] = "right"
+    """Which hand the photographs show."""
+    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    """Share or names of the photographs, or of their groups, of each split; the rest is `train`."""
+    pairs: dict[Split, Annotated[int, Field(ge=1)]] = Field(default={"train": 500, "val": 100}, min_length=1)
+    """Pictures of each split. Those of `unlabeled` and `hidden` are drawn from the photographs of `train` where
+    `splits` gives them none."""
+    zoom: tuple[float, float] = (0.7, 1.1)
+    """Least and greatest size of a pasted hand, of that in its photograph."""
+
+    @model_validator(mode="after")
+    def _zoom_makes_sense(self) -> Self:
+        if not 0 < self.zoom[0] <= self.zoom[1] <= 4:
+            raise ValueError(f"zoom {self.zoom} must be two factors above 0 and up to 4, the smaller first")
+        return self
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.list`)."""
+        images, masks = (find_images(raw, *one) for one in ((self.images, "images"), (self.masks, "masks")))
+        listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=swapping(*SIDES))
+        bare = sorted(images.keys() - masks.keys())
+        listing.skipped += [(name_of(key), f"{images[key]}: has no mask; add it") for key in bare]
+        photos = {key: images[key] for key in sorted(images.keys() & masks.keys())}
+        if not photos:
+            raise MaskcastError(f"{raw}: no photograph has a mask of its name; mend source.images or source.masks")
+        split_of = splits_of(photos, self.splits, seed)
+        try:
+            table = None if self.values is None else value_table(self.values, CLASSES)
+        except ValueError as error:
+            raise MaskcastError(f"source.{error}; allowed classes: {', '.join(CLASSES)}") from None
+        survey = survey_masks([masks[key] for key in photos], None, "stored")
+        rule = choose_rule(survey, encoding="binary", ignore=None, num_classes=2, table=table)
+        size = (height or SIZE, width or SIZE)
+        for split, count in self.pairs.items():
+            pool = [key for key in photos if split_of[key] == split]
+            if not pool and KIND_OF_SPLIT[split] != "labelled":
+                pool = [key for key in photos if split_of[key] == "train"]
+            if len(pool) < 2:
+                raise MaskcastError(
+                    f"{raw}: {len(pool)} photographs of split {split!r}, a pair needs 2; mend source.splits"
+                )
+            for index in range(count):
+                one = derive(seed, SPLITS.index(split), index)
+                self._add(listing, split, index, pool, one, (photos, masks), rule, size)
+        return listing
+
+    def _add(
+        self,
+        listing: Listing,
+        split: Split,
+        index: int,
+        pool: Sequence[Key],
+        seed: int,
+        files: tuple[Mapping[Key, Path], Mapping[Key, Path]],
+        rule: MaskRule,
+        size: tuple[int, int],
+    ) -> None:
+        chosen = [pool[k] for k in rng(seed, 0).choice(len(pool), 2, replace=False)]
+        photos = [(files[0][key], files[1][key]) for key in chosen]
+        kind = KIND_OF_SPLIT[split]
+        load = partial(
+            load_pair, photos, rule, seed, size=size, side=self.side, zoom=self.zoom, labelled=kind == "labelled"
+        )
+        meta = {"hands": "interacting", "photos": [name_of(key) for key in chosen]}
+        listing.add(RawClip(f"pasted_{split}_{index:06d}", split, kind, load, meta))
+
+
+def load_pair(
+    photos: Sequence[tuple[Path, Path]],
+    rule: MaskRule,
+    seed: int,
+    *,
+    size: tuple[int, int],
+    side: str,
+    zoom: tuple[float, float],
+    labelled: bool,
+) -> Arrays:
+    """Pastes the hand of the second photograph over the first one.
+
+    Args:
+        photos: image and mask of each.
+        rule: what the values of masks mean.
+        seed: of what is drawn: which of the two is mirrored, how large the hand in front is, and where.
+        size: height and width of the picture.
+        side: which hand the photographs show.
+        zoom: least and greatest size of the hand in front.
+        labelled: whether there are masks.
+    """
+    random = rng(seed, 1)
+    mirrored = int(random.integers(2))  # number of the photograph that is
+    frames, masks = [], []
+    for number, (image, mask) in enumerate(photos):
+        frame_HWC = read_image(image)
+        mask_HW = read_sized(mask, frame_HWC, rule)
+        step = -1 if number == mirrored else 1
+        shape = size[::-1]
+        frames.append(cv2.resize(frame_HWC[:, ::step], shape, interpolation=cv2.INTER_AREA))
+        masks.append(cv2.resize(mask_HW[:, ::step], shape, interpolation=cv2.INTER_NEAREST_EXACT))
+    move_23 = _move(masks[1], float(np.exp(random.uniform(*np.log(zoom)))), random)
+    front_HWC = cv2.warpAffine(frames[1], move_23, size[::-1], borderMode=cv2.BORDER_REPLICATE)
+    cover_HW = cv2.warpAffine((masks[1] == 1).astype(np.float32), move_23, size[::-1])
+    picture_HWC = frames[0] + cover_HW[..., None] * (front_HWC.astype(np.float32) - frames[0])
+    behind_HW, front_HW = masks[0], (cover_HW >= 0.5).astype(np.uint8)
+    hands = [SIDES.index(side), 1 - SIDES.index(side)]  # of a photograph as it is, and mirrored
+    behind, front = (hands[number == mirrored] for number in range(2))
+    visible_HW = np.where(front_HW == 1, front + 1, np.where(behind_HW == 1, behind + 1, 0)).astype(np.uint8)
+    layers = {SIDES[behind]: behind_HW, SIDES[front]: front_HW, VISIBLE: visible_HW}
+    frame = picture_HWC.round().clip(0, 255).astype(np.uint8)[None]
+    return Arrays(frame, {name: mask_HW[None] for name, mask_HW in layers.items()} if labelled else {})
+
+
+def _move(mask_HW: np.ndarray, zoom: float, random: np.random.Generator) -> np.ndarray:
+    """Returns a map (2, 3) that resizes a hand and shifts it up or down; its arm stays at its border."""
+    height, width = mask_HW.shape
+    edge = 0 if mask_HW[:, : width // 2].sum() >= mask_HW[:, width // 2 :].sum() else width - 1
+    shift = random.uniform(-0.15, 0.15) * height
+    return np.array([[zoom, 0, edge * (1 - zoom)], [0, zoom, (height - 1) / 2 * (1 - zoom) + shift]])
