@@ -243,6 +243,7 @@ def test_a_masker_learns_from_unlabelled_clips_and_is_like_any_other(tmp_path: P
     assert 0.1 < metrics["val_pseudo_learnt"] <= 1 and metrics["val_pseudo_objects"] > 0.03
     masker, description = load_masker(tmp_path / "m")
     assert not any(name.startswith(("live", "average", "pseudo")) for name in masker.state_dict())
+    assert metrics["parameters"] == sum(each.numel() for each in masker.parameters())  # of the average, too
     assert description["meta"]["classes"] == ["background", "red", "blue"]
 
 

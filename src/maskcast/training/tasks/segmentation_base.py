@@ -127,6 +127,8 @@ class SegmentationTask:
 
     def finish(self) -> None:
         """Makes the trained segmenter what is saved: one with a plain head, whatever it learnt from."""
+        for kept, learnt in zip(self.segmenter.parameters(), self.student.parameters(), strict=True):
+            kept.requires_grad_(learnt.requires_grad)  # an average does not learn; what is saved can
         if self._parts:
             fold_parts(self.params.model.head_of(self.segmenter))
 
