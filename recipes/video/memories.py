@@ -10,7 +10,7 @@ The control is the masker of single frames, trained on for the same steps over a
 import argparse
 import csv
 import multiprocessing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
@@ -130,29 +130,34 @@ def add(path: Path, row: Row) -> None:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Returns the means over seeds in Markdown, beside the base of the same seed."""
+    """Returns the means over seeds in Markdown, beside the base and the control of the same seed."""
     each = list(rows)
-    base = {row["seed"]: row for row in each if row["version"] == BASE}
-    if not base:
+    others = {name: {row["seed"]: row for row in each if row["version"] == name} for name in (BASE, CONTROL)}
+    if not others[BASE]:
         raise MaskcastError("no row of the base; train it, too")
-    header = [
-        "version",
-        *SCORES,
-        "Jaccard beside the base, least",
-        "flicker over the base's, greatest",
-        "parameters",
-    ]
+    header = ["version", *SCORES]
+    for name in others:
+        header += [f"Jaccard beside the {name}, least", f"flicker over that of the {name}, greatest"]
+    header.append("parameters")
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for version in dict.fromkeys((BASE, CONTROL, *VERSIONS)):
         own = [row for row in each if row["version"] == version]
         if not own:
             continue
-        means = [f"{mean(float(row[name]) for row in own):.4f}" for name in SCORES]
-        gain = [float(row["jaccard"]) - float(base[row["seed"]]["jaccard"]) for row in own]
-        ratio = [float(row["flicker"]) / float(base[row["seed"]]["flicker"]) for row in own]
-        beside = [f"{mean(gain):+.4f}, {min(gain):+.4f}", f"{mean(ratio):.2f}, {max(ratio):.2f}"]
-        lines.append(f"| {' | '.join([version, *means, *beside, str(own[0]['parameters'])])} |")
+        cells = [version, *(f"{mean(float(row[name]) for row in own):.4f}" for name in SCORES)]
+        for other in others.values():
+            cells += beside([(row, other[row["seed"]]) for row in own if row["seed"] in other])
+        lines.append(f"| {' | '.join([*cells, str(own[0]['parameters'])])} |")
     return "\n".join(lines)
+
+
+def beside(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
+    """Returns the gain in Jaccard and the ratio of flicker of rows beside others: mean, and the worst seed."""
+    if not pairs:
+        return ["", ""]
+    gain = [float(row["jaccard"]) - float(other["jaccard"]) for row, other in pairs]
+    ratio = [float(row["flicker"]) / float(other["flicker"]) for row, other in pairs]
+    return [f"{mean(gain):+.4f}, {min(gain):+.4f}", f"{mean(ratio):.2f}, {max(ratio):.2f}"]
 
 
 if __name__ == "__main__":

@@ -258,6 +258,7 @@ def test_kinds_of_memory_are_compared_with_their_base(
     lines = capfd.readouterr().out.strip().splitlines()[-5:]
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| base", "| control", "| lstm V6"]
     assert " +0.0000, +0.0000 | 1.00, 1.00 |" in lines[2]
+    assert lines[3].split(" | ")[8:10] == ["+0.0000, +0.0000", "1.00, 1.00"]  # the control beside itself
     with Path("compared/rows.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3
 

@@ -70,6 +70,12 @@ def test_a_start_that_does_not_fit_is_refused(store: ClipStore, tmp_path: Path) 
         segmentation_task(store, params(), "x", encoder, wrong)
 
 
+def test_a_window_that_no_clip_has_room_for_is_refused(store: ClipStore) -> None:
+    told = r"none of the 2 training clips has the 1004 frames of window\.burn_in \+ window\.frames; lower these"
+    with pytest.raises(MaskcastError, match=told):
+        segmentation_task(store, params(window=WINDOW | {"burn_in": 1000}), "x")
+
+
 def test_frames_alone_add_their_loss(store: ClipStore) -> None:
     """By hand: a memory that adds nothing yet has the loss of its base twice over."""
     losses = []
