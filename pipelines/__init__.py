@@ -5,4 +5,5 @@ PIPELINES = {  # by name: where it is; imported when it is built, because kfp ta
     "detection": "pipelines.detection:detection",
     "video": "pipelines.video:video",
     "few_labels": "pipelines.few_labels:few_labels",
+    "hands": "pipelines.hands:hands",
 }

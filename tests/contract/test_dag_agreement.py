@@ -23,6 +23,7 @@ FILES = {
     "detection": ROOT / "recipes/detection/dvc.yaml",
     "video": ROOT / "recipes/video/dvc.yaml",
     "few_labels": ROOT / "recipes/few-labels/dvc.yaml",
+    "hands": ROOT / "recipes/hands/dvc.yaml",
     "two_maskers": ROOT / "tests/two_maskers/dvc_example.yaml",
 }  # of each pipeline; its params.yaml lies beside it
 

@@ -94,6 +94,13 @@ class Project:
         (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         return recipe
 
+    def hands(self) -> "Project":
+        """Returns the recipe of two hands in it, with small params."""
+        recipe = Project(self.folder / "recipes/hands", self.folder)
+        params = shrink_hands(recipe.params())
+        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return recipe
+
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
@@ -146,6 +153,20 @@ def shrink_few_labels(params: dict[str, Any]) -> dict[str, Any]:
         params[name] |= {"model": {"arch": "unet", "width": 4}, "augment": {}}
     params["train_masker"]["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
     params["second_masker"]["generated"] = {"threshold": 0}
+    return params
+
+
+def shrink_hands(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the params of the recipe of two hands with counts and sizes that take seconds."""
+    params["prepare_clips"] |= {"height": 64, "width": 64, "workers": 1}
+    params["prepare_clips"]["source"] |= {"train": 3, "val": 2, "test": 3, "unlabeled": 3}
+    short = {"epochs": 2, "steps_per_epoch": 1, "batch_size": 2, "warmup_steps": 0}
+    for name in ("first", "second"):
+        params[name] |= {"model": {"arch": "unet", "width": 4}, "training": params[name]["training"] | short}
+    params["second"]["phases"] = [{"epochs": 1, "generated": 1}, {"epochs": 1, "generated": 0}]
+    params["second"]["adversarial"] = {"width": 2}
+    params["evaluate_video"]["amodal"]["least_pixels"] = 1
+    params["evaluate_video"]["pictures"] = 1
     return params
 
 

@@ -72,7 +72,7 @@ class Pipeline:
     place: Project
 
 
-@pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels"])
+@pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Each pipeline after `dvc repro`."""
     if request.param == "forecasting":
@@ -80,9 +80,7 @@ def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     else:
         project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
-        place = {"detection": project.detection, "video": project.video, "few_labels": project.few_labels}[
-            request.param
-        ]()
+        place = getattr(project, request.param)()
         place.dvc("repro")
     return Pipeline(request.param, project, place)
 
@@ -101,6 +99,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
     known = {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = ", "video": "\nsegmenter  "}
+    known["hands"] = known["video"]
     assert known.get(pipeline.name, "train_masker_2 ... done") in said
     (run,) = [
         path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name.replace('_', '-')}-")

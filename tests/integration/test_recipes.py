@@ -41,12 +41,14 @@ TESTED = {
     "recipes/detection/overfit.py",
     "recipes/few-labels/budget.py",
     "recipes/few-labels/compare.py",
+    "recipes/hands/compare.py",
     "recipes/reference/results.py",
     "recipes/sample/make.py",
     "recipes/video/davis_green.py",
     "recipes/video/memories.py",
 }
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
+MASKERS = ("train_masker", "first", "second")  # sections that arms change
 SMALL = {"height": 32, "width": 48, "workers": 1}
 Recipe = Callable[[str], Path]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -85,22 +87,26 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
     if "prepare_clips" in params:
         params["prepare_clips"] |= SMALL
         source = params["prepare_clips"]["source"]
-        if source["layout"] == "synthetic":
+        if source["layout"].startswith("synthetic"):
             source |= {"train": min(source["train"], 2), "val": 2}
-            source |= {key: min(source[key], 2) for key in ("unlabeled", "hidden") if key in source}
+            source |= {key: min(source[key], 2) for key in ("unlabeled", "hidden", "test") if key in source}
         if source["layout"] == "green_screen":
             source |= {"seconds": 0.25} | (
                 {"figures": {"videos": 4, "backgrounds": 4}} if "figures" in source else {}
             )
-    for arm in params.get("arms", {}).values():
-        arm["train_masker"].pop("training", None)
-        if arm["train_masker"].get("unlabeled"):
-            arm["train_masker"]["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
+    for changes in (arm[name] for arm in params.get("arms", {}).values() for name in MASKERS if name in arm):
+        changes.pop("training", None)
+        if changes.get("unlabeled"):
+            changes["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
     for section in filter(lambda values: isinstance(values, dict), params.values()):
         if section.get("unlabeled"):
             section["unlabeled"] = {"batch_size": 2, "burn_in_steps": 1}
         if section.get("generated"):
             section["generated"] = {"threshold": 0}
+        if section.get("phases"):
+            section["phases"] = [{"epochs": 1, "generated": 0.5}]
+        if section.get("amodal"):
+            section["amodal"]["least_pixels"] = 1
         if "training" in section and "phases" not in section["training"]:
             section["training"] |= SHORT
         if section.get("model", {}).get("arch") == "unet":
@@ -178,6 +184,20 @@ def test_few_labels_are_compared_from_both_starts(
     assert "| masker on 15 labelled clips, Jaccard, mean of seeds 3 | 0." in said
     assert said.count("clips, mean class accuracy |") == 4
     assert (folder / "params.yaml").read_text() == before
+
+
+def test_hands_are_compared_and_go_on_where_they_were(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = recipe("hands")
+    arms = ["--seeds", "3", "--arms", "first network", "pseudo labels", "mean teacher"]
+    run(monkeypatch, folder / "compare.py", *arms)
+    said = capfd.readouterr().out
+    assert said.count(", seed 3: mIoU 0.") == 4 and "| mean teacher | 0." in said
+    assert "System 3, test mIoU: U-Net, CE 0.4980" in said
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/compare/*/train.json")}
+    run(monkeypatch, folder / "compare.py", *arms)
+    assert len(trained) == 3 and all(path.stat().st_mtime_ns == then for path, then in trained.items())
 
 
 def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
