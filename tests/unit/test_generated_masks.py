@@ -176,3 +176,14 @@ def test_masks_that_do_not_say_how_sure_they_are(tmp_path: Path) -> None:
     store, masks = of_confidence(tmp_path, [0.5, None])
     with pytest.raises(MaskcastError, match=r"masks: clip 'clip_1' has no mean_confidence, .* set drop to 0"):
         GeneratedMasks(store, masks, (SQUARES,), GeneratedParams(drop=0.1), 1)
+
+
+def test_phases_draw_from_generated_masks_alone_and_from_labels_alone(store: ClipStore, tmp_path: Path) -> None:
+    masks = write(tmp_path / "masks", frames=False).root
+    phases = [{"epochs": 1, "generated": 1}, {"epochs": 1, "generated": 0}]
+    training = VALUES["training"] | {"epochs": 2}
+    params = TrainMasker.model_validate(VALUES | {"training": training, "phases": phases})
+    task = segmentation_task(store, params, "x", generated=masks)
+    for step, name in ((0, "unlabeled"), (1, "unlabeled"), (2, "train"), (3, "train")):
+        pictures = {frame.tobytes() for frame in store.frames(store.get(name))}
+        assert all(frame.numpy().tobytes() in pictures for frame in task.batch(step).frames_BTHWC), step
