@@ -41,7 +41,7 @@ TESTED = {
     "recipes/detection/overfit.py",
     "recipes/few-labels/budget.py",
     "recipes/few-labels/compare.py",
-    "recipes/hands/compare.py",
+    "recipes/hands/steps.py",
     "recipes/reference/results.py",
     "recipes/sample/make.py",
     "recipes/video/davis_green.py",
@@ -191,12 +191,12 @@ def test_hands_are_compared_and_go_on_where_they_were(
 ) -> None:
     folder = recipe("hands")
     arms = ["--seeds", "3", "--arms", "first network", "pseudo labels", "mean teacher"]
-    run(monkeypatch, folder / "compare.py", *arms)
+    run(monkeypatch, folder / "steps.py", *arms)
     said = capfd.readouterr().out
     assert said.count(", seed 3: mIoU 0.") == 4 and "| mean teacher | 0." in said
     assert "System 3, test mIoU: U-Net, CE 0.4980" in said
-    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/compare/*/train.json")}
-    run(monkeypatch, folder / "compare.py", *arms)
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/steps/*/train.json")}
+    run(monkeypatch, folder / "steps.py", *arms)
     assert len(trained) == 3 and all(path.stat().st_mtime_ns == then for path, then in trained.items())
 
 

@@ -1,9 +1,9 @@
 """Compares ways to learn from few labelled pictures of two hands, and prints a table.
 
-    python recipes/hands/compare.py [--seeds 0 1 2] [--arms NAME ...]
+    python recipes/hands/steps.py [--seeds 0 1 2] [--arms NAME ...]
 
 arms.yaml says what is trained, params.yaml the rest. Each arm is a run of train_masker, generate_masks and
-evaluate_video on the test pictures, whose numbers stay in results/compare: what is there is not made again, so a
+evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not made again, so a
 killed comparison goes on where it was. The seed is that of the trainings. An arm that learns from the masks of
 another one starts when that one is done.
 """
@@ -21,8 +21,14 @@ from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
 SCORES = ("miou", "miou_occluded", "pooled", "pooled_occluded")
-SYSTEM = ((0.49801, "U-Net, CE"), (0.53739, "U-Net++ RegNetY"), (0.53916, "+ class weights"), (0.54449, "+ Dice"))
-SYSTEM += ((0.55771, "+ generated labels"), (0.55804, "+ adversarial"))  # its report, table 1: test mIoU
+SYSTEM = (  # table 1 of its report: test mIoU
+    ("U-Net, CE", 0.49801),
+    ("U-Net++ RegNetY", 0.53739),
+    ("+ class weights", 0.53916),
+    ("+ Dice", 0.54449),
+    ("+ generated labels", 0.55771),
+    ("+ adversarial", 0.55804),
+)
 
 
 def main() -> None:
@@ -33,7 +39,7 @@ def main() -> None:
     arms: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text(encoding="utf-8"))["arms"]
     parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), metavar="NAME", help="all")
     given = parser.parse_args()
-    clips = HERE / "data/compare"
+    clips = HERE / "data/steps"
     if not clips.exists():
         (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated pictures need no raw files
         run_stage("prepare_clips", values["prepare_clips"], raw=HERE / "data/raw", clips=clips)
@@ -57,7 +63,7 @@ def scored(
         clips: the clip store.
     """
     arm, done = arms[name], place(name, seed)
-    inputs = {"clips": clips}
+    inputs: dict[str, Any] = {"clips": clips}
     for key, port, what in (("of", "masks", "masks"), ("start", "start", "masker")):
         if key in arm:
             scored(arm[key], seed, values, arms, clips)
@@ -70,10 +76,10 @@ def scored(
     if not masker.exists():
         run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
     if not masks.exists():
-        outputs = {"masks": masks, "metrics": metrics["generate"]}
+        outputs: dict[str, Any] = {"masks": masks, "metrics": metrics["generate"]}
         run_stage("generate_masks", values["generate_masks"], clips=clips, masker=masker, **outputs)
     if not report.exists():
-        paths = {
+        paths: dict[str, Any] = {
             "clips": clips,
             "masks": masks,
             "masker": masker,
@@ -89,7 +95,7 @@ def scored(
 
 def place(name: str, seed: int) -> Path:
     """Returns the folder of an arm."""
-    return HERE / f"results/compare/{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    return HERE / f"results/steps/{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def table(found: Mapping[str, list[dict[str, float]]]) -> str:
             cells.append(spread(gains, "+.4f"))
         minutes = statistics.mean(run["minutes"] for run in runs)
         lines.append(f"| {name} | {' | '.join(cells)} | {minutes:.1f} |")
-    lines += ["", "System 3, test mIoU: " + ", ".join(f"{label} {score:.4f}" for score, label in SYSTEM)]
+    lines += ["", "System 3, test mIoU: " + ", ".join(f"{label} {score:.4f}" for label, score in SYSTEM)]
     return "\n".join(lines)
 
 
