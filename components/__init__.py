@@ -1,4 +1,7 @@
-"""KFP components: one shim per stage, no logic. A shim hands its artifacts' paths to ``run_stage``."""
+"""KFP components: one shim per stage, no logic. A shim hands its artifacts' paths to ``run_stage``.
+
+`evaluate_many`, which compares the maskers of a grid, is a command and no stage, and is imported by its module.
+"""
 
 from components.evaluate import evaluate
 from components.evaluate_detector import evaluate_detector

@@ -232,9 +232,10 @@ class Placement:
 
     def __init__(self, image: str, cluster: Cluster | None = None) -> None:
         self.image, self.cluster = image, cluster
-        # Both by the name that a stage goes by, and known once a pipeline is built.
+        # All by the name that a stage goes by, and known once a pipeline is built.
         self.stages: dict[str, str] = {}
         self.pods: dict[str, Pod] = {}
+        self.kinds: dict[str, Kind] = {}
 
     @property
     def config(self) -> PipelineConfig:
@@ -261,7 +262,7 @@ class Placement:
     def _place(self, task: PipelineTask, kind: Kind) -> PipelineTask:
         stage = task.component_spec.name.replace("-", "_")
         name = task.inputs.get("name", stage)
-        self.stages[name] = stage
+        self.stages[name], self.kinds[name] = stage, kind
         task.set_container_image(self.image).set_display_name(name.replace("_", " "))
         if self.cluster is not None:
             self.pods[name] = self.cluster.pod(name, stage, kind)

@@ -23,13 +23,15 @@ from maskcast.redaction import redacted
 from maskcast.runner.stage import stage_names
 from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
-from pipelines.options import add_cluster, add_pipeline
+from pipelines.grid import Plan, build_grid, plan
+from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import for_kfp, load_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_pipeline(parser)
+    add_grid(parser)
     add_cluster(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: <pipeline>.yaml)")
     parser.add_argument(
@@ -43,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     cluster = load_cluster(given.cluster)
     out = given.out or Path(f"{given.pipeline}.yaml")
-    built = build(given.pipeline, given.params, given.set, Placement(cluster.image, cluster))
+    built, _ = build_given(given, given.set, Placement(cluster.image, cluster))
     write(built, out, native=cluster if given.native else None)
     print(out)
     return 0
@@ -61,6 +63,24 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
         return _built(name, values, on)
     except KeyError as error:
         raise MaskcastError(f"{params_file}: pipeline {name} needs a section {error}; add it") from None
+
+
+def build_given(
+    given: argparse.Namespace, overrides: Sequence[str], on: Placement
+) -> tuple[BaseComponent, Plan | None]:
+    """Returns the pipeline that flags ask for, and how its grid runs where they name one.
+
+    Raises:
+        MaskcastError: naming the key at fault.
+    """
+    if given.grid is None:
+        return build(given.pipeline, given.params, overrides, on), None
+    plain_on = Placement("image")
+    plain = build(given.pipeline, given.params, overrides, plain_on)
+    _check_stages(on.cluster)
+    values = load_values(given.params, overrides, stages_of(given.pipeline))
+    how = plan(given.grid, given.jobs, values, plain, plain_on)
+    return build_grid(plain.name, for_kfp(values), how, on), how
 
 
 @cache

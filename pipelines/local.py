@@ -5,6 +5,7 @@ kept in `log.txt` of the run's folder.
 """
 
 import argparse
+import csv
 import os
 import re
 import shutil
@@ -26,9 +27,9 @@ from maskcast.report.index import write_index
 from maskcast.report.tables import printed
 from maskcast.stopping import SIGNALS, Stopped
 from pipelines.cluster import Placement
-from pipelines.compile import build, stages_of
+from pipelines.compile import build_given, stages_of
 from pipelines.local_log import COLOUR, StageLog
-from pipelines.options import add_pipeline
+from pipelines.options import add_grid, add_pipeline
 from pipelines.values import load_values, local_data
 
 PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container gets, too
@@ -37,6 +38,7 @@ PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     add_pipeline(parser)
+    add_grid(parser)
     parser.add_argument(
         "--docker",
         metavar="IMAGE",
@@ -59,25 +61,36 @@ def run(given: argparse.Namespace) -> int:
     if given.docker and (folder := local_data(load_values(given.params, overrides, stages_of(given.pipeline)))):
         overrides.append(f"fetch_dataset.uri={folder}")
         mounts.append(folder)
-    built = build(given.pipeline, given.params, overrides, Placement(given.docker or IMAGE))
-    total = None if given.verbose else len(stages_of(given.pipeline))
+    built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))
+    total = None if given.verbose else grid.total if grid else len(stages_of(given.pipeline))
     folder = run_local(built, given.out, given.docker, mounts, total)
+    variants = [variant.name for variant in grid.variants] if grid else []
     for file in folder.glob("*/report/scores.md"):
         lines = file.read_text(encoding="utf-8").splitlines()
         header, _, *rows = (line.strip("| ").split(" | ") for line in lines)
         print(printed(header, rows))
     for file in folder.glob("*/report/table.txt"):
         print(file.read_text(encoding="utf-8"), end="")
-    print(f"report: {write_pages(folder)}")
+    for file in folder.glob("evaluate-many/report/scores.csv"):
+        header, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
+        print(printed(header, rows))
+    print(f"report: {write_pages(folder, variants)}")
     return 0
 
 
-def write_pages(folder: Path) -> Path:
-    """Copies the pages of a run to where a browser opens them, and returns the index of them."""
+def write_pages(folder: Path, variants: Sequence[str] = ()) -> Path:
+    """Copies the pages of a run to where a browser opens them, and returns the index of them.
+
+    Args:
+        folder: of the run.
+        variants: of a grid, in the order of its loop.
+    """
     pages = folder / "pages"
     pages.mkdir()
-    for page in folder.glob("*/page"):  # artifacts have no endings
-        shutil.copy2(page, pages / f"{page.parent.name.replace('-', '_')}.html")
+    for page in (page for page in folder.rglob("page") if page.is_file()):  # artifacts have no endings
+        loop, _, number = page.parent.parent.name.rpartition("-iteration-")
+        variant = f"{variants[int(number)]}_" if loop else ""
+        shutil.copy2(page, pages / f"{variant}{page.parent.name.replace('-', '_')}.html")
     return write_index(pages) or pages
 
 

@@ -35,6 +35,16 @@ def add_pipeline(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_grid(parser: argparse.ArgumentParser) -> None:
+    """Declares a grid of variants."""
+    parser.add_argument(
+        "--grid", metavar="FILE", type=Path, help="run the variants of this grid file and compare their maskers"
+    )
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="variants of a grid at once (default: %(default)s)"
+    )
+
+
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Declares the description of the cluster."""
     parser.add_argument(

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from maskcast.errors import MaskcastError
-from maskcast.params import load_params_file, section, validate
+from maskcast.params import load_params_file, section, set_key, validate
 from maskcast.runner.stage import get_stage
 
 
@@ -50,18 +50,10 @@ def for_kfp(values: Any) -> Any:
 
 def _set(values: dict[str, dict[str, Any]], override: str) -> None:
     address, equals, text = override.partition("=")
-    name, *keys = address.split(".")
-    if not equals or not keys:
+    if not equals or "." not in address:
         raise MaskcastError(f"-S {override}: write section.key=value, e.g. train_masker.training.epochs=3")
-    if name not in values:
-        raise MaskcastError(f"-S {override}: no section {name!r}; sections: {', '.join(values)}")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise MaskcastError(f"-S {override}: {text!r} is not valid YAML; quote it for the shell") from None
-    place = values[name]
-    for key in keys[:-1]:
-        place = place.setdefault(key, {})
-        if not isinstance(place, dict):
-            raise MaskcastError(f"-S {override}: {key!r} holds {place!r}, no keys; set {key!r} itself")
-    place[keys[-1]] = value
+    set_key(values, address, value, f"-S {override}")

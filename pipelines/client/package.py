@@ -17,8 +17,8 @@ from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
 from pipelines.cluster import Cluster, Placement
-from pipelines.compile import build, content_digest, refuse_secrets, stages_of, write
-from pipelines.options import add_cluster, add_pipeline
+from pipelines.compile import build_given, content_digest, refuse_secrets, stages_of, write
+from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import for_kfp, load_values, local_data
 
 
@@ -38,6 +38,7 @@ class Package:
 def add_package(parser: argparse.ArgumentParser) -> None:
     """Declares the flags that `make_package` reads, and the experiment."""
     add_pipeline(parser)
+    add_grid(parser)
     add_cluster(parser)
     parser.add_argument(
         "--experiment", default="maskcast", help="created where there is none (default: %(default)s)"
@@ -58,11 +59,13 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
             f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "
             "copy it to a bucket and give s3://bucket/prefix"
         )
-    built = build(given.pipeline, given.params, (), Placement(cluster.image, cluster))
+    built, _ = build_given(given, (), Placement(cluster.image, cluster))
+    _, grid = build_given(given, given.set, Placement("image"))
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         write(built, compiled)
-        parameters = {name: for_kfp(values[name]) for name in built.component_spec.inputs}
+        sections = {name: for_kfp(values[name]) for name in built.component_spec.inputs if name in values}
+        parameters = sections | ({"variants": grid.items} if grid else {})
         refuse_secrets(json.dumps(parameters, indent=1), built.name)
         return Package(
             pipeline=built.name,

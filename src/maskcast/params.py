@@ -102,6 +102,31 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     return dict(value or {})
 
 
+def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: str) -> None:
+    """Sets one key of the sections of a params file; what it held is gone, keys below it, too.
+
+    Args:
+        values: the sections, which change.
+        address: ``section.key``, with more keys below it.
+        value: what the key gets.
+        where: what errors begin with.
+
+    Raises:
+        MaskcastError: there is no such section, or one of the keys holds a value that has no keys.
+    """
+    name, *keys = address.split(".")
+    if not keys:
+        raise MaskcastError(f"{where}: write section.key and a value, e.g. train_masker.training.epochs and 3")
+    if name not in values:
+        raise MaskcastError(f"{where}: no section {name!r}; sections: {', '.join(values)}")
+    place = values[name]
+    for key in keys[:-1]:
+        place = place.setdefault(key, {})
+        if not isinstance(place, dict):
+            raise MaskcastError(f"{where}: {key!r} holds {place!r}, no keys; set {key!r} itself")
+    place[keys[-1]] = value
+
+
 def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
     """Returns ``values`` as ``model``.
 

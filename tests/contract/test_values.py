@@ -18,7 +18,8 @@ PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
 CHANGES = {
     ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("gpu", "unlabeled")
 }  # of params.yaml's masker
-FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS})
+GRID = ROOT / "recipes/video/grid.yaml"  # variants: tests/unit/test_grid.py
+FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID})
 
 
 def read(path: Path) -> dict[str, Any]:

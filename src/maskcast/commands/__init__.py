@@ -13,6 +13,7 @@ COMMANDS = {  # by name: where it is, and what it does
         "score and measure many maskers on the same clips: one page and CSV",
     ),
     "forecast": ("maskcast.commands.forecast:forecast", "forecast any video by a registered model"),
+    "grid": ("maskcast.commands.grid:grid", "run variants of a pipeline by DVC and compare their maskers"),
     "init": ("maskcast.commands.init:init", "look at a folder of your data and write params.yaml for it"),
     "labels": (
         "maskcast.commands.labels:labels",

@@ -1,14 +1,22 @@
 """The command `evaluate-many`: scores and measures many maskers on the same clips."""
 
 import argparse
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
 from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.references import referred
+from maskcast.runner.variants import failure
+
+if TYPE_CHECKING:
+    from maskcast.evaluation.many import Task
 
 EPILOG = """\
 FOLDER is what train_masker wrote, or a folder with many of them somewhere below it. Each is scored in every label
@@ -38,13 +46,57 @@ def evaluate_many(arguments: Sequence[str]) -> int:
     if given.batch_size < 1:
         raise MaskcastError(f"--batch-size {given.batch_size}: give 1 or more")
     from maskcast.evaluation import many
+
+    task = many.Task(given.clips, given.split, given.batch_size, given.precision)
+    score(many.find_maskers(given.models), task, given.out)
+    print(f"{given.out / 'index.html'} and scores.csv beside it")
+    return 0
+
+
+def score_grid(maskers: Mapping[str, str], clips: str, split: str, out: str, page: str) -> None:
+    """Scores what Kubeflow hands over: the maskers of a grid by name, of which some may be word of a failure.
+
+    Args:
+        maskers: the folder of each.
+        clips: the clip store, or a reference to one.
+        split: whose clips are scored.
+        out: gets page and CSV.
+        page: gets the page once more.
+
+    Raises:
+        MaskcastError: when nothing can be scored.
+    """
+    from maskcast.evaluation.many import Task
+
+    folders = {name: referred(Path(folder)) for name, folder in maskers.items()}
+    failed = {name: error for name, folder in folders.items() if (error := failure(folder))}
+    whole = {name: folder for name, folder in folders.items() if name not in failed}
+    score(whole, Task(referred(Path(clips)), split), Path(out), failed)
+    shutil.copy(Path(out, "index.html"), page)
+
+
+def score(
+    maskers: Mapping[str, Path], task: "Task", out: Path, failed: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Scores maskers, prints a table of each label map, and writes page and CSV.
+
+    Args:
+        maskers: the folder of each, by name.
+        task: what they are scored on.
+        out: a new folder.
+        failed: why there is no masker of some other names, which the page tells.
+
+    Raises:
+        MaskcastError: when none can be scored.
+    """
+    from maskcast.evaluation import many
     from maskcast.report.many_page import shown_number, write_many
     from maskcast.report.tables import printed
 
-    maskers = many.find_maskers(given.models)
-    task = many.Task(given.clips, given.split, given.batch_size, given.precision)
     found: list[many.Evaluated] = []
-    left_out: dict[str, str] = {}
+    left_out = {name: f"failed: {error}" for name, error in failed.items()}
+    for name, why in left_out.items():
+        print(f"left out {name}: {why}")
     for result in track(many.evaluate_many(maskers, task), "evaluating", len(maskers)):
         if isinstance(result, many.Evaluated):
             found.append(result)
@@ -54,8 +106,8 @@ def evaluate_many(arguments: Sequence[str]) -> int:
     if not found:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"none of {len(left_out)} models can be scored, first {name}: {reason}")
-    partial = given.out.with_name(given.out.name + ".partial")
-    with outputs_whole({"out": given.out}, {"out": partial}):
+    partial = out.with_name(out.name + ".partial")
+    with outputs_whole({"out": out}, {"out": partial}):
         partial.mkdir()
         write_many(partial, found, left_out, task)
     for map_name in dict.fromkeys(name for one in found for name in one.scores):
@@ -67,9 +119,7 @@ def evaluate_many(arguments: Sequence[str]) -> int:
             + [shown_number(getattr(one.speed, cost)) for cost in costs]
             for one in own
         ]
-        print(printed(header, rows, f"{map_name}, {given.split}"))
-    print(f"{given.out / 'index.html'} and scores.csv beside it")
-    return 0
+        print(printed(header, rows, f"{map_name}, {task.split}"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

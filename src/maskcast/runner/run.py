@@ -20,6 +20,7 @@ from maskcast.progress import first_process, listening
 from maskcast.runner.outputs import outputs_whole, resume_dir, run_file
 from maskcast.runner.references import partial_of, placed, referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
+from maskcast.runner.variants import in_grid, run_variant
 from maskcast.stopping import AGAIN, Stopped, end_stopped, stopped_by_signals
 
 
@@ -50,10 +51,20 @@ def run_stage(
     the_stage = get_stage(stage)
     name = name or stage
     check_name(name, stage)
+    if not in_grid():
+        return _run(the_stage, params, name, where, paths)
+    ports = {port.name: port.direction for port in the_stage.ports}
+    ends = [[Path(paths[port]) for port in paths if ports.get(port) == way] for way in ("in", "out")]
+    return run_variant(lambda: _run(the_stage, params, name, where, paths), name, params, *ends)
+
+
+def _run(
+    the_stage: Stage, params: Mapping[str, Any], name: str, where: str, paths: Mapping[str, str | Path]
+) -> dict[str, float]:
     values = validate(the_stage.params, params, where)
     inputs, outputs = _resolve(the_stage, paths)
     partials = {port: partial_of(out) for port, out in outputs.items()}
-    job = Job(stage, name, dict(params), inputs, partials)
+    job = Job(the_stage.name, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
     with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
         if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:

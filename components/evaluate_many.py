@@ -1,0 +1,19 @@
+"""KFP component that compares the maskers of a grid: the command `evaluate-many`, which is no stage."""
+
+from typing import List  # noqa: UP035  (kfp reads it)
+
+from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output, component
+
+from components._image import IMAGE
+
+
+@component(base_image=IMAGE, install_kfp_package=False)
+def evaluate_many(
+    models: Input[List[Model]], clips: Input[Dataset], report: Output[Artifact], page: Output[HTML], names: list,  # noqa: UP006
+    split: str = "val",
+) -> None:
+    """Score and measure the maskers of a grid on the same clips."""
+    from maskcast.commands.evaluate_many import score_grid
+
+    maskers = {name: model.path for name, model in zip(names, models, strict=True)}
+    score_grid(maskers, clips.path, split, report.path, page.path)

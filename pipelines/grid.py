@@ -1,0 +1,149 @@
+"""A grid on Kubeflow: what variants share runs once, the rest in a loop over them, then all are compared.
+
+Derived from the pipeline that the grid varies, whose stages, edges and places it keeps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Any, Dict, List  # noqa: UP035  (kfp reads these names)
+
+from google.protobuf.json_format import MessageToDict
+from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+
+import components as stage
+from components.evaluate_many import evaluate_many
+from maskcast.errors import MaskcastError
+from maskcast.runner.grid import Grid, Parts, Variant, load_grid, parts_of
+from maskcast.runner.variants import GRID
+from pipelines.cluster import Placement
+from pipelines.values import for_kfp
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid in a pipeline.
+
+    Attributes:
+        grid: the file.
+        variants: of it.
+        parts: which stages run once, and which for each.
+        tasks: of the pipeline, by name, as its IR has them.
+        kinds: where each runs.
+        jobs: variants at once.
+    """
+
+    grid: Grid
+    variants: list[Variant]
+    parts: Parts
+    tasks: Mapping[str, Mapping[str, Any]]
+    kinds: Placement
+    jobs: int
+
+    @property
+    def items(self) -> list[dict[str, dict[str, Any]]]:
+        """What the loop runs over: the sections that differ, of each variant."""
+        changed = dict.fromkeys(name for variant in self.variants for name in variant.sections)
+        return [{name: for_kfp(variant.sections[name]) for name in changed} for variant in self.variants]
+
+    @property
+    def total(self) -> int:
+        """How many tasks run."""
+        return len(self.parts.shared) + len(self.parts.varied) * len(self.variants) + 1
+
+
+def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: BaseComponent, on: Placement) -> Plan:
+    """Returns how a grid runs in a pipeline.
+
+    Args:
+        path: the grid file.
+        jobs: how many variants at once.
+        values: sections of the params file.
+        plain: the pipeline without a grid, as built by ``on``.
+        on: knows its stages and where they run.
+
+    Raises:
+        MaskcastError: naming what is wrong in the file.
+    """
+    if jobs < 1:
+        raise MaskcastError(f"--jobs {jobs}: give 1 or more")
+    grid, variants = load_grid(path, values, on.stages)
+    changed = dict.fromkeys(name for variant in variants for name in variant.sections)
+    variants = [
+        Variant(one.name, {name: one.sections.get(name, values[name]) for name in changed}) for one in variants
+    ]
+    ir = MessageToDict(plain.pipeline_spec)["root"]["dag"]["tasks"]
+    name_of = {task: entry["taskInfo"]["name"].replace(" ", "_") for task, entry in ir.items()}
+    tasks: dict[str, dict[str, Any]] = {}
+    for task in ir:
+        _add(task, ir, name_of, tasks)
+    needs = {name: {each for each, _ in entry["reads"].values()} for name, entry in tasks.items()}
+    parts = parts_of(path, grid, variants, needs)
+    if tasks[grid.stage]["reads"]["clips"][0] not in parts.shared:
+        raise MaskcastError(f"{path}: a variant changes the clips; maskers are compared on the same ones")
+    return Plan(grid, variants, parts, tasks, on, jobs)
+
+
+def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -> BaseComponent:
+    """Returns the pipeline of a grid: its parameters are the sections that stages read, and ``variants``.
+
+    Args:
+        name: of the pipeline.
+        values: the default of each section.
+        how: what runs.
+        on: where tasks run.
+    """
+    items, names = how.items, [variant.name for variant in how.variants]
+    read = dict.fromkeys(how.tasks[task]["section"] for task in (*how.parts.shared, *how.parts.varied))
+    sections = [section for section in read if section not in items[0]]
+
+    def pipeline(*given: Any) -> None:
+        *sectioned, variants = given
+        params = dict(zip(sections, sectioned, strict=True))
+        made: dict[str, dsl.PipelineTask] = {}
+        for task in how.parts.shared:
+            made[task] = _task(task, how, on, params, made)
+        with dsl.ParallelFor(variants, parallelism=how.jobs) as variant:
+            own = params | {section: getattr(variant, section) for section in items[0]}
+            for task in how.parts.varied:
+                made[task] = _task(task, how, on, own, made).set_env_variable(GRID, "1")
+        source, port = how.tasks[how.grid.stage]["reads"]["clips"]
+        models = dsl.Collected(made[how.grid.stage].outputs["masker"])
+        clips = made[source].outputs[port]
+        on.gpu(evaluate_many(models=models, clips=clips, names=names, split=how.grid.split))
+
+    keys = [Parameter(s, Parameter.POSITIONAL_OR_KEYWORD, default=values[s], annotation=dict) for s in sections]
+    listed = List[Dict[str, dict]]  # noqa: UP006  (kfp then types a variant's section as STRUCT)
+    keys.append(Parameter("variants", Parameter.POSITIONAL_OR_KEYWORD, default=items, annotation=listed))
+    pipeline.__signature__ = Signature(keys, return_annotation=None)  # type: ignore[attr-defined]
+    describe = dsl.pipeline(name=f"{name}-grid", description="Variants of a masker", pipeline_config=on.config)
+    built: BaseComponent = describe(pipeline)
+    return built
+
+
+def _add(task: str, ir: Mapping[str, Any], name_of: Mapping[str, str], tasks: dict[str, dict[str, Any]]) -> None:
+    """Adds a task to those of a pipeline, after all that it reads from."""
+    inputs = ir[task]["inputs"]
+    sources = {port: entry["taskOutputArtifact"] for port, entry in inputs.get("artifacts", {}).items()}
+    for source in sources.values():
+        if name_of[source["producerTask"]] not in tasks:
+            _add(source["producerTask"], ir, name_of, tasks)
+    tasks.setdefault(
+        name_of[task],
+        {
+            "section": inputs["parameters"]["params"]["componentInputParameter"],
+            "reads": {p: (name_of[s["producerTask"]], s["outputArtifactKey"]) for p, s in sources.items()},
+        },
+    )
+
+
+def _task(
+    name: str, how: Plan, on: Placement, params: Mapping[str, Any], made: Mapping[str, dsl.PipelineTask]
+) -> dsl.PipelineTask:
+    entry, component = how.tasks[name], getattr(stage, how.kinds.stages[name])
+    reads = {port: made[source].outputs[key] for port, (source, key) in entry["reads"].items()}
+    task: dsl.PipelineTask = component(**reads, params=params[entry["section"]], name=name)
+    placed: dsl.PipelineTask = getattr(on, how.kinds.kinds[name])(task)
+    return placed

@@ -1,0 +1,112 @@
+"""The command `grid`: runs a grid of variants by DVC's experiment queue and compares their maskers."""
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from maskcast.commands.evaluate_many import score
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.params import load_params_file, section
+from maskcast.progress import say
+from maskcast.runner.dvc_queue import Experiment, Queue
+from maskcast.runner.dvc_stages import load_entries, needs_of
+from maskcast.runner.grid import load_grid, parts_of
+
+EPILOG = """\
+FILE has the variants, each by what it changes in params.yaml:
+
+  stage: train_masker        # whose maskers are compared; stages after it do not run
+  split: test                # scored on these clips (default val)
+  variants:
+    narrow: {train_masker.model.width: 8}
+    wide: {train_masker.model.width: 16}
+  product:                   # each of them with each of these
+    train_masker.training.seed: [1, 2, 3]
+
+A value takes the place of all that its key held. Either part may be left out. What all variants share runs once.
+All params are checked before the first run begins. Each variant is an experiment of DVC that starts from the last
+commit, in a folder of its own: `dvc exp show` lists them, `dvc exp apply NAME` brings one here. A variant that
+fails is named, and the others go on. Started again, the command runs what has not ended well at this commit.
+
+The folder of --out gets
+  index.html   tables, best numbers bold, and pictures of the first clip
+  scores.csv   a row per model and label map
+
+Exit code 1: a variant failed. On Kubeflow: maskcast pipeline run-local --grid FILE, or submit.
+
+examples:
+  maskcast grid grid.yaml
+  maskcast grid grid.yaml --jobs 2 --out results/memories
+"""
+
+
+def grid(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0, or 1 where a variant failed."""
+    parser = command_parser(
+        "grid", "Runs variants of a pipeline by DVC's experiment queue and compares their maskers.", EPILOG
+    )
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    out = given.out or Path("results", given.grid.stem)
+    if out.exists():
+        raise MaskcastError(f"{out}: already there (--out); name a new folder, or remove this one")
+    if given.jobs < 1:
+        raise MaskcastError(f"--jobs {given.jobs}: give 1 or more")
+    entries = load_entries(Path("dvc.yaml"))
+    content = load_params_file(Path("params.yaml"))
+    values = {name: section(content, name, "params.yaml") for name in content}
+    the_grid, variants = load_grid(given.grid, values, {one.name: one.stage for one in entries.values()})
+    keys = {entry.name: key for key, entry in entries.items()}
+    needs = {entries[key].name: {entries[n].name for n in needed} for key, needed in needs_of(entries).items()}
+    parts = parts_of(given.grid, the_grid, variants, {entry.name: needs[entry.name] for entry in entries.values()})
+    target = entries[keys[the_grid.stage]]
+    clips = target.reads["clips"]
+    if clips not in {out for name in parts.shared for out in entries[keys[name]].writes.values()}:
+        raise MaskcastError(f"{given.grid}: a variant changes the clips; maskers are compared on the same ones")
+
+    queue = Queue(Path())
+    stem = given.grid.stem
+    used = {name: values[name] for name in (*parts.shared, *parts.varied)}
+    shared = _experiment(f"{stem}-shared", {}, used, [keys[name] for name in parts.shared])
+    experiments = {
+        one.name: _experiment(f"{stem}-{one.name}", one.sections, used, [keys[the_grid.stage]]) for one in variants
+    }
+    say(f"{len(variants)} variants; once for all: {', '.join(parts.shared)}; for each: {', '.join(parts.varied)}")
+    if failed := queue.run([shared], 1):
+        raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
+    reasons = queue.run(list(experiments.values()), given.jobs)
+    failed = {name: reasons[one.name] for name, one in experiments.items() if one.name in reasons}
+    with tempfile.TemporaryDirectory(prefix="maskcast-grid-") as folder:
+        queue.fetch(shared.name, clips, Path(folder, "clips"))
+        whole = {name: Path(folder, name) for name in experiments if name not in failed}
+        for name, path in whole.items():
+            queue.fetch(experiments[name].name, target.writes["masker"], path)
+        from maskcast.evaluation.many import Task
+
+        score(whole, Task(Path(folder, "clips"), the_grid.split), out, failed)
+    print(f"{out / 'index.html'} and scores.csv beside it")
+    return 1 if failed else 0
+
+
+def _experiment(
+    name: str, changed: Mapping[str, dict[str, Any]], used: Mapping[str, Any], targets: Sequence[str]
+) -> Experiment:
+    """Returns what is queued; a digest of its params ends its name, by which one knows that it is done."""
+    digest = hashlib.sha256(
+        json.dumps([{**used, **changed}, list(targets)], sort_keys=True, default=str).encode()
+    ).hexdigest()[:6]
+    return Experiment(f"{name}-{digest}", changed, targets)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("grid", metavar="FILE", type=Path, help="the grid file")
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="variants at once (default %(default)s)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="new folder for page and CSV (default results/<name of FILE>)"
+    )

@@ -1,0 +1,210 @@
+"""DVC's queue of experiments, by its command line: experiments put into it, run, followed, and what they wrote."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+
+POLL_S = 2.0
+GONE_S = 60.0  # after which a queue that has work and no worker is given up; workers take seconds to come
+OPEN = ("Queued", "Running")
+WORKERS = re.compile(r"Worker status: (\d+) active, (\d+) idle")
+TASK = re.compile(r"^([0-9a-f]{7}) +(\S+) .* (Queued|Running|Failed|Success)$", re.MULTILINE)
+ERROR = re.compile(r"^\s*error: (.+)$", re.MULTILINE)  # as maskcast says it
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is put into the queue.
+
+    Attributes:
+        name: of it.
+        sections: of params.yaml that differ, whole.
+        targets: entries of dvc.yaml that it runs, with all that they need.
+    """
+
+    name: str
+    sections: Mapping[str, Mapping[str, Any]]
+    targets: Sequence[str]
+
+
+class Queue:
+    """The queue of the repository that a folder lies in.
+
+    Args:
+        folder: of dvc.yaml and params.yaml.
+
+    Raises:
+        MaskcastError: there is no Git or DVC repository, or files differ from the last commit, which is what
+            experiments start from.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        if self._git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
+            raise MaskcastError(
+                f"{folder.absolute()}: is in no Git repository with a commit, where experiments of DVC start; "
+                "`git init`, and commit the project"
+            )
+        if self._dvc("root").returncode:
+            raise MaskcastError(f"{folder.absolute()}: is in no DVC repository; `dvc init` makes it one")
+        self._commit = self._git("rev-parse", "HEAD").stdout.strip()
+        if changed := self._git("status", "--porcelain", "--untracked-files=no").stdout.splitlines():
+            more = f" and {len(changed) - 1} more files" if changed[1:] else ""
+            raise MaskcastError(
+                f"{changed[0].split()[-1]}{more}: differs from the last commit, where experiments of DVC start; "
+                "commit it, or `git stash`"
+            )
+
+    def run(self, experiments: Sequence[Experiment], jobs: int) -> dict[str, str]:
+        """Runs experiments, those alone that have not ended well at this commit, and returns why others failed.
+
+        What was queued or runs when this is called again goes on. Ctrl-C stops what runs.
+
+        Args:
+            experiments: which.
+            jobs: how many at once.
+
+        Raises:
+            MaskcastError: somebody else's experiments wait in the queue, DVC refuses one, or all workers are gone.
+        """
+        wanted = {one.name: one for one in experiments if not self._done(one.name)}
+        if kept := [one.name for one in experiments if one.name not in wanted]:
+            say(f"done before: {', '.join(kept)}")
+        if not wanted:
+            return {}
+        states, workers = self._status()
+        if others := [name for name, (_, state) in states.items() if state in OPEN and name not in wanted]:
+            raise MaskcastError(
+                f"DVC's queue is in use: {', '.join(others)}; wait for them (`dvc queue status`), "
+                "or `dvc queue remove --queued`"
+            )
+        for name, (task, state) in states.items():
+            if name in wanted and state == "Running" and not workers:  # killed with its worker
+                self._must("queue", "kill", task)
+                state = "Failed"
+            if name in wanted and state not in OPEN:
+                self._must("queue", "remove", task)
+        waiting = {name for name, (_, state) in self._status()[0].items() if state in OPEN}
+        try:
+            for one in wanted.values():
+                if one.name not in waiting:
+                    self._put(one)
+            self._must("queue", "start", "--jobs", str(jobs))
+            failed = self._follow(list(wanted))
+        except KeyboardInterrupt:
+            self._dvc("queue", "stop", "--kill")
+            for name, (task, state) in self._status()[0].items():
+                if name in wanted and state == "Queued":
+                    self._dvc("queue", "remove", task)
+            raise
+        return {name: self._reason(task) for name, task in failed.items()}
+
+    def fetch(self, name: str, path: str, to: Path) -> None:
+        """Copies what an experiment wrote.
+
+        Args:
+            name: of the experiment.
+            path: of the output, relative to the folder.
+            to: a new path.
+
+        Raises:
+            MaskcastError: DVC cannot bring it.
+        """
+        top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
+        inside = (self._folder.resolve() / path).relative_to(top.resolve())
+        self._must("get", str(top), str(inside), "--rev", self._ref(name), "--out", str(to))
+
+    def _put(self, one: Experiment) -> None:
+        changes = []
+        for section, values in one.sections.items():
+            changes += ["-S", f"~{section}", "-S", f"+{section}={_hydra(values)}"]
+        self._must("exp", "run", "--queue", "--name", one.name, *changes, *one.targets)
+
+    def _follow(self, names: Sequence[str]) -> dict[str, str]:
+        """Waits until experiments end, says how each did, and returns the tasks of those that failed."""
+        said: dict[str, str] = {}
+        seen = time.monotonic()
+        while True:
+            states, workers = self._status()
+            seen = time.monotonic() if workers else seen
+            for name in names:
+                state = states.get(name, ("", "Queued"))[1]
+                if state not in (said.get(name), "Queued"):
+                    said[name] = state
+                    ended = sum(state not in OPEN for state in said.values())
+                    say(f"{name}: {state.lower()} ({ended} of {len(names)} have ended)")
+            if all(said.get(name) in ("Success", "Failed") for name in names):
+                return {name: states[name][0] for name in names if said[name] == "Failed"}
+            if time.monotonic() - seen > GONE_S:
+                raise MaskcastError("the workers of DVC's queue are gone; the same command goes on")
+            time.sleep(POLL_S)
+
+    def _reason(self, task: str) -> str:
+        said = self._dvc("queue", "logs", task).stdout
+        if found := ERROR.findall(said):
+            return str(found[-1])
+        return f"no error of ours; `dvc queue logs {task}` has all that was printed"
+
+    def _status(self) -> tuple[dict[str, tuple[str, str]], int]:
+        """Returns task and state of each experiment in the queue by name, and how many workers there are."""
+        text = self._must("queue", "status")
+        workers = WORKERS.search(text)
+        states = {name: (task, state) for task, name, state in TASK.findall(text)}
+        return states, int(workers[1]) + int(workers[2]) if workers else 0
+
+    def _ref(self, name: str) -> str:
+        return f"refs/exps/{self._commit[:2]}/{self._commit[2:]}/{name}"
+
+    def _done(self, name: str) -> bool:
+        return not self._git("rev-parse", "--verify", "--quiet", self._ref(name)).returncode
+
+    def _must(self, *words: str) -> str:
+        done = self._dvc(*words)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
+            raise MaskcastError(f"dvc {' '.join(words[:2])}: {lines[-1].removeprefix('ERROR: ').strip()}")
+        return done.stdout
+
+    def _dvc(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._run([sys.executable, "-m", "dvc", *words])
+
+    def _git(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._run(["git", *words])
+
+    def _run(self, command: Iterable[str]) -> subprocess.CompletedProcess[str]:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the queue in order. Workers and
+        # stages start `dvc` and `maskcast`: they must be those of this interpreter.
+        return subprocess.run(
+            list(command),
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+            env=os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])},
+        )
+
+
+def _hydra(value: Any) -> str:
+    """Returns a value as the overrides of Hydra, which DVC's ``-S`` takes, spell it."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_hydra(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_hydra, value)) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+    if isinstance(value, float):
+        return repr(value)
+    text: str = yaml.safe_dump(value, default_flow_style=True)
+    return text.removesuffix("...\n").strip()

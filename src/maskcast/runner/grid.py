@@ -1,0 +1,164 @@
+"""Grids: one file of variants of a pipeline's params, whose maskers are compared.
+
+DVC's experiment queue runs a grid (``dvc_grid``), and so does Kubeflow (``pipelines/grid.py``).
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from pydantic import Field
+
+from maskcast.errors import MaskcastError
+from maskcast.params import Params, load_params_file, set_key, validate
+from maskcast.runner.stage import get_stage
+
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # what git, DVC and Kubeflow take, and a table has room for
+
+
+class Grid(Params):
+    """What a grid file says."""
+
+    stage: str
+    """The stage, by its name in the pipeline, whose maskers are compared."""
+    split: Literal["train", "val", "test"] = "val"
+    """The split whose labelled clips they are scored on."""
+    variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    """By name: other values, each by section.key; a value takes the place of all that the key held."""
+    product: dict[str, list[Any]] = Field(default_factory=dict)
+    """Values of some section.key; each variant is run with each combination."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant.
+
+    Attributes:
+        name: of it.
+        sections: those that it changes, whole.
+    """
+
+    name: str
+    sections: Mapping[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The stages that a grid runs, by their names in the pipeline, each after those that it needs.
+
+    Attributes:
+        shared: once, for all variants.
+        varied: for each variant; the last is the grid's.
+    """
+
+    shared: tuple[str, ...]
+    varied: tuple[str, ...]
+
+
+def load_grid(
+    path: Path, values: Mapping[str, dict[str, Any]], stages: Mapping[str, str]
+) -> tuple[Grid, list[Variant]]:
+    """Returns a grid and its variants, all params checked.
+
+    Args:
+        path: the grid file.
+        values: the sections of the params file.
+        stages: the stages of the pipeline by their sections.
+
+    Raises:
+        MaskcastError: naming the file, the variant and the key at fault.
+    """
+    grid = validate(Grid, load_params_file(path, "grid file", "name one, e.g. grid.yaml"), f"{path}: ")
+    _check_once(path)
+    if grid.stage not in stages:
+        raise MaskcastError(f"{path}: stage: there is no {grid.stage!r}; stages: {', '.join(stages)}")
+    if not any(p.name == "masker" and p.direction == "out" for p in get_stage(stages[grid.stage]).ports):
+        raise MaskcastError(
+            f"{path}: stage: {grid.stage} writes no masker to compare; name a stage that trains one"
+        )
+    found: dict[str, Variant] = {}
+    for name, changes in _combinations(grid):
+        if not re.fullmatch(NAME, name):
+            raise MaskcastError(
+                f"{path}: {name!r} names no variant; up to 60 letters, digits and . _ - are allowed"
+            )
+        if name in found:
+            raise MaskcastError(f"{path}: two variants have the name {name!r}; rename one")
+        where = f"{path}: variant {name!r}"
+        own = deepcopy(dict(values))
+        for address, value in changes.items():
+            set_key(own, address, deepcopy(value), f"{where}: {address}")
+        sections = {section: own[section] for section in dict.fromkeys(key.split(".")[0] for key in changes)}
+        for section, given in sections.items():
+            validate(get_stage(stages.get(section, section)).params, given, f"{where}: {section}")
+        found[name] = Variant(name, sections)
+    if not found:
+        raise MaskcastError(f"{path}: holds no variant; name some under `variants`, or values under `product`")
+    return grid, list(found.values())
+
+
+def parts_of(path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str, set[str]]) -> Parts:
+    """Returns which stages run once and which for each variant.
+
+    Args:
+        path: the grid file, for errors.
+        grid: what it says.
+        variants: of it.
+        needs: by stage, those whose outputs it reads; each stage stands after them.
+
+    Raises:
+        MaskcastError: a variant changes what the grid's stage does not depend on.
+    """
+    wanted = {grid.stage}
+    for name in reversed(list(needs)):
+        wanted |= needs[name] if name in wanted else set()
+    changed = {section: variant.name for variant in variants for section in variant.sections}
+    for section, variant in changed.items():
+        if section not in wanted:
+            raise MaskcastError(
+                f"{path}: variant {variant!r}: {grid.stage} does not depend on {section}; "
+                f"sections that do: {', '.join(name for name in needs if name in wanted)}"
+            )
+    varied = {grid.stage}
+    for name in needs:
+        if name in wanted and (name in changed or needs[name] & varied):
+            varied.add(name)
+    run = [name for name in needs if name in wanted]
+    return Parts(tuple(n for n in run if n not in varied), tuple(n for n in run if n in varied))
+
+
+def _combinations(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the name of each variant and what it changes."""
+    if not grid.variants and not grid.product:
+        return
+    for variant, changes in (grid.variants or {"": None}).items():
+        for chosen in product(*(list(enumerate(values, start=1)) for values in grid.product.values())):
+            words, changed = [variant] if variant else [], dict(changes or {})
+            for (address, _), (number, value) in zip(grid.product.items(), chosen, strict=True):
+                shown = number if isinstance(value, dict | list) else value
+                words.append(f"{address.split('.')[-1]}-{re.sub('[^A-Za-z0-9._-]+', '-', str(shown))}")
+                changed[address] = value
+            yield "-".join(words), changed
+
+
+def _check_once(path: Path) -> None:
+    """Makes sure that no key stands twice, of which YAML would keep the last alone."""
+
+    def walk(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise MaskcastError(f"{path}: line {line}: {key.value!r} stands twice; rename or remove one")
+                seen.add(key.value)
+        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+            for each in child if isinstance(child, tuple) else (child,):
+                walk(each)
+
+    walk(cast(yaml.Node, yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)))

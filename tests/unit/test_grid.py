@@ -1,0 +1,210 @@
+"""Grids of variants: the file, what runs once and what for each, Kubeflow's loop, and variants that fail."""
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+from kfp.compiler import Compiler
+
+from maskcast.errors import MaskcastError
+from maskcast.params import load_params_file
+from maskcast.runner.dvc_queue import _hydra
+from maskcast.runner.dvc_stages import load_entries, needs_of
+from maskcast.runner.grid import Parts, load_grid, parts_of
+from maskcast.runner.run import run_stage
+from maskcast.runner.variants import failure
+from pipelines.cluster import Placement, load_cluster
+from pipelines.compile import build_given
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/video"
+SEED = "train_segmenter.training.seed"
+
+
+def entries() -> dict[str, str]:
+    """Returns the stages of the recipe of videos by their sections."""
+    return {one.name: one.stage for one in load_entries(RECIPE / "dvc.yaml").values()}
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def test_the_grid_of_the_recipe_has_each_memory_and_the_control() -> None:
+    values = load_params_file(RECIPE / "params.yaml")
+    grid, variants = load_grid(RECIPE / "grid.yaml", values, entries())
+    assert [one.name for one in variants] == ["control", "V1", "V2", "V3", "V4", "V5", "V6", "scales"]
+    places = [one.sections.get("train_segmenter", {}).get("model", {}).get("place") for one in variants]
+    assert places == [None, "logits", "logits", "decoder", "decoder", "decoder_split", "decoder_split", None]
+    assert variants[0].sections["train_segmenter"]["model"] == {"arch": "unet", "width": 8}, "nothing is merged"
+    assert values["train_segmenter"]["model"]["place"] == "scales", "what others begin with is left alone"
+    assert grid.split == "test"
+
+
+def test_a_product_multiplies_the_variants(tmp_path: Path) -> None:
+    values = load_params_file(RECIPE / "params.yaml")
+    sizes = [{"frames": 4, "chunk": 2}, {"frames": 8, "chunk": 8}]
+    content = {"stage": "train_segmenter", "product": {SEED: [1, 2], "train_segmenter.window": sizes}}
+    _, variants = load_grid(write(tmp_path / "a.yaml", content), values, entries())
+    names = [one.name for one in variants]
+    assert names == ["seed-1-window-1", "seed-1-window-2", "seed-2-window-1", "seed-2-window-2"]
+    found = [one.sections["train_segmenter"] for one in variants]
+    assert [(one["training"]["seed"], one["window"]) for one in found] == [
+        (1, sizes[0]), (1, sizes[1]), (2, sizes[0]), (2, sizes[1])
+    ]  # fmt: skip
+    content = {"stage": "train_segmenter", "variants": {"a": None, "b": {SEED: 5}}, "product": {SEED: [1]}}
+    _, variants = load_grid(write(tmp_path / "b.yaml", content), values, entries())
+    assert [one.name for one in variants] == ["a-seed-1", "b-seed-1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"stage": "train_segmenter"}, "holds no variant; name some under `variants`"),
+        ({"stage": "train_segmenter", "product": {SEED: []}}, "holds no variant"),
+        ({"variants": {"a": None}}, "stage: missing"),
+        ({"stage": "trainer", "variants": {"a": None}}, "there is no 'trainer'; stages: fetch_dataset, "),
+        ({"stage": "evaluate_video", "variants": {"a": None}}, "evaluate_video writes no masker to compare"),
+        ({"stage": "train_segmenter", "variant": {}}, "variant: unknown key; did you mean 'variants'?"),
+        ({"stage": "train_segmenter", "variants": {"a": {"trainer.x": 1}}}, "variant 'a': trainer.x: no section"),
+        ({"stage": "train_segmenter", "variants": {"a": {"train_segmenter": 1}}}, "write section.key and a value"),
+        (
+            {"stage": "train_segmenter", "variants": {"ok": None, "a": {"train_segmenter.model.plaice": 1}}},
+            "variant 'a': train_segmenter.model.recurrent.plaice: unknown key; did you mean 'place'?",
+        ),
+        (
+            {"stage": "train_segmenter", "variants": {"a": {"train_segmenter.training.epochs": "two"}}},
+            "variant 'a': train_segmenter.training.epochs: ",
+        ),
+        ({"stage": "train_segmenter", "variants": {"a b": None}}, "'a b' names no variant"),
+        ("stage: train_segmenter\nvariants:\n  a:\n  b:\n  a:\n", "line 5: 'a' stands twice"),
+        (
+            {"stage": "train_segmenter", "variants": {"a": None, "a-seed-1": None}, "product": {SEED: ["1", 1]}},
+            "two variants have the name 'a-seed-1'",
+        ),
+        ("stage: [", "not valid YAML"),
+    ],
+)
+def test_a_bad_grid_is_one_line(tmp_path: Path, content: Any, said: str) -> None:
+    path = write(tmp_path / "grid.yaml", content)
+    with pytest.raises(MaskcastError) as caught:
+        load_grid(path, load_params_file(RECIPE / "params.yaml"), entries())
+    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def parts(tmp_path: Path, **variants: Any) -> Parts:
+    """Returns what runs once and what for each variant, in DVC's pipeline of videos."""
+    path = write(tmp_path / "grid.yaml", {"stage": "train_segmenter", "variants": variants})
+    found = load_grid(path, load_params_file(RECIPE / "params.yaml"), entries())
+    return parts_of(path, *found, needs_of(load_entries(RECIPE / "dvc.yaml")))
+
+
+def test_what_no_variant_changes_runs_once(tmp_path: Path) -> None:
+    assert parts(tmp_path, a=None) == Parts(
+        ("fetch_dataset", "prepare_clips", "train_masker"), ("train_segmenter",)
+    )
+    both = parts(tmp_path, a={"train_masker.training.seed": 1}, b={SEED: 1})
+    assert both == Parts(("fetch_dataset", "prepare_clips"), ("train_masker", "train_segmenter"))
+    with pytest.raises(MaskcastError, match="variant 'b': train_segmenter does not depend on evaluate_video"):
+        parts(tmp_path, a=None, b={"evaluate_video.split": "val"})
+
+
+def compiled(grid: Path, folder: Path, *overrides: str, jobs: int = 3) -> dict[str, Any]:
+    """Returns what Kubeflow gets."""
+    given = Namespace(pipeline="video", params=RECIPE / "params.yaml", grid=grid, jobs=jobs)
+    cluster = load_cluster(RECIPE.parents[1] / "pipelines/cluster.yaml")
+    built, how = build_given(given, overrides, Placement("image", cluster))
+    assert how is not None and how.total == 3 + 8 + 1
+    Compiler().compile(built, str(folder / "pipeline.yaml"))
+    (found, _) = yaml.safe_load_all((folder / "pipeline.yaml").read_text())
+    return found
+
+
+def test_kubeflow_loops_over_the_variants(tmp_path: Path) -> None:
+    found = compiled(RECIPE / "grid.yaml", tmp_path, "train_segmenter.training.epochs=5")
+    assert found["pipelineInfo"]["name"] == "maskcast-video-grid"
+    tasks = found["root"]["dag"]["tasks"]
+    assert sorted(tasks) == ["evaluate-many", "fetch-dataset", "for-loop-1", "prepare-clips", "train-masker"]
+    assert tasks["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 3}
+    loop = found["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    assert [task["taskInfo"]["name"] for task in loop.values()] == ["train segmenter"]
+    (executor,) = [
+        each["container"]
+        for each in found["deploymentSpec"]["executors"].values()
+        if {"name": "MASKCAST_GRID", "value": "1"} in each["container"].get("env", [])
+    ]
+    assert "train_masker" in str(executor["command"])
+    inputs = found["root"]["inputDefinitions"]["parameters"]
+    assert sorted(inputs) == ["fetch_dataset", "prepare_clips", "train_masker", "variants"]
+    items = inputs["variants"]["defaultValue"]
+    assert len(items) == 8 and {item["train_segmenter"]["training"]["epochs"] for item in items} == {5.0}
+    assert items[0]["train_segmenter"]["window"] == "null", "KFP's dicts hold no null"
+    names = tasks["evaluate-many"]["inputs"]["parameters"]["names"]["runtimeValue"]["constant"]
+    assert names[0] == "control" and names[-1] == "scales"
+
+
+def test_kubeflow_refuses_a_grid_over_clips(tmp_path: Path) -> None:
+    content = {"stage": "train_segmenter", "variants": {"a": {"prepare_clips.height": 32}}}
+    with pytest.raises(MaskcastError, match="a variant changes the clips"):
+        compiled(write(tmp_path / "grid.yaml", content), tmp_path)
+    with pytest.raises(MaskcastError, match="--jobs 0: give 1 or more"):
+        compiled(RECIPE / "grid.yaml", tmp_path, jobs=0)
+
+
+def test_a_variant_that_fails_leaves_word_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop of Kubeflow loses all where one task fails; what comes after it passes the word on."""
+    (tmp_path / "raw").mkdir()
+    paths = {"raw": tmp_path / "raw", "clips": tmp_path / "clips"}
+    with pytest.raises(MaskcastError):
+        run_stage("prepare_clips", {"source": 3}, **paths)
+    assert not paths["clips"].exists(), "outside of a grid nothing changes"
+    monkeypatch.setenv("MASKCAST_GRID", "1")
+    assert run_stage("prepare_clips", {"source": 3}, **paths) == {}
+    said = failure(paths["clips"])
+    assert said is not None and said.startswith("prepare_clips: params.") and "params.source" in said
+    after = {name: tmp_path / name for name in ("masker", "metrics", "page")}
+    assert run_stage("train_masker", {}, clips=paths["clips"], **after) == {}
+    assert [failure(out) for out in after.values()] == [said] * 3
+
+
+def test_variants_keep_their_checkpoints_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setenv("MASKCAST_GRID", "1")
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", str(tmp_path))
+    monkeypatch.setattr(
+        "maskcast.runner.run._run", lambda *_: seen.append(os.environ["MASKCAST_RESUME_DIR"]) or {}
+    )
+    for seed in (1, 2, 1):
+        run_stage("prepare_clips", {"seed": seed})
+    assert seen[0] == seen[2] != seen[1] and os.environ["MASKCAST_RESUME_DIR"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": 1, "b": 0.5, "c": 1.0e-30, "d": True, "e": None, "f": [1, [2, 3]], "g": {}, "h": []},
+        {
+            "a": "plain",
+            "b": "it's",
+            "c": 'a "b" \\ c',
+            "d": "1",
+            "e": "true",
+            "f": "a: {b, c}",
+            "g": "",
+            "h": "null",
+        },
+        {"a": {"b": {"c": [{"d": "e"}]}}},
+    ],
+)
+def test_values_reach_the_params_of_an_experiment_as_they_are(tmp_path: Path, values: dict[str, Any]) -> None:
+    path = write(tmp_path / "params.yaml", {"section": {"old": {"a": 1}}, "other": {"kept": 1}})
+    apply_overrides(path, ["~section", f"+section={_hydra(values)}"])
+    found = yaml.safe_load(path.read_text())
+    assert found["other"] == {"kept": 1}
+    small = found["section"].get("c")
+    assert found["section"] | {"c": float(small) if "e-" in str(small) else small} == {"c": None} | values
