@@ -1,4 +1,4 @@
-"""A grid in a Git and DVC repository, by DVC's queue and by Kubeflow in processes: the same maskers, bit for bit."""
+"""A grid by DVC's queue, in a Git repository, and by Kubeflow in processes: the same maskers, bit for bit."""
 
 import csv
 from pathlib import Path
@@ -104,14 +104,16 @@ def test_a_place_without_a_clean_repository_is_refused(
     prepare = "maskcast prepare_clips --params params.yaml --raw raw --clips clips"
     stages = {"train_masker": {"cmd": command}, "prepare_clips": {"cmd": prepare}}
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    Path("params.yaml").write_text("train_masker: {model: {arch: unet}}\nprepare_clips: {}\n")
+    length = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 0.01}
+    params = {"train_masker": {"model": {"arch": "unet"}, "training": length}, "prepare_clips": {}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
     assert f"{tmp_path}: is in no Git repository with a commit" in said()
     project.run("git", "init", "--quiet")
     project.commit("all")
     assert f"{tmp_path}: is in no DVC repository; `dvc init` makes it one" in said()
     project.dvc("init", "--quiet")
     project.commit("DVC")
-    Path("params.yaml").write_text("train_masker: {model: {arch: unet, width: 4}}\nprepare_clips: {}\n")
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"other": {}}))
     assert "params.yaml: differs from the last commit, where experiments of DVC start; commit it" in said()
     assert "--jobs 0: give 1 or more" in said("--jobs", "0")
     Path("models").mkdir()
