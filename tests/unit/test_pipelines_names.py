@@ -81,6 +81,7 @@ def test_a_run_is_given_other_values_by_name(tmp_path: Path) -> None:
         pipeline="two_maskers",
         params=PARAMS,
         set=["second_masker.training.epochs=3"],
+        grid=None,
     )
     parameters = make_package(given, load_cluster(given.cluster)).parameters
     assert parameters["second_masker"]["training"]["epochs"] == 3

@@ -32,7 +32,8 @@ def package(folder: Path, *overrides: str, params: Path = ROOT / "params.yaml", 
     file = folder / "cluster.yaml"
     file.write_text(yaml.safe_dump(CLUSTER | changes))
     cluster: Cluster = load_cluster(file)
-    given = argparse.Namespace(cluster=file, pipeline="forecasting", params=params, set=list(overrides))
+    flags = {"cluster": file, "pipeline": "forecasting", "params": params, "set": list(overrides), "grid": None}
+    given = argparse.Namespace(**flags)
     return make_package(given, cluster)
 
 
