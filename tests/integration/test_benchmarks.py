@@ -16,6 +16,7 @@ from tests.conftest import ROOT, moving_squares
 BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
     "data_by_reference": ["--clips", "2", "--least", "0.05", "--until", "generate_masks"],
+    "hand_lmdb": ["--few", "5", "--many", "12"],
     "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
     "coco": ["--rounds", "1", "--images", "30"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],

@@ -1,0 +1,52 @@
+"""The scripts of recipes/hands: a set like InterHand2.6M that the layout reads, and lists without pickles."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from maskcast.data.clips import ClipStore
+from maskcast.runner.run import run_stage
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/hands"
+COUNTS = {"train": 6, "val": 2, "unlabeled": 3, "hidden": 1}
+
+
+def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(RECIPE / script), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_set_like_interhand_is_made_and_read_as_it_is(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    flags = [word for split, count in COUNTS.items() for word in (f"--{split}", count)]
+    done = run("make_lmdb.py", raw, "--size", 48, *flags)
+    assert done.returncode == 0 and "wrote 12 images" in done.stdout, done.stderr
+    values = yaml.safe_load((RECIPE / "lmdb.yaml").read_text())["prepare_clips"]
+    run_stage("prepare_clips", values | {"workers": 1, "on_error": "fail"}, raw=raw, clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {split: len(store.select(split)) for split in COUNTS} == COUNTS  # unpaired are complete less paired
+    shown = set()
+    for clip in store.select("train"):
+        left, right = (store.of(side).masks(clip)[0] for side in ("left", "right"))
+        seen = tuple(bool(((mask > 0) & (mask < 255)).any()) for mask in (left, right))
+        assert seen == (clip.meta["hands"] != "right", clip.meta["hands"] != "left")
+        shown |= {*np.unique(left).tolist(), *np.unique(right).tolist()} - {255}
+    assert max(shown) <= 16 and len(shown) > 10
+
+
+def test_lists_become_json_lines_and_run_code_only_when_trusted(tmp_path: Path) -> None:
+    entry = {"img_path": "./a.jpg", "bbox": np.array([1, 2, 3, 4], np.float64), "hand_type": "left"}
+    torch.save([entry, entry], tmp_path / "list.pt")
+    torch.save([Path("a")], tmp_path / "code.pt")  # an object of a class that is not allowed
+    done = run("list_to_jsonl.py", tmp_path / "list.pt", tmp_path / "list.jsonl")
+    assert done.returncode == 0 and "wrote 2 entries" in done.stdout, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
+    assert lines == [entry | {"bbox": [1.0, 2.0, 3.0, 4.0]}] * 2
+    refused = run("list_to_jsonl.py", tmp_path / "code.pt", tmp_path / "code.jsonl")
+    assert refused.returncode and "loading it could run code" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["code.pt", "list.jsonl", "list.pt"]
