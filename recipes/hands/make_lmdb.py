@@ -3,7 +3,7 @@
     python recipes/hands/make_lmdb.py OUT [--train 1000] [--val 100] [--unlabeled 1000] [--hidden 100] [--size 160]
 
 Writes ``OUT/interhand.lmdb``, ``segm_train_val_mp.lmdb``, ``datalist_*.pt`` and ``path2id_*.pt``, which
-`layout: lmdb` reads as they are. The whole folder is there at the end, or nothing.
+`layout: lmdb` reads as they are, and ``params.yaml``, which says so. It is there whole, or not at all.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from maskcast.simulator.hand_pictures import HandPicture, simulate_hands
 
 IMAGES = "data/InterHand2.6M/images/"
 LISTS = {"train": "train_mp", "val": "val_mp", "unlabeled": "train_complete", "hidden": "stud_test"}
+PARAMS = "prepare_clips: {source: {layout: lmdb}, height: 128, width: 128}\n"  # how it is read
 LEFT_SHIFT = 16  # left hands have the classes 17 to 32
 
 
@@ -51,6 +52,7 @@ def make(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
         torch.save(lists[split], folder / f"datalist_{name}.pt")
     for split, table in ids.items():
         torch.save(table, folder / f"path2id_{split}.pt")
+    (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")
 
 
 def _entry(stem: str, hands: str, picture: HandPicture, number: int) -> dict[str, Any]:

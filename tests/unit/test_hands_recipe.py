@@ -26,7 +26,7 @@ def test_a_set_like_interhand_is_made_and_read_as_it_is(tmp_path: Path) -> None:
     flags = [word for split, count in COUNTS.items() for word in (f"--{split}", count)]
     done = run("make_lmdb.py", raw, "--size", 48, *flags)
     assert done.returncode == 0 and "wrote 12 images" in done.stdout, done.stderr
-    values = yaml.safe_load((RECIPE / "lmdb.yaml").read_text())["prepare_clips"]
+    values = yaml.safe_load((raw / "params.yaml").read_text())["prepare_clips"]
     run_stage("prepare_clips", values | {"workers": 1, "on_error": "fail"}, raw=raw, clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
     assert {split: len(store.select(split)) for split in COUNTS} == COUNTS  # unpaired are complete less paired
