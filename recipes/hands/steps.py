@@ -46,7 +46,8 @@ def main() -> None:
     found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in given.arms}
     for seed in given.seeds:
         for name in given.arms:
-            found[name][seed] = scored(name, seed, values, arms, clips)
+            found[name][seed] = one = scored(name, seed, values, arms, clips)
+            print(f"{name}, seed {seed}: mIoU {one['miou']:.4f}, hidden {one['miou_occluded']:.4f}", flush=True)
         print(table({name: list(seeds.values()) for name, seeds in found.items()}), flush=True)
 
 
@@ -89,7 +90,6 @@ def scored(
         run_stage("evaluate_video", values["evaluate_video"] | {"pictures": 0}, **paths)
     scores: dict[str, float] = json.loads(metrics["evaluate"].read_text(encoding="utf-8"))
     took: dict[str, float] = json.loads(metrics["train"].read_text(encoding="utf-8"))
-    print(f"{name}, seed {seed}: mIoU {scores['miou']:.4f}, hidden {scores['miou_occluded']:.4f}", flush=True)
     return scores | {"minutes": took["train_seconds"] / 60}
 
 
