@@ -1,42 +1,17 @@
 """Reads pipelines as tests compare them: a dvc.yaml, and what KFP compiles."""
 
-import shlex
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from maskcast.runner.stage import Stage, get_stage
+from maskcast.checkup.dvc_calls import CODE, Call, call
 
-CODE = "code"  # the entry that names the code of all stages: DVC's alone, as an image's digest is Kubeflow's
+__all__ = ["CODE", "Call", "calls", "dag_of_dvc", "dag_of_kfp"]
 Dag = dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Call:
-    """What the command of an entry of a dvc.yaml says."""
-
-    stage: Stage
-    name: str
-    params_file: str
-    ports: dict[str, str]
-    """Path of each port."""
-
-    def paths(self, direction: str) -> dict[str, str]:
-        """Returns the paths of the ports of one direction."""
-        names = [port.name for port in self.stage.ports if port.direction == direction and port.name in self.ports]
-        return {name: self.ports[name] for name in names}
-
-
-def call(entry: dict[str, Any]) -> Call:
-    """Returns what an entry calls."""
-    words = shlex.split(entry["cmd"])
-    assert words[0] == "maskcast"
-    flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=True)}
-    return Call(get_stage(words[1]), flags.pop("name", words[1]), flags.pop("params"), flags)
 
 
 def calls(stages: dict[str, Any]) -> dict[str, Call]:
     """Returns the calls of all entries but `code`."""
-    return {name: call(entry) for name, entry in stages.items() if name != CODE}
+    return {name: call(Path("dvc.yaml"), name, entry) for name, entry in stages.items() if name != CODE}
 
 
 def dag_of_dvc(stages: dict[str, Any]) -> Dag:

@@ -13,6 +13,7 @@ RULES = {
     r"make (install|check|test|test-fast|lock|image|clean|help)": "the gate runs make, test_image makes the image",
     r"make repro": "tests/integration/test_dvc.py",
     r"maskcast doctor": "tests/integration/test_doctor.py",
+    r"maskcast dry-run": "tests/integration/test_dry_run.py",
     r"maskcast init": "tests/integration/test_your_data.py",
     r"dvc repro prepare_clips": "tests/integration/test_your_data.py",
     r"(dvc|git) ": "tests/integration/test_dvc.py",

@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from maskcast.redaction import redacted
+from maskcast.rehearsal import noted, rehearsing
 
 if TYPE_CHECKING:
     from maskcast.markup import Html
@@ -87,6 +88,8 @@ def say(message: str) -> None:
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Yields ``items`` while showing progress: a bar on a terminal, a line every 15 s elsewhere."""
+    if rehearsing():
+        items = noted(items, description)
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)

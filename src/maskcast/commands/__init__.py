@@ -4,6 +4,10 @@ COMMANDS = {  # by name: where it is, and what it does
     "code": ("maskcast.commands.code:code", "write the modules that each stage imports, by digest, for DVC"),
     "completion": ("maskcast.commands.completion:completion", "complete words of commands in bash, zsh or tcsh"),
     "doctor": ("maskcast.commands.doctor:doctor", "say what is missing on this machine, and how to get it"),
+    "dry-run": (
+        "maskcast.commands.dry_run:dry_run",
+        "try a pipeline on a handful of clips: does it run, how long",
+    ),
     "evaluate-coco": (
         "maskcast.commands.evaluate_coco:evaluate_coco",
         "score detections (boxes or masks) against a COCO ground truth",

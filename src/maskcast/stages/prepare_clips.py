@@ -27,6 +27,7 @@ from maskcast.labels import IGNORE, LabelError, MapKind, Split
 from maskcast.params import Params
 from maskcast.processors import num_processors
 from maskcast.progress import say, track
+from maskcast.rehearsal import handful, rehearsing
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.stopping import children_ignore_ctrl_c
 
@@ -73,6 +74,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     listing = params.source.list(raw, height=params.height, width=params.width, seed=params.seed)
     _check_ids(listing)
     _check_splits(raw, listing, params)
+    if rehearsing():
+        _take_handful(listing)
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
@@ -142,6 +145,17 @@ def _check_splits(raw: Path, listing: Listing, params: PrepareClips) -> None:
         f"{raw}: no clip of split {missing[0]!r} (found: {have}), {why}mend {params.source.splits_come_from}"
         f"{_reasons(listing.skipped) if listing.skipped else ''}; where nothing is to be trained, set "
         f"prepare_clips.required_splits to [{others}]"
+    )
+
+
+def _take_handful(listing: Listing) -> None:
+    """Leaves a few clips of each kind in the listing, and the backgrounds that they need."""
+    behind = {clip.meta.get("background") for clip in listing.clips}
+    others = [one for one in listing.backgrounds if one.id not in behind]
+    kept = handful(others, lambda one: f"backgrounds/{one.split}")
+    listing.backgrounds = [one for one in listing.backgrounds if one.id in behind] + kept
+    listing.clips = handful(
+        listing.clips, lambda clip: f"{clip.split}/{clip.kind}/{'frames' if clip.has_frames else 'masks'}"
     )
 
 

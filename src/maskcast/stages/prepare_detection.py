@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.rehearsal import handful
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import rng
 
@@ -68,10 +69,10 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     shares = params.source.boxes == "shares"
     writer = DetectionWriter(dataset, listing.classes, listing.original_ids, params.max_size, shares=shares)
     for split, images in splits.items():
-        chosen = _limited(images, params.limit, params.seed)
+        chosen = handful(_limited(images, params.limit, params.seed), _always(split))
         _report(raw, split, len(chosen), writer.add_split(split, chosen))
     if unlabeled:
-        chosen_files = _limited(unlabeled, params.limit, params.seed)
+        chosen_files = handful(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
         writer.add_unlabeled(chosen_files)
         say(f"unlabeled: {len(chosen_files)} images")
     writer.finish()
@@ -88,6 +89,11 @@ def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[
         "train": [one for n, one in enumerate(images) if n not in chosen],
         "val": [one for n, one in enumerate(images) if n in chosen],
     }
+
+
+def _always(part: str) -> Callable[[object], str]:
+    """Returns what names the part that all images of a list belong to."""
+    return lambda _: part
 
 
 def _limited(items: Sequence[T], limit: int | None, seed: int) -> list[T]:

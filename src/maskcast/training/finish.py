@@ -6,7 +6,9 @@ from pathlib import Path
 
 from maskcast.curves import write_curve
 from maskcast.progress import say
+from maskcast.rehearsal import rehearsing
 from maskcast.training.loop import Task, fit
+from maskcast.training.rehearsing import rehearse
 from maskcast.training.schedule import Schedule
 
 Scores = Mapping[str, float]
@@ -43,7 +45,8 @@ def finish_training(
     Raises:
         MaskcastError: see ``fit``.
     """
-    scores, curve = fit(task, schedule, resume, start_counts=before is not None)
+    train = rehearse if rehearsing() else fit
+    scores, curve = train(task, schedule, resume, start_counts=before is not None)
     save(out)
     write_curve(out, stage, curve, before)
     metrics.write_text(json.dumps(dict(results(scores)), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,222 @@
+"""Every stage of a pipeline on a handful of clips, each in a process of its own, and what the whole will take.
+
+Each is run by ``run_stage`` with its real params: model, sizes and batch are those of the real run. The first
+stage takes a few clips of each part of the data set, a training a few steps. All is written to a temporary folder,
+with an MLflow database of its own, and removed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from maskcast.checkup.dvc_calls import Call, read_calls
+from maskcast.checkup.forecast import Forecast, forecast
+from maskcast.errors import MaskcastError
+from maskcast.params import load_params_file, section, validate
+from maskcast.rehearsal import VARIABLE
+
+POLL_S = 0.2
+OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a stage.
+
+    Attributes:
+        name: what it goes by.
+        forecast: what it will take; None where it failed or was not tried.
+        said: why not, or what else is to be known.
+        failed: whether it was tried in vain.
+    """
+
+    name: str
+    forecast: Forecast | None
+    said: str = ""
+    failed: bool = False
+
+
+def dry_run(folder: Path) -> Iterator[Tried]:
+    """Tries the stages of ``dvc.yaml`` in a folder, in order, and yields what became of each.
+
+    A stage that fails takes those with it that read what it writes; all others go on.
+
+    Raises:
+        MaskcastError: there is no pipeline, or params are wrong, before anything is tried.
+    """
+    file = folder / "dvc.yaml"
+    calls, others = read_calls(file)
+    if not calls:
+        raise MaskcastError(f"{file}: no stage of maskcast in it; give the folder of a pipeline")
+    params = {entry: _params(folder, call) for entry, call in calls.items()}
+    writes = {path: entry for entry, call in calls.items() for path in call.paths("out").values()}
+    where = folder if os.access(folder, os.W_OK) else None  # whose disk the real run will write to
+    with TemporaryDirectory(prefix=".dry-run-", dir=where) as scratch:
+        results: dict[str, Tried] = {}
+        for entry, call in _in_order(calls, writes):
+            needs = [writes[path] for path in call.paths("in").values() if path in writes]
+            if lacking := [name for name in needs if results[name].forecast is None]:
+                results[entry] = Tried(entry, None, f"not tried: it needs {lacking[0]}")
+            else:
+                parts = {
+                    part: number
+                    for name in _ancestors(entry, calls, writes)
+                    if (found := results[name].forecast) is not None
+                    for part, number in found.parts.items()
+                }
+                results[entry] = _Trial(folder, Path(scratch), set(writes), entry, call).run(params[entry], parts)
+            yield results[entry]
+    for name in others:
+        yield Tried(name, None, "not tried: it calls no stage of maskcast")
+
+
+def _params(folder: Path, call: Call) -> dict[str, Any]:
+    """Returns the valid params of a call; a training on several machines is tried on one, with its part."""
+    file = folder / call.params_file
+    values = section(load_params_file(file), call.name, str(file))
+    checked = validate(call.stage.params, values, f"{file}: {call.name}")
+    nodes = getattr(getattr(checked, "training", None), "nodes", 1)
+    if nodes > 1:
+        training = {"nodes": 1, "batch_size": values["training"]["batch_size"] // nodes}
+        values = {**values, "training": values["training"] | training}
+    return values
+
+
+def _in_order(calls: Mapping[str, Call], writes: Mapping[str, str]) -> Iterator[tuple[str, Call]]:
+    """Yields each call after those whose outputs it reads."""
+    done: set[str] = set()
+    while len(done) < len(calls):
+        ready = [
+            entry
+            for entry, call in calls.items()
+            if entry not in done and {writes[path] for path in call.paths("in").values() if path in writes} <= done
+        ]
+        if not ready:
+            lost = ", ".join(entry for entry in calls if entry not in done)
+            raise MaskcastError(f"dvc.yaml: {lost} wait for each other; mend their paths")
+        done.add(ready[0])
+        yield ready[0], calls[ready[0]]
+
+
+def _ancestors(entry: str, calls: Mapping[str, Call], writes: Mapping[str, str]) -> set[str]:
+    """Returns the entries that an entry reads from, directly or not."""
+    found: set[str] = set()
+    waiting = [entry]
+    while waiting:
+        for path in calls[waiting.pop()].paths("in").values():
+            if path in writes and writes[path] not in found:
+                found.add(writes[path])
+                waiting.append(writes[path])
+    return found
+
+
+class _Trial:
+    """One stage that is tried.
+
+    Args:
+        folder: of the pipeline, where it runs.
+        scratch: where it writes.
+        written: the paths that the stages of the pipeline write; all others lie where they are.
+        entry: of dvc.yaml.
+        call: what it calls.
+    """
+
+    def __init__(self, folder: Path, scratch: Path, written: set[str], entry: str, call: Call) -> None:
+        self.folder, self.scratch, self.entry, self.call = folder.absolute(), scratch.absolute(), entry, call
+        self.paths = {port: str(self._place(path, path in written)) for port, path in call.ports.items()}
+
+    def run(self, params: dict[str, Any], parts: Mapping[str, int]) -> Tried:
+        """Tries it.
+
+        Args:
+            params: of the stage.
+            parts: of the data set that it reads.
+        """
+        if (there := self._fetched(params)) is not None:
+            Path(self.paths["raw"]).parent.mkdir(parents=True, exist_ok=True)
+            Path(self.paths["raw"]).symlink_to(there)
+            return Tried(self.entry, Forecast(0.0, None, 0, 0, 0), f"fetched before: {there}")
+        warmed = bool(parts) and "training" not in params and "registration" not in self.call.ports
+        job: dict[str, Any] = {
+            "stage": self.call.stage.name,
+            "name": self.call.name,
+            "params": params,
+            "paths": self.paths,
+        }
+        job |= {"where": f"{self.call.params_file}: {self.call.name}", "times": 2 if warmed else 1}
+        file, notes_file = self.scratch / "job.json", self.scratch / f"{self.entry}.notes"
+        file.write_text(json.dumps(job), encoding="utf-8")
+        notes_file.touch()
+        began = time.monotonic()
+        code, memory, said = self._watched(file, notes_file)
+        wall_s = time.monotonic() - began
+        notes = [json.loads(line) for line in notes_file.read_text(encoding="utf-8").splitlines()]
+        if code:
+            return Tried(self.entry, None, _cause(notes, code, memory, said), failed=True)
+        notes.append({"memory": memory})
+        values = validate(self.call.stage.params, params, self.call.name)
+        return Tried(self.entry, forecast(notes, wall_s, values, parts))
+
+    def _place(self, path: str, ours: bool) -> Path:
+        return (self.scratch / "outputs" / path.replace("..", "__").lstrip("/")) if ours else self.folder / path
+
+    def _fetched(self, params: Mapping[str, Any]) -> Path | None:
+        """Returns where the data set lies that a run of `fetch_dataset` has fetched, None where there is none."""
+        if self.call.stage.name != "fetch_dataset" or params["uri"] == "synthetic":
+            return None
+        there = self.folder / self.call.ports["raw"]
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            if json.loads((there / "SOURCE.json").read_text(encoding="utf-8"))["uri"] == params["uri"]:
+                return there
+        return None
+
+    def _watched(self, job: Path, notes: Path) -> tuple[int, int, str]:
+        """Runs a job; returns its exit code, the most memory that its processes held, and its last line."""
+        database = f"sqlite:///{self.scratch / 'mlflow.db'}"
+        env = {name: value for name, value in os.environ.items() if not name.startswith(OUTSIDE)}
+        env |= {VARIABLE: str(notes), "MLFLOW_TRACKING_URI": database}
+        log, most = self.scratch / "log.txt", 0
+        command = [sys.executable, "-m", "maskcast.checkup.rehearse", str(job)]
+        with (
+            log.open("wb") as file,
+            subprocess.Popen(command, cwd=self.folder, env=env, stdout=file, stderr=file) as process,
+        ):
+            try:
+                while process.poll() is None:
+                    most = max(most, _held(process.pid))
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(POLL_S)
+            finally:
+                process.terminate()
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return process.returncode, most, lines[-1] if lines else ""
+
+
+def _held(pid: int) -> int:
+    """Returns the bytes that a process and those below it hold, each page once."""
+    total = 0
+    with suppress(psutil.Error):
+        own = psutil.Process(pid)
+        for process in (own, *own.children(recursive=True)):
+            with suppress(psutil.Error):
+                about = process.memory_full_info()
+                total += getattr(about, "pss", about.rss)
+    return total
+
+
+def _cause(notes: list[Any], code: int, memory: int, said: str) -> str:
+    """Returns why a stage failed."""
+    if code == -9:
+        held = f"{memory / 2**30:.1f} GiB"
+        return f"memory ran out: the system ended it at {held}; lower its batch size, or give it more memory"
+    return next((str(one["error"]) for one in notes if "error" in one), said or f"exit code {code}")

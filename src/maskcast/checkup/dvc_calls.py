@@ -1,0 +1,70 @@
+"""What the stages of a dvc.yaml call: a stage each, with its name, its params file and the path of each port."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from maskcast.errors import MaskcastError
+from maskcast.runner.stage import Stage, get_stage, stage_names
+
+CODE = "code"  # the entry that names the code of all stages: DVC's alone, as an image's digest is Kubeflow's
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the command of an entry of a dvc.yaml says."""
+
+    stage: Stage
+    name: str
+    params_file: str
+    ports: dict[str, str]
+    """Path of each port."""
+
+    def paths(self, direction: str) -> dict[str, str]:
+        """Returns the paths of the ports of one direction."""
+        names = [port.name for port in self.stage.ports if port.direction == direction and port.name in self.ports]
+        return {name: self.ports[name] for name in names}
+
+
+def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
+    """Returns the calls of stages in a dvc.yaml by entry, in its order, and the entries that call something else.
+
+    Raises:
+        MaskcastError: the file is missing, is no dvc.yaml, or has commands that only DVC can spell out.
+    """
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+        words = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise MaskcastError(
+            f"{file}: no dvc.yaml whose stages have a `cmd` each ({type(error).__name__}: {str(error)[:100]}); "
+            "give the folder of a pipeline"
+        ) from None
+    mine = {name: _is_stage(spoken) for name, spoken in words.items()}
+    for name, spoken in words.items():
+        if mine[name] and (unread := [word for word in spoken if "${" in word or word in ("&&", ";", "|")]):
+            raise MaskcastError(f"{file}: {name}: {unread[0]!r} in its `cmd`; write one plain command")
+    others = [name for name in entries if not mine[name] and name != CODE]
+    return {name: call(file, name, entries[name]) for name in entries if mine[name]}, others
+
+
+def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
+    """Returns what an entry calls, which is a stage.
+
+    Raises:
+        MaskcastError: its flags do not come in pairs, or its params file lacks.
+    """
+    words = shlex.split(entry["cmd"])
+    flags = {flag.removeprefix("--"): value for flag, value in zip(words[2::2], words[3::2], strict=False)}
+    if len(words) % 2 or "params" not in flags:
+        raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` takes --params FILE and a path per port")
+    stage = get_stage(words[1].replace("-", "_"))
+    return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
+
+
+def _is_stage(words: list[str]) -> bool:
+    return len(words) > 1 and words[0] == "maskcast" and words[1].replace("-", "_") in stage_names()

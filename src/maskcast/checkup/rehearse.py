@@ -1,0 +1,76 @@
+"""Runs one stage on a handful of clips, in a process of its own: what `dry_run` starts."""
+
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from maskcast.errors import MaskcastError, one_line
+from maskcast.memory import keep_freed_memory
+from maskcast.processors import limit_threads
+from maskcast.rehearsal import note
+from maskcast.runner.record import EXPERIMENT
+from maskcast.runner.run import run_stage
+from maskcast.runner.server import new_client
+from maskcast.runner.stage import get_stage
+
+
+def main(job_file: Path) -> int:
+    """Runs the job, notes what it took, and returns the exit code.
+
+    Args:
+        job_file: JSON with `stage`, `name`, `params`, `where`, `paths`, and how many `times` it runs: the first of
+            several warms up.
+    """
+    keep_freed_memory()
+    limit_threads()
+    with suppress(OSError):  # where memory ends, the system ends this process and not the one that started it
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    job: dict[str, Any] = json.loads(job_file.read_text(encoding="utf-8"))
+    stage = get_stage(job["stage"])
+    try:
+        if stage.tracked or any(port.name == "registration" for port in stage.ports):
+            # Beside the database: MLflow would keep the files of runs in the working directory.
+            new_client().create_experiment(EXPERIMENT, artifact_location=job_file.with_name("artifacts").as_uri())
+    except Exception as error:
+        if "already exists" not in str(error):
+            raise
+    try:
+        for _ in range(job["times"]):
+            began = time.monotonic()
+            note(begins=True)
+            run_stage(job["stage"], job["params"], name=job["name"], where=job["where"], **job["paths"])
+            note(took=time.monotonic() - began)
+    except MaskcastError as error:
+        note(error=one_line(error))
+        return 2
+    except Exception as error:
+        note(error=f"{type(error).__name__}: {one_line(error)}")
+        raise
+    finally:
+        note(memory=_peak(), gpu=_peak_of_gpu())
+    return 0
+
+
+def _peak() -> int:
+    """Returns the most memory that this process has held, bytes.
+
+    Not ``ru_maxrss``, which begins with that of the process it was started by.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _peak_of_gpu() -> int:
+    """Returns the most that PyTorch has held of a GPU, bytes; 0 where there is none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_reserved() if torch is not None and torch.cuda.is_available() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

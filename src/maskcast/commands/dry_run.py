@@ -1,0 +1,105 @@
+"""The command `dry-run`: whether the stages of a pipeline run, and what a real run will take."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskcast.commands.parser import command_parser
+
+if TYPE_CHECKING:
+    from maskcast.checkup.dry_run import Tried
+
+GIB = 2**30
+NEAR = 0.8  # of the memory that there is: a run that takes more of it is warned of
+DESCRIPTION = """\
+Tries every stage of a pipeline before a real run: on a handful of clips of each part of your data, with the
+models, sizes and batches of its params, and a few steps of each training. It takes minutes.
+
+The table says of each stage the memory it took, the seconds of a training step, and what the whole stage will
+take. A stage that fails is named with its error; those that need nothing of it go on. The exit code is 1 then.
+
+Nothing is kept, and no run is left in MLflow. A data set that `fetch_dataset` has fetched is used where it lies;
+else it is fetched as a whole, because there is no other way."""
+EPILOG = """\
+PIPELINE is a folder with a dvc.yaml and its params file. Early stopping may end a training sooner than forecast.
+
+examples:
+  maskcast dry-run
+  maskcast dry-run recipes/video
+"""
+
+
+def dry_run(arguments: Sequence[str]) -> int:
+    """Runs the command; returns 0 if every stage ran, else 1.
+
+    Raises:
+        MaskcastError: there is no such pipeline, or its params are wrong.
+    """
+    parser = command_parser("dry-run", DESCRIPTION, EPILOG)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    from maskcast.checkup.dry_run import dry_run as tried_stages
+    from maskcast.progress import say
+    from maskcast.report.tables import printed
+
+    tried = []
+    for one in tried_stages(given.pipeline):
+        tried.append(one)
+        say(f"{one.name}: {one.said or 'runs'}")
+    print(
+        printed(["stage", "steps", "a step", "memory", "GPU memory", "forecast"], [_cells(one) for one in tried])
+    )
+    for line in _closing(tried):
+        print(line)
+    return 1 if any(one.failed for one in tried) else 0
+
+
+def _cells(one: "Tried") -> list[str]:
+    found = one.forecast
+    if found is None:
+        return [one.name, "", "", "", "", "failed" if one.failed else "not tried"]
+    return [
+        one.name,
+        str(found.steps) if found.steps else "",
+        "" if found.step_s is None else f"{found.step_s:.3g} s",
+        f"{found.memory / GIB:.2f} GiB" if found.memory else "",
+        f"{found.gpu / GIB:.2f} GiB" if found.gpu else "",
+        _time(found.seconds),
+    ]
+
+
+def _closing(tried: "Sequence[Tried]") -> list[str]:
+    import psutil
+
+    from maskcast.processors import memory_limit
+
+    found = {one.name: one.forecast for one in tried if one.forecast is not None}
+    lacking = [one.name for one in tried if one.forecast is None]
+    total = _time(sum(each.seconds for each in found.values()))
+    lines = [f"\nall stages: {total} on this machine" + (f", without {', '.join(lacking)}" if lacking else "")]
+    room = min(memory_limit() or psutil.virtual_memory().total, psutil.virtual_memory().total)
+    for name, each in found.items():
+        if each.memory > NEAR * room:
+            held, there = f"{each.memory / GIB:.1f}", f"{room / GIB:.1f} GiB"
+            lines.append(f"warning: {name} took {held} of {there}; lower its batch size before it runs out")
+    return lines
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument(
+        "pipeline",
+        metavar="PIPELINE",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        help="folder with a dvc.yaml (default: the working directory)",
+    )
