@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from maskcast.commands import COMMANDS
-from maskcast.errors import MaskcastError, one_line
+from maskcast.errors import MaskcastError, one_line, user_errors_of_disk
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import limit_threads
 from maskcast.stopping import end_stopped, stopped_by_signals
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_threads()
     try:
-        with stopped_by_signals():
+        with stopped_by_signals(), user_errors_of_disk():
             code = _run_command(arguments)
             sys.stdout.flush()
             return code

@@ -1,11 +1,23 @@
 """The one exception that users are meant to see."""
 
 import errno
-from collections.abc import Iterator
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from maskcast.redaction import as_written
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What PyTorch's writer, libraries in Rust, NumPy and SQLite say of a write that was cut.
+SAID_OF_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
+    r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
+)
+FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
 
 
 class MaskcastError(Exception):
@@ -37,18 +49,64 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def user_errors_of_disk() -> Iterator[None]:
-    """Turns errors of the disk that a user can mend into a MaskcastError."""
+def user_errors_of_disk(*places: Path) -> Iterator[None]:
+    """Turns errors of the disk that a user can mend into a MaskcastError that names the path at fault.
+
+    Args:
+        places: what the block writes, besides the working directory and temporary files; of a full disk whose path
+            the error does not tell, as those of most libraries do, the place that is full is named.
+    """
     try:
         yield
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except MaskcastError:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
             raise MaskcastError(
-                f"{place}no space left on the device; free some and run the same command again (it resumes)"
+                f"{_full_path(error, places)}: no space left on the device; free some and run the same command "
+                "again (it resumes)"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            place = f"{error.filename}: " if error.filename else ""
             raise MaskcastError(
                 f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"
             ) from error
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tells whether an error, or what it came from, says that a disk, a quota or a file may hold no more.
+
+    PyTorch, safetensors and databases say it in words alone.
+    """
+    return any(
+        getattr(each, "errno", None) in FULL or (isinstance(each, Exception) and SAID_OF_FULL.search(str(each)))
+        for each in chain_of(error)
+    )
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error and what it came from."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _full_path(error: BaseException, places: Sequence[Path]) -> str:
+    """Returns the path that an error names, else the place with the least room."""
+    for each in chain_of(error):
+        if getattr(each, "errno", None) in FULL and isinstance(named := getattr(each, "filename", None), str):
+            return named
+    candidates = [*places, Path.cwd(), Path(tempfile.gettempdir())]
+    there = [next(up for up in (place, *place.absolute().parents) if up.exists()) for place in candidates]
+    full = [place for place, folder in zip(candidates, there, strict=True) if _room(folder) < FEW_BYTES]
+    return str((full or candidates)[0])
+
+
+def _room(folder: Path) -> int:
+    try:
+        about = os.statvfs(folder)
+    except OSError:
+        return FEW_BYTES
+    return 0 if about.f_files and not about.f_favail else about.f_bavail * about.f_frsize

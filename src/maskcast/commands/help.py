@@ -26,7 +26,7 @@ GROUPS = {  # in which order the overview names commands and stages
         "evaluate-coco",
         "evaluate-many",
     ),
-"pipelines": ("doctor", "dry-run", "summary", "pipeline", "grid", "code"),
+    "pipelines": ("doctor", "dry-run", "summary", "pipeline", "grid", "code"),
     "the shell": ("completion",),
     "stages of a forecaster": (
         "fetch_dataset",

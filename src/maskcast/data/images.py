@@ -53,6 +53,19 @@ def read_image(path: Path) -> np.ndarray:
     return read_frames([path])[0]
 
 
+def write_image(path: Path, pixels: np.ndarray) -> None:
+    """Writes what `cv2.imwrite` would, which does not say when it could not.
+
+    Args:
+        path: its suffix names the format.
+        pixels: (H, W) or (H, W, 3) in the order of OpenCV, BGR.
+
+    Raises:
+        OSError: it cannot be written, e.g. on a full disk.
+    """
+    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+
+
 def read_frames(paths: Sequence[Path]) -> np.ndarray:
     """Reads the images of one clip as (T, H, W, 3) uint8, see `read_image`.
 

@@ -7,10 +7,10 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from maskcast.data.clips import ClipStore
+from maskcast.data.images import write_image
 from maskcast.data.label_formats.base import IGNORED, Export, LabelFormat, Region
 from maskcast.data.label_formats.names import frame_name
 from maskcast.data.relabelling import labelled_frames
@@ -152,4 +152,4 @@ def _write_pictures(folder: Path, clips: Frames, store: ClipStore, pictures: Cli
                 f"{pictures.root}: clip {clip_id!r} has {len(frames)} frames, not {chosen[-1] + 1}"
             )
         for t in chosen:
-            cv2.imwrite(str(folder / frame_name(clip_id, t)), frames[t][..., ::-1])
+            write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])

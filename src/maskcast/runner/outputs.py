@@ -80,7 +80,7 @@ def _moved_into_place(
     for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
-        with user_errors_of_disk():
+        with user_errors_of_disk(*outputs.values(), *map(resume_dir, outputs.values())):
             yield
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"
@@ -93,6 +93,8 @@ def _moved_into_place(
         for partial in passing:
             remove(partial)
         for out in outputs.values():
+            for cut in [*resume_dir(out).rglob("*.partial"), *resume_dir(out).rglob(".*.part")]:
+                remove(cut)  # of a write that failed; what was written before it is gone on from
             _drop_if_empty(resume_dir(out))
         raise
 
@@ -150,6 +152,6 @@ def _gone(folder: Path) -> Path:
 
 
 def _drop_if_empty(folder: Path) -> None:
-    """Removes a folder that holds nothing, or nothing but the id of a tracked run that never got far."""
-    if folder.is_dir() and all(entry.name == RUN for entry in folder.iterdir()):
+    """Removes a folder without files, or with nothing but the id of a tracked run that never got far."""
+    if folder.is_dir() and all(entry.name == RUN or entry.is_dir() for entry in folder.rglob("*")):
         remove(folder)

@@ -76,7 +76,7 @@ def _run(
     if first_process() and "page" in outputs and outputs["page"].suffix == ".html":
         from maskcast.report.index import write_index
 
-        with user_errors_of_disk():
+        with user_errors_of_disk(outputs["page"]):
             write_index(outputs["page"].parent)
     return metrics
 
@@ -108,7 +108,7 @@ def execute(job: Job) -> dict[str, float]:
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
-    with user_errors_of_disk(), running_as(job.name):
+    with user_errors_of_disk(*job.outputs.values()), running_as(job.name):
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from maskcast.errors import MaskcastError, one_line
+from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
 from maskcast.memory import collector_paused
 from maskcast.redaction import has_user, redacted
 
@@ -140,7 +140,9 @@ def is_away(error: BaseException) -> bool:
     from requests import RequestException
     from sqlalchemy.exc import OperationalError
 
-    for each in _chain(error):
+    if is_disk_full(error):  # of this machine: no server comes back to mend it
+        return False
+    for each in chain_of(error):
         if isinstance(each, RequestException):
             if LASTING & {kind.__name__ for kind in type(each).__mro__}:
                 return False
@@ -159,7 +161,7 @@ def is_away(error: BaseException) -> bool:
 def refusal(error: Exception) -> MaskcastError:
     """Returns what MLflow, its database or the network raised as one line with a remedy."""
     text = one_line(error)[:300]
-    if any(type(each).__name__ == "SSLError" for each in _chain(error)):
+    if any(type(each).__name__ == "SSLError" for each in chain_of(error)):
         remedy = TLS
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
@@ -244,14 +246,6 @@ def check_database(uri: str, query: bool) -> None:
         raise MaskcastError(
             f"{path}: cannot be {doing} ({error.strerror}); set {VARIABLE} to another place, or go elsewhere"
         ) from None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and what it came from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _passing(status: int) -> bool:

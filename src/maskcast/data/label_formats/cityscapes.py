@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-import cv2
 import numpy as np
 
+from maskcast.data.images import write_image
 from maskcast.data.label_formats.base import (
     IGNORED,
     Export,
@@ -109,8 +109,8 @@ class Cityscapes(LabelFormat):
             place = folder / "gtFine" / clip_name(clip)
             place.mkdir(parents=True, exist_ok=True)
             stem = f"{clip_name(clip)}_000000_{t:06d}"
-            cv2.imwrite(str(place / f"{stem}{LABEL_IDS}"), labels_HW)
-            cv2.imwrite(str(place / f"{stem}{INSTANCE_IDS}"), instances_HW)
+            write_image(place / f"{stem}{LABEL_IDS}", labels_HW)
+            write_image(place / f"{stem}{INSTANCE_IDS}", instances_HW)
 
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the frames of all instanceIds, or of labelIds where there are none (see `LabelFormat.read`)."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from maskcast.data.images import write_image
 from maskcast.data.label_formats.base import IGNORED, Export, FoundFrame, LabelFormat, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import clip_name, places_of
@@ -43,7 +43,7 @@ class MotsPng(LabelFormat):
                 values_HW[region.mask_HW] = value_of(region, export.classes)
             place = root / clip_name(clip)
             place.mkdir(exist_ok=True)
-            cv2.imwrite(str(place / f"{t:06d}.png"), values_HW)
+            write_image(place / f"{t:06d}.png", values_HW)
 
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the frames of all PNGs (see `LabelFormat.read`)."""

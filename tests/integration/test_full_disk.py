@@ -1,0 +1,159 @@
+"""A disk that holds no more: every writer ends in one line that names the path, at once, and leaves nothing.
+
+A limit on the size of files makes writes fail for real, on any machine and without rights to mount.
+"""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from maskcast import errors
+from maskcast.__main__ import main
+from maskcast.data.images import write_image
+from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_disk
+from maskcast.params import Params
+from maskcast.runner.outputs import resume_dir
+from maskcast.runner.run import run_stage
+from maskcast.runner.server import is_away, new_client
+from maskcast.runner.stage import OutPath, stage
+from maskcast.training.checkpoint import Checkpoints
+
+LIMIT = 20_000  # bytes of a file
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Lets no file of this process grow above the limit within the block; Python ignores SIGXFSZ."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+class Nothing(Params):
+    pass
+
+
+def tensors(path: Path) -> None:
+    torch.save(torch.zeros(100_000), path)
+
+
+def checkpoint(path: Path) -> None:
+    Checkpoints(path, "print").save({"weights": torch.zeros(100_000)})
+
+
+def weights(path: Path) -> None:
+    save_file({"weights": torch.zeros(100_000)}, path)
+
+
+def array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(100_000))
+
+
+def raw_array(path: Path) -> None:
+    np.zeros(100_000).tofile(path)
+
+
+def picture(path: Path) -> None:
+    path.mkdir()
+    write_image(path / "0.png", np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+
+
+def text(path: Path) -> None:
+    path.write_text("x" * 100_000)
+
+
+@pytest.mark.parametrize("write", [tensors, checkpoint, weights, array, raw_array, picture, text])
+def test_each_writer_of_a_stage_ends_in_one_line_with_its_path(write: Any, tmp_path: Path) -> None:
+    def fill(*, out: OutPath, params: Nothing) -> None:
+        """Writes more than there is room for."""
+        write(out)
+
+    stage(fill)
+    with full_disk(), pytest.raises(MaskcastError, match="no space left on the device; free some") as error:
+        run_stage("fill", {}, out=tmp_path / "out")
+    assert str(error.value).startswith(f"{tmp_path}/out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_before_is_gone_on_from_and_what_was_cut_is_gone(tmp_path: Path) -> None:
+    def learn(*, model: OutPath, params: Nothing) -> None:
+        """Leaves a checkpoint, and finds the disk full at the next."""
+        kept = Checkpoints(resume_dir(model), "print")
+        kept.save({"step": 1})
+        kept.save({"weights": torch.zeros(100_000)})
+
+    stage(learn)
+    with full_disk(), pytest.raises(MaskcastError, match="it resumes"):
+        run_stage("learn", {}, model=tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "checkpoint.pt",
+        "fingerprint.json",
+        "model.resume",
+    ]
+    assert Checkpoints(tmp_path / "model.resume", "print").load() == {"step": 1}
+
+
+def test_the_place_that_is_full_is_named_where_an_error_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roomy, full = tmp_path / "roomy", tmp_path / "full"
+    monkeypatch.setattr(errors, "_room", lambda folder: 0 if folder == full else 2**40)
+    full.mkdir()
+    with pytest.raises(MaskcastError, match=f"{full}/x: no space left"), user_errors_of_disk(roomy, full / "x"):
+        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+
+
+def test_a_full_disk_is_no_server_that_comes_back(tmp_path: Path) -> None:
+    """A stage waited two minutes for it."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x.resume/mlflow_run_id")
+    assert is_disk_full(full)
+    assert not is_away(full)
+    assert is_away(OSError(errno.ECONNRESET, "reset"))
+    wrapped = ValueError("cannot copy")
+    wrapped.__cause__ = full
+    assert is_disk_full(wrapped)
+    assert not is_disk_full(ValueError("3 requested"))
+
+
+def test_a_stage_whose_first_write_fails_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(*, metrics: OutPath, params: Nothing) -> None:
+        """Is never begun."""
+        raise AssertionError
+
+    stage(measure)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "metrics.resume"))
+
+    monkeypatch.setattr("maskcast.runner.tracking.open_run", full)
+    new_client()  # imported before: the work would begin after a minute of that
+    with pytest.raises(MaskcastError, match=r"metrics\.resume: no space left"):
+        run_stage("measure", {}, metrics=tmp_path / "metrics")
+
+
+@pytest.mark.parametrize("command", ["segment", "labels"])
+def test_a_command_ends_in_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "masks"))
+
+    from maskcast.commands import COMMANDS
+
+    module, _, function = COMMANDS[command][0].partition(":")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{module}.{function}", full)
+        assert main([command]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}/masks: no space left on the device; free some")
