@@ -101,8 +101,9 @@ class Serving(Params):
     """Service account by which KServe reads S3."""
     cpu: str = Field("2", pattern=QUANTITY)
     """Cores of a pod."""
-    memory: str = Field("4Gi", pattern=QUANTITY)
-    """Memory of a pod."""
+    memory: str = Field("8Gi", pattern=QUANTITY)
+    """Memory of a pod: twice the 2 GiB that a network may hold of a request, 1 GiB of bodies that wait, and what
+    comes of one; larger requests are refused."""
     min_replicas: int = Field(1, ge=1)
     """Pods at least."""
     max_replicas: int = Field(4, ge=1)

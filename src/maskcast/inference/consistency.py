@@ -20,6 +20,8 @@ DOUBT = 0.02  # mean probability of a larger region's class at which a smaller o
 MEMORY = 2  # frames for which an object may be out of sight
 SUPPORT = 0.016  # what a class must cover, summed over the frames of a clip, as a part of the picture
 SPAN = 11  # frames from which on that holds; in fewer a class must cover so much less
+MOST = 1024  # regions of a frame that are followed, the largest; the others keep their classes
+AT_ONCE = 2**24  # numbers that are summed at once: memory is a few times as many
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
 
 
@@ -28,7 +30,7 @@ class Regions:
     """The objects in the mask of one frame, as far as one frame tells.
 
     Attributes:
-        labels_HW: int32, the region of each pixel from 1 on; 0 is background.
+        labels_HW: int32, the region of each pixel from 1 on; 0 is background, or an object too small to follow.
         evidence_RK: probability of each class, summed over the pixels of a region.
         centre_R2: centroids, (y, x) in pixels.
         area_R: pixels.
@@ -51,9 +53,13 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
     for class_id in np.unique(mask_HW[mask_HW > 0]):
         _, found_HW = cv2.connectedComponents((mask_HW == class_id).astype(np.uint8), connectivity=8)
         labels_HW += np.where(found_HW > 0, found_HW + labels_HW.max(), 0)
+    if labels_HW.max() > MOST:
+        labels_HW = _largest(labels_HW)
+        probabilities_PK = probabilities_PK[labels_HW[mask_HW > 0] > 0]
     ys, xs = np.nonzero(labels_HW)
-    columns = np.column_stack([probabilities_PK, ys, xs, np.ones(len(ys))])
-    sums = _summed(columns, labels_HW[ys, xs] - 1, int(labels_HW.max()))
+    region_P, count = labels_HW[ys, xs] - 1, int(labels_HW.max())
+    places_P3 = np.column_stack([ys, xs, np.ones(len(ys))])
+    sums = np.concatenate([_summed(rows, region_P, count) for rows in (probabilities_PK, places_P3)], 1)
     class_R = np.zeros(len(sums), np.uint8)
     class_R[labels_HW[ys, xs] - 1] = mask_HW[ys, xs]
     regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
@@ -62,9 +68,22 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
 
 def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
     """Returns the sum of the rows of each group, float64, in their order; faster than ``np.add.at``."""
-    columns = rows_PN.shape[1]
-    places_PN = group_P[:, None] * columns + np.arange(columns)
-    return np.bincount(places_PN.ravel(), rows_PN.ravel(), groups * columns).reshape(groups, columns)
+    sums = []
+    some = max(1, AT_ONCE // max(1, len(rows_PN)))
+    for first in range(0, rows_PN.shape[1], some):
+        part_PN = rows_PN[:, first : first + some]
+        columns = part_PN.shape[1]
+        places_PN = group_P[:, None] * columns + np.arange(columns)
+        sums.append(np.bincount(places_PN.ravel(), part_PN.ravel(), groups * columns).reshape(groups, columns))
+    return np.concatenate(sums, 1)
+
+
+def _largest(labels_HW: np.ndarray) -> np.ndarray:
+    """Returns the ``MOST`` largest regions in their order, the others as 0."""
+    area_R = np.bincount(labels_HW.ravel())[1:]
+    new_R = np.zeros(len(area_R) + 1, np.int32)
+    new_R[1 + np.sort(np.argsort(-area_R, kind="stable")[:MOST])] = np.arange(1, MOST + 1)
+    return new_R[labels_HW]
 
 
 def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
@@ -141,7 +160,7 @@ def make_consistent(
             chosen[t][r + 1] = class_id
     masks, confidence = [], []
     for regions, class_R, old_HW, sure_HW in zip(frames, chosen, masks_THW, confidence_THW, strict=True):
-        mask_HW = class_R[regions.labels_HW]
+        mask_HW = np.where(regions.labels_HW > 0, class_R[regions.labels_HW], old_HW)
         mean_R = np.append(0, _share(regions)[np.arange(len(class_R) - 1), class_R[1:]])
         masks.append(mask_HW)
         confidence.append(np.where(mask_HW == old_HW, sure_HW, mean_R[regions.labels_HW].astype(np.float32)))

@@ -3,7 +3,8 @@
 Work on a GPU is begun and does not wait: frames go there from pinned memory, and what is found comes back into it.
 So the next batch can be begun before the last one has come back.
 
-Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels masked as an object.
+Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels masked as an object,
+I of the rows, J columns.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,12 @@ from maskcast.inference.consistency import find_regions
 from maskcast.inference.found import Found, Masked, joined, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
+from maskcast.models.bounds import frames_at_once, strips
 from maskcast.models.recorded import Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
+
+COPIES = 4  # of the logits, while they become classes and probabilities
 
 Part = tuple[int, np.ndarray | None]  # number of a clip and some of its frames; None: it is over
 FoundPart = tuple[int, Found | None]
@@ -51,7 +55,7 @@ class Worker:
         """Begins to work on a batch; returns a function that waits for what is found.
 
         Raises:
-            MaskcastError: if not even one frame fits into the memory of the device.
+            MaskcastError: if a frame is larger than a network may take, or than the memory of the device.
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
@@ -74,24 +78,29 @@ class Worker:
         return finish
 
     def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Found]]:
-        """Begins to work on frames, in as many pieces as memory needs."""
-        count = len(frames_THWC)
-        if self._most is None or count <= self._most:
-            try:
+        """Begins to work on frames, in as many pieces as memory needs; of all but the last it has the end, too."""
+        count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
+        try:
+            size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
+            size = size if self._most is None else min(size, self._most)
+            if count <= size:
                 return [self._predict(frames_THWC)]
-            except torch.OutOfMemoryError:
-                pass  # handled outside: the error holds on to what takes the memory
+        except torch.OutOfMemoryError:
+            size = 0  # handled outside: the error holds on to what takes the memory
+        if not size:
             if count == 1:
-                height, width = frames_THWC.shape[1:3]
                 raise MaskcastError(
                     f"a frame of {height} x {width} does not fit into the memory of the GPU; use smaller frames"
                 )
-            self._most = count // 2
+            self._most = size = count // 2
             self._recorded = None  # a graph has memory of its own
             torch.cuda.empty_cache()
-            say(f"{count} frames at once do not fit into the memory of the GPU: going on with {self._most}")
-        size = self._most
-        return [one for k in range(0, count, size) for one in self._begin(frames_THWC[k : k + size])]
+            say(f"{count} frames at once do not fit into the memory of the GPU: going on with {size}")
+        coming: list[Callable[[], Found]] = []
+        for k in range(0, count, size):
+            done = [each() for each in coming]  # before the next: what is on its way is larger than what is found
+            coming = [*map(_known, done), *self._begin(frames_THWC[k : k + size])]
+        return coming
 
     def _predict(self, frames_THWC: np.ndarray) -> Callable[[], Found]:
         device, maps = self._device, self.segmenter.maps
@@ -126,22 +135,38 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool) -> Callab
 
         ids, sure = map(_coming, most_probable(logits_TKHW))
         return lambda: Masked(ids.numpy(), sure.numpy())
-    # argmax over the innermost axis is four times as fast as over a strided one
-    logits_THWK = logits_TKHW.permute(0, 2, 3, 1).contiguous().float()
-    top_THW, ids_THW = logits_THWK.max(-1)
-    confidence_THW = _coming((top_THW - logits_THWK.logsumexp(-1)).exp_())
-    masks_THW = _coming(ids_THW.to(torch.uint8))
+    frames, channels, *size = logits_TKHW.shape
+    pieces = [
+        _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], regions)
+        for steps, rows in strips(frames, size[0], size[1], COPIES * channels)
+    ]
+    masks_THW, confidence_THW = (
+        _coming(torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size)) for k in range(2)
+    )
     if not regions:
         return lambda: Masked(masks_THW.numpy(), confidence_THW.numpy())
-    counts_T = _coming(ids_THW.count_nonzero((1, 2)))
-    probabilities_PK = _coming(logits_THWK[ids_THW > 0].softmax(-1))
+    coming = [_coming(piece[2]) for piece in pieces]
 
     def with_regions() -> Masked:
-        of_frames = np.split(probabilities_PK.numpy(), np.cumsum(counts_T.numpy())[:-1])
-        masks = masks_THW.numpy()
+        masks, probabilities_PK = masks_THW.numpy(), torch.cat(coming).numpy()
+        of_frames = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
         return Masked(masks, confidence_THW.numpy(), list(map(find_regions, masks, of_frames)))
 
     return with_regions
+
+
+def _most_probable(logits_TKIJ: Tensor, regions: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns classes (T, I, J), their probability and, if asked, that of all classes of objects (P, K)."""
+    # argmax over the innermost axis is four times as fast as over a strided one
+    logits_TIJK = logits_TKIJ.permute(0, 2, 3, 1).contiguous().float()
+    top_TIJ, ids_TIJ = logits_TIJK.max(-1)
+    confidence_TIJ = (top_TIJ - logits_TIJK.logsumexp(-1)).exp_()
+    objects_PK = logits_TIJK[ids_TIJ > 0].softmax(-1) if regions else top_TIJ
+    return ids_TIJ.to(torch.uint8), confidence_TIJ, objects_PK
+
+
+def _known(found: Found) -> Callable[[], Found]:
+    return lambda: found
 
 
 def _coming(x: Tensor) -> Tensor:

@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
+from maskcast.models.weights import build_like, load_weights
 from maskcast.params import Params
 
 FORMAT = "maskcast-model/1"
 WEIGHTS = "model.safetensors"
+MAX_CLASSES = 2**16
 
 
 def save_model(folder: Path, model: nn.Module, config: Params, *, num_classes: int, meta: dict[str, Any]) -> None:
@@ -63,7 +64,7 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
         raise MaskcastError(
             f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage"
         ) from None
-    model = config.build(description["num_classes"])
+    model = build_like(folder / WEIGHTS, lambda: config.build(description["num_classes"]))
     load_weights(model, folder / WEIGHTS)
     return model.eval(), description
 
@@ -79,40 +80,18 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise MaskcastError(f"{path}: no model there; give the folder that a training stage wrote") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MaskcastError(f"{path}: damaged ({error}); train or fetch the model again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
+    classes = description.get("num_classes")
+    if not all(isinstance(description.get(key), dict) for key in ("model", "meta")) or (
+        type(classes) is not int or not 0 <= classes <= MAX_CLASSES
+    ):
+        raise MaskcastError(
+            f"{path}: no model, meta and num_classes from 0 to {MAX_CLASSES}; train or fetch the model again"
+        )
     return description
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into ``model``; names and shapes must match exactly.
-
-    Raises:
-        MaskcastError: naming the file and the first weights that are missing, unknown or of another shape.
-    """
-    state = read_weights(path)
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
-    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has another shape for", shapes)):
-        if names:
-            raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
-    model.load_state_dict(state)
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a safetensors file by name.
-
-    Raises:
-        MaskcastError: if it cannot be read.
-    """
-    try:
-        state: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again") from None
-    return state
 
 
 def count_parameters(model: nn.Module) -> int:

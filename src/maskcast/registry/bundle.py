@@ -22,6 +22,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
 from maskcast.params import Params, is_null, validate
+from maskcast.registry.inputs import MAX_FRAMES
 
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
@@ -44,9 +45,9 @@ class ForecastDescription(Params):
     format: Literal["maskcast-registered/1"] = "maskcast-registered/1"
     kind: ForecastKind
     """Frames to future masks, frames to masks, a past to its future, or frames to features."""
-    context_frames: int = Field(ge=1)
+    context_frames: int = Field(ge=1, le=MAX_FRAMES)
     """Frames that were seen when the model was evaluated."""
-    horizon: int = Field(ge=1)
+    horizon: int = Field(ge=1, le=MAX_FRAMES)
     """Frames that it forecasts."""
     precision: Literal["bf16", "fp32"]
     """Of the masker, as when the masks were generated that the evaluation started from."""

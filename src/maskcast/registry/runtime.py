@@ -69,7 +69,7 @@ class PyfuncModel:
     def predict(self, data: Any) -> np.ndarray:
         """Runs the model on a batch."""
         try:
-            check_size(np.shape(data))
+            check_size(np.shape(data), self.model.shape_in, self.model.shape_out)
             return self.model.predict(data)
         except MaskcastError as error:
             raise bad_request(error) from error

@@ -7,15 +7,22 @@ header ``Inference-Header-Content-Length`` says, then the tensor's bytes.
 import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from maskcast.errors import MaskcastError
+from maskcast.registry.inputs import MAX_JSON
 
 HEADER = "Inference-Header-Content-Length"
 DATATYPE = "UINT8"
+MAX_AXES = 8
+MAX_SIDE = 2**31
+NUMBERS = tuple(map(str, range(256)))
+AT_ONCE = 2**20  # numbers that are written while nobody else is served
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Request:
     binary: bool
 
 
-def read_request(body: bytes, json_length: str | None, name: str, output: str) -> Request:
+def read_request(body: bytes | bytearray, json_length: str | None, name: str, output: str) -> Request:
     """Returns the request in a body; what is null in it counts as left out, as KServe's clients write it.
 
     Args:
@@ -50,6 +57,8 @@ def read_request(body: bytes, json_length: str | None, name: str, output: str) -
     end = len(body) if json_length is None else int(json_length)
     if end > len(body):
         raise MaskcastError(f"{HEADER}: got {end}, the body has {len(body)} bytes; send the whole of it")
+    if end > MAX_JSON:
+        raise MaskcastError(f"body: {end} bytes of JSON, at most {MAX_JSON >> 20} MiB; send binary data")
     try:
         request = json.loads(body[:end])
     except (ValueError, RecursionError) as error:
@@ -79,8 +88,12 @@ def read_request(body: bytes, json_length: str | None, name: str, output: str) -
         raise MaskcastError("id: must be a text; give one, or leave it out")
     if not all(isinstance(one, bool) for one in binary):
         raise MaskcastError("parameters: binary_data and binary_data_output must be true or false")
-    if not (isinstance(shape, list) and len(shape) < 9 and all(type(side) is int and side >= 0 for side in shape)):
-        raise MaskcastError("inputs: shape must be a short list of integers from 0 on")
+    if not (
+        isinstance(shape, list)
+        and len(shape) <= MAX_AXES
+        and all(type(side) is int and 0 <= side < MAX_SIDE for side in shape)
+    ):
+        raise MaskcastError(f"inputs: shape must be a short list of integers from 0 to {MAX_SIDE - 1}")
     if size is None and end == len(body):
         tensor = _from_json(data)
     elif type(size) is int and size == len(body) - end:
@@ -92,6 +105,18 @@ def read_request(body: bytes, json_length: str | None, name: str, output: str) -
             f"inputs: shape {shape} needs {math.prod(shape)} values, got {tensor.size}; send as many"
         )
     return Request(None if identity is None else str(identity), tensor.reshape(shape), binary[0])
+
+
+def check_answer(request: Request, numbers: int) -> None:
+    """Makes sure that an answer of so many numbers can be written as it is asked for.
+
+    Raises:
+        MaskcastError: if it cannot.
+    """
+    if numbers > MAX_JSON and not request.binary:
+        raise MaskcastError(
+            f"outputs: {numbers} numbers, at most {MAX_JSON} are written as JSON; set binary_data_output"
+        )
 
 
 def _parameter(part: dict[str, Any], key: str) -> Any:
@@ -111,10 +136,14 @@ def write_answer(
         model: what the answer says of the model: name, version and parameters.
     """
     output: dict[str, Any] = {"name": name, "shape": list(masks.shape), "datatype": DATATYPE}
-    answer = {**model, "outputs": [output]} | ({} if request.id is None else {"id": request.id})
+    answer = {**model, **({} if request.id is None else {"id": request.id}), "outputs": [output]}
     if not request.binary:
-        output["data"] = masks.ravel().tolist()
-        return json.dumps(answer).encode(), {"Content-Type": "application/json"}
+        output["data"] = []
+        start, end, _ = json.dumps(answer).rpartition("]}]}")
+        flat = masks.ravel()
+        parts = [flat[first : first + AT_ONCE].tobytes() for first in range(0, flat.size, AT_ONCE)]
+        data = ", ".join(", ".join(map(NUMBERS.__getitem__, part)) for part in parts)
+        return f"{start}{data}{end}".encode(), {"Content-Type": "application/json"}
     output["parameters"] = {"binary_data_size": masks.size}
     head = json.dumps(answer).encode()
     return head + masks.tobytes(), {"Content-Type": "application/octet-stream", HEADER: str(len(head))}
@@ -122,10 +151,10 @@ def write_answer(
 
 def _from_json(data: Any) -> np.ndarray:
     """Returns flat or nested lists as uint8."""
-    try:
-        values = np.array(data)
-    except ValueError:  # lists of different lengths
-        values = np.array(None)
-    if values.dtype.kind != "i" or (values.size and not 0 <= values.min() <= values.max() <= 255):
-        raise MaskcastError("inputs: data must be a list of integers from 0 to 255")
-    return values.astype(np.uint8)
+    for _ in range(MAX_AXES):
+        if isinstance(data, list) and set(map(type, data)) == {list} and len(set(map(len, data))) == 1:
+            data = list(chain.from_iterable(data))
+    if isinstance(data, list) and set(map(type, data)) == {int}:
+        with suppress(ValueError, OverflowError):
+            return np.frombuffer(bytes(data), np.uint8)
+    raise MaskcastError("inputs: data must be a list of integers from 0 to 255")

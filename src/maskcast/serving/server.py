@@ -1,8 +1,9 @@
 """A registered model behind HTTP, by the Open Inference Protocol (v2) of KServe, with sessions over WebSocket."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,14 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.connections import PatientProtocol
-from maskcast.serving.protocol import HEADER, read_request, write_answer
+from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
 from maskcast.serving.sessions import BAD, MAX_FRAME, Sessions, refuse
 
 INPUT, OUTPUT = "frames", "masks"
 MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
 SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
-BODY_S = 60.0  # a client that sends its body more slowly is given up
+BODY_S, STALL_S = 60.0, 10.0  # a client that sends its body more slowly, or nothing for so long, is given up
+FIRST_BYTES = 64 << 10  # of a body that are read before it is among the few: who sends little holds up nobody
 PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
     "http": PatientProtocol,
     "ws": "websockets-sansio",
@@ -81,12 +83,7 @@ def serving(loaded: Servable) -> Served:
 def run_server(served: Served, host: str, port: int, sessions: int, idle_s: float) -> None:
     """Answers for a model until the process is told to stop."""
     app = make_app(served, sessions, idle_s)
-    sockets: dict[str, Any] = {
-        "ws": "websockets-sansio",
-        "ws_max_size": MAX_FRAME,
-        "ws_per_message_deflate": False,
-    }
-    uvicorn.run(app, host=host, port=port, log_level="warning", http=PatientProtocol, **sockets)
+    uvicorn.run(app, host=host, port=port, log_level="warning", **PROTOCOLS)
 
 
 def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
@@ -128,12 +125,12 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     async def infer(request: HttpRequest) -> Response:
         if (unknown := _unknown(request, name, version)) is not None:
             return unknown
-        async with turns:
-            return await answer_to(request)
+        async with AsyncExitStack() as held:
+            return await answer_to(request, lambda: held.enter_async_context(turns))
 
-    async def answer_to(request: HttpRequest) -> Response:
+    async def answer_to(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> Response:
         try:
-            body = await _body(request)
+            body = await _body(request, turn)
         except ClientDisconnect:  # it has waited long enough for its turn
             return Response()
         if isinstance(body, Response):
@@ -141,7 +138,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
 
         def run() -> tuple[bytes, dict[str, str]]:
             asked = read_request(body, request.headers.get(HEADER), INPUT, OUTPUT)
-            check_size(asked.tensor.shape)
+            check_answer(asked, check_size(asked.tensor.shape, *served.shapes))
             masks, warnings = served.answer(asked.tensor)
             parameters = {"digest": served.digest} | _warning(warnings)
             return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
@@ -181,20 +178,34 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere})
 
 
-async def _body(request: HttpRequest) -> bytes | Response:
-    """Returns the body, or the answer to one that is too large or too slow; never holds more than it may."""
-    body, size = bytearray(), 0
+async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> bytearray | Response:
+    """Returns the body, or the answer to one that is too large or too slow; never holds more than it may.
+
+    Args:
+        request: whose body it is.
+        turn: waits until there is room for a body; called once.
+    """
+    body, size, waits = bytearray(), 0, True
+    now = asyncio.get_running_loop().time
+    end = now() + BODY_S
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(STALL_S) as limit:
             async for chunk in request.stream():  # to its end: clients that are sending do not hear an answer
                 size += len(chunk)
                 if size <= MAX_BYTES:
                     body += chunk
+                if waits and size > FIRST_BYTES:
+                    limit.reschedule(None)
+                    await turn()
+                    waits, end = False, now() + BODY_S
+                limit.reschedule(min(end, now() + STALL_S))
     except TimeoutError:
         return _error(408, f"body: did not arrive within {BODY_S:.0f} s; send it faster, or less")
     if size > MAX_BYTES:
-        return _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or send binary data")
-    return bytes(body)
+        return _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or smaller frames")
+    if waits:
+        await turn()
+    return body
 
 
 def _warning(warnings: list[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import load_weights, read_weights
+from maskcast.models.weights import load_weights, read_weights
 
 REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
 

@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import WEIGHTS, load_weights, read_description, save_description, save_model
+from maskcast.models.base import WEIGHTS, read_description, save_description, save_model
 from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
 from maskcast.models.encoders.smp import bare
+from maskcast.models.weights import build_like, load_weights
 
 
 def save_encoder(
@@ -55,7 +56,7 @@ def load_encoder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     description = read_description(folder)
     config = _config(folder, description)
-    encoder = config.build()
+    encoder = build_like(folder / WEIGHTS, config.build)
     load_into(encoder, folder, config, "this encoder")
     return encoder.eval(), description
 

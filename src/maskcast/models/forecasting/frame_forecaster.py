@@ -46,8 +46,9 @@ class FrameForecaster(Forecaster):
     @torch.no_grad()
     def forecast(self, context_BTHWC: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W, 3) uint8 frames that follow (B, T, H, W, 3) uint8 ones."""
-        frames = [self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon)]
-        return (torch.stack(frames, 1).clamp(0, 1) * 255).round().to(torch.uint8)
+        drawn = (self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon))
+        frames = [(frame_BHWC.clamp(0, 1) * 255).round().to(torch.uint8) for frame_BHWC in drawn]
+        return torch.stack(frames, 1)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error, for colours in [0, 1], of some future frames, and its parts."""

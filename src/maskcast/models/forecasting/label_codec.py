@@ -110,7 +110,7 @@ class OneHotClasses(nn.Module):
 
     def __init__(self, num_classes: int, hidden: int, *, start_at_zero: bool) -> None:
         super().__init__()
-        self.channels, self.fine, self.num_classes = num_classes, 1, num_classes
+        self.channels, self.stride, self.fine, self.num_classes = num_classes, 1, 1, num_classes
         self.out = nn.Conv2d(hidden, num_classes, 3, padding=1)
         if start_at_zero:
             self.reset()

@@ -7,7 +7,7 @@ Shapes: B clips, T context frames, h horizon, S steps drawn, K classes, N object
 I rows and J columns of the pixels that are drawn.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import own_part, world_size
+from maskcast.models.bounds import AT_ONCE, check_whole, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
     Batch,
@@ -35,6 +36,9 @@ from maskcast.models.recurrent.cells import without_autocast
 from maskcast.models.recurrent.stack import Recurrent
 
 OBJECT_HIDDEN = 64  # width of an object's memory
+COPIES = 5  # of the logits, while they come to be
+BESIDE = 32  # numbers of a pixel that are held besides
+GATES = 5  # numbers of a cell for each channel of its state: what is seen by four gates, and the state
 
 
 class MaskForecaster(Forecaster):
@@ -97,15 +101,11 @@ class MaskForecaster(Forecaster):
         """
         if torch.compiler.is_compiling():
             return self._forecast_as_graph(context_BTHW, horizon)
-        return torch.stack([masks_hHW for masks_hHW, _ in self._forecast(context_BTHW, horizon)])
+        return self._forecast(context_BTHW, horizon, sure=False)[0]
 
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
-        masks, confidence = [], []
-        for masks_hHW, logits_hKHW in self._forecast(context_BTHW, horizon):
-            masks.append(masks_hHW)
-            confidence.append(as_bytes((logits_hKHW.amax(1) - logits_hKHW.logsumexp(1)).exp_()))
-        return torch.stack(masks), torch.stack(confidence)
+        return self._forecast(context_BTHW, horizon, sure=True)
 
     @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
@@ -119,20 +119,44 @@ class MaskForecaster(Forecaster):
         return logits_BhKHW.argmax(2).to(torch.uint8)
 
     @torch.no_grad()
-    def _forecast(self, context_BTHW: Tensor, horizon: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields masks (h, H, W) uint8 of each clip, and logits (h, K, H, W) of the classes that they may show."""
+    def _forecast(self, context_BTHW: Tensor, horizon: int, sure: bool) -> tuple[Tensor, Tensor]:
+        """Returns masks (B, h, H, W) uint8 and, if asked, the probability of each pixel's class, 255 = 1.
+
+        Memory does not grow with the number of clips, nor with what logits take of all steps and pixels.
+        """
+        frames, height, width = context_BTHW.shape[1:]
+        numbers = -(-GATES * self.codec.channels // self.codec.stride**2)
+        check_whole(f"a clip of {frames} frames of {height} x {width}", frames * height * width, numbers)
+        if self.feedback:
+            check_whole(f"a frame of {height} x {width}", height * width, COPIES * self.num_classes)
+        masks = torch.empty(len(context_BTHW), horizon, height, width, dtype=torch.uint8)
+        masks = masks.to(context_BTHW.device)
+        confidence = torch.empty_like(masks)
+        some = max(1, AT_ONCE // (frames * height * width * numbers))
+        for first in range(0, len(context_BTHW), some):
+            part = slice(first, first + some)
+            self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None)
+        return masks, confidence
+
+    def _forecast_some(self, context_BTHW: Tensor, masks_BhHW: Tensor, confidence_BhHW: Tensor | None) -> None:
+        """Writes what ``_forecast`` returns of some clips."""
         context_BTHW = known(context_BTHW)
+        horizon, height, width = masks_BhHW.shape[1:]
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
         states = self._run(scene, context_BTHW, horizon)
         for clip in range(len(context_BTHW)):
             one = slice(clip, clip + 1)
+            picked, own_states = scene.pick(one), [state[one] for state in states]
             classes = None if self.render is None else self._classes_of(context_BTHW[one])
-            logits_hKHW = self._logits(
-                scene.pick(one), [state[one] for state in states], list(range(horizon)), classes=classes
-            )[0]
-            best_hHW = logits_hKHW.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
-            masks_hHW = best_hHW if classes is None else classes[best_hHW]
-            yield masks_hHW.to(torch.uint8), logits_hKHW
+            count = self.num_classes if classes is None else len(classes)
+            for steps, rows in strips(horizon, height, width, COPIES * count + BESIDE):
+                some = slice(steps[0], steps[-1] + 1)
+                logits_SKIJ = self._logits(picked, own_states, steps, rows, classes=classes)[0]
+                best_SIJ = logits_SKIJ.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
+                masks_BhHW[clip, some, rows] = best_SIJ if classes is None else classes[best_SIJ]
+                if confidence_BhHW is not None:
+                    likely_SIJ = (logits_SKIJ.amax(1) - logits_SKIJ.logsumexp(1)).exp_()
+                    confidence_BhHW[clip, some, rows] = as_bytes(likely_SIJ)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of forecasting ``target`` after ``context``, and its parts.
@@ -193,8 +217,7 @@ class MaskForecaster(Forecaster):
         classes = torch.arange(self.num_classes, device=last_BHW.device) if classes is None else classes
         # the state may cover more than the picture, by padding
         rows, columns = (
-            slice(pick.start, size, pick.step)
-            for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)
+            slice(*pick.indices(size)) for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)
         )
         state_BSCHW = torch.stack([states[step] for step in steps], dim=1)
         half = slice(None, None, self.codec.fine)

@@ -7,17 +7,20 @@ picture is read from how objects shrink.
 Shapes: B clips, T context frames, h horizon, S and N objects, H height, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, whole_objects
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.scene import Scene, observe
-from maskcast.models.objects.warp import as_bytes, paint, probability
+from maskcast.models.objects.warp import ALL, as_bytes, paint, probability
+
+COPIES = 8  # of a picture of each object, while they become one
 
 
 class ObjectForecaster(Forecaster):
@@ -60,19 +63,25 @@ class ObjectForecaster(Forecaster):
         scene = observe(known(context_BTHW), self.num_classes, self.motion, horizon)
         if torch.compiler.is_compiling():  # a graph has no loop over clips
             return _paint(scene)
-        return torch.cat([_paint(scene.pick(slice(clip, clip + 1))) for clip in range(len(context_BTHW))])
+        masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
+        masks = masks.to(context_BTHW.device)
+        for clip, steps, rows in _pieces(scene, horizon):
+            masks[clip, steps, rows] = _paint(scene.pick(clip, steps), rows)
+        return masks
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         scene = observe(known(context_BTHW), self.num_classes, self.motion, horizon)
-        masks, confidence = [], []
-        for clip in range(len(context_BTHW)):
-            one = scene.pick(slice(clip, clip + 1))
-            masks.append(_paint(one))
-            likely = probability(one.masks, one.object_BN, one.seen, one.trajectory, masks[-1])
-            confidence.append(as_bytes(likely))
-        return torch.cat(masks), torch.cat(confidence)
+        masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
+        masks = masks.to(context_BTHW.device)
+        confidence = torch.empty_like(masks)
+        for clip, steps, rows in _pieces(scene, horizon):
+            one = scene.pick(clip, steps)
+            ids = _paint(one, rows)
+            likely = probability(one.masks, one.object_BN, one.seen, one.trajectory, ids, rows)
+            masks[clip, steps, rows], confidence[clip, steps, rows] = ids, as_bytes(likely)
+        return masks, confidence
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its parts."""
@@ -80,6 +89,13 @@ class ObjectForecaster(Forecaster):
         return self.motion.loss(context, target)
 
 
-def _paint(scene: Scene) -> Tensor:
-    """Paints clips, best one by one: all objects of a clip at all steps are large enough for the memory."""
-    return paint(scene.masks, scene.object_BN, scene.seen, scene.trajectory).to(torch.uint8)
+def _pieces(scene: Scene, horizon: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yields what is painted at once: one clip, some steps, and some rows, so that memory is bounded."""
+    clips, height, width = scene.last_mask.shape
+    for clip in range(clips):
+        for steps, rows in strips(horizon, height, width, COPIES * scene.object_BN.shape[1]):
+            yield slice(clip, clip + 1), slice(steps[0], steps[-1] + 1), rows
+
+
+def _paint(scene: Scene, rows: slice = ALL) -> Tensor:
+    return paint(scene.masks, scene.object_BN, scene.seen, scene.trajectory, rows).to(torch.uint8)

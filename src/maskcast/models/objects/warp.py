@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.bounds import AT_ONCE
 from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.trajectories import Trajectory
 
@@ -15,6 +16,7 @@ SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
 ABSENT = -8.0  # logit of a class that is not among the last mask's objects
 DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
 ALL = slice(None)
+COPIES = 6  # of the weights of an object's rows and columns, while they come to be
 
 
 class Renderer(nn.Module):
@@ -80,29 +82,45 @@ def cover(
     # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
     row = source_y * height + (height - 1) / 2 - top_BN[:, None, :, None]
     column = source_x * height + (width - 1) / 2 - left_BN[:, None, :, None]
-    rows_of = _hat(row, patch_BNIJ.shape[2], blur_y, height)
-    columns_of = _hat(column, patch_BNIJ.shape[3], blur_x, height)
-    return rows_of @ patch_BNIJ[:, None].to(centre.dtype) @ columns_of.transpose(-1, -2)
+
+    def covered(some: slice) -> Tensor:
+        blurs = (None, None) if blur_y is None or blur_x is None else (blur_y[:, :, some], blur_x[:, :, some])
+        rows_of = _hat(row[:, :, some], patch_BNIJ.shape[2], blurs[0], height)
+        columns_of = _hat(column[:, :, some], patch_BNIJ.shape[3], blurs[1], height)
+        return rows_of @ patch_BNIJ[:, None, some].to(centre.dtype) @ columns_of.transpose(-1, -2)
+
+    if torch.compiler.is_compiling():
+        return covered(ALL)
+    weights = COPIES * row.shape[:2].numel() * (len(y) * patch_BNIJ.shape[2] + len(x) * patch_BNIJ.shape[3])
+    objects, some = row.shape[2], max(1, AT_ONCE // weights)
+    if objects <= some:
+        return covered(ALL)
+    return torch.cat([covered(slice(first, first + some)) for first in range(0, objects, some)], 2)
 
 
 def probability(
-    mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory, ids_BSHW: Tensor
+    mask_BNHW: Tensor,
+    object_BN: Tensor,
+    seen: LastObservation,
+    trajectory: Trajectory,
+    ids_BSIJ: Tensor,
+    rows: slice = ALL,
 ) -> Tensor:
-    """Returns the probability (B, S, H, W) that each pixel shows the class in ``ids_BSHW``.
+    """Returns the probability (B, S, I, J) that each pixel of the picked rows shows the class in ``ids_BSIJ``.
 
     An object shows where it covers a pixel and no nearer one does; places of objects are taken as independent.
     What enters the picture later is not reckoned with.
     """
     # where an object is not
-    hidden_BSNHW = cover(mask_BNHW, seen, trajectory, expected=True).clamp(0, 1).neg_().add_(1)
+    hidden_BSNIJ = cover(mask_BNHW, seen, trajectory, rows, expected=True).clamp(0, 1).neg_().add_(1)
     order_BSN = _near(trajectory)[..., 0, 0].argsort(dim=2, descending=True)
-    ordered = hidden_BSNHW.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNHW))
+    ordered = hidden_BSNIJ.gather(2, order_BSN[..., None, None].expand_as(hidden_BSNIJ))
     behind = torch.cumprod(ordered, dim=2)  # nothing so far in front of the next
     free = torch.cat([torch.ones_like(behind[:, :, :1]), behind[:, :, :-1]], dim=2)
     shown = free * (1 - ordered)
     class_BSN = object_BN[:, None].expand_as(order_BSN).gather(2, order_BSN)
-    same = class_BSN[..., None, None] == ids_BSHW[:, :, None]
-    return torch.where(ids_BSHW == 0, behind[:, :, -1], (shown * same).sum(2))
+    same = class_BSN[..., None, None] == ids_BSIJ[:, :, None]
+    return torch.where(ids_BSIJ == 0, behind[:, :, -1], (shown * same).sum(2))
 
 
 def as_bytes(probability: Tensor) -> Tensor:
@@ -115,10 +133,12 @@ def _near(trajectory: Trajectory) -> Tensor:
     return trajectory.centre_BhN2[..., :1, None].clamp(-1, 1)
 
 
-def paint(mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory) -> Tensor:
-    """Returns the class ids (B, S, H, W) of moved objects: the nearest that covers half of a pixel, else 0."""
-    covered_BSNHW = cover(mask_BNHW, seen, trajectory)
-    return front_object(torch.where(covered_BSNHW > 0.5, 2 + _near(trajectory), -1.0), object_BN)
+def paint(
+    mask_BNHW: Tensor, object_BN: Tensor, seen: LastObservation, trajectory: Trajectory, rows: slice = ALL
+) -> Tensor:
+    """Returns the class ids (B, S, I, J) of moved objects: the nearest that covers half of a pixel, else 0."""
+    covered_BSNIJ = cover(mask_BNHW, seen, trajectory, rows)
+    return front_object(torch.where(covered_BSNIJ > 0.5, 2 + _near(trajectory), -1.0), object_BN)
 
 
 def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: Tensor) -> Tensor:

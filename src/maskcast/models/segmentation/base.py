@@ -4,8 +4,9 @@ Legend: B clips, T frames, N = B T, H height, W width, C = 3 colour channels, K 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from maskcast.labels import LabelMap
 from maskcast.models.encoders.base import padded
 
 State = tuple[Tensor, ...]
+
+PROBE = 64  # rows and columns of the frame by which a network is measured
 
 
 class Segmenter(nn.Module, ABC):
@@ -47,6 +50,24 @@ class Segmenter(nn.Module, ABC):
     def state_names(self) -> tuple[str, ...]:
         """Names of the state's tensors, in order; zeros of their shapes are the state before the first frame."""
         return ()
+
+    @cached_property
+    def numbers_per_pixel(self) -> int:
+        """How many numbers the widest step of a forward pass takes and gives, for each pixel of a frame."""
+        most = 0
+
+        def look(_: nn.Module, given: Any, made: Any) -> None:
+            nonlocal most
+            most = max(most, sum(x.numel() for x in _tensors((given, made))))
+
+        hooks = [part.register_forward_hook(look) for part in self.modules() if part is not self]
+        try:
+            with torch.inference_mode():
+                self(torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return max(-(-most // PROBE**2), sum(self.channels))
 
     @abstractmethod
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
@@ -95,6 +116,14 @@ class Masker(Segmenter):
         logits_NKHW: Tensor = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
         logits_BTKHW = logits_NKHW[..., :height, :width].unflatten(0, frames_BTHWC.shape[:2])
         return self.per_map(logits_BTKHW), ()
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for each in tree:
+            yield from _tensors(each)
 
 
 def logit_channels(maps: Sequence[LabelMap]) -> list[int]:

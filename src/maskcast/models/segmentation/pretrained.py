@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import FORMAT, read_weights
+from maskcast.models.base import FORMAT
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.models.weights import read_weights
 
 DECODER = "decoder.safetensors"
 NETWORK = "network"  # key in meta

@@ -7,10 +7,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
-from maskcast.models.base import WEIGHTS, load_weights, read_description, save_model
+from maskcast.models.base import WEIGHTS, read_description, save_model
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
+from maskcast.models.weights import build_like, load_weights
 
 
 def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, meta: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
         raise MaskcastError(f"{path}: model: {fault['msg']}; give a model of another stage") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise MaskcastError(f"{path}: no classes or label maps ({error!r}); train the masker again") from None
-    masker = config.build(maps)
+    masker = build_like(folder / WEIGHTS, lambda: config.build(maps))
     load_weights(masker, folder / WEIGHTS)
     return masker.eval(), description
 

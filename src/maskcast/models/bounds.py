@@ -1,0 +1,66 @@
+"""How much work is in memory at once: pixels times the numbers that a network holds of each.
+
+Work that is larger is done in pieces, and what cannot be cut is refused: a network needs the whole of a frame. The
+pieces follow from shapes alone, so that the same work gives the same bits wherever it is done.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from maskcast.errors import MaskcastError
+
+AT_ONCE = 2**26
+"""Numbers in memory at once, 256 MiB of float32, of work that can be cut; the recipes need fewer for a batch."""
+WHOLE = 2**29
+"""Numbers of what cannot be cut, 2 GiB of float32: a frame of 1920x1080 in a U-Net of width 64 has as many."""
+
+
+def check_whole(what: str, pixels: int, numbers: int) -> None:
+    """Makes sure that what cannot be cut is not too large.
+
+    Args:
+        what: it is.
+        pixels: of it.
+        numbers: that are held of each.
+
+    Raises:
+        MaskcastError: it is; the line says what is allowed.
+    """
+    if pixels * numbers > WHOLE:
+        raise MaskcastError(
+            f"{what}: {pixels} pixels; this model takes at most {WHOLE // numbers} at once, use smaller frames"
+        )
+
+
+def frames_at_once(height: int, width: int, numbers: int) -> int:
+    """Returns how many frames go through a network at once.
+
+    Args:
+        height: of a frame.
+        width: of a frame.
+        numbers: that the network holds of a pixel.
+
+    Raises:
+        MaskcastError: one frame is too large.
+    """
+    check_whole(f"a frame of {height} x {width}", height * width, numbers)
+    return max(1, AT_ONCE // (height * width * numbers))
+
+
+def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
+    """Yields pieces of frames, in their order: some frames whole, or some rows of one.
+
+    Args:
+        steps: how many frames there are.
+        height: of a frame.
+        width: of a frame.
+        numbers: that are held of a pixel.
+    """
+    rows = max(1, AT_ONCE // (width * numbers))
+    if rows >= height:
+        some = rows // height
+        for first in range(0, steps, some):
+            yield range(steps)[first : first + some], slice(0, height)
+        return
+    for step in range(steps):
+        for top in range(0, height, rows):
+            yield [step], slice(top, min(top + rows, height))

@@ -1,0 +1,131 @@
+"""Weights on disk, in files that somebody may have changed: what they hold is known before it is allocated."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from maskcast.errors import MaskcastError
+
+MAX_HEADER = 16 << 20  # bytes that name the tensors of a file; 10,000 tensors take 1 MiB
+SPARE = 4  # times its weights that a network may allocate while it is built: what it draws, and what is not saved
+LEAST = 2**24  # numbers that it may allocate anyway
+TENSOR = 2**12  # numbers that a tensor counts for at least: millions of small ones take long, too
+FRESH = 2**28  # the same of a network without a file
+MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the tensors of a safetensors file by name, without reading these.
+
+    Raises:
+        MaskcastError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > MAX_HEADER:
+                raise ValueError(f"a header of {size} bytes, at most {MAX_HEADER} are read")
+            header: Mapping[str, Any] = json.loads(file.read(size))
+        header = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a safetensors file by name.
+
+    Raises:
+        MaskcastError: if it cannot be read.
+    """
+    shapes_of(path)
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into ``model``; names and shapes must match exactly, and all numbers be finite.
+
+    Raises:
+        MaskcastError: naming the file and the first weights that are missing, unknown, of another shape or not
+            finite.
+    """
+    theirs = shapes_of(path)
+    own = {name: tuple(weights.shape) for name, weights in model.state_dict().items()}
+    missing, unknown = sorted(own.keys() - theirs.keys()), sorted(theirs.keys() - own.keys())
+    shapes = [name for name in sorted(own.keys() & theirs.keys()) if own[name] != theirs[name]]
+    for fault, names in (("lacks", missing), ("has unknown", unknown), ("has another shape for", shapes)):
+        if names:
+            raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
+    state = read_weights(path)
+    wild = [name for name, weights in sorted(state.items()) if not weights.isfinite().all()]
+    if wild:
+        raise MaskcastError(
+            f"{path}: {wild[0]} ({len(wild)} in all) has numbers that are not finite; train or fetch it again"
+        )
+    model.load_state_dict(state)
+
+
+def build_like(path: Path, build: Callable[[], N]) -> N:
+    """Builds the network that a config beside a weights file describes, unless it is far larger than those.
+
+    Args:
+        path: the weights; where there is no such file, a network of some size is built anyway.
+        build: builds it, freshly initialised.
+
+    Raises:
+        MaskcastError: if it is too large, or the weights cannot be read.
+    """
+    room = SPARE * sum(map(math.prod, shapes_of(path).values())) + LEAST if path.exists() else FRESH
+    try:
+        with _Room(room, path):
+            return build()
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        raise MaskcastError(
+            f"{path}: the config beside it describes no network ({str(error)[:200]}); train or fetch it again"
+        ) from None
+
+
+class _Room(TorchFunctionMode):
+    """Lets so many numbers be allocated.
+
+    Args:
+        numbers: that may be.
+        path: what errors name.
+    """
+
+    def __init__(self, numbers: int, path: Path) -> None:
+        super().__init__()
+        self._left, self._path = numbers, path
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls a function of torch, unless it makes a tensor that is too large."""
+        if func in MAKERS:
+            size = args[:1] if args and not isinstance(args[0], int) else args
+            size = size or ((kwargs or {}).get("size", ()),)
+            sides = size[0] if size and isinstance(size[0], tuple | list) else size
+            self._left -= max(math.prod(sides), TENSOR)
+            if self._left < 0:
+                raise MaskcastError(
+                    f"{self._path}: the config beside it describes a far larger network; train or fetch it again"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def _unreadable(path: Path, error: Exception) -> MaskcastError:
+    return MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again")
