@@ -67,6 +67,7 @@ def serving(loaded: Servable) -> Served:
     model = loaded.model
     masker = model.masker if isinstance(model, PipelineModel) else model
     label_map = masker.network.maps[masker.place]
+    _ = masker.network.numbers_per_pixel  # runs the network, for which the first client would wait
     facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
 
     def answer(frames: Any) -> tuple[Any, list[str]]:
