@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from maskcast.reading import checked, read_json
+
 NAME = "learning.json"
 Curve = Sequence[Mapping[str, float]]
 
@@ -21,5 +23,10 @@ def write_curve(folder: Path, stage: str, curve: Curve, before: Path | None = No
 def read_curves(folder: Path) -> dict[str, Curve]:
     """Returns the curves of a model by stage, the first stage first; none of a model that came without."""
     path = folder / NAME
-    curves: dict[str, Curve] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    again = "remove it, or train again"
+    curves: dict[str, Curve] = checked(
+        dict[str, list[dict[str, float]]], read_json(path), path, "learning curves", again
+    )
     return curves

@@ -5,10 +5,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import BaseModel
+
+from maskcast.reading import parsing, read_yaml
 
 DATA_HASH = "maskcast.data_hash."  # tag of a run: the digest of an input
 DVC_HASH = "maskcast.dvc_hash."  # the same as DVC names it, to `dvc pull` it
@@ -60,9 +60,12 @@ def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:
     lock = Path("dvc.lock")
     if "DVC_STAGE" not in os.environ or not lock.is_file():
         return {}
-    stages: dict[str, Any] = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    made = {out["path"]: out["md5"] for each in stages.values() for out in each.get("outs", []) if "md5" in out}
-    return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
+    remedy = "run `dvc repro` again"
+    content = read_yaml(lock, "lock of DVC", remedy)
+    with parsing(lock, "a lock of DVC", remedy):
+        outs = [out for each in content["stages"].values() for out in each.get("outs", [])]
+        made: dict[str, str] = {out["path"]: out["md5"] for out in outs if "md5" in out}
+        return {name: made[path.as_posix()] for name, path in inputs.items() if path.as_posix() in made}
 
 
 def _index_of_clips(path: Path) -> Path | None:

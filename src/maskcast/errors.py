@@ -18,6 +18,7 @@ SAID_OF_FULL = re.compile(
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
 FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
+LONGEST = 1200  # characters of an error's line
 
 
 class MaskcastError(Exception):
@@ -44,8 +45,9 @@ class PicturedError(MaskcastError):
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what an error says as one line, without the secrets that may stand in it."""
-    return " ".join(as_written(str(error)).split())
+    """Returns what an error says as one line, without secrets, and shortened where a value has made it long."""
+    text = " ".join(as_written(str(error)).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
 @contextmanager

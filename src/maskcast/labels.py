@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from maskcast.errors import MaskcastError
 
 IGNORE = 255  # mask value left out of losses and metrics
+MOST_PIXELS = 1 << 15  # height or width of a frame
 KINDS = ("labelled", "unlabelled", "hidden")
 Split = Literal["train", "val", "test", "unlabeled", "hidden"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_yaml, shown
 
 UNSHOWN = "unshown"  # type of the error of a value that must not be shown: PydanticCustomError(UNSHOWN, ...)
 
@@ -72,16 +72,7 @@ def load_params_file(
     Raises:
         MaskcastError: if the file is missing, is no YAML, or is no mapping of sections.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MaskcastError(f"{path}: no such {kind}; {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MaskcastError(f"{path}: cannot be read as text ({error}); give a YAML {kind}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise MaskcastError(f"{path}: {where}not valid YAML ({_first_line(error)}); mend that line") from None
+    content = read_yaml(path, kind, remedy)
     if not isinstance(content, dict):
         raise MaskcastError(f"{path}: a {kind} must map names to values, e.g. `name: value`")
     return content
@@ -155,7 +146,7 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
         elif fault["type"] == UNSHOWN:
             text = fault["msg"]  # the value is not shown
         else:
-            text = f"{_lower_first(fault['msg'])}, got {_short(fault['input'])}; change it"
+            text = f"{_lower_first(fault['msg'])}, got {shown(fault['input'])}; change it"
         dot = "" if where.endswith(": ") else "."
         raise MaskcastError(f"{where}{dot}{key}: {text}{more}") from None
 
@@ -205,14 +196,5 @@ def _dotted(loc: tuple[Any, ...]) -> str:
     return ".".join(map(str, loc)) or "(section)"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or error).splitlines()[0]

@@ -281,7 +281,7 @@ def test_the_embedded_default_and_what_commands_refuse(
     blind = tmp_path / "blind"
     shutil.copytree(inputs["report"], blind)
     (blind / "per_clip.csv").unlink()
-    with pytest.raises(MaskcastError, match=r"evaluation\.json: no evaluation there"):
+    with pytest.raises(MaskcastError, match=r"per_clip\.csv: no such table of scores"):
         run(inputs | {"report": blind})
 
 

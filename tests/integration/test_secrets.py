@@ -1,7 +1,9 @@
 """Planted secrets are in no line, tag, page, database or pipeline that any command leaves."""
 
+import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from tests.conftest import write_store
 from tests.integration.conftest import CLUSTER
 
 from maskcast.__main__ import main
+from maskcast.commands.completion import all_parsers, tree
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = ("pl4nted", "s3cr3t", "gh0token", "k3y-of-s3")
@@ -124,3 +127,59 @@ def test_no_secret_is_compiled_into_a_pipeline(
     out, err = capfd.readouterr()
     assert not found(out + err)
     assert not found((folder / "out.yaml").read_text())
+
+
+TOLD = "http://ann:s3cr3t@127.0.0.1:9/pl4nted/and@more"  # as an address, a path, a name: whatever a flag takes
+ENDLESS = (
+    "completion",
+    "pipeline run-local",
+)  # prints a script; needs Docker, and compiles first as `compile` does
+
+
+def leaves() -> dict[str, argparse.ArgumentParser]:
+    """Returns the parsers of all commands and stages by their words, without those that only lead to others."""
+    found = {parser.prog.removeprefix("maskcast "): parser for parser in all_parsers(tree())}
+    groups = {name for name in found if any(other.startswith(f"{name} ") for other in found)}
+    return {name: one for name, one in found.items() if name not in groups | {"maskcast", *ENDLESS}}
+
+
+def filled(parser: argparse.ArgumentParser) -> list[str]:
+    """Returns a value for every argument of a command that takes one: an address with a password where it can."""
+    words, positional = [], []
+    for action in parser._actions:
+        if action.nargs == 0 or action.dest in ("help", "wait"):
+            continue
+        value = str(next(iter(action.choices))) if action.choices else "1" if action.type in (int, float) else TOLD
+        if action.dest == "set" or "-S" in action.option_strings:
+            value = f"fetch_dataset.uri={TOLD}"
+        (words if action.option_strings else positional).extend([*action.option_strings[-1:], value])
+    return [*words, "--", *positional] if positional else words
+
+
+@pytest.mark.timeout(300)
+def test_no_command_and_no_stage_says_a_secret_that_it_was_given(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cr3t@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("maskcast.runner.kube.ACCOUNT", folder / "nowhere")
+    monkeypatch.setenv("KUBECONFIG", str(folder / "nowhere"))
+    for name in ("dvc.yaml", "params.yaml"):  # a project, for `maskcast pipeline`
+        shutil.copy(ROOT / name, folder)
+    (folder / "pipelines").symlink_to(ROOT / "pipelines")
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    commands = leaves()
+    assert {"models list", "segment", "serve", "pipeline submit", "train_masker", "evaluate_many"} <= {
+        name.replace("evaluate-many", "evaluate_many") for name in commands
+    }
+    for name, parser in commands.items():
+        before = {path for path in folder.rglob("*") if path.is_file()}
+        try:
+            code = main([*name.split(), *filled(parser)])
+        except SystemExit as stop:  # argparse: a flag that no address can be
+            code = stop.code
+        out, err = capfd.readouterr()
+        assert not found(out + err), f"{name} ({code}): {out}{err}"
+        assert "Traceback" not in out + err, f"{name} ({code}): {out}{err}"
+        new = {path for path in folder.rglob("*") if path.is_file()} - before
+        assert not [path for path in new if found(path.read_bytes().decode("latin-1"))], name

@@ -115,7 +115,9 @@ def test_a_clip_that_contradicts_the_index_is_refused_when_it_is_asked_for(
     assert old in lines
     rewritten(written, "clips.jsonl", lines.replace(old, new, 1))
     store = ClipStore(written)
-    with pytest.raises(MaskcastError, match=r"clips.jsonl: line 1 is not valid \(.*; write the clip store again"):
+    with pytest.raises(
+        MaskcastError, match=r"clips.jsonl: line 1: not a valid line \(.*; write the clip store again"
+    ):
         store.get("v_10")
     assert store.get("v_2").id == "v_2"
 
@@ -132,7 +134,7 @@ def test_masks_that_are_longer_than_the_index_says_are_refused(written: Path) ->
     rewritten(written, "clips.jsonl", lines)
     rewritten(written, "labels-mask-00000.zst", longer + bytes(size))
     store = ClipStore(written)
-    with pytest.raises(MaskcastError, match=r"labels-mask-00000.zst: masks of clip 'v_10' are damaged"):
+    with pytest.raises(MaskcastError, match=r"labels-mask-00000.zst: not sound masks of clip 'v_10'"):
         store.masks(store.clips[0])
 
 
@@ -143,7 +145,7 @@ def test_a_store_opens_and_lists_without_reading_its_clips(written: Path) -> Non
     assert len(store.clips) == 3
     assert len(store.select("train", "labelled")) == 1
     assert store.select().frame_counts().tolist() == [4, 2, 3]
-    with pytest.raises(MaskcastError, match="line 1 is not valid"):
+    with pytest.raises(MaskcastError, match="line 1: not a valid line"):
         store.clips[0]
 
 

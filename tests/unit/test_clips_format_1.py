@@ -102,7 +102,7 @@ def test_it_is_named_by_its_index(tmp_path: Path) -> None:
         ("clips.0.frames.size", 2, "index.json: not a valid index"),
         ("clips.0.masks.size", 9999, "index.json: not a valid index"),
         ("clips.0.masks.shard", "../masks-00000.zst", "index.json: names a shard that it does not list"),
-        ("shards.masks-00000.zst", {"bytes": 1}, "index.json: names a shard that it does not list"),
+        ("shards.masks-00000.zst", {"bytes": 1}, "index.json: not a valid index"),
         ("shards.masks-00000.zst.bytes", 1, "masks-00000.zst: shard is missing or cut short"),
     ],
 )
@@ -126,5 +126,5 @@ def test_damaged_masks_are_said(tmp_path: Path) -> None:
     content[10:] = bytes(len(content) - 10)
     (root / "masks-00000.zst").write_bytes(content)
     store = ClipStore(root)
-    with pytest.raises(MaskcastError, match=r"masks-00000.zst: masks of clip 'a' are damaged .*; write"):
+    with pytest.raises(MaskcastError, match=r"masks-00000.zst: not sound masks of clip 'a' .*; write"):
         store.masks(store.clips[0])

@@ -264,7 +264,7 @@ def test_other_things_than_coco_files_are_refused(tmp_path: Path, truth: Any, re
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match=r"nowhere.json: no such file"):
+    with pytest.raises(MaskcastError, match=r"nowhere.json: no such JSON file"):
         read_truth(tmp_path / "nowhere.json", "bbox")
     with pytest.raises(MaskcastError, match="cannot be read"):
         read_truth(tmp_path, "bbox")

@@ -254,11 +254,11 @@ def test_missing_parts_of_voc_are_named(tmp_path: Path) -> None:
     refused(
         source({"layout": "voc", "val": None, "classes": ["dog"]}), tmp_path, "2.xml: unknown class 'cat'; add it"
     )
-    refused(source({"layout": "voc"}), tmp_path, "ImageSets/Main/val.txt: cannot be read as text")
+    refused(source({"layout": "voc"}), tmp_path, "ImageSets/Main/val.txt: no such text")
     (tmp_path / "ImageSets/Main/val.txt").write_text("\n")
     refused(source({"layout": "voc"}), tmp_path, "val.txt: names no image")
     (tmp_path / "Annotations/10.xml").unlink()
-    line = "Annotations/10.xml: cannot be read (No such file or directory); each image needs its XML file"
+    line = "Annotations/10.xml: no such file; each image needs its XML file"
     refused(config, tmp_path, line)
     (tmp_path / "JPEGImages/11.jpg").unlink()
     refused(config, tmp_path, "no image '11', which")
@@ -269,14 +269,14 @@ def test_missing_parts_of_voc_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("labels: [", "labels/2.yml: not readable as YAML"),
+        ("labels: [", "labels/2.yml: line 2: not valid YAML"),
         ("- 1", "2.yml: lacks the list 'labels'"),
         ("labels: [dog]", "2.yml: lacks the list 'bboxes'"),
         ("labels: [dog]\nbboxes: []", "2.yml: has 1 labels and 0 bboxes"),
         ("labels: [dog]\nbboxes: [[1, 2, 3]]", "2.yml: box 1 must be [xmin, ymin, xmax, ymax], not [1, 2, 3]"),
         ("labels: [dog]\nbboxes: [[1, 2, 3, .nan]]", "2.yml: box 1 must be a finite number, not nan"),
         ("labels: [dog]\nbboxes: [[1, 2, 3, a]]", "2.yml: box 1 must be a finite number, not 'a'"),
-        ("labels: !!python/object:os.system [ls]\nbboxes: []", "2.yml: not readable as YAML"),
+        ("labels: !!python/object:os.system [ls]\nbboxes: []", "2.yml: line 1: not valid YAML"),
     ],
 )
 def test_malformed_label_files_are_refused(tmp_path: Path, text: str, line: str) -> None:

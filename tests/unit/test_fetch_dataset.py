@@ -153,7 +153,7 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
 
 def test_dvc_pointers_that_name_nothing_are_said(tmp_path):
     refuses(tmp_path, "names no data", f"dvc:{tmp_path}")
-    refuses(tmp_path, r"absent\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/absent.dvc")
+    refuses(tmp_path, r"absent\.dvc: no such \.dvc file", f"dvc:{tmp_path}/absent.dvc")
     (tmp_path / "data.dvc").write_text("outs: []")
     refuses(tmp_path, r"data\.dvc: not a readable \.dvc file", f"dvc:{tmp_path}/data.dvc")
     (tmp_path / "data.dvc").write_text("outs:\n- path: data\n")

@@ -160,7 +160,7 @@ def test_frames_are_suggested_as_a_list_and_a_page(
         ("export --format coco --masks clips --map sky --output o", "no label map 'sky'; it has mask"),
         (
             "export --format coco --masks clips --frames no.csv --output o",
-            "no.csv: cannot be read as a list of frames",
+            "no.csv: no such list of frames",
         ),
         (
             "export --format coco --masks clips --frames bad.csv --output o",

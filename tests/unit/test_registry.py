@@ -185,7 +185,7 @@ def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> Non
 
 
 def test_a_report_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MaskcastError, match=r"evaluation\.json: no evaluation there"):
+    with pytest.raises(MaskcastError, match=r"evaluation\.json: no such evaluation"):
         read_evaluation(tmp_path)
     (tmp_path / "evaluation.json").write_text('{"format": "other", "scores": {}}')
     (tmp_path / "per_clip.csv").write_text("clip,model,jaccard_last,jaccard_mean\n")
@@ -458,7 +458,7 @@ def test_an_artifact_with_another_loader_is_refused(bundle: Path, tmp_path: Path
         with pytest.raises(MaskcastError, match="MLmodel: names another loader"):
             load_artifact(tmp_path, digest)
     path.write_text("- no model")
-    with pytest.raises(MaskcastError, match="MLmodel: cannot be read"):
+    with pytest.raises(MaskcastError, match="MLmodel: not a description of a model"):
         load_artifact(tmp_path, digest)
 
 

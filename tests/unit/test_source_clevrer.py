@@ -159,7 +159,7 @@ def test_frames_in_any_order_are_sorted_by_their_number(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("{", "not a CLEVRER annotation"),
+        ("{", "not valid JSON"),
         ("[1, 2]", "not a CLEVRER annotation"),
         ({"object_property": []}, "motion_trajectory"),
         (annotation(color="pink"), "'pink' is not one of gray, red"),

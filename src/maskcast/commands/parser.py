@@ -3,9 +3,10 @@
 import argparse
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from maskcast.errors import MaskcastError
+from maskcast.redaction import as_written
 
 
 class _Help(argparse.HelpFormatter):
@@ -27,6 +28,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         own: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
         super().__init__(**own | options)
+
+    def error(self, message: str) -> NoReturn:
+        """Says a mistake as every other line is said: without secrets that stand in what was given."""
+        super().error(as_written(message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

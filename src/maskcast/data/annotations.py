@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import is_count, read_text
 
 FILE = "annotations.txt"
 
@@ -41,17 +42,15 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
     Raises:
         MaskcastError: naming the line that is not `<video> <first> <last> <label...>` or names a video twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows may begin it with a mark
-    except UnicodeDecodeError as error:
-        raise MaskcastError(f"{path}: not a text file ({error.reason}); write it with write-annotations") from None
+    remedy = "write it with write-annotations"
+    lines = read_text(path, "text file", remedy, "utf-8-sig").splitlines()  # Windows may begin it with a mark
     found: dict[str, Annotation] = {}
     for number, line in enumerate(lines, 1):
         columns = line.split()
         if not columns:
             continue
         name = PurePosixPath(columns[0]).name
-        if len(columns) < 4 or not all(column.isdecimal() for column in columns[1:]):
+        if len(columns) < 4 or not all(map(is_count, columns[1:])):
             raise MaskcastError(
                 f"{path}: line {number} is not '<video> <first> <last> <label>': {line[:60]!r}; mend the line"
             )

@@ -1,27 +1,24 @@
 """What an archive may hold: checks that are made before a member is written, and errors as one line each."""
 
 import errno
-import gzip
-import lzma
 import shutil
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import reason_of, shown
 
 MAX_RATIO = 200  # unpacked bytes per packed byte; label images reach about 100
 RATIO_FREE = 100 << 20  # bytes that may be unpacked at any ratio
 SHOWN = 60  # characters of a name that is too long
 ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"})
-# What decoders raise on damage; the last is of a zip whose head is missing, or whose names are in no encoding.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, EOFError, ValueError)
+HEADS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"g", b"X")  # the last three: of pax
+HEAD = 1 << 20  # bytes of a tar member's long name and notes, which are read into memory
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,18 @@ def not_plain(archive: Path, name: str) -> MaskcastError:
     )
 
 
+class TarMember(tarfile.TarInfo):
+    """A member of a tar; one whose size is none, or whose long name or notes would fill the memory, is refused."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str | None, errors: str) -> Self:  # type: ignore[override]
+        """Reads the head of a member."""
+        found = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        if found.size < 0 or (found.type in HEADS and found.size > HEAD):
+            raise tarfile.ReadError(f"a head of {found.size} bytes")
+        return found
+
+
 @contextmanager
 def placing(archive: Path, member: str) -> Iterator[None]:
     """Turns what the file system raises at a member's name into one line."""
@@ -97,9 +106,8 @@ def reading(archive: Path, member: str | None = None) -> Iterator[None]:
     """Turns what the decoders raise on damage into one line."""
     try:
         yield
-    except DAMAGE as error:
-        place = f"{archive}: member {member!r}" if member else f"{archive}"
-        raise MaskcastError(f"{place} is damaged ({error}); copy the archive again from its origin") from error
+    except MaskcastError:
+        raise
     except OSError as error:
         if error.errno == errno.EINVAL:  # a place before the beginning: the head is missing
             raise MaskcastError(
@@ -108,3 +116,9 @@ def reading(archive: Path, member: str | None = None) -> Iterator[None]:
         raise MaskcastError(f"{archive}: cannot be unpacked ({error.strerror}); look after the disk") from error
     except (NotImplementedError, RuntimeError) as error:  # how zipfile reports a method it does not know
         raise MaskcastError(f"{archive}: cannot be unpacked here ({error}); pack it again with deflate") from error
+    except MemoryError:  # the dictionary of LZMA is as large as its head says
+        raise MaskcastError(f"{archive}: needs too much memory; pack it again with deflate") from None
+    except Exception as error:
+        place = f"{archive}: member {shown(member)}" if member else f"{archive}"
+        why = reason_of(error)
+        raise MaskcastError(f"{place} is damaged ({why}); copy the archive again from its origin") from error

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.archive_checks import (
-    DAMAGE,
     Member,
+    TarMember,
     check_contents,
     check_disk,
     check_member,
@@ -36,8 +36,11 @@ def is_archive(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return zipfile.is_zipfile(path) or is_squashfs(path) or tarfile.is_tarfile(path)
-    except DAMAGE:  # tarfile looks into what is compressed
+        if zipfile.is_zipfile(path) or is_squashfs(path):
+            return True
+        with tarfile.open(path, tarinfo=TarMember):
+            return True
+    except Exception:  # tarfile looks into what is compressed: its decoders raise what they like
         return False
 
 
@@ -62,7 +65,7 @@ def unpack(archive: Path, destination: Path) -> None:
                     check_disk(archive, sum(info.file_size for info in infos), folder)
                     _write(archive, _zip_members(archive, opened), folder, total=len(infos))
             else:
-                with tarfile.open(archive) as opened_tar:
+                with tarfile.open(archive, tarinfo=TarMember) as opened_tar:
                     _write(archive, _tar_members(archive, opened_tar), folder, total=None)
         check_contents(archive, folder)
         folder.rename(destination)

@@ -9,27 +9,104 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from maskcast.data.clip_table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelMap, maps_of, single_map
+from maskcast.labels import MOST_PIXELS, LabelMap, maps_of, single_map
+from maskcast.reading import mapped_array, parsing
 
 FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
 LINES, COLUMNS = "clips.jsonl", "clips.npy"
 KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
 KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
 LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
-BROKEN = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    IndexError,
-    ZeroDivisionError,
-)  # what a damaged index may run into
+AGAIN = "write the clip store again"
+MOST_FRAMES = 1 << 24  # of a clip: three days at 60 a second
+MOST_BYTES = 1 << 30  # of the masks of a clip of format 1, which are one chunk
+
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+
+
+class _Strict(BaseModel):
+    """What a file of ours holds: of the types that it was written with; what is newer is passed over."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Shard(_Strict):
+    bytes: Count
+    sha256: str
+    frames: Count | None = None
+
+
+class _Group(_Strict):
+    split: str
+    kind: str
+    layers: list[str]
+    clips: Count
+
+
+class _Span(_Strict):
+    shard: str
+    start: Count
+    size: Count
+
+
+class _Packed(_Strict):
+    shard: str
+    start: Count
+    chunks: list[Annotated[int, Field(ge=1, le=1 << 62)]]
+
+
+class _Line(_Strict):
+    """A line of ``clips.jsonl``; a clip of format 1 has its layers otherwise."""
+
+    id: str
+    split: str
+    kind: str
+    num_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+    frames: _Span | None
+    layers: dict[str, _Packed]
+    objects: dict[str, dict[Annotated[str, Field(pattern="^[0-9]{1,5}$")], Annotated[int, Field(ge=1, le=255)]]]
+    meta: dict[str, Any]
+
+
+class _Map(_Strict):
+    """What is newer may be missing; `labels.LabelMap` checks what the values mean."""
+
+    name: str
+    classes: list[str]
+    kind: str
+    things: bool = False
+    attributes: dict[str, list[str | None]] = Field(default_factory=dict)
+
+
+class _Head(_Strict):
+    """What both formats have in ``index.json``."""
+
+    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    meta: dict[str, Any]
+    skipped: list[dict[str, str]]
+    shards: dict[str, _Shard]
+
+
+class _Head1(_Head):
+    classes: list[str]
+    clips: list[dict[str, Any]]
+
+
+class _Head2(_Head):
+    maps: list[_Map]
+    chunk_frames: Annotated[int, Field(ge=1)]
+    groups: list[_Group]
+
+
+LINE = TypeAdapter(_Line)  # made once: a line is read each time that a clip is asked for
 
 
 @dataclass(frozen=True)
@@ -61,23 +138,18 @@ def parse_index(raw: bytes, path: Path) -> Index:
     Raises:
         MaskcastError: if they are damaged, contradict each other, name files elsewhere, or are of another format.
     """
-    try:
+    with parsing(path, "a valid index", AGAIN):
         index = json.loads(raw)
         form = str(index.get("format"))
         missing = KEYS_OF.get(form, KEYS) - set(index)
         if form not in KEYS_OF or missing:
-            raise MaskcastError(
-                f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); write the clip store again"
-            )
+            raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); {AGAIN}")
+        (_Head1 if form == FORMAT_1 else _Head2).model_validate(index)
         _check_shards(index["shards"], path)
         height, width = index["height"], index["width"]
-        if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
-            raise ValueError(f"size {height} x {width}")
         table = _table_1(index, path) if form == FORMAT_1 else _table_2(index, path)
         maps = {one.name: one for one in _maps(index)}
         return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], table)
-    except BROKEN as error:
-        raise MaskcastError(f"{path}: not a valid index ({error!r}); write the clip store again") from None
 
 
 def line_of(clip: Clip) -> bytes:
@@ -110,7 +182,7 @@ def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
 def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
     """Refuses shards that do not lie, whole, beside the index."""
     for name, shard in shards.items():
-        if Path(name).name != name or not {"bytes", "sha256"} <= set(shard):
+        if Path(name).name != name:
             raise MaskcastError(
                 f"{path}: names a shard that it does not list as a file beside it; write the store again"
             )
@@ -122,12 +194,15 @@ def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
 def _table_1(index: dict[str, Any], path: Path) -> Table:
     clips = []
     for entry in index["clips"]:
+        LINE.validate_python({**entry, "layers": {}, "objects": {}})
         size = entry["num_frames"]
         layers = {
             layer: Packed(entry[name]["shard"], entry[name]["start"], (entry[name]["size"],), size)
             for name, layer in LAYERS_1.items()
             if entry[name]
         }
+        if layers and size * index["height"] * index["width"] > MOST_BYTES:
+            raise ValueError(f"clip {entry['id']!r} has {size} frames")
         clip = _clip(entry, layers, {})
         _check_spans(clip, index["shards"], path)
         clips.append(clip)
@@ -144,17 +219,24 @@ def _table_1(index: dict[str, Any], path: Path) -> Table:
 def _table_2(index: dict[str, Any], path: Path) -> Table:
     groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
     shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
-    columns = np.load(path.parent / COLUMNS, mmap_mode="r" if count else None, allow_pickle=False)
+    columns = mapped_array(path.parent / COLUMNS, AGAIN) if count else np.empty((4, 0), np.uint64)
     if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES, COLUMNS} <= set(shards):
         raise ValueError(f"{COLUMNS} does not hold {count} clips")
     ends, num_frames, hashes, numbers = map(np.asarray, columns)
     if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
         raise ValueError(f"{COLUMNS} and {LINES} differ")
+    of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
+    if of_groups != [one["clips"] for one in index["groups"]]:
+        raise ValueError(f"{COLUMNS} lists {of_groups} clips in the groups")
+    if count and not (1 <= num_frames.min() <= num_frames.max() <= MOST_FRAMES and (ends[1:] > ends[:-1]).all()):
+        raise ValueError(f"{COLUMNS} holds lengths that no clip has")
     lines = _map_lines(path.parent / LINES) if count else b""
 
     def build(row: int) -> Clip:
-        try:
+        line = f"{path.parent / LINES}: line {row + 1}"
+        with parsing(line, "a valid line", AGAIN):
             entry = json.loads(lines[int(ends[row - 1]) if row else 0 : int(ends[row])])
+            LINE.validate_python(entry)
             layers = {
                 name: Packed(one["shard"], one["start"], tuple(one["chunks"]), index["chunk_frames"])
                 for name, one in entry["layers"].items()
@@ -168,17 +250,13 @@ def _table_2(index: dict[str, Any], path: Path) -> Table:
             if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
                 raise ValueError(f"not the clip that {COLUMNS} and {path.name} list here")
             _check_spans(clip, shards, path)
-        except BROKEN as error:
-            raise MaskcastError(
-                f"{path.parent / LINES}: line {row + 1} is not valid ({error!r}); write the clip store again"
-            ) from None
         return clip
 
     return Table(num_frames, hashes, groups, numbers, build)
 
 
 def _clip(entry: dict[str, Any], layers: dict[str, Packed], objects: dict[str, dict[int, int]]) -> Clip:
-    span = Span(**entry["frames"]) if entry["frames"] else None
+    span = Span(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
     size = entry["num_frames"]
     return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"])
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
 
 from maskcast.data.clip_checks import DTYPES
 from maskcast.data.clip_formats import parse_index
@@ -30,6 +29,7 @@ from maskcast.data.packing import unpack
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
+from maskcast.reading import content_of, mapped_array, parsing
 
 ALL = slice(None)
 
@@ -169,7 +169,7 @@ class ClipStore:
             raise self._lacks(clip, FRAMES)
         if span.shard not in self._mapped:
             shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
-            mapped = _map(self.root / span.shard)
+            mapped = mapped_array(self.root / span.shard, "fetch or write the clip store again")
             if mapped.shape != shape or mapped.dtype != np.uint8:
                 raise MaskcastError(
                     f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
@@ -220,15 +220,26 @@ class ClipStore:
         if packed is None:
             raise self._lacks(clip, word)
         wanted = range(clip.num_frames)[frames]
-        out: np.ndarray = np.empty((len(wanted), self.height, self.width), dtype)
+        shape = (len(wanted), self.height, self.width)
         try:
-            unpack(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
-        except (zstandard.ZstdError, ValueError, IndexError) as error:
+            out: np.ndarray = np.empty(shape, dtype)
+        except (MemoryError, ValueError):
             raise MaskcastError(
-                f"{self.root / packed.shard}: {word} of clip {clip.id!r} are damaged ({error}); "
-                "write the store again"
+                f"{self.root}: {word} of clip {clip.id!r}, {shape}, do not fit into the memory; cut it into parts"
             ) from None
+        with parsing(self.root / packed.shard, f"sound {word} of clip {clip.id!r}", "write the store again"):
+            unpack(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
+            if word == "masks" and self.label_map.kind == "classes":
+                self._check_ids(out)
         return out
+
+    def _check_ids(self, masks_THW: np.ndarray) -> None:
+        """Refuses ids of classes that there are not; others would reach losses and tables as if they were."""
+        if masks_THW.max(initial=0) < self.num_classes:
+            return
+        shifted_THW = masks_THW + np.uint8(1)  # so that `IGNORE`, which is allowed, becomes 0
+        if (most := int(shifted_THW.max())) > self.num_classes:
+            raise ValueError(f"class id {most - 1} among {self.num_classes} classes")
 
     def _chunk(self, packed: Packed, number: int) -> memoryview:
         if packed.shard not in self._bytes:
@@ -239,14 +250,6 @@ class ClipStore:
 
 
 def _read_index(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote") from None
-
-
-def _map(shard: Path) -> np.ndarray:
-    try:
-        return np.load(shard, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        raise MaskcastError(f"{shard}: damaged, no array to map; fetch or write the clip store again") from None
+    if not path.is_file():
+        raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote")
+    return content_of(path)

@@ -12,6 +12,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_records import Records
+from maskcast.labels import MOST_PIXELS
 
 CHUNK = 4096  # masks whose run lengths are decoded at once: some 50 MB
 FORMS = "a list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...] or RLE {size: [height, width], counts: ...}"
@@ -57,6 +58,8 @@ def _check_polygons(records: Records, n: int, polygons: list[Any]) -> None:
     values = np.array(list(chain.from_iterable(polygons)))
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         records.fail(n, "a polygon holds something other than finite numbers; mend it")
+    if np.abs(values).max() > MOST_PIXELS:  # the decoder walks along its edges
+        records.fail(n, "a point of a polygon lies far outside of its image; mend it")
 
 
 def _check_runs(records: Records, n: int, counts: list[Any], pixels: int) -> None:

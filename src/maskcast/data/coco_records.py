@@ -3,7 +3,6 @@
 Legend: N records; a column is checked as one array, a Python loop runs only to name a fault.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_json, shown
 
 
 @dataclass(frozen=True)
@@ -103,22 +103,6 @@ class Records:
         return column_N
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        MaskcastError: It is missing, cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MaskcastError(f"{path}: no such file; give the path of a COCO JSON file") from None
-    except OSError as error:
-        raise MaskcastError(f"{path}: cannot be read ({error.strerror}); give the path of a JSON file") from None
-    except (ValueError, RecursionError) as error:
-        raise MaskcastError(f"{path}: not valid JSON ({error}); write it again") from None
-
-
 def read_lists(path: Path) -> tuple[Records, Records, Records]:
     """Reads images, categories and annotations of a ground truth whose ids fit together.
 
@@ -181,9 +165,3 @@ def _range(ids: np.ndarray) -> str:
     if not ids.size:
         return "there are none"
     return f"there are {ids.size}, {ids.min()} to {ids.max()}"
-
-
-def shown(value: Any) -> str:
-    """Returns a JSON value as an error shows it, on one short line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,7 +5,6 @@ Shapes: H rows, W columns, C channels.
 
 import io
 import re
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,9 @@ import numpy as np
 from PIL import Image
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import content_of, reason_of
 
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # tags of EXIF and TIFF
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    EOFError,
-    struct.error,
-)
 # Pillow warns of many pixels, without the file's name; twice as many are an error, which gets it here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Notes of a camera or a program that are broken: the picture is whole, or its own error says that it is not.
@@ -82,16 +71,17 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     Raises:
         MaskcastError: when the file is missing, damaged, no image, too large or has several pages.
     """
+    if content is None:
+        content = content_of(Path(path), "image", "copy it again from its origin")
     try:
-        content = Path(path).read_bytes() if content is None else content
         # From memory: Pillow maps some files at a path, and maps turned ones wrongly.
         image = Image.open(io.BytesIO(content))
-    except FileNotFoundError:
-        raise MaskcastError(f"{path}: no such image") from None
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise MaskcastError(f"{path}: has more than {most} pixels; shrink it or cut it into parts") from error
-    except DAMAGED as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what Pillow's readers of some fifty formats raise on damage is in no list
         raise MaskcastError(
             f"{path}: not a readable image ({_line(error)}); copy it again from its origin, or save it as PNG"
         ) from error
@@ -105,7 +95,9 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
         if image.format == "TIFF" and depth > 8 and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
             raise MaskcastError(f"{path}: white is 0 in {depth} bits, which is not known here; save it as PNG")
         image.load()
-    except DAMAGED as error:
+    except (MaskcastError, MemoryError):
+        raise
+    except Exception as error:
         raise MaskcastError(
             f"{path}: the image is damaged ({_line(error)}); copy it again from its origin"
         ) from error
@@ -164,11 +156,10 @@ def _depth(image: Image.Image, raw_mode: str, content: bytes) -> int:
 def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ORIENTATION, 1)
-    except DAMAGED:  # broken notes of the camera: the picture is whole
+    except Exception:  # broken notes of the camera: the picture is whole
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _line(error: Exception) -> str:
-    text = str(error)
-    return "no format that is known" if "cannot identify" in text else " ".join(text.split())
+    return "no format that is known" if "cannot identify" in str(error) else reason_of(error)

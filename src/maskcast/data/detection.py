@@ -14,16 +14,39 @@ import json
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import BaseModel, model_validator
 
 from maskcast.data.images import image_files, read_image
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.reading import checked, content_of, parsing
 
 FORMAT = "maskcast-detection/1"
 SPLITS = ("train", "val")
+AGAIN = "run prepare_detection again"
+
+
+class _Split(BaseModel):
+    """What ``dataset.json`` says of a split."""
+
+    sha256: str
+
+
+class _About(BaseModel):
+    """What is read of ``dataset.json``."""
+
+    classes: tuple[str, ...]
+    original_ids: tuple[int, ...]
+    splits: dict[Literal["train", "val"], _Split]
+
+    @model_validator(mode="after")
+    def _alike(self) -> Self:
+        if len(self.classes) != len(self.original_ids):
+            raise ValueError(f"{len(self.classes)} classes have {len(self.original_ids)} original_ids")
+        return self
 
 
 class DetectionSet:
@@ -44,12 +67,9 @@ class DetectionSet:
     def __init__(self, root: Path) -> None:
         self.root = root
         path = root / "dataset.json"
-        try:
-            raw = path.read_bytes()
-        except OSError:
-            raise MaskcastError(
-                f"{path}: no detection set there; give the folder that prepare_detection wrote"
-            ) from None
+        if not path.is_file():
+            raise MaskcastError(f"{path}: no detection set there; give the folder that prepare_detection wrote")
+        raw = content_of(path)
         self.about = _parse(raw, path)
         self.classes: tuple[str, ...] = tuple(self.about["classes"])
         self.original_ids: tuple[int, ...] = tuple(self.about["original_ids"])
@@ -90,8 +110,12 @@ class DetectionSplit:
     def __init__(self, root: Path, name: str, sha256: str) -> None:
         self.truth = root / f"{name}.json"
         content = _read_split(self.truth, sha256)
+        with parsing(self.truth, "a valid split", AGAIN):
+            self._take(content, root / "images" / name)
+
+    def _take(self, content: dict[str, Any], images: Path) -> None:
         self.ids: list[int] = [image["id"] for image in content["images"]]
-        self.paths: list[Path] = [root / "images" / name / image["file_name"] for image in content["images"]]
+        self.paths: list[Path] = [images / image["file_name"] for image in content["images"]]
         # One array for all boxes: a list of small arrays takes ten times the memory.
         annotations = [one for one in content["annotations"] if not one["iscrowd"]]
         place = {image_id: n for n, image_id in enumerate(self.ids)}
@@ -140,25 +164,19 @@ class DetectionSplit:
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(raw)
+    with parsing(path, "a valid description", AGAIN):
+        about: dict[str, Any] = json.loads(raw)
         missing = {"format", "classes", "original_ids", "splits"} - set(about)
-    except (ValueError, TypeError) as error:
-        raise MaskcastError(f"{path}: not valid ({error}); run prepare_detection again") from None
-    if missing or about["format"] != FORMAT:
-        raise MaskcastError(
-            f"{path}: not a {FORMAT} description (lacks {sorted(missing)}); run prepare_detection again"
-        )
+        if missing or about["format"] != FORMAT:
+            raise MaskcastError(f"{path}: not a {FORMAT} description (lacks {sorted(missing)}); {AGAIN}")
+    checked(_About, about, path, "a valid description", AGAIN)
     return about
 
 
 def _read_split(path: Path, sha256: str) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        raw = b""
+    raw = content_of(path) if path.is_file() else b""
     if hashlib.sha256(raw).hexdigest() != sha256:
-        raise MaskcastError(
-            f"{path}: missing or not the file that dataset.json lists; run prepare_detection again"
-        )
-    return json.loads(raw)
+        raise MaskcastError(f"{path}: missing or not the file that dataset.json lists; {AGAIN}")
+    with parsing(path, "valid JSON", AGAIN):
+        content: dict[str, Any] = json.loads(raw)
+    return content

@@ -1,5 +1,6 @@
 """Finished clips of a run that may be killed: one small file each, until all of them are there."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.data.packing import PackedLayer
+from maskcast.reading import content_of, parsing
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,22 @@ class FinishedClips:
         partial.replace(self._path(index))
 
     def load(self, index: int) -> FinishedClip:
-        """Returns a clip that was saved, as it was."""
-        with self._path(index).open("rb") as file:
+        """Returns a clip that was saved, as it was.
+
+        Raises:
+            MaskcastError: if its file is damaged.
+        """
+        path = self._path(index)
+        raw = io.BytesIO(content_of(path))
+        with raw as file, parsing(path, "a finished clip", f"remove {self.folder} and run the stage again"):
             head = json.loads(file.readline())
 
             def layers(part: str) -> dict[str, PackedLayer]:
                 found = {}
                 for name, one in head[part].items():
                     chunks = tuple(file.read(size) for size in one["chunks"])
+                    if list(map(len, chunks)) != one["chunks"]:
+                        raise ValueError("it is cut short")
                     found[name] = PackedLayer(chunks, tuple(one["shape"]), one["dtype"])
                 return found
 

@@ -4,6 +4,7 @@ Legend: H height, W width.
 """
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from maskcast.data.relabelling import labelled_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import track
+from maskcast.reading import is_count, parsing, read_text
 
 Frames = Mapping[str, Sequence[int]]  # of each clip, by its id
 
@@ -109,14 +111,12 @@ def read_frames_list(path: Path) -> dict[str, list[int]]:
         MaskcastError: it is none.
     """
     found: dict[str, list[int]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise MaskcastError(f"{path}: cannot be read as a list of frames ({error}); give a CSV") from None
+    text = read_text(path, "list of frames", "give a CSV")
+    with parsing(path, "a list of frames", "give a CSV"):
+        rows = list(csv.DictReader(io.StringIO(text)))
     for line, row in enumerate(rows, 2):
         clip, frame = row.get("clip"), (row.get("frame") or "").strip()
-        if not clip or not frame.isdecimal() or len(frame) > 9:
+        if not clip or not is_count(frame):
             raise MaskcastError(
                 f"{path}: line {line}: needs the columns clip and frame (a number from 0); mend it"
             )

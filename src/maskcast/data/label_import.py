@@ -23,6 +23,7 @@ from maskcast.data.label_formats.names import FRAME_RULE
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
+from maskcast.reading import parsing
 
 Empty = Literal["background", "unlabelled"]
 MOST_INSTANCE = (1 << 16) - 1
@@ -113,7 +114,7 @@ def import_labels(
         raise MaskcastError(f"{store.root}: map {store.label_map.name!r} is a matte, which no label format holds")
     names, report = ClassNames(store, form, rename), ImportReport()
     painted: dict[str, _Clip] = {}
-    with unpacked(path) as opened:
+    with unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
             for frame in form.read(opened):
                 place = _place(frame, store)

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from maskcast.errors import MaskcastError
+from maskcast.reading import content_of, parsing
 
 
 class _NoDoctype(ET.TreeBuilder):
@@ -19,9 +19,6 @@ def read_xml(path: Path, what: str, remedy: str) -> ET.Element:
     Raises:
         MaskcastError: it cannot be read, is no XML, or has a document type, which may hide an entity bomb.
     """
-    try:
-        return ET.parse(path, ET.XMLParser(target=_NoDoctype())).getroot()  # noqa: S314
-    except OSError as error:
-        raise MaskcastError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: encodings
-        raise MaskcastError(f"{path}: not the XML of {what} ({error}); mend it or export it again") from None
+    raw = content_of(path, "file", remedy)
+    with parsing(path, f"the XML of {what}", "mend it or export it again"):
+        return ET.fromstring(raw, ET.XMLParser(target=_NoDoctype()))  # noqa: S314

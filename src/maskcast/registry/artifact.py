@@ -25,6 +25,7 @@ import yaml
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
+from maskcast.reading import parsing, read_yaml
 from maskcast.registry.bundle import Description, read_bundle, write_bundle
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import EvaluationRecord
@@ -132,16 +133,16 @@ def load_artifact(folder: Path, digest: str) -> tuple[Model, Description]:
         MaskcastError: if the bundle differs, or ``MLmodel`` names another loader than ours.
     """
     path = folder / "MLmodel"
-    try:
-        flavors: Any = yaml.safe_load(path.read_bytes())["flavors"]
+    remedy = "register the model again"
+    content = read_yaml(path, "description of a model", remedy)
+    with parsing(path, "a description of a model", remedy):
+        flavors: Any = content["flavors"]
         flavor = flavors["python_function"]
         ours = set(flavors) == {"python_function"} and (flavor["loader_module"], flavor["data"]) == (
             LOADER,
             "data",
         )
         ours &= flavor.keys() <= {"loader_module", "data", "python_version", "env"}  # `code` would be imported
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise MaskcastError(f"{path}: cannot be read ({error!r}); register the model again") from None
     if not ours:
         raise MaskcastError(f"{path}: names another loader than {LOADER}; somebody changed it: register it again")
     about = read_bundle(folder / "data", digest)

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, TypeAdapter
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
 from maskcast.params import Params, is_null, validate
+from maskcast.reading import content_of, parsing, read_json
 from maskcast.registry.inputs import MAX_FRAMES
 
 DIGESTS = "digests.json"
@@ -143,11 +144,10 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
         MaskcastError: naming the first file that differs, is missing or does not belong there.
     """
     path = folder / DIGESTS
-    try:
-        raw = path.read_bytes()
-        digests = json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise MaskcastError(f"{path}: cannot be read ({error}); fetch or register the model again") from None
+    remedy = "fetch or register the model again"
+    raw = content_of(path, "list of digests", remedy)
+    with parsing(path, "a list of digests", remedy):
+        digests = TypeAdapter(dict[str, str]).validate_json(raw, strict=True)
     if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
         raise MaskcastError(f"{path}: is not what was registered; somebody changed it: register the model again")
     found = _files(folder)
@@ -157,10 +157,7 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
         if name not in found or sha256_of(folder / name) != digests[name]:
             fault = "differs from what was registered" if name in found else "is missing"
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
-    try:
-        values = json.loads((folder / "model.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise MaskcastError(f"{folder / 'model.json'}: cannot be read ({error}); register it again") from None
+    values = read_json(folder / "model.json", "description of a model", "register it again")
     description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
     expected = {"model.json", *(f"{part}/{name}" for part in PARTS[description.kind] for name in FILES)}
     if other := set(found) ^ expected:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.evaluation import record as evaluation_record
+from maskcast.reading import parsing, read_json, read_text
 
 RECORD = "evaluation.json"
 
@@ -169,14 +171,12 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
     """
     path = report / RECORD
     stages = " or ".join(each.stage for each in expected)
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+    facts = read_json(path, "evaluation", f"give the report of {stages}")
+    with parsing(path, "an evaluation", f"give the report of {stages}"):
         scores = {name: float(value) for name, value in facts.pop("scores").items()}
         measure = next((each for each in expected if each.format == facts["format"]), None)
         rows = [] if measure is None else _rows(report / measure.table)
         per_item = {} if measure is None else _per_item(rows, measure)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MaskcastError(f"{path}: no evaluation there ({error!r}); give the report of {stages}") from None
     if measure is None or not per_item or not facts.keys() >= measure.must_agree.keys():
         formats = " or ".join(f"{each.format} with scores of {each.of}s" for each in expected)
         raise MaskcastError(f"{path}: not a {formats}; run {stages} again")
@@ -185,8 +185,8 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    text = read_text(path, "table of scores", "evaluate again")
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def _per_item(rows: list[dict[str, str]], measure: Measure) -> dict[str, dict[str, float]]:

@@ -1,6 +1,5 @@
 """Loads registered models by their address, each checked against what was registered."""
 
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
+from maskcast.reading import parsing, read_json
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
@@ -196,10 +196,9 @@ def masker_of(loaded: Loaded) -> LoadedMasker:
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
     model, about = load_artifact(folder, digest)
     path = folder / "input_example.json"
-    try:
-        example = np.array(json.loads(path.read_bytes()), np.uint8)
-    except (OSError, ValueError, OverflowError, TypeError) as error:
-        raise MaskcastError(f"{path}: cannot be read ({error}); register the model again") from None
+    values = read_json(path, "example of an input", "register the model again")
+    with parsing(path, "an example of an input", "register the model again"):
+        example = np.array(values, np.uint8)
     if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
         return LoadedPipeline(model, about, name, version, digest, example)
     return Loaded(model, about, name, version, digest, example)

@@ -1,6 +1,5 @@
 """What a finished run says: its scores, what was gained, where the report is, and what to do next."""
 
-import json
 import os
 import shlex
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import checked, read_json
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
@@ -106,8 +106,11 @@ def _is_champion(name: str, number: int) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        raise MaskcastError(f"{path}: no scores there; run `dvc repro` first") from None
-    return content
+    found: dict[str, Any] = checked(
+        dict[str, Any],
+        read_json(path, "scores", "run `dvc repro` first"),
+        path,
+        "a table of scores",
+        "run `dvc repro` again",
+    )
+    return found

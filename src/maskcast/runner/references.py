@@ -13,11 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import content_of, parsing
 from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import beside, remove, resume_dir
 from maskcast.storage.store import fetch, put
@@ -49,10 +50,10 @@ def referred(path: Path) -> Path:
     file = path / REFERENCE
     if not file.is_file():
         return path
-    try:
-        reference = Reference.model_validate_json(file.read_bytes())
-    except (ValidationError, OSError):
-        raise MaskcastError(f"{file}: is no reference to data; run the stage that wrote it again") from None
+    again = "run the stage that wrote it again"
+    raw = content_of(file, "reference", again)
+    with parsing(file, "a reference to data", again):
+        reference = Reference.model_validate_json(raw)
     store = _store()
     if store != reference.store:
         raise MaskcastError(

@@ -10,7 +10,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -20,6 +19,7 @@ from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.params import UNSHOWN, Params
 from maskcast.progress import say
+from maskcast.reading import parsing, read_yaml
 from maskcast.redaction import has_user
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import OutPath, stage
@@ -168,10 +168,9 @@ def _read_pointer(pointer: Path, copy: Path) -> tuple[str, str]:
     DVC writes to `.dvc/tmp`; where it cannot (a read-only image or volume) it gets a copy of config and pointer.
     """
     pointer = Path(os.path.abspath(pointer))  # no links followed: those of a ConfigMap lead elsewhere
-    try:
-        path = pointer.parent / yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["path"]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
-        raise MaskcastError(f"{pointer}: not a readable .dvc file ({error}); write it with dvc add") from None
+    content = read_yaml(pointer, ".dvc file", "write it with dvc add")
+    with parsing(pointer, "a readable .dvc file", "write it with dvc add"):
+        path = pointer.parent / content["outs"][0]["path"]
     for folder in path.parents:
         if (folder / ".dvc").is_dir():
             if os.access(folder / ".dvc", os.W_OK):

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
+from maskcast.reading import shown
 
 ALMOST_ONE = 1.001  # rounded shares
 SHARES_END = 2  # beyond which a share is none: boxes may leave their image, but not by all of it
@@ -170,8 +171,8 @@ def number(value: Any, where: str) -> float:
     """
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
-        raise MaskcastError(f"{where} must be a finite number, not {value!r}; mend it")
+        raise MaskcastError(f"{where} must be a finite number, not {shown(value)}; mend it")
     return found

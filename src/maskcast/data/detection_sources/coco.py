@@ -5,10 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from maskcast.data.coco_records import Records, read_lists, shown
+from maskcast.data.coco_records import Records, read_lists
 from maskcast.data.detection_sources.base import DetectionSource, LabelledImage, Listing, RelativePath
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
+from maskcast.reading import shown
 
 
 class CocoFiles(Params):

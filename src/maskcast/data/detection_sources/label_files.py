@@ -18,6 +18,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
+from maskcast.reading import read_yaml, shown
 
 YAML_SUFFIXES = (".yml", ".yaml")
 # libyaml is some ten times as fast; not every build of PyYAML has it.
@@ -61,19 +62,18 @@ def _images(folder: Path) -> list[NamedBoxes]:
 
 
 def _read(path: Path, image: Path) -> NamedBoxes:
-    try:
-        content = yaml.load(path.read_bytes(), LOADER)  # noqa: S506 - both are safe loaders
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MaskcastError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend it") from None
+    content = read_yaml(path, "file of labels", "mend it", LOADER)
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
         raise MaskcastError(f"{path}: has {len(names)} labels and {len(boxes)} bboxes; give one for each")
     for n, name in enumerate(names, 1):
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
-            raise MaskcastError(f"{path}: label {n} must be a name, not {name!r}; mend it, or put it in quotes")
+            raise MaskcastError(
+                f"{path}: label {n} must be a name, not {shown(name)}; mend it, or put it in quotes"
+            )
     for n, box in enumerate(boxes, 1):
         if not isinstance(box, list) or len(box) != 4:
-            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {box!r}; mend it")
+            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {shown(box)}; mend it")
     numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
     return NamedBoxes(image, path, [str(name) for name in names], numbers)
 

@@ -21,6 +21,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -60,10 +61,8 @@ class VocSource(DetectionSource):
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows may begin it with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise MaskcastError(f"{path}: cannot be read as text ({error}); mend source.train or source.val") from None
+    remedy = "mend source.train or source.val"
+    lines = read_text(path, "text", remedy, "utf-8-sig").splitlines()  # Windows may begin it with a mark
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise MaskcastError(f"{path}: names no image; give one name a line")

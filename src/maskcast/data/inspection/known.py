@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
@@ -13,6 +11,7 @@ from maskcast.data.inspection.streams import videos
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
+from maskcast.reading import content_of, mapped_array
 
 COMPETITION = ("train", "val", "unlabeled", "hidden")
 MOST_CLASSES = 49
@@ -79,7 +78,7 @@ def competition(raw: Path) -> Findings | None:
                 found.labelled[place.name] = found.sequences[place.name]
         for number in evenly_spaced(len(places), LOOKED_AT):
             if (path := places[number] / "mask.npy").is_file():
-                highest = max(highest, int(np.load(path, mmap_mode="r", allow_pickle=False).max()))
+                highest = max(highest, int(mapped_array(path, "copy it again").max(initial=0)))
     found.source["num_classes"] = MOST_CLASSES if 2 < highest < MOST_CLASSES else highest + 1
     found.why["num_classes"] = f"the masks hold ids up to {highest}; 49 have CLEVRER's names"
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
@@ -101,10 +100,10 @@ def green_screen(raw: Path) -> str | None:
 def box_file(raw: Path) -> Path | None:
     """Returns a file of Pascal VOC's or COCO's boxes below a folder, if there is one."""
     for path in sorted(raw.rglob("*.xml")):
-        if b"<bndbox" in path.read_bytes():
+        if b"<bndbox" in content_of(path):
             return path
     for path in sorted(raw.rglob("*.json")):
-        content = path.read_bytes()
+        content = content_of(path)
         if all(key in content for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"')):
             return path
     return None

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from maskcast.errors import MaskcastError
+from maskcast.labels import MOST_PIXELS
 
 IGNORED = "ignore"  # class in a file of the pixels that have no label
-MOST_PIXELS = 1 << 15  # height or width of a frame
 Size = tuple[int, int]  # height, width
 Place = tuple[str, int]  # clip id, frame from 0 on
 

@@ -15,11 +15,12 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, lists_of, read_json, shown
+from maskcast.data.coco_records import Records, lists_of
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_json, shown
 
 FILE = "annotations.json"
 

@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from maskcast.data.coco_records import Records, read_json, shown
+from maskcast.data.coco_records import Records
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.brush import decode, encode
 from maskcast.data.label_formats.files import files_in
@@ -24,6 +24,7 @@ from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import read_json, shown
 
 FILE = "tasks.json"
 CONFIG = "label-config.xml"

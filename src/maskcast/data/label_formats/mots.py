@@ -16,6 +16,7 @@ from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import clip_name, places_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_text
 
 PER_CLASS = 1000
 IGNORE_VALUE = 10_000
@@ -89,10 +90,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     inside = sorted(path.rglob(LABELS)) if path.is_dir() else []
     for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
         if file.is_file():
-            try:
-                lines = file.read_text(encoding="utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise MaskcastError(f"{file}: is no UTF-8 ({error}); write a class name a line") from None
+            lines = read_text(file, "UTF-8", "write a class name a line").splitlines()
             return tuple(line.strip() for line in lines if line.strip())
     return KITTI
 

@@ -28,6 +28,7 @@ from maskcast.data.label_formats.mots import (
 )
 from maskcast.data.label_formats.names import clip_name
 from maskcast.errors import MaskcastError
+from maskcast.reading import is_count, read_text
 
 FIELDS = ("frame", "object", "class", "height", "width", "run lengths")
 
@@ -70,15 +71,12 @@ def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
-    try:
-        lines = file.read_text(encoding="ascii").splitlines()
-    except UnicodeDecodeError as error:
-        raise MaskcastError(f"{file}: is no text of ASCII ({error}); give a MOTS text file") from None
+    lines = read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         words, where = line.split(), f"{file}: line {number}"
-        if len(words) != len(FIELDS) or not all(word.isdecimal() and len(word) < 10 for word in words[:5]):
+        if len(words) != len(FIELDS) or not all(map(is_count, words[:5])):
             raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; write the line again")
         t, value, class_id, height, width = map(int, words[:5])
         named(value, names, where)

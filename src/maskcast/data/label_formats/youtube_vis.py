@@ -14,12 +14,13 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, read_json, shown
+from maskcast.data.coco_records import Records
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
 from maskcast.data.label_formats.coco import category_names, coco_mask, instance_of
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_json, shown
 
 FILE = "instances.json"
 LISTS = ("videos", "categories", "annotations")

@@ -17,6 +17,7 @@ from pydantic import AfterValidator
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Attributes
 from maskcast.params import load_params_file
+from maskcast.reading import content_of
 
 FORM = "`left thumb: {side: left, part: thumb}`"
 
@@ -67,6 +68,6 @@ def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes
 
 def _keys(path: Path) -> list[str]:
     """Returns the keys of a YAML mapping as they stand there; parsing it would keep the last of equal ones."""
-    mapping = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    mapping = yaml.compose(content_of(path), yaml.SafeLoader)
     assert isinstance(mapping, yaml.MappingNode)
     return [str(key.value) for key, _ in mapping.value]

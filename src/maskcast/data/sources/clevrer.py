@@ -1,6 +1,5 @@
 """CLEVRER's official release: `video_<id>.mp4`, and `annotation_<id>.json` from which masks are painted."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
@@ -17,6 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
 from maskcast.params import is_false
+from maskcast.reading import parsing, read_json
 from maskcast.simulator.camera import (
     ATTRIBUTES,
     CLASSES,
@@ -201,8 +201,9 @@ def read_motion(annotation: Path) -> Motion:
     Raises:
         MaskcastError: when the file is no CLEVRER annotation: broken JSON, an unknown colour, a missing frame.
     """
-    try:
-        content = json.loads(annotation.read_bytes())
+    remedy = "copy it again"
+    content = read_json(annotation, "annotation", remedy)
+    with parsing(annotation, "a CLEVRER annotation", remedy):
         objects: list[dict[str, Any]] = sorted(content["object_property"], key=lambda item: item["object_id"])
         trajectory: Sequence[dict[str, Any]] = content["motion_trajectory"]
         column = {item["object_id"]: index for index, item in enumerate(objects)}
@@ -217,12 +218,6 @@ def read_motion(annotation: Path) -> Motion:
             for item in frame["objects"]:
                 locations[frame["frame_id"], column[item["object_id"]]] = item["location"]
                 angles[frame["frame_id"], column[item["object_id"]]] = item["orientation"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise MaskcastError(
-            f"{annotation}: not a CLEVRER annotation ({type(error).__name__} {error}); copy it again"
-        ) from error
-    except OSError as error:
-        raise MaskcastError(f"{annotation}: cannot be read ({error.strerror})") from error
     return Motion(class_ids, locations, euler_rotations(angles))
 
 

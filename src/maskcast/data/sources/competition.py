@@ -24,6 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.params import is_false
+from maskcast.reading import mapped_array
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
 FRAME = r"image_(\d+)\.(?:png|jpe?g)"
@@ -132,12 +133,11 @@ def _list_video(
 ) -> None:
     item = f"{split}/{video.name}"
     labelled = KIND_OF_SPLIT[split] == "labelled"
-    missing = [number for number in range(span.first, span.last + 1) if number not in frames]
+    total = span.last - span.first + 1  # as a line of text says: it may be any number
+    missing = total - sum(span.first <= number <= span.last for number in frames)
     if missing or not frames:
-        name = f"image_{missing[0] if missing else 0}.png"
-        listing.skipped.append(
-            (item, f"{name} is missing ({len(missing)} of {span.last - span.first + 1} frames)")
-        )
+        first = next((number for number in range(span.first, span.last + 1) if number not in frames), 0)
+        listing.skipped.append((item, f"image_{first}.png is missing ({missing} of {total} frames)"))
         return
     if labelled and not (video / "mask.npy").is_file():
         listing.skipped.append((item, "mask.npy is missing"))
@@ -188,10 +188,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
 
 def _map_masks(path: Path) -> np.ndarray:
     """Memory-maps the masks (T, H, W) of any integer type; pickled objects are refused."""
-    try:
-        masks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MaskcastError(f"{path}: not a readable array ({error}); copy it again from its origin") from None
+    masks = mapped_array(path, "copy it again from its origin")
     if masks.ndim != 3 or masks.dtype.kind not in "iub":
         raise LabelError(
             f"{path}: holds {masks.dtype} {masks.shape}, not integers (T, H, W); save the masks again"

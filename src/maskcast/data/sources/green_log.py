@@ -4,7 +4,6 @@ This is what SvenGroen/Video_Segmentation (src/Vid2Img_preprocess.py) writes: fr
 is white where something stands in front. JPEG leaves grey around edges; the nearer of black and white counts.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,8 +13,8 @@ import numpy as np
 from maskcast.data.images import read_frames
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.splits import assign_splits
-from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError, LabelMap
+from maskcast.reading import parsing, read_json
 
 OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
@@ -73,16 +72,12 @@ def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Ar
 
 def _clips_of(log: Path) -> list[tuple[list[Path], list[Path]]]:
     """Returns frames and labels of each clip of a log."""
-    try:
-        content = json.loads(log.read_text(encoding="utf-8"))
+    remedy = 'it must hold {"inputs": [[path, 1 where a clip begins], ...], "labels": [...]}'
+    content = read_json(log, "log of clips", remedy)
+    with parsing(log, "a log of clips", remedy):
         images, labels = ([(str(path), bool(flag)) for path, flag in content[key]] for key in ("inputs", "labels"))
         if not images or [flag for _, flag in images] != [flag for _, flag in labels]:
             raise ValueError("inputs and labels differ in number, or in where clips begin")
-    except (ValueError, KeyError, TypeError) as error:
-        raise MaskcastError(
-            f"{log}: not a log of clips ({error!r}); it must hold "
-            '{"inputs": [[path, 1 where a clip begins], ...], "labels": [...]}'
-        ) from None
     clips: list[tuple[list[Path], list[Path]]] = []
     for (image, begins), (label, _) in zip(images, labels, strict=True):
         if begins or not clips:

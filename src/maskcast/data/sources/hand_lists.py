@@ -81,7 +81,7 @@ def _entries(path: Path) -> Iterator[Any]:
             for number, line in enumerate(file, 1):
                 try:
                     yield json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise LabelError(f"{path}: line {number} is no JSON; write the list again") from None
         return
     entries = load_pt(path) if path.suffix == ".pt" else _json(path)
@@ -103,7 +103,7 @@ def _json(path: Path) -> Any:
     try:
         with _open(path) as file:
             return json.load(file)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise LabelError(f"{path}: is no JSON; give .pt, .jsonl or .json") from None
 
 

@@ -167,7 +167,9 @@ def refuse_copies(reels: Mapping[str, Reel], splits: Mapping[str, str]) -> None:
     Raises:
         MaskcastError: naming both.
     """
-    files = {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
+    # What cannot be read is said where it is read.
+    firsts = {name: reel.first for name, reel in reels.items() if isinstance(reel, FileReel)}
+    files = {name: path for name, path in firsts.items() if path.is_file()}
     sizes = Counter(path.stat().st_size for path in files.values())
     seen: dict[str, str] = {}
     for name, path in files.items():

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, read_json, read_lists, shown
+from maskcast.data.coco_records import Records, read_lists
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
+from maskcast.reading import read_json, shown
 
 SHAPE = {"bbox": "bbox", "segm": "segmentation"}
 OTHER = {"bbox": "segm", "segm": "bbox"}

@@ -1,0 +1,209 @@
+"""Reads files that nobody has vouched for: a file holds what it must, or one line says what is wrong with it.
+
+Every reader goes through here: ``content_of``, ``read_text``, ``read_json`` and ``read_yaml`` give what a file
+holds, ``checked`` gives it as a pydantic model, and ``parsing`` is put around what takes it apart. Whatever they
+run into becomes one line with the file's name. A small file that would fill the memory is refused before it does.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from maskcast.errors import MaskcastError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHOWN = 60  # characters of a value in a line
+DIGITS = 9  # of a number that counts something
+REASON = 200  # characters of what a parser says
+MOST_NODES = 1_000_000  # of a YAML file, each counted as often as aliases repeat it
+
+
+def content_of(path: Path, what: str = "file", remedy: str = "give the path of a file") -> bytes:
+    """Returns what a file holds.
+
+    Args:
+        path: the file; a pipe or a device, which may never end, is none.
+        what: it is, for errors.
+        remedy: what to do where there is none.
+
+    Raises:
+        MaskcastError: if there is no such file, or it cannot be read.
+    """
+    try:
+        # Else the opening of a pipe waits for somebody who writes.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise MaskcastError(f"{path}: a pipe or device and no file; {remedy}")
+            with open(descriptor, "rb", closefd=False) as file:  # raises where it is a folder
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise MaskcastError(f"{path}: no such {what}; {remedy}") from None
+    except (OSError, ValueError) as error:  # the latter: a zero in the name
+        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
+
+
+def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8") -> str:
+    """Returns the text of a file, its lines ended as on Unix; see ``content_of``.
+
+    Raises:
+        MaskcastError: if it cannot be read, or is no text.
+    """
+    raw = content_of(path, what, remedy)
+    with parsing(path, f"a {what}", remedy):
+        return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(
+    path: Path, what: str = "JSON file", remedy: str = "write it again, or give the path of another"
+) -> Any:
+    """Returns what a JSON file says; see ``content_of``.
+
+    Raises:
+        MaskcastError: if it cannot be read, or is no JSON.
+    """
+    raw = content_of(path, what, remedy)
+    with parsing(path, "valid JSON", remedy):
+        return json.loads(raw)
+
+
+def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
+    """Returns what a YAML file says; see ``content_of``.
+
+    Args:
+        path: the file.
+        what: it is, for errors.
+        remedy: what to do where there is none.
+        loader: of PyYAML, a safe one; None is ``SafeLoader``.
+
+    Raises:
+        MaskcastError: if it cannot be read, is no YAML, or would become too large by its aliases.
+    """
+    raw = content_of(path, what, remedy)
+    with parsing(path, "valid YAML", f"give a YAML {what}"):
+        text = raw.decode("utf-8")
+        try:
+            return yaml.load(text, _bounded(loader or yaml.SafeLoader))  # noqa: S506 - a safe one
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"line {mark.line + 1}: " if mark else ""
+            problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+            raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); mend that line") from None
+
+
+def mapped_array(path: Path, remedy: str) -> "np.ndarray":
+    """Returns the array of a ``.npy`` file, memory-mapped; pickled objects are refused.
+
+    Raises:
+        MaskcastError: if there is none, or it is damaged.
+    """
+    if not path.is_file():
+        raise MaskcastError(f"{path}: no such array; {remedy}")
+    import numpy as np
+
+    with parsing(path, "a readable array", remedy):
+        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+
+
+def checked(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
+    """Returns a value of a file as a pydantic model, or as any type that pydantic knows.
+
+    Raises:
+        MaskcastError: naming the file and the first key at fault.
+    """
+    with parsing(path, what, remedy):
+        return TypeAdapter(model).validate_python(value)
+
+
+@contextmanager
+def parsing(path: Path | str, what: str, remedy: str) -> Iterator[None]:
+    """Turns whatever a parser runs into into one line about the file.
+
+    Args:
+        path: the file, and perhaps a place in it.
+        what: it must be, after "not".
+        remedy: what to do.
+    """
+    try:
+        yield
+    except (MaskcastError, MemoryError):
+        raise
+    except Exception as error:
+        raise MaskcastError(f"{path}: not {what} ({reason_of(error)}); {remedy}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what an error says, in a few words on one line."""
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))[:SHOWN]
+        text = f"{place}: {fault['msg']}" if place else fault["msg"]
+    elif isinstance(error, KeyError):
+        text = f"lacks {shown(error.args[0] if error.args else '')}"
+    elif isinstance(error, RecursionError):
+        text = "nested too deeply"
+    elif isinstance(error, OSError):
+        text = error.strerror or str(error)
+    elif isinstance(error, UnicodeError):
+        text = f"no text in {getattr(error, 'encoding', 'UTF-8')}"
+    else:
+        text = str(error) or type(error).__name__
+    text = " ".join(text.split())
+    return text if len(text) <= REASON else f"{text[: REASON - 3]}..."
+
+
+def is_count(word: str) -> bool:
+    """Whether a word of a file is a whole number from 0 on, as frames and sizes are counted."""
+    return word.isdecimal() and len(word) <= DIGITS
+
+
+def shown(value: Any) -> str:
+    """Returns a value as an error shows it, on one short line."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes
+        return f"a {type(value).__name__} that is too large to be shown"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _bounded(loader: Any) -> Any:
+    """Returns a loader that refuses what aliases would make too large, or endless."""
+
+    class Bounded(loader):
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            _count(node, {})
+            return node
+
+    return Bounded
+
+
+def _count(node: Any, known: dict[int, int | None]) -> int:
+    """Returns how many nodes one stands for."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    found = known.get(id(node), 0)
+    if found is None:
+        raise ValueError("an alias stands within what it is the name of")
+    if found:
+        return found
+    known[id(node)] = None
+    inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+    total = 1 + sum(_count(part, known) for part in inner)
+    if total > MOST_NODES:
+        raise ValueError(f"aliases make more than {MOST_NODES} values of it")
+    known[id(node)] = total
+    return total
