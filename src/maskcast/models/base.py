@@ -84,8 +84,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise MaskcastError(f"{path}: damaged ({error}); train or fetch the model again") from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
-    classes = description.get("num_classes")
-    if not all(isinstance(description.get(key), dict) for key in ("model", "meta")) or (
+    description = {"model": {}, "meta": {}, "num_classes": 0} | description  # who needs more says what is missing
+    classes = description["num_classes"]
+    if not all(isinstance(description[key], dict) for key in ("model", "meta")) or (
         type(classes) is not int or not 0 <= classes <= MAX_CLASSES
     ):
         raise MaskcastError(
