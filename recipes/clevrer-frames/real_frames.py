@@ -1,7 +1,7 @@
 """Trains the masker of this recipe on simulated frames and prints how well it masks what it has never seen.
 
     python recipes/clevrer-frames/real_frames.py [--seeds 0] [--clevrer FOLDER] [--forecasters FOLDER ...]
-        [--values gpu.yaml unlabeled.yaml]
+        [--values attributes.yaml gpu.yaml unlabeled.yaml]
 
 Training is a `dvc repro` of this recipe, so what DVC has in its cache is not trained again. Files of values say
 what of train_masker differs from params.yaml; with unlabeled.yaml the masker learns from real frames without
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
     parser.add_argument("--forecasters", type=Path, nargs="*", default=[], help="folders of trained ones of masks")
     parser.add_argument(
-        "--values", nargs="*", default=[], metavar="FILE", help="of this folder: gpu.yaml, unlabeled.yaml"
+        "--values", nargs="*", default=[], metavar="FILE", help="of this folder, e.g. attributes.yaml"
     )
     given = parser.parse_args()
     if "unlabeled.yaml" in given.values and given.clevrer is None:

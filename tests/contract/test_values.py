@@ -16,7 +16,7 @@ PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.ya
 BUDGET = ROOT / "recipes/few-labels/budget.py"
 PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
 CHANGES = {
-    ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("gpu", "unlabeled")
+    ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("attributes", "gpu", "unlabeled")
 }  # of params.yaml's masker
 GRID = ROOT / "recipes/video/grid.yaml"  # variants: tests/unit/test_grid.py
 FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID})
