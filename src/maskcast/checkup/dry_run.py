@@ -25,7 +25,7 @@ from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section, validate
 from maskcast.rehearsal import VARIABLE
 
-POLL_S = 0.2
+POLL_S = 0.5  # looking at the pages of a process takes time, too
 OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
 
 
