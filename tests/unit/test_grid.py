@@ -16,6 +16,7 @@ from maskcast.runner.dvc_queue import _hydra
 from maskcast.runner.dvc_stages import load_entries, needs_of
 from maskcast.runner.grid import Parts, load_grid, parts_of
 from maskcast.runner.run import run_stage
+from maskcast.runner.stage import get_stage
 from maskcast.runner.variants import failure
 from pipelines.cluster import Placement, load_cluster
 from pipelines.compile import build_given
@@ -208,3 +209,18 @@ def test_values_reach_the_params_of_an_experiment_as_they_are(tmp_path: Path, va
     assert found["other"] == {"kept": 1}
     small = found["section"].get("c")
     assert found["section"] | {"c": float(small) if "e-" in str(small) else small} == {"c": None} | values
+
+
+def test_dvc_and_kubeflow_hand_over_the_same_params(tmp_path: Path) -> None:
+    """As DVC writes them to params.yaml, and as Kubeflow's items hold them, where each number is a float."""
+    stages, before = entries(), (RECIPE / "params.yaml").read_text()
+    _, variants = load_grid(RECIPE / "grid.yaml", yaml.safe_load(before), stages)
+    items = compiled(RECIPE / "grid.yaml", tmp_path)["root"]["inputDefinitions"]["parameters"]["variants"]
+    for variant, item in zip(variants, items["defaultValue"], strict=True):
+        path = write(tmp_path / "params.yaml", before)
+        for name, values in variant.sections.items():
+            apply_overrides(path, [f"~{name}", f"+{name}={_hydra(values)}"])
+        params = get_stage("train_masker").params
+        by_dvc = params.model_validate(load_params_file(path)["train_segmenter"])
+        assert by_dvc == params.model_validate(item["train_segmenter"])
+        assert by_dvc == params.model_validate(variant.sections.get("train_segmenter") or by_dvc.model_dump())
