@@ -15,11 +15,12 @@ from maskcast.runner.stage import get_stage
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
 BUDGET = ROOT / "recipes/few-labels/budget.py"
 PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
+HANDS = ROOT / "recipes/hands/arms.yaml"
 CHANGES = {
     ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("attributes", "gpu", "unlabeled")
 }  # of params.yaml's masker
 GRID = ROOT / "recipes/video/grid.yaml"  # variants: tests/unit/test_grid.py
-FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID})
+FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID, HANDS})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,6 +41,13 @@ def test_each_section_fits_its_stage(path: Path) -> None:
         if path in CHANGES and name == "train_masker":
             values = script["merged"](read(path.parent / "params.yaml")[name], values)
         check(named[name].stage.name if name in named else name, values, path)
+
+
+def test_what_the_steps_of_hands_are_made_with_fits_its_stages() -> None:
+    params, merged = read(HANDS.with_name("params.yaml")), runpy.run_path(str(BUDGET))["merged"]
+    for arm in read(HANDS)["arms"].values():
+        for name in arm.keys() & params.keys():
+            check("train_masker", merged(params[name], arm[name]), HANDS)
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
