@@ -20,7 +20,7 @@ from maskcast.runner.grid import load_grid, parts_of
 EPILOG = """\
 FILE has the variants, each by what it changes in params.yaml:
 
-  stage: train_masker        # whose maskers are compared; stages after it do not run
+  stage: train_masker        # whose maskers are compared; no stage after it runs
   split: test                # scored on these clips (default val)
   variants:
     narrow: {train_masker.model.width: 8}
