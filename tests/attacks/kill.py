@@ -247,7 +247,7 @@ def kill(folder: Path, kills: int, stages: tuple[str, ...]) -> list[str]:
     os.waitpid(child, 0)
     wrong, killed = [], 0
     for number, name in enumerate(PARAMS):
-        if name in LAST and name not in stages:
+        if (name in LAST and name not in stages) or number > max(map(list(PARAMS).index, stages)):
             continue
         whole = unbroken(folder, name, name in stages)
         if name not in stages:
