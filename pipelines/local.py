@@ -25,6 +25,7 @@ from components._image import IMAGE
 from maskcast.errors import MaskcastError
 from maskcast.report.index import write_index
 from maskcast.report.tables import printed
+from maskcast.runner.server import make_database
 from maskcast.stopping import SIGNALS, Stopped
 from pipelines.cluster import Placement
 from pipelines.compile import build_given, stages_of
@@ -63,6 +64,8 @@ def run(given: argparse.Namespace) -> int:
         mounts.append(folder)
     built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))
     total = None if given.verbose else grid.total if grid else len(stages_of(given.pipeline))
+    if grid:
+        make_database()
     folder = run_local(built, given.out, given.docker, mounts, total)
     variants = [variant.name for variant in grid.variants] if grid else []
     for file in folder.glob("*/report/scores.md"):

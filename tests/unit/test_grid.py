@@ -1,6 +1,7 @@
 """Grids of variants: the file, what runs once and what for each, Kubeflow's loop, and variants that fail."""
 
 import os
+import sqlite3
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from maskcast.runner.dvc_queue import _hydra
 from maskcast.runner.dvc_stages import load_entries, needs_of
 from maskcast.runner.grid import Parts, load_grid, parts_of
 from maskcast.runner.run import run_stage
+from maskcast.runner.server import make_database
 from maskcast.runner.stage import get_stage
 from maskcast.runner.variants import failure
 from pipelines.cluster import Placement, load_cluster
@@ -224,3 +226,14 @@ def test_dvc_and_kubeflow_hand_over_the_same_params(tmp_path: Path) -> None:
         by_dvc = params.model_validate(load_params_file(path)["train_segmenter"])
         assert by_dvc == params.model_validate(item["train_segmenter"])
         assert by_dvc == params.model_validate(variant.sections.get("train_segmenter") or by_dvc.model_dump())
+
+
+def test_the_database_is_there_before_variants_begin_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make_database()
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        assert database.execute("select count(*) from datasets").fetchone() == (0,)
+    database.close()

@@ -16,11 +16,12 @@ from maskcast.progress import say
 from maskcast.runner.dvc_queue import Experiment, Queue
 from maskcast.runner.dvc_stages import load_entries, needs_of
 from maskcast.runner.grid import load_grid, parts_of
+from maskcast.runner.server import make_database
 
 EPILOG = """\
 FILE has the variants, each by what it changes in params.yaml:
 
-  stage: train_masker        # whose maskers are compared; no stage after it runs
+  stage: train_masker        # whose maskers are compared; no later stage runs
   split: test                # scored on these clips (default val)
   variants:
     narrow: {train_masker.model.width: 8}
@@ -79,6 +80,7 @@ def grid(arguments: Sequence[str]) -> int:
     say(f"{len(variants)} variants; once for all: {', '.join(parts.shared)}; for each: {', '.join(parts.varied)}")
     if failed := queue.run([shared], 1):
         raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
+    make_database()
     reasons = queue.run(list(experiments.values()), given.jobs)
     failed = {name: reasons[one.name] for name, one in experiments.items() if one.name in reasons}
     with tempfile.TemporaryDirectory(prefix="maskcast-grid-") as folder:

@@ -112,6 +112,17 @@ def new_client(*, query: bool = False) -> Any:
         return mlflow.MlflowClient(uri)
 
 
+def make_database() -> None:
+    """Makes the embedded database where there is none: of processes that begin at once all but one would fail.
+
+    Raises:
+        MaskcastError: it cannot be made.
+    """
+    if tracking_uri().startswith("sqlite:"):
+        with user_errors_of_server():
+            new_client().search_experiments(max_results=1)
+
+
 @contextmanager
 def user_errors_of_server() -> Iterator[None]:
     """Turns what MLflow, its database or the network raise into one MaskcastError."""
