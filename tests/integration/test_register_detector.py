@@ -208,7 +208,7 @@ def test_another_report_is_refused(shop: Shop, run: Run, tmp_path: Path) -> None
             facts | {"format": "maskcast-evaluation/1"},
             "not a maskcast-detection-evaluation/1 with scores of images",
         ),
-        ([], r"no evaluation there .*; give the report of evaluate_detector"),
+        ([], "evaluation.json: not an evaluation .*; give the report of evaluate_detector"),
     ):
         (tmp_path / "report/evaluation.json").write_text(json.dumps(changed))
         with pytest.raises(MaskcastError, match=message):

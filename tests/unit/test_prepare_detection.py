@@ -287,7 +287,7 @@ def test_other_faults_are_named(tmp_path: Path) -> None:
     (raw / "labels.json").write_text("[")
     refused(raw, out, "labels.json: not valid JSON")
     (raw / "labels.json").unlink()
-    refused(raw, out, "labels.json: no such file")
+    refused(raw, out, "labels.json: no such JSON file")
 
 
 def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
@@ -305,8 +305,8 @@ def test_only_a_whole_set_is_opened(tmp_path: Path) -> None:
         data.split("train")
     about = tmp_path / "set/dataset.json"
     for content, line in [
-        ("{", "dataset.json: not valid"),
-        ("7", "dataset.json: not valid"),
+        ("{", "dataset.json: not a valid description"),
+        ("7", "dataset.json: not a valid description"),
         ("{}", r"not a maskcast-detection/1 description \(lacks \['classes'"),
         (about.read_text().replace("detection/1", "detection/0"), "not a maskcast-detection/1"),
     ]:

@@ -119,8 +119,9 @@ class VideoEvaluation:
             flat |= {f"{score}{suffix}": value for score, value in table.items()}
         if BASE in tables:
             flat |= beside(tables[SEGMENTER], tables[BASE])
-            for score in {"miou", "miou_occluded"} & tables[BASE].keys():
-                flat[f"{score}_gain"] = tables[SEGMENTER][score] - tables[BASE][score]
+            for score in ("miou", "miou_occluded"):
+                if score in tables[BASE]:
+                    flat[f"{score}_gain"] = tables[SEGMENTER][score] - tables[BASE][score]
         return {name: value for name, value in flat.items() if np.isfinite(value)}
 
     def data_digest(self) -> str:
