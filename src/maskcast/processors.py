@@ -10,7 +10,6 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 UNLIMITED = 2**60  # bytes: what version 1 says where there is no limit is a number above it
 THREADS = "OMP_NUM_THREADS"  # read by torch, when it is imported
-WAITING = "OMP_WAIT_POLICY"  # read by its OpenMP, when it is loaded
 _limited = False  # whether this process has set it
 
 
@@ -28,11 +27,9 @@ def num_processors() -> int:
 def limit_threads() -> None:
     """Lets torch, and processes to be started, use as many threads as there are processors to use.
 
-    Without it they take one per processor of the machine, and 32 threads share the time of one. A thread that
-    waits for the others sleeps: where other programs run, too, one that spins takes the processor from those it
-    waits for. What OMP_NUM_THREADS and OMP_WAIT_POLICY say already holds.
+    Without it they take one per processor of the machine, and 32 threads share the time of one. What
+    OMP_NUM_THREADS says already holds.
     """
-    os.environ.setdefault(WAITING, "PASSIVE")
     if _quota() is None or THREADS in os.environ:
         return
     global _limited
