@@ -80,9 +80,7 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
     for task in ir:
         _add(task, ir, name_of, tasks)
     needs = {name: {each for each, _ in entry["reads"].values()} for name, entry in tasks.items()}
-    parts = parts_of(path, grid, variants, needs)
-    if tasks[grid.stage]["reads"]["clips"][0] not in parts.shared:
-        raise MaskcastError(f"{path}: a variant changes the clips; maskers are compared on the same ones")
+    parts = parts_of(path, grid, variants, needs, tasks[grid.stage]["reads"]["clips"][0])
     return Plan(grid, variants, parts, tasks, on, jobs)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from maskcast.checkup.dvc_calls import CODE, Call, call
+from maskcast.runner.dvc_calls import CODE, Call, call
 
 __all__ = ["CODE", "Call", "calls", "dag_of_dvc", "dag_of_kfp"]
 Dag = dict[str, dict[str, Any]]

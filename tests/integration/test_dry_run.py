@@ -8,10 +8,10 @@ import yaml
 
 from maskcast.__main__ import main
 from maskcast.checkup.dry_run import dry_run
-from maskcast.checkup.dvc_calls import read_calls
 from maskcast.checkup.forecast import forecast, ratio
 from maskcast.errors import MaskcastError
 from maskcast.rehearsal import VARIABLE, handful, noted, rehearsing
+from maskcast.runner.dvc_calls import read_calls
 from maskcast.stages.generate_masks import GenerateMasks
 from maskcast.stages.prepare_clips import PrepareClips
 

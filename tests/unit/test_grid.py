@@ -13,8 +13,8 @@ from kfp.compiler import Compiler
 
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file
+from maskcast.runner.dvc_calls import needs_of, read_calls
 from maskcast.runner.dvc_queue import _hydra
-from maskcast.runner.dvc_stages import load_entries, needs_of
 from maskcast.runner.grid import Parts, load_grid, parts_of
 from maskcast.runner.run import run_stage
 from maskcast.runner.server import make_database
@@ -29,7 +29,7 @@ SEED = "train_segmenter.training.seed"
 
 def entries() -> dict[str, str]:
     """Returns the stages of the recipe of videos by their sections."""
-    return {one.name: one.stage for one in load_entries(RECIPE / "dvc.yaml").values()}
+    return {one.name: one.stage.name for one in read_calls(RECIPE / "dvc.yaml")[0].values()}
 
 
 def write(path: Path, content: Any) -> Path:
@@ -104,7 +104,7 @@ def parts(tmp_path: Path, **variants: Any) -> Parts:
     """Returns what runs once and what for each variant, in DVC's pipeline of videos."""
     path = write(tmp_path / "grid.yaml", {"stage": "train_segmenter", "variants": variants})
     found = load_grid(path, load_params_file(RECIPE / "params.yaml"), entries())
-    return parts_of(path, *found, needs_of(load_entries(RECIPE / "dvc.yaml")))
+    return parts_of(path, *found, needs_of(read_calls(RECIPE / "dvc.yaml")[0]), "prepare_clips")
 
 
 def test_what_no_variant_changes_runs_once(tmp_path: Path) -> None:

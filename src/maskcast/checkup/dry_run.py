@@ -19,11 +19,11 @@ from typing import Any
 
 import psutil
 
-from maskcast.checkup.dvc_calls import Call, read_calls
 from maskcast.checkup.forecast import Forecast, forecast
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section, validate
 from maskcast.rehearsal import VARIABLE
+from maskcast.runner.dvc_calls import Call, in_order, needs_of, read_calls
 
 POLL_S = 0.5  # looking at the pages of a process takes time, too
 OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
@@ -59,22 +59,24 @@ def dry_run(folder: Path) -> Iterator[Tried]:
     if not calls:
         raise MaskcastError(f"{file}: no stage of maskcast in it; give the folder of a pipeline")
     params = {entry: _params(folder, call) for entry, call in calls.items()}
-    writes = {path: entry for entry, call in calls.items() for path in call.paths("out").values()}
+    needs = needs_of(calls)
+    written = {path for call in calls.values() for path in call.paths("out").values()}
     where = folder if os.access(folder, os.W_OK) else None  # whose disk the real run will write to
     with TemporaryDirectory(prefix=".dry-run-", dir=where) as scratch:
         results: dict[str, Tried] = {}
-        for entry, call in _in_order(calls, writes):
-            needs = [writes[path] for path in call.paths("in").values() if path in writes]
-            if lacking := [name for name in needs if results[name].forecast is None]:
+        for entry in in_order(calls):
+            if lacking := [name for name in calls if name in needs[entry] and results[name].forecast is None]:
                 results[entry] = Tried(entry, None, f"not tried: it needs {lacking[0]}")
             else:
                 parts = {
                     part: number
-                    for name in _ancestors(entry, calls, writes)
+                    for name in _ancestors(entry, needs)
                     if (found := results[name].forecast) is not None
                     for part, number in found.parts.items()
                 }
-                results[entry] = _Trial(folder, Path(scratch), set(writes), entry, call).run(params[entry], parts)
+                results[entry] = _Trial(folder, Path(scratch), written, entry, calls[entry]).run(
+                    params[entry], parts
+                )
             yield results[entry]
     for name in others:
         yield Tried(name, None, "not tried: it calls no stage of maskcast")
@@ -92,31 +94,14 @@ def _params(folder: Path, call: Call) -> dict[str, Any]:
     return values
 
 
-def _in_order(calls: Mapping[str, Call], writes: Mapping[str, str]) -> Iterator[tuple[str, Call]]:
-    """Yields each call after those whose outputs it reads."""
-    done: set[str] = set()
-    while len(done) < len(calls):
-        ready = [
-            entry
-            for entry, call in calls.items()
-            if entry not in done and {writes[path] for path in call.paths("in").values() if path in writes} <= done
-        ]
-        if not ready:
-            lost = ", ".join(entry for entry in calls if entry not in done)
-            raise MaskcastError(f"dvc.yaml: {lost} wait for each other; mend their paths")
-        done.add(ready[0])
-        yield ready[0], calls[ready[0]]
-
-
-def _ancestors(entry: str, calls: Mapping[str, Call], writes: Mapping[str, str]) -> set[str]:
+def _ancestors(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
     """Returns the entries that an entry reads from, directly or not."""
     found: set[str] = set()
     waiting = [entry]
     while waiting:
-        for path in calls[waiting.pop()].paths("in").values():
-            if path in writes and writes[path] not in found:
-                found.add(writes[path])
-                waiting.append(writes[path])
+        new = needs[waiting.pop()] - found
+        found |= new
+        waiting += new
     return found
 
 

@@ -13,8 +13,8 @@ from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
+from maskcast.runner.dvc_calls import in_order, needs_of, read_calls
 from maskcast.runner.dvc_queue import Experiment, Queue
-from maskcast.runner.dvc_stages import load_entries, needs_of
 from maskcast.runner.grid import load_grid, parts_of
 from maskcast.runner.server import make_database
 
@@ -58,17 +58,21 @@ def grid(arguments: Sequence[str]) -> int:
         raise MaskcastError(f"{out}: already there (--out); name a new folder, or remove this one")
     if given.jobs < 1:
         raise MaskcastError(f"--jobs {given.jobs}: give 1 or more")
-    entries = load_entries(Path("dvc.yaml"))
+    if not (file := Path("dvc.yaml")).is_file():
+        raise MaskcastError(f"{file}: no such pipeline of DVC; run this in the folder of a dvc.yaml")
+    found, _ = read_calls(file)
+    if not found:
+        raise MaskcastError(f"{file}: runs no stage of maskcast; a grid varies one that does")
+    calls = {entry: found[entry] for entry in in_order(found)}
     content = load_params_file(Path("params.yaml"))
     values = {name: section(content, name, "params.yaml") for name in content}
-    the_grid, variants = load_grid(given.grid, values, {one.name: one.stage for one in entries.values()})
-    keys = {entry.name: key for key, entry in entries.items()}
-    needs = {entries[key].name: {entries[n].name for n in needed} for key, needed in needs_of(entries).items()}
-    parts = parts_of(given.grid, the_grid, variants, {entry.name: needs[entry.name] for entry in entries.values()})
-    target = entries[keys[the_grid.stage]]
-    clips = target.reads["clips"]
-    if clips not in {out for name in parts.shared for out in entries[keys[name]].writes.values()}:
-        raise MaskcastError(f"{given.grid}: a variant changes the clips; maskers are compared on the same ones")
+    the_grid, variants = load_grid(given.grid, values, {one.name: one.stage.name for one in calls.values()})
+    keys = {call.name: entry for entry, call in calls.items()}
+    needs = {calls[entry].name: {calls[n].name for n in needed} for entry, needed in needs_of(calls).items()}
+    target = calls[keys[the_grid.stage]]
+    clips = target.ports["clips"]
+    source = next((call.name for call in calls.values() if clips in call.paths("out").values()), None)
+    parts = parts_of(given.grid, the_grid, variants, needs, source)
 
     queue = Queue(Path())
     stem = given.grid.stem
@@ -87,7 +91,7 @@ def grid(arguments: Sequence[str]) -> int:
         queue.fetch(shared.name, clips, Path(folder, "clips"))
         whole = {name: Path(folder, name) for name in experiments if name not in failed}
         for name, path in whole.items():
-            queue.fetch(experiments[name].name, target.writes["masker"], path)
+            queue.fetch(experiments[name].name, target.ports["masker"], path)
         from maskcast.evaluation.many import Task
 
         score(whole, Task(Path(folder, "clips"), the_grid.split), out, failed)

@@ -16,10 +16,10 @@ import numpy as np
 from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.lmdb_files import write_lmdb
+from maskcast.data.sources.hands import MASK_KEYS
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
-KEYS = {"left": "__l", "right": "__r"}  # of the two maps
 LMDB, LIST = "test.lmdb", "im_path.pt"
 
 
@@ -35,8 +35,8 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
     Raises:
         MaskcastError: if the store has no such maps or clips, or a clip has several frames.
     """
-    maps = [store.of(side) for side in KEYS]
-    needed = {labels_of(side) for side in KEYS}
+    maps = [store.of(side) for side in MASK_KEYS]
+    needed = {labels_of(side) for side in MASK_KEYS}
     clips = store.where(lambda group: split in (None, group.split) and needed <= set(group.layers))
     if not clips:
         where = f"of split {split!r} " if split else ""
@@ -46,7 +46,7 @@ def write_hands(folder: Path, store: ClipStore, split: str | None) -> int:
     def values() -> Iterator[tuple[str, bytes]]:
         for clip in track(clips, "writing masks"):
             paths.append(_path(store, clip))
-            for one, key in zip(maps, KEYS.values(), strict=True):
+            for one, key in zip(maps, MASK_KEYS.values(), strict=True):
                 yield paths[-1] + key, _png(one.masks(clip)[0])
 
     folder.mkdir(parents=True)

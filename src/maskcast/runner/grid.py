@@ -1,6 +1,6 @@
 """Grids: one file of variants of a pipeline's params, whose maskers are compared.
 
-DVC's experiment queue runs a grid (``dvc_grid``), and so does Kubeflow (``pipelines/grid.py``).
+DVC's experiment queue runs a grid (``commands/grid.py``), and so does Kubeflow (``pipelines/grid.py``).
 """
 
 import re
@@ -102,7 +102,9 @@ def load_grid(
     return grid, list(found.values())
 
 
-def parts_of(path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str, set[str]]) -> Parts:
+def parts_of(
+    path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str, set[str]], clips: str | None
+) -> Parts:
     """Returns which stages run once and which for each variant.
 
     Args:
@@ -110,9 +112,10 @@ def parts_of(path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str
         grid: what it says.
         variants: of it.
         needs: by stage, those whose outputs it reads; each stage stands after them.
+        clips: the stage that writes what maskers are scored on.
 
     Raises:
-        MaskcastError: a variant changes what the grid's stage does not depend on.
+        MaskcastError: a variant changes the clips, or what the grid's stage does not depend on.
     """
     wanted = {grid.stage}
     for name in reversed(list(needs)):
@@ -129,6 +132,8 @@ def parts_of(path: Path, grid: Grid, variants: list[Variant], needs: Mapping[str
         if name in wanted and (name in changed or needs[name] & varied):
             varied.add(name)
     run = [name for name in needs if name in wanted]
+    if clips not in run or clips in varied:
+        raise MaskcastError(f"{path}: a variant changes the clips; maskers are compared on the same ones")
     return Parts(tuple(n for n in run if n not in varied), tuple(n for n in run if n in varied))
 
 

@@ -21,7 +21,7 @@ from maskcast.data.lmdb_files import count_keys, read_value
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.hand_lists import Sample, read_ids, read_list
-from maskcast.data.sources.hands import SIDES, hand_maps, swapping
+from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, swapping
 from maskcast.data.sources.lazy import Lazily, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
@@ -30,7 +30,6 @@ from maskcast.seed import derive, rng
 from maskcast.simulator.hands import PARTS
 
 Box = tuple[float, float, float, float]
-KEYS = {"left": "__l", "right": "__r"}
 
 
 class HandLmdbSource(SourceConfig):
@@ -155,7 +154,7 @@ def load_sample(
     layers = {}
     for side in SIDES if masks is not None else ():
         assert masks is not None
-        key = sample.mask + KEYS[side]
+        key = sample.mask + MASK_KEYS[side]
         mask_HW = _mask(masks, key, shifts[side], num_classes)
         if mask_HW.shape != frame_HWC.shape[:2]:
             raise LabelError(

@@ -7,6 +7,7 @@ from maskcast.labels import MIRROR_SWAPS, LabelMap
 
 SIDES = ("left", "right")
 VISIBLE = "visible"
+MASK_KEYS = {"left": "__l", "right": "__r"}  # what the keys of masks end with in an LMDB
 
 
 def hand_maps(parts: Sequence[str], *, visible: bool) -> tuple[LabelMap, ...]:

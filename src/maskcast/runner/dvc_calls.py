@@ -1,7 +1,7 @@
 """What the stages of a dvc.yaml call: a stage each, with its name, its params file and the path of each port."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,31 @@ def call(file: Path, name: str, entry: Mapping[str, Any]) -> Call:
         raise MaskcastError(f"{file}: {name}: `maskcast {words[1]}` takes --params FILE and a path per port")
     stage = get_stage(words[1].replace("-", "_"))
     return Call(stage, flags.pop("name", stage.name), flags.pop("params"), flags)
+
+
+def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
+    """Returns the entries that each reads from."""
+    writers = {path: entry for entry, call in calls.items() for path in call.paths("out").values()}
+    return {
+        entry: {writers[path] for path in call.paths("in").values() if path in writers}
+        for entry, call in calls.items()
+    }
+
+
+def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
+    """Yields each entry after those that it reads from.
+
+    Raises:
+        MaskcastError: where those that are left wait for each other.
+    """
+    needs, done = needs_of(calls), set[str]()
+    while len(done) < len(calls):
+        left = [entry for entry in calls if entry not in done]
+        ready = next((entry for entry in left if needs[entry] <= done), None)
+        if ready is None:
+            raise MaskcastError(f"dvc.yaml: {', '.join(left)} wait for each other; mend their paths")
+        done.add(ready)
+        yield ready
 
 
 def _is_stage(words: list[str]) -> bool:
