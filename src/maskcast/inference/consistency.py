@@ -50,10 +50,12 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
         probabilities_PK: of the P pixels that are not background, row by row.
     """
     labels_HW = np.zeros(mask_HW.shape, np.int32)
-    for class_id in np.unique(mask_HW[mask_HW > 0]):
-        _, found_HW = cv2.connectedComponents((mask_HW == class_id).astype(np.uint8), connectivity=8)
-        labels_HW += np.where(found_HW > 0, found_HW + labels_HW.max(), 0)
-    if labels_HW.max() > MOST:
+    count = 0
+    for class_id, box in _boxes(mask_HW):
+        found, found_IJ = cv2.connectedComponents((mask_HW[box] == class_id).astype(np.uint8), connectivity=8)
+        labels_HW[box] += np.where(found_IJ > 0, found_IJ + count, 0)
+        count += found - 1
+    if count > MOST:
         labels_HW = _largest(labels_HW)
         probabilities_PK = probabilities_PK[labels_HW[mask_HW > 0] > 0]
     ys, xs = np.nonzero(labels_HW)
@@ -66,15 +68,37 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
     return _merged(regions, class_R)
 
 
+def _boxes(mask_HW: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
+    """Lists the classes of a mask, in their order, and where each lies.
+
+    Boxes begin at even rows and columns: OpenCV numbers components by blocks of 2x2 pixels, so they keep the order
+    that they have in the whole picture.
+    """
+    ys_P, xs_P = np.nonzero(mask_HW)
+    if not len(ys_P):
+        return []
+    order_P = np.argsort(class_P := mask_HW[ys_P, xs_P], kind="stable")
+    ys_P, xs_P, class_P = ys_P[order_P], xs_P[order_P], class_P[order_P]
+    starts = np.append(0, np.flatnonzero(np.diff(class_P)) + 1)
+    ends = np.append(starts[1:], len(class_P)) - 1
+    sides = [ys_P[starts], ys_P[ends], np.minimum.reduceat(xs_P, starts), np.maximum.reduceat(xs_P, starts)]
+    return [
+        (class_id, (slice(top // 2 * 2, bottom + 1), slice(left // 2 * 2, right + 1)))
+        for class_id, top, bottom, left, right in zip(
+            class_P[starts].tolist(), *(s.tolist() for s in sides), strict=True
+        )
+    ]
+
+
 def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray:
-    """Returns the sum of the rows of each group, float64, in their order; faster than ``np.add.at``."""
+    """Returns the sum of the rows of each group, float64, in their order; of at most ``MOST``, none empty."""
+    order_P = np.argsort(group_P.astype(np.uint16), kind="stable")  # a radix sort
+    starts = np.searchsorted(group_P[order_P], np.arange(groups))
     sums = []
     some = max(1, AT_ONCE // max(1, len(rows_PN)))
     for first in range(0, rows_PN.shape[1], some):
-        part_PN = rows_PN[:, first : first + some]
-        columns = part_PN.shape[1]
-        places_PN = group_P[:, None] * columns + np.arange(columns)
-        sums.append(np.bincount(places_PN.ravel(), part_PN.ravel(), groups * columns).reshape(groups, columns))
+        part_PN = rows_PN[:, first : first + some].astype(np.float64)[order_P]
+        sums.append(np.add.reduceat(part_PN, starts, axis=0))
     return np.concatenate(sums, 1)
 
 
@@ -89,14 +113,19 @@ def _largest(labels_HW: np.ndarray) -> np.ndarray:
 def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
     """Merges regions that touch a larger one where the smaller may as well be of the larger one's class."""
     labels_HW, share_RK = regions.labels_HW, _share(regions)
+    count = len(class_R)
     beside = [(labels_HW[:, :-1], labels_HW[:, 1:]), (labels_HW[:-1], labels_HW[1:])]
-    pairs_P2 = np.concatenate([np.stack([one[one != other], other[one != other]], 1) for one, other in beside])
-    pairs_P2 = np.unique(pairs_P2[(pairs_P2 > 0).all(axis=1)] - 1, axis=0)
-    into_R, share_R = np.arange(len(class_R)), np.full(len(class_R), DOUBT)
-    for pair in pairs_P2.tolist():
-        small, large = sorted(pair, key=lambda r: (regions.area_R[r], r))
-        if share_RK[small, class_R[large]] >= share_R[small]:
-            into_R[small], share_R[small] = large, share_RK[small, class_R[large]]
+    touching = [(one != other) & (one > 0) & (other > 0) for one, other in beside]
+    pairs = [(one[at] - 1) * count + other[at] - 1 for (one, other), at in zip(beside, touching, strict=True)]
+    first_P, second_P = np.divmod(np.unique(np.concatenate(pairs)), max(1, count))
+    area_P2 = regions.area_R[np.stack([first_P, second_P], 1)]
+    smaller_P = (area_P2[:, 0] < area_P2[:, 1]) | ((area_P2[:, 0] == area_P2[:, 1]) & (first_P < second_P))
+    small_P, large_P = np.where(smaller_P, first_P, second_P), np.where(smaller_P, second_P, first_P)
+    share_P = share_RK[small_P, class_R[large_P]]
+    into_R, share_R = np.arange(count), np.full(count, DOUBT)
+    for small, large, share in zip(small_P.tolist(), large_P.tolist(), share_P.tolist(), strict=True):
+        if share >= share_R[small]:
+            into_R[small], share_R[small] = large, share
     while (into_R != into_R[into_R]).any():
         into_R = into_R[into_R]
     kept_R, new_R = np.unique(into_R, return_inverse=True)

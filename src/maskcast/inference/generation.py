@@ -5,10 +5,11 @@ Legend: T frames, H height, W width.
 
 import copy
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,7 +26,10 @@ from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import place_of_map
+from maskcast.processors import num_processors
 from maskcast.progress import track
+
+WAITING = 2  # pieces per processor that wait to be compressed
 
 
 def check_maps(
@@ -105,16 +109,10 @@ class Generation:
             precision=precision,
             consistent_frames=consistent_frames,
         )
-        left = frame_counts(self.clips)
-        growing: dict[int, _GrowingClip] = {}
-        for number, found in track(pieces, "generating masks"):
-            k = first + number
-            if k < done:
-                continue
-            growing.setdefault(k, _GrowingClip(self.maps, confidence_levels)).add(found)
-            left[k] -= length(found)
-            if not left[k]:
-                self._finished.save(k, growing.pop(k).finish())
+        with _Packing(self.maps, confidence_levels, frame_counts(self.clips).tolist(), self._finished) as packing:
+            for number, found in track(pieces, "generating masks"):
+                if first + number >= done:
+                    packing.add(first + number, found)
         return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
 
     def write(self, folder: Path, meta: dict[str, Any]) -> dict[str, float]:
@@ -147,6 +145,47 @@ class Generation:
     def _frames(self, k: int, start: int) -> Iterator[np.ndarray]:
         """Yields the frames of clip ``k`` from ``start`` on."""
         yield self.store.frames(self.clips[k])[start:]
+
+
+class _Packing:
+    """Compresses what is found in clips, and saves each clip that is whole, on all processors.
+
+    Args:
+        maps: the label maps to write.
+        levels: steps to which a confidence is rounded.
+        counts: frames of each clip.
+        finished: takes the clips.
+    """
+
+    def __init__(
+        self, maps: Sequence[LabelMap], levels: int, counts: Sequence[int], finished: FinishedClips
+    ) -> None:
+        self._maps, self._levels, self._finished = maps, levels, finished
+        self._left = list(counts)
+        self._growing: dict[int, _GrowingClip] = {}
+        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in range(num_processors())]
+        self._running: deque[Future[None]] = deque()
+
+    def add(self, number: int, found: Found) -> None:
+        """Takes the next frames of a clip; those of one clip come in order."""
+        self._running.append(self._lanes[number % len(self._lanes)].submit(self._add, number, found))
+        while len(self._running) > WAITING * len(self._lanes):
+            self._running.popleft().result()
+
+    def _add(self, number: int, found: Found) -> None:
+        self._growing.setdefault(number, _GrowingClip(self._maps, self._levels)).add(found)
+        self._left[number] -= length(found)
+        if not self._left[number]:
+            self._finished.save(number, self._growing.pop(number).finish())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        while self._running and kind is None:
+            self._running.popleft().result()
+        for lane in self._lanes:
+            lane.shutdown(cancel_futures=True)
 
 
 class _GrowingClip:

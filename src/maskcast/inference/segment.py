@@ -19,8 +19,10 @@ from maskcast.inference.consistency import make_consistent
 from maskcast.inference.found import Found, Masked, joined, length, sliced
 from maskcast.inference.worker import FoundPart, Part, Worker
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.processors import num_processors
 
 AT_ONCE = 3  # batches of a worker: one that is read, one on the device, one that waits for it
+MOST_BYTES = 2**30  # of probabilities in batches beyond these, were all pixels objects
 
 Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
 
@@ -191,18 +193,32 @@ def _consistent(one: Masked) -> Masked:
 def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:
     """Yields what the workers return, in the order of the turns (whose it is, and what it gets).
 
-    Each works in a thread of its own; about ``AT_ONCE`` batches per worker are in memory at once. A GPU has the
-    next one to work on while what it found in the last one comes to the host and is used there.
+    Each works in a thread of its own. A GPU has the next batch to work on while what it found in the last ones
+    comes to the host, where each processor makes masks of one. ``AT_ONCE`` batches per worker are in memory, and
+    as many more as there are processors, if they are small.
     """
     pools = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers]
-    running: deque[Future[Callable[[], list[FoundPart]]]] = deque()
+    finishing = ThreadPoolExecutor(num_processors(), thread_name_prefix="found")
+    running: deque[Future[list[FoundPart]]] = deque()
     try:
         for turn, parts in turns:
-            running.append(pools[turn].submit(workers[turn].begin, parts))
-            if len(running) == AT_ONCE * len(workers):
-                yield running.popleft().result()()
+            begun = pools[turn].submit(workers[turn].begin, parts)
+            running.append(finishing.submit(_finished, begun))
+            if len(running) >= AT_ONCE * len(workers) + _more(parts, workers[turn].segmenter):
+                yield running.popleft().result()
         while running:
-            yield running.popleft().result()()
+            yield running.popleft().result()
     finally:
-        for pool in pools:
+        for pool in (*pools, finishing):
             pool.shutdown(cancel_futures=True)
+
+
+def _finished(begun: "Future[Callable[[], list[FoundPart]]]") -> list[FoundPart]:
+    return begun.result()()
+
+
+def _more(parts: Sequence[Part], segmenter: Segmenter) -> int:
+    """Returns how many batches like this one may be in memory beside those that the workers need."""
+    pixels = sum(frames_THWC[..., 0].size for _, frames_THWC in parts if frames_THWC is not None)
+    classes = sum(one.num_classes for one in segmenter.maps)
+    return min(num_processors() - 1, MOST_BYTES // max(1, 4 * pixels * classes))
