@@ -5,11 +5,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
+from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml, shown
 
 UNSHOWN = "unshown"  # type of the error of a value that must not be shown: PydanticCustomError(UNSHOWN, ...)
@@ -39,6 +40,22 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=BaseModel)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _in_one_order(values: dict[K, V]) -> dict[K, V]:
+    """Returns values by key, those of splits in the order of splits, then all others as people number them."""
+
+    def place(key: K) -> tuple[int, Any]:
+        return SPLITS.index(key) if key in SPLITS else len(SPLITS), id_key(str(key))
+
+    return {key: values[key] for key in sorted(values, key=place)}
+
+
+ByName = Annotated[dict[K, V], AfterValidator(_in_one_order)]
+"""A param whose keys are its user's. Their order says nothing, so it is always the same: KFP hands mappings over
+in another order in each process, and neither DVC nor ``params_hash`` takes that for other values."""
 
 
 def is_null(value: object) -> bool:

@@ -53,7 +53,7 @@ def content(path: Path) -> bytes:
         maps = [store.of(name) for name in store.maps]
         arrays += [each.masks(clip).tobytes() for each in maps for clip in clips if each.has_masks(clip)]
         assert arrays
-        return b"".join([*(clip.id.encode() for clip in clips), *arrays])
+        return b"".join([*(f"{clip.id} {clip.split} {clip.kind}".encode() for clip in clips), *arrays])
     scores = json.loads(path.read_text())
     assert scores
     if isinstance(scores, list):

@@ -59,6 +59,18 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     return prepare(folder / "raw", folder / "clips", FIGURES)
 
 
+def test_the_order_of_shares_moves_no_clip_to_another_split(tmp_path: Path) -> None:
+    """The order of keys gets lost on the way through KFP: validation and test clips changed places."""
+    (tmp_path / "raw").mkdir()
+    shares = {"val": 0.25, "test": 0.25}
+    stores = [
+        prepare(tmp_path / "raw", tmp_path / str(number), FIGURES | {"splits": one, "background_splits": one})
+        for number, one in enumerate((shares, dict(reversed(shares.items()))))
+    ]
+    assert stores[0].digest == stores[1].digest
+    assert [clip.split for clip in stores[0].clips] == ["train", "val", "test", "train"]
+
+
 def test_folders_become_clips_with_classes_and_opacity(tmp_path: Path) -> None:
     store = prepare(write_raw(tmp_path / "raw"), tmp_path / "clips", FOLDERS)
     assert sorted(clip.id for clip in store.clips) == [f"actor_{n}_{t:05d}" for n in (0, 1) for t in (0, 6)]
@@ -250,7 +262,7 @@ BAD = {
     "a background named in two splits": (
         lambda raw: write_raw(raw)
         and FOLDERS | {"background_splits": {"val": ["wall"], "train": ["wall", "street"]}},
-        r"splits.train: 'wall' stands in two splits",
+        r"splits.val: 'wall' stands in two splits",
     ),
     "a video in two splits": (lambda raw: copied(raw, "videos"), r"the same as .*remove one of them"),
     "clips longer than all videos": (

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Params, flatten, load_params_file, params_hash, section, validate
+from maskcast.params import ByName, Params, flatten, load_params_file, params_hash, section, validate
 
 
 class Small(Params):
@@ -29,6 +29,18 @@ class Example(Params):
 
 def test_kfp_floats_are_integers() -> None:
     assert validate(Example, {"epochs": 3.0}, "p").epochs == 3
+
+
+class Shares(Params):
+    of: ByName[str, float]
+
+
+def test_the_order_of_keys_says_nothing() -> None:
+    """KFP hands ``{val: .., test: ..}`` over in either order, and clips changed places."""
+    keys = ["val", "test", "map_10", "train", "map_2", "hidden", "unlabeled"]
+    ordered = ["train", "val", "test", "unlabeled", "hidden", "map_2", "map_10"]
+    for given in (keys, keys[::-1]):
+        assert list(validate(Shares, {"of": dict.fromkeys(given, 0.1)}, "p").of) == ordered
 
 
 def test_the_word_false_is_false() -> None:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from maskcast.params import Params
+from maskcast.params import ByName, Params
 
 
 class Bootstrap(Params):
@@ -21,9 +21,9 @@ class Bootstrap(Params):
 class Gate(Bootstrap):
     """What a model must reach."""
 
-    least: dict[str, float] = Field(default_factory=dict)
+    least: ByName[str, float] = Field(default_factory=dict)
     """Least value of scores, by the names in the evaluation's metrics."""
-    most: dict[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
     """Greatest value of scores that are better when lower, likewise."""
     score: str
     """Score of each clip or image that is compared with the champion's."""

@@ -93,7 +93,7 @@ def green_screen(raw: Path) -> str | None:
     """Returns what shows that videos in front of a green screen lie in a folder; None where nothing does."""
     if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
         return "videos and backgrounds"
-    log = next(raw.rglob("out_log.json"), None)
+    log = min(raw.rglob("out_log.json"), default=None)
     return None if log is None else log.relative_to(raw).as_posix()
 
 

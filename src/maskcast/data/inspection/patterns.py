@@ -72,7 +72,7 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     if frames:
         return Guess(alone.pattern())
     endings = [PurePosixPath(name).suffix for name in alone.names]
-    ending = max(set(endings), key=endings.count)
+    ending = max(sorted(set(endings)), key=endings.count)
     return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
 
 

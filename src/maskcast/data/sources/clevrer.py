@@ -15,7 +15,7 @@ from maskcast.data.video import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
-from maskcast.params import is_false
+from maskcast.params import ByName, is_false
 from maskcast.reading import parsing, read_json
 from maskcast.simulator.camera import (
     ATTRIBUTES,
@@ -51,9 +51,9 @@ class ClevrerSource(SourceConfig):
     """Distance of a clip's frames in the video."""
     window_step: int | None = Field(default=None, ge=1)
     """Distance of consecutive clips' first frames in the video; null takes one clip a video, from its start."""
-    splits: dict[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
+    splits: ByName[Official, Split] = Field(default={"train": "train", "validation": "val", "test": "hidden"})
     """Split of the clips of each official split."""
-    id_splits: dict[VideoId, Split] = Field(default={})
+    id_splits: ByName[VideoId, Split] = Field(default={})
     """Split of single videos, against `splits`."""
     ids: tuple[VideoId, ...] | None = None
     """Videos to take; null takes all."""

@@ -20,18 +20,18 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
-from maskcast.data.sources.splits import assign_splits, time_parts
+from maskcast.data.sources.splits import Splits, assign_splits, time_parts
 from maskcast.data.video import read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
-from maskcast.params import is_false, is_null
+from maskcast.params import ByName, is_false, is_null
 
 
 def _text_keys(values: Any) -> Any:
     return {str(key): name for key, name in values.items()} if isinstance(values, Mapping) else values
 
 
-Values = Annotated[dict[str, str], BeforeValidator(_text_keys)]
+Values = Annotated[ByName[str, str], BeforeValidator(_text_keys)]
 
 
 class FrameFoldersSource(SourceConfig):
@@ -77,8 +77,8 @@ class FrameFoldersSource(SourceConfig):
     window_step: int = Field(default=22, ge=1)
     """Distance of consecutive clips' first frames in the sequence."""
     split_by: Literal["sequence", "time"] = "sequence"
-    """`time`: every sequence is cut into a part for each split, `train` first, then as `splits` lists them."""
-    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    """`time`: every sequence is cut into a part for each split, `train` first, then `val`, `test`, `unlabeled`."""
+    splits: Splits = Field(default={"val": 0.2})
     """Share or names of the sequences of each split, or shares of every sequence's time; the rest is `train`."""
     lookback: int = Field(default=0, ge=0)
     """By time, frames at a window's beginning that may be of the split before: a forecaster is shown them and must

@@ -18,13 +18,12 @@ from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
 from maskcast.data.sources.green_log import logged_clips
 from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
-from maskcast.data.sources.splits import assign_splits
+from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.params import Params, is_null
 from maskcast.seed import derive
 
-Splits = dict[str, float | tuple[str, ...]]
 LABELLED = ("train", "val", "test")
 
 

@@ -25,7 +25,7 @@ from maskcast.data.sources.hands import MASK_KEYS, SIDES, hand_maps, swapping
 from maskcast.data.sources.lazy import Lazily, SampleFile
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, LabelError, Split
-from maskcast.params import is_null
+from maskcast.params import ByName, is_null
 from maskcast.seed import derive, rng
 from maskcast.simulator.hands import PARTS
 
@@ -44,7 +44,7 @@ class HandLmdbSource(SourceConfig):
     """LMDB of the images: a file, or the folder with `data.mdb`."""
     masks: str = "segm_train_val_mp.lmdb"
     """LMDB of the masks."""
-    lists: dict[Split, str] = Field(
+    lists: ByName[Split, str] = Field(
         default={
             "train": "datalist_train_mp.pt",
             "val": "datalist_val_mp.pt",
@@ -55,7 +55,7 @@ class HandLmdbSource(SourceConfig):
     )
     """List of the images of each split: `.pt`, `.jsonl` or `.json`, entries with `img_path`, `bbox` (x, y, width,
     height) and `hand_type`."""
-    ids: dict[Split, str] = Field(default={"train": "path2id_train.pt", "val": "path2id_val.pt"})
+    ids: ByName[Split, str] = Field(default={"train": "path2id_train.pt", "val": "path2id_val.pt"})
     """Table of the mask ids of a split's images; the masks of a split without one go by the path of the image."""
     prefix: str = "data/InterHand2.6M/images/"
     """What the paths of images begin with that those of the tables and the ids of clips do not."""

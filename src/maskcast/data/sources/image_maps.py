@@ -19,10 +19,10 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.hands import SIDES, swapping
 from maskcast.data.sources.patterns import ALONE, CLIP, FRAME, Pattern, find_sequences
-from maskcast.data.sources.splits import assign_splits
+from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, LabelError, LabelMap, MirrorSwaps, id_key
-from maskcast.params import is_null
+from maskcast.params import ByName, is_null
 from maskcast.simulator.hands import PARTS
 
 
@@ -46,7 +46,7 @@ class ImageMapsSource(SourceConfig):
     layout: Literal["image_maps"] = "image_maps"
     images: ImagePattern = "images/{frame}.jpg"
     """The images: `{frame}` stands for the name of one, `{clip}` for a group, such as the images of one person."""
-    masks: dict[str, ImagePattern] = Field(
+    masks: ByName[str, ImagePattern] = Field(
         default={side: f"{side}/{{frame}}.png" for side in SIDES}, min_length=1, max_length=16
     )
     """The mask images of each label map by its name."""
@@ -58,7 +58,7 @@ class ImageMapsSource(SourceConfig):
     """Class names by id, the same in every map; or the path of a classes file in the raw folder."""
     mirror_swaps: MirrorSwaps | None = Field(default=None, exclude_if=is_null)
     """Two maps that are each other's in a mirrored image, e.g. [left, right]."""
-    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    splits: Splits = Field(default={"val": 0.2})
     """Share or names of the images, or groups where there are any, of each split; the rest is `train`."""
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ def find_images(raw: Path, pattern: str, key: str) -> dict[Key, Path]:
     return found
 
 
-def splits_of(images: Mapping[Key, Path], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[Key, str]:
+def splits_of(images: Mapping[Key, Path], splits: Splits, seed: int) -> dict[Key, str]:
     """Returns the split of each image: that of its group, where there are groups."""
     grouped = any(clip != ALONE for clip, _ in images)
     names = sorted({clip if grouped else frame for clip, frame in images}, key=id_key)

@@ -23,9 +23,10 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import Values
 from maskcast.data.sources.hands import SIDES, VISIBLE, hand_maps, swapping
 from maskcast.data.sources.image_maps import ImagePattern, Key, find_images, name_of, read_sized, splits_of
+from maskcast.data.sources.splits import Splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
-from maskcast.params import is_null
+from maskcast.params import ByName, is_null
 from maskcast.seed import derive, rng
 
 CLASSES = ("background", "hand")
@@ -49,9 +50,9 @@ class PastedHandsSource(SourceConfig):
     """Which value is `hand` and which `background`, e.g. {0: hand, 1: background}; null: 0 is background."""
     side: Literal["left", "right"] = "right"
     """Which hand the photographs show."""
-    splits: dict[str, float | tuple[str, ...]] = Field(default={"val": 0.2})
+    splits: Splits = Field(default={"val": 0.2})
     """Share or names of the photographs, or of their groups, of each split; the rest is `train`."""
-    pairs: dict[Split, Annotated[int, Field(ge=1)]] = Field(default={"train": 500, "val": 100}, min_length=1)
+    pairs: ByName[Split, Annotated[int, Field(ge=1)]] = Field(default={"train": 500, "val": 100}, min_length=1)
     """Pictures of each split. Those of `unlabeled` and `hidden` are drawn from the photographs of `train` where
     `splits` gives them none."""
     zoom: tuple[float, float] = (0.7, 1.1)

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
+from maskcast.params import ByName
 from maskcast.seed import rng
 
+Splits = ByName[str, float | tuple[str, ...]]  # share or names
 
-def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...]], seed: int) -> dict[str, str]:
+
+def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, str]:
     """Gives every name a split: by list where named, else by share in an order drawn with the seed, else `train`.
 
     Raises:
@@ -30,7 +33,7 @@ def assign_splits(names: Sequence[str], splits: dict[str, float | tuple[str, ...
     return {name: found.get(name, "train") for name in names}
 
 
-def time_parts(frames: range, splits: dict[str, float | tuple[str, ...]]) -> dict[str, range]:
+def time_parts(frames: range, splits: Splits) -> dict[str, range]:
     """Cuts a sequence into consecutive parts: `train`, which takes what the shares leave, then the listed splits.
 
     Raises:
@@ -49,7 +52,7 @@ def time_parts(frames: range, splits: dict[str, float | tuple[str, ...]]) -> dic
     return {split: part for split, part in reversed(parts.items()) if part}
 
 
-def _shares(splits: dict[str, float | tuple[str, ...]]) -> dict[str, float]:
+def _shares(splits: Splits) -> dict[str, float]:
     """Returns the splits that take a share, after checks of all."""
     for split in splits:
         if split not in SPLITS:
