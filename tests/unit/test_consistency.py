@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maskcast.inference.consistency import Regions, find_regions, make_consistent
+from maskcast.inference.consistency import Regions, agree, agreeing_windows, find_regions, make_consistent
 
 SIZE, CLASSES = (40, 60), 4
 
@@ -121,3 +121,21 @@ def test_tracks_may_share_a_class_and_frames_may_be_empty():
     np.testing.assert_array_equal(found, masks)
     empty, confidence = consistent(blank(3))
     assert not empty.any() and confidence.shape == empty.shape
+
+
+def test_what_is_left_of_a_clip_agrees_with_the_frames_before_it() -> None:
+    assert list(agreeing_windows(6, 4)) == [(slice(0, 4), 4), (slice(2, 6), 2)]
+    assert list(agreeing_windows(3, 4)) == [(slice(0, 3), 3)]
+    masks = blank(6)
+    for t, class_id in enumerate((1, 1, 1, 1, 2, 2)):
+        square(masks, t, 10, 10 + t, class_id, side=20)
+    inside = masks > 0
+    sure = np.where(np.arange(6)[:, None, None] < 4, np.float32(0.9), np.float32(0.6))
+    probabilities = np.zeros((*masks.shape, CLASSES), np.float32)
+    probabilities[..., 0] = 1
+    for t in range(6):
+        probabilities[t][inside[t]] = (
+            np.eye(CLASSES)[masks[t][inside[t]]] * sure[t] + 0.4 * (t > 3) * np.eye(CLASSES)[3]
+        )
+    np.testing.assert_array_equal(agree(masks, probabilities, 4), inside.astype(np.uint8))
+    np.testing.assert_array_equal(agree(masks[4:], probabilities[4:], 4), masks[4:])  # by themselves they err

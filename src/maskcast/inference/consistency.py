@@ -9,7 +9,7 @@ Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour
 P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -142,7 +142,7 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
     Args:
         masks_THW: uint8 class ids, 0 is background.
         probabilities_THWK: float32 of each class in each pixel.
-        frames: the first so many agree with each other, then the next.
+        frames: the first so many agree with each other, then the next; see `agreeing_windows`.
 
     Returns:
         Masks (T, H, W), uint8.
@@ -152,8 +152,26 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
         for mask_HW, sure in zip(masks_THW, probabilities_THWK, strict=True)
     ]
     confidence_THW = probabilities_THWK.max(-1)
-    windows = [slice(start, start + frames) for start in range(0, len(masks_THW), frames)]
-    return np.concatenate([make_consistent(masks_THW[w], confidence_THW[w], regions[w])[0] for w in windows])
+    return np.concatenate(
+        [
+            make_consistent(masks_THW[seen], confidence_THW[seen], regions[seen])[0][-new:]
+            for seen, new in agreeing_windows(len(masks_THW), frames)
+        ]
+    )
+
+
+def agreeing_windows(total: int, frames: int) -> Iterator[tuple[slice, int]]:
+    """Yields the windows of a clip whose frames agree, and for how many of their last ones they decide.
+
+    What is left at the end agrees with the frames before it: a few frames by themselves err like single ones.
+
+    Args:
+        total: frames of the clip.
+        frames: the first so many agree with each other, then the next.
+    """
+    for start in range(0, total, frames):
+        stop = min(start + frames, total)
+        yield slice(max(0, stop - frames), stop), stop - start
 
 
 def make_consistent(

@@ -44,8 +44,8 @@ def segment(
         chunks: the clip.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        consistent_frames: the clip's first so many frames agree on the class of each object, then the next; None
-            masks each frame as the segmenter sees it.
+        consistent_frames: the clip's first so many frames agree on the class of each object, then the next, and
+            what is left with those before it; None masks each frame as the segmenter sees it.
     """
     worker = Worker(segmenter, precision, consistent_frames is not None)
     batches = _batches([(0, chunks)], batch_size)
@@ -166,8 +166,12 @@ def _cuts(length: int, first: int, size: int) -> Iterator[int]:
 
 
 def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Found]]:
-    """Yields the parts of all batches, or windows of ``consistent_frames`` of a clip's frames that agree."""
+    """Yields the parts of all batches, or windows of ``consistent_frames`` of a clip's frames that agree.
+
+    The frames that are left at the end of a clip agree with those before them, see ``agreeing_windows``.
+    """
     waiting: dict[int, Found] = {}
+    before: dict[int, Found] = {}  # the last whole window of a clip
     for number, found in chain.from_iterable(batches):
         if consistent_frames is None:
             if found is not None:
@@ -175,19 +179,24 @@ def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None)
             continue
         if found is not None:
             waiting[number] = joined([waiting[number], found]) if number in waiting else found
-        least = consistent_frames if found is not None else 1
-        while number in waiting and length(waiting[number]) >= least:
-            window = sliced(waiting[number], slice(consistent_frames))
+        while number in waiting and length(waiting[number]) >= consistent_frames:
+            before[number] = sliced(waiting[number], slice(consistent_frames))
             waiting[number] = sliced(waiting[number], slice(consistent_frames, None))
-            yield number, {name: _consistent(one) for name, one in window.items()}
+            yield number, _consistent(before[number])
         if found is None:
-            waiting.pop(number, None)
+            rest, whole = waiting.pop(number, None), before.pop(number, None)
+            if rest is not None and (new := length(rest)):
+                seen = rest if whole is None else joined([sliced(whole, slice(new, None)), rest])
+                yield number, sliced(_consistent(seen), slice(-new, None))
 
 
-def _consistent(one: Masked) -> Masked:
-    if one.regions is None or one.confidence is None:
-        return one
-    return Masked(*make_consistent(one.masks, one.confidence, one.regions))
+def _consistent(found: Found) -> Found:
+    return {
+        name: one
+        if one.regions is None or one.confidence is None
+        else Masked(*make_consistent(one.masks, one.confidence, one.regions))
+        for name, one in found.items()
+    }
 
 
 def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:

@@ -27,9 +27,10 @@ class GenerateMasks(Params):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 or everything in fp32."""
     consistent_frames: Annotated[int | Literal["things"] | None, BeforeValidator(_agreeing)] = "things"
-    """Frames that agree on the class of each object: a clip's first so many, then the next. With the number of
-    context frames, a context knows nothing of what comes after it; null masks each frame by itself. `things` is 11
-    where the label map says that all classes are things, else null: stuff has no objects to follow."""
+    """Frames that agree on the class of each object: a clip's first so many, then the next, and what is left with
+    those before it. With the number of context frames, a context knows nothing of what comes after it; null masks
+    each frame by itself. `things` is 11 where the label map says that all classes are things, else null: stuff has
+    no objects to follow."""
     maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
     """Label maps to write; null writes all that the masker knows."""
 
