@@ -15,7 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskcast.labels import single_map
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
-from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.models.forecasting.batches import TrackBatch
+from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ObjectsConfig, SimVPConfig
+from maskcast.models.forecasting.input import Input
+from maskcast.models.forecasting.pixels import Draw, Pixels
+from maskcast.models.objects import tracks, warp
 from maskcast.models.segmentation import losses
 from maskcast.models.segmentation.configs import MaskLossConfig, UNetConfig
 from maskcast.models.segmentation.losses import AlphaLoss
@@ -64,6 +68,25 @@ def objects() -> tuple[Any, Callable[[Any], Tensor]]:
     return ObjectsConfig(hidden=8).build(4), loss
 
 
+def forecaster(config: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
+    def made() -> tuple[Any, Callable[[Any], Tensor]]:
+        model = config.build(4)
+
+        def loss(model: Any) -> Tensor:
+            parts: list[Any] = []
+            for frames in (6, 5):
+                channels = (3,) if model.input is Input.FRAMES else ()
+                pictures = torch.zeros(2, frames, 18, 27, *channels, dtype=torch.uint8, device="cuda")
+                tracks = torch.zeros(2, frames, 3, 8, device="cuda")
+                parts.append(TrackBatch(tracks, pictures) if getattr(model, "motion", None) else pictures)
+            total: Tensor = model.loss(*parts)[0]
+            return total
+
+        return model, loss
+
+    return made
+
+
 def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
     def made() -> tuple[Any, Callable[[Any], Tensor]]:
         def loss(model: Any) -> Tensor:
@@ -84,10 +107,15 @@ def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
     [
         masks,
         objects,
+        forecaster(ConvLSTMConfig(hidden=4, stride=4, motion="none", loss_steps=5, loss_stride=1)),
+        forecaster(ConvLSTMConfig(hidden=4, layers=2, norm="batch", peepholes="channel")),
+        forecaster(ConvGRUConfig(hidden=4, stride=1, embedding="onehot", motion="none", feedback=True)),
+        forecaster(ConvGRUConfig(hidden=4, input="frames")),
+        forecaster(SimVPConfig(hidden=2, blocks=1)),
         encoder(MocoConfig(queue=8, sub_batches=2)),
         encoder(DenseCLConfig(queue=8, sub_batches=2)),
     ],
-    ids=["masks", "objects", "moco", "densecl"],
+    ids=["masks", "objects", "still", "moving", "feedback", "frames", "simvp", "moco", "densecl"],
 )
 def test_host_and_device_do_not_meet(
     made: Callable[[], tuple[Any, Callable[[Any], Tensor]]], monkeypatch: pytest.MonkeyPatch
@@ -107,3 +135,37 @@ def test_host_and_device_do_not_meet(
         with Crossings() as crossings:
             assert loss(model).device.type == "cuda"
     assert crossings.found == []
+
+
+@pytest.mark.parametrize(
+    "config", [ConvLSTMConfig(hidden=4, stride=4, motion="none"), SimVPConfig(hidden=2, blocks=1, loss_stride=3)]
+)
+def test_fixed_shapes_and_drawn_indices_give_the_loss_of_a_cpu(
+    config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot for every class, sums over all pixels, and rows of which the last may lie beyond the picture."""
+    torch.manual_seed(0)
+    model, (height, width) = config.build(5), (19, 29)
+    for weights in model.parameters():
+        nn.init.normal_(weights, std=0.1)
+    parts: list[Any] = []
+    for start, frames in ((0, 6), (6, 5)):
+        masks = torch.zeros(2, frames, height, width, dtype=torch.uint8)
+        for t in range(frames):
+            masks[0, t, 3:9, 2 + start + t : 8 + start + t], masks[1, t, 10:15, 20 - start - t :] = 1, 3
+        masks[1, :, :2] = 255
+        packed = tracks.stack_tracks([tracks.pack_tracks(each.where(each < 5, 0), 5) for each in masks])
+        parts.append(masks if config.motion == "none" else TrackBatch(packed, masks))
+    found = []
+    steps, rows, columns, every = torch.tensor([1, 4]), 1, 0, config.loss_stride
+    for fixed in (False, True):
+        places = [torch.arange(0, side, every) + at for side, at in ((height, rows), (width, columns))]
+        drawn = Draw([1, 4], slice(rows, None, every), slice(columns, None, every))
+        monkeypatch.setattr(Pixels, "draw", lambda *_, **__: Draw(steps, *places) if fixed else drawn)  # noqa: B023
+        for module in (tracks, warp):
+            monkeypatch.setattr(module, "shapes_are_fixed", lambda: fixed)  # noqa: B023
+        loss, _ = model.zero_grad() or model.loss(*parts)
+        loss.backward()
+        found.append([loss, *(weights.grad for weights in model.parameters() if weights.grad is not None)])
+    for own, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-6)

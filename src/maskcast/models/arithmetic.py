@@ -16,11 +16,13 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 import torch
 
+_FIXED = ContextVar("fixed", default=False)
 OLDEST = (7, 0)  # compute capability that Triton can write for
 
 
@@ -50,6 +52,24 @@ def has_kernels(x: torch.Tensor) -> bool:
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
         return False
     return why_not_compiled(x.device) is None
+
+
+@contextmanager
+def fixed_shapes(device: torch.device) -> Iterator[None]:
+    """Inside the block no shape depends on what is in a tensor, if it is on a GPU.
+
+    There a size would be waited for, and a step with one cannot be recorded (``training.recording``).
+    """
+    token = _FIXED.set(device.type == "cuda")
+    try:
+        yield
+    finally:
+        _FIXED.reset(token)
+
+
+def shapes_are_fixed() -> bool:
+    """Whether no shape may depend on what is in a tensor: in ``fixed_shapes``, and in a traced graph."""
+    return _FIXED.get() or torch.compiler.is_compiling()
 
 
 @cache

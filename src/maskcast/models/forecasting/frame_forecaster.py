@@ -12,6 +12,8 @@ from maskcast.distributed import all_sum, world_size
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.batches import Batch
 from maskcast.models.forecasting.input import Input
+from maskcast.models.forecasting.pixels import draw_steps, stacked
+from maskcast.models.objects.picks import picked
 from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
 from maskcast.models.recurrent.stack import Recurrent
 
@@ -29,6 +31,7 @@ class FrameForecaster(Forecaster):
     """
 
     input = Input.FRAMES
+    same_each_step = True
 
     def __init__(self, rnn: Recurrent, hidden: int, stride: int, loss_steps: int) -> None:
         super().__init__()
@@ -46,7 +49,7 @@ class FrameForecaster(Forecaster):
     @torch.no_grad()
     def forecast(self, context_BTHWC: Tensor, horizon: int) -> Tensor:
         """Returns the (B, horizon, H, W, 3) uint8 frames that follow (B, T, H, W, 3) uint8 ones."""
-        drawn = (self._draw(context_BTHWC, [state])[:, 0] for state in self._run(context_BTHWC, horizon))
+        drawn = (self._draw(context_BTHWC, state[:, None])[:, 0] for state in self._run(context_BTHWC, horizon))
         frames = [(frame_BHWC.clamp(0, 1) * 255).round().to(torch.uint8) for frame_BHWC in drawn]
         return torch.stack(frames, 1)
 
@@ -55,9 +58,9 @@ class FrameForecaster(Forecaster):
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         horizon = target.shape[1]
         states = self._run(context, horizon)
-        steps = sorted(torch.randperm(horizon)[: self.loss_steps].tolist())
-        drawn = self._draw(context, [states[step] for step in steps])
-        error = all_sum(F.mse_loss(drawn, target[:, steps].to(drawn.dtype) / 255)) / world_size()
+        steps = draw_steps(horizon, self.loss_steps, target.device)
+        drawn = self._draw(context, stacked(states, steps))
+        error = all_sum(F.mse_loss(drawn, picked(target, 1, steps).to(drawn.dtype) / 255)) / world_size()
         return error, {"squared_error": error.detach()}
 
     def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:
@@ -66,15 +69,15 @@ class FrameForecaster(Forecaster):
         seen = self.stem(_pad(x, self.stride))
         return self.rnn(seen.unflatten(0, context_BTHWC.shape[:2]), horizon)
 
-    def _draw(self, context_BTHWC: Tensor, states: list[Tensor]) -> Tensor:
+    def _draw(self, context_BTHWC: Tensor, state_BSCHW: Tensor) -> Tensor:
         """Returns frames (B, S, H, W, C) of colours in [0, 1], not clamped."""
         last = self._scaled(context_BTHWC[:, -1])
         height, width = last.shape[-2:]
-        x = F.pixel_shuffle(self.up(torch.stack(states, 1).flatten(0, 1)), self.stride // self.fine)
-        skip = F.pixel_unshuffle(_pad(last, self.stride), self.fine).repeat_interleave(len(states), 0)
+        x = F.pixel_shuffle(self.up(state_BSCHW.flatten(0, 1)), self.stride // self.fine)
+        skip = F.pixel_unshuffle(_pad(last, self.stride), self.fine).repeat_interleave(state_BSCHW.shape[1], 0)
         x = F.silu(self.join(torch.cat([x, skip.to(x.dtype)], dim=1)))
         change = at_least_float32(F.pixel_shuffle(self.out(x), self.fine))[..., :height, :width]
-        return last[:, None].movedim(2, -1) + change.unflatten(0, (-1, len(states))).movedim(2, -1)
+        return last[:, None].movedim(2, -1) + change.unflatten(0, state_BSCHW.shape[:2]).movedim(2, -1)
 
     def _scaled(self, frames_NHWC: Tensor) -> Tensor:
         """Returns colours in [0, 1], (N, C, H, W)."""

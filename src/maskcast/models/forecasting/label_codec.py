@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.objects.picks import Pick, picked_pixels
 from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
 
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
@@ -84,9 +85,7 @@ class EmbeddedClasses(nn.Module):
         missing = [-side % self.stride for side in probability_NKHW.shape[:-3:-1]]
         return self.stem.soft(F.pad(probability_NKHW, (0, missing[0], 0, missing[1]), mode="replicate"))
 
-    def correct(
-        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
-    ) -> Tensor:
+    def correct(self, state_NCHW: Tensor, guide_NHW: Tensor, rows: Pick, columns: Pick, class_K: Tensor) -> Tensor:
         """Returns float32 logits (N, K, I, J) of the picked pixels and classes.
 
         Args:
@@ -101,7 +100,7 @@ class EmbeddedClasses(nn.Module):
         guide = F.embedding(guide_NHW.long(), self.guide.weight).permute(0, 3, 1, 2)
         guide = F.pad(guide, (0, width - guide.shape[-1], 0, height - guide.shape[-2]))
         x = F.silu(self.join(torch.cat([x, guide.to(x.dtype)], dim=1)))
-        x = F.pixel_shuffle(self.out(x), self.fine)[..., rows, columns]
+        x = picked_pixels(F.pixel_shuffle(self.out(x), self.fine), rows, columns)
         return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
 
 
@@ -127,11 +126,9 @@ class OneHotClasses(nn.Module):
         """Returns the probabilities as they are."""
         return probability_NKHW
 
-    def correct(
-        self, state_NCHW: Tensor, guide_NHW: Tensor, rows: slice, columns: slice, class_K: Tensor
-    ) -> Tensor:
+    def correct(self, state_NCHW: Tensor, guide_NHW: Tensor, rows: Pick, columns: Pick, class_K: Tensor) -> Tensor:
         """Returns float32 logits (N, K, I, J) of the picked pixels and classes; the guide is not needed."""
-        return at_least_float32(self.out(state_NCHW)[:, class_K, rows, columns])
+        return at_least_float32(picked_pixels(self.out(state_NCHW), rows, columns)[:, class_K])
 
 
 def _pad(ids_NHW: Tensor, stride: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import own_part, world_size
+from maskcast.models.arithmetic import fixed_shapes
 from maskcast.models.bounds import AT_ONCE, check_whole, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -26,9 +27,10 @@ from maskcast.models.forecasting.batches import (
     whole_objects,
 )
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
-from maskcast.models.forecasting.pixels import Pixels, pixel_loss
+from maskcast.models.forecasting.pixels import Pixels, pixel_loss, stacked
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.picks import ALL, Pick
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
@@ -69,6 +71,8 @@ class MaskForecaster(Forecaster):
         self.render = Renderer() if residual else None
         self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
         self.fixed_shapes = [f"dynamics.{part}" for part in dynamics.fixed_shapes]
+
+    same_each_step = True
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""
@@ -112,7 +116,7 @@ class MaskForecaster(Forecaster):
         """Returns what ``forecast`` does, by shapes that do not depend on data: all clips and classes at once."""
         context_BTHW = known(context_BTHW)
         scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
-        logits_BhKHW = self._logits(scene, self._run(scene, context_BTHW, horizon), range(horizon))
+        logits_BhKHW = self._logits(scene, self._run(scene, context_BTHW, horizon))
         if self.render is not None:
             absent_BK = F.pad(find_classes(context_BTHW, self.num_classes)[:, 1:] == 0, (1, 0))
             logits_BhKHW = logits_BhKHW.masked_fill(absent_BK[:, None, :, None, None], float("-inf"))
@@ -151,7 +155,7 @@ class MaskForecaster(Forecaster):
             count = self.num_classes if classes is None else len(classes)
             for steps, rows in strips(horizon, height, width, COPIES * count + BESIDE):
                 some = slice(steps[0], steps[-1] + 1)
-                logits_SKIJ = self._logits(picked, own_states, steps, rows, classes=classes)[0]
+                logits_SKIJ = self._logits(picked, own_states, some, rows, classes=classes)[0]
                 best_SIJ = logits_SKIJ.max(1).indices  # argmax over this axis takes 6 times as long on a CPU
                 masks_BhHW[clip, some, rows] = best_SIJ if classes is None else classes[best_SIJ]
                 if confidence_BhHW is not None:
@@ -178,12 +182,13 @@ class MaskForecaster(Forecaster):
         self, context_BTHW: Tensor, target_BhHW: Tensor, counted: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the cross entropy over the pixels drawn of the first ``counted`` clips."""
-        horizon = target_BhHW.shape[1]
+        horizon, device = target_BhHW.shape[1], target_BhHW.device
         context_BTHW = known(context_BTHW)
-        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
-        states = self._run(scene, context_BTHW, horizon)
-        drawn = self.pixels.draw(horizon, all_steps=self.feedback)
-        mean = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
+        with fixed_shapes(device):
+            scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+            states = self._run(scene, context_BTHW, horizon)
+            drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
+            mean = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
         return mean, {"cross_entropy": mean.detach()}
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
@@ -196,7 +201,7 @@ class MaskForecaster(Forecaster):
         """Returns the state (B, C, H/stride, W/stride) of every step of the forecast."""
 
         def feed(state_BCHW: Tensor) -> Tensor:
-            probability = self._logits(scene, [state_BCHW], [0])[:, 0].softmax(1)
+            probability = self._logits(scene, [state_BCHW], slice(1))[:, 0].softmax(1)
             hard = F.one_hot(probability.argmax(1), self.num_classes).movedim(-1, 1)
             return self.codec.see_soft(hard + probability - probability.detach())
 
@@ -207,9 +212,9 @@ class MaskForecaster(Forecaster):
         self,
         scene: Scene,
         states: list[Tensor],
-        steps: Sequence[int],
-        rows: slice = slice(None),
-        columns: slice = slice(None),
+        steps: Pick = ALL,
+        rows: Pick = ALL,
+        columns: Pick = ALL,
         classes: Tensor | None = None,
     ) -> Tensor:
         """Returns the logits (B, S, K, I, J) of the picked steps, rows, columns and classes (None: all)."""
@@ -217,11 +222,12 @@ class MaskForecaster(Forecaster):
         classes = torch.arange(self.num_classes, device=last_BHW.device) if classes is None else classes
         # the state may cover more than the picture, by padding
         rows, columns = (
-            slice(*pick.indices(size)) for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)
+            slice(*pick.indices(size)) if isinstance(pick, slice) else pick
+            for pick, size in zip((rows, columns), last_BHW.shape[1:], strict=True)
         )
-        state_BSCHW = torch.stack([states[step] for step in steps], dim=1)
+        state_BSCHW = stacked(states, steps)
         half = slice(None, None, self.codec.fine)
-        guide_BSIJ = last_BHW[:, None, half, half].expand(-1, len(steps), -1, -1)
+        guide_BSIJ = last_BHW[:, None, half, half].expand(-1, state_BSCHW.shape[1], -1, -1)
         base: Tensor | float = 0.0
         if self.render is not None:
             with without_autocast(state_BSCHW.device):

@@ -17,8 +17,9 @@ from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, whole_objects
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
-from maskcast.models.objects.warp import ALL, as_bytes, paint, probability
+from maskcast.models.objects.warp import as_bytes, paint, probability
 
 COPIES = 8  # of a picture of each object, while they become one
 

@@ -1,8 +1,11 @@
 """Which pixels of a batch enter a training step's cross entropy: few are enough, and drawn anew at every step.
 
+On a CPU they are slices; on a GPU their indices are drawn there, so that a step can be recorded.
+
 Shapes: B clips, h horizon, S steps drawn, K classes, H height, W width, I rows and J columns drawn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,14 +15,19 @@ from torch.nn import functional as F
 
 from maskcast.distributed import all_sum
 from maskcast.labels import IGNORE
+from maskcast.models.objects.picks import ALL, Pick, picked, picked_pixels
 
 
 class Draw(NamedTuple):
-    """Some steps of the forecast, and some rows and columns of the picture at each of them."""
+    """Some steps of the forecast, and some rows and columns of the picture at each of them.
 
-    steps: list[int]
-    rows: slice
-    columns: slice
+    Indices of rows and columns may lie beyond the picture, as many as there are for another offset; these do not
+    count.
+    """
+
+    steps: Pick
+    rows: Pick
+    columns: Pick
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,35 @@ class Pixels:
     clips: int
     """Clips, where objects move and so learn their trajectories from all clips; else all clips count."""
 
-    def draw(self, horizon: int, *, all_steps: bool) -> Draw:
-        """Draws from torch's random state; ``all_steps`` takes every step of the horizon."""
-        steps = list(range(horizon))
-        if not all_steps:
-            steps = sorted(torch.randperm(horizon)[: self.steps].tolist())
-        rows, columns = (slice(offset, None, self.stride) for offset in torch.randint(self.stride, (2,)).tolist())
+    def draw(self, horizon: int, size: Sequence[int], device: torch.device, *, all_steps: bool) -> Draw:
+        """Draws from torch's random state.
+
+        Args:
+            horizon: steps to choose from.
+            size: height and width of the picture.
+            device: where the pixels are.
+            all_steps: take every step.
+        """
+        steps = ALL if all_steps else draw_steps(horizon, self.steps, device)
+        if device.type != "cuda":
+            offsets = torch.randint(self.stride, (2,)).tolist()
+            return Draw(steps, *(slice(offset, None, self.stride) for offset in offsets))
+        if self.stride == 1:
+            return Draw(steps, ALL, ALL)
+        rows, columns = (
+            offset + torch.arange(0, side, self.stride, device=device)
+            for offset, side in zip(torch.randint(self.stride, (2, 1), device=device), size, strict=True)
+        )
         return Draw(steps, rows, columns)
+
+
+def draw_steps(horizon: int, count: int, device: torch.device) -> Pick:
+    """Draws ``count`` of the steps of a horizon, or all if there are no more, from torch's random state."""
+    if device.type != "cuda":
+        return sorted(torch.randperm(horizon)[:count].tolist())
+    if count >= horizon:
+        return ALL
+    return torch.rand(horizon, device=device).argsort()[:count].sort().values
 
 
 def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: int) -> Tensor:
@@ -51,9 +81,21 @@ def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: 
         drawn: the pixels.
         counted: clips that count; those after them are left out.
     """
-    target_BSIJ = target_BhHW[:, drawn.steps, drawn.rows, drawn.columns].long()
+    target_BSIJ = picked(picked_pixels(target_BhHW, drawn.rows, drawn.columns), 1, drawn.steps)
+    target_BSIJ = target_BSIJ.to(torch.long, copy=True)
     target_BSIJ[counted:] = IGNORE
+    for which, axis in ((drawn.rows, 2), (drawn.columns, 3)):
+        if isinstance(which, Tensor):
+            beyond = (which >= target_BhHW.shape[axis]).unflatten(0, (-1, *[1] * (3 - axis)))
+            target_BSIJ = target_BSIJ.masked_fill(beyond, IGNORE)
     summed = F.cross_entropy(
         logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
     )
     return all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
+
+
+def stacked(states: list[Tensor], steps: Pick) -> Tensor:
+    """Returns the states (B, S, ...) of some steps, of those (B, ...) of all."""
+    if isinstance(steps, Tensor):
+        return torch.stack(states, dim=1).index_select(1, steps)
+    return torch.stack(states[steps] if isinstance(steps, slice) else [states[step] for step in steps], dim=1)

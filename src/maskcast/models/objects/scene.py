@@ -3,13 +3,13 @@
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
 from maskcast.models.objects.motion import PAST, ObjectMotion
+from maskcast.models.objects.picks import ALL, Pick
 from maskcast.models.objects.tracks import LastObservation, find_objects, track
 from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import seen_masks
@@ -35,7 +35,7 @@ class Scene:
         """Every object (B, N, H, W), bool, in the frame in which it was seen last."""
         return seen_masks(self.recent_BRHW, self.object_BN, self.seen)
 
-    def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Scene":
+    def pick(self, clips: slice = ALL, steps: Pick = ALL) -> "Scene":
         """Returns some clips at some steps."""
         recent, objects = self.recent_BRHW[clips], self.object_BN[clips]
         return Scene(recent, objects, self.seen.pick(clips), self.trajectory.pick(clips, steps))

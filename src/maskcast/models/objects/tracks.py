@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.models.arithmetic import shapes_are_fixed
+
 
 @dataclass(frozen=True)
 class Tracks:
@@ -65,7 +67,7 @@ def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
     Ids from ``num_classes`` up, such as the ignore value, are no objects.
     """
     seen_BK = find_classes(ids_BHW, num_classes)[:, 1:]
-    if torch.compiler.is_compiling():  # shapes of a graph do not depend on data: a slot for every class
+    if shapes_are_fixed():  # a slot for every class
         return torch.arange(1, num_classes, device=seen_BK.device) * seen_BK
     slots = max(1, int(seen_BK.sum(1).max()))
     order_BK = torch.argsort(seen_BK, dim=1, descending=True, stable=True)[:, :slots]
@@ -74,16 +76,29 @@ def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
 
 def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     """Returns the tracks of the objects ``object_BN`` (class ids, 0 = none) in (B, T, H, W) uint8 masks."""
+    sums = _sums_of_all if shapes_are_fixed() else _sums_of_few
+    count, touching, moments = sums(ids_BTHW, object_BN, num_classes)
+    height, width = ids_BTHW.shape[2:]
+    mean = moments / count.clamp(min=1)[..., None]
+    centre, square = mean.split(2, dim=-1)
+    std = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
+    visible = count > 0
+    return Tracks(visible, centre, std * visible[..., None], touching > 0, width / height)
+
+
+def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns pixels (B, T, N), those at the border (B, T, N), and sums (B, T, N, 4) of y, x and their squares.
+
+    It touches only the few pixels that are not background.
+    """
     batch, frames, height, width = ids_BTHW.shape
     slots = object_BN.shape[1]
     # slot of every class id per clip; the last slot collects what is no object
     table_BK = object_BN.new_full((batch, 256), slots)
     table_BK.scatter_(1, object_BN, torch.arange(slots, device=object_BN.device).expand(batch, -1))
     table_BK[:, 0] = slots
-    # only the few pixels that are not background are touched in the 64-bit arithmetic
     flat = ids_BTHW.flatten()
-    exporting = torch.compiler.is_compiling()
-    where = torch.arange(flat.shape[0], device=flat.device) if exporting else flat.nonzero().flatten()
+    where = flat.nonzero().flatten()
     frame = where // (height * width)
     pixel = where % (height * width)
     y, x = (pixel // width).float(), (pixel % width).float()
@@ -94,12 +109,24 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     values = torch.stack([torch.ones_like(y), y, x, y * y, x * x, border], dim=1)
     sums = values.new_zeros(batch * frames * (slots + 1), 6).index_add_(0, cell, values)
     sums = sums.view(batch, frames, slots + 1, 6)[:, :, :slots]
-    count = sums[..., 0]
-    mean = sums[..., 1:5] / count.clamp(min=1)[..., None]
-    centre, square = mean.split(2, dim=-1)
-    std = (square - centre**2).clamp(min=(0.25 / height) ** 2).sqrt()
-    visible = count > 0
-    return Tracks(visible, centre, std * visible[..., None], sums[..., 5] > 0, width / height)
+    return sums[..., 0], sums[..., 5], sums[..., 1:5]
+
+
+def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the same, by the number of pixels in each row and column; no atomic addition, no shape of data."""
+    height, width = ids_BTHW.shape[2:]
+    here_BTNHW = ids_BTHW.long()[:, :, None] == object_BN.masked_fill(object_BN == 0, -1)[:, None, :, None, None]
+    row_BTNH, column_BTNW = here_BTNHW.sum(4), here_BTNHW.sum(3)
+    touching = row_BTNH[..., 0] + row_BTNH[..., -1] + column_BTNW[..., 0] + column_BTNW[..., -1]
+    y = (torch.arange(height, device=ids_BTHW.device) - (height - 1) / 2) / height
+    x = (torch.arange(width, device=ids_BTHW.device) - (width - 1) / 2) / height
+    sums = [
+        (row_BTNH * y).sum(-1),
+        (column_BTNW * x).sum(-1),
+        (row_BTNH * y**2).sum(-1),
+        (column_BTNW * x**2).sum(-1),
+    ]
+    return row_BTNH.sum(-1).float(), touching, torch.stack(sums, -1)
 
 
 PACKED = ("class", "visible", "y", "x", "std_y", "std_x", "truncated", "aspect")

@@ -3,13 +3,13 @@
 Shapes: B clips, T context frames, h horizon, N objects.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from maskcast.distributed import all_sum
+from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation, Tracks
 
 SMALL = 0.02  # size (standard deviation) of a small object, picture heights
@@ -25,10 +25,10 @@ class Trajectory:
     log_size_BhN2: Tensor  # log of the size relative to the last observation, (y, x)
     scale_BhN2: Tensor  # scale of the centre's error, taken as Laplace distributed: its mean, (y, x)
 
-    def pick(self, clips: slice = slice(None), steps: Sequence[int] | slice = slice(None)) -> "Trajectory":
+    def pick(self, clips: slice = ALL, steps: Pick = ALL) -> "Trajectory":
         """Returns the trajectories of some clips at some steps."""
         fields = self.centre_BhN2, self.log_size_BhN2, self.scale_BhN2
-        return Trajectory(*(field[clips][:, steps] for field in fields))
+        return Trajectory(*(picked(field[clips], 1, steps) for field in fields))
 
 
 def still(tracks: Tracks, horizon: int) -> Trajectory:

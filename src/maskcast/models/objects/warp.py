@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.arithmetic import shapes_are_fixed
 from maskcast.models.bounds import AT_ONCE
+from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.trajectories import Trajectory
 
 SHARPNESS = 4.0  # logit of a pixel that an object covers; 0 is the background's
 ABSENT = -8.0  # logit of a class that is not among the last mask's objects
 DEPTH = 2.0  # how much the logit of an object at the picture's lower edge is above that of one at its upper edge
-ALL = slice(None)
 COPIES = 6  # of the weights of an object's rows and columns, while they come to be
 
 
@@ -33,8 +34,8 @@ class Renderer(nn.Module):
         mask_BNHW: Tensor,
         seen: LastObservation,
         trajectory: Trajectory,
-        rows: slice = ALL,
-        columns: slice = ALL,
+        rows: Pick = ALL,
+        columns: Pick = ALL,
     ) -> Tensor:
         """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
 
@@ -60,8 +61,8 @@ def cover(
     mask_BNHW: Tensor,
     seen: LastObservation,
     trajectory: Trajectory,
-    rows: slice = ALL,
-    columns: slice = ALL,
+    rows: Pick = ALL,
+    columns: Pick = ALL,
     *,
     expected: bool = False,
 ) -> Tensor:
@@ -71,8 +72,8 @@ def cover(
     """
     centre = trajectory.centre_BhN2
     height, width = mask_BNHW.shape[2:]
-    y = torch.arange(height, device=centre.device, dtype=centre.dtype)[rows] - (height - 1) / 2
-    x = torch.arange(width, device=centre.device, dtype=centre.dtype)[columns] - (width - 1) / 2
+    y = picked(torch.arange(height, device=centre.device, dtype=centre.dtype), 0, rows) - (height - 1) / 2
+    x = picked(torch.arange(width, device=centre.device, dtype=centre.dtype), 0, columns) - (width - 1) / 2
     shrink = torch.exp(-trajectory.log_size_BhN2.clamp(-2, 2))
     was = seen.centre_BN2[:, None]
     source_y = was[..., :1] + (y / height - centre[..., :1]) * shrink[..., :1]
@@ -147,6 +148,9 @@ def by_class(logits_BSNIJ: Tensor, object_BN: Tensor, class_C: Tensor, absent: T
     Class 0, which is the first of ``class_C``, has 0 everywhere; a class of no object has ``absent``. The objects'
     classes are among ``class_C``, which ascend.
     """
+    if shapes_are_fixed():  # there all classes are asked for, and each has a slot
+        there = (object_BN > 0)[:, None, :, None, None]
+        return F.pad(torch.where(there, logits_BSNIJ, absent), (0, 0, 0, 0, 1, 0))
     batch, steps, _, rows, columns = logits_BSNIJ.shape
     out = absent.expand(batch, steps, len(class_C), rows, columns)
     index_BN = (class_C < object_BN[..., None]).sum(-1)
@@ -165,7 +169,7 @@ def front_object(logits_BSNIJ: Tensor, object_BN: Tensor) -> Tensor:
 
 def _crop(mask_BNHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the part of each mask around its object, all of one size, and its top and left (B, N)."""
-    if torch.compiler.is_compiling():  # the size of the parts depends on data, shapes of a graph do not
+    if shapes_are_fixed():  # the size of the parts depends on data
         corner_BN = torch.zeros(mask_BNHW.shape[:2], dtype=torch.long, device=mask_BNHW.device)
         return mask_BNHW, corner_BN, corner_BN
     picks = []
