@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
 
+from maskcast.data.clip_columns import ColumnWriter
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.packing import LayerPacker, packed, unpack_into
@@ -157,6 +159,22 @@ def test_select_names_what_there_is(written: Path) -> None:
         store.select("val")
     with pytest.raises(MaskcastError, match="no clip 'v_9'"):
         store.get("v_9")
+
+
+def test_columns_are_written_as_numpy_would_and_memory_holds_none_of_them(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 2**63, (20_000, 4), np.uint64)
+    rows[:, 3] %= 3
+    columns = ColumnWriter(tmp_path)
+    tracemalloc.start()
+    for row in rows:
+        columns.add(*row.tolist())
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 16_384
+    assert columns.write() == np.bincount(rows[:, 3].astype(int)).tolist()
+    columns.close()
+    np.save(tmp_path / "whole.npy", np.ascontiguousarray(rows.T))
+    assert (tmp_path / "clips.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
 def test_ids_sort_as_people_count() -> None:

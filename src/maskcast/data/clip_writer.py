@@ -1,7 +1,6 @@
 """Writes a clip store (see ``clips.py`` for its form)."""
 
 import json
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from maskcast.data.clip_checks import Layer, check_layers, check_objects, check_split, check_values
+from maskcast.data.clip_columns import ColumnWriter
 from maskcast.data.clip_formats import COLUMNS, FORMAT, LINES, line_of
 from maskcast.data.clip_readme import README
 from maskcast.data.clip_shards import FrameShards, PackedShards
@@ -23,6 +23,8 @@ from maskcast.labels import LabelMap
 
 class ClipWriter:
     """Writes a clip store into a new folder; the index comes last, so a half store is never read.
+
+    Ids are compared at the end, so that memory need not hold them.
 
     Args:
         root: the folder to write; must not exist or be empty.
@@ -53,9 +55,8 @@ class ClipWriter:
             names = [one.name for one in maps]
             raise MaskcastError(f"label maps {names}: a name occurs twice; give every map a name of its own")
         self.meta = meta or {}
-        self._hashes: set[int] = set()  # of the ids; two ids with one are rarer than a broken disk
         self._groups: dict[Group, int] = {}
-        self._columns = [array("Q") for _ in range(4)]
+        self._columns = ColumnWriter(root)
         self._lines = (root / LINES).open("wb")
         self.skipped: list[dict[str, str]] = []
         self._frames = FrameShards(root, height, width)
@@ -74,8 +75,11 @@ class ClipWriter:
         self._lines.close()
         for layer in self._layers.values():
             layer.close()
-        if error is None:
-            self._write_index()
+        try:
+            if error is None:
+                self._write_index()
+        finally:
+            self._columns.close()
 
     def add(
         self,
@@ -105,8 +109,6 @@ class ClipWriter:
         masks, confidence, objects = masks or {}, confidence or {}, objects or {}
         layers = {labels_of(name): mask for name, mask in masks.items()}
         layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
-        if (own_hash := id_hash(clip_id)) in self._hashes:
-            raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")
         check_split(clip_id, split, kind)
         if not masks and (kind == "labelled" or frames is None):
             raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
@@ -128,20 +130,16 @@ class ClipWriter:
             {name: dict(classes) for name, classes in objects.items()},
             meta or {},
         )
-        self._hashes.add(own_hash)
         self._lines.write(line_of(clip))
         group = self._groups.setdefault(group_of(clip), len(self._groups))
-        row = (self._lines.tell(), clip.num_frames, own_hash, group)
-        for column, value in zip(self._columns, row, strict=True):
-            column.append(value)
+        self._columns.add(self._lines.tell(), clip.num_frames, id_hash(clip_id), group)
 
     def skip(self, item: str, reason: str) -> None:
         """Records in the index that something was left out, and why."""
         self.skipped.append({"item": item, "reason": reason})
 
     def _write_index(self) -> None:
-        columns = np.stack([np.array(column, "<u8") for column in self._columns])
-        np.save(self.root / COLUMNS, columns)
+        counts = self._columns.write()
         shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
         shards |= self._frames.shards
         for layer in self._layers.values():
@@ -156,9 +154,7 @@ class ClipWriter:
             "maps": [one.to_entry() for one in self.maps.values()],
             "chunk_frames": frames_per_chunk(self.height, self.width),
             "meta": self.meta,
-            "groups": [
-                asdict(group) | {"clips": int((columns[3] == k).sum())} for group, k in self._groups.items()
-            ],
+            "groups": [asdict(group) | {"clips": counts[k]} for group, k in self._groups.items()],
             "skipped": self.skipped,
             "shards": shards,
         }
