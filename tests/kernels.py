@@ -13,9 +13,14 @@ from torch.nn import functional as F
 
 from maskcast.models import encoders, segmentation
 from maskcast.models.arithmetic import arithmetic
+from maskcast.models.forecasting import mask_forecaster
+from maskcast.models.forecasting.configs import ConvLSTMConfig
+from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.kernels.decoding import most_probable
 from maskcast.models.kernels.norm_relu import norm_relu
+from maskcast.models.kernels.still_loss import still_loss
 from maskcast.models.kernels.upsampling import up_joined
+from maskcast.models.objects import tracks, warp
 from maskcast.models.segmentation import loss_chunks, loss_kernels, losses
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.unet import UNet
@@ -33,7 +38,7 @@ LOSSES: list[dict[str, Any]] = [
 
 def close(found: Tensor, wanted: Tensor, most: float) -> None:
     """Compares by the norm of the difference; what was not written is NaN and never close."""
-    error = float((found.double() - wanted.double()).norm() / wanted.double().norm())
+    error = float((found.detach().double() - wanted.detach().double()).norm() / wanted.detach().double().norm())
     assert error < most, (error, most)
 
 
@@ -107,6 +112,58 @@ def check_decoding(device: str, classes: int, layout: torch.memory_format) -> No
     close(sure, probability, 1e-6)
 
 
+def check_still_loss(device: str, dtype: torch.dtype, fine: int, layout: torch.memory_format) -> None:
+    """Against the logits of all pixels; the last rows and columns of the features lie beyond the picture."""
+    clips, steps, classes, width, (height, across) = 2, 3, 5, 16, (5 * fine - 1, 7 * fine - 1)
+    features = torch.randn(clips * steps, width * fine**2, 5, 7, device=device).to(dtype)
+    given = [torch.randn(classes, width), torch.randn(clips, classes), torch.tensor(1.5)]
+    last = torch.randint(0, classes, (clips, height, across), dtype=torch.uint8, device=device)
+    target = torch.randint(0, classes, (clips, steps, height, across), dtype=torch.uint8, device=device)
+    target[0, 1, :2] = 255
+    own = [each.to(device).requires_grad_() for each in (features.to(memory_format=layout), *given)]
+    plain = [each.detach().double().requires_grad_() for each in own]
+    found, count = still_loss(*own, last, target)
+    x, vectors, base, bonus = plain
+    x = F.pixel_shuffle(x, fine)[..., :height, :across].unflatten(0, (clips, steps))
+    same = (
+        F.one_hot(last.long(), classes).movedim(-1, 1)[:, None]
+        * (torch.arange(classes, device=device) > 0)[:, None, None]
+    )
+    logits = torch.einsum("bsehw,ke->bskhw", x, vectors) + base[:, None, :, None, None] + bonus * same
+    wanted = F.cross_entropy(logits.flatten(0, 1), target.long().flatten(0, 1), ignore_index=255, reduction="sum")
+    assert int(count) == int((target != 255).sum())
+    close(found, wanted, 1e-6 if dtype == torch.float32 else 1e-2)
+    (0.3 * found).backward()
+    (0.3 * wanted).backward()
+    for mine, theirs in zip(own, plain, strict=True):
+        assert mine.grad is not None and theirs.grad is not None and mine.grad.stride() == mine.stride()
+        close(mine.grad, theirs.grad, 1e-5 if dtype == torch.float32 else 1e-2)
+
+
+def check_still_forecaster(device: str, residual: bool) -> None:
+    """A forecaster whose loss writes no logits against itself."""
+    config = ConvLSTMConfig(stride=4, hidden=4, motion="none", residual=residual, loss_steps=3, loss_stride=1)
+    model = config.build(5).to(device)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(0.1 * torch.randn_like(weights))
+    masks = torch.randint(0, 5, (2, 6, 18, 26), dtype=torch.uint8, device=device)
+    masks[0, 3:, :5], masks[1, :3] = 255, masks[1, :3].clamp(max=2)
+    for module in (tracks, warp):
+        module.shapes_are_fixed = lambda: True  # type: ignore[assignment]
+    Pixels.draw = lambda *_, **__: Draw(warp.ALL, warp.ALL, warp.ALL)  # type: ignore[method-assign, assignment]
+    found = []
+    for kernels in (False, True):
+        mask_forecaster.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
+        model.zero_grad()
+        loss, _ = model.loss(masks[:, :3], masks[:, 3:])
+        loss.backward()
+        grads = [weights.grad.flatten() for weights in model.parameters() if weights.grad is not None]
+        found.append([loss, torch.cat(grads)])
+    for own, wanted, most in zip(found[1], found[0], (1e-5, 1e-3), strict=True):
+        close(own, wanted, most)
+
+
 def check_network(device: str) -> None:
     """A U-Net whose blocks use the kernels against itself without them."""
     network = UNet(4, 3).to(device)
@@ -140,6 +197,10 @@ def _check_all(device: str) -> None:
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
     check_network(device)
+    for residual in (True, False):
+        check_still_forecaster(device, residual)
+    check_still_loss(device, torch.float32, 2, torch.contiguous_format)
+    check_still_loss(device, torch.bfloat16, 1, torch.channels_last)
     for dtype, channels in product(types, (4, 70)):
         check_norm(device, dtype, channels)
     for dtype, (height, width) in product(types, ((2, 3), (6, 4))):

@@ -31,7 +31,7 @@ from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting.batches import Window
-from maskcast.models.forecasting.configs import ForecasterConfig
+from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ForecasterConfig, SimVPConfig
 from maskcast.models.segmentation.configs import MaskLossConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.models.segmentation.table import save_masker
@@ -39,6 +39,10 @@ from maskcast.progress import listening
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.feeding import to_device
+from maskcast.training.loop import fit
+from maskcast.training.schedule import TrainingParams
+from maskcast.training.tasks.forecasting import ForecastTask
+from maskcast.training.tasks.forecasting_params import ForecastTraining
 
 pytestmark = [
     pytest.mark.cuda,
@@ -188,9 +192,14 @@ def test_a_segmenter_computes_and_learns_as_on_a_cpu(config: Any, precision: str
     close(*everything, 5e-3 if exact else 0.3)  # batch norms of few pixels make the most of a rounding
 
 
+# all pixels: what is drawn of them is drawn on the device
+SIZES = {"hidden": 8, "stride": 4, "loss_steps": 11, "loss_stride": 1}
 FORECASTERS = [
-    arch(**{name: size for name, size in {"hidden": 8, "stride": 4}.items() if name in arch.model_fields})
-    for arch in get_args(get_args(ForecasterConfig)[0])
+    *(
+        arch(**{name: size for name, size in SIZES.items() if name in arch.model_fields})
+        for arch in get_args(get_args(ForecasterConfig)[0])
+    ),
+    ConvLSTMConfig(**SIZES, motion="none"),
 ]
 
 
@@ -222,6 +231,29 @@ def test_a_forecaster_forecasts_and_learns_as_on_a_cpu(tmp_path: Path, config: A
     assert (forecasts[0] != forecasts[1]).float().mean() < 0.01
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     close(gradients[1], gradients[0], 1e-2)
+
+
+@pytest.mark.parametrize("config", [*FORECASTERS, ConvGRUConfig(), SimVPConfig(loss_stride=3)], ids=str)
+def test_a_recorded_forecaster_learns_what_a_written_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any
+) -> None:
+    """Its draws among it: a replay draws from the random state of its own step."""
+    store = write_store(tmp_path / "clips")
+    train, losses = list(store.select("train", "labelled")), []
+    for choice in (False, "auto"):
+        torch.manual_seed(0)
+        model = config.build(3)
+        training = TrainingParams(
+            epochs=1, steps_per_epoch=12, batch_size=2, learning_rate=1e-4, precision="fp32", compile=choice
+        )
+        given = ForecastTraining(training=training, context_frames=11, min_context_frames=11, horizon=11)
+        same: dict[str, Any] = {"clips": store, "masks": store, "target": store, "train": train}
+        task = ForecastTask(model, given, **same, masker=None, fingerprint=str(choice))
+        with listening(kept := KillAt()):
+            fit(task, training, tmp_path / str(choice))
+        losses.append(kept.losses)
+    assert "not recorded" not in capsys.readouterr().err
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_a_detector_learns_as_on_a_cpu() -> None:

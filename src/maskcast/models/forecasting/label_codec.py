@@ -90,18 +90,31 @@ class EmbeddedClasses(nn.Module):
 
         Args:
             state_NCHW: of the recurrent network.
-            guide_NHW: class ids at half resolution (at full resolution for stride 1).
+            guide_NHW: see ``features``.
             rows: of the picture, from its top.
             columns: of the picture, from its left.
             class_K: class ids.
+        """
+        x = picked_pixels(F.pixel_shuffle(self.features(state_NCHW, guide_NHW), self.fine), rows, columns)
+        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
+
+    def features(self, state_NCHW: Tensor, guide_NHW: Tensor) -> Tensor:
+        """Returns what is compared with the vectors of the classes, (N, E fine^2, H / fine, W / fine).
+
+        Args:
+            state_NCHW: of the recurrent network.
+            guide_NHW: class ids at half resolution (at full resolution for stride 1); one may serve equally many
+                states that follow each other.
         """
         x = F.pixel_shuffle(self.up(state_NCHW), self.stride // self.fine)
         height, width = x.shape[-2:]
         guide = F.embedding(guide_NHW.long(), self.guide.weight).permute(0, 3, 1, 2)
         guide = F.pad(guide, (0, width - guide.shape[-1], 0, height - guide.shape[-2]))
-        x = F.silu(self.join(torch.cat([x, guide.to(x.dtype)], dim=1)))
-        x = picked_pixels(F.pixel_shuffle(self.out(x), self.fine), rows, columns)
-        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
+        guide = guide.to(x.dtype)
+        if len(guide) < len(x):
+            guide = guide.repeat_interleave(len(x) // len(guide), 0)
+        out: Tensor = self.out(F.silu(self.join(torch.cat([x, guide], dim=1))))
+        return out
 
 
 class OneHotClasses(nn.Module):

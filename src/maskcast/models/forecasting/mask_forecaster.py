@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
-from maskcast.distributed import own_part, world_size
-from maskcast.models.arithmetic import fixed_shapes
+from maskcast.distributed import all_sum, own_part, world_size
+from maskcast.models.arithmetic import fixed_shapes, has_kernels
 from maskcast.models.bounds import AT_ONCE, check_whole, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -27,10 +27,10 @@ from maskcast.models.forecasting.batches import (
     whole_objects,
 )
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
-from maskcast.models.forecasting.pixels import Pixels, pixel_loss, stacked
+from maskcast.models.forecasting.pixels import Draw, Pixels, pixel_loss, stacked
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
-from maskcast.models.objects.picks import ALL, Pick
+from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
@@ -40,6 +40,7 @@ from maskcast.models.recurrent.stack import Recurrent
 OBJECT_HIDDEN = 64  # width of an object's memory
 COPIES = 5  # of the logits, while they come to be
 BESIDE = 32  # numbers of a pixel that are held besides
+MOST_CLASSES = 256  # that a kernel holds of a pixel
 GATES = 5  # numbers of a cell for each channel of its state: what is seen by four gates, and the state
 
 
@@ -188,8 +189,34 @@ class MaskForecaster(Forecaster):
             scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
             states = self._run(scene, context_BTHW, horizon)
             drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
-            mean = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
+            if self._needs_no_logits(drawn, context_BTHW):
+                some = stacked(states, drawn.steps), picked(target_BhHW, 1, drawn.steps)
+                summed, count = self._still_loss(scene, *some)
+            else:
+                summed, count = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
+        mean = all_sum(summed) / all_sum(count).clamp(min=1)
         return mean, {"cross_entropy": mean.detach()}
+
+    def _needs_no_logits(self, drawn: Draw, context_BTHW: Tensor) -> bool:
+        """Whether a kernel takes the loss of all pixels of objects that stay."""
+        every = drawn.rows is ALL and drawn.columns is ALL
+        still = self.motion is None and isinstance(self.codec, EmbeddedClasses)
+        return every and still and self.num_classes <= MOST_CLASSES and has_kernels(context_BTHW)
+
+    def _still_loss(self, scene: Scene, state_BSCHW: Tensor, target_BSHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what ``pixel_loss`` does of all pixels, whose logits are never written."""
+        from maskcast.models.kernels.still_loss import still_loss
+
+        codec, last_BHW = self.codec, scene.last_mask
+        assert isinstance(codec, EmbeddedClasses)
+        features = codec.features(state_BSCHW.flatten(0, 1), last_BHW[:, :: codec.fine, :: codec.fine])
+        if self.render is None:
+            like = codec.classes  # in float32
+            base_BK, bonus = like.new_zeros(len(last_BHW), self.num_classes), like.new_zeros(())
+        else:
+            base_BK, bonus = self.render.still(scene.object_BN, scene.trajectory)
+        summed, count = still_loss(features, codec.classes, base_BK, bonus, last_BHW, target_BSHW)
+        return summed.float(), count
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
         """Returns the class ids in the context, ascending, class 0 always among them."""

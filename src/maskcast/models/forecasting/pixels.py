@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.distributed import all_sum
 from maskcast.labels import IGNORE
 from maskcast.models.objects.picks import ALL, Pick, picked, picked_pixels
 
@@ -72,8 +71,8 @@ def draw_steps(horizon: int, count: int, device: torch.device) -> Pick:
     return torch.rand(horizon, device=device).argsort()[:count].sort().values
 
 
-def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: int) -> Tensor:
-    """Returns the mean cross entropy over the pixels drawn, of all processes.
+def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: int) -> tuple[Tensor, Tensor]:
+    """Returns the sum of the cross entropy over the pixels drawn, and their number.
 
     Args:
         logits_BSKIJ: of these pixels.
@@ -91,7 +90,7 @@ def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: 
     summed = F.cross_entropy(
         logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
     )
-    return all_sum(summed) / all_sum((target_BSIJ != IGNORE).sum()).clamp(min=1)
+    return summed, (target_BSIJ != IGNORE).sum()
 
 
 def stacked(states: list[Tensor], steps: Pick) -> Tensor:

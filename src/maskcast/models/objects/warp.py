@@ -49,6 +49,15 @@ class Renderer(nn.Module):
         covered = cover(mask_BNHW, seen, trajectory, rows, columns)
         return self.sharpness * (2 * covered - 1) + self.depth * _near(trajectory)
 
+    def still(self, object_BN: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """Returns the logits (B, K) of classes where their objects are not, and how much larger where they are.
+
+        The objects stay, and there is a slot for each class (``fixed_shapes``).
+        """
+        near_BN = _near(trajectory)[:, 0, :, 0, 0]
+        base_BN = torch.where(object_BN > 0, self.depth * near_BN - self.sharpness, self.absent)
+        return F.pad(base_BN, (1, 0)), 2 * self.sharpness
+
 
 def seen_masks(context_BTHW: Tensor, object_BN: Tensor, seen: LastObservation) -> Tensor:
     """Returns (B, N, H, W) bool: every object where it was seen last; nothing of one never seen."""
