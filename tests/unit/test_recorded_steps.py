@@ -3,7 +3,9 @@
 PyTorch's fake tensors have a device, a type and a shape, and no values; each operation on them is looked at.
 """
 
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskcast.labels import single_map
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
+from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.input import Input
@@ -125,6 +128,9 @@ def test_host_and_device_do_not_meet(
 
     for module in (encoder_unet, segmenter_unet):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
+    monkeypatch.setattr(mask_forecaster, "has_kernels", lambda x: True)
+    kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
+    monkeypatch.setitem(sys.modules, "maskcast.models.kernels.still_loss", kernel)
     model, loss = made()
     with FakeTensorMode():
         for module in model.train().modules():  # Module.to cannot move what is real
