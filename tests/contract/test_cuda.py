@@ -282,7 +282,7 @@ def test_an_encoder_learns_as_on_a_cpu() -> None:
     for device in ("cpu", "cuda"):
         siamese.load_state_dict(start)
         siamese.to(device).train()
-        moved = Views(*(part.to(device) for part in batch))
+        moved = Views(*(part.to(device) for part in batch[:3]))
         with arithmetic(torch.device(device), "fp32"):
             loss, logged = siamese.loss(moved, 0)
         assert all(isinstance(value, Tensor) for value in logged.values())  # nothing made the GPU wait
@@ -316,6 +316,9 @@ def test_the_loss_of_49_classes_is_that_of_a_cpu(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
+@pytest.mark.filterwarnings(
+    "ignore:.*script_method.* is deprecated:DeprecationWarning"
+)  # torch's compiler calls it
 def test_a_compiled_masker_learns_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = write_store(tmp_path / "clips").root
     losses = []
@@ -352,18 +355,18 @@ def test_masks_of_frames_beyond_the_memory_come_in_smaller_batches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = write_store(tmp_path / "clips", height=160, width=240)
-    config = UNetConfig(width=32)
+    config = UNetConfig(width=64)
     save_masker(tmp_path / "masker", config.build([store.label_map]), config, {})
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.6 * 2**30) / total)
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 0.5 * 2**30) / total)
     try:
         generate_masks(
             clips=store.root,
             masker=tmp_path / "masker",
             masks=tmp_path / "masks",
             metrics=tmp_path / "m.json",
-            params=GenerateMasks(batch_size=64, consistent_frames=None),
+            params=GenerateMasks(batch_size=128, consistent_frames=None),
         )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

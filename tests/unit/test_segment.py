@@ -88,10 +88,10 @@ def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> 
 def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int, consistent: int | None) -> None:
     clips = [numbered(length, seed) for seed, length in enumerate((3, 9, 4, 8))]
     pieces: dict[int, list[dict[str, object]]] = {}
-    for number, found in segment_clips(
+    for number, piece in segment_clips(
         [Known() for _ in range(replicas)], [[clip] for clip in clips], **SETTING, consistent_frames=consistent
     ):
-        pieces.setdefault(number, []).append(found)
+        pieces.setdefault(number, []).append(piece())
     for number, clip in enumerate(clips):
         whole = segment_whole(Known(), clip, **SETTING, consistent_frames=consistent)
         for name, one in joined(pieces[number]).items():

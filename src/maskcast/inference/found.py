@@ -5,11 +5,13 @@ Legend: T frames, H height, W width.
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from maskcast.inference.consistency import Regions
+
+A = TypeVar("A", bound=Any)
 
 
 class Masked(NamedTuple):
@@ -18,7 +20,8 @@ class Masked(NamedTuple):
     masks: np.ndarray
     """(T, H, W) uint8: class ids, or opacity, 255 = 1."""
     confidence: np.ndarray | None
-    """(T, H, W) float32: the probability of each pixel's class; an alpha map has none."""
+    """(T, H, W) float32: the probability of each pixel's class, or uint8 where it is asked for in levels; an alpha
+    map has none."""
     regions: Sequence[Regions] | None = None
     """Of each frame of a class map, where masks are to agree through time; they are not passed on."""
 
@@ -45,6 +48,8 @@ def sliced(found: Found, frames: slice) -> Found:
 
 def joined(pieces: Sequence[Found]) -> Found:
     """Returns the pieces of a clip as one."""
+    if len(pieces) == 1:
+        return pieces[0]
     out: Found = {}
     for name in pieces[0]:
         masks, confidence, regions = zip(*(piece[name] for piece in pieces), strict=True)
@@ -58,8 +63,13 @@ def joined(pieces: Sequence[Found]) -> Found:
 
 def quantise(confidence: np.ndarray, levels: int) -> np.ndarray:
     """Returns probabilities in [0, 1] as uint8, rounded to ``levels`` even steps from 0 to 255."""
+    return rounded(confidence, levels).astype(np.uint8)
+
+
+def rounded(confidence: A, levels: int) -> A:
+    """Returns what ``quantise`` does, in the type that is given: an array, or a tensor on any device."""
     steps = levels - 1
-    return (np.rint(confidence * steps) * (255 / steps)).round().astype(np.uint8)
+    return ((confidence * steps).round() * (255 / steps)).round()
 
 
 class MeanConfidence:
@@ -70,8 +80,8 @@ class MeanConfidence:
 
     def add(self, masks: np.ndarray, sure: np.ndarray) -> None:
         """Takes masks and their confidence, uint8."""
-        inside = sure[masks > 0]
-        self._objects += inside.sum(dtype=np.int64), inside.size
+        inside = masks > 0
+        self._objects += (sure * inside).sum(dtype=np.int64), np.count_nonzero(inside)
         self._all += sure.sum(dtype=np.int64), sure.size
 
     @property

@@ -22,7 +22,7 @@ from maskcast.data.finished import FinishedClip, FinishedClips
 from maskcast.data.packing import LayerPacker
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import Found, MeanConfidence, length, quantise
-from maskcast.inference.segment import segment_clips
+from maskcast.inference.segment import Piece, segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import place_of_map
@@ -108,11 +108,12 @@ class Generation:
             batch_size=batch_size,
             precision=precision,
             consistent_frames=consistent_frames,
+            confidence_levels=confidence_levels,
         )
         with _Packing(self.maps, confidence_levels, frame_counts(self.clips).tolist(), self._finished) as packing:
-            for number, found in track(pieces, "generating masks"):
+            for number, piece in track(pieces, "generating masks"):
                 if first + number >= done:
-                    packing.add(first + number, found)
+                    packing.add(first + number, piece)
         return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
 
     def write(self, folder: Path, meta: dict[str, Any]) -> dict[str, float]:
@@ -166,13 +167,14 @@ class _Packing:
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in range(num_processors())]
         self._running: deque[Future[None]] = deque()
 
-    def add(self, number: int, found: Found) -> None:
+    def add(self, number: int, piece: Piece) -> None:
         """Takes the next frames of a clip; those of one clip come in order."""
-        self._running.append(self._lanes[number % len(self._lanes)].submit(self._add, number, found))
+        self._running.append(self._lanes[number % len(self._lanes)].submit(self._add, number, piece))
         while len(self._running) > WAITING * len(self._lanes):
             self._running.popleft().result()
 
-    def _add(self, number: int, found: Found) -> None:
+    def _add(self, number: int, piece: Piece) -> None:
+        found = piece()
         self._growing.setdefault(number, _GrowingClip(self._maps, self._levels)).add(found)
         self._left[number] -= length(found)
         if not self._left[number]:
@@ -203,7 +205,7 @@ class _GrowingClip:
         for name, packer in self._sure.items():
             confidence = found[name].confidence
             assert confidence is not None
-            sure = quantise(confidence, self._levels)
+            sure = confidence if confidence.dtype == np.uint8 else quantise(confidence, self._levels)
             packer.add(sure)
             self._mean.add(found[name].masks, sure)
 

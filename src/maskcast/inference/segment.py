@@ -11,6 +11,7 @@ Legend: T frames, H height, W width, C = 3 colour channels, K classes, P pixels 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -24,6 +25,7 @@ from maskcast.processors import num_processors
 AT_ONCE = 3  # batches of a worker: one that is read, one on the device, one that waits for it
 MOST_BYTES = 2**30  # of probabilities in batches beyond these, were all pixels objects
 
+Piece = Callable[[], Found]
 Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
 
 
@@ -49,8 +51,8 @@ def segment(
     """
     worker = Worker(segmenter, precision, consistent_frames is not None)
     batches = _batches([(0, chunks)], batch_size)
-    for _, found in _agreeing(map(worker, batches), consistent_frames):
-        yield found
+    for _, piece in _agreeing(map(worker, batches), consistent_frames):
+        yield piece()
 
 
 def segment_whole(
@@ -84,7 +86,7 @@ def segment_both(
     worker = Worker(segmenter, precision, consistent_frames is not None)
     parts = chain.from_iterable(map(worker, _batches([(0, [frames_THWC])], batch_size)))
     alone = joined([found for _, found in parts if found is not None])
-    pieces = [found for _, found in _agreeing([[(0, alone), (0, None)]], consistent_frames)]
+    pieces = [piece() for _, piece in _agreeing([[(0, alone), (0, None)]], consistent_frames)]
     return alone, joined(pieces)
 
 
@@ -95,8 +97,11 @@ def segment_clips(
     batch_size: int,
     precision: str,
     consistent_frames: int | None = None,
-) -> Iterator[tuple[int, Found]]:
-    """Yields what is found in many clips: the number of a clip, and the next piece of it.
+    confidence_levels: int | None = None,
+) -> Iterator[tuple[int, Piece]]:
+    """Yields what is found in many clips: the number of a clip, and a function that gives the next piece of it.
+
+    Each is called once, in any thread: where frames agree, most of the work is left to it.
 
     The pieces of a clip come in order; those of a segmenter with state alternate with pieces of other clips, as
     many at a time as there are replicas.
@@ -107,6 +112,7 @@ def segment_clips(
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
         consistent_frames: as for ``segment``.
+        confidence_levels: steps to which a confidence is rounded already, where frames need not agree.
     """
     numbered, count = list(enumerate(clips)), len(replicas)
     turns: Iterator[tuple[int, list[Part]]]
@@ -115,7 +121,8 @@ def segment_clips(
         turns = chain.from_iterable(enumerate(batches) for batches in zip_longest(*lanes, fillvalue=[]))
     else:
         turns = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
-    workers = [Worker(replica, precision, consistent_frames is not None) for replica in replicas]
+    regions = consistent_frames is not None
+    workers = [Worker(replica, precision, regions, confidence_levels) for replica in replicas]
     yield from _agreeing(_side_by_side(workers, turns), consistent_frames)
 
 
@@ -165,8 +172,8 @@ def _cuts(length: int, first: int, size: int) -> Iterator[int]:
     yield from range(first, length, size)
 
 
-def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Found]]:
-    """Yields the parts of all batches, or windows of ``consistent_frames`` of a clip's frames that agree.
+def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Piece]]:
+    """Yields functions that give the parts of all batches, or windows of so many frames of a clip that agree.
 
     The frames that are left at the end of a clip agree with those before them, see ``agreeing_windows``.
     """
@@ -175,28 +182,34 @@ def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None)
     for number, found in chain.from_iterable(batches):
         if consistent_frames is None:
             if found is not None:
-                yield number, found
+                yield number, partial(_as_it_is, found)
             continue
         if found is not None:
             waiting[number] = joined([waiting[number], found]) if number in waiting else found
         while number in waiting and length(waiting[number]) >= consistent_frames:
             before[number] = sliced(waiting[number], slice(consistent_frames))
             waiting[number] = sliced(waiting[number], slice(consistent_frames, None))
-            yield number, _consistent(before[number])
+            yield number, partial(_consistent, before[number], consistent_frames)
         if found is None:
             rest, whole = waiting.pop(number, None), before.pop(number, None)
             if rest is not None and (new := length(rest)):
                 seen = rest if whole is None else joined([sliced(whole, slice(new, None)), rest])
-                yield number, sliced(_consistent(seen), slice(-new, None))
+                yield number, partial(_consistent, seen, new)
 
 
-def _consistent(found: Found) -> Found:
-    return {
+def _as_it_is(found: Found) -> Found:
+    return found
+
+
+def _consistent(found: Found, last: int) -> Found:
+    """Makes frames agree, and returns the last so many of them."""
+    agreed = {
         name: one
         if one.regions is None or one.confidence is None
         else Masked(*make_consistent(one.masks, one.confidence, one.regions))
         for name, one in found.items()
     }
+    return sliced(agreed, slice(length(found) - last, None))
 
 
 def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:

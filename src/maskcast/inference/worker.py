@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.consistency import find_regions
-from maskcast.inference.found import Found, Masked, joined, sliced
+from maskcast.inference.found import Found, Masked, joined, rounded, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.bounds import frames_at_once, strips
@@ -37,10 +37,13 @@ class Worker:
         segmenter: in eval mode, on its device.
         precision: ``bf16`` or ``fp32``.
         regions: whether the regions of each frame are looked for.
+        levels: steps to which a confidence is rounded, on the device; None, and where regions are looked for,
+            leaves it as it is.
     """
 
-    def __init__(self, segmenter: Segmenter, precision: str, regions: bool) -> None:
+    def __init__(self, segmenter: Segmenter, precision: str, regions: bool, levels: int | None = None) -> None:
         self.segmenter, self.precision, self.regions = segmenter, precision, regions
+        self.levels = None if regions else levels
         self.state: State = ()
         self._device = next(segmenter.parameters()).device
         # a state goes on from call to call
@@ -113,7 +116,7 @@ class Worker:
                 logits, self.state = self.segmenter(frames_BTHWC, self.state)
             else:
                 logits, _ = self._recorded(frames_BTHWC)
-            decoded = [_decoded(*each, self.regions) for each in zip(maps, logits, strict=True)]
+            decoded = [_decoded(*each, self.regions, self.levels) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
         def finish() -> Found:
@@ -124,7 +127,7 @@ class Worker:
         return finish
 
 
-def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool) -> Callable[[], Masked]:
+def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool, levels: int | None) -> Callable[[], Masked]:
     """Begins to read what the logits of one clip say of a label map."""
     (logits_TKHW,) = logits_BTKHW
     if label_map.kind == "alpha":
@@ -133,16 +136,16 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool) -> Callab
     if has_kernels(logits_TKHW) and not regions and logits_TKHW.shape[1] <= 256:
         from maskcast.models.kernels.decoding import most_probable
 
-        ids, sure = map(_coming, most_probable(logits_TKHW))
-        return lambda: Masked(ids.numpy(), sure.numpy())
+        ids, sure = most_probable(logits_TKHW)
+        masks, confidence = _coming(ids), _coming(_rounded(sure, levels))
+        return lambda: Masked(masks.numpy(), confidence.numpy())
     frames, channels, *size = logits_TKHW.shape
     pieces = [
         _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], regions)
         for steps, rows in strips(frames, size[0], size[1], COPIES * channels)
     ]
-    masks_THW, confidence_THW = (
-        _coming(torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size)) for k in range(2)
-    )
+    ids_THW, sure_THW = (torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size) for k in range(2))
+    masks_THW, confidence_THW = _coming(ids_THW), _coming(_rounded(sure_THW, levels))
     if not regions:
         return lambda: Masked(masks_THW.numpy(), confidence_THW.numpy())
     coming = [_coming(piece[2]) for piece in pieces]
@@ -163,6 +166,10 @@ def _most_probable(logits_TKIJ: Tensor, regions: bool) -> tuple[Tensor, Tensor, 
     confidence_TIJ = (top_TIJ - logits_TIJK.logsumexp(-1)).exp_()
     objects_PK = logits_TIJK[ids_TIJ > 0].softmax(-1) if regions else top_TIJ
     return ids_TIJ.to(torch.uint8), confidence_TIJ, objects_PK
+
+
+def _rounded(sure: Tensor, levels: int | None) -> Tensor:
+    return sure if levels is None else rounded(sure, levels).to(torch.uint8)
 
 
 def _known(found: Found) -> Callable[[], Found]:
