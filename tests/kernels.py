@@ -17,10 +17,12 @@ from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.kernels.decoding import most_probable
+from maskcast.models.kernels.gates import gated
 from maskcast.models.kernels.norm_relu import norm_relu
 from maskcast.models.kernels.still_loss import still_loss
 from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.objects import tracks, warp
+from maskcast.models.recurrent.cells import ConvLSTMCell
 from maskcast.models.segmentation import loss_chunks, loss_kernels, losses
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.unet import UNet
@@ -164,6 +166,31 @@ def check_still_forecaster(device: str, residual: bool) -> None:
         close(own, wanted, most)
 
 
+def check_gates(device: str, dtype: torch.dtype, hidden: int, *, sees: bool) -> None:
+    cell = ConvLSTMCell(3, hidden, 3).to(device)
+    blind, state = torch.randn(4 * hidden, 1, 1), torch.randn(2, hidden, 5, 7)
+    seen, remembered = torch.randn(2, 2, 3, 4 * hidden, 5, 7).to(dtype).unbind(0)
+    own = [each.to(device) for each in (seen[:, 1] if sees else blind, remembered[:, 2], state)]
+    own = [each.detach().requires_grad_() for each in own]
+    with torch.no_grad():
+        for weights in cell.norm.parameters():
+            weights.add_(torch.randn_like(weights))
+    plain, norm = copy.deepcopy(cell).double(), cell.norm
+    others = [each.detach().double().requires_grad_() for each in own]
+    assert isinstance(norm, nn.GroupNorm)
+    found, wanted = gated(*own, norm), plain.gated(*others)
+    grads = [torch.randn_like(each) for each in found]
+    for outputs, given in ((found, grads), (wanted, [grad.double() for grad in grads])):
+        torch.autograd.backward(outputs, given)
+    most = 1e-5 if dtype == torch.float32 else 1e-2
+    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+    for mine, theirs in zip(found, wanted, strict=True):
+        close(mine, theirs, most)
+    for mine, theirs in zip([*own, *norm.parameters()], [*others, *plain.norm.parameters()], strict=True):
+        assert mine.grad is not None and theirs.grad is not None
+        close(mine.grad, theirs.grad, most)
+
+
 def check_network(device: str) -> None:
     """A U-Net whose blocks use the kernels against itself without them."""
     network = UNet(4, 3).to(device)
@@ -197,6 +224,9 @@ def _check_all(device: str) -> None:
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
     check_network(device)
+    check_gates(device, torch.float32, 70, sees=True)
+    check_gates(device, torch.bfloat16, 16, sees=False)
+    check_gates(device, torch.bfloat16, 6, sees=True)
     for residual in (True, False):
         check_still_forecaster(device, residual)
     check_still_loss(device, torch.float32, 2, torch.contiguous_format)

@@ -23,6 +23,7 @@ from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, O
 from maskcast.models.forecasting.input import Input
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.objects import tracks, warp
+from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import losses
 from maskcast.models.segmentation.configs import MaskLossConfig, UNetConfig
 from maskcast.models.segmentation.losses import AlphaLoss
@@ -126,7 +127,7 @@ def test_host_and_device_do_not_meet(
     from maskcast.models.encoders import unet as encoder_unet
     from maskcast.models.segmentation import unet as segmenter_unet
 
-    for module in (encoder_unet, segmenter_unet):
+    for module in (encoder_unet, segmenter_unet, cells):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
     monkeypatch.setattr(mask_forecaster, "has_kernels", lambda x: True)
     kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))

@@ -113,7 +113,10 @@ class EmbeddedClasses(nn.Module):
         guide = guide.to(x.dtype)
         if len(guide) < len(x):
             guide = guide.repeat_interleave(len(x) // len(guide), 0)
-        out: Tensor = self.out(F.silu(self.join(torch.cat([x, guide], dim=1))))
+        x = torch.cat([x, guide], dim=1)
+        if x.is_cuda and x.element_size() == 2:  # a GPU's convolutions of so few bits want it so
+            x = x.contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.out(F.silu(self.join(x)))
         return out
 
 

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from maskcast.models.arithmetic import has_kernels
+
 Peepholes = Literal["none", "channel", "full"]
 State = tuple[Tensor, ...]
 
@@ -81,7 +83,13 @@ class ConvLSTMCell(_Cell):
     def step(self, gates: Tensor, state: State) -> State:
         """Returns the state (h, c) after one step."""
         hidden, cell = state
-        return self.gated(gates, self.recurrent(hidden), cell)
+        remembered = self.recurrent(hidden)
+        plain = self.peepholes is None and self.activation is torch.tanh
+        if plain and isinstance(self.norm, nn.GroupNorm) and has_kernels(remembered):
+            from maskcast.models.kernels.gates import gated
+
+            return gated(gates, remembered, cell, self.norm)
+        return self.gated(gates, remembered, cell)
 
     def gated(self, seen: Tensor, remembered: Tensor, cell: Tensor) -> State:
         """Returns the state (h, c) by both halves of the gates: all that is no convolution."""

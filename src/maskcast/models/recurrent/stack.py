@@ -61,6 +61,8 @@ class Recurrent(nn.Module):
                 state = cell.step(gates, state)
                 hidden.append(state[0])
             states.append(state)
+            if len(states) == len(self.cells) and isinstance(norm, nn.Identity):
+                return states, state[0]
             batch_steps = torch.stack(hidden, dim=1)
             x_BTCHW = norm(batch_steps.flatten(0, 1)).unflatten(0, batch_steps.shape[:2])
         return states, x_BTCHW[:, -1]
