@@ -16,6 +16,7 @@ the optimiser is fused, and parts of a network may be compiled (``compiling``). 
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,14 @@ class Trained(NamedTuple):
     curve: list[dict[str, float]]
 
 
-def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = False) -> Trained:
+def fit(
+    task: Task,
+    params: Schedule,
+    resume: Path,
+    *,
+    start_counts: bool = False,
+    begins: Callable[[int], None] | None = None,
+) -> Trained:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
 
     Processes that torchrun started form a group for the length of the call.
@@ -57,6 +65,7 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
         resume: folder for the checkpoint (``stage.resume_dir``).
         start_counts: whether the weights it starts with are validated, too, as epoch 0, and kept where no epoch is
             better: for those that were trained before.
+        begins: is told of each step as it begins.
 
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, the batch does not fit into the memory of
@@ -103,6 +112,8 @@ def fit(task: Task, params: Schedule, resume: Path, *, start_counts: bool = Fals
         feed = Feed(task, steps, processes.device, beside=processes.here)
         with closing(iter(feed)) as batches:
             for step, batch in track(batches, "training", total=len(steps)):
+                if begins is not None:
+                    begins(step)
                 learner.step(step, batch)
                 run.step = step + 1
                 ends = run.step % params.steps_per_epoch == 0

@@ -13,6 +13,7 @@ import torch
 
 from maskcast.rehearsal import note
 from maskcast.training.loop import Trained, fit
+from maskcast.training.recording import WARM
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task
 
@@ -38,15 +39,18 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     trial = _Trial(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
     began = time.monotonic()
     with trial:
-        fit(task, _shortened(params, WARM_UP), resume / "warm-up")
+        fit(task, _shortened(params, WARM_UP), resume / "warm-up", begins=trial.begins)
     note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
     each = int(min(MOST, max(FEWEST, MEASURED_S / PLACES / max(trial.steps_s[-1], 1e-3))))
     each = max(1, min(each, params.steps // PLACES))
     starts = [place * (params.steps - each) // (PLACES - 1) for place in range(PLACES)]
     trial = _Trial(task, [start + step for start in starts for step in range(each)])
     with trial:
-        trained = fit(task, _shortened(params, len(trial.places)), resume / "measured", start_counts=start_counts)
-    learned = trial.steps_s[1:] or trial.steps_s  # the first one waits for its batch
+        short = _shortened(params, len(trial.places))
+        trained = fit(task, short, resume / "measured", start_counts=start_counts, begins=trial.begins)
+    # the first one waits for its batch, and a GPU's step is then recorded
+    unlike = WARM + 1 if torch.cuda.is_available() else 1
+    learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
     saves = params.steps // params.checkpoint_every + params.total_epochs
     note(loop="steps", spent=sum(trial.steps_s), each=sum(learned) / len(learned), times=params.steps)
     # validations of the epochs, and one of the start
@@ -106,7 +110,7 @@ class _Trial:
         loss = "losses" if isinstance(task, ChunkedTask) else "loss"
         task.batch = lambda step: batch(self.places[step])
         task.validate = lambda: self._validated(validate)
-        setattr(task, loss, self._stamped(getattr(task, loss)))
+        setattr(task, loss, self._placed(getattr(task, loss)))
         self._replaced = ("batch", "validate", loss)
         return self
 
@@ -115,12 +119,12 @@ class _Trial:
         for name in self._replaced:
             delattr(self._task, name)  # the class's own is there again
 
-    def _stamped(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-        def timed(batch: Any, step: int) -> Any:
-            self._stamps.append(time.monotonic())
-            return loss(batch, self.places[step])
+    def begins(self, step: int) -> None:
+        """Looks at the clock as a step begins: not in the loss, which a GPU's recorded step calls no more."""
+        self._stamps.append(time.monotonic())
 
-        return timed
+    def _placed(self, loss: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+        return lambda batch, step: loss(batch, self.places[step])
 
     def _validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         begin = time.monotonic()
