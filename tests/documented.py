@@ -17,7 +17,7 @@ RULES = {
     r"maskcast init": "tests/integration/test_your_data.py",
     r"dvc repro prepare_clips": "tests/integration/test_your_data.py",
     r"(dvc|git) ": "tests/integration/test_dvc.py",
-    r"python recipes/hands/(make_lmdb|list_to_jsonl)": "tests/unit/test_hands_recipe.py",
+    r"python recipes/hands/(make_lmdb|list_to_jsonl|real)": "tests/unit/test_hands_recipe.py",
     r"maskcast prepare_clips .*like-interhand": "tests/unit/test_hands_recipe.py",
     r"maskcast write-lmdb": "tests/unit/test_write_lmdb.py",
     r"python recipes/": "tests/integration/test_recipes.py",

@@ -1,9 +1,10 @@
 """Compares ways to learn from few labelled pictures of two hands, and prints a table.
 
-    python recipes/hands/steps.py [--seeds 0 1 2] [--arms NAME ...]
+    python recipes/hands/steps.py [--params params.yaml] [--seeds 0 1 2] [--arms NAME ...]
 
-arms.yaml says what is trained, params.yaml the rest. Each arm is a run of train_masker, generate_masks and
-evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not made again, so a
+arms.yaml says what is trained, the params file the rest: simulated hands, or real ones (real-single.yaml,
+real-pairs.yaml) that `real.py DATA recipes/hands/real` lays out. Each arm is a run of train_masker, generate_masks
+and evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not made again, so a
 killed comparison goes on where it was. The seed is that of the trainings. An arm that learns from the masks of
 another one starts when that one is done.
 """
@@ -11,7 +12,7 @@ another one starts when that one is done.
 import argparse
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import yaml
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
-SCORES = ("miou", "miou_occluded", "pooled", "pooled_occluded")
+AMODAL = ("miou", "miou_occluded", "pooled", "pooled_occluded")  # of two maps, whose first two gains are shown
+SINGLE = ("jaccard", "accuracy")  # of one
 SYSTEM = (  # table 1 of its report: test mIoU
     ("U-Net, CE", 0.49801),
     ("U-Net++ RegNetY", 0.53739),
@@ -33,69 +35,71 @@ SYSTEM = (  # table 1 of its report: test mIoU
 
 def main() -> None:
     """Makes what is asked for and not there, and prints the table after each seed."""
-    parser = argparse.ArgumentParser(description="few labelled pictures of two hands")
+    parser = argparse.ArgumentParser(description="few labelled pictures of hands")
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="in recipes/hands")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    values: dict[str, Any] = yaml.safe_load((HERE / "params.yaml").read_text(encoding="utf-8"))
     arms: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text(encoding="utf-8"))["arms"]
     parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), metavar="NAME", help="all")
     given = parser.parse_args()
-    clips = HERE / "data/steps"
-    if not clips.exists():
-        (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated pictures need no raw files
-        run_stage("prepare_clips", values["prepare_clips"], raw=HERE / "data/raw", clips=clips)
-    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in given.arms}
+    steps = Steps(HERE / given.params, arms)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in given.arms}
     for seed in given.seeds:
         for name in given.arms:
-            found[name][seed] = one = scored(name, seed, values, arms, clips)
-            print(f"{name}, seed {seed}: mIoU {one['miou']:.4f}, hidden {one['miou_occluded']:.4f}", flush=True)
-        print(table({name: list(seeds.values()) for name, seeds in found.items()}), flush=True)
+            found[name].append(one := steps.scored(name, seed))
+            said = ", ".join(f"{score} {one[score]:.4f}" for score in steps.scores[:2])
+            print(f"{name}, seed {seed}: {said}", flush=True)
+        print(table(found, steps.scores), flush=True)
 
 
-def scored(
-    name: str, seed: int, values: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]], clips: Path
-) -> dict[str, float]:
-    """Returns the scores of an arm and how long its own training took, made once.
+class Steps:
+    """The arms of one params file.
 
     Args:
-        name: of the arm.
-        seed: of its training.
-        values: the sections of params.yaml.
+        params: the file.
         arms: what differs, by arm.
-        clips: the clip store.
     """
-    arm, done = arms[name], place(name, seed)
-    inputs: dict[str, Any] = {"clips": clips}
-    for key, port, what in (("of", "masks", "masks"), ("start", "start", "masker")):
-        if key in arm:
-            scored(arm[key], seed, values, arms, clips)
-            inputs[port] = place(arm[key], seed) / what
-    done.mkdir(parents=True, exist_ok=True)
-    section = "second" if "second" in arm else "first"
-    params = merged(merged(values[section], arm.get(section, {})), {"training": {"seed": seed}})
-    masker, masks, report = (done / part for part in ("masker", "masks", "report"))
-    metrics = {stage: done / f"{stage}.json" for stage in ("train", "generate", "evaluate")}
-    if not masker.exists():
-        run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
-    if not masks.exists():
-        outputs: dict[str, Any] = {"masks": masks, "metrics": metrics["generate"]}
-        run_stage("generate_masks", values["generate_masks"], clips=clips, masker=masker, **outputs)
-    if not report.exists():
-        paths: dict[str, Any] = {
-            "clips": clips,
-            "masks": masks,
-            "masker": masker,
-            "report": report,
-            "metrics": metrics["evaluate"],
-        }
-        run_stage("evaluate_video", values["evaluate_video"] | {"pictures": 0}, **paths)
-    scores: dict[str, float] = json.loads(metrics["evaluate"].read_text(encoding="utf-8"))
-    took: dict[str, float] = json.loads(metrics["train"].read_text(encoding="utf-8"))
-    return scores | {"minutes": took["train_seconds"] / 60}
 
+    def __init__(self, params: Path, arms: Mapping[str, Mapping[str, Any]]) -> None:
+        self.arms = arms
+        self.values: dict[str, Any] = yaml.safe_load(params.read_text(encoding="utf-8"))
+        self.scores = AMODAL if "amodal" in self.values["evaluate_video"] else SINGLE
+        self.clips, self.results = (HERE / part / "steps" / params.stem for part in ("data", "results"))
+        if not self.clips.exists():
+            raw = HERE / "data/raw"  # simulated pictures need no raw files
+            raw.mkdir(parents=True, exist_ok=True)
+            if (uri := self.values["fetch_dataset"]["uri"]) != "synthetic":
+                raw = HERE / uri
+            run_stage("prepare_clips", self.values["prepare_clips"], raw=raw, clips=self.clips)
 
-def place(name: str, seed: int) -> Path:
-    """Returns the folder of an arm."""
-    return HERE / f"results/steps/{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    def scored(self, name: str, seed: int) -> dict[str, float]:
+        """Returns the scores of an arm and how long its own training took, made once."""
+        arm, done = self.arms[name], self.place(name, seed)
+        inputs: dict[str, Any] = {"clips": self.clips}
+        for key, port, what in (("of", "masks", "masks"), ("start", "start", "masker")):
+            if key in arm:
+                self.scored(arm[key], seed)
+                inputs[port] = self.place(arm[key], seed) / what
+        done.mkdir(parents=True, exist_ok=True)
+        section = "second" if "second" in arm else "first"
+        params = merged(merged(self.values[section], arm.get(section, {})), {"training": {"seed": seed}})
+        masker, masks, report = (done / part for part in ("masker", "masks", "report"))
+        metrics = {stage: done / f"{stage}.json" for stage in ("train", "generate", "evaluate")}
+        if not masker.exists():
+            run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
+        found: dict[str, Any] = {"clips": self.clips, "masker": masker}
+        if not masks.exists():
+            own = self.values["generate_masks"]
+            run_stage("generate_masks", own, **found, masks=masks, metrics=metrics["generate"])
+        if not report.exists():
+            own = self.values["evaluate_video"] | {"pictures": 0}
+            run_stage("evaluate_video", own, **found, masks=masks, report=report, metrics=metrics["evaluate"])
+        scores: dict[str, float] = json.loads(metrics["evaluate"].read_text(encoding="utf-8"))
+        took: dict[str, float] = json.loads(metrics["train"].read_text(encoding="utf-8"))
+        return scores | {"minutes": took["train_seconds"] / 60}
+
+    def place(self, name: str, seed: int) -> Path:
+        """Returns the folder of an arm."""
+        return self.results / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,16 +111,17 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return both
 
 
-def table(found: Mapping[str, list[dict[str, float]]]) -> str:
-    """Returns the scores of each arm as Markdown: means, lowest to highest, and the gain over the first arm.
+def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> str:
+    """Returns the scores of each arm as Markdown: means, lowest to highest, and the gains over the first arm.
 
     A gain is the mean over seeds of the difference on one seed, with the least and the greatest one.
     """
     first = next(iter(found.values()))
-    lines = ["", f"| | {' | '.join(SCORES)} | gain in mIoU | in occluded mIoU | minutes |", "|---" * 8 + "|"]
+    heads = ["", *names, *(f"gain in {name}" for name in names[:2]), "minutes"]
+    lines = ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, runs in found.items():
-        cells = [spread([run[score] for run in runs]) for score in SCORES]
-        for score in SCORES[:2]:
+        cells = [spread([run[score] for run in runs]) for score in names]
+        for score in names[:2]:
             gains = [run[score] - base[score] for run, base in zip(runs, first, strict=False)]
             cells.append(spread(gains, "+.4f"))
         minutes = statistics.mean(run["minutes"] for run in runs)

@@ -41,8 +41,9 @@ TESTED = {
     "recipes/detection/overfit.py",
     "recipes/few-labels/budget.py",
     "recipes/few-labels/compare.py",
-    "recipes/hands/list_to_jsonl.py",  # in tests/unit/test_hands_recipe.py, as the next one
+    "recipes/hands/list_to_jsonl.py",  # in tests/unit/test_hands_recipe.py, as the next two
     "recipes/hands/make_lmdb.py",
+    "recipes/hands/real.py",
     "recipes/hands/steps.py",
     "recipes/reference/results.py",
     "recipes/sample/make.py",
@@ -196,9 +197,9 @@ def test_hands_are_compared_and_go_on_where_they_were(
     arms = ["--seeds", "3", "--arms", "first network", "pseudo labels", "mean teacher"]
     run(monkeypatch, folder / "steps.py", *arms)
     said = capfd.readouterr().out
-    assert said.count(", seed 3: mIoU 0.") == 3 and "| mean teacher | 0." in said
+    assert said.count(", seed 3: miou 0.") == 3 and "| mean teacher | 0." in said
     assert "System 3, test mIoU: U-Net, CE 0.4980" in said
-    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/steps/*/train.json")}
+    trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/steps/params/*/train.json")}
     run(monkeypatch, folder / "steps.py", *arms)
     assert len(trained) == 3 and all(path.stat().st_mtime_ns == then for path, then in trained.items())
 

@@ -1,13 +1,16 @@
 """The scripts of recipes/hands: a set like InterHand2.6M that the layout reads, and lists without pickles."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import yaml
+from PIL import Image
 
 from maskcast.data.clips import ClipStore
 from maskcast.runner.run import run_stage
@@ -50,3 +53,37 @@ def test_lists_become_json_lines_and_run_code_only_when_trusted(tmp_path: Path) 
     refused = run("list_to_jsonl.py", tmp_path / "code.pt", tmp_path / "code.jsonl")
     assert refused.returncode and "loading it could run code" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code.pt", "list.jsonl", "list.pt"]
+
+
+def test_photographs_of_real_hands_are_laid_out_by_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, masks = (tmp_path / "data/hands_hgr1/dev" / name for name in ("images", "masks"))
+    frames = tmp_path / "data/hands_senz3d/unlabeled_p1-3"
+    for folder in (photos, masks, frames):
+        folder.mkdir(parents=True)
+    hand_HW = np.full((32, 512), 255, np.uint8)
+    hand_HW[:, :128] = 0  # black is skin
+    for person in range(1, 6):
+        for number in range(2):
+            name = f"1_P_hgr1_id0{person}_{number}"
+            Image.fromarray(np.full((32, 512, 3), 90, np.uint8)).save(photos / f"{name}.jpg")
+            Image.fromarray(hand_HW).convert("1").save(masks / f"{name}.bmp")
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(frames / "7.png")
+    monkeypatch.setattr(sys, "argv", ["real.py", str(tmp_path / "data"), str(tmp_path / "real")])
+    runpy.run_path(str(RECIPE / "real.py"), run_name="__main__")
+    assert "wrote 11 images" in capsys.readouterr().out
+    pairs = {"train": 2, "val": 1, "test": 1, "unlabeled": 2}
+    for name, counts in (("single", {"train": 6, "val": 2, "test": 2, "unlabeled": 1}), ("pairs", pairs)):
+        values = yaml.safe_load((RECIPE / f"real-{name}.yaml").read_text())["prepare_clips"]
+        values |= {"height": 16, "width": 32, "workers": 1}
+        if name == "pairs":
+            values["source"]["pairs"] = pairs
+        run_stage("prepare_clips", values, raw=tmp_path / "real" / name, clips=tmp_path / name)
+        store = ClipStore(tmp_path / name)
+        assert {split: len(store.select(split)) for split in counts} == counts
+    single = ClipStore(tmp_path / "single")
+    for clip in single.select(kind="labelled"):
+        assert (single.masks(clip)[0] == (np.arange(32) < 8)).all()
+    with Image.open(tmp_path / "real/pairs/images/id01/1_P_hgr1_id01_0.jpg") as photo:
+        assert photo.size == (256, 16)

@@ -1,0 +1,58 @@
+"""Lays photographs of real hands as real-single.yaml and real-pairs.yaml read them.
+
+    python recipes/hands/real.py DATA OUT
+
+DATA holds hands_hgr1/, HGR1's photographs of one hand with masks, and hands_senz3d/, frames of people who show a
+hand. Writes ``OUT/single``, all images by person with HGR1's masks, and ``OUT/pairs``, those of HGR1 alone, all of
+them made smaller. It is there whole, or not at all. Masks of Senz3D lie beside their hands, so that none is taken.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from maskcast.data.images import read_image
+from maskcast.runner.outputs import outputs_whole
+
+FOLDERS = ("single", "pairs")
+LONGEST = 256  # pixels of the longer side of what is written
+
+
+def lay(data: Path, out: Path) -> int:
+    """Writes both folders; returns how many images ``single`` has."""
+    photos = sorted((data / "hands_hgr1/dev/images").glob("*.jpg"))
+    for photo in photos:
+        person = photo.stem.split("_")[3]  # 1_P_hgr1_id01_2: gesture, language, set, person, number
+        mask_HW = read_image(data / f"hands_hgr1/dev/masks/{photo.stem}.bmp")[..., 0] == 0  # black is skin
+        for name in FOLDERS:
+            _write(out / name / "images" / person / f"{photo.stem}.jpg", read_image(photo), cv2.INTER_AREA)
+            _write(out / name / "hand" / person / f"{photo.stem}.png", mask_HW.astype(np.uint8), cv2.INTER_NEAREST)
+    frames = sorted((data / "hands_senz3d/unlabeled_p1-3").glob("*.png"))
+    for frame in frames:
+        _write(out / "single/images/senz3d" / f"{frame.stem}.jpg", read_image(frame), cv2.INTER_AREA)
+    return len(photos) + len(frames)
+
+
+def _write(path: Path, picture: np.ndarray, method: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = min(1.0, LONGEST / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method)
+    assert cv2.imwrite(str(path), small[..., ::-1] if small.ndim == 3 else small)
+
+
+def main() -> None:
+    """Lays the photographs that the arguments name."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    partial = given.out.with_name(given.out.name + ".partial")
+    with outputs_whole({"out": given.out}, {"out": partial}):
+        count = lay(given.data, partial)
+    print(f"wrote {count} images: {given.out}")
+
+
+if __name__ == "__main__":
+    main()
