@@ -11,9 +11,9 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.labels import MASK, single_map
-from maskcast.models.forecasting.rigid_body import RigidBody, rigid_body_of
+from maskcast.models.forecasting.rigid_body import RigidBody, _fit, rigid_body_of
 from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA, Motion, class_id, paint_masks, yaw_rotations
-from maskcast.simulator.physics import Body, roll_out
+from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
 STRIDE = 5
 SPHERE, CUBE = class_id("sphere", "rubber", "red"), class_id("cube", "metal", "blue")
@@ -103,4 +103,13 @@ def test_measured_score_on_real_masks(real_windows: np.ndarray) -> None:
     baseline = RigidBody(CLEVRER_CAMERA, STRIDE)
     forecast = baseline.forecast(torch.from_numpy(real_windows[:, :11]), 11)[:, -1].numpy()
     matrix = confusion(real_windows[:, -1], forecast, 49)
-    assert macro_jaccard(matrix, absent="omit") == pytest.approx(0.574, abs=0.005)
+    assert macro_jaccard(matrix, absent="omit") == pytest.approx(0.607, abs=0.005)
+
+
+def test_after_a_hit_in_the_context_only_what_followed_counts() -> None:
+    ago, place = np.array([10, 5, 0]), np.array([[-0.3, 0.0], [0.0, 0.0], [0.0, 0.2]])  # it turns by a right angle
+    x, y, vx, vy = _fit(ago, place, 0.003)
+    assert (x, y) == pytest.approx((0.0, 0.2)) and vx == pytest.approx(0.0, abs=1e-9)
+    assert vy == pytest.approx(0.2 / (FRAME_TIME * (np.exp(0.015) - 1) / 0.003))
+    straight = np.array([[-0.3, 0.0], [-0.15, 0.001], [0.0, 0.0]])  # a pixel's noise is no hit
+    assert _fit(ago, straight, 0.003)[2] == pytest.approx(0.3 / (FRAME_TIME * 10), rel=0.05)

@@ -5,6 +5,7 @@ Shapes: B windows, C of them, T frames, H height, W width, S objects, M observat
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -15,9 +16,13 @@ from torch import Tensor
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.forecasting.input import Input
+from maskcast.models.objects.completion import Completion, pack_whole
+from maskcast.models.objects.cutting import CutSights, cut_sights
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
+from maskcast.seed import rng
 
 SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
+CUT = 7  # seed of where sights are cut
 SIGHTINGS = 3  # frames of a clip in which an object must be larger than that, or it is taken for noise
 
 
@@ -64,11 +69,12 @@ class Pictures:
 class ObjectTracks:
     """Packed tracks (B, T, S, 8) float32: a thousandth of the size of the masks that they are made from.
 
-    They are made when a clip is first asked for, and kept.
+    They are made when a clip is first asked for, and kept. With ``completion`` they are those of whole objects.
     """
 
-    def __init__(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        self.read = cache(lambda clip: _pack(store, clips[clip]))
+    def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None = None) -> None:
+        own = deepcopy(completion)  # stays on the CPU, as the batches do
+        self.read = cache(lambda clip: _pack(store, clips[clip], own))
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Returns windows as one batch."""
@@ -113,8 +119,17 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> 
     return rows_M8[:, 0].long(), rows_M8[:, 2:4], size_M
 
 
-def _pack(store: ClipStore, clip: Clip) -> Tensor:
+def cuts(store: ClipStore, clips: Sequence[Clip], limit: int = 1200) -> list[CutSights]:
+    """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
+    some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
+    found = (cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in enumerate(some))
+    return [sights for sights in found if sights is not None]
+
+
+def _pack(store: ClipStore, clip: Clip, completion: Completion | None = None) -> Tensor:
     """Returns the tracks (T, S, 8) of a clip's objects without a masker's specks: pairs of objects cost time."""
-    packed = pack_tracks(torch.from_numpy(store.masks(clip)), store.num_classes)
+    masks_THW = torch.from_numpy(store.masks(clip))
+    packed = pack_tracks(masks_THW, store.num_classes)
     size_TS = packed[..., 4:6].mean(-1)
-    return packed[:, (size_TS > SPECK).sum(0) >= min(SIGHTINGS, len(size_TS))]
+    packed = packed[:, (size_TS > SPECK).sum(0) >= min(SIGHTINGS, len(size_TS))]
+    return packed if completion is None else pack_whole(completion, masks_THW, packed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.models.config import ModelConfig
+from maskcast.params import is_false
 
 if TYPE_CHECKING:
     from maskcast.models.forecasting.base import Forecaster
@@ -182,12 +183,14 @@ class ObjectsConfig(ModelConfig):
     arch: Literal["objects"] = "objects"
     hidden: int = Field(default=64, ge=1)
     """Width of an object's memory."""
+    whole: bool = Field(default=False, exclude_if=is_false)
+    """Complete what the border or another object cuts to whole objects; learned first, from whole sights."""
 
     def build(self, num_classes: int) -> "Forecaster":
         """Returns the network."""
         from maskcast.models.forecasting.object_forecaster import ObjectForecaster
 
-        return ObjectForecaster(self.hidden, num_classes)
+        return ObjectForecaster(self.hidden, num_classes, whole=self.whole)
 
 
 ForecasterConfig = Annotated[

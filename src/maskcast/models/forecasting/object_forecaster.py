@@ -15,7 +15,8 @@ from torch import Tensor
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
-from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, whole_objects
+from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, cuts, whole_objects
+from maskcast.models.objects.cutting import learn
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
@@ -30,22 +31,25 @@ class ObjectForecaster(Forecaster):
     Args:
         hidden: width of an object's memory.
         num_classes: K, background included.
+        whole: complete cut sights to whole objects.
     """
 
     same_each_step = True
 
-    def __init__(self, hidden: int, num_classes: int) -> None:
+    def __init__(self, hidden: int, num_classes: int, *, whole: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.motion = ObjectMotion(hidden, num_classes)
+        self.motion = ObjectMotion(hidden, num_classes, whole=whole)
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns tracks."""
-        return ObjectTracks(store, clips)
+        return ObjectTracks(store, clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Finds the ground plane."""
+        """Finds the ground plane, and learns to complete cut sights."""
         self.motion.calibrate(*whole_objects(store, clips))
+        if self.motion.completion is not None:
+            learn(self.motion.completion, cuts(store, clips))
 
     def reset_to_persistence(self) -> None:
         """Makes it forecast the last seen mask."""

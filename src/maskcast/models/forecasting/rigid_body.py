@@ -19,7 +19,10 @@ from maskcast.models.forecasting.base import Predictor
 from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, Motion, class_parts, paint_masks, yaw_rotations
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
-FIT_FRAMES = 4  # context frames of the velocity fit (the last ones in which the class is visible)
+FIT_FRAMES = 3  # context frames of the velocity fit (the last ones in which the class is visible), at most
+HIT = (
+    0.02  # world units by which no place may miss the fit: else something was hit, and earlier frames tell nothing
+)
 DECAY = {"cube": 0.0098, "cylinder": 0.0098, "sphere": 0.003}  # of speed per frame of the video, measured
 RESTITUTION = 0.37
 AT_REST = 0.06  # world units per unit of time: slower is taken for noise of the masks
@@ -107,13 +110,18 @@ def _truncated(mask_THW: np.ndarray) -> np.ndarray:
 def _fit(ago_N: np.ndarray, place_N2: np.ndarray, decay: float) -> tuple[float, float, float, float]:
     """Returns place and velocity (per unit of time) now, by least squares over places ``ago`` video frames ago.
 
-    Speed that falls by ``decay`` a frame covered (exp(decay ago) - 1) / decay times today's in that time.
+    Speed that falls by ``decay`` a frame covered (exp(decay ago) - 1) / decay times today's in that time. The
+    earliest place is left out while any misses the fit by more than ``HIT``: a hit came after it.
     """
     back_N = FRAME_TIME * np.array([(exp(decay * ago) - 1) / decay for ago in ago_N])
     if len(ago_N) == 1:
         return float(place_N2[0, 0]), float(place_N2[0, 1]), 0.0, 0.0
-    (now_2, speed_2), *_ = np.linalg.lstsq(np.stack([np.ones_like(back_N), -back_N], 1), place_N2, rcond=None)
-    return float(now_2[0]), float(now_2[1]), float(speed_2[0]), float(speed_2[1])
+    line_N2 = np.stack([np.ones_like(back_N), -back_N], 1)
+    state_22, *_ = np.linalg.lstsq(line_N2, place_N2, rcond=None)
+    if len(ago_N) > 2 and np.linalg.norm(line_N2 @ state_22 - place_N2, axis=1).max() > HIT:
+        return _fit(ago_N[1:], place_N2[1:], decay)
+    (x, y), (vx, vy) = state_22.tolist()
+    return x, y, vx, vy
 
 
 def _yaw(camera: Camera, class_index: int, body: Body, mask_HW: np.ndarray) -> float:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.objects.completion import Completion
 from maskcast.models.objects.plane import fit_plane, to_picture, to_plane
-from maskcast.models.objects.tracks import LastObservation, Tracks, unpack_tracks
+from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
 
@@ -23,6 +24,7 @@ SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-square
 KIND = 16  # width of what is learned of a class: friction, bounce, size
 STD_UNIT = 20.0  # brings sizes of objects, about 0.05 picture heights, to about 1
 SPEED_UNIT = 10.0  # the same for displacements per frame
+DOUBT_UNIT = 100.0  # the same for the error of a completed centre
 FEATURE_LIMIT = 5.0  # features are clamped: one object that flies off must not drown the gradient of all others
 SCALE_START = 1e-3  # expected error of the centre of what is seen, picture heights
 SCALE_BIAS = (
@@ -38,16 +40,18 @@ class ObjectMotion(nn.Module):
     Args:
         hidden: width of an object's memory.
         num_classes: K; what is learned of a class tells a sphere, which rolls on, from a cube.
+        whole: tracks are those of whole objects (``completion``), with the doubt that is left.
     """
 
     homography: Tensor
 
-    def __init__(self, hidden: int, num_classes: int) -> None:
+    def __init__(self, hidden: int, num_classes: int, *, whole: bool = False) -> None:
         super().__init__()
         self.register_buffer("homography", torch.zeros(8))
+        self.completion = Completion(num_classes) if whole else None
         self.kind = nn.Embedding(num_classes, KIND)
         nn.init.normal_(self.kind.weight, std=0.1)
-        self.history = _mlp((PAST + 1) * 8 + KIND, hidden, hidden)
+        self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND, hidden, hidden)
         self.start = nn.Linear(hidden, PAST + 4)
         self.pair_own, self.pair_other = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
         self.pair_shape = nn.Linear(8, hidden)
@@ -86,6 +90,8 @@ class ObjectMotion(nn.Module):
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
         centres, sizes, scales = [], [], []
         scale = torch.full_like(place, SCALE_START)
+        if seen.doubt_BN2 is not None:
+            scale = scale + seen.doubt_BN2
         offset = seen.centre_BN2 - to_picture(self.homography, place).detach()  # exact for an object that stays
         ago = (PAST - seen.frame_BN)[..., None]
         place = place + velocity * ago
@@ -133,17 +139,17 @@ class ObjectMotion(nn.Module):
         both = (visible[:, 1:] & visible[:, :-1])[..., None]
         moved_BLN2 = (place[:, 1:] - place[:, :-1]) * both
         first = torch.zeros_like(moved_BLN2[:, :1])
-        features = torch.cat(
-            [
-                visible[..., None],
-                tracks.truncated_BTN[..., None],
-                tracks.centre_BTN2 * visible[..., None],
-                tracks.std_BTN2 * STD_UNIT,
-                torch.cat([first, moved_BLN2 * SPEED_UNIT], dim=1),
-            ],
-            dim=-1,
-        )
-        memory = self.history(torch.cat([features.transpose(1, 2).flatten(2), self.kind(object_BN)], -1))
+        features = [
+            visible[..., None],
+            tracks.truncated_BTN[..., None],
+            tracks.centre_BTN2 * visible[..., None],
+            tracks.std_BTN2 * STD_UNIT,
+            torch.cat([first, moved_BLN2 * SPEED_UNIT], dim=1),
+        ]
+        if tracks.doubt_BTN2 is not None:
+            features.append(_clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
+        past = torch.cat(features, dim=-1).transpose(1, 2).flatten(2)
+        memory = self.history(torch.cat([past, self.kind(object_BN)], -1))
         weight, shift, grow = self.start(memory).split([PAST, 2, 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
         last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
@@ -224,4 +230,5 @@ def _latest(tracks: Tracks) -> Tracks:
         last(tracks.std_BTN2),
         last(tracks.truncated_BTN),
         tracks.aspect,
+        None if tracks.doubt_BTN2 is None else last(tracks.doubt_BTN2),
     )

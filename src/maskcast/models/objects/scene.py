@@ -51,5 +51,7 @@ def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None,
     object_BN = find_objects(recent_BRHW, num_classes)
     tracks = track(recent_BRHW, object_BN, num_classes)
     with without_autocast(context_BTHW.device):
+        if motion is not None and motion.completion is not None:
+            tracks = motion.completion.complete(recent_BRHW, object_BN, tracks)
         trajectory = still(tracks, horizon) if motion is None else motion(object_BN, tracks, horizon)
     return Scene(recent_BRHW, object_BN, tracks.last_observation(), trajectory)

@@ -26,6 +26,8 @@ class Tracks:
     std_BTN2: Tensor  # standard deviation of its pixels, (y, x)
     truncated_BTN: Tensor  # bool: it touches the border, so that centre and std are those of a part
     aspect: float | Tensor  # width of the picture over its height
+    doubt_BTN2: Tensor | None = None
+    """Scale of the centre's error, where sights of parts were completed to those of whole objects."""
 
     def last_observation(self) -> "LastObservation":
         """Returns where every object was seen last.
@@ -37,7 +39,8 @@ class Tracks:
         index = frame_BN[:, None, :, None].expand(-1, 1, -1, 2)
         centre, std = self.centre_BTN2.gather(1, index)[:, 0], self.std_BTN2.gather(1, index)[:, 0]
         left_BN = self.truncated_BTN.gather(1, frame_BN[:, None])[:, 0] & ~self.visible_BTN[:, -1]
-        return LastObservation(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, std)
+        doubt = None if self.doubt_BTN2 is None else self.doubt_BTN2.gather(1, index)[:, 0]
+        return LastObservation(self.visible_BTN.any(1) & ~left_BN, frame_BN, centre, std, doubt)
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,12 @@ class LastObservation:
     frame_BN: Tensor  # long: index of the frame; 0 where it was not seen
     centre_BN2: Tensor
     std_BN2: Tensor
+    doubt_BN2: Tensor | None = None
 
     def pick(self, clips: slice) -> "LastObservation":
         """Returns the observations of some clips."""
-        fields = self.exists_BN, self.frame_BN, self.centre_BN2, self.std_BN2
-        return LastObservation(*(field[clips] for field in fields))
+        fields = self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.std_BN2[clips]
+        return LastObservation(*fields, None if self.doubt_BN2 is None else self.doubt_BN2[clips])
 
 
 def find_classes(ids_BHW: Tensor, num_classes: int) -> Tensor:
@@ -131,6 +135,8 @@ def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple
 
 PACKED = ("class", "visible", "y", "x", "std_y", "std_x", "truncated", "aspect")
 """What the last axis of packed tracks holds; ``y`` and ``x`` are those of the centre, flags are 0 or 1."""
+DOUBT = ("doubt_y", "doubt_x")
+"""What it holds besides where the tracks are those of completed objects."""
 
 
 def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
@@ -155,13 +161,14 @@ def stack_tracks(packed: Sequence[Tensor]) -> Tensor:
 def unpack_tracks(packed_BTS8: Tensor, object_BN: Tensor | None = None) -> tuple[Tensor, Tracks]:
     """Returns the objects (B, N) and tracks that were packed; those of ``object_BN`` where it is given."""
     if packed_BTS8.shape[2] == 0:
-        packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, len(PACKED))
+        packed_BTS8 = packed_BTS8.new_zeros(*packed_BTS8.shape[:2], 1, packed_BTS8.shape[-1])
     slot_BS, aspect = packed_BTS8[:, :, :, 0].amax(1).long(), packed_BTS8[..., 7].max()
     if object_BN is not None:
         same_BNS = (object_BN[:, :, None] == slot_BS[:, None]) & (object_BN[:, :, None] > 0)
         index_BN = same_BNS.int().argmax(-1)
-        index = index_BN[:, None, :, None].expand(-1, packed_BTS8.shape[1], -1, len(PACKED))
+        index = index_BN[:, None, :, None].expand(-1, packed_BTS8.shape[1], -1, packed_BTS8.shape[-1])
         packed_BTS8 = packed_BTS8.gather(2, index) * same_BNS.any(-1)[:, None, :, None]
         slot_BS = object_BN
     visible, truncated = packed_BTS8[..., 1] > 0, packed_BTS8[..., 6] > 0
-    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], truncated, aspect)
+    doubt = packed_BTS8[..., len(PACKED) :] if packed_BTS8.shape[-1] > len(PACKED) else None
+    return slot_BS, Tracks(visible, packed_BTS8[..., 2:4], packed_BTS8[..., 4:6], truncated, aspect, doubt)

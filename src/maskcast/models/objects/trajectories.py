@@ -14,6 +14,7 @@ from maskcast.models.objects.tracks import LastObservation, Tracks
 
 SMALL = 0.02  # size (standard deviation) of a small object, picture heights
 SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # of errors, beside 1 for places
+DOUBT_WEIGHT = 3.0  # how much the error of a completed sight adds to the unit of errors of a forecast of it
 HALF_SIDE = 3**0.5  # of a rectangle, in standard deviations
 
 
@@ -48,12 +49,17 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
       scale. Its tails are heavy, as those of the errors are: a missed collision. It has no gradient in the centre.
 
     Each part is a mean. All but ``border`` count an object in the frames in which it is visible and whole.
+    Completed sights are whole; an error counts the less the more they are in doubt.
     """
     seen = context.last_observation()
-    whole_BhN = future.visible_BTN & ~future.truncated_BTN & seen.exists_BN[:, None]
+    whole_BhN = future.visible_BTN & seen.exists_BN[:, None]
+    if future.doubt_BTN2 is None:
+        whole_BhN = whole_BhN & ~future.truncated_BTN
     counts = whole_BhN.to(trajectory.centre_BhN2.dtype)
     total = all_sum(counts.sum()).clamp(min=1)
     unit = future.std_BTN2.mean(-1, keepdim=True).clamp(min=SMALL)
+    if future.doubt_BTN2 is not None:
+        unit = unit + DOUBT_WEIGHT * future.doubt_BTN2.mean(-1, keepdim=True)
     error = ((trajectory.centre_BhN2 - future.centre_BTN2) / unit).square().sum(-1)
     place = all_sum((_robust(error) * counts).sum()) / total
     growth = (future.std_BTN2.clamp(min=1e-3) / seen.std_BN2[:, None].clamp(min=1e-3)).log()
@@ -84,6 +90,8 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
     unit_BN = seen.std_BN2.mean(-1).clamp(min=SMALL)[:, None]
     exists = seen.exists_BN[:, None]
     part_BhN = future.visible_BTN & future.truncated_BTN & exists
+    if future.doubt_BTN2 is not None:  # then there are no parts
+        part_BhN = torch.zeros_like(part_BhN)
     half = HALF_SIDE * future.std_BTN2
     sides = torch.cat(
         [_held(low, limit_2) - future.centre_BTN2 + half, _held(high, limit_2) - future.centre_BTN2 - half], -1

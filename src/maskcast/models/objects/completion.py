@@ -1,0 +1,131 @@
+"""Whole objects from partial sights: centre and size of an object that the border or a nearer one hides a part of.
+
+How to complete a sight is learned from whole sights, of which a part is hidden (``cutting``). So neither a camera
+nor the truth of a simulator is needed, and any masks will do in which objects are seen whole.
+
+Shapes: B clips, T frames, N objects, F frames of all clips, K classes, M sights, S side of a window in cells,
+H height, W width.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.labels import IGNORE
+from maskcast.models.arithmetic import shapes_are_fixed
+from maskcast.models.objects.tracks import DOUBT, Tracks, unpack_tracks
+from maskcast.models.recurrent.cells import set_to_zero
+
+CELLS = 32  # of a window, along each axis
+SIDE = 8.0  # of a window, in units of the sight (its larger standard deviation): about twice what is seen
+KIND = 8  # width of what is learned of a class: shape and size
+WIDTH, HIDDEN = 16, 96
+SCALE_BIAS = -2.0  # log of the error that an untrained network expects, in units of the sight
+AT_ONCE = 1024  # sights that are looked at at once
+
+
+class Completion(nn.Module):
+    """Completes cut sights of the classes that it knows: none before it has learned.
+
+    It is learned before the motion of objects, and stays as it is then.
+
+    Args:
+        num_classes: K; what is learned of a class tells the shape and size of what is not seen.
+    """
+
+    known_K: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        # by class, so that for other classes all begins anew
+        self.register_buffer("known_K", torch.zeros(num_classes, dtype=torch.bool))
+        channels = [3, WIDTH, 2 * WIDTH, 2 * WIDTH]
+        layers = [nn.Conv2d(*some, 3, 2, 1) for some in pairwise(channels)]
+        self.look = nn.Sequential(*(part for layer in layers for part in (layer, nn.SiLU())))
+        self.kind = nn.Embedding(num_classes, KIND)
+        nn.init.normal_(self.kind.weight, std=0.1)
+        seen = channels[-1] * (CELLS // 2 ** len(layers)) ** 2
+        self.head = nn.Sequential(
+            nn.Linear(seen + KIND + 5, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.SiLU(),
+            nn.Linear(HIDDEN, 6),
+        )
+        set_to_zero(self.head[-1])
+        self.requires_grad_(False)
+
+    def forward(
+        self, window_M3SS: Tensor, class_M: Tensor, centre_M2: Tensor, std_M2: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns centre and size of the whole objects and the scale of the centre's error (Laplace), (M, 2) each.
+
+        Args:
+            window_M3SS: what is around each sight (``windows``).
+            class_M: its class.
+            centre_M2: of what is seen.
+            std_M2: its size.
+        """
+        unit_M1 = std_M2.amax(-1, keepdim=True).clamp(min=1e-4)
+        numbers = torch.cat([centre_M2, unit_M1.log() + 3, std_M2 / unit_M1], -1)
+        seen = self.look(window_M3SS.to(centre_M2.dtype)).flatten(1)
+        shift, grow, scale = self.head(torch.cat([seen, self.kind(class_M), numbers], 1)).split(2, dim=-1)
+        return centre_M2 + shift * unit_M1, std_M2 * grow.exp(), (scale + SCALE_BIAS).exp() * unit_M1
+
+    @torch.no_grad()
+    def complete(self, ids_BTHW: Tensor, object_BN: Tensor, tracks: Tracks) -> Tracks:
+        """Returns the tracks of whole objects, and how sure they are: ``doubt_BTN2``, 0 of what nothing cuts."""
+        shape = tracks.centre_BTN2.shape
+        frame_M = torch.arange(shape[:2].numel(), device=ids_BTHW.device).repeat_interleave(shape[2])
+        class_M = object_BN[:, None].expand(shape[:3]).flatten()
+        sights = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
+        centre_M2, std_M2, doubt_M2 = sights[2].clone(), sights[3].clone(), torch.zeros_like(sights[2])
+        known = tracks.visible_BTN.flatten() & self.known_K[class_M]
+        all_alike = shapes_are_fixed()
+        every = torch.arange(len(known), device=known.device)
+        parts = [every] if all_alike else every[known].split(AT_ONCE)
+        for some in parts:
+            window = windows(ids_BTHW.flatten(0, 1), *(sight[some] for sight in sights))
+            cut = is_cut(window) & known[some]
+            if not all_alike:
+                some, window, cut = some[cut], window[cut], cut[cut]
+            whole = self(window, *(sight[some] for sight in sights[1:]))
+            for kept, found in zip((centre_M2, std_M2, doubt_M2), whole, strict=True):
+                kept[some] = torch.where(cut[:, None], found, kept[some])
+        return replace(
+            tracks, centre_BTN2=centre_M2.view(shape), std_BTN2=std_M2.view(shape), doubt_BTN2=doubt_M2.view(shape)
+        )
+
+
+def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor, std_M2: Tensor) -> Tensor:
+    """Returns what is around each sight, (M, 3, S, S) bool: the object, others, what is outside or unknown."""
+    height, width = ids_FHW.shape[1:]
+    cells_S = (torch.arange(CELLS, device=ids_FHW.device) + 0.5) / CELLS - 0.5
+    place_M2S = centre_M2[..., None] + cells_S * (SIDE * std_M2.amax(-1))[:, None, None]
+    row_MS1 = (place_M2S[:, 0] * height + (height - 1) / 2).round().long()[..., None]
+    column_M1S = (place_M2S[:, 1] * height + (width - 1) / 2).round().long()[:, None]
+    outside_MSS = (row_MS1 < 0) | (row_MS1 >= height) | (column_M1S < 0) | (column_M1S >= width)
+    ids_MSS = ids_FHW[frame_M[:, None, None], row_MS1.clamp(0, height - 1), column_M1S.clamp(0, width - 1)]
+    outside_MSS = outside_MSS | (ids_MSS == IGNORE)
+    own_MSS = (ids_MSS == class_M[:, None, None]) & ~outside_MSS
+    return torch.stack([own_MSS, (ids_MSS > 0) & ~own_MSS & ~outside_MSS, outside_MSS], 1)
+
+
+def is_cut(window_M3SS: Tensor) -> Tensor:
+    """Returns (M,) bool: whether an object meets the border or another object, and may go on behind."""
+    near_M1SS = F.max_pool2d(window_M3SS[:, :1].float(), 3, 1, 1) > 0
+    return (near_M1SS & window_M3SS[:, 1:]).flatten(1).any(1)
+
+
+def pack_whole(completion: Completion, ids_THW: Tensor, packed_TS8: Tensor) -> Tensor:
+    """Returns packed tracks of whole objects, and their doubt: (T, S, 10), see ``PACKED`` and ``DOUBT``."""
+    if not packed_TS8.numel():
+        return F.pad(packed_TS8, (0, len(DOUBT)))
+    objects, tracks = unpack_tracks(packed_TS8[None])
+    whole = completion.complete(ids_THW[None], objects, tracks)
+    assert whole.doubt_BTN2 is not None
+    sizes = whole.centre_BTN2[0], whole.std_BTN2[0]
+    return torch.cat([packed_TS8[..., :2], *sizes, packed_TS8[..., 6:], whole.doubt_BTN2[0]], -1)

@@ -1,0 +1,149 @@
+"""Learning to complete cut sights: whole sights, of which the border or another object is made to hide a part.
+
+Shapes: M sights, T frames, K classes, H height, W width, S side of a window in cells.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskcast.labels import IGNORE
+from maskcast.models.objects.completion import Completion, is_cut, windows
+from maskcast.models.objects.tracks import pack_tracks
+from maskcast.progress import say
+
+BORDER = 0.5  # share of the cuts that are the border's; another object makes the others
+BEHIND = 0.25  # share of these in which the other object lies behind, and hides nothing
+FRAMES = 4  # of a clip that are cut
+LEAST, ENOUGH = 8, 60  # pixels of what is seen, and of a whole object
+OTHER = 1, 2  # class of the object that hides one: of no matter, if it is not its own
+HELD_OUT = 10  # every how many-th sight tells whether completing is better than not
+STEPS, BATCH, RATE, WARM = 2000, 128, 2e-3, 50
+SEED = 3  # of the order in which sights are learned from
+FEW = 10  # whole sights of a class that are too few to know it
+
+
+class CutSights(NamedTuple):
+    """What is seen, and of which whole it is a part."""
+
+    window_M3SS: Tensor  # bool
+    class_M: Tensor
+    centre_M2: Tensor
+    std_M2: Tensor
+    whole_centre_M2: Tensor
+    whole_std_M2: Tensor
+
+    def pick(self, some: Tensor) -> "CutSights":
+        """Returns some of them."""
+        return CutSights(*(field[some] for field in self))
+
+
+def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generator) -> CutSights | None:
+    """Returns cut sights of the whole objects in some frames of a clip's masks; None where there are none."""
+    pictures, rows = [], []
+    for frame in random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False):
+        for class_id in _whole(ids_THW[frame], num_classes):
+            own_HW = ids_THW[frame] == class_id
+            cut_HW = _cut(ids_THW[frame], class_id, random)
+            seen_HW = cut_HW == class_id
+            if own_HW.sum() >= ENOUGH and seen_HW.sum() >= LEAST:
+                pictures.append(cut_HW)
+                rows.append([class_id, *_measured(seen_HW), *_measured(own_HW)])
+    if not rows:
+        return None
+    table = torch.tensor(rows, dtype=torch.float32)
+    class_M, (centre, std, *whole) = table[:, 0].long(), table[:, 1:].split(2, dim=-1)
+    window = windows(torch.from_numpy(np.stack(pictures)), torch.arange(len(rows)), class_M, centre, std)
+    return CutSights(window, class_M, centre, std, *whole).pick(is_cut(window))
+
+
+def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
+    """Learns to complete; without enough examples, or where completing does not help, all is left as it is.
+
+    The loss of a sight is the negative log-likelihood of the centre under a Laplace distribution, plus the errors
+    of centre and log size in units of the object's size.
+    """
+    if not examples:
+        return
+    every = CutSights(*map(torch.cat, zip(*examples, strict=True)))
+    held_out = torch.arange(len(every.class_M)) % HELD_OUT == 0
+    learned, judged = every.pick(~held_out), every.pick(held_out)
+    if len(learned.class_M) < BATCH:
+        return
+    draws = torch.Generator().manual_seed(SEED)
+    completion.requires_grad_(True)
+    optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / STEPS)) / 2
+    )
+    for _ in range(STEPS):
+        some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
+        centre, std, scale = completion(*some[:4])
+        unit = some.whole_std_M2.mean(-1, keepdim=True)
+        missed = (centre - some.whole_centre_M2).abs()
+        surprise = missed / scale + (scale / unit).log()
+        loss = (surprise + 5 * missed / unit + (std / some.whole_std_M2).log().abs()).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    completion.requires_grad_(False)
+    before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
+    say(
+        f"completing cut sights: learned from {len(learned.class_M)}; the centre's error falls from {before:.3f} "
+        f"to {after:.3f} of an object's size"
+    )
+    if after < before:
+        completion.known_K |= torch.bincount(every.class_M, minlength=len(completion.known_K)) > FEW
+
+
+def _error(sights: CutSights, centre_M2: Tensor) -> float:
+    """Returns the mean error of centres in units of the objects' sizes."""
+    missed = (centre_M2 - sights.whole_centre_M2).norm(dim=-1) / sights.whole_std_M2.mean(-1)
+    return float(missed.mean())
+
+
+def _whole(ids_HW: np.ndarray, num_classes: int) -> list[int]:
+    """Returns the classes in a frame that neither the border nor another object cuts."""
+    ids_1HW = torch.from_numpy(ids_HW[None])
+    packed_S8 = pack_tracks(ids_1HW, num_classes)[0]
+    class_S = packed_S8[:, 0].long()
+    window = windows(ids_1HW, torch.zeros_like(class_S), class_S, packed_S8[:, 2:4], packed_S8[:, 4:6])
+    whole_S = ~is_cut(window) & (packed_S8[:, 6] == 0)
+    found: list[int] = class_S[whole_S].tolist()
+    return found
+
+
+def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
+    """Returns a frame in which a border cuts an object, or another object lies over it or touches it."""
+    cut_HW = ids_HW.copy()
+    places = y, x = np.nonzero(ids_HW == class_id)
+    if random.random() < BORDER:
+        axis, share = int(random.integers(2)), 0.95 * random.random() ** 0.8
+        first, last = int(places[axis].min()), int(places[axis].max())
+        hidden = round(share * (last - first + 1))
+        lines = slice(first + hidden) if random.random() < 0.5 else slice(last + 1 - hidden, None)
+        cut_HW.swapaxes(0, axis)[lines] = IGNORE
+        return cut_HW
+    other_y, other_x = np.nonzero(ids_HW == random.choice(np.unique(ids_HW[ids_HW > 0])))
+    angle, near = random.uniform(0, 2 * math.pi), random.uniform(0.6, 2.2)
+    down = near * (y.std() + other_y.std()) * math.sin(angle) + y.mean() - other_y.mean()
+    right = near * (x.std() + other_x.std()) * math.cos(angle) + x.mean() - other_x.mean()
+    other_y, other_x = other_y + round(down), other_x + round(right)
+    inside = (other_y >= 0) & (other_y < len(ids_HW)) & (other_x >= 0) & (other_x < ids_HW.shape[1])
+    over_HW = np.zeros(ids_HW.shape, bool)
+    over_HW[other_y[inside], other_x[inside]] = True
+    if random.random() < BEHIND:
+        over_HW &= ids_HW != class_id
+    cut_HW[over_HW] = OTHER[class_id == OTHER[0]]
+    return cut_HW
+
+
+def _measured(mask_HW: np.ndarray) -> tuple[float, ...]:
+    """Returns centre and standard deviation of a mask's pixels, as tracks have them."""
+    (row,) = pack_tracks(torch.from_numpy(mask_HW[None].astype(np.uint8)), 2)[0]
+    return tuple(row[2:6].tolist())
