@@ -1,8 +1,9 @@
 """Reads files that nobody has vouched for: a file holds what it must, or one line says what is wrong with it.
 
 Every reader goes through here: ``content_of``, ``read_text``, ``read_json`` and ``read_yaml`` give what a file
-holds, ``checked`` gives it as a pydantic model, and ``parsing`` is put around what takes it apart. Whatever they
-run into becomes one line with the file's name. A small file that would fill the memory is refused before it does.
+holds, ``opened`` gives it piece by piece, ``checked`` as a pydantic model, and ``parsing`` is put around what
+takes it apart. Whatever they run into becomes one line with the file's name. A small file that would fill the
+memory is refused before it does.
 """
 
 import json
@@ -11,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -28,7 +29,14 @@ MOST_NODES = 1_000_000  # of a YAML file, each counted as often as aliases repea
 
 
 def content_of(path: Path, what: str = "file", remedy: str = "give the path of a file") -> bytes:
-    """Returns what a file holds.
+    """Returns what a file holds; see ``opened``."""
+    with opened(path, what, remedy) as file:
+        return file.read()
+
+
+@contextmanager
+def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
+    """Opens a file to be read.
 
     Args:
         path: the file; a pipe or a device, which may never end, is none.
@@ -41,18 +49,20 @@ def content_of(path: Path, what: str = "file", remedy: str = "give the path of a
     try:
         # Else the opening of a pipe waits for somebody who writes.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise MaskcastError(f"{path}: a pipe or device and no file; {remedy}")
-            with open(descriptor, "rb", closefd=False) as file:  # raises where it is a folder
-                return file.read()
-        finally:
-            os.close(descriptor)
     except FileNotFoundError:
         raise MaskcastError(f"{path}: no such {what}; {remedy}") from None
     except (OSError, ValueError) as error:  # the latter: a zero in the name
         raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise MaskcastError(f"{path}: a pipe or device and no file; {remedy}")
+        with open(descriptor, "rb", closefd=False) as file:  # raises where it is a folder
+            yield file
+    except OSError as error:
+        raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8") -> str:

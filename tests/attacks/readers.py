@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from tests.attacks import of_runs
 
 from maskcast.data.sources.base import SourceConfig
 from maskcast.errors import MaskcastError
@@ -535,4 +536,9 @@ READERS: dict[str, Reader] = {
     "pointers": Reader(write_pointers, read_pointers, ("data.dvc", "REFERENCE.json", "learning.json")),
     "archives": Reader(write_archives, read_archives, ("data.zip", "data.tar", "data.tar.*")),
     "images": Reader(write_images, read_images, ("*.*",)),
+    "lists of hands": Reader(of_runs.write_hand_lists, of_runs.read_hand_lists, ("*.jsonl", "*.json", "*.pt")),
+    "checkpoint": Reader(of_runs.write_checkpoint, of_runs.read_checkpoint, ("checkpoint.pt", "fingerprint.json")),
+    "model folders": Reader(of_runs.write_model, of_runs.read_model, ("model.safetensors", "config.json")),
+    "pipeline": Reader(of_runs.write_pipeline, of_runs.read_pipeline, ("dvc.yaml",)),
+    "squashfs": Reader(of_runs.write_squashfs, of_runs.read_squashfs, ("data.sqsh",)),
 }  # fmt: skip

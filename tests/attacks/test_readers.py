@@ -24,7 +24,8 @@ def test_a_spoiled_file_ends_in_one_line(name: str, sound: Path, tmp_path: Path,
     reader.write(sample)
     found = [sorted(path for path in sample.glob(f"**/{pattern}") if path.is_file()) for pattern in reader.files]
     targets = [path.relative_to(sample) for some in found for path in some]
-    assert sandbox.run(name, Path(shutil.copytree(sample, tmp_path / "sound"))).ended == "read"
+    first = sandbox.run(name, Path(shutil.copytree(sample, tmp_path / "sound")))
+    assert first.ended == "read", first
 
     @given(st.data())
     def attack(data: st.DataObject) -> None:

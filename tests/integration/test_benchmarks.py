@@ -29,6 +29,9 @@ TOY: dict[str, list[str]] = {
     ],
     "losses": ["--rounds", "1", "--shape", "1", "5", "16", "24", "--losses", "CE"],
     "reader": ["--rounds", "1", "--clips", "1"],
+    "request_memory": [
+        *("--rounds", "1", "--models", "pipeline", "--frames", "4", "--size", "32", "48", "--classes", "3"),
+    ],
     "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4"],
     "serving": ["--rounds", "1"],
     "startup": ["--rounds", "1"],

@@ -12,7 +12,7 @@ from maskcast.inference.consistency import find_regions, make_consistent
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models import bounds
-from maskcast.models.bounds import strips
+from maskcast.models.bounds import done_within, strips
 from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
@@ -96,6 +96,22 @@ def test_what_cannot_be_cut_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bounds, "WHOLE", 1000)
     with pytest.raises(MaskcastError, match=r"^a clip of 4 frames of 32 x 48: 6144 pixels; .* smaller frames$"):
         forecaster.forecast(torch.zeros(1, 4, 32, 48, dtype=torch.uint8), 2)
+
+
+def test_work_ends_between_pieces_when_its_time_is_over() -> None:
+    masker = UNetConfig(width=2).build([LabelMap("mask", CLASSES)]).eval()
+    forecaster = ConvLSTMConfig(hidden=4, stride=4).build(len(CLASSES))
+    assert isinstance(forecaster, Forecaster)
+    clip, masks = moving_squares(0, 4, 32, 48)
+    line = r"^frames: not done within the -1 s that one call may take here; give fewer clips, or smaller frames$"
+    with done_within(-1):
+        with pytest.raises(MaskcastError, match=line):
+            segment_whole(masker, clip, batch_size=4, precision="fp32")
+        with pytest.raises(MaskcastError, match=line):
+            forecaster.forecast(torch.from_numpy(masks)[None], 2)
+        with pytest.raises(MaskcastError, match=line):
+            find_regions(masks[0], np.zeros((np.count_nonzero(masks[0]), 3), np.float32))
+    forecaster.forecast(torch.from_numpy(masks)[None], 2)
 
 
 def test_of_many_regions_the_largest_are_followed_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:

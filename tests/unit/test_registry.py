@@ -393,8 +393,8 @@ def remove_weights(part: Path, payload: Path) -> None:
 TAMPERINGS = [
     (change_byte, r"{part}/model\.safetensors: differs from what was registered", None),
     (slip_in_pickle, r"python_model\.pkl: does not belong to the model", r"python_model\.pkl: the {kind} has"),
-    (replace_by_pickle, r"{part}/model\.safetensors: differs", "cannot be read as safetensors"),
-    (replace_by_torch_pickle, r"{part}/model\.safetensors: differs", "cannot be read as safetensors"),
+    (replace_by_pickle, r"{part}/model\.safetensors: differs", "not a file of weights in safetensors"),
+    (replace_by_torch_pickle, r"{part}/model\.safetensors: differs", "not a file of weights in safetensors"),
     (name_other_class, r"{part}/config\.json: differs", r"{part}/config\.json: model: .*'(os\.mkdir|fasterrcnn)'"),
     (give_another_part, r"{part}/config\.json: differs", r"{part}/config\.json: model: .*'(unet|fasterrcnn)'"),
     (remove_weights, r"{part}/model\.safetensors: is missing", r"{part}/model\.safetensors: the {kind} has"),

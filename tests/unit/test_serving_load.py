@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 from tests.integration.conftest import free_ports
 
-from maskcast.serving import connections
+from maskcast.models.bounds import check_time
+from maskcast.serving import connections, server
 from maskcast.serving.server import PROTOCOLS, Served, make_app
 
 CLIENTS, IDLE = 64, 34
@@ -26,30 +27,36 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
     def predict(clips: np.ndarray) -> tuple[np.ndarray, list[str]]:
         time.sleep(0.005)
+        check_time()
         return np.zeros((len(clips), 2, *clips.shape[2:4]), np.uint8), [""] * len(clips)
 
     (number,) = free_ports(1)
     shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
     app = make_app(Served("toy", "1", "0" * 64, {}, shapes, predict))
     config = uvicorn.Config(app, port=number, log_level="critical", **PROTOCOLS)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
     thread.start()
-    while not server.started:
+    while not running.started:
         time.sleep(0.01)
     yield number
-    server.should_exit = True
+    running.should_exit = True
     thread.join()
 
 
 def ask(port: int) -> int:
     """Sends a clip and returns the status of the answer."""
+    return answer_to(port)[0]
+
+
+def answer_to(port: int) -> tuple[int, bytes]:
     frames = np.zeros((1, 3, 8, 8, 3), np.uint8)
     tensor = {"name": "frames", "shape": frames.shape, "datatype": "UINT8", "data": frames.ravel().tolist()}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", "/v2/models/toy/infer", json.dumps({"inputs": [tensor]}))
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     finally:
         connection.close()
 
@@ -75,6 +82,16 @@ def test_idle_connections_hold_up_nobody_and_are_closed(port: int) -> None:
         each.settimeout(60)
         assert each.recv(1) == b""  # closed by the server
         each.close()
+
+
+def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER_S", 0.001)
+    status, said = answer_to(port)
+    assert status == 400 and b"frames: not done within the 0.001 s that one call may take here; give fewer" in said
+    monkeypatch.undo()
+    assert ask(port) == 200
 
 
 def test_a_connection_that_asks_again_and_again_is_kept(port: int) -> None:

@@ -242,11 +242,11 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no list": (
         lambda raw: (raw / "datalist_val_mp.pt").unlink(),
-        r"datalist_val_mp.pt: cannot be read \(No such",
+        r"datalist_val_mp.pt: no such list; mend source.lists",
     ),
     "a list that is cut": (
         lambda raw: os.truncate(raw / "datalist_val_mp.pt", 400),
-        r"datalist_val_mp.pt: damaged .*copy it again",
+        r"datalist_val_mp.pt: not a list that can be read .*copy it again",
     ),
 }
 

@@ -75,10 +75,10 @@ def test_weights_that_are_not_finite(parts: dict[str, Path], value: float) -> No
     ("raw", "line"),
     [
         (struct.pack("<Q", 2**62), "a header of 4611686018427387904 bytes, at most"),
-        (struct.pack("<Q", 100_000) + b"[" * 100_000, "cannot be read as safetensors"),
+        (struct.pack("<Q", 100_000) + b"[" * 100_000, "not a file of weights in safetensors"),
         (struct.pack("<Q", 2) + b"{}", "lacks mean"),
-        (struct.pack("<Q", 2) + b"[]", "cannot be read as safetensors"),
-        (b"", "cannot be read as safetensors"),
+        (struct.pack("<Q", 2) + b"[]", "not a file of weights in safetensors"),
+        (b"", "not a file of weights in safetensors"),
     ],
 )
 def test_a_header_that_is_a_bomb(parts: dict[str, Path], raw: bytes, line: str) -> None:
@@ -95,7 +95,7 @@ def test_shapes_without_numbers_behind_them(parts: dict[str, Path]) -> None:
     }
     raw = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(raw)) + raw)
-    refused(parts, "masker", "cannot be read as safetensors")
+    refused(parts, "masker", "not a file of weights in safetensors")
 
 
 def test_a_horizon_is_bounded() -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from maskcast.models.bounds import check_time
+
 REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
 DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
 MEMORY = 2  # frames for which an object may be out of sight
@@ -49,6 +51,7 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
         mask_HW: uint8 class ids, 0 is background.
         probabilities_PK: of the P pixels that are not background, row by row.
     """
+    check_time()
     labels_HW = np.zeros(mask_HW.shape, np.int32)
     count = 0
     for class_id, box in _boxes(mask_HW):
@@ -226,6 +229,7 @@ def _link(frames: Sequence[Regions]) -> list[Track]:
     """Links regions through time, the likeliest pairs first; each belongs to exactly one track."""
     tracks: list[Track] = []
     for t, regions in enumerate(frames):
+        check_time()  # many small regions have very many pairs
         alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
         free = set(range(len(regions.area_R)))
         for n, r in _pairs(alive, frames, t) if alive and free else []:

@@ -19,7 +19,7 @@ from maskcast.inference.consistency import find_regions
 from maskcast.inference.found import Found, Masked, joined, rounded, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
-from maskcast.models.bounds import frames_at_once, strips
+from maskcast.models.bounds import check_time, frames_at_once, strips
 from maskcast.models.recorded import Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
@@ -58,7 +58,8 @@ class Worker:
         """Begins to work on a batch; returns a function that waits for what is found.
 
         Raises:
-            MaskcastError: if a frame is larger than a network may take, or than the memory of the device.
+            MaskcastError: if a frame is larger than a network may take, or than the memory of the device, or if
+                the work has taken too long (see ``bounds.check_time``).
         """
         frames = [frames_THWC for _, frames_THWC in parts if frames_THWC is not None]
         with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
@@ -82,6 +83,7 @@ class Worker:
 
     def _begin(self, frames_THWC: np.ndarray) -> list[Callable[[], Found]]:
         """Begins to work on frames, in as many pieces as memory needs; of all but the last it has the end, too."""
+        check_time()
         count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
         try:
             size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)

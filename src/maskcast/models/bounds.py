@@ -1,10 +1,15 @@
-"""How much work is in memory at once: pixels times the numbers that a network holds of each.
+"""How much work is in memory at once: pixels times the numbers that a network holds of each; and for how long.
 
 Work that is larger is done in pieces, and what cannot be cut is refused: a network needs the whole of a frame. The
-pieces follow from shapes alone, so that the same work gives the same bits wherever it is done.
+pieces follow from shapes alone, so that the same work gives the same bits wherever it is done. Between two pieces
+work ends that has taken too long, where somebody has set a limit.
 """
 
+import math
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from maskcast.errors import MaskcastError
 
@@ -12,6 +17,32 @@ AT_ONCE = 2**26
 """Numbers in memory at once, 256 MiB of float32, of work that can be cut; the recipes need fewer for a batch."""
 WHOLE = 2**29
 """Numbers of what cannot be cut, 2 GiB of float32: a frame of 1920x1080 in a U-Net of width 64 has as many."""
+_limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf, math.inf))
+"""Seconds that work may take, and when they are over, as `time.monotonic` counts."""
+
+
+@contextmanager
+def done_within(seconds: float) -> Iterator[None]:
+    """Lets the work of the block, in this thread, take so long; see ``check_time``."""
+    token = _limit.set((seconds, time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def check_time() -> None:
+    """Is called between pieces of work.
+
+    Raises:
+        MaskcastError: the work has taken longer than it may.
+    """
+    seconds, end = _limit.get()
+    if time.monotonic() > end:
+        raise MaskcastError(
+            f"frames: not done within the {seconds:g} s that one call may take here; give fewer clips, or smaller "
+            "frames"
+        )
 
 
 def check_whole(what: str, pixels: int, numbers: int) -> None:
@@ -47,7 +78,7 @@ def frames_at_once(height: int, width: int, numbers: int) -> int:
 
 
 def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
-    """Yields pieces of frames, in their order: some frames whole, or some rows of one.
+    """Yields pieces of frames, in their order: some frames whole, or some rows of one; checks the time each time.
 
     Args:
         steps: how many frames there are.
@@ -59,8 +90,10 @@ def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[
     if rows >= height:
         some = rows // height
         for first in range(0, steps, some):
+            check_time()
             yield range(steps)[first : first + some], slice(0, height)
         return
     for step in range(steps):
         for top in range(0, height, rows):
+            check_time()
             yield [step], slice(top, min(top + rows, height))

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import opened, parsing
 
 MAX_HEADER = 16 << 20  # bytes that name the tensors of a file; 10,000 tensors take 1 MiB
 SPARE = 4  # times its weights that a network may allocate while it is built: what it draws, and what is not saved
 LEAST = 2**24  # numbers that it may allocate anyway
 TENSOR = 2**12  # numbers that a tensor counts for at least: millions of small ones take long, too
 FRESH = 2**28  # the same of a network without a file
+WEIGHTS, REMEDY = "file of weights in safetensors", "train or fetch it again"
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 N = TypeVar("N", bound=nn.Module)
@@ -30,16 +31,13 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         MaskcastError: if it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > MAX_HEADER:
-                raise ValueError(f"a header of {size} bytes, at most {MAX_HEADER} are read")
-            header: Mapping[str, Any] = json.loads(file.read(size))
+    with opened(path, WEIGHTS, REMEDY) as file, parsing(path, f"a {WEIGHTS}", REMEDY):
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"a header of {size} bytes, at most {MAX_HEADER} are read")
+        header: Mapping[str, Any] = json.loads(file.read(size))
         header = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
         return {name: tuple(map(int, tensor["shape"])) for name, tensor in header.items()}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise _unreadable(path, error) from None
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -49,10 +47,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         MaskcastError: if it cannot be read.
     """
     shapes_of(path)
-    try:
+    with parsing(path, f"a {WEIGHTS}", REMEDY):
         state: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
     return state
 
 
@@ -125,7 +121,3 @@ class _Room(TorchFunctionMode):
                     f"{self._path}: the config beside it describes a far larger network; train or fetch it again"
                 )
         return func(*args, **(kwargs or {}))
-
-
-def _unreadable(path: Path, error: Exception) -> MaskcastError:
-    return MaskcastError(f"{path}: cannot be read as safetensors ({error}); train or fetch it again")

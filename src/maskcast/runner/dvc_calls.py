@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from maskcast.errors import MaskcastError
+from maskcast.reading import parsing, read_yaml
 from maskcast.runner.stage import Stage, get_stage, stage_names
 
 CODE = "code"  # the entry that names the code of all stages: DVC's alone, as an image's digest is Kubeflow's
@@ -36,14 +35,11 @@ def read_calls(file: Path) -> tuple[dict[str, Call], list[str]]:
     Raises:
         MaskcastError: the file is missing, is no dvc.yaml, or has commands that only DVC can spell out.
     """
-    try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8"))["stages"]
+    remedy = "give the folder of a pipeline"
+    content = read_yaml(file, "dvc.yaml", remedy)
+    with parsing(file, "a dvc.yaml whose stages have a name and a `cmd` each", remedy):
+        entries = {str(name): entry for name, entry in content["stages"].items()}
         words = {name: shlex.split(str(entry["cmd"])) for name, entry in entries.items()}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise MaskcastError(
-            f"{file}: no dvc.yaml whose stages have a `cmd` each ({type(error).__name__}: {str(error)[:100]}); "
-            "give the folder of a pipeline"
-        ) from None
     mine = {name: _is_stage(spoken) for name, spoken in words.items()}
     for name, spoken in words.items():
         if mine[name] and (unread := [word for word in spoken if "${" in word or word in ("&&", ";", "|")]):

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 
 from maskcast import __version__
 from maskcast.errors import MaskcastError
+from maskcast.models.bounds import done_within
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
@@ -29,6 +30,7 @@ INPUT, OUTPUT = "frames", "masks"
 MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
 SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
 BODY_S, STALL_S = 60.0, 10.0  # a client that sends its body more slowly, or nothing for so long, is given up
+ANSWER_S = 300.0  # that one answer may take to compute: the others wait for it
 FIRST_BYTES = 64 << 10  # of a body that are read before it is among the few: who sends little holds up nobody
 PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
     "http": PatientProtocol,
@@ -140,7 +142,8 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
         def run() -> tuple[bytes, dict[str, str]]:
             asked = read_request(body, request.headers.get(HEADER), INPUT, OUTPUT)
             check_answer(asked, check_size(asked.tensor.shape, *served.shapes))
-            masks, warnings = served.answer(asked.tensor)
+            with done_within(ANSWER_S):
+                masks, warnings = served.answer(asked.tensor)
             parameters = {"digest": served.digest} | _warning(warnings)
             return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
 

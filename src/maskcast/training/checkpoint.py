@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from maskcast.progress import say
+from maskcast.reading import opened, parsing, read_json
 
 STATE = "checkpoint.pt"
 OWNER = "fingerprint.json"
@@ -26,14 +27,20 @@ class Checkpoints:
         self.folder, self.fingerprint = folder, fingerprint
 
     def load(self) -> dict[str, Any] | None:
-        """Returns the last saved state on the CPU, or None if there is none to go on from."""
+        """Returns the last saved state on the CPU, or None if there is none to go on from.
+
+        Raises:
+            MaskcastError: what is there cannot be read.
+        """
         path, owner = self.folder / STATE, self.folder / OWNER
         if not path.exists() or not owner.exists():
             return None
-        if json.loads(owner.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
+        if not self._own(owner):
             say(f"{self.folder}: belongs to a run with other params or data; starting anew")
             return None
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            return {str(name): value for name, value in state.items()}
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes ``state`` beside the last one, flushes it to the disk and puts it in its place."""
@@ -44,7 +51,17 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         owner = self.folder / OWNER
-        if not owner.exists() or json.loads(owner.read_text(encoding="utf-8"))["fingerprint"] != self.fingerprint:
+        if not owner.exists() or not self._own(owner):
             (self.folder / STATE).unlink(missing_ok=True)  # of another run
             owner.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
         partial.replace(self.folder / STATE)
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self.folder} and run the same command again"
+
+    def _own(self, owner: Path) -> bool:
+        """Whether the file beside a checkpoint names this run."""
+        content = read_json(owner, "fingerprint of a checkpoint", self._remedy)
+        with parsing(owner, "a fingerprint of a checkpoint", self._remedy):
+            return bool(content["fingerprint"] == self.fingerprint)

@@ -8,15 +8,16 @@ A `.pt` is loaded as weights are: numbers, text, lists and arrays alone. What wo
 import json
 import math
 import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
+from maskcast.reading import opened, parsing, read_json, shown
 
 HAND_TYPES = ("left", "right", "interacting")
+LIST, REMEDY = "list", "mend source.lists or source.ids"
 CONVERTER = "python recipes/hands/list_to_jsonl.py"
 
 
@@ -44,23 +45,25 @@ def read_list(path: Path) -> Iterator[Sample | tuple[str, str]]:
     """
     for number, entry in enumerate(_entries(path)):
         where = f"{path}: entry {number}"
-        missing = {"img_path", "bbox", "hand_type"} - set(entry) if isinstance(entry, Mapping) else {"img_path"}
-        if missing or not isinstance(entry["img_path"], str):
-            raise LabelError(
-                f"{where}: has no {min(missing, default='img_path')}; write img_path, bbox, hand_type"
-            )
-        if entry["hand_type"] not in HAND_TYPES:
-            raise LabelError(f"{where}: hand_type {entry['hand_type']!r}; allowed: {', '.join(HAND_TYPES)}")
-        name = entry["img_path"].removeprefix("./")
-        try:
-            x, y, width, height = (float(value) for value in entry["bbox"])
-        except (TypeError, ValueError):
-            yield name, f"{where}: bbox {entry['bbox']!r} is not x, y, width, height; mend the list"
-            continue
-        if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
-            yield name, f"{where}: bbox {[x, y, width, height]} has no size; mend the list"
-        else:
-            yield Sample(name, (x, y, width, height), entry["hand_type"], "")
+        with parsing(where, "an image of hands", "mend the list"):
+            sample = _sample(where, entry)
+        yield sample
+
+
+def _sample(where: str, entry: Any) -> Sample | tuple[str, str]:
+    missing = {"img_path", "bbox", "hand_type"} - set(entry) if isinstance(entry, Mapping) else {"img_path"}
+    if missing or not isinstance(entry["img_path"], str):
+        raise LabelError(f"{where}: has no {min(missing, default='img_path')}; write img_path, bbox, hand_type")
+    if entry["hand_type"] not in HAND_TYPES:
+        raise LabelError(f"{where}: hand_type {shown(entry['hand_type'])}; allowed: {', '.join(HAND_TYPES)}")
+    name = entry["img_path"].removeprefix("./")
+    try:
+        x, y, width, height = (float(value) for value in entry["bbox"])
+    except (TypeError, ValueError, OverflowError):
+        return name, f"{where}: bbox {shown(entry['bbox'])} is not x, y, width, height; mend the list"
+    if not all(map(math.isfinite, (x, y, width, height))) or min(width, height) <= 0:
+        return name, f"{where}: bbox {[x, y, width, height]} has no size; mend the list"
+    return Sample(name, (x, y, width, height), entry["hand_type"], "")
 
 
 def read_ids(path: Path) -> dict[str, str]:
@@ -69,48 +72,35 @@ def read_ids(path: Path) -> dict[str, str]:
     Raises:
         MaskcastError: as of `read_list`.
     """
-    table = load_pt(path) if path.suffix == ".pt" else _json(path)
+    table = _content(path)
     if not isinstance(table, Mapping) or not all(isinstance(key, str) for key in table):
         raise LabelError(f"{path}: no table of ids by path; give the path2id file of the split (source.ids)")
-    return {key: str(value) for key, value in table.items()}
+    with parsing(path, "a table of ids by path", REMEDY):
+        return {key: str(value) for key, value in table.items()}
 
 
 def _entries(path: Path) -> Iterator[Any]:
     if path.suffix == ".jsonl":
-        with _open(path) as file:
+        with opened(path, LIST, REMEDY) as file:
             for number, line in enumerate(file, 1):
-                try:
-                    yield json.loads(line)
-                except (ValueError, RecursionError):
-                    raise LabelError(f"{path}: line {number} is no JSON; write the list again") from None
+                with parsing(f"{path}: line {number}", "valid JSON", "write the list again"):
+                    entry = json.loads(line)
+                yield entry
         return
-    entries = load_pt(path) if path.suffix == ".pt" else _json(path)
+    entries = _content(path)
     if not isinstance(entries, list | tuple):
         raise LabelError(f"{path}: holds no list of images, but {type(entries).__name__}; give a datalist file")
     yield from entries
 
 
-def _open(path: Path) -> Any:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise MaskcastError(
-            f"{path}: cannot be read ({error.strerror}); mend source.lists or source.ids"
-        ) from None
-
-
-def _json(path: Path) -> Any:
-    try:
-        with _open(path) as file:
-            return json.load(file)
-    except (ValueError, RecursionError):
-        raise LabelError(f"{path}: is no JSON; give .pt, .jsonl or .json") from None
+def _content(path: Path) -> Any:
+    return load_pt(path) if path.suffix == ".pt" else read_json(path, LIST, REMEDY)
 
 
 def load_pt(path: Path) -> Any:
     """Returns what a `.pt` holds, of the kinds that weights are made of, and arrays of numbers."""
-    with _open(path):
-        pass
+    with opened(path, LIST, REMEDY):
+        pass  # whether it is there is said without PyTorch, too
     try:
         import torch
     except ModuleNotFoundError:
@@ -127,14 +117,13 @@ def load_pt(path: Path) -> Any:
         for core in ("core", "_core")  # of NumPy 1 and 2
         for name in ("_reconstruct", "scalar")
     ]
-    try:
-        with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no list")
-        raise LabelError(
-            f"{path}: loading it could run code ({reason.strip()[:120]}); if you trust its origin, write it as "
-            f"JSON lines: {CONVERTER} --trust {path} {path.stem}.jsonl, and name that"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise LabelError(f"{path}: damaged ({str(error).splitlines()[0][:80]}); copy it again") from None
+    with opened(path, LIST, REMEDY) as file, parsing(path, "a list that can be read", "copy it again"):
+        try:
+            with torch.serialization.safe_globals([np.ndarray, np.dtype, *numbers, *named]):
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "it is no list")
+            raise LabelError(
+                f"{path}: loading it could run code ({reason.strip()[:120]}); if you trust its origin, write it "
+                f"as JSON lines: {CONVERTER} --trust {path} {path.stem}.jsonl, and name that"
+            ) from None

@@ -1,0 +1,86 @@
+"""Memory of a request to a served model: in bounded pieces, and all at once, as it was before the bounds.
+
+    python benchmarks/request_memory.py [--rounds 3] [--models masker pipeline] [--frames 11] [--size 640 776]
+
+Each request is of a process of its own, which tells by how much its resident memory rose above that of the loaded
+model. All at once is the same code with its bounds (`maskcast.models.bounds`) out of reach. Both answers are
+compared. Weights are random. Of itself a clip has 15.6 of the 64 MiB that a request may have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from _common import print_table, write_untrained
+
+ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder that `write_untrained` fills
+PIECES, WHOLE = "in pieces", "all at once"
+REQUEST = f"""
+import hashlib, sys
+address, clip, form = sys.argv[1:]
+from maskcast.models import bounds
+if form == {WHOLE!r}:
+    bounds.AT_ONCE = bounds.WHOLE = 2**60  # before the others take them
+import numpy as np, torch
+from maskcast.registry.loading import load_servable
+
+def kib(key):
+    with open("/proc/self/status") as file:
+        return int(file.read().partition(key + ":")[2].split()[0])
+
+torch.set_num_threads(1)
+model, frames = load_servable(address).model, np.load(clip)
+before = kib("VmRSS")
+answer = model.predict(frames)
+print("answer:", kib("VmHWM") - before, hashlib.sha256(answer.tobytes()).hexdigest())
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=tuple(ADDRESSES), default=list(ADDRESSES))
+    parser.add_argument("--frames", type=int, default=11, help="of the clip, and of its future")
+    parser.add_argument("--size", type=int, nargs=2, default=[640, 776], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--classes", type=int, default=49)
+    given = parser.parse_args()
+    rises: dict[tuple[str, str], list[float]] = {}
+    answers: dict[str, set[str]] = {name: set() for name in given.models}
+    with tempfile.TemporaryDirectory() as place:
+        folder, size = Path(place), tuple(given.size)
+        write_untrained(folder, given.classes, *size, seen=given.frames, horizon=given.frames)
+        clip = np.random.default_rng(0).integers(0, 256, (given.frames, *size, 3), np.uint8)
+        np.save(folder / "clip.npy", clip)
+        runs = [(name, form) for name in given.models for form in (PIECES, WHOLE)]
+        for _ in range(given.rounds):
+            for name, form in random.sample(runs, len(runs)):
+                rise, digest = request(folder / ADDRESSES[name], folder / "clip.npy", form)
+                rises.setdefault((name, form), []).append(rise)
+                answers[name].add(digest)
+    rows = []
+    for name in given.models:
+        pieces, whole = (statistics.median(rises[name, form]) for form in (PIECES, WHOLE))
+        same = "equal" if len(answers[name]) == 1 else "differ"
+        rows.append((name, f"{whole:.0f}", f"{pieces:.0f}", f"{whole / pieces:.2f}", same))
+    title = f"Memory of a request of {given.frames}x{size[0]}x{size[1]}, {given.classes} classes"
+    print_table(title, ("model", f"{WHOLE}, MiB", f"{PIECES}, MiB", "ratio", "answers"), rows)
+
+
+def request(model: Path, clip: Path, form: str) -> tuple[float, str]:
+    """Makes a request; returns by how many MiB the memory rose, and the digest of the answer."""
+    words = [sys.executable, "-c", REQUEST, str(model), str(clip), form]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    rise, digest = done.stdout.partition("answer:")[2].split()
+    return int(rise) / 1024, digest
+
+
+if __name__ == "__main__":
+    main()
