@@ -316,9 +316,7 @@ def test_the_loss_of_49_classes_is_that_of_a_cpu(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
-@pytest.mark.filterwarnings(
-    "ignore:.*script_method.* is deprecated:DeprecationWarning"
-)  # torch's compiler calls it
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of what it does itself
 def test_a_compiled_masker_learns_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = write_store(tmp_path / "clips").root
     losses = []
