@@ -69,7 +69,7 @@ def user_errors_of_disk(*places: Path) -> Iterator[None]:
                 "again (it resumes)"
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            place = f"{error.filename}: " if error.filename else ""
+            place = f"{named}: " if (named := _path_of(error)) else ""
             raise MaskcastError(
                 f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"
             ) from error
@@ -98,12 +98,18 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
 def _full_path(error: BaseException, places: Sequence[Path]) -> str:
     """Returns the path that an error names, else the place with the least room."""
     for each in chain_of(error):
-        if getattr(each, "errno", None) in FULL and isinstance(named := getattr(each, "filename", None), str):
+        if getattr(each, "errno", None) in FULL and (named := _path_of(each)):
             return named
     candidates = [*places, Path.cwd(), Path(tempfile.gettempdir())]
     there = [next(up for up in (place, *place.absolute().parents) if up.exists()) for place in candidates]
     full = [place for place, folder in zip(candidates, there, strict=True) if _room(folder) < FEW_BYTES]
     return str((full or candidates)[0])
+
+
+def _path_of(error: BaseException) -> str:
+    """Returns the path that an error names, or nothing."""
+    named = getattr(error, "filename", None)
+    return "" if named is None else os.fsdecode(named).removeprefix("file:")  # so FFmpeg is told of paths
 
 
 def _room(folder: Path) -> int:

@@ -8,12 +8,14 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from maskcast import errors
@@ -25,6 +27,9 @@ from maskcast.runner.outputs import resume_dir
 from maskcast.runner.run import run_stage
 from maskcast.runner.server import is_away, new_client
 from maskcast.runner.stage import OutPath, stage
+from maskcast.serving.film import write_film
+from maskcast.storage.s3 import Bucket
+from maskcast.storage.transfer import PIECE, Item, Transfer
 from maskcast.training.checkpoint import Checkpoints
 
 LIMIT = 20_000  # bytes of a file
@@ -75,7 +80,49 @@ def text(path: Path) -> None:
     path.write_text("x" * 100_000)
 
 
-@pytest.mark.parametrize("write", [tensors, checkpoint, weights, array, raw_array, picture, text])
+def film(path: Path) -> None:
+    path.mkdir()
+    write_film(path / "film.mp4", noise())
+
+
+def animation(path: Path) -> None:
+    path.mkdir()
+    write_film(path / "film.gif", noise())
+
+
+def noise() -> list[Image.Image]:
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 64, 64, 3), np.uint8)
+    return [Image.fromarray(picture) for picture in pictures]
+
+
+class Answers:
+    """An S3 client that has every object."""
+
+    def head_object(self, **asked: Any) -> dict[str, Any]:
+        return {"Metadata": {}, "ETag": '"-"'}
+
+    def get_object(self, *, Range: str | None = None, **asked: Any) -> dict[str, Any]:
+        return self.head_object() | {"Body": BytesIO(bytes(100_000))}
+
+
+def object_of_s3(path: Path) -> None:
+    download(path, 100_000)
+
+
+def large_object_of_s3(path: Path) -> None:
+    download(path, PIECE + 1)
+
+
+def download(path: Path, size: int) -> None:
+    transfer, item = Transfer(), Item("a", "p/a", size, 0.0, "-")
+    bucket = Bucket(Answers(), "s3://b/p", "b", "p")
+    transfer.run([lambda: bucket.fetch(item, path, transfer) and None], "downloading", 1)
+
+
+WRITERS = [tensors, checkpoint, weights, array, raw_array, picture, text, film, animation, object_of_s3]
+
+
+@pytest.mark.parametrize("write", [*WRITERS, large_object_of_s3])
 def test_each_writer_of_a_stage_ends_in_one_line_with_its_path(write: Any, tmp_path: Path) -> None:
     def fill(*, out: OutPath, params: Nothing) -> None:
         """Writes more than there is room for."""
