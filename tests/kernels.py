@@ -15,10 +15,12 @@ from maskcast.models import encoders, segmentation
 from maskcast.models.arithmetic import arithmetic
 from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig
+from maskcast.models.forecasting.label_codec import PatchEmbedding
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.kernels.decoding import most_probable
 from maskcast.models.kernels.gates import gated
 from maskcast.models.kernels.norm_relu import norm_relu
+from maskcast.models.kernels.patches import patch_sums
 from maskcast.models.kernels.still_loss import still_loss
 from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.objects import tracks, warp
@@ -191,6 +193,25 @@ def check_gates(device: str, dtype: torch.dtype, hidden: int, *, sees: bool) -> 
         close(mine.grad, theirs.grad, most)
 
 
+def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, stride: int) -> None:
+    stem = PatchEmbedding(classes, 3, channels, stride).to(device)
+    ids = torch.randint(0, classes, (3, 5 * stride, 7 * stride), dtype=torch.uint8, device=device)
+    table = stem._table().detach().to(dtype).requires_grad_()
+    bias = torch.randn(channels, device=device, requires_grad=True)
+    found = patch_sums(ids, table, bias, stride)
+    weight, shift = table.detach().double().requires_grad_(), bias.detach().double().requires_grad_()
+    kernel = weight.view(stride, stride, classes, channels).permute(3, 2, 0, 1)
+    wanted = F.conv2d(F.one_hot(ids.long(), classes).movedim(-1, 1).double(), kernel, shift, stride=stride)
+    most = 1e-6 if dtype == torch.float32 else 5e-3
+    close(found, wanted, most)
+    grad = torch.randn_like(found)
+    found.backward(grad)
+    wanted.backward(grad.double())
+    for mine, theirs in ((table, weight), (bias, shift)):
+        assert mine.grad is not None and theirs.grad is not None
+        close(mine.grad, theirs.grad, most)
+
+
 def check_network(device: str) -> None:
     """A U-Net whose blocks use the kernels against itself without them."""
     network = UNet(4, 3).to(device)
@@ -224,6 +245,8 @@ def _check_all(device: str) -> None:
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
     check_network(device)
+    check_patches(device, torch.float32, 5, 70, 4)
+    check_patches(device, torch.bfloat16, 49, 6, 2)
     check_gates(device, torch.float32, 70, sees=True)
     check_gates(device, torch.bfloat16, 16, sees=False)
     check_gates(device, torch.bfloat16, 6, sees=True)

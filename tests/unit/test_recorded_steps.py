@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from maskcast.labels import single_map
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
-from maskcast.models.forecasting import mask_forecaster
+from maskcast.models.forecasting import label_codec, mask_forecaster
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.input import Input
@@ -127,7 +127,7 @@ def test_host_and_device_do_not_meet(
     from maskcast.models.encoders import unet as encoder_unet
     from maskcast.models.segmentation import unet as segmenter_unet
 
-    for module in (encoder_unet, segmenter_unet, cells):
+    for module in (encoder_unet, segmenter_unet, cells, label_codec):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
     monkeypatch.setattr(mask_forecaster, "has_kernels", lambda x: True)
     kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))

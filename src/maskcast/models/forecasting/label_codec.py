@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskcast.models.arithmetic import has_kernels
 from maskcast.models.objects.picks import Pick, picked_pixels
 from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
 
+MOST_CLASSES = 256  # that kernels hold of a pixel
 HEAD_WIDTH = 16  # channels of the head at full or half resolution
 
 
@@ -32,6 +34,10 @@ class PatchEmbedding(nn.Module):
         """Returns features (N, channels, H/S, W/S) of class ids below K; H and W are multiples of S."""
         n, height, width = ids_NHW.shape
         s = self.stride
+        if self.num_classes <= MOST_CLASSES and has_kernels(ids_NHW):
+            from maskcast.models.kernels.patches import patch_sums
+
+            return patch_sums(ids_NHW, self._table(), self.bias, s)
         patches = ids_NHW.view(n, height // s, s, width // s, s).permute(0, 1, 3, 2, 4).reshape(-1, s * s)
         place = torch.arange(s * s, device=ids_NHW.device) * self.num_classes
         table = self._table().flatten(0, 1)

@@ -26,7 +26,7 @@ from maskcast.models.forecasting.batches import (
     TracksAndMasks,
     whole_objects,
 )
-from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
+from maskcast.models.forecasting.label_codec import MOST_CLASSES, EmbeddedClasses, OneHotClasses
 from maskcast.models.forecasting.pixels import Draw, Pixels, pixel_loss, stacked
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
@@ -40,7 +40,6 @@ from maskcast.models.recurrent.stack import Recurrent
 OBJECT_HIDDEN = 64  # width of an object's memory
 COPIES = 5  # of the logits, while they come to be
 BESIDE = 32  # numbers of a pixel that are held besides
-MOST_CLASSES = 256  # that a kernel holds of a pixel
 GATES = 5  # numbers of a cell for each channel of its state: what is seen by four gates, and the state
 
 
