@@ -1,5 +1,6 @@
 """Consistency through time, on clips drawn by hand: classes 1, 2 and 3 on a background of 0."""
 
+import cv2
 import numpy as np
 
 from maskcast.inference.consistency import Regions, agree, agreeing_windows, find_regions, make_consistent
@@ -139,3 +140,19 @@ def test_what_is_left_of_a_clip_agrees_with_the_frames_before_it() -> None:
         )
     np.testing.assert_array_equal(agree(masks, probabilities, 4), inside.astype(np.uint8))
     np.testing.assert_array_equal(agree(masks[4:], probabilities[4:], 4), masks[4:])  # by themselves they err
+
+
+def test_regions_are_numbered_as_in_the_whole_picture() -> None:
+    """Each class is looked for in its box; OpenCV's numbers of the whole picture are what old masks rest on."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        blobs = rng.integers(0, 5, (9, 13)).astype(np.uint8)
+        mask_HW = cv2.resize(blobs, (39, 27), interpolation=cv2.INTER_NEAREST)
+        mask_HW[rng.random(mask_HW.shape) < 0.2] = 0
+        wanted_HW, count = np.zeros(mask_HW.shape, np.int32), 0
+        for class_id in range(1, 5):
+            found, whole_HW = cv2.connectedComponents((mask_HW == class_id).astype(np.uint8), connectivity=8)
+            wanted_HW += np.where(whole_HW > 0, whole_HW + count, 0)
+            count += found - 1
+        sure_PK = np.eye(5, dtype=np.float32)[mask_HW[mask_HW > 0]]  # nothing is merged
+        np.testing.assert_array_equal(find_regions(mask_HW, sure_PK).labels_HW, wanted_HW)

@@ -53,35 +53,42 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
     """
     check_time()
     labels_HW = np.zeros(mask_HW.shape, np.int32)
+    objects_P = np.flatnonzero(mask_HW.ravel() > 0)
     count = 0
-    for class_id, box in _boxes(mask_HW):
+    for class_id, box in _boxes(mask_HW, objects_P):
         found, found_IJ = cv2.connectedComponents((mask_HW[box] == class_id).astype(np.uint8), connectivity=8)
         labels_HW[box] += np.where(found_IJ > 0, found_IJ + count, 0)
         count += found - 1
     if count > MOST:
-        labels_HW = _largest(labels_HW)
-        probabilities_PK = probabilities_PK[labels_HW[mask_HW > 0] > 0]
-    ys, xs = np.nonzero(labels_HW)
-    region_P, count = labels_HW[ys, xs] - 1, int(labels_HW.max())
+        labels_HW, count = _largest(labels_HW), MOST
+        followed_P = labels_HW.ravel()[objects_P] > 0
+        objects_P, probabilities_PK = objects_P[followed_P], probabilities_PK[followed_P]
+    region_P = labels_HW.ravel()[objects_P] - 1
+    ys, xs = np.divmod(objects_P, mask_HW.shape[1])
     places_P3 = np.column_stack([ys, xs, np.ones(len(ys))])
     sums = np.concatenate([_summed(rows, region_P, count) for rows in (probabilities_PK, places_P3)], 1)
     class_R = np.zeros(len(sums), np.uint8)
-    class_R[labels_HW[ys, xs] - 1] = mask_HW[ys, xs]
+    class_R[region_P] = mask_HW.ravel()[objects_P]
     regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
     return _merged(regions, class_R)
 
 
-def _boxes(mask_HW: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
+def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
     """Lists the classes of a mask, in their order, and where each lies.
 
     Boxes begin at even rows and columns: OpenCV numbers components by blocks of 2x2 pixels, so they keep the order
     that they have in the whole picture.
+
+    Args:
+        mask_HW: class ids.
+        objects_P: which pixels, row by row, are not background.
     """
-    ys_P, xs_P = np.nonzero(mask_HW)
-    if not len(ys_P):
+    if not len(objects_P):
         return []
-    order_P = np.argsort(class_P := mask_HW[ys_P, xs_P], kind="stable")
-    ys_P, xs_P, class_P = ys_P[order_P], xs_P[order_P], class_P[order_P]
+    class_P = mask_HW.ravel()[objects_P]
+    order_P = np.argsort(class_P, kind="stable")
+    class_P = class_P[order_P]
+    ys_P, xs_P = np.divmod(objects_P[order_P], mask_HW.shape[1])
     starts = np.append(0, np.flatnonzero(np.diff(class_P)) + 1)
     ends = np.append(starts[1:], len(class_P)) - 1
     sides = [ys_P[starts], ys_P[ends], np.minimum.reduceat(xs_P, starts), np.maximum.reduceat(xs_P, starts)]
