@@ -50,8 +50,14 @@ def segment(
             what is left with those before it; None masks each frame as the segmenter sees it.
     """
     worker = Worker(segmenter, precision, consistent_frames is not None)
-    batches = _batches([(0, chunks)], batch_size)
-    for _, piece in _agreeing(map(worker, batches), consistent_frames):
+    yield from segment_by(worker, chunks, batch_size=batch_size, consistent_frames=consistent_frames)
+
+
+def segment_by(
+    worker: Worker, chunks: Chunks, *, batch_size: int, consistent_frames: int | None = None
+) -> Iterator[Found]:
+    """Yields what ``segment`` does, by a worker that may have done other clips and has recorded its network."""
+    for _, piece in _agreeing(map(worker, _batches([(0, chunks)], batch_size)), consistent_frames):
         yield piece()
 
 

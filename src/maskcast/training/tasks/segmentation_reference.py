@@ -15,9 +15,10 @@ def reference_of(task: FrameTask | WindowTask) -> Reference:
     """Measures training clips and what a trained masker makes of the validation clips, at most 100 of either."""
     store = task.store
     sure: dict[str, list[float]] = {one.name: [] for one in task.maps if one.kind == "classes"}
+    worker = task.validation.worker(task.segmenter)
     for clip in _some(task.validation.clips) if sure else ():
         means = {name: MeanConfidence() for name in sure}
-        for _, found in task.validation.found(task.segmenter, clip):
+        for _, found in task.validation.found(worker, clip):
             for name, mean in means.items():
                 confidence = found[name].confidence
                 assert confidence is not None

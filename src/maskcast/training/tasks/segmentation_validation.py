@@ -14,7 +14,8 @@ from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.inference.found import Found, joined, length, sliced
-from maskcast.inference.segment import segment
+from maskcast.inference.segment import segment_by
+from maskcast.inference.worker import Worker
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -55,9 +56,10 @@ class Validation:
         Where there are several maps, the scores of each carry its name, too.
         """
         counts = [no_counts(label_map) for label_map in self.maps]
+        worker = self.worker(segmenter)
         for k in own_part(len(self.clips)):
             clip = self.clips[k]
-            for frames, found in self.found(segmenter, clip):
+            for frames, found in self.found(worker, clip):
                 for n, label_map in enumerate(self.maps):
                     truth = self._masks[n].masks(clip, frames)
                     counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
@@ -70,7 +72,11 @@ class Validation:
         mean = {score: float(np.mean([one[score] for one in each.values()])) for score in ("jaccard", "accuracy")}
         return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
 
-    def found(self, segmenter: Segmenter, clip: Clip) -> Iterator[tuple[slice, Found]]:
+    def worker(self, segmenter: Segmenter) -> Worker:
+        """Returns what looks for masks in one clip after the other."""
+        return Worker(segmenter, self.params.training.precision, regions=False)
+
+    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[slice, Found]]:
         """Yields what is found in every ``val_frame_step``-th frame of a clip, as generate_masks would find it.
 
         A model with state sees the frames between, too.
@@ -79,14 +85,9 @@ class Validation:
             Which frames of the clip, and what is found in them.
         """
         step = self.params.val_frame_step
-        seen, kept = (1, step) if segmenter.stateful else (step, 1)
-        training, first = self.params.training, 0
-        for piece in segment(
-            segmenter,
-            [self.store.frames(clip)[::seen]],
-            batch_size=training.batch_size,
-            precision=training.precision,
-        ):
+        seen, kept = (1, step) if worker.segmenter.stateful else (step, 1)
+        first, frames_THWC = 0, self.store.frames(clip)[::seen]
+        for piece in segment_by(worker, [frames_THWC], batch_size=self.params.training.batch_size):
             skip, stop = -first % kept, first + length(piece)
             if first + skip < stop:
                 yield slice((first + skip) * seen, stop * seen, step), sliced(piece, slice(skip, None, kept))
@@ -95,8 +96,9 @@ class Validation:
     def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[Shown]]]:
         """Yields the ids of some validation clips, their frames (T, H, W, C), and the masks of each map."""
         every = slice(None, None, self.params.val_frame_step)
+        worker = self.worker(segmenter)
         for clip in self.clips[:PICTURED]:
-            found = joined([piece for _, piece in self.found(segmenter, clip)])
+            found = joined([piece for _, piece in self.found(worker, clip)])
             shown = [
                 Shown(one, store.masks(clip, every), found[one.name].masks)
                 for one, store in zip(self.maps, self._masks, strict=True)
