@@ -1,6 +1,7 @@
 """Every benchmark, at toy size: it starts, measures and prints its table."""
 
 import csv
+import importlib
 import runpy
 import sys
 from contextlib import nullcontext, suppress
@@ -13,12 +14,15 @@ import yaml
 from PIL import Image
 from tests.conftest import ROOT, moving_squares
 
+from maskcast.simulator.camera import Motion, paint_masks, yaw_rotations
+
 BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
     "data_by_reference": ["--clips", "2", "--least", "0.05", "--until", "generate_masks"],
     "hand_lmdb": ["--few", "5", "--many", "12"],
     "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
     "coco": ["--rounds", "1", "--images", "30"],
+    "forecast_losses": ["simulated", "--clips", "2", "--frames", "4", "3", "--size", "32", "48"],
     "forecaster": ["--rounds", "1", "--hidden", "2", "--batch", "1"],
     "gpu": ["--toy", "--out", "gpu", "--models", "U-Net", "--parts", "loops", "masks", "compiled"],
     "jaccard": ["--rounds", "1", "--masks", "2"],
@@ -137,6 +141,31 @@ def test_the_tables_of_forecasters_are_rebuilt(
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
     assert "finetune" not in capsys.readouterr().err  # what is there is not made again
+
+
+def test_the_truth_says_what_happened_to_an_object() -> None:
+    losses = importlib.import_module("forecast_losses")
+    frames = np.arange(20)
+    places = np.full((20, 6, 3), 0.2)
+    places[:, 0, :2] = [-1.0, 0.0]  # rests
+    places[:, 1, 0], places[:, 1, 1] = -1.0 + 0.02 * frames, 1.0  # moves freely
+    places[:, 2, 0], places[:, 2, 1] = 0.5 + 0.02 * np.abs(frames - 15), -0.5  # turns round after frame 15
+    places[:, 3, 0], places[:, 3, 1] = 0.5 + 0.02 * np.abs(frames - 8), 0.8  # and this one after frame 8
+    places[:, 4, :2] = [0.0, 2.0]
+    places[:, 5, :2] = [-0.8, 0.0]  # before the first, as the camera sees it
+    kinds = np.arange(17, 23).astype(np.uint8)  # spheres
+    masks = paint_masks(Motion(kinds, places, yaw_rotations(np.zeros((20, 6)))), 80, 120)
+    masks[:12][masks[:12] == 21] = 0  # comes after the context
+    motion = Motion(kinds, places, yaw_rotations(np.zeros((20, 6))))
+    assert losses.cases(losses.World(motion, frames, masks), 10) == {
+        0: "background",
+        17: "partly hidden",
+        18: "moves freely",
+        19: "hit in the forecast",
+        20: "hit in the last two seen frames",
+        21: "arrives later",
+        22: "rests",
+    }
 
 
 def test_real_sets_are_learnt_from_few_labels(

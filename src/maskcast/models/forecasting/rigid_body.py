@@ -51,7 +51,7 @@ class RigidBody(Predictor):
         camera = self.camera.scaled(height, width)
         context_THW = np.where(context_THW < len(CLASSES), context_THW, 0)
         found = [
-            (int(k), body) for k in np.unique(context_THW)[1:] for body in self._bodies(camera, context_THW, k)
+            (int(k), body) for k in np.unique(context_THW)[1:] for body in self.bodies(camera, context_THW, k)
         ]
         if not found:
             return np.zeros((horizon, height, width), np.uint8)
@@ -60,7 +60,7 @@ class RigidBody(Predictor):
         poses = roll_out(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
         return paint_masks(_motion(ids, poses), height, width, camera)
 
-    def _bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
+    def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
         """Yields the body of a class as it is in the last frame, nothing where it was seen too little."""
         mask_THW = context_THW == class_index
         whole = mask_THW.any((1, 2)) & ~_truncated(mask_THW)
