@@ -1,11 +1,11 @@
 """Runs the reference recipe for several seeds, masks and frames as input, and prints the README's results table.
 
-    python recipes/reference/results.py [--seeds 0 1 2] [--clevrer FOLDER]
+    python recipes/reference/results.py [--seeds 0 1 2] [--clevrer FOLDER] [--values gpu.yaml]
 
 Each run is a `dvc repro` of this recipe with other values in params.yaml, which is put back afterwards; what DVC
-has in its cache is not trained again. Forecasters of frames are all scored with the masker of the first seed. With
-the folder of CLEVRER's release, the forecasters, which have seen nothing but simulated clips, are also scored on
-the real masks named in real.yaml.
+has in its cache is not trained again. A file of values says what else differs: gpu.yaml is the recipe at its full
+size. Forecasters of frames are all scored with the masker of the first seed. With the folder of CLEVRER's release,
+the forecasters, which have seen nothing but simulated clips, are also scored on the real masks named in real.yaml.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from maskcast.data.clips import ClipStore
+from maskcast.params import merged
 
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
@@ -52,11 +53,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="seeds of the reference recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
+    parser.add_argument("--values", type=Path, help="of this folder: gpu.yaml")
     given = parser.parse_args()
+    change = yaml.safe_load((HERE / given.values).read_text(encoding="utf-8")) if given.values else {}
     scores: dict[str, list[dict[str, float]]] = {"masks": [], "frames": [], "real": []}
     for seed in given.seeds:
         for source in ("masks", "frames"):
-            with params_of(seed, source, masker_seed=seed if source == "masks" else given.seeds[0]):
+            masker_seed = seed if source == "masks" else given.seeds[0]
+            with params_of(seed, source, masker_seed, change):
                 call("dvc", "repro")
                 scores[source].append(metrics())
                 if source == "masks" and given.clevrer:
@@ -65,11 +69,11 @@ def main() -> None:
 
 
 @contextmanager
-def params_of(seed: int, source: str, masker_seed: int) -> Iterator[None]:
-    """Sets seeds and input in params.yaml for the block."""
+def params_of(seed: int, source: str, masker_seed: int, change: Mapping[str, Any]) -> Iterator[None]:
+    """Sets seeds and input in params.yaml for the block, and what else is to change."""
     path = HERE / "params.yaml"
     text = path.read_text(encoding="utf-8")
-    params: dict[str, Any] = yaml.safe_load(text)
+    params = merged(yaml.safe_load(text), change)
     for stage in TRAINED:
         params[stage]["training"]["seed"] = masker_seed if stage == "train_masker" else seed
     if source == "frames":

@@ -215,3 +215,12 @@ def _dotted(loc: tuple[Any, ...]) -> str:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
+
+
+def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values with those of ``change`` in their places, sections within sections."""
+    out = dict(values)
+    for key, value in change.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merged(out[key], value) if both else value
+    return out

@@ -13,7 +13,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.dags import calls
 
-from maskcast.params import ByName, Params, validate
+from maskcast.params import ByName, Params, merged, validate
 from maskcast.runner.stage import get_stage, stage_names
 
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
@@ -21,9 +21,9 @@ BUDGET = ROOT / "recipes/few-labels/budget.py"
 PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
 BY_NAME = get_args(ByName)[-1]
 HANDS = ROOT / "recipes/hands/arms.yaml"
-CHANGES = {
-    ROOT / f"recipes/clevrer-frames/{name}.yaml" for name in ("attributes", "gpu", "unlabeled")
-}  # of params.yaml's masker
+CHANGES = {  # files whose sections change those of params.yaml
+    ROOT / f"recipes/clevrer-frames/{name}.yaml": ["train_masker"] for name in ("attributes", "gpu", "unlabeled")
+} | {ROOT / "recipes/reference/gpu.yaml": ["prepare_clips", "train_masker"]}
 GRID = ROOT / "recipes/video/grid.yaml"  # variants: tests/unit/test_grid.py
 FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID, HANDS})
 
@@ -60,15 +60,14 @@ def test_each_section_fits_its_stage(path: Path) -> None:
     sections = read(path)
     assert sections
     named = calls(read(path.parent / "dvc.yaml")["stages"])  # a stage may stand there under another name
-    script = runpy.run_path(str(BUDGET))
     for name, values in sections.items():
-        if path in CHANGES and name == "train_masker":
-            values = script["merged"](read(path.parent / "params.yaml")[name], values)
+        if name in CHANGES.get(path, ()):
+            values = merged(read(path.parent / "params.yaml")[name], values)
         check(named[name].stage.name if name in named else name, values, path)
 
 
 def test_what_the_steps_of_hands_are_made_with_fits_its_stages() -> None:
-    params, merged = read(HANDS.with_name("params.yaml")), runpy.run_path(str(BUDGET))["merged"]
+    params = read(HANDS.with_name("params.yaml"))
     for arm in read(HANDS)["arms"].values():
         for name in arm.keys() & params.keys():
             check("train_masker", merged(params[name], arm[name]), HANDS)
@@ -81,7 +80,7 @@ def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
     assert path.name in script["PLANS"]
     check("pretrain_encoder", plan.pretrain_encoder, path)
     for name, arm in plan.arms.items():
-        values = script["merged"](base, arm.train_masker)
+        values = merged(base, arm.train_masker)
         check("train_masker", values, path)
         assert bool(values.get("unlabeled")) == name.startswith(("semi-supervised", "both"))
 
