@@ -67,6 +67,10 @@ class Project:
         """Lets commands import what was installed into a folder before what is installed here."""
         self.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
+    def add_programs(self, folder: Path) -> None:
+        """Lets commands be found in a folder before they are where this Python's are."""
+        self.environment["PATH"] = f"{folder}{os.pathsep}{self.environment['PATH']}"
+
     def commit(self, message: str) -> None:
         """Commits everything that Git does not ignore."""
         self.run("git", "add", "--all")

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from kfp.compiler import Compiler
 from safetensors.numpy import load_file
 from tests.dags import Call
 from tests.integration.project import Project
+from tests.integration.warm import warm
 
 from maskcast.data.clips import ClipStore
 from pipelines.cluster import Placement
@@ -72,15 +74,26 @@ class Pipeline:
     place: Project
 
 
+@pytest.fixture(scope="module")
+def programs() -> Iterator[tuple[Path, Path]]:
+    """Commands that start at once, for DVC and for KFP, whose hash seeds differ."""
+    with warm() as by_dvc, warm() as by_kfp:
+        yield by_dvc, by_kfp
+
+
 @pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Each pipeline after `dvc repro`."""
+    """Each pipeline after `dvc repro`; the first by real commands, of the torch that the image has."""
     if request.param == "forecasting":
         project = place = request.getfixturevalue("first_run")
     else:
         project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
         place = getattr(project, request.param)()
+        by_dvc, by_kfp = request.getfixturevalue("programs")
+        for each, commands in ((place, by_dvc), (project, by_kfp)):
+            each.add_programs(commands)
+            shutil.copy(request.getfixturevalue("empty_database"), each.folder / "mlflow.db")
         place.dvc("repro")
     return Pipeline(request.param, project, place)
 

@@ -20,6 +20,7 @@ from tests.integration.conftest import CREDENTIALS
 from tests.integration.project import Project
 from tests.integration.promoters import promote_at_once
 from tests.integration.team_servers import TeamServers
+from tests.integration.warm import warm
 from tests.integration.workshop import Workshop
 
 from maskcast.__main__ import main
@@ -210,9 +211,13 @@ def test_the_commands_of_the_tutorial_do_what_it_says(accounts: list[dict[str, s
     project.environment |= accounts[0]
     for words in ("init -q", "add -A", "commit -qm clips"):
         project.run("git", *words.split())
+    lines = [
+        line for block in re.findall(r"```bash\n(.*?)```", TUTORIAL, re.DOTALL) for line in block.splitlines()
+    ]
     said = {}
-    for block in re.findall(r"```bash\n(.*?)```", TUTORIAL, re.DOTALL):
-        for line in block.splitlines():
+    with warm() as programs:
+        project.add_programs(programs)
+        for line in lines:
             if not line.endswith("# by hand"):
                 # The installation and the prediction of hidden clips are other tests' matter.
                 command = "dvc repro register_models" if line == "make repro" else line

@@ -1,0 +1,129 @@
+"""Commands that start at once: forked from a process that has imported torch, MLflow and what else takes seconds.
+
+A command stays a process of its own, with the environment, folder and streams of who starts it, and imports
+maskcast itself anew. All commands of a server have one hash seed, those of another server another. Signals do not
+reach a command. So whoever tests how one starts or stops takes the real one.
+"""
+
+import array
+import atexit
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+IMPORTED = [
+    *("alembic", "av", "cv2", "faster_coco_eval", "kfp.dsl.executor_main", "kfp.local", "numpy", "pandas"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image", "pydantic", "yaml", "zstandard"),
+    *("mlflow", "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
+    *("safetensors.torch", "segmentation_models_pytorch", "torch", "torchvision"),
+]
+OWN = ("maskcast", "components", "pipelines", "tests")
+MODULES = ("kfp.dsl.executor_main", "maskcast")  # what KFP's local runner and maskcast itself start by `python -m`
+CLIENT = """#!{python} -IS
+import array, json, os, socket, sys
+module, words = "maskcast", sys.argv[1:]
+if {name!r} == "python3":
+    if words[:1] != ["-m"] or words[1] not in {modules!r}:
+        os.execv({python!r}, [{python!r}, *words])
+    module, words = words[1], words[2:]
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    streams = array.array("i", [0, 1, 2])
+    server.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+    server.sendall(json.dumps([module, words, os.getcwd(), dict(os.environ)]).encode())
+    server.shutdown(socket.SHUT_WR)
+    code = server.recv(1)
+os._exit(code[0] if code else 70)  # 70: it was killed
+"""
+
+
+@contextmanager
+def warm() -> Iterator[Path]:
+    """Serves commands for the block; yields the folder of these that is to stand first in PATH."""
+    with TemporaryDirectory(prefix="maskcast-", dir="/tmp") as folder:  # addresses of sockets are short
+        address, programs = f"{folder}/socket", Path(folder, "bin")
+        programs.mkdir()
+        for name in ("maskcast", "python3"):
+            script = CLIENT.format(python=sys.executable, name=name, modules=MODULES, address=address)
+            (programs / name).write_text(script)
+            (programs / name).chmod(0o755)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(address)
+            listening.listen(64)
+            server = subprocess.Popen(
+                [sys.executable, __file__, str(listening.fileno()), str(programs)],
+                env=environment | {"OMP_NUM_THREADS": "1"},
+                pass_fds=[listening.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        try:
+            yield programs
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def serve(listening: socket.socket, programs: Path) -> None:
+    """Forks a process for each command, until who started the server is gone."""
+    parent = os.getppid()
+    for name in IMPORTED:
+        importlib.import_module(name)
+    assert not [name for name in sys.modules if name.partition(".")[0] in OWN]
+    assert threading.active_count() == 1  # others would be missing in the fork
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    while os.getppid() == parent:
+        if not select.select([listening], [], [], 5)[0]:
+            continue
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listening.close()
+            code = command(client, programs)
+            client.sendall(bytes([code]))
+            os._exit(code)
+        client.close()
+
+
+def command(client: socket.socket, programs: Path) -> int:
+    """Runs a command and returns its exit code."""
+    _, [(_, _, sent)], *_ = client.recvmsg(1, socket.CMSG_SPACE(3 * 4))
+    for number, stream in enumerate(array.array("i", sent)):
+        os.dup2(stream, number)
+        os.close(stream)
+    with client.makefile("rb") as told:
+        module, words, folder, environment = json.load(told)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.argv, sys.executable = [module, *words], str(programs / "python3")
+    importlib.invalidate_caches()
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))
