@@ -22,6 +22,7 @@ from maskcast.models.kernels.gates import gated
 from maskcast.models.kernels.norm_relu import norm_relu
 from maskcast.models.kernels.patches import patch_sums
 from maskcast.models.kernels.still_loss import still_loss
+from maskcast.models.kernels.suppression import kept
 from maskcast.models.kernels.upsampling import up_joined
 from maskcast.models.objects import tracks, warp
 from maskcast.models.recurrent.cells import ConvLSTMCell
@@ -212,6 +213,19 @@ def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, 
         close(mine.grad, theirs.grad, most)
 
 
+def check_suppression(device: str, count: int, most: int) -> None:
+    from torchvision.ops import nms
+
+    corner = 30 * torch.rand(2, count, 2, device=device)
+    boxes = torch.cat([corner, corner + 20 * torch.rand(2, count, 2, device=device)], 2)
+    valid = torch.rand(2, count, device=device) < 0.9
+    found = kept(boxes, valid, most / 10)
+    for image in range(2):
+        own = valid[image].nonzero().flatten()
+        wanted = own[nms(boxes[image, own], -own.float(), most / 10)]
+        assert torch.equal(found[image].nonzero().flatten(), wanted) and 0 < len(wanted) < len(own)
+
+
 def check_network(device: str) -> None:
     """A U-Net whose blocks use the kernels against itself without them."""
     network = UNet(4, 3).to(device)
@@ -245,6 +259,8 @@ def _check_all(device: str) -> None:
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
     check_network(device)
+    for count in (20, 70):
+        check_suppression(device, count, 3)
     check_patches(device, torch.float32, 5, 70, 4)
     check_patches(device, torch.bfloat16, 49, 6, 2)
     check_gates(device, torch.float32, 70, sees=True)

@@ -139,7 +139,7 @@ def plain_detector(task: Any, batch: Any) -> Peer:
         model.train()
         images = images_of(batch)
         targets = [
-            {"boxes": boxes.to(DEVICE), "labels": labels.to(DEVICE) + 1}
+            {"boxes": boxes[labels >= 0].to(DEVICE), "labels": labels[labels >= 0].to(DEVICE) + 1}
             for boxes, labels in zip(batch["boxes"], batch["labels"], strict=True)
         ]
         losses = model(images, targets)

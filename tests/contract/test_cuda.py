@@ -32,6 +32,7 @@ from maskcast.models.encoders.configs import DenseCLConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ForecasterConfig, SimVPConfig
+from maskcast.models.recorded import Recorder
 from maskcast.models.segmentation.configs import MaskLossConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.models.segmentation.table import save_masker
@@ -40,6 +41,7 @@ from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.feeding import to_device
 from maskcast.training.loop import fit
+from maskcast.training.recording import WARM, Recording
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.forecasting import ForecastTask
 from maskcast.training.tasks.forecasting_params import ForecastTraining
@@ -269,6 +271,33 @@ def test_a_detector_learns_as_on_a_cpu() -> None:
         assert all(torch.isfinite(each) for each in found.values())
         losses.append(sum(float(found[name].detach()) for name in ("loss_objectness", "loss_rpn_box_reg")))
     assert losses[1] == pytest.approx(losses[0], rel=0.2)  # anchors are drawn on the device
+
+
+@needs_compiler
+def test_a_recorded_detector_learns_what_a_written_one_does() -> None:
+    torch.manual_seed(0)
+    detector = FasterRcnnConfig(**SMALL_DETECTOR).build(2).cuda().train()
+    samples = [painted_boxes(k, 48, 64, 2) for k in range(2)]
+    images, boxes, labels = (
+        [torch.from_numpy(each).cuda() for each in part] for part in zip(*samples, strict=True)
+    )
+    learned = [weights for weights in detector.parameters() if weights.requires_grad]
+
+    def gradients(batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        total = torch.stack(list(detector.losses(*batch).values())).sum()
+        total.backward()
+        return total.detach(), {}
+
+    recording, losses, grads = Recording(gradients, learned, Recorder()), [], []
+    assert detector.same_each_step
+    for _ in range(WARM + 2):
+        detector.zero_grad()
+        torch.manual_seed(1)  # the draws of both stages
+        losses.append(float(recording.gradients((images, boxes, labels))[0]))
+        grads.append(torch.cat([weights.grad.flatten() for weights in learned if weights.grad is not None]))
+    assert recording._possible and len(recording._recorded) == 1
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-3)
+    close(grads[-1], grads[0], 1e-2)
 
 
 def test_an_encoder_learns_as_on_a_cpu() -> None:

@@ -10,10 +10,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, nms
 
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
+from maskcast.models.detection import batched
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.detection.faster_rcnn import FasterRcnn
 from maskcast.models.detection.table import load_detector
@@ -278,3 +279,33 @@ def test_params_refuse_what_makes_no_sense(wrong: dict[str, object]) -> None:
 
 def test_numbers_may_come_as_kubeflow_hands_them_over() -> None:
     assert config(version=2.0, anchor_sizes=[8.0, 16.0, 24.0, 32.0, 48.0]) == config()
+
+
+def test_a_batch_at_once_has_the_losses_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all are drawn, so that nothing depends on which; an image without boxes among them."""
+
+    def kept(boxes_BN4: torch.Tensor, valid_BN: torch.Tensor, threshold: float) -> torch.Tensor:
+        keep = torch.zeros_like(valid_BN)
+        for image, (boxes, valid) in enumerate(zip(boxes_BN4, valid_BN, strict=True)):
+            own = valid.nonzero().flatten()
+            keep[image, own[nms(boxes[own], -own.float(), threshold)]] = True
+        return keep
+
+    monkeypatch.setattr(batched, "kept", kept)
+    detector = build(rois=10**4, version=1).train()
+    detector.network.rpn.fg_bg_sampler.batch_size_per_image = 10**6  # type: ignore[union-attr]
+    detector.network.rpn.min_size = 4.0  # type: ignore[union-attr]  # a cell; smaller ones reach beyond the border
+    pictures, (boxes, labels) = [*images(), images()[1]], truth()
+    boxes, labels = [*boxes, torch.zeros(0, 4)], [*labels, torch.zeros(0, dtype=torch.int64)]
+    found = []
+    for at_once in (False, True):
+        monkeypatch.setattr(FasterRcnn, "same_each_step", at_once)
+        detector.zero_grad()
+        losses = detector.losses(pictures, boxes, labels)
+        torch.stack(list(losses.values())).sum().backward()
+        grads = {name: weights.grad for name, weights in detector.named_parameters() if weights.grad is not None}
+        found.append((losses, grads))
+    for own, wanted in zip(found[1], found[0], strict=True):
+        assert own.keys() == wanted.keys()
+        for name in own:
+            torch.testing.assert_close(own[name], wanted[name], rtol=1e-3, atol=1e-5)

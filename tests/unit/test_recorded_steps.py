@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import SMALL_DETECTOR
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskcast.labels import single_map
+from maskcast.models.detection import batched, faster_rcnn
+from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting import label_codec, mask_forecaster
@@ -91,6 +94,19 @@ def forecaster(config: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]
     return made
 
 
+def detector() -> tuple[Any, Callable[[Any], Tensor]]:
+    def loss(model: Any) -> Tensor:
+        images = [torch.zeros(64, 64 + 16 * k, 3, dtype=torch.uint8, device="cuda") for k in range(2)]
+        boxes = [torch.zeros(16, 4, device="cuda")] * 2
+        labels = [torch.zeros(16, dtype=torch.long, device="cuda")] * 2
+        limits = torch.zeros(2, 4, device="cuda")
+        sizes = [(16, 20), (8, 10), (4, 5), (2, 3), (1, 2)]
+        model._batched._places = lambda *_: [limits, *(torch.zeros(3 * h * w, 4, device="cuda") for h, w in sizes)]
+        return torch.stack(list(model.losses(images, boxes, labels).values())).sum()
+
+    return FasterRcnnConfig(**SMALL_DETECTOR).build(3), loss
+
+
 def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
     def made() -> tuple[Any, Callable[[Any], Tensor]]:
         def loss(model: Any) -> Tensor:
@@ -116,10 +132,11 @@ def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
         forecaster(ConvGRUConfig(hidden=4, stride=1, embedding="onehot", motion="none", feedback=True)),
         forecaster(ConvGRUConfig(hidden=4, input="frames")),
         forecaster(SimVPConfig(hidden=2, blocks=1)),
+        detector,
         encoder(MocoConfig(queue=8, sub_batches=2)),
         encoder(DenseCLConfig(queue=8, sub_batches=2)),
     ],
-    ids=["masks", "objects", "still", "moving", "feedback", "frames", "simvp", "moco", "densecl"],
+    ids=["masks", "objects", "still", "moving", "feedback", "frames", "simvp", "detector", "moco", "densecl"],
 )
 def test_host_and_device_do_not_meet(
     made: Callable[[], tuple[Any, Callable[[Any], Tensor]]], monkeypatch: pytest.MonkeyPatch
@@ -130,6 +147,8 @@ def test_host_and_device_do_not_meet(
     for module in (encoder_unet, segmenter_unet, cells, label_codec):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
     monkeypatch.setattr(mask_forecaster, "has_kernels", lambda x: True)
+    monkeypatch.setattr(faster_rcnn, "has_kernels", lambda x: True)
+    monkeypatch.setattr(batched, "kept", lambda boxes, valid, threshold: valid)
     kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))
     monkeypatch.setitem(sys.modules, "maskcast.models.kernels.still_loss", kernel)
     model, loss = made()

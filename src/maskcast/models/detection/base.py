@@ -28,6 +28,11 @@ class Detector(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(IMAGENET_STD))
 
     @property
+    def same_each_step(self) -> bool:
+        """Whether ``losses`` does the same on the host for batches of one shape, and never waits for a GPU."""
+        return False
+
+    @property
     @abstractmethod
     def encoder(self) -> nn.Module:
         """The part that can be pretrained without boxes."""
@@ -46,7 +51,7 @@ class Detector(nn.Module, ABC):
         Args:
             images: uint8 (H, W, C) each, at the size the network is to see.
             boxes: float32 (N, 4) each; an image may have none.
-            labels: int64 (N,) each.
+            labels: int64 (N,) each; rows of a negative one are no boxes.
         """
 
     @abstractmethod

@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
+from maskcast.models.arithmetic import has_kernels
 from maskcast.models.detection.base import Detector
+from maskcast.models.detection.batched import BatchedLosses
 from maskcast.models.detection.configs import FasterRcnnConfig
 
 LEVELS = ("0", "1", "2", "3")  # of the pyramid, strides 4 to 32; all of them feed the box head
@@ -31,6 +33,7 @@ class FasterRcnn(Detector):
     def __init__(self, network: nn.Module, *, frozen: bool) -> None:
         super().__init__()
         self.network, self.frozen = network, frozen
+        self._batched = BatchedLosses(network)
         if frozen:
             for norm in self._frozen_norms():
                 norm.requires_grad_(False)
@@ -44,6 +47,14 @@ class FasterRcnn(Detector):
     def most_boxes(self) -> int:
         """Boxes that are found in an image at most."""
         return int(self.network.roi_heads.detections_per_img)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def same_each_step(self) -> bool:
+        """Whether losses are those of a batch at once: not where a norm of the box head saw what is masked."""
+        norms = (module for module in self.network.roi_heads.box_head.modules())  # type: ignore[union-attr]
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in norms):
+            return False
+        return has_kernels(self.mean)
 
     def train(self, mode: bool = True) -> "FasterRcnn":
         """Sets the mode of all but frozen batch norms, which stay in eval mode."""
@@ -61,6 +72,10 @@ class FasterRcnn(Detector):
         ``loss_objectness`` and ``loss_rpn_box_reg`` are of the proposals, ``loss_classifier`` and ``loss_box_reg``
         of the boxes.
         """
+        if self.same_each_step:
+            return self._batched(self.normalised(images), boxes, labels)
+        boxes = [box[label >= 0] for box, label in zip(boxes, labels, strict=True)]
+        labels = [label[label >= 0] for label in labels]
         targets = [{"boxes": box, "labels": label + 1} for box, label in zip(boxes, labels, strict=True)]
         losses: dict[str, Tensor] = self.network(self.normalised(images), targets)
         return losses

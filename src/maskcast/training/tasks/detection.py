@@ -33,6 +33,7 @@ from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
 from maskcast.training.tasks.detection_params import DetectorTraining, UnlabeledParams
 
+ROWS = 16  # boxes of an image are filled up to multiples of it: a GPU records few shapes
 UNLABELED = 1  # key of the draws of unlabelled images, apart from those of labelled ones
 
 
@@ -83,13 +84,27 @@ class DetectorTask:
         """What is validated and kept."""
         return self.averaged.final
 
+    @property
+    def same_each_step(self) -> bool:
+        """Whether a step can be recorded (``training/recording.py``): not beside a running average."""
+        return self.params.ema is None and self.averaged.live.same_each_step
+
     def batch(self, step: int) -> dict[str, list[Tensor]]:
-        """Returns this process's images, boxes and labels, and the weak and strong views of unlabelled images."""
+        """Returns this process's images, boxes and labels, and the weak and strong views of unlabelled images.
+
+        Rows of label -1 are no boxes.
+        """
         views = [self._labelled(step, index) for index in own_part(self.params.training.batch_size)]
+        rows = -(-max(len(view.labels_N) for view in views) // ROWS) * ROWS
+
+        def filled(each: np.ndarray, value: int) -> Tensor:
+            rest = [(0, rows - len(each)), *[(0, 0)] * (each.ndim - 1)]
+            return torch.from_numpy(np.pad(each, rest, constant_values=value))
+
         batch = {
             "images": [torch.from_numpy(view.image_HWC) for view in views],
-            "boxes": [torch.from_numpy(view.boxes_N4) for view in views],
-            "labels": [torch.from_numpy(view.labels_N) for view in views],
+            "boxes": [filled(view.boxes_N4, 0) for view in views],
+            "labels": [filled(view.labels_N, -1) for view in views],
         }
         semi = self.params.unlabeled
         if semi is not None and step >= semi.burn_in_steps:
