@@ -43,14 +43,22 @@ def write_checkpoint(folder: Path) -> None:
 
     from maskcast.training.checkpoint import Checkpoints
 
-    state = {"model": {"weight": torch.ones(3, 4)}, "progress": {"step": 7, "best": {"miou": 0.5}}}
+    weights = torch.nn.Linear(4, 3).state_dict()
+    state = {"model": weights, "progress": {"step": 7, "best": {"miou": 0.5}, "best_weights": weights}}
     Checkpoints(folder / "masker.resume", "f").save(state)
 
 
 def read_checkpoint(folder: Path) -> None:
-    from maskcast.training.checkpoint import Checkpoints
+    import torch
 
-    Checkpoints(folder / "masker.resume", "f").load()
+    from maskcast.training.checkpoint import Checkpoints
+    from maskcast.training.epochs import Progress
+
+    kept = Checkpoints(folder / "masker.resume", "f")
+    if (state := kept.load()) is not None:
+        with kept.fitting():
+            torch.nn.Linear(4, 3).load_state_dict(state["model"])
+            Progress(**state["progress"])
 
 
 def write_model(folder: Path) -> None:

@@ -21,7 +21,7 @@ MEMORY = 1536 << 20  # bytes of address space that a case may take beyond what t
 CPU_S = 10  # seconds of the processor that a case may take
 BLOCKED_S = 10  # seconds that a case may sleep
 LONGEST = 1500  # characters of a line
-LARGE = ("maskcast.training.checkpoint", "maskcast.models.segmentation.table", "maskcast.models.forecasting.table")
+LARGE = ("maskcast.training.epochs", "maskcast.models.segmentation.table", "maskcast.models.forecasting.table")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ class Checkpoints:
             (self.folder / STATE).unlink(missing_ok=True)  # of another run
             owner.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
         partial.replace(self.folder / STATE)
+
+    def fitting(self) -> AbstractContextManager[None]:
+        """Is put around what takes up a loaded state: what does not fit becomes one line."""
+        return parsing(self.folder / STATE, "a checkpoint of this training", self._remedy)
 
     @property
     def _remedy(self) -> str:

@@ -69,7 +69,8 @@ def fit(
 
     Raises:
         MaskcastError: if the loss or the gradient is no longer finite, the batch does not fit into the memory of
-            the GPU, the processes cannot share it, or the network cannot be compiled as asked for.
+            the GPU, the processes cannot share it, the network cannot be compiled as asked for, or the checkpoint
+            is damaged.
         Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step is there.
     """
     processes = Processes(params.precision)
@@ -87,9 +88,10 @@ def fit(
     run = Progress(best={}, best_weights=weights_of(task.model))
     state = from_first(checkpoints.load() if rank() == 0 else None)
     if state is not None:
-        task.model.load_state_dict(state["model"])
-        load_state(optimizer, state["optimizer"])
-        run = Progress(**state["progress"])
+        with checkpoints.fitting():
+            task.model.load_state_dict(state["model"])
+            load_state(optimizer, state["optimizer"])
+            run = Progress(**state["progress"])
         say(f"resuming at step {run.step} of {params.steps}")
     started = time.monotonic() - run.seconds
     learner = Learner(task, params, processes, optimizer)
