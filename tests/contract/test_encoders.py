@@ -126,7 +126,7 @@ def test_another_architecture_names_both_params(tmp_path: Path) -> None:
 
 def test_damage_is_said(tmp_path: Path) -> None:
     config = CONFIGS["unet"]
-    with pytest.raises(MaskcastError, match=r"config\.json: no model there"):
+    with pytest.raises(MaskcastError, match=r"config\.json: no such model; give the folder"):
         load_encoder(tmp_path)
     write(tmp_path, config)
     (tmp_path / "model.safetensors").write_bytes(b"\0" * 20)

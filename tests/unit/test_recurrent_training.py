@@ -64,7 +64,7 @@ def test_a_start_that_does_not_fit_is_refused(store: ClipStore, tmp_path: Path) 
         segmentation_task(store, params(), "x", start=wrong)
     with pytest.raises(MaskcastError, match=r"other: its label maps and classes are not those of the clips"):
         segmentation_task(store, params(), "x", start=other)
-    with pytest.raises(MaskcastError, match=r"nothing/config\.json: no model there"):
+    with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such model; give the folder"):
         segmentation_task(store, params(), "x", start=tmp_path / "nothing")
     with pytest.raises(MaskcastError, match=r"wrong: the encoder is another start; give no --encoder"):
         segmentation_task(store, params(), "x", encoder, wrong)

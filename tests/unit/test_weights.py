@@ -59,7 +59,7 @@ def refused(parts: dict[str, Path], part: str, line: str) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"format": ' + "9" * 5000 + "}"])
 def test_a_config_that_is_no_config(parts: dict[str, Path], text: str) -> None:
     (parts["masker"] / "config.json").write_text(text)
-    refused(parts, "masker", "damaged (")
+    refused(parts, "masker", "config.json: not valid JSON (")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -12,6 +12,7 @@ from torch import nn
 from maskcast.errors import MaskcastError
 from maskcast.models.weights import build_like, load_weights
 from maskcast.params import Params
+from maskcast.reading import read_json
 
 FORMAT = "maskcast-model/1"
 WEIGHTS = "model.safetensors"
@@ -76,12 +77,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         MaskcastError: if it is missing or is none of ours.
     """
     path = folder / "config.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise MaskcastError(f"{path}: no model there; give the folder that a training stage wrote") from None
-    except (ValueError, RecursionError) as error:
-        raise MaskcastError(f"{path}: damaged ({error}); train or fetch the model again") from None
+    description = read_json(path, "model", "give the folder that a training stage wrote")
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise MaskcastError(f"{path}: not a {FORMAT} description; give the folder that a training stage wrote")
     description = {"model": {}, "meta": {}, "num_classes": 0} | description  # who needs more says what is missing

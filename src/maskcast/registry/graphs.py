@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import read_json
 from maskcast.registry.forecast_models import PipelineModel
 
 Format = Literal["torch-export", "onnx"]
@@ -128,7 +129,7 @@ def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str],
 
 def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
     """Runs an exported pipeline step by step, as its users do; returns masks (B, h, H, W)."""
-    about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    about = read_json(folder / MANIFEST, "exported pipeline", "give one that `maskcast models export` wrote")
     values = {about["input"]["name"]: clips_BTHWC}
     for step in about["steps"]:
         given = [values[name] for name in step["inputs"]]

@@ -4,10 +4,8 @@ They come from the Hugging Face hub through its own cache, or from a local file 
 pickle runs code. ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` mean what they mean everywhere.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -17,6 +15,7 @@ from maskcast.models.base import WEIGHTS
 from maskcast.models.encoders.smp import hub_place, load_pretrained
 from maskcast.models.encoders.weights import HUB, PRETRAINED
 from maskcast.progress import say
+from maskcast.reading import parsing, read_json
 
 KEY = "model.encoder_weights"
 
@@ -148,16 +147,14 @@ def _colours(config: Path) -> tuple[list[float], list[float]] | None:
     Raises:
         MaskcastError: if the file is damaged, or the weights want other frames than RGB.
     """
-    try:
-        content: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    content = read_json(config, "config of weights", "fetch it again")
+    with parsing(config, "a config of weights", "fetch it again"):
         about = content.get("pretrained_cfg", content)
         if "mean" not in about or "std" not in about:
             return None
         most = float((about.get("input_range") or [0, 1])[1])
         mean, std = ([float(value) / most for value in about[key]] for key in ("mean", "std"))
         space = about.get("input_space", "RGB")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, ZeroDivisionError) as error:
-        raise MaskcastError(f"{config}: no config of weights ({error!r}); fetch it again") from None
     if space != "RGB" or len(mean) != 3 or len(std) != 3:
         raise MaskcastError(f"{config}: the weights want {space} frames of {len(mean)} channels; choose others")
     return mean, std
