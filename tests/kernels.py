@@ -129,6 +129,7 @@ def check_still_loss(device: str, dtype: torch.dtype, fine: int, layout: torch.m
     plain = [each.detach().double().requires_grad_() for each in own]
     found, count = still_loss(*own, last, target)
     x, vectors, base, bonus = plain
+    x = x.unflatten(1, (fine**2, width)).transpose(1, 2).flatten(1, 2)  # as pixel_shuffle has them
     x = F.pixel_shuffle(x, fine)[..., :height, :across].unflatten(0, (clips, steps))
     same = (
         F.one_hot(last.long(), classes).movedim(-1, 1)[:, None]

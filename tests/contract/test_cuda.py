@@ -274,9 +274,10 @@ def test_a_detector_learns_as_on_a_cpu() -> None:
 
 
 @needs_compiler
-def test_a_recorded_detector_learns_what_a_written_one_does() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_recorded_detector_learns_what_a_written_one_does(version: int) -> None:
     torch.manual_seed(0)
-    detector = FasterRcnnConfig(**SMALL_DETECTOR).build(2).cuda().train()
+    detector = FasterRcnnConfig(**SMALL_DETECTOR | {"version": version}).build(2).cuda().train()
     samples = [painted_boxes(k, 48, 64, 2) for k in range(2)]
     images, boxes, labels = (
         [torch.from_numpy(each).cuda() for each in part] for part in zip(*samples, strict=True)

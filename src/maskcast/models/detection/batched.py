@@ -214,9 +214,19 @@ def _drawn(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
 
 
 def _packed(drawn: Drawn, sampler: Any) -> Drawn:
-    """Returns the drawn ones without those that are not taken, as far as there is no need for them."""
-    order_BR = drawn.taken_BR.int().argsort(dim=1, descending=True, stable=True)[:, : sampler.batch_size_per_image]
-    return Drawn(*(each.gather(1, order_BR) for each in drawn))
+    """Returns the drawn ones, as many of each image: where fewer are taken, these again, which do not count.
+
+    So a norm of the box head sees no box that is none.
+    """
+    order_BR = drawn.taken_BR.int().argsort(dim=1, descending=True, stable=True)
+    order_BR = order_BR[:, : sampler.batch_size_per_image]
+    taken_B1, place_R = (
+        drawn.taken_BR.sum(1, keepdim=True),
+        torch.arange(order_BR.shape[1], device=order_BR.device),
+    )
+    order_BR = order_BR.gather(1, place_R % taken_B1.clamp(min=1))
+    first_BR = place_R < taken_B1
+    return Drawn(drawn.index_BR.gather(1, order_BR), first_BR, drawn.positive_BR.gather(1, order_BR) & first_BR)
 
 
 def _decoded(delta: Tensor, places: Tensor, coder: Any) -> Tensor:

@@ -50,10 +50,7 @@ class FasterRcnn(Detector):
 
     @property
     def same_each_step(self) -> bool:
-        """Whether losses are those of a batch at once: not where a norm of the box head saw what is masked."""
-        norms = (module for module in self.network.roi_heads.box_head.modules())  # type: ignore[union-attr]
-        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in norms):
-            return False
+        """Whether losses are those of a batch at once."""
         return has_kernels(self.mean)
 
     def train(self, mode: bool = True) -> "FasterRcnn":

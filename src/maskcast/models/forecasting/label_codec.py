@@ -96,34 +96,44 @@ class EmbeddedClasses(nn.Module):
 
         Args:
             state_NCHW: of the recurrent network.
-            guide_NHW: see ``features``.
+            guide_NHW: class ids at half resolution (at full resolution for stride 1).
             rows: of the picture, from its top.
             columns: of the picture, from its left.
             class_K: class ids.
-        """
-        x = picked_pixels(F.pixel_shuffle(self.features(state_NCHW, guide_NHW), self.fine), rows, columns)
-        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
-
-    def features(self, state_NCHW: Tensor, guide_NHW: Tensor) -> Tensor:
-        """Returns what is compared with the vectors of the classes, (N, E fine^2, H / fine, W / fine).
-
-        Args:
-            state_NCHW: of the recurrent network.
-            guide_NHW: class ids at half resolution (at full resolution for stride 1); one may serve equally many
-                states that follow each other.
         """
         x = F.pixel_shuffle(self.up(state_NCHW), self.stride // self.fine)
         height, width = x.shape[-2:]
         guide = F.embedding(guide_NHW.long(), self.guide.weight).permute(0, 3, 1, 2)
         guide = F.pad(guide, (0, width - guide.shape[-1], 0, height - guide.shape[-2]))
-        guide = guide.to(x.dtype)
-        if len(guide) < len(x):
-            guide = guide.repeat_interleave(len(x) // len(guide), 0)
-        x = torch.cat([x, guide], dim=1)
-        if x.is_cuda and x.element_size() == 2:  # a GPU's convolutions of so few bits want it so
-            x = x.contiguous(memory_format=torch.channels_last)
-        out: Tensor = self.out(F.silu(self.join(x)))
-        return out
+        x = F.silu(self.join(torch.cat([x, guide.to(x.dtype)], dim=1)))
+        x = picked_pixels(F.pixel_shuffle(self.out(x), self.fine), rows, columns)
+        return at_least_float32(torch.einsum("neij,ke->nkij", x, self.classes[class_K]))
+
+    def features(self, states: list[Tensor], guide_BHW: Tensor) -> Tensor:
+        """Returns what ``correct`` compares with the vectors of classes, of states (B, C, H/S, W/S) of S steps.
+
+        All is in channels_last, as a GPU wants it. The vectors of the fine x fine pixels that belong together are
+        side by side: (B S, fine^2 E, H / fine, W / fine).
+
+        Args:
+            states: of the recurrent network.
+            guide_BHW: see ``correct``; the same for all steps.
+        """
+        x_NHWC = torch.stack([state.permute(0, 2, 3, 1) for state in states], 1).flatten(0, 1)
+        x_NHWC = self.up(x_NHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        times = self.stride // self.fine
+        x_NHWC = x_NHWC.unflatten(-1, (HEAD_WIDTH, times, times)).permute(0, 1, 4, 2, 5, 3)
+        x_NHWC = x_NHWC.flatten(3, 4).flatten(1, 2)
+        guide = F.embedding(guide_BHW.long(), self.guide.weight).to(x_NHWC.dtype)
+        missing = [x_NHWC.shape[axis] - guide.shape[axis] for axis in (2, 1)]
+        guide = F.pad(guide, (0, 0, 0, missing[0], 0, missing[1])).repeat_interleave(len(states), 0)
+        x = F.silu(self.join(torch.cat([x_NHWC, guide], -1).permute(0, 3, 1, 2)))
+        assert self.out.bias is not None
+        weight, bias = (
+            each.unflatten(0, (-1, self.fine**2)).transpose(0, 1).flatten(0, 1)
+            for each in (self.out.weight, self.out.bias)
+        )
+        return F.conv2d(x, weight, bias, padding=1)
 
 
 class OneHotClasses(nn.Module):

@@ -189,8 +189,9 @@ class MaskForecaster(Forecaster):
             states = self._run(scene, context_BTHW, horizon)
             drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
             if self._needs_no_logits(drawn, context_BTHW):
-                some = stacked(states, drawn.steps), picked(target_BhHW, 1, drawn.steps)
-                summed, count = self._still_loss(scene, *some)
+                if isinstance(drawn.steps, Tensor):
+                    states = list(stacked(states, drawn.steps).unbind(1))
+                summed, count = self._still_loss(scene, states, picked(target_BhHW, 1, drawn.steps))
             else:
                 summed, count = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
         mean = all_sum(summed) / all_sum(count).clamp(min=1)
@@ -202,13 +203,13 @@ class MaskForecaster(Forecaster):
         still = self.motion is None and isinstance(self.codec, EmbeddedClasses)
         return every and still and self.num_classes <= MOST_CLASSES and has_kernels(context_BTHW)
 
-    def _still_loss(self, scene: Scene, state_BSCHW: Tensor, target_BSHW: Tensor) -> tuple[Tensor, Tensor]:
+    def _still_loss(self, scene: Scene, states: list[Tensor], target_BSHW: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what ``pixel_loss`` does of all pixels, whose logits are never written."""
         from maskcast.models.kernels.still_loss import still_loss
 
         codec, last_BHW = self.codec, scene.last_mask
         assert isinstance(codec, EmbeddedClasses)
-        features = codec.features(state_BSCHW.flatten(0, 1), last_BHW[:, :: codec.fine, :: codec.fine])
+        features = codec.features(states, last_BHW[:, :: codec.fine, :: codec.fine])
         if self.render is None:
             like = codec.classes  # in float32
             base_BK, bonus = like.new_zeros(len(last_BHW), self.num_classes), like.new_zeros(())

@@ -5,7 +5,7 @@ program makes those of some pixels, adds what the last seen picture says of each
 gradient.
 
 Shapes: B clips, S steps of each, N = B S frames, E features of a pixel, K classes, H height, W width. Features
-come as a convolution gave them, (N, E F F, h, w): those of F x F pixels together, as for ``pixel_shuffle``.
+come as a convolution gave them, (N, F F E, h, w): those of F x F pixels side by side.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 IGNORED = tl.constexpr(255)
-LOGITS = 4096  # of a program at a time
-PROGRAMS = 4  # that share a frame
+LOGITS = 2048  # of a program at a time: more would leave the card too few programs to hide its waits
+PROGRAMS = 8  # that share a frame
 
 
 @triton.jit
@@ -86,7 +86,7 @@ def still_kernel(
             place = row * width + column
             y = tl.load(target + frame * height * width + place, mask=seen, other=255).to(tl.int32)
             old = tl.load(last + (frame // steps) * height * width + place, mask=seen, other=0).to(tl.int32)
-            channel = (e * F * F + part)[None]
+            channel = (part * E + e)[None]
             here = frame * stride_n + i[:, None] * stride_h + j[:, None] * stride_w + channel * stride_c
             x = tl.load(features + here, mask=inside[:, None], other=0.0).to(tl.float32)
             z = _logits(x, own, base_k, each, old, k, known, DOT)
@@ -171,7 +171,7 @@ def still_loss(
     A pixel's logits are ``features @ classes.T + base``, plus ``bonus`` for the class that it had last, if not 0.
 
     Args:
-        features_NCHW: (B S, E F F, h, w); bfloat16 or float32, in any layout.
+        features_NCHW: (B S, F F E, h, w); bfloat16 or float32, in any layout.
         classes_KE: E a power of 2, at least 16.
         base_BK: float32.
         bonus: a number, float32.

@@ -1,7 +1,8 @@
 """Convolutional recurrent cells, split so that the input half of the gates is computed for all steps at once.
 
 ``inputs`` convolves all that is seen, (B, T, C, H, W); ``step`` adds the hidden half, which alone has to wait for
-the step before. Under autocast the convolutions run in bf16; gates and states stay float32.
+the step before. Under autocast the convolutions run in bf16; gates and states stay float32, but for the hidden
+state of kernels (``kernels.gates``), which convolutions alone see.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -145,8 +146,10 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def _batched(conv: nn.Conv2d, x_BTCHW: Tensor) -> tuple[Tensor, ...]:
     """Returns the convolution of every step; unbound, for indexing a computed tensor per step costs O(T^2)."""
-    gates = conv(x_BTCHW.flatten(0, 1))
-    return gates.unflatten(0, x_BTCHW.shape[:2]).unbind(1)
+    gates = conv(x_BTCHW.flatten(0, 1)).unflatten(0, x_BTCHW.shape[:2])
+    if gates.is_cuda:  # in channels_last, as its kernels have them, so that no gradient is laid out anew
+        return tuple(each.permute(0, 3, 1, 2) for each in gates.permute(0, 1, 3, 4, 2).unbind(1))
+    return gates.unbind(1)
 
 
 def _gate_norm(gates: int, hidden: int) -> nn.GroupNorm:
