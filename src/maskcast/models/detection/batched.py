@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.models.bounds import AT_ONCE
+
+COPIES = 8  # of the overlap of a box and a place, while it comes to be
 BETA = 1 / 9  # of smooth L1, torchvision's
 MULTIPLE = 32  # of the sides of a batch
 
@@ -37,7 +40,6 @@ class BatchedLosses:
 
     def __init__(self, network: Any) -> None:
         self.network = network
-        self._known: dict[Any, list[Tensor]] = {}
 
     def __call__(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
@@ -85,18 +87,17 @@ class BatchedLosses:
         return found
 
     def _places(self, images: Sequence[Tensor], x_BCHW: Tensor, features: list[Tensor]) -> list[Tensor]:
-        """Returns the limits (B, 4) of each image's boxes, and the anchors (A, 4) of each level; made once."""
-        sizes = [tuple(image.shape[1:]) for image in images]
-        key = (*sizes, x_BCHW.device)
-        if key not in self._known:
-            from torchvision.models.detection.image_list import ImageList
+        """Returns the limits (B, 4) of each image's boxes, and the anchors (A, 4) of each level."""
+        from torchvision.models.detection.image_list import ImageList
 
-            anchors = self.network.rpn.anchor_generator(ImageList(x_BCHW[:1], sizes[:1]), features)[0]
-            each = self.network.rpn.anchor_generator.num_anchors_per_location()
-            counts = [n * feature[0, 0].numel() for n, feature in zip(each, features, strict=True)]
-            limits = torch.tensor([(width, height) * 2 for height, width in sizes], dtype=torch.float32)
-            self._known[key] = [limits.to(x_BCHW.device), *anchors.split(counts)]
-        return self._known[key]
+        sizes = [tuple(image.shape[1:]) for image in images]
+        generator = self.network.rpn.anchor_generator
+        anchors_A4 = generator(ImageList(x_BCHW[:1], sizes[:1]), features)[0]
+        each = generator.num_anchors_per_location()
+        counts = [n * feature[0, 0].numel() for n, feature in zip(each, features, strict=True)]
+        # numbers that are filled in, not sent, as for a recorded step they must be
+        limits = [torch.full((1,), float(side), device=x_BCHW.device) for size in sizes for side in size[::-1]]
+        return [torch.cat(limits).view(-1, 2).repeat(1, 2), *anchors_A4.split(counts)]
 
     def _proposals(
         self, score: list[Tensor], delta: list[Tensor], anchors: list[Tensor], limit_B4: Tensor
@@ -120,8 +121,8 @@ class BatchedLosses:
         """Returns the losses of the proposals."""
         rpn = self.network.rpn
         with torch.no_grad():
-            best_BA, match_BA, closest_BA = _matched(anchors_A4, boxes_BM4, labels_BM)
-            positive_BA = (best_BA >= rpn.proposal_matcher.high_threshold) | closest_BA
+            best_BA, match_BA, nearest_BA = _matched(anchors_A4, boxes_BM4, labels_BM)
+            positive_BA = (best_BA >= rpn.proposal_matcher.high_threshold) | nearest_BA
             negative_BA = (best_BA < rpn.proposal_matcher.low_threshold) & ~positive_BA
             index, taken, positive = _drawn(positive_BA, negative_BA, rpn.fg_bg_sampler)
             match_BR = match_BA.gather(1, index)
@@ -183,16 +184,26 @@ def _matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tens
         boxes_BM4: of which there may be none in an image; the highest overlap is then -1.
         labels_BM: negative where there is no box.
     """
-    places = places.expand(len(boxes_BM4), -1, 4)[:, None]
-    boxes = boxes_BM4[:, :, None]
+    batch, most, _ = boxes_BM4.shape
+    places = places.expand(batch, -1, 4)
+    some = max(1, AT_ONCE // (COPIES * most * places.shape[1]))
+    parts = [slice(first, first + some) for first in range(0, batch, some)]
+    found = [_matched_some(places[part], boxes_BM4[part], labels_BM[part]) for part in parts]
+    best_BN, match_BN, nearest_BN = (torch.cat(each) for each in zip(*found, strict=True))
+    return best_BN, match_BN, nearest_BN
+
+
+def _matched_some(places_BN4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns what ``_matched`` does of some images."""
+    places, boxes = places_BN4[:, None], boxes_BM4[:, :, None]
     both = torch.minimum(places[..., 2:], boxes[..., 2:]) - torch.maximum(places[..., :2], boxes[..., :2])
     both_BMN = both.clamp(min=0).prod(-1)
     areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (places, boxes)]
     there_BM1 = (labels_BM >= 0)[..., None]
     overlap_BMN = (both_BMN / (areas[0] + areas[1] - both_BMN)).masked_fill(~there_BM1, -1)
     best_BN, match_BN = overlap_BMN.max(1)
-    closest_BN = ((overlap_BMN == overlap_BMN.amax(2, keepdim=True)) & there_BM1).any(1)
-    return best_BN, match_BN, closest_BN
+    nearest_BN = ((overlap_BMN == overlap_BMN.amax(2, keepdim=True)) & there_BM1).any(1)
+    return best_BN, match_BN, nearest_BN
 
 
 def _drawn(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
