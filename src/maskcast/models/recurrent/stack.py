@@ -32,7 +32,7 @@ class Recurrent(nn.Module):
             horizon: steps to go on.
             feed: makes a step's input from what the top layer gave before; without it the network is blind.
         """
-        states, top = self._read(seen_BTCHW)
+        states, top = self._read(seen_BTCHW, blind=feed is None)
         outputs = []
         for _ in range(horizon):
             below = None if feed is None else feed(top)
@@ -50,7 +50,7 @@ class Recurrent(nn.Module):
             assert isinstance(cell, ConvLSTMCell | ConvGRUCell)
             yield cell, norm
 
-    def _read(self, seen_BTCHW: Tensor) -> tuple[list[State], Tensor]:
+    def _read(self, seen_BTCHW: Tensor, *, blind: bool) -> tuple[list[State], Tensor]:
         """Returns each layer's state after the last seen step, and what the top layer gives there."""
         states: list[State] = []
         x_BTCHW = seen_BTCHW
@@ -61,8 +61,8 @@ class Recurrent(nn.Module):
                 state = cell.step(gates, state)
                 hidden.append(state[0])
             states.append(state)
-            if len(states) == len(self.cells) and isinstance(norm, nn.Identity):
-                return states, state[0]
+            if blind and len(states) == len(self.cells) and isinstance(norm, nn.Identity):
+                return states, state[0]  # nobody looks at it
             batch_steps = torch.stack(hidden, dim=1)
             x_BTCHW = norm(batch_steps.flatten(0, 1)).unflatten(0, batch_steps.shape[:2])
         return states, x_BTCHW[:, -1]
