@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from maskcast.models import encoders, segmentation
 from maskcast.models.arithmetic import arithmetic
-from maskcast.models.forecasting import mask_forecaster
+from maskcast.models.forecasting import pixels
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import PatchEmbedding
 from maskcast.models.forecasting.pixels import Draw, Pixels
@@ -160,7 +160,7 @@ def check_still_forecaster(device: str, residual: bool) -> None:
     Pixels.draw = lambda *_, **__: Draw(warp.ALL, warp.ALL, warp.ALL)  # type: ignore[method-assign, assignment]
     found = []
     for kernels in (False, True):
-        mask_forecaster.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
+        pixels.has_kernels = lambda _, kernels=kernels: kernels  # type: ignore[assignment, misc]
         model.zero_grad()
         loss, _ = model.loss(masks[:, :3], masks[:, 3:])
         loss.backward()

@@ -20,7 +20,7 @@ from maskcast.models.detection import batched, faster_rcnn
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.models.encoders.configs import DenseCLConfig, MocoConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
-from maskcast.models.forecasting import label_codec, mask_forecaster
+from maskcast.models.forecasting import label_codec, pixels
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.input import Input
@@ -146,7 +146,7 @@ def test_host_and_device_do_not_meet(
 
     for module in (encoder_unet, segmenter_unet, cells, label_codec):
         monkeypatch.setattr(module, "has_kernels", lambda x: False)
-    monkeypatch.setattr(mask_forecaster, "has_kernels", lambda x: True)
+    monkeypatch.setattr(pixels, "has_kernels", lambda x: True)
     monkeypatch.setattr(faster_rcnn, "has_kernels", lambda x: True)
     monkeypatch.setattr(batched, "kept", lambda boxes, valid, threshold: valid)
     kernel = SimpleNamespace(still_loss=lambda x, *_: (x.mean(), x.new_ones(())))

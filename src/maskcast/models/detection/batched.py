@@ -10,25 +10,15 @@ are (x1, y1, x2, y2) in pixels.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.bounds import AT_ONCE
+from maskcast.models.detection.matching import decoded, draw, encoded, matched, packed, rows, smooth
 
-COPIES = 8  # of the overlap of a box and a place, while it comes to be
-BETA = 1 / 9  # of smooth L1, torchvision's
 MULTIPLE = 32  # of the sides of a batch
-
-
-class Drawn(NamedTuple):
-    """Some of the candidates of each image: positive ones first."""
-
-    index_BR: Tensor
-    taken_BR: Tensor
-    positive_BR: Tensor
 
 
 class BatchedLosses:
@@ -65,14 +55,14 @@ class BatchedLosses:
             proposals_BP4, valid_BP = self._proposals(score, delta, anchors, limit_B4)
             proposals_BP4 = torch.cat([proposals_BP4, boxes_BM4], 1)
             valid_BP = torch.cat([valid_BP, labels_BM >= 0], 1)
-            best_BP, match_BP, _ = _matched(proposals_BP4, boxes_BM4, labels_BM)
+            best_BP, match_BP, _ = matched(proposals_BP4, boxes_BM4, labels_BM)
             positive_BP = valid_BP & (best_BP >= heads.proposal_matcher.high_threshold)
             negative_BP = valid_BP & (best_BP < heads.proposal_matcher.low_threshold)
-            drawn = _packed(_drawn(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
-            rois_BR4 = _rows(proposals_BP4, drawn.index_BR)
+            drawn = packed(draw(positive_BP, negative_BP, heads.fg_bg_sampler), heads.fg_bg_sampler)
+            rois_BR4 = rows(proposals_BP4, drawn.index_BR)
             match_BR = match_BP.gather(1, drawn.index_BR)
             class_BR = (labels_BM.gather(1, match_BR) + 1).masked_fill(~drawn.positive_BR, 0)
-            target_BR4 = _encoded(_rows(boxes_BM4, match_BR), rois_BR4, drawn.positive_BR, heads.box_coder.weights)
+            target_BR4 = encoded(rows(boxes_BM4, match_BR), rois_BR4, drawn.positive_BR, heads.box_coder.weights)
         found = self._first_stage(
             torch.cat(score, 1), torch.cat(delta, 1), torch.cat(anchors), boxes_BM4, labels_BM
         )
@@ -83,7 +73,7 @@ class BatchedLosses:
         loss = F.cross_entropy(logits, classes, reduction="none")
         found["loss_classifier"] = loss.masked_fill(~taken, 0).sum() / count
         own = regression.unflatten(1, (-1, 4)).gather(1, classes[:, None, None].expand(-1, 1, 4))[:, 0]
-        found["loss_box_reg"] = _smooth(own, target_BR4.flatten(0, 1), drawn.positive_BR.flatten()) / count
+        found["loss_box_reg"] = smooth(own, target_BR4.flatten(0, 1), drawn.positive_BR.flatten()) / count
         return found
 
     def _places(self, images: Sequence[Tensor], x_BCHW: Tensor, features: list[Tensor]) -> list[Tensor]:
@@ -106,14 +96,14 @@ class BatchedLosses:
         rpn, found = self.network.rpn, []
         for score_BA, delta_BA4, anchors_A4 in zip(score, delta, anchors, strict=True):
             top_BN, index_BN = score_BA.topk(min(rpn.pre_nms_top_n(), score_BA.shape[1]), 1)
-            boxes = _decoded(_rows(delta_BA4, index_BN), anchors_A4[index_BN], rpn.box_coder)
+            boxes = decoded(rows(delta_BA4, index_BN), anchors_A4[index_BN], rpn.box_coder)
             boxes = torch.minimum(boxes.clamp(min=0), limit_B4[:, None])
             large = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(-1)
             keep = kept(boxes, large & (top_BN.sigmoid() >= rpn.score_thresh), rpn.nms_thresh)
             found.append((boxes, top_BN.masked_fill(~keep, float("-inf"))))
         boxes_BN4, top_BN = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
         best_BP, index_BP = top_BN.topk(min(rpn.post_nms_top_n(), top_BN.shape[1]), 1)
-        return _rows(boxes_BN4, index_BP), best_BP > float("-inf")
+        return rows(boxes_BN4, index_BP), best_BP > float("-inf")
 
     def _first_stage(
         self, score_BA: Tensor, delta_BA4: Tensor, anchors_A4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor
@@ -121,16 +111,16 @@ class BatchedLosses:
         """Returns the losses of the proposals."""
         rpn = self.network.rpn
         with torch.no_grad():
-            best_BA, match_BA, nearest_BA = _matched(anchors_A4, boxes_BM4, labels_BM)
+            best_BA, match_BA, nearest_BA = matched(anchors_A4, boxes_BM4, labels_BM)
             positive_BA = (best_BA >= rpn.proposal_matcher.high_threshold) | nearest_BA
             negative_BA = (best_BA < rpn.proposal_matcher.low_threshold) & ~positive_BA
-            index, taken, positive = _drawn(positive_BA, negative_BA, rpn.fg_bg_sampler)
+            index, taken, positive = draw(positive_BA, negative_BA, rpn.fg_bg_sampler)
             match_BR = match_BA.gather(1, index)
-            target = _encoded(_rows(boxes_BM4, match_BR), anchors_A4[index], positive, rpn.box_coder.weights)
+            target = encoded(rows(boxes_BM4, match_BR), anchors_A4[index], positive, rpn.box_coder.weights)
         count = taken.sum().clamp(min=1)
         own = score_BA.gather(1, index)
         loss = F.binary_cross_entropy_with_logits(own, positive.to(own.dtype), reduction="none")
-        boxes = _smooth(_rows(delta_BA4, index), target, positive) / count
+        boxes = smooth(rows(delta_BA4, index), target, positive) / count
         return {"loss_objectness": loss.masked_fill(~taken, 0).sum() / count, "loss_rpn_box_reg": boxes}
 
     def _pooled(self, maps: dict[str, Tensor], rois_BR4: Tensor, size: Sequence[int]) -> Tensor:
@@ -170,98 +160,3 @@ def _together(images: Sequence[Tensor]) -> Tensor:
     """Returns images (B, C, H, W) with zeros below and right, up to multiples of ``MULTIPLE``."""
     height, width = (-(-max(image.shape[axis] for image in images) // MULTIPLE) * MULTIPLE for axis in (1, 2))
     return torch.stack([F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images])
-
-
-def _rows(x_BNC: Tensor, index_BR: Tensor) -> Tensor:
-    return x_BNC.gather(1, index_BR[..., None].expand(-1, -1, x_BNC.shape[-1]))
-
-
-def _matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns of each place its highest overlap with a box, which one, and whether it is the nearest of one.
-
-    Args:
-        places: (B, N, 4) or (N, 4).
-        boxes_BM4: of which there may be none in an image; the highest overlap is then -1.
-        labels_BM: negative where there is no box.
-    """
-    batch, most, _ = boxes_BM4.shape
-    places = places.expand(batch, -1, 4)
-    some = max(1, AT_ONCE // (COPIES * most * places.shape[1]))
-    parts = [slice(first, first + some) for first in range(0, batch, some)]
-    found = [_matched_some(places[part], boxes_BM4[part], labels_BM[part]) for part in parts]
-    best_BN, match_BN, nearest_BN = (torch.cat(each) for each in zip(*found, strict=True))
-    return best_BN, match_BN, nearest_BN
-
-
-def _matched_some(places_BN4: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns what ``_matched`` does of some images."""
-    places, boxes = places_BN4[:, None], boxes_BM4[:, :, None]
-    both = torch.minimum(places[..., 2:], boxes[..., 2:]) - torch.maximum(places[..., :2], boxes[..., :2])
-    both_BMN = both.clamp(min=0).prod(-1)
-    areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (places, boxes)]
-    there_BM1 = (labels_BM >= 0)[..., None]
-    overlap_BMN = (both_BMN / (areas[0] + areas[1] - both_BMN)).masked_fill(~there_BM1, -1)
-    best_BN, match_BN = overlap_BMN.max(1)
-    nearest_BN = ((overlap_BMN == overlap_BMN.amax(2, keepdim=True)) & there_BM1).any(1)
-    return best_BN, match_BN, nearest_BN
-
-
-def _drawn(positive_BN: Tensor, negative_BN: Tensor, sampler: Any) -> Drawn:
-    """Draws candidates of each image as torchvision's sampler does: at most a share of them positive."""
-    key_BN, count = torch.rand(positive_BN.shape, device=positive_BN.device), sampler.batch_size_per_image
-    size = positive_BN.shape[1]
-    first_BR, some_BR = key_BN.masked_fill(~positive_BN, -1).topk(
-        min(size, int(count * sampler.positive_fraction)), 1
-    )
-    others_BR, more_BR = key_BN.masked_fill(~negative_BN, -1).topk(min(size, count), 1)
-    positive_BR = first_BR >= 0
-    room_B1 = count - positive_BR.sum(1, keepdim=True)
-    taken_BR = (others_BR >= 0) & (torch.arange(others_BR.shape[1], device=key_BN.device) < room_B1)
-    return Drawn(
-        torch.cat([some_BR, more_BR], 1),
-        torch.cat([positive_BR, taken_BR], 1),
-        torch.cat([positive_BR, torch.zeros_like(taken_BR)], 1),
-    )
-
-
-def _packed(drawn: Drawn, sampler: Any) -> Drawn:
-    """Returns the drawn ones, as many of each image: where fewer are taken, these again, which do not count.
-
-    So a norm of the box head sees no box that is none.
-    """
-    order_BR = drawn.taken_BR.int().argsort(dim=1, descending=True, stable=True)
-    order_BR = order_BR[:, : sampler.batch_size_per_image]
-    taken_B1, place_R = (
-        drawn.taken_BR.sum(1, keepdim=True),
-        torch.arange(order_BR.shape[1], device=order_BR.device),
-    )
-    order_BR = order_BR.gather(1, place_R % taken_B1.clamp(min=1))
-    first_BR = place_R < taken_B1
-    return Drawn(drawn.index_BR.gather(1, order_BR), first_BR, drawn.positive_BR.gather(1, order_BR) & first_BR)
-
-
-def _decoded(delta: Tensor, places: Tensor, coder: Any) -> Tensor:
-    """Returns the boxes that lie so beside places; torchvision's coder sends numbers to the device."""
-    across, down, wide, high = (
-        each / weight for each, weight in zip(delta.unbind(-1), coder.weights, strict=True)
-    )
-    size = places[..., 2:] - places[..., :2]
-    centre = torch.stack([across, down], -1) * size + places[..., :2] + 0.5 * size
-    half = 0.5 * torch.stack([wide, high], -1).clamp(max=coder.bbox_xform_clip).exp() * size
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def _encoded(target: Tensor, places: Tensor, positive: Tensor, weights: Sequence[float]) -> Tensor:
-    """Returns how boxes lie beside places, as torchvision's coder writes it; 0 where there is none."""
-    target = torch.where(positive[..., None], target, places)
-    size, wanted = places[..., 2:] - places[..., :2], target[..., 2:] - target[..., :2]
-    size, wanted = (each.masked_fill(~positive[..., None], 1) for each in (size, wanted))
-    shift = (target[..., :2] + 0.5 * wanted - places[..., :2] - 0.5 * size) / size
-    parts = [*shift.unbind(-1), *(wanted / size).log().unbind(-1)]
-    return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)], -1)
-
-
-def _smooth(own: Tensor, target: Tensor, positive: Tensor) -> Tensor:
-    """Returns the sum of the smooth L1 of the positive ones."""
-    loss = F.smooth_l1_loss(own, target, beta=BETA, reduction="none").sum(-1)
-    return loss.masked_fill(~positive, 0).sum()

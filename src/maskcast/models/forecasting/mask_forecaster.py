@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
-from maskcast.models.arithmetic import fixed_shapes, has_kernels
+from maskcast.models.arithmetic import fixed_shapes
 from maskcast.models.bounds import AT_ONCE, check_whole, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -26,8 +26,8 @@ from maskcast.models.forecasting.batches import (
     TracksAndMasks,
     whole_objects,
 )
-from maskcast.models.forecasting.label_codec import MOST_CLASSES, EmbeddedClasses, OneHotClasses
-from maskcast.models.forecasting.pixels import Draw, Pixels, pixel_loss, stacked
+from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
+from maskcast.models.forecasting.pixels import Pixels, needs_no_logits, pixel_loss, stacked, still_pixel_loss
 from maskcast.models.forecasting.translator import Translator
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.picks import ALL, Pick, picked
@@ -188,35 +188,19 @@ class MaskForecaster(Forecaster):
             scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
             states = self._run(scene, context_BTHW, horizon)
             drawn = self.pixels.draw(horizon, target_BhHW.shape[2:], device, all_steps=self.feedback)
-            if self._needs_no_logits(drawn, context_BTHW):
+            codec, wanted = self.codec, target_BhHW
+            if (
+                self.motion is None
+                and isinstance(codec, EmbeddedClasses)
+                and needs_no_logits(drawn, context_BTHW, codec)
+            ):
                 if isinstance(drawn.steps, Tensor):
-                    states = list(stacked(states, drawn.steps).unbind(1))
-                summed, count = self._still_loss(scene, states, picked(target_BhHW, 1, drawn.steps))
+                    states, wanted = list(stacked(states, drawn.steps).unbind(1)), picked(wanted, 1, drawn.steps)
+                summed, count = still_pixel_loss(codec, self.render, scene, states, wanted)
             else:
-                summed, count = pixel_loss(self._logits(scene, states, *drawn), target_BhHW, drawn, counted)
+                summed, count = pixel_loss(self._logits(scene, states, *drawn), wanted, drawn, counted)
         mean = all_sum(summed) / all_sum(count).clamp(min=1)
         return mean, {"cross_entropy": mean.detach()}
-
-    def _needs_no_logits(self, drawn: Draw, context_BTHW: Tensor) -> bool:
-        """Whether a kernel takes the loss of all pixels of objects that stay."""
-        every = drawn.rows is ALL and drawn.columns is ALL
-        still = self.motion is None and isinstance(self.codec, EmbeddedClasses)
-        return every and still and self.num_classes <= MOST_CLASSES and has_kernels(context_BTHW)
-
-    def _still_loss(self, scene: Scene, states: list[Tensor], target_BSHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what ``pixel_loss`` does of all pixels, whose logits are never written."""
-        from maskcast.models.kernels.still_loss import still_loss
-
-        codec, last_BHW = self.codec, scene.last_mask
-        assert isinstance(codec, EmbeddedClasses)
-        features = codec.features(states, last_BHW[:, :: codec.fine, :: codec.fine])
-        if self.render is None:
-            like = codec.classes  # in float32
-            base_BK, bonus = like.new_zeros(len(last_BHW), self.num_classes), like.new_zeros(())
-        else:
-            base_BK, bonus = self.render.still(scene.object_BN, scene.trajectory)
-        summed, count = still_loss(features, codec.classes, base_BK, bonus, last_BHW, target_BSHW)
-        return summed.float(), count
 
     def _classes_of(self, context_BTHW: Tensor) -> Tensor:
         """Returns the class ids in the context, ascending, class 0 always among them."""

@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskcast.labels import IGNORE
+from maskcast.models.arithmetic import has_kernels
+from maskcast.models.forecasting.label_codec import MOST_CLASSES, EmbeddedClasses
 from maskcast.models.objects.picks import ALL, Pick, picked, picked_pixels
+from maskcast.models.objects.scene import Scene
+from maskcast.models.objects.warp import Renderer
 
 
 class Draw(NamedTuple):
@@ -91,6 +95,36 @@ def pixel_loss(logits_BSKIJ: Tensor, target_BhHW: Tensor, drawn: Draw, counted: 
         logits_BSKIJ.flatten(0, 1), target_BSIJ.flatten(0, 1), ignore_index=IGNORE, reduction="sum"
     )
     return summed, (target_BSIJ != IGNORE).sum()
+
+
+def needs_no_logits(drawn: Draw, ids: Tensor, codec: EmbeddedClasses) -> bool:
+    """Whether a kernel takes the loss of all pixels, if objects stay: on a GPU."""
+    every = drawn.rows is ALL and drawn.columns is ALL
+    return every and codec.num_classes <= MOST_CLASSES and has_kernels(ids)
+
+
+def still_pixel_loss(
+    codec: EmbeddedClasses, render: Renderer | None, scene: Scene, states: list[Tensor], target_BSHW: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns what ``pixel_loss`` does of all pixels of objects that stay, whose logits are never written.
+
+    Args:
+        codec: of the network.
+        render: None for one that forecasts every pixel anew.
+        scene: with a slot for each class (``fixed_shapes``).
+        states: of the S steps drawn, (B, C, H/stride, W/stride) each.
+        target_BSHW: class ids at these steps.
+    """
+    from maskcast.models.kernels.still_loss import still_loss
+
+    last_BHW, like = scene.last_mask, codec.classes
+    features = codec.features(states, last_BHW[:, :: codec.fine, :: codec.fine])
+    if render is None:
+        base_BK, bonus = like.new_zeros(len(last_BHW), codec.num_classes), like.new_zeros(())
+    else:
+        base_BK, bonus = render.still(scene.object_BN, scene.trajectory)
+    summed, count = still_loss(features, codec.classes, base_BK, bonus, last_BHW, target_BSHW)
+    return summed.float(), count
 
 
 def stacked(states: list[Tensor], steps: Pick) -> Tensor:
