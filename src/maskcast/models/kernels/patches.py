@@ -14,7 +14,8 @@ from torch import Tensor
 
 PATCHES = 64  # of a program at a time
 CHANNELS = 64  # likewise, at most
-PROGRAMS = 32  # that share the patches of a place, for the gradient
+PROGRAMS = 32  # that share the patches of a place, for the gradient; each has a table of its own
+NUMBERS = 2**24  # of these tables together
 
 
 @triton.jit
@@ -110,8 +111,9 @@ class _PatchSums(torch.autograd.Function):
         grad_NhwC = grads[0].permute(0, 2, 3, 1).contiguous()
         pictures, rows, columns, channels = grad_NhwC.shape
         blocks, places = _blocks(table_SKC, ctx.stride), len(table_SKC)
-        parts = torch.empty((PROGRAMS, *table_SKC.shape), dtype=torch.float32, device=ids_NHW.device)
-        gradient_kernel[(places, PROGRAMS, triton.cdiv(channels, blocks["CB"]))](
+        programs = max(1, min(PROGRAMS, NUMBERS // table_SKC.numel()))
+        parts = torch.empty((programs, *table_SKC.shape), dtype=torch.float32, device=ids_NHW.device)
+        gradient_kernel[(places, programs, triton.cdiv(channels, blocks["CB"]))](
             ids_NHW, grad_NhwC, parts, pictures * rows * columns, rows, columns, **blocks
         )
         by_bias = grad_NhwC.sum((0, 1, 2), dtype=torch.float32)
