@@ -1,5 +1,7 @@
 """Cut sights: what counts as cut, how cuts are made whose whole is known, and what is learned from them."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,8 @@ from maskcast.models.forecasting.object_forecaster import ObjectForecaster
 from maskcast.models.forecasting.table import adapt_forecaster
 from maskcast.models.objects import cutting
 from maskcast.models.objects.completion import CELLS, Completion, is_cut, pack_whole, windows
-from maskcast.models.objects.tracks import pack_tracks
+from maskcast.models.objects.tracks import Tracks, pack_tracks
+from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
 from maskcast.seed import rng
 
 HEIGHT, WIDTH = 48, 64
@@ -165,3 +168,19 @@ def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
 def test_a_model_that_completes_nothing_is_described_as_ever() -> None:
     assert ObjectsConfig().model_dump() == {"arch": "objects", "hidden": 64}
     assert ObjectsConfig(whole=True).model_dump() == {"arch": "objects", "hidden": 64, "whole": True}
+
+
+def test_of_a_completed_target_a_doubtful_place_counts_less_and_a_far_one_by_its_logarithm() -> None:
+    still = torch.zeros(1, 1, 1, 2)
+    size = torch.full_like(still, 0.1)
+
+    def place(error: float, doubt: float | None) -> float:
+        seen = torch.ones(1, 1, 1, dtype=torch.bool)
+        unsure = None if doubt is None else torch.full_like(still, doubt)
+        target = Tracks(seen, torch.tensor([0.0, error]).view(1, 1, 1, 2), size, ~seen, 1.5, unsure)
+        context = Tracks(seen, still, size, ~seen, 1.5, None if doubt is None else still)
+        return float(trajectory_loss(Trajectory(still, still, size), context, target)["place"])
+
+    assert place(0.3, None) == pytest.approx(10**0.5 - 1)  # three sizes off
+    assert place(0.3, 0.0) == pytest.approx(math.log(10) / 2)
+    assert place(0.3, 0.1) == pytest.approx(math.log(1 + (3 / 4) ** 2) / 2)  # an expected error adds thrice itself

@@ -14,6 +14,7 @@ import torch
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, applicable, measured
 from maskcast.evaluation.view import ForecastView
@@ -74,6 +75,7 @@ class Evaluation:
         horizon: frames that are forecast.
         batch_size: clips forecast at once.
         device: where the models are.
+        futures: drawn of each clip and scored, beside the forecast; of a forecaster of masks.
 
     Raises:
         MaskcastError: a clip is too short, or generated masks of the context know of frames after it.
@@ -89,6 +91,7 @@ class Evaluation:
     horizon: int
     batch_size: int
     device: torch.device
+    futures: int = 0
 
     def __post_init__(self) -> None:
         needed = self.context_frames + self.horizon
@@ -133,6 +136,8 @@ class Evaluation:
         for name, one in self.masker_scores.items():
             suffix = "" if name == self.prepared.label_map.name else f"_{name}"
             flat |= {f"masker_{key}{suffix}": value for key, value in one.table().items()}
+        if self.futures:
+            flat |= self._futures()
         return {key: value for key, value in flat.items() if np.isfinite(value)}
 
     def view(self, n: int) -> ForecastView:
@@ -183,6 +188,16 @@ class Evaluation:
                 if found.frames is not None:
                     scores.add_frames(self._coming(self.prepared.frames(clip)), found.frames[n])
         return scores
+
+    def _futures(self) -> dict[str, float]:
+        """Scores futures of the forecaster."""
+        drawn = [self._forecasts(Future(self.forecaster, seed), self.chosen) for seed in range(self.futures)]
+        clips = (
+            (self._coming(self.prepared.masks(clip)), [found.masks[n] for _, found in batches])
+            for batches in zip(*drawn, strict=True)
+            for n, clip in enumerate(batches[0][0])
+        )
+        return score_futures(clips, self.futures, self.prepared.num_classes, self.horizon)
 
     def _coming(self, layer: np.ndarray) -> np.ndarray:
         """Returns the part of a layer (T, ...) that is to be forecast."""

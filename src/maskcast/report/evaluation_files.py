@@ -26,6 +26,8 @@ DEFINITIONS = {
     "calibration_error_objects": "the same over the pixels that are forecast as an object",
     "coco_<name>": "COCO segmentation summary over all forecast frames; each object class of a frame is one "
     "instance, its score is its mean confidence (1 without confidence); left out where no such target exists",
+    "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
+    "the score of the best one of each clip, by its mean over the forecast frames",
     "frame_mse, frame_psnr": "mean squared error of forecast frames in [0, 1], over all pixels; its PSNR in dB",
     "seconds_per_clip": "wall time of reading the context and forecasting, per clip",
     "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
-from maskcast.params import Params, is_null
+from maskcast.params import Params, is_null, is_zero
 from maskcast.progress import report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -33,6 +33,8 @@ class Evaluate(Params):
     """Frames that are forecast."""
     batch_size: int = Field(8, ge=1)
     """Clips forecast at once; no score depends on it."""
+    futures: int = Field(0, ge=0, exclude_if=is_zero)
+    """Futures drawn of each clip; the mean of their scores and that of the best stand in metrics."""
     pictures: int = Field(6, ge=0)
     """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs and on the
     page."""
@@ -84,7 +86,9 @@ def evaluate(
     device = best_device()
     models = load_models(forecaster, masker, prepared, device)
     settings = params.model_dump(include={"context", "context_frames", "horizon", "batch_size"})
-    evaluation = Evaluation(prepared, generated, chosen, *models, device=device, **settings)
+    evaluation = Evaluation(
+        prepared, generated, chosen, *models, device=device, **settings, futures=params.futures
+    )
     scores = evaluation.scores()
     flat = evaluation.flat(scores)
     metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")

@@ -37,6 +37,13 @@ class Predictor(ABC):
         """Returns the same masks, and the probability of each pixel's class as uint8, 255 = 1; None if unknown."""
         return self.forecast(context, horizon), None
 
+    def future(self, context: Tensor, horizon: int, seed: int) -> Tensor:
+        """Returns one of the futures that may come; of a model that draws none, the forecast.
+
+        The same seed draws the same for a clip, whatever other clips are with it.
+        """
+        return self.forecast(context, horizon)
+
 
 class Forecaster(Predictor, nn.Module):
     """A forecaster that learns."""

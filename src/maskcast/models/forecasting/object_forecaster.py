@@ -68,11 +68,12 @@ class ObjectForecaster(Forecaster):
         scene = observe(known(context_BTHW), self.num_classes, self.motion, horizon)
         if torch.compiler.is_compiling():  # a graph has no loop over clips
             return _paint(scene)
-        masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
-        masks = masks.to(context_BTHW.device)
-        for clip, steps, rows in _pieces(scene, horizon):
-            masks[clip, steps, rows] = _paint(scene.pick(clip, steps), rows)
-        return masks
+        return _painted(scene, horizon)
+
+    @torch.no_grad()
+    def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
+        """Returns masks as ``forecast`` does, of objects that miss their paths by as much as is to be expected."""
+        return _painted(observe(known(context_BTHW), self.num_classes, self.motion, horizon).drawn(seed), horizon)
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
@@ -92,6 +93,15 @@ class ObjectForecaster(Forecaster):
         """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its parts."""
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         return self.motion.loss(context, target)
+
+
+def _painted(scene: Scene, horizon: int) -> Tensor:
+    """Returns the masks (B, h, H, W) of a scene, uint8."""
+    clips, height, width = scene.last_mask.shape
+    masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
+    for clip, steps, rows in _pieces(scene, horizon):
+        masks[clip, steps, rows] = _paint(scene.pick(clip, steps), rows)
+    return masks
 
 
 def _pieces(scene: Scene, horizon: int) -> Iterator[tuple[slice, slice, slice]]:

@@ -3,7 +3,7 @@
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -39,6 +39,10 @@ class Scene:
         """Returns some clips at some steps."""
         recent, objects = self.recent_BRHW[clips], self.object_BN[clips]
         return Scene(recent, objects, self.seen.pick(clips), self.trajectory.pick(clips, steps))
+
+    def drawn(self, seed: int) -> "Scene":
+        """Returns the scene with paths that may be (``Trajectory.drawn``)."""
+        return replace(self, trajectory=self.trajectory.drawn(self.object_BN, seed))
 
 
 def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int) -> Scene:

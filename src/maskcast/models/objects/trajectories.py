@@ -3,7 +3,7 @@
 Shapes: B clips, T context frames, h horizon, N objects.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from maskcast.distributed import all_sum
 from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation, Tracks
+from maskcast.seed import rng
 
 SMALL = 0.02  # size (standard deviation) of a small object, picture heights
 SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # of errors, beside 1 for places
@@ -31,6 +32,19 @@ class Trajectory:
         fields = self.centre_BhN2, self.log_size_BhN2, self.scale_BhN2
         return Trajectory(*(picked(field[clips], 1, steps) for field in fields))
 
+    def drawn(self, object_BN: Tensor, seed: int) -> "Trajectory":
+        """Returns paths that may be: each object misses its path by one draw in units of what is to be expected.
+
+        The draw is an object's own for all steps: who goes faster than forecast is ahead at each of them.
+
+        Args:
+            object_BN: class ids; what is drawn depends on them and ``seed`` alone.
+            seed: of the draws.
+        """
+        draws = rng(seed).laplace(size=(int(object_BN.max()) + 1, 2))
+        error_BN2 = torch.from_numpy(draws).to(self.centre_BhN2)[object_BN]
+        return replace(self, centre_BhN2=self.centre_BhN2 + error_BN2[:, None] * self.scale_BhN2)
+
 
 def still(tracks: Tracks, horizon: int) -> Trajectory:
     """Returns the trajectories of objects that stay where they were seen last."""
@@ -42,7 +56,7 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
     """Returns the parts of the loss: ``place``, ``size``, ``border`` and ``doubt``.
 
     - ``place``: the error of the centre in units of the object's size. It grows like the square of small errors
-      and like the length of large ones.
+      and like the length of large ones; of completed sights like their logarithm.
     - ``size``: the error of the log size.
     - ``border``: the error of objects at the border and beyond, see ``_border``.
     - ``doubt``: the negative log-likelihood of the centre's error under a Laplace distribution of the forecast
@@ -61,7 +75,7 @@ def trajectory_loss(trajectory: Trajectory, context: Tracks, future: Tracks) -> 
     if future.doubt_BTN2 is not None:
         unit = unit + DOUBT_WEIGHT * future.doubt_BTN2.mean(-1, keepdim=True)
     error = ((trajectory.centre_BhN2 - future.centre_BTN2) / unit).square().sum(-1)
-    place = all_sum((_robust(error) * counts).sum()) / total
+    place = all_sum((_robust(error, future) * counts).sum()) / total
     growth = (future.std_BTN2.clamp(min=1e-3) / seen.std_BN2[:, None].clamp(min=1e-3)).log()
     size = all_sum(((trajectory.log_size_BhN2 - growth).abs().sum(-1) * counts).sum()) / total
     missed = (trajectory.centre_BhN2.detach() - future.centre_BTN2).abs()
@@ -98,8 +112,8 @@ def _border(trajectory: Trajectory, context: Tracks, future: Tracks, seen: LastO
     )
     inside = torch.cat([high + limit_2, limit_2 - low], -1).amin(-1).clamp(min=0)
     gone_BhN = _gone(context, future) & exists
-    error = _robust((sides / unit_BN[..., None]).square().sum(-1) / 2) * part_BhN
-    error = error + _robust((inside / unit_BN).square()) * gone_BhN
+    error = _robust((sides / unit_BN[..., None]).square().sum(-1) / 2, future) * part_BhN
+    error = error + _robust((inside / unit_BN).square(), future) * gone_BhN
     return all_sum(error.sum()) / all_sum((part_BhN.sum() + gone_BhN.sum()).to(error.dtype)).clamp(min=1)
 
 
@@ -120,6 +134,9 @@ def _held(side: Tensor, limit_2: Tensor) -> Tensor:
     return held + 0.1 * (side - held)
 
 
-def _robust(squared: Tensor) -> Tensor:
-    """Returns half of a small squared error, and about the length of a large one."""
-    return (1 + squared).sqrt() - 1
+def _robust(squared: Tensor, future: Tracks) -> Tensor:
+    """Returns half of a small squared error, and about the length of a large one; of whole objects its logarithm.
+
+    What nothing can foretell, such as where a hit sends an object, has large errors: so they drown others less.
+    """
+    return (1 + squared).sqrt() - 1 if future.doubt_BTN2 is None else torch.log1p(squared) / 2

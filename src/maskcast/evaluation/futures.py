@@ -1,0 +1,58 @@
+"""Scores of several futures of a clip: how good they are, and how good is the one that comes nearest.
+
+Shapes: h horizon, H height, W width.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from torch import Tensor
+
+from maskcast.evaluation.horizons import HorizonCounts
+from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.models.forecasting.base import Predictor
+
+
+class Future(Predictor):
+    """A forecaster that forecasts one of its futures.
+
+    Args:
+        model: whose.
+        seed: which.
+    """
+
+    def __init__(self, model: Predictor, seed: int) -> None:
+        self.input, self._model, self._seed = model.input, model, seed
+
+    def forecast(self, context: Tensor, horizon: int) -> Tensor:
+        """Returns the future."""
+        return self._model.future(context, horizon, self._seed)
+
+
+def score_futures(
+    clips: Iterable[tuple[np.ndarray, list[np.ndarray]]], count: int, num_classes: int, horizon: int
+) -> dict[str, float]:
+    """Returns the macro Jaccard of the last frame and the mean over all frames, of the mean and best future.
+
+    The mean is that of the scores of each future over all clips; the best of a clip is the one with the highest
+    mean over its frames.
+
+    Args:
+        clips: truth (h, H, W) and ``count`` futures (h, H, W) of each, uint8.
+        count: of futures.
+        num_classes: K.
+        horizon: h.
+    """
+    each, best = [HorizonCounts(num_classes, horizon) for _ in range(count)], HorizonCounts(num_classes, horizon)
+    for truth_hHW, futures in clips:
+        found = [counts.count(truth_hHW, future) for counts, future in zip(each, futures, strict=True)]
+        means = [np.nanmean([macro_jaccard(matrix, absent="omit") for matrix in matrices]) for matrices in found]
+        best.matrix_hKK += np.stack(found[int(np.argmax(means))])
+    every_kh = np.array([counts.per_horizon() for counts in each])
+    nearest_h = best.per_horizon()
+    return {
+        f"jaccard_last_mean_of_{count}": float(every_kh[:, -1].mean()),
+        f"jaccard_mean_mean_of_{count}": float(every_kh.mean()),
+        f"jaccard_last_best_of_{count}": nearest_h[-1],
+        f"jaccard_mean_best_of_{count}": float(np.mean(nearest_h)),
+    }
