@@ -3,10 +3,10 @@
     python recipes/hands/steps.py [--params params.yaml] [--seeds 0 1 2] [--arms NAME ...]
 
 arms.yaml says what is trained, the params file the rest: simulated hands, or real ones (real-single.yaml,
-real-pairs.yaml) that `real.py DATA recipes/hands/real` lays out. Each arm is a run of train_masker, generate_masks
-and evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not made again, so a
-killed comparison goes on where it was. The seed is that of the trainings. An arm that learns from the masks of
-another one starts when that one is done.
+real-pairs.yaml) that `real.py DATA recipes/hands/data/real` lays out. Each arm is a run of train_masker,
+generate_masks and evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not
+made again, so a killed comparison goes on where it was. The seed is that of the trainings. An arm that learns from
+the masks of another one starts when that one is done.
 """
 
 import argparse

@@ -83,6 +83,8 @@ def test_what_is_often_done_counts_by_how_often() -> None:
     found = forecast(two, 18.0, GenerateMasks(), parts)
     assert found.seconds == pytest.approx((18 - 2 * 4) + 1 + 6 * 3)
     assert (found.memory, found.step_s) == (5, None)
+    two.insert(4, {"within": 0.5})  # of the 3 s of the loop: done once, whatever the number of clips
+    assert forecast(two, 18.0, GenerateMasks(), parts).seconds == pytest.approx((18 - 2 * 4) + 1.5 + 6 * 2.5)
 
 
 def test_a_training_counts_its_steps_and_its_validations_by_their_clips() -> None:
@@ -132,9 +134,9 @@ def test_a_handful_is_taken_and_noted_in_a_rehearsal_alone(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no dvc.yaml"),
-        ("stages: 3", "no dvc.yaml"),
-        ("stages: {a: {}}", "no dvc.yaml"),
+        (None, "no such dvc.yaml"),
+        ("stages: 3", "not a dvc.yaml"),
+        ("stages: {a: {}}", "not a dvc.yaml"),
         ("stages: {a: {cmd: maskcast predict}}", "a: `maskcast predict` takes --params FILE"),
         ("stages: {a: {cmd: 'maskcast predict --params ${file}'}}", "write one plain command"),
         ("stages: {a: {cmd: python x.py}}", "no stage of maskcast in it"),

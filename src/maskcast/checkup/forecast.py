@@ -45,7 +45,7 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
     took = next(one["took"] for one in last if "took" in one)
     own: dict[str, int] = {}
     order: list[str] = []
-    often, spent = 0.0, 0.0
+    often, spent, within = 0.0, 0.0, 0.0
     steps = next((one for one in last if one.get("loop") == "steps"), None)
     for one in last:
         if "parts" in one:
@@ -54,13 +54,16 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
         elif "times" in one:  # of a training
             spent += one["spent"]
             often += one["each"] * one["times"] * (ratio(parts, one["part"]) if "part" in one else 1.0)
+        elif "within" in one:  # what a loop did once, before its first item
+            within = one["within"]
         elif "loop" in one:
-            spent += sum(one["seconds"])
+            looped, within = sum(one["seconds"]) - within, 0.0
+            spent += looped
             if order:  # of the stage that writes the data set, where parts differ in what they cost
                 often += _by_part(one["seconds"], order, own)
                 order = []
             else:
-                often += sum(one["seconds"]) * (1.0 if steps else ratio(parts, getattr(params, "split", None)))
+                often += looped * (1.0 if steps else ratio(parts, getattr(params, "split", None)))
     # A stage that ran twice has warmed up in the first: what that took more is done once.
     once = wall_s - runs * took + took - spent
     figures = {key: max((one[key] for one in notes if key in one), default=0) for key in ("memory", "gpu")}

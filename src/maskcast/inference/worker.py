@@ -20,7 +20,7 @@ from maskcast.inference.found import Found, Masked, joined, rounded, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.bounds import check_time, frames_at_once, strips
-from maskcast.models.recorded import Recorded
+from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
 
@@ -53,6 +53,13 @@ class Worker:
     def __call__(self, parts: Sequence[Part]) -> list[FoundPart]:
         """Returns what is found in a batch."""
         return self.begin(parts)()
+
+    def warm_up(self, parts: Sequence[Part]) -> None:
+        """Works on a batch of a GPU until it is recorded, and forgets it."""
+        if self._device.type == "cuda":
+            for _ in range(AFTER + 1):
+                self(parts)
+            self.state = ()
 
     def begin(self, parts: Sequence[Part]) -> Callable[[], list[FoundPart]]:
         """Begins to work on a batch; returns a function that waits for what is found.
