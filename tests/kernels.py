@@ -153,8 +153,8 @@ def check_still_forecaster(device: str, residual: bool) -> None:
     with torch.no_grad():
         for weights in model.parameters():
             weights.add_(0.1 * torch.randn_like(weights))
-    masks = torch.randint(0, 5, (2, 6, 18, 26), dtype=torch.uint8, device=device)
-    masks[0, 3:, :5], masks[1, :3] = 255, masks[1, :3].clamp(max=2)
+    masks = torch.randint(0, 5, (2, 6, 7, 10), dtype=torch.uint8, device=device)
+    masks[0, 3:, :2], masks[1, :3] = 255, masks[1, :3].clamp(max=2)
     for module in (tracks, warp):
         module.shapes_are_fixed = lambda: True  # type: ignore[assignment]
     Pixels.draw = lambda *_, **__: Draw(warp.ALL, warp.ALL, warp.ALL)  # type: ignore[method-assign, assignment]
@@ -172,8 +172,8 @@ def check_still_forecaster(device: str, residual: bool) -> None:
 
 def check_gates(device: str, dtype: torch.dtype, hidden: int, *, sees: bool) -> None:
     cell = ConvLSTMCell(3, hidden, 3).to(device)
-    blind, state = torch.randn(4 * hidden, 1, 1), torch.randn(2, hidden, 5, 7)
-    seen, remembered = torch.randn(2, 2, 3, 4 * hidden, 5, 7).to(dtype).unbind(0)
+    blind, state = torch.randn(4 * hidden, 1, 1), torch.randn(2, hidden, 3, 7)
+    seen, remembered = torch.randn(2, 2, 3, 4 * hidden, 3, 7).to(dtype).unbind(0)
     own = [each.to(device) for each in (seen[:, 1] if sees else blind, remembered[:, 2], state)]
     own = [each.detach().requires_grad_() for each in own]
     with torch.no_grad():
@@ -197,7 +197,7 @@ def check_gates(device: str, dtype: torch.dtype, hidden: int, *, sees: bool) -> 
 
 def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, stride: int) -> None:
     stem = PatchEmbedding(classes, 3, channels, stride).to(device)
-    ids = torch.randint(0, classes, (3, 5 * stride, 7 * stride), dtype=torch.uint8, device=device)
+    ids = torch.randint(0, classes, (2, 5 * stride, 7 * stride), dtype=torch.uint8, device=device)
     table = stem._table().detach().to(dtype).requires_grad_()
     bias = torch.randn(channels, device=device, requires_grad=True)
     found = patch_sums(ids, table, bias, stride)
@@ -214,23 +214,30 @@ def check_patches(device: str, dtype: torch.dtype, classes: int, channels: int, 
         close(mine.grad, theirs.grad, most)
 
 
-def check_suppression(device: str, count: int, most: int) -> None:
-    from torchvision.ops import nms
-
+def check_suppression(device: str, count: int, most: float) -> None:
+    """Against a loop over the boxes, best first."""
     corner = 30 * torch.rand(2, count, 2, device=device)
     boxes = torch.cat([corner, corner + 20 * torch.rand(2, count, 2, device=device)], 2)
     valid = torch.rand(2, count, device=device) < 0.9
-    found = kept(boxes, valid, most / 10)
+    found = kept(boxes, valid, most)
     for image in range(2):
-        own = valid[image].nonzero().flatten()
-        wanted = own[nms(boxes[image, own], -own.float(), most / 10)]
-        assert torch.equal(found[image].nonzero().flatten(), wanted) and 0 < len(wanted) < len(own)
+        own = boxes[image].cpu()
+        both = torch.minimum(own[:, None, 2:], own[None, :, 2:]) - torch.maximum(
+            own[:, None, :2], own[None, :, :2]
+        )
+        shared, area = both.clamp(min=0).prod(-1), (own[:, 2:] - own[:, :2]).prod(-1)
+        overlaps = shared > most * (area[:, None] + area - shared)
+        wanted: list[int] = []
+        for k in valid[image].nonzero().flatten().tolist():
+            if not overlaps[wanted, k].any():
+                wanted.append(k)
+        assert found[image].nonzero().flatten().tolist() == wanted and 0 < len(wanted) < count / 2
 
 
 def check_network(device: str) -> None:
     """A U-Net whose blocks use the kernels against itself without them."""
-    network = UNet(4, 3).to(device)
-    x = torch.randn(2, 3, 16, 24, device=device).to(memory_format=torch.channels_last)
+    network = UNet(2, 3).to(device)
+    x = torch.randn(2, 3, 16, 16, device=device).to(memory_format=torch.channels_last)
     plain = copy.deepcopy(network)
     found, gradients = [], []
     for one, kernels in ((plain, False), (network, True)):
@@ -260,10 +267,9 @@ def _check_all(device: str) -> None:
     for classes, layout in product((2, 49, 130), (torch.contiguous_format, torch.channels_last)):
         check_decoding(device, classes, layout)
     check_network(device)
-    for count in (20, 70):
-        check_suppression(device, count, 3)
-    check_patches(device, torch.float32, 5, 70, 4)
-    check_patches(device, torch.bfloat16, 49, 6, 2)
+    check_suppression(device, 70, 0.3)
+    check_patches(device, torch.float32, 5, 70, 2)
+    check_patches(device, torch.bfloat16, 49, 6, 1)
     check_gates(device, torch.float32, 70, sees=True)
     check_gates(device, torch.bfloat16, 16, sees=False)
     check_gates(device, torch.bfloat16, 6, sees=True)
