@@ -98,15 +98,8 @@ class ObjectMotion(nn.Module):
         centre = to_picture(self.homography, place) + offset
         for _ in range(horizon):
             push, message = self._interact(place, velocity, memory, seen.std_BN2, pairs_BNN)
-            features = [
-                memory,
-                message,
-                _clamped(velocity * SPEED_UNIT),
-                _clamped(push * SPEED_UNIT),
-                _clamped(centre),
-                log_size,
-            ]
-            inputs = torch.cat(features, -1)
+            moves = torch.cat([velocity, push], -1) * SPEED_UNIT
+            inputs = torch.cat([memory, message, _clamped(torch.cat([moves, centre], -1)), log_size], -1)
             memory_BNF = self.memory(self.node(inputs).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
             bend, grow = self.change(memory).split(2, dim=-1)
@@ -171,18 +164,10 @@ class ObjectMotion(nn.Module):
         nearest = (line + relative * when).norm(dim=-1, keepdim=True)
         size = std_BN2.mean(-1)
         sizes = torch.stack([size[:, :, None].expand_as(pairs_BNN), size[:, None].expand_as(pairs_BNN)], -1)
-        shape = torch.cat(
-            [
-                _clamped(distance * 4),
-                _clamped(0.1 / distance),
-                _clamped(approach * SPEED_UNIT),
-                _clamped(pass_by * SPEED_UNIT),
-                when,
-                _clamped(nearest * 10),
-                sizes * STD_UNIT,
-            ],
-            -1,
-        )
+        speeds = torch.cat([approach, pass_by], -1) * SPEED_UNIT
+        # clamped together: each operation on a few objects costs as much as on many
+        shape = _clamped(torch.cat([distance * 4, 0.1 / distance, speeds, when, nearest * 10], -1))
+        shape = torch.cat([shape, sizes * STD_UNIT], -1)
         pair = self.pair(
             self.pair_own(memory)[:, :, None] + self.pair_other(memory)[:, None] + self.pair_shape(shape)
         )
