@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.objects.motion import ObjectMotion
-from maskcast.models.objects.plane import to_picture, to_plane
+from maskcast.models.objects.plane import inverse, projected, to_plane
 from maskcast.models.objects.tracks import find_objects, track
 from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import Renderer, by_class, front_object, paint, seen_masks
@@ -143,7 +143,7 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
     torch.testing.assert_close(to_plane(motion.homography, points), points)
     torch.nn.init.normal_(motion.homography, std=0.2)
     torch.testing.assert_close(
-        to_picture(motion.homography, to_plane(motion.homography, points)), points, rtol=1e-4, atol=1e-5
+        projected(to_plane(motion.homography, points), inverse(motion.homography)), points, rtol=1e-4, atol=1e-5
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.objects.completion import Completion
-from maskcast.models.objects.plane import fit_plane, to_picture, to_plane
+from maskcast.models.objects.plane import fit_plane, inverse, projected, to_plane
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
@@ -92,10 +92,11 @@ class ObjectMotion(nn.Module):
         scale = torch.full_like(place, SCALE_START)
         if seen.doubt_BN2 is not None:
             scale = scale + seen.doubt_BN2
-        offset = seen.centre_BN2 - to_picture(self.homography, place).detach()  # exact for an object that stays
+        back_33 = inverse(self.homography)
+        offset = seen.centre_BN2 - projected(place, back_33).detach()  # exact for an object that stays
         ago = (PAST - seen.frame_BN)[..., None]
         place = place + velocity * ago
-        centre = to_picture(self.homography, place) + offset
+        centre = projected(place, back_33) + offset
         for _ in range(horizon):
             push, message = self._interact(place, velocity, memory, seen.std_BN2, pairs_BNN)
             moves = torch.cat([velocity, push], -1) * SPEED_UNIT
@@ -109,7 +110,7 @@ class ObjectMotion(nn.Module):
             log_size = log_size + 0.1 * grow
             # detached: no trajectory is bent so that its error is easier to foretell
             scale = scale + F.softplus(self.doubt(inputs.detach()) + SCALE_BIAS)
-            centre = to_picture(self.homography, place) + offset
+            centre = projected(place, back_33) + offset
             centres.append(centre)
             sizes.append(log_size)
             scales.append(scale)

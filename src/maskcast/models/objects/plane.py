@@ -26,13 +26,18 @@ def to_plane(homography: Tensor, centre: Tensor) -> Tensor:
     return torch.stack([y + a[0] * y + a[1] * x + a[2], x + a[3] * y + a[4] * x + a[5]], -1) / scale[..., None]
 
 
-def to_picture(homography: Tensor, place: Tensor) -> Tensor:
-    """Returns plane positions (..., 2) in the picture: the inverse of ``to_plane``."""
+def inverse(homography: Tensor) -> Tensor:
+    """Returns the matrix (3, 3) by which ``projected`` takes plane positions back to the picture."""
     a = homography
     one = torch.ones_like(a[0])
     x, y, z = torch.stack([1 + a[0], a[1], a[2], a[3], 1 + a[4], a[5], a[6], a[7], one]).view(3, 3)
     adjugate = torch.stack([torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)])
-    point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ (adjugate / (x * adjugate[0]).sum())
+    return adjugate / (x * adjugate[0]).sum()
+
+
+def projected(place: Tensor, matrix_33: Tensor) -> Tensor:
+    """Returns positions (..., 2) through a matrix."""
+    point = torch.cat([place, torch.ones_like(place[..., :1])], -1) @ matrix_33
     return point[..., :2] / point[..., 2:].clamp(min=0.3)  # an object that flies off must not drown all gradients
 
 
