@@ -30,10 +30,12 @@ S3 = {"AWS_ENDPOINT_URL_S3": "https://s3.example.com:8333", "AWS_DEFAULT_REGION"
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def versions(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[None]:
     """Registers four versions: in S3, behind the MLflow server twice, and in S3 again."""
+    folder = tmp_path_factory.mktemp("registry")
+    shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('registry') / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         registry = Registry("maskcast", creates=True)
         for number, source in enumerate(SOURCES, 1):
             assert registry.create(source, None, {"maskcast.digest": str(number) * 64}) == number

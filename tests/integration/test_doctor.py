@@ -1,5 +1,6 @@
 """`maskcast doctor` in a real Git and DVC repository, with a real MLflow server, and with what is broken."""
 
+import shutil
 import subprocess
 from collections import namedtuple
 from collections.abc import Callable
@@ -46,10 +47,15 @@ def found(*checks: rows.Check) -> dict[str, Row]:
 
 
 def test_what_is_there_is_ok_and_nothing_stays(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Path,
+    tmp_path: Path,
+    empty_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret-word")
     (tmp_path / "server").mkdir()
+    shutil.copy(empty_database, tmp_path / "server/server.db")
     with mlflow_server(tmp_path / "server", free_port()) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         code = main(["doctor"])

@@ -1,6 +1,7 @@
 """SIGKILL in the middle of a training stage, then the same command: the weights of an unbroken run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,9 +44,10 @@ TRAINED = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """What unbroken runs of the stages leave, which is also what each of them reads."""
     folder = tmp_path_factory.mktemp("kill")
+    shutil.copy(empty_database, folder / "mlflow.db")
     write_store(folder / "clips")
     (folder / "unlabeled").symlink_to(folder / "clips")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -53,9 +54,12 @@ def correct(folder: Path) -> None:
         (folder / "labels/export.json").write_text(json.dumps(tasks))
 
 
-def test_the_way_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+) -> None:
     write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert [command.words[1] for command in COMMANDS].count("labels") >= 6
     for command in COMMANDS:

@@ -83,9 +83,11 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_tracking_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _one_tracking_store(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("tracking")
+    shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         yield
 
 

@@ -172,9 +172,11 @@ def test_a_repository_that_does_not_answer_fails(kube, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tracking_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
     (port,) = free_ports(1)
-    with mlflow_server(tmp_path_factory.mktemp("mlflow"), port) as uri:
+    folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_database, folder / "server.db")
+    with mlflow_server(folder, port) as uri:
         retry = Retry(connect=60, backoff_factor=1, backoff_max=2)  # on a busy machine it starts slowly
         assert urllib3.request("GET", f"{uri}/health", retries=retry).status == 200
         yield uri

@@ -70,9 +70,10 @@ def write_clips(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """What the stages evaluate and register_models leave, and the MLflow server (a file) that they report to."""
     root = tmp_path_factory.mktemp("report")
+    shutil.copy(empty_database, root / "mlflow.db")
     clips = write_clips(root / "clips")
     forecaster, masker = ConvLSTMConfig(hidden=4, stride=8, motion="none"), UNetConfig(width=2)
     save_model(root / "forecaster", forecaster.build(49), forecaster, num_classes=49, meta={})

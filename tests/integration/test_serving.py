@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,13 +48,14 @@ class Registered:
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
+def registered(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Registered]:
     folder = tmp_path_factory.mktemp("registry")
     clips = write_store(folder / "clips", height=HEIGHT, width=WIDTH, val=2).root
     parts = write_parts(folder)
     params = Evaluate(pictures=0, context_frames=SEEN, horizon=HORIZON)
     report = folder / "report"
     evaluate(clips=clips, masks=clips, **parts, metrics=folder / "metrics.json", report=report, params=params)
+    shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.chdir(folder)
