@@ -415,7 +415,10 @@ CASES = [
         partial(remove, "masker/config.json"),
     ),
     Case(
-        "config cut short", "generate_masks", ("masker/config.json", "again"), partial(cut, "masker/config.json")
+        "config cut short",
+        "generate_masks",
+        ("masker/config.json", "a training stage wrote"),
+        partial(cut, "masker/config.json"),
     ),
     Case("weights of another shape", "generate_masks", ("model.safetensors", "another network"), other_weights),
     Case(
