@@ -181,20 +181,15 @@ def test_where_the_compiler_fails_training_goes_on(tmp_path: Path, capsys: pytes
 def test_what_is_compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from maskcast.training import compiling
 
-    def parts(
-        choice: Any, device: str = "cuda", *, steps: int = PAYS, alone: bool = True, model: Any = None
-    ) -> int:
-        found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, alone=alone)
+    def parts(choice: Any, device: str = "cuda", *, steps: int = PAYS, model: Any = None, **place: bool) -> int:
+        place = {"alone": True, "recorded": False} | place
+        found = compiled(model or Shaped(), choice, torch.device(device), steps=steps, **place)
         return len(found._methods)
 
     monkeypatch.setattr(compiling, "why_not_compiled", lambda device: None)
     monkeypatch.setattr(compiling, "_compiler", lambda function: function)
-    assert [parts("auto"), parts("auto", "cpu"), parts("auto", steps=PAYS - 1), parts("auto", alone=False)] == [
-        1,
-        0,
-        0,
-        0,
-    ]
+    assert [parts("auto"), parts(True, recorded=True), parts("auto", "cpu")] == [1, 1, 0]
+    assert [parts("auto", steps=PAYS - 1), parts("auto", alone=False), parts("auto", recorded=True)] == [0, 0, 0]
     assert [parts(True, "cpu", steps=1), parts(False), parts("auto", model=nn.Linear(1, 1))] == [1, 0, 0]
     with pytest.raises(MaskcastError, match=r"compile is true and not possible: no part of this model"):
         parts(True, model=nn.Linear(1, 1))

@@ -69,21 +69,25 @@ class Compiled:
         return True
 
 
-def compiled(model: nn.Module, choice: Choice, device: torch.device, *, steps: int, alone: bool) -> Compiled:
+def compiled(
+    model: nn.Module, choice: Choice, device: torch.device, *, steps: int, alone: bool, recorded: bool
+) -> Compiled:
     """Returns the parts of a model that are to be compiled.
 
     Args:
         model: on the device.
-        choice: ``auto`` compiles on a GPU, in a training of many steps on one process; true always; false never.
+        choice: ``auto`` compiles on a GPU, in a training of many steps on one process that are not recorded; true
+            always; false never.
         device: where it trains.
         steps: of the whole training.
         alone: whether one process trains.
+        recorded: whether steps are (``recording``): then the compiler has little to save.
 
     Raises:
         MaskcastError: if the choice is true and it is not possible.
     """
     names = model.fixed_shapes if isinstance(model, _KnowsItsShapes) else ()
-    pays = device.type == "cuda" and steps >= PAYS and alone and bool(names)
+    pays = device.type == "cuda" and steps >= PAYS and alone and not recorded and bool(names)
     if choice is False or (choice == "auto" and not pays):
         return Compiled([], torch.compile)
     reason = why_not_compiled(device)

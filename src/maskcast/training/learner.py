@@ -41,16 +41,16 @@ class Learner:
     def __init__(self, task: Task, params: Schedule, processes: Processes, optimizer: Optimizer) -> None:
         self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
         self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
+        alone = not processes.several
+        records = processes.device.type == "cuda" and alone and params.compile is not False
+        records = records and bool(getattr(task, "same_each_step", False))
         self.compiled = compiled(
-            task.model, params.compile, processes.device, steps=params.steps, alone=not processes.several
+            task.model, params.compile, processes.device, steps=params.steps, alone=alone, recorded=records
         )
         model = _NextLoss(task.model, processes)
         self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
         self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        same = processes.device.type == "cuda" and not processes.several and params.compile is not False
-        self._recording = None
-        if same and getattr(task, "same_each_step", False):
-            self._recording = Recording(partial(self._gradients, 0), self._learned, Recorder())
+        self._recording = Recording(partial(self._gradients, 0), self._learned, Recorder()) if records else None
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> None:
         """Takes a step, at a learning rate in the place of the schedule's where one is given.

@@ -45,8 +45,8 @@ class Schedule(Params, ABC):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 (weights and sums stay fp32) or everything in fp32, also on a GPU (no TF32)."""
     compile: Annotated[Literal["auto"] | bool, BeforeValidator(_choice)] = Field("auto", exclude_if=_is_auto)
-    """Compile the network: `auto` does so on a GPU in a training of 3000 steps or more; true; false, which records
-    no CUDA graph either."""
+    """Compile the network: `auto` does so on a GPU in a training of 3000 steps or more that are not recorded as a
+    CUDA graph; true; false, which records none either."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, samples and augmentation."""
     checkpoint_every: int = Field(default=200, ge=1)
