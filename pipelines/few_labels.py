@@ -1,4 +1,4 @@
-"""The pipeline of few labels: a masker, and a second one that learns from the masks of the first.
+"""The pipeline of few labels: a masker, and a second round that goes on from it with its masks.
 
 The same DAG as `recipes/few-labels/dvc.yaml`; both are written by hand, and tests/contract/test_dag_agreement.py
 compares them.
@@ -41,6 +41,8 @@ def few_labels(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseCompo
         encoder = on.gpu(stage.pretrain_encoder(unlabeled=clips, params=pretrain_encoder)).outputs["encoder"]
         first = on.gpu(stage.train_masker(clips=clips, encoder=encoder, params=train_masker)).outputs["masker"]
         masks = on.gpu(stage.generate_masks(clips=clips, masker=first, params=generate_masks)).outputs["masks"]
-        on.gpu(stage.train_masker(clips=clips, masks=masks, params=second_masker, name="second_masker"))
+        on.gpu(
+            stage.train_masker(clips=clips, start=first, masks=masks, params=second_masker, name="second_masker")
+        )
 
     return pipeline

@@ -16,6 +16,7 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Arm(Params):
 
     pretrained: bool = False
     train_masker: dict[str, Any]
+    second_masker: dict[str, Any] | None = None
+    """Of a second round, which learns from the masks of the first, too; null has one round."""
 
 
 class Plan(Params):
@@ -76,8 +79,7 @@ def main() -> None:
         for seed in given.seeds
         for percent in sorted(given.percent or plan.percent)
         for name in given.arms or plan.arms
-        if percent < 100
-        or not merged(base, plan.arms[name].train_masker).get("unlabeled")  # where none is unlabelled
+        if percent < 100 or plan.arms[name].second_masker is None  # where none is unlabelled
     ]
     labelled: dict[tuple[int, str], list[str]] = {}
     (HERE / "data").mkdir(exist_ok=True)
@@ -90,10 +92,14 @@ def main() -> None:
                 chosen += suggested(hidden(pool, chosen, Path(scratch)), masker, count - len(chosen), seed)
             drawn = [ids[k] for k in rng(seed).permutation(len(ids))]
             chosen += [one for one in drawn if one not in chosen][: count - len(chosen)]
-            params = merged(merged(base, arm.train_masker), {"training": {"seed": seed}})
+            rounds = [merged(base, arm.train_masker)]
+            if arm.second_masker is not None:
+                rounds += [values["generate_masks"], merged(values["second_masker"], arm.second_masker)]
+            for one in rounds[::2]:
+                one |= {"training": one["training"] | {"seed": seed}}
             done = results / folder_of(name, given.order, count, seed)
             encoder = pretrained(plan, pool, results) if arm.pretrained else None
-            scores = trained(done, params, pool, chosen, encoder, Path(scratch))
+            scores = trained(done, rounds, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
             point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
             (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
@@ -152,25 +158,53 @@ def suggested(store: ClipStore, masker: Path, count: int, seed: int) -> list[str
 
 def trained(
     done: Path,
-    values: dict[str, Any],
+    rounds: Sequence[dict[str, Any]],
     pool: ClipStore,
     labelled: Sequence[str],
     encoder: Path | None,
     scratch: Path,
 ) -> dict[str, float]:
-    """Returns the scores of a training, which is done where it is not."""
+    """Returns the scores of a training, which is done where it is not.
+
+    Args:
+        done: its folder.
+        rounds: values of train_masker, or of train_masker, generate_masks and the second train_masker.
+        pool: the clips.
+        labelled: those that have labels.
+        encoder: what the first masker starts from.
+        scratch: for clips.
+    """
     inputs = {"pool": pool.root} | ({"encoder": encoder} if encoder else {})
-    key = fingerprint(TrainMasker.model_validate(values), **inputs) + " " + " ".join(labelled)
+    first, *more = rounds
+    key = " ".join([fingerprint(TrainMasker.model_validate(first), **inputs), *map(json.dumps, more), *labelled])
     if (done / "key.txt").exists() and (done / "key.txt").read_text(encoding="utf-8") != key:
         shutil.rmtree(done)
     if not (done / "metrics.json").exists():
         done.mkdir(parents=True, exist_ok=True)
         (done / "key.txt").write_text(key, encoding="utf-8")
-        paths: dict[str, Any] = {"masker": done / "masker", "metrics": done / "metrics.json"}
-        paths |= {"encoder": encoder} if encoder else {}
-        run_stage("train_masker", values, clips=hidden(pool, labelled, scratch).root, **paths)
-        shutil.rmtree(done / "masker.resume", ignore_errors=True)
-    scores: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
+        clips: dict[str, Any] = {"clips": hidden(pool, labelled, scratch).root}
+        start = time.monotonic()
+        given = clips | ({"encoder": encoder} if encoder else {})
+        scores = round_of(done / ("first" if more else "masker"), first, given)
+        if more:
+            masks, masker = scratch / "masks", done / "first"
+            run_stage("generate_masks", more[0], **clips, masker=masker, masks=masks, metrics=done / "masks.json")
+            scores = round_of(done / "masker", more[1], clips | {"start": masker, "masks": masks})
+            shutil.rmtree(masks)
+            scores |= {"train_seconds": time.monotonic() - start}
+        (done / "metrics.json").write_text(json.dumps(scores), encoding="utf-8")
+    found: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
+    return found
+
+
+def round_of(masker: Path, values: dict[str, Any], inputs: Mapping[str, Path]) -> dict[str, float]:
+    """Trains a masker, unless it is there, and returns its scores."""
+    metrics = masker.with_name(f"{masker.name}.json")
+    if not masker.exists():
+        paths: dict[str, Any] = {**inputs, "masker": masker, "metrics": metrics}
+        run_stage("train_masker", values, **paths)
+        shutil.rmtree(masker.with_name(f"{masker.name}.resume"), ignore_errors=True)
+    scores: dict[str, float] = json.loads(metrics.read_text(encoding="utf-8"))
     return scores
 
 

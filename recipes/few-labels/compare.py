@@ -1,9 +1,9 @@
 """Compares a masker that starts from a pretrained encoder with one that starts at random, and prints the table.
 
-    python recipes/few-labels/compare.py [--seeds 0 1 2] [--pretraining masked.yaml]
+    python recipes/few-labels/compare.py [--seeds 0 1 2] [--pretraining budget.yaml]
 
 Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
-afterwards: those of pretrain_encoder from budget.yaml or another file, and a masker that learns for 500 steps from
+afterwards: those of pretrain_encoder from moco.yaml or another file, and a masker that learns for 500 steps from
 labels alone. The seeds are the masker's; the encoder is trained once. Method `none` makes the masker start at
 random. The encoder is also measured on the clips of probe.yaml, where eight times as many are labelled.
 """
@@ -35,7 +35,7 @@ def main() -> None:
     """Runs what is asked for and prints the table."""
     parser = argparse.ArgumentParser(description="seeds of the recipe with few labels")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--pretraining", default="budget.yaml", metavar="FILE", help="budget.yaml, masked.yaml")
+    parser.add_argument("--pretraining", default="moco.yaml", metavar="FILE", help="moco.yaml, budget.yaml")
     given = parser.parse_args()
     seeds = given.seeds
     path = HERE / "params.yaml"

@@ -75,14 +75,17 @@ def test_what_the_steps_of_hands_are_made_with_fits_its_stages() -> None:
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.name)
 def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
-    script, base = runpy.run_path(str(BUDGET)), read(path.with_name("params.yaml"))["train_masker"]
+    script, values = runpy.run_path(str(BUDGET)), read(path.with_name("params.yaml"))
+    base, second = values["train_masker"], values["second_masker"]
     plan = script["Plan"].model_validate(read(path))
     assert path.name in script["PLANS"]
     check("pretrain_encoder", plan.pretrain_encoder, path)
     for name, arm in plan.arms.items():
         values = merged(base, arm.train_masker)
         check("train_masker", values, path)
-        assert bool(values.get("unlabeled")) == name.startswith(("semi-supervised", "both"))
+        assert (arm.second_masker is not None) == name.startswith(("semi-supervised", "both"))
+        if arm.second_masker is not None:
+            check("train_masker", script["merged"](second, arm.second_masker), path)
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:

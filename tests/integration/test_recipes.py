@@ -51,7 +51,7 @@ TESTED = {
     "recipes/video/memories.py",
 }
 SHORT = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
-MASKERS = ("train_masker", "first", "second")  # sections that arms change
+MASKERS = ("train_masker", "second_masker", "first", "second")  # sections that arms change
 SMALL = {"height": 32, "width": 48, "workers": 1}
 Recipe = Callable[[str], Path]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -182,7 +182,7 @@ def test_few_labels_are_compared_from_both_starts(
 ) -> None:
     folder = recipe("few-labels")
     before = (folder / "params.yaml").read_text()
-    run(monkeypatch, folder / "compare.py", "--seeds", "3", "--pretraining", "masked.yaml")
+    run(monkeypatch, folder / "compare.py", "--seeds", "3", "--pretraining", "budget.yaml")
     said = capfd.readouterr().out
     assert "| | random | pretrained |" in said
     assert "| masker on 15 labelled clips, Jaccard, mean of seeds 3 | 0." in said
@@ -208,6 +208,10 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = recipe("few-labels")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["train_masker"]["loss"] |= {"background_weight": 0.0}  # so it finds objects to learn from
+    params["train_masker"]["training"] |= {"learning_rate": 0.05, "steps_per_epoch": 8}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     arms = ["--seeds", "3", "--order", "suggested", "--arms", "scratch", "both, attributes", "--percent"]
     run(monkeypatch, folder / "budget.py", *arms, "25")
     assert "[2/2] both, attributes, suggested, 1 clips, seed 3: Jaccard 0." in capfd.readouterr().out
