@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from maskcast.rehearsal import note
+from maskcast.training.compiling import PAYS
 from maskcast.training.loop import Trained, fit
 from maskcast.training.recording import WARM
 from maskcast.training.schedule import Schedule
@@ -21,7 +22,6 @@ WARM_UP = 2  # steps
 PLACES = 3  # in the training: its begin, its middle and its end
 MEASURED_S = 8.0  # seconds that the measured steps may take, where the least of them take less
 FEWEST, MOST = 2, 8  # steps at each place
-COMPILED_FROM = 3000  # steps, see ``Schedule.compile``
 
 
 def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool = False) -> Trained:
@@ -39,14 +39,14 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     trial = _Trial(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
     began = time.monotonic()
     with trial:
-        fit(task, _shortened(params, WARM_UP), resume / "warm-up", begins=trial.begins)
+        fit(task, _shortened(task, params, WARM_UP), resume / "warm-up", begins=trial.begins)
     note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
     each = int(min(MOST, max(FEWEST, MEASURED_S / PLACES / max(trial.steps_s[-1], 1e-3))))
     each = max(1, min(each, params.steps // PLACES))
     starts = [place * (params.steps - each) // (PLACES - 1) for place in range(PLACES)]
     trial = _Trial(task, [start + step for start in starts for step in range(each)])
     with trial:
-        short = _shortened(params, len(trial.places))
+        short = _shortened(task, params, len(trial.places))
         trained = fit(task, short, resume / "measured", start_counts=start_counts, begins=trial.begins)
     # the first one waits for its batch, and a GPU's step is then recorded
     unlike = WARM + 1 if torch.cuda.is_available() else 1
@@ -66,7 +66,7 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     return trained
 
 
-def _shortened(params: Schedule, steps: int) -> Schedule:
+def _shortened(task: Task, params: Schedule, steps: int) -> Schedule:
     """Returns a schedule of one epoch of so many steps, at the real batch, optimiser and precision."""
     update: dict[str, Any] = {
         "steps_per_epoch": steps,
@@ -79,8 +79,9 @@ def _shortened(params: Schedule, steps: int) -> Schedule:
     if "phases" in known:
         phases: Any = getattr(params, "phases")  # noqa: B009 - of some schedules
         update["phases"] = [phases[0].model_copy(update={"epochs": 1})]
-    if params.compile == "auto" and torch.cuda.is_available():
-        update["compile"] = True if params.steps >= COMPILED_FROM else "auto"
+    if params.compile == "auto" and torch.cuda.is_available():  # as the whole training would
+        recorded = bool(getattr(task, "same_each_step", False))
+        update["compile"] = True if params.steps >= PAYS and not recorded else "auto"
     return params.model_copy(update=update)
 
 
