@@ -41,6 +41,11 @@ def change(folder: Path, **changed: Any) -> None:
         ("forecaster", {"num_classes": 65536}, "has another shape for"),
         ("forecaster", {"meta": [1]}, "no model, meta and num_classes"),
         ("masker", {"model": {"width": -1}}, "model: "),
+        (
+            "masker",
+            {"meta": {"maps": [{"name": "m", "classes": ["a"], "kind": None}]}},
+            "no classes or label maps (",
+        ),
     ],
 )
 def test_a_config_that_is_a_bomb(parts: dict[str, Path], part: str, changed: dict[str, Any], line: str) -> None:

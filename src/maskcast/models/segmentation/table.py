@@ -12,6 +12,7 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
 from maskcast.models.weights import build_like, load_weights
+from maskcast.reading import reason_of
 
 
 def save_masker(folder: Path, masker: Segmenter, config: SegmenterModelConfig, meta: dict[str, Any]) -> None:
@@ -49,8 +50,10 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise MaskcastError(f"{path}: model: {fault['msg']}; give a model of another stage") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise MaskcastError(f"{path}: no classes or label maps ({error!r}); train the masker again") from None
+    except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MaskcastError(
+            f"{path}: no classes or label maps ({reason_of(error)}); train the masker again"
+        ) from None
     masker = build_like(folder / WEIGHTS, lambda: config.build(maps))
     load_weights(masker, folder / WEIGHTS)
     return masker.eval(), description
