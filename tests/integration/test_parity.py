@@ -1,5 +1,6 @@
 """`dvc repro`, KFP in processes and KFP in containers give equal weights, masks, detections and scores."""
 
+import csv
 import hashlib
 import json
 import re
@@ -21,6 +22,15 @@ from maskcast.data.clips import ClipStore
 from pipelines.cluster import Placement
 from pipelines.compile import build
 
+GRID = {
+    "stage": "train_masker",
+    "split": "test",
+    "variants": {
+        "wide": {"train_masker.model": {"arch": "unet", "width": 6}},
+        "fails": {"train_masker.training.learning_rate": 1e30},
+        "same": {"train_masker.training.seed": 0},  # which is the default
+    },
+}
 MEASURED_BY_THE_CLOCK = re.compile(r"second|memory")
 
 
@@ -145,6 +155,28 @@ def test_kfp_in_containers_gives_the_same(
     pipeline: Pipeline, by_dvc: dict[str, str], tmp_path: Path, image: str
 ) -> None:
     assert by_kfp(pipeline, tmp_path, "--docker", image) == by_dvc
+
+
+@pytest.mark.parametrize("pipeline", ["video"], indirect=True)
+def test_a_variant_of_a_grid_by_kfp_is_the_masker_of_dvc(
+    pipeline: Pipeline, by_dvc: dict[str, str], tmp_path: Path
+) -> None:
+    """Two others stand around it: one that is wider, and one that fails and leaves them alone."""
+    place = pipeline.place.folder
+    (tmp_path / "grid.yaml").write_text(json.dumps(GRID))
+    which = ["--pipeline", pipeline.name, "--params", str(place / "params.yaml")]
+    grid = ["--grid", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "kfp")]
+    pipeline.project.run("maskcast", "pipeline", "run-local", *which, *grid)
+    (run,) = (tmp_path / "kfp").glob("maskcast-video-grid-*")
+    wide, fails, same = (next(run.glob(f"for-loop-1-iteration-{number}/*/masker")) for number in range(3))
+    assert hashlib.sha256(content(same)).hexdigest() == by_dvc["train_masker.masker"]
+    assert load_file(wide / "model.safetensors").keys() and not (fails / "model.safetensors").exists()
+    assert "training diverged" in (run / "evaluate-many/report/index.html").read_text()
+    with (run / "evaluate-many/report/scores.csv").open() as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    by_evaluation = json.loads((place / "results/evaluate_video.json").read_text())
+    assert list(rows) == ["wide", "same"]
+    assert float(rows["same"]["jaccard"]) == pytest.approx(by_evaluation["jaccard_base"], rel=1e-4)
 
 
 @pytest.mark.parametrize("pipeline", ["forecasting"], indirect=True)
