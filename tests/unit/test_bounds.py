@@ -110,7 +110,7 @@ def test_work_ends_between_pieces_when_its_time_is_over() -> None:
         with pytest.raises(MaskcastError, match=line):
             forecaster.forecast(torch.from_numpy(masks)[None], 2)
         with pytest.raises(MaskcastError, match=line):
-            find_regions(masks[0], np.zeros((np.count_nonzero(masks[0]), 3), np.float32))
+            find_regions(masks[0], np.zeros((np.count_nonzero(masks[0]), 3), np.float32), bounds.check_time)
     forecaster.forecast(torch.from_numpy(masks)[None], 2)
 
 

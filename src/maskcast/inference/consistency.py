@@ -9,13 +9,11 @@ Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour
 P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from maskcast.models.bounds import check_time
 
 REACH = 0.15  # how far a region may move between two frames, as a part of the picture's diagonal
 DOUBT = 0.02  # mean probability of a larger region's class at which a smaller one beside it is a part of it
@@ -25,6 +23,13 @@ SPAN = 11  # frames from which on that holds; in fewer a class must cover so muc
 MOST = 1024  # regions of a frame that are followed, the largest; the others keep their classes
 AT_ONCE = 2**24  # numbers that are summed at once: memory is a few times as many
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
+
+
+Check = Callable[[], None]  # is called between pieces of work; may raise
+
+
+def unchecked() -> None:
+    """Lets the work go on: this file runs without the rest of maskcast, too."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,15 @@ class Regions:
     area_R: np.ndarray
 
 
-def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray) -> Regions:
+def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check = unchecked) -> Regions:
     """Finds the connected regions of each class in the mask of a frame, and merges those that are parts of one.
 
     Args:
         mask_HW: uint8 class ids, 0 is background.
         probabilities_PK: of the P pixels that are not background, row by row.
+        check: is called first.
     """
-    check_time()
+    check()
     labels_HW = np.zeros(mask_HW.shape, np.int32)
     objects_P = np.flatnonzero(mask_HW.ravel() > 0)
     count = 0
@@ -185,7 +191,7 @@ def agreeing_windows(total: int, frames: int) -> Iterator[tuple[slice, int]]:
 
 
 def make_consistent(
-    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions]
+    masks_THW: np.ndarray, confidence_THW: np.ndarray, frames: Sequence[Regions], check: Check = unchecked
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gives each region of a clip the class that its track has in all frames together.
 
@@ -196,12 +202,13 @@ def make_consistent(
         masks_THW: uint8 class ids of consecutive frames.
         confidence_THW: float32 probability of each pixel's class.
         frames: the regions of ``masks_THW``.
+        check: is called before each frame.
 
     Returns:
         Masks and confidence of the same form; where a region changed its class, the confidence is the mean
         probability of the new one over its pixels.
     """
-    tracks = _link(frames)
+    tracks = _link(frames, check)
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
     classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
     shown_K = np.zeros(len(votes[0]) if votes else 1)
@@ -232,11 +239,11 @@ def _share(regions: Regions) -> np.ndarray:
     return regions.evidence_RK / regions.area_R[:, None]
 
 
-def _link(frames: Sequence[Regions]) -> list[Track]:
+def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
     """Links regions through time, the likeliest pairs first; each belongs to exactly one track."""
     tracks: list[Track] = []
     for t, regions in enumerate(frames):
-        check_time()  # many small regions have very many pairs
+        check()  # many small regions have very many pairs
         alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
         free = set(range(len(regions.area_R)))
         for n, r in _pairs(alive, frames, t) if alive and free else []:

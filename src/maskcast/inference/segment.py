@@ -20,6 +20,7 @@ import numpy as np
 from maskcast.inference.consistency import make_consistent
 from maskcast.inference.found import Found, Masked, joined, length, sliced
 from maskcast.inference.worker import FoundPart, Part, Worker
+from maskcast.models.bounds import check_time
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
 from maskcast.rehearsal import note, rehearsing
@@ -227,7 +228,7 @@ def _consistent(found: Found, last: int) -> Found:
     agreed = {
         name: one
         if one.regions is None or one.confidence is None
-        else Masked(*make_consistent(one.masks, one.confidence, one.regions))
+        else Masked(*make_consistent(one.masks, one.confidence, one.regions, check_time))
         for name, one in found.items()
     }
     return sliced(agreed, slice(length(found) - last, None))

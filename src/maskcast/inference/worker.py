@@ -164,7 +164,8 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool, levels: i
     def with_regions() -> Masked:
         masks, probabilities_PK = masks_THW.numpy(), torch.cat(coming).numpy()
         of_frames = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
-        return Masked(masks, confidence_THW.numpy(), list(map(find_regions, masks, of_frames)))
+        found = [find_regions(*each, check_time) for each in zip(masks, of_frames, strict=True)]
+        return Masked(masks, confidence_THW.numpy(), found)
 
     return with_regions
 
