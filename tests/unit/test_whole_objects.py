@@ -94,7 +94,8 @@ def test_cut_sights_know_the_whole_that_they_are_a_part_of() -> None:
         same = wholes[wholes[:, 0] == class_id]
         assert (same[:, 2:6] - torch.cat([centre, std])).abs().sum(1).min() < 1e-6
     assert sights.class_M.unique().tolist() == [1, 2] and bool(is_cut(sights.window_M3SS).all())
-    assert (sights.std_M2.amin(1) <= sights.whole_std_M2.amin(1) + 1e-6).all()
+    pixel = 1 / HEIGHT
+    assert (sights.std_M2.amin(1) <= sights.whole_std_M2.amin(1) + pixel).all()  # of a rim that a masker adds
     assert ((sights.centre_M2 - sights.whole_centre_M2).norm(dim=1) > 0.02).float().mean() > 0.3
 
 
@@ -126,6 +127,10 @@ def test_a_square_that_is_half_out_or_half_hidden_is_completed(learned: Completi
     assert (
         torch.equal(whole[:, 1, :8], packed[:, 1]) and not whole[:, 1, 8:].any()
     )  # a class that it does not know
+    speck = picture((1, 20, 20))
+    speck[24:26, 30:32] = 2  # of a masker: nothing of the square is hidden
+    ids = torch.from_numpy(speck[None])
+    assert (pack_whole(learned, ids, pack_tracks(ids, 5))[0, 0, 2:4] - true[2]).norm() * HEIGHT < 1
     empty = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.uint8)
     assert pack_whole(learned, empty, pack_tracks(empty, 5)).shape == (2, 0, 10)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from maskcast.models.objects.completion import Completion, is_cut, windows
 from maskcast.models.objects.tracks import pack_tracks
 from maskcast.progress import say
 
-BORDER = 0.5  # share of the cuts that are the border's; another object makes the others
-BEHIND = 0.25  # share of these in which the other object lies behind, and hides nothing
+BORDER, OBJECT = 0.4, 0.4  # shares of the sights that a border cuts, and another object; the others stay whole
+BEHIND = 0.25  # share of the other objects that lie behind, and hide nothing
+SPOILED = 0.5  # share of the sights that are spoiled as a masker's are
+SPECKS, SPECK_SIZE = 4, 4  # at most: specks of nothing or of other classes, and pixels of their radius
 FRAMES = 4  # of a clip that are cut
 LEAST, ENOUGH = 8, 60  # pixels of what is seen, and of a whole object
 OTHER = 1, 2  # class of the object that hides one: of no matter, if it is not its own
@@ -48,7 +51,7 @@ def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generato
     for frame in random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False):
         for class_id in _whole(ids_THW[frame], num_classes):
             own_HW = ids_THW[frame] == class_id
-            cut_HW = _cut(ids_THW[frame], class_id, random)
+            cut_HW = _spoiled(_cut(ids_THW[frame], class_id, random), class_id, random)
             seen_HW = cut_HW == class_id
             if own_HW.sum() >= ENOUGH and seen_HW.sum() >= LEAST:
                 pictures.append(cut_HW)
@@ -122,7 +125,10 @@ def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.n
     """Returns a frame in which a border cuts an object, or another object lies over it or touches it."""
     cut_HW = ids_HW.copy()
     places = y, x = np.nonzero(ids_HW == class_id)
-    if random.random() < BORDER:
+    how = random.random()
+    if how > BORDER + OBJECT:
+        return cut_HW
+    if how < BORDER:
         axis, share = int(random.integers(2)), 0.95 * random.random() ** 0.8
         first, last = int(places[axis].min()), int(places[axis].max())
         hidden = round(share * (last - first + 1))
@@ -141,6 +147,27 @@ def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.n
         over_HW &= ids_HW != class_id
     cut_HW[over_HW] = OTHER[class_id == OTHER[0]]
     return cut_HW
+
+
+def _spoiled(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
+    """Returns a frame as a masker might see it: a rim of the object is lost or won, specks lie about it."""
+    if random.random() > SPOILED or not (ids_HW == class_id).any():
+        return ids_HW
+    spoiled_HW, cross = ids_HW.copy(), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    own_HW = (ids_HW == class_id).astype(np.uint8)
+    rim = random.integers(3)
+    if rim == 1:
+        spoiled_HW[(own_HW > 0) & (cv2.erode(own_HW, cross) == 0)] = 0
+    if rim == 2:
+        spoiled_HW[(cv2.dilate(own_HW, cross) > 0) & (ids_HW == 0)] = class_id
+    y, x = np.nonzero(own_HW)
+    for _ in range(random.integers(SPECKS + 1)):
+        near = random.integers(len(y))
+        place = (x[near] + random.normal() * x.std() / 2, y[near] + random.normal() * y.std() / 2)
+        center = (round(float(place[0])), round(float(place[1])))
+        speck_HW = cv2.circle(np.zeros_like(own_HW), center, int(random.integers(SPECK_SIZE)), 1, -1) > 0
+        spoiled_HW[speck_HW & (ids_HW != IGNORE)] = random.choice([0, OTHER[class_id == OTHER[0]]])
+    return spoiled_HW
 
 
 def _measured(mask_HW: np.ndarray) -> tuple[float, ...]:
