@@ -9,6 +9,7 @@ It must end as if nothing had been: equal bits, nothing left over, one finished 
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
@@ -42,6 +43,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 }
 LAST = ("pretrain_encoder", "predict")  # which no other stage needs
 EVENTS = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "open"})
+WRITTEN = re.compile(rb"Written [0-9: -]+ UTC")  # the minute, in a page
 OWN_FILES = ("mlflow.db", "mlartifacts", "log", "index.html")  # the last says when its pages were written
 
 
@@ -139,9 +141,9 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def left(results: Path) -> dict[str, bytes]:
-    """Returns what lies in a folder of results, by path, without the log and MLflow's own files."""
+    """Returns what lies in a folder of results, by path, without log, MLflow's own files and times of pages."""
     return {
-        path.relative_to(results).as_posix(): path.read_bytes()
+        path.relative_to(results).as_posix(): WRITTEN.sub(b"", path.read_bytes())
         for path in sorted(results.rglob("*"))
         if path.is_file() and path.relative_to(results).parts[0] not in OWN_FILES
     }
