@@ -200,3 +200,21 @@ def test_scores_of_an_opacity_by_hand() -> None:
     assert map_scores(MATTE, no_counts(MATTE)) == nothing
     classes = counts_of(SQUARES, np.array([[0, 1, 2, 255]]), np.array([[0, 1, 1, 1]]))
     assert map_scores(SQUARES, classes) == {"jaccard": pytest.approx((1 + 0.5 + 0) / 3), "accuracy": 2 / 3}
+
+
+def test_a_running_average_moves_before_a_step_and_lets_it_be_recorded(store: ClipStore, tmp_path: Path) -> None:
+    values = {"model": UNetConfig(width=4), "training": TRAINING, "maps": ["squares"]}
+    task = segmentation_task(store, SegmentationTraining(ema=0.5, **values), "x")
+    assert isinstance(task, FrameTask) and task.same_each_step and task.averaged is not None
+    task.model.train()
+    before = {name: value.clone() for name, value in task.averaged.average.state_dict().items()}  # type: ignore
+    task.loss(task.batch(9), 9)[0].backward()
+    with torch.no_grad():
+        for weights in task.student.parameters():
+            weights.add_(1.0)
+    task.loss(task.batch(9), 9)
+    now = task.averaged.average.state_dict()  # type: ignore
+    assert all(torch.equal(now[name], value) for name, value in before.items())
+    task.begin_step(9)  # (1 + 9) / (10 + 9) is above the decay
+    for name, weights in task.student.named_parameters():
+        torch.testing.assert_close(now[name], before[name] + 0.5 * (weights.detach() - before[name]))

@@ -54,11 +54,11 @@ class EmaModel(nn.Module, Generic[M]):
         assert self.decay is not None
         share = 1 - min(self.decay, (1 + step) / (10 + step))
         mean, now = self.average.state_dict(), self.live.state_dict()
-        for name, tensor in mean.items():
-            if tensor.is_floating_point():
-                tensor.lerp_(now[name], share)
-            else:
-                tensor.copy_(now[name])
+        moving = [name for name, tensor in mean.items() if tensor.is_floating_point()]
+        # all at once: a GPU would take longer to be told of each than to do it
+        torch._foreach_lerp_([mean[name] for name in moving], [now[name] for name in moving], share)
+        for name in mean.keys() - set(moving):
+            mean[name].copy_(now[name])
 
 
 class BetterModel(EmaModel[M]):

@@ -61,6 +61,8 @@ class Learner:
         self._task.model.train()
         for group in self._optimizer.param_groups:
             group["lr"] = self._params.rate(step) if rate is None else rate
+        if begin := getattr(self._task, "begin_step", None):
+            begin(step)
         found = self._tried(step, batch)
         if found is None:
             raise MaskcastError(self._full(step, batch))

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
 
 
 class BaseTask(Protocol):
-    """What all tasks have."""
+    """What all tasks have.
+
+    One that has something to do before each step, once, and outside of what may be recorded, has a method
+    ``begin_step(step)``: a running average takes in the weights there.
+    """
 
     fingerprint: str
     """Names params and data: a checkpoint with another one is not continued."""

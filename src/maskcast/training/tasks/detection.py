@@ -86,8 +86,8 @@ class DetectorTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``training/recording.py``): not beside a running average."""
-        return self.params.ema is None and self.averaged.live.same_each_step
+        """Whether a step can be recorded (``training/recording.py``): not beside a teacher."""
+        return self.params.unlabeled is None and self.averaged.live.same_each_step
 
     def batch(self, step: int) -> dict[str, list[Tensor]]:
         """Returns this process's images, boxes and labels, and the weak and strong views of unlabelled images.
@@ -130,6 +130,10 @@ class DetectorTask:
         height, width = image_HWC.shape[:2]
         return fitted(height, width, self.params.model.min_size, self.params.model.max_size)
 
+    def begin_step(self, step: int) -> None:
+        """Lets the running average take in the weights."""
+        self.averaged.update(step)
+
     def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Returns the loss of a batch and its parts.
 
@@ -137,7 +141,6 @@ class DetectorTask:
         """
         if rank():
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
-        self.averaged.update(step)
         student = self.averaged.live
         losses = student.losses(batch["images"], batch["boxes"], batch["labels"])
         total = torch.stack(list(losses.values())).sum()

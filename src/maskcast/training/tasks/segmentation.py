@@ -26,9 +26,9 @@ class FrameTask(SegmentationTask):
     def same_each_step(self) -> bool:
         """Whether the loss does the same in each step (``training/recording.py``).
 
-        No average moves beside it, and no phase or discriminator comes in.
+        No teacher, phase or discriminator comes in.
         """
-        return self.averaged is None and self.adversary is None and self.params.phases is None
+        return self.teaching is None and self.adversary is None and self.params.phases is None
 
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch."""

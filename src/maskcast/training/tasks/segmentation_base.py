@@ -132,12 +132,15 @@ class SegmentationTask:
         if self._parts:
             fold_parts(self.params.model.head_of(self.segmenter))
 
+    def begin_step(self, step: int) -> None:
+        """Lets the running average take in the weights."""
+        if self.averaged is not None:
+            self.averaged.update(step)
+
     def _begin(self, batch: Windows, step: int) -> tuple[Windows, int]:
         """Returns what the student sees in this step, and how many of its samples, the first ones, have labels."""
         if rank():  # or dropout repeats on each process
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
-        if self.averaged is not None:
-            self.averaged.update(step)
         labelled = len(batch.frames_BTHWC)
         if self.teaching is None or batch.views is None:
             return batch, labelled
