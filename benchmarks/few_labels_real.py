@@ -16,7 +16,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, write_relabelled
 from maskcast.labels import IGNORE
-from maskcast.params import validate
+from maskcast.params import merged, validate
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -128,14 +127,6 @@ def drawn(root: Path, truth: ClipStore, share: int, seed: int) -> int:
         labels[clip.id] = NewLabels(hidden, known)
     write_relabelled(root, truth, labels, "train")
     return count
-
-
-def merged(values: Values, change: Mapping[str, Any]) -> Values:
-    """Returns values in which those of ``change`` stand in their places."""
-    out = dict(values)
-    for key, value in change.items():
-        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
 
 
 def table(records: list[Record]) -> str:

@@ -24,6 +24,7 @@ import yaml
 
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.params import merged
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -88,14 +89,6 @@ def changed_params(changes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, A
         yield params["train_masker"]
     finally:
         path.write_text(text, encoding="utf-8")
-
-
-def merged(values: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values in which those of ``change`` stand in their places."""
-    out = dict(values)
-    for key, value in change.items():
-        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
-    return out
 
 
 def train(values: dict[str, Any], clevrer: Path | None) -> None:

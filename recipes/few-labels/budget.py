@@ -29,7 +29,7 @@ from maskcast.digest import fingerprint
 from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
-from maskcast.params import Params
+from maskcast.params import Params, merged
 from maskcast.report.budget import Point, write_budget
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
@@ -211,16 +211,6 @@ def round_of(masker: Path, values: dict[str, Any], inputs: Mapping[str, Path]) -
 def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
     """Returns the folder of a training among the results."""
     return re.sub(r"\W+", "-", f"{arm} {order} {clips} {seed}")
-
-
-def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with some of them changed, at any depth."""
-    return dict(base) | {
-        key: merged(base[key], value)
-        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
-        else value
-        for key, value in change.items()
-    }
 
 
 if __name__ == "__main__":

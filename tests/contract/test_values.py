@@ -85,7 +85,7 @@ def test_what_a_label_budget_compares_fits_its_stages(path: Path) -> None:
         check("train_masker", values, path)
         assert (arm.second_masker is not None) == name.startswith(("semi-supervised", "both"))
         if arm.second_masker is not None:
-            check("train_masker", script["merged"](second, arm.second_masker), path)
+            check("train_masker", merged(second, arm.second_masker), path)
 
 
 def test_what_the_tables_of_forecasters_are_made_with_fits_its_stages() -> None:
