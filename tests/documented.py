@@ -25,7 +25,7 @@ RULES = {
     r"maskcast pipeline (setup|preflight|submit|watch|status|logs)": "tests/integration/test_runbook.py",
     r"maskcast pipeline (cancel|schedule)": "tests/integration/test_submit.py",
     r"maskcast pipeline run-local .*--docker": "tests/integration/test_image.py",
-    r"maskcast (grid|pipeline run-local .*--grid)": "tests/integration/test_grid.py",
+    r"maskcast grid": "tests/integration/test_grid.py",
     r"maskcast pipeline run-local": "tests/integration/test_parity.py",
     r"maskcast pipeline compile": RUN,
     r"(sbatch|qsub|bsub) ": "needs a cluster's manager; tests/integration/test_job_scripts.py runs the scripts",
