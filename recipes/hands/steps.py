@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from maskcast.params import merged
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -100,15 +101,6 @@ class Steps:
     def place(self, name: str, seed: int) -> Path:
         """Returns the folder of an arm."""
         return self.results / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values with others in their place, sections within sections."""
-    both = dict(base)
-    for key, value in changes.items():
-        within = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
-        both[key] = merged(both[key], value) if within else value
-    return both
 
 
 def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> str:
