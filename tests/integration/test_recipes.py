@@ -89,7 +89,7 @@ def shrunk(params: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of a recipe with sizes and counts that take seconds."""
     if "prepare_clips" in params:
         params["prepare_clips"] |= SMALL
-        source = params["prepare_clips"]["source"]
+        source = params["prepare_clips"].get("source", {"layout": ""})  # values that change others have none
         if source["layout"].startswith("synthetic"):
             source |= {"train": min(source["train"], 2), "val": 2}
             source |= {key: min(source[key], 2) for key in ("unlabeled", "hidden", "test") if key in source}

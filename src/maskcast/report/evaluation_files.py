@@ -26,12 +26,14 @@ DEFINITIONS = {
     "calibration_error_objects": "the same over the pixels that are forecast as an object",
     "coco_<name>": "COCO segmentation summary over all forecast frames; each object class of a frame is one "
     "instance, its score is its mean confidence (1 without confidence); left out where no such target exists",
-    "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
-    "the score of the best one of each clip, by its mean over the forecast frames",
     "frame_mse, frame_psnr": "mean squared error of forecast frames in [0, 1], over all pixels; its PSNR in dB",
     "seconds_per_clip": "wall time of reading the context and forecasting, per clip",
     "peak_memory_mib": "peak memory while forecasting: of the GPU, or resident memory of the whole process",
     "masker_<score>": "the masker's masks against the truth over all frames of the split, one confusion matrix",
+}
+FUTURES = {
+    "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
+    "the score of the best one of each clip, by its mean over the forecast frames",
 }
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is n/a: what could be right is background alone"
 HEADLINE = {
@@ -48,6 +50,11 @@ HEADLINE = {
 }
 
 
+def definitions(futures: int) -> dict[str, str]:
+    """Returns what the scores of an evaluation mean, in which so many futures were drawn."""
+    return DEFINITIONS | FUTURES if futures else DEFINITIONS
+
+
 def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the score table, one row per forecaster; None one that does not apply (n/a)."""
     numbers = next(iter(applicable(scores).values())).frame_numbers
@@ -60,7 +67,11 @@ def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], li
 
 
 def write_tables(
-    folder: Path, results: Mapping[str, ForecastScores | None], classes: Sequence[str], facts: Mapping[str, Any]
+    folder: Path,
+    results: Mapping[str, ForecastScores | None],
+    classes: Sequence[str],
+    facts: Mapping[str, Any],
+    meanings: Mapping[str, str],
 ) -> None:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv and README.md."""
     header, rows = headline(results)
@@ -101,7 +112,7 @@ def write_tables(
     lines = ["# Evaluation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
     lines += ["", markdown(header, rows), "## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in DEFINITIONS.items()]
+    lines += [f"- `{name}`: {text}." for name, text in meanings.items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name. `rigid_body` knows CLEVRER's camera and"]
     lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]

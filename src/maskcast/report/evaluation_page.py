@@ -18,7 +18,7 @@ from maskcast.progress import show
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
-from maskcast.report.evaluation_files import DEFINITIONS, NO_FOREGROUND, headline
+from maskcast.report.evaluation_files import NO_FOREGROUND, definitions, headline
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
 
@@ -55,7 +55,7 @@ def show_evaluation(
         show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning(curves))
     show("Timing", _timing(known, evaluation.device))
-    show("What the scores mean", _definitions())
+    show("What the scores mean", _definitions(evaluation.futures))
 
 
 def _scores(
@@ -197,8 +197,9 @@ def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:
     return table(f"Reading the context and forecasting, on {where}", header, rows)
 
 
-def _definitions() -> Html:
-    entries = [part for name, text in DEFINITIONS.items() for part in (element("dt", name), element("dd", text))]
+def _definitions(futures: int) -> Html:
+    told = definitions(futures).items()
+    entries = [part for name, text in told for part in (element("dt", name), element("dd", text))]
     return folded("Definitions", element("dl", *entries))
 
 

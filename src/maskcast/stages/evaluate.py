@@ -69,8 +69,8 @@ def evaluate(
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
     from maskcast.report.evaluation_files import (
-        DEFINITIONS,
         NO_FOREGROUND,
+        definitions,
         headline,
         plot_confidence,
         plot_horizons,
@@ -96,11 +96,12 @@ def evaluate(
     several = len(prepared.maps) > 1
     told = {"label_map": prepared.label_map.name} if several else {}
     report.mkdir()
-    write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts})
+    meanings = definitions(params.futures)
+    write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts}, meanings)
     write_record(
         report / "evaluation.json",
         FORECASTS,
-        DEFINITIONS,
+        meanings,
         scores=flat,
         split=params.split,
         **settings,
