@@ -184,10 +184,12 @@ class _Packing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        while self._running and kind is None:
-            self._running.popleft().result()
-        for lane in self._lanes:
-            lane.shutdown(cancel_futures=True)
+        try:
+            while self._running and kind is None:
+                self._running.popleft().result()
+        finally:
+            for lane in self._lanes:
+                lane.shutdown(cancel_futures=True)
 
 
 class _GrowingClip:

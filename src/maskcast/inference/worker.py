@@ -93,9 +93,11 @@ class Worker:
         check_time()
         count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
         try:
-            # a GPU says what does not fit, and pieces of its memory's size keep it busy
-            free = self._device.type == "cuda"
-            size = count if free else frames_at_once(height, width, self.segmenter.numbers_per_pixel)
+            size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
+            if (
+                self._device.type == "cuda"
+            ):  # which says what does not fit; pieces for a CPU's memory leave it idle
+                size = count
             size = size if self._most is None else min(size, self._most)
             if count <= size:
                 return [self._predict(frames_THWC)]
