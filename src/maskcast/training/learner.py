@@ -19,7 +19,7 @@ from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
 from maskcast.training.processes import Processes
 from maskcast.training.recording import Recording
 from maskcast.training.schedule import Schedule
-from maskcast.training.task import ChunkedTask, Task
+from maskcast.training.task import ChunkedTask, Task, is_recordable
 
 Losses = Iterator[tuple[Tensor, Logged]]
 
@@ -42,8 +42,8 @@ class Learner:
         self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
         self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
         alone = not processes.several
-        records = processes.device.type == "cuda" and alone and params.compile is not False
-        records = records and bool(getattr(task, "same_each_step", False))
+        asked = processes.device.type == "cuda" and alone and params.compile is not False
+        records = asked and is_recordable(task)
         self.compiled = compiled(
             task.model, params.compile, processes.device, steps=params.steps, alone=alone, recorded=records
         )

@@ -16,7 +16,7 @@ from maskcast.training.compiling import PAYS
 from maskcast.training.loop import Trained, fit
 from maskcast.training.recording import WARM
 from maskcast.training.schedule import Schedule
-from maskcast.training.task import ChunkedTask, Task
+from maskcast.training.task import ChunkedTask, Task, is_recordable
 
 WARM_UP = 2  # steps
 PLACES = 3  # in the training: its begin, its middle and its end
@@ -80,8 +80,7 @@ def _shortened(task: Task, params: Schedule, steps: int) -> Schedule:
         phases: Any = getattr(params, "phases")  # noqa: B009 - of some schedules
         update["phases"] = [phases[0].model_copy(update={"epochs": 1})]
     if params.compile == "auto" and torch.cuda.is_available():  # as the whole training would
-        recorded = bool(getattr(task, "same_each_step", False))
-        update["compile"] = True if params.steps >= PAYS and not recorded else "auto"
+        update["compile"] = True if params.steps >= PAYS and not is_recordable(task) else "auto"
     return params.model_copy(update=update)
 
 

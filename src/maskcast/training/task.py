@@ -71,3 +71,8 @@ class ChunkedTask(BaseTask, Protocol):
 
 
 Task = PlainTask | ChunkedTask
+
+
+def is_recordable(task: Task) -> bool:
+    """Whether a GPU's step of it may be recorded once for all."""
+    return bool(getattr(task, "same_each_step", False))

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from maskcast.models.kernels import dot_precision
+
 PATCHES = 64  # of a program at a time
 CHANNELS = 64  # likewise, at most
 PROGRAMS = 32  # that share the patches of a place, for the gradient; each has a table of its own
@@ -142,5 +144,5 @@ def _blocks(table_SKC: Tensor, stride: int) -> dict[str, Any]:
         "C": channels,
         "CB": max(16, min(CHANNELS, triton.next_power_of_2(channels))),
         "PB": PATCHES,
-        "DOT": "ieee" if table_SKC.dtype == torch.float32 else "tf32",  # which holds what bfloat16 does
+        "DOT": dot_precision(table_SKC.dtype),
     }

@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from maskcast.models.kernels import dot_precision
+
 IGNORED = tl.constexpr(255)
 LOGITS = 2048  # of a program at a time: more would leave the card too few programs to hide its waits
 PROGRAMS = 8  # that share a frame
@@ -221,5 +223,5 @@ def _run(
         F=fine,
         PB=max(16, LOGITS // wide),
         BACKWARD="gradient" in found,
-        DOT="ieee" if features.dtype == torch.float32 else "tf32",  # which holds what bfloat16 does
+        DOT=dot_precision(features.dtype),
     )
