@@ -7,8 +7,6 @@ from tests.conftest import moving_squares
 from tests.registered import CLASSES
 
 from maskcast.errors import MaskcastError
-from maskcast.inference import consistency
-from maskcast.inference.consistency import find_regions, make_consistent
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models import bounds
@@ -16,7 +14,8 @@ from maskcast.models.bounds import done_within, strips
 from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
-from maskcast.models.objects import warp
+from maskcast.models.objects import consistency, warp
+from maskcast.models.objects.consistency import find_regions, make_consistent
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.registry.inputs import MAX_BYTES, check_size
 

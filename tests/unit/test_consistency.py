@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from maskcast.inference.consistency import Regions, agree, agreeing_windows, find_regions, make_consistent
+from maskcast.models.objects.consistency import Regions, agree, agreeing_windows, find_regions, make_consistent
 
 SIZE, CLASSES = (40, 60), 4
 

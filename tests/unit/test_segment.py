@@ -10,10 +10,10 @@ from tests.two_maps import MATTE, SQUARES
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.consistency import agree
 from maskcast.inference.found import joined
 from maskcast.inference.segment import segment, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
+from maskcast.models.objects.consistency import agree
 from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from maskcast.inference.consistency import Regions
+from maskcast.models.objects.consistency import Regions
 
 A = TypeVar("A", bound=Any)
 

@@ -17,10 +17,10 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from maskcast.inference.consistency import make_consistent
 from maskcast.inference.found import Found, Masked, joined, length, sliced
 from maskcast.inference.worker import FoundPart, Part, Worker
 from maskcast.models.bounds import check_time
+from maskcast.models.objects.consistency import make_consistent
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
 from maskcast.rehearsal import note, rehearsing

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.inference.consistency import find_regions
 from maskcast.inference.found import Found, Masked, joined, rounded, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.bounds import check_time, frames_at_once, strips
+from maskcast.models.objects.consistency import find_regions
 from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say

@@ -21,7 +21,7 @@ import torch
 
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
-from maskcast.inference import consistency
+from maskcast.models.objects import consistency
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.graphs import (
     MANIFEST,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
-from maskcast.inference.consistency import agreeing_windows, find_regions, make_consistent
 from maskcast.labels import IGNORE, LabelMap
+from maskcast.models.objects.consistency import agreeing_windows, find_regions, make_consistent
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 

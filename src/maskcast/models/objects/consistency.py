@@ -246,7 +246,7 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
         check()  # many small regions have very many pairs
         alive = [track for track in tracks if t - track[-1][0] <= MEMORY]
         free = set(range(len(regions.area_R)))
-        for n, r in _pairs(alive, frames, t) if alive and free else []:
+        for n, r in likely_pairs(alive, frames, t) if alive and free else []:
             if r in free and alive[n][-1][0] < t:
                 alive[n].append((t, r))
                 free.remove(r)
@@ -254,7 +254,7 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
     return tracks
 
 
-def _pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
+def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
     """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
     regions = frames[t]
     stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in (track[-1] for track in tracks)])
