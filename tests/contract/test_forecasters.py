@@ -28,6 +28,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "two-layers": {"layers": 2, "stride": 8},
     "frames": {"input": "frames"},
     "whole": {"whole": True},
+    "several": {"several": True},
 }
 CASES = [
     pytest.param(

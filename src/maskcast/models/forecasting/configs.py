@@ -185,12 +185,14 @@ class ObjectsConfig(ModelConfig):
     """Width of an object's memory."""
     whole: bool = Field(default=False, exclude_if=is_false)
     """Complete what the border or another object cuts to whole objects; learned first, from whole sights."""
+    several: bool = Field(default=False, exclude_if=is_false)
+    """Take each connected part of a class for an object of its own, followed through time; else a class is one."""
 
     def build(self, num_classes: int) -> "Forecaster":
         """Returns the network."""
         from maskcast.models.forecasting.object_forecaster import ObjectForecaster
 
-        return ObjectForecaster(self.hidden, num_classes, whole=self.whole)
+        return ObjectForecaster(self.hidden, num_classes, whole=self.whole, several=self.several)
 
 
 ForecasterConfig = Annotated[

@@ -16,8 +16,10 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, cuts, whole_objects
+from maskcast.models.forecasting.several import NumberedObjects, numbered
 from maskcast.models.objects.cutting import learn
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.parts import most_objects
 from maskcast.models.objects.picks import ALL
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.warp import as_bytes, paint, probability
@@ -32,21 +34,23 @@ class ObjectForecaster(Forecaster):
         hidden: width of an object's memory.
         num_classes: K, background included.
         whole: complete cut sights to whole objects.
+        several: each connected part of a class is an object of its own; else a class is one.
     """
 
     same_each_step = True
 
-    def __init__(self, hidden: int, num_classes: int, *, whole: bool = False) -> None:
+    def __init__(self, hidden: int, num_classes: int, *, whole: bool = False, several: bool = False) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.several = num_classes, several
         self.motion = ObjectMotion(hidden, num_classes, whole=whole)
 
     def batch_source(self, store: ClipStore, clips: Sequence[Clip]) -> BatchSource:
         """Returns tracks."""
-        return ObjectTracks(store, clips, self.motion.completion)
+        return ObjectTracks(self._objects_of(store), clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
         """Finds the ground plane, and learns to complete cut sights."""
+        store = self._objects_of(store)
         self.motion.calibrate(*whole_objects(store, clips))
         if self.motion.completion is not None:
             learn(self.motion.completion, cuts(store, clips))
@@ -65,27 +69,27 @@ class ObjectForecaster(Forecaster):
 
         Objects of the last frames are forecast only: what enters later cannot be known.
         """
-        scene = observe(known(context_BTHW), self.num_classes, self.motion, horizon)
+        scene = self._observe(context_BTHW, horizon)
         if torch.compiler.is_compiling():  # a graph has no loop over clips
-            return _paint(scene)
-        return _painted(scene, horizon)
+            return self._paint(scene)
+        return self._painted(scene, horizon)
 
     @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks as ``forecast`` does, of objects that miss their paths by as much as is to be expected."""
-        return _painted(observe(known(context_BTHW), self.num_classes, self.motion, horizon).drawn(seed), horizon)
+        return self._painted(self._observe(context_BTHW, horizon).drawn(seed), horizon)
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
-        scene = observe(known(context_BTHW), self.num_classes, self.motion, horizon)
+        scene = self._observe(context_BTHW, horizon)
         masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
         for clip, steps, rows in _pieces(scene, horizon):
             one = scene.pick(clip, steps)
-            ids = _paint(one, rows)
-            likely = probability(one.masks, one.object_BN, one.seen, one.trajectory, ids, rows)
+            ids = self._paint(one, rows)
+            likely = probability(one.masks, one.object_BN % self.num_classes, one.seen, one.trajectory, ids, rows)
             masks[clip, steps, rows], confidence[clip, steps, rows] = ids, as_bytes(likely)
         return masks, confidence
 
@@ -94,14 +98,27 @@ class ObjectForecaster(Forecaster):
         assert isinstance(context, Tensor) and isinstance(target, Tensor)
         return self.motion.loss(context, target)
 
+    def _objects_of(self, store: ClipStore) -> ClipStore:
+        """Returns a store whose masks hold ids of objects."""
+        return NumberedObjects(store) if self.several else store
 
-def _painted(scene: Scene, horizon: int) -> Tensor:
-    """Returns the masks (B, h, H, W) of a scene, uint8."""
-    clips, height, width = scene.last_mask.shape
-    masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
-    for clip, steps, rows in _pieces(scene, horizon):
-        masks[clip, steps, rows] = _paint(scene.pick(clip, steps), rows)
-    return masks
+    def _observe(self, context_BTHW: Tensor, horizon: int) -> Scene:
+        ids_BTHW, count = known(context_BTHW), self.num_classes
+        if self.several:
+            ids_BTHW, count = numbered(ids_BTHW, count), count * most_objects(count)
+        return observe(ids_BTHW, count, self.motion, horizon)
+
+    def _painted(self, scene: Scene, horizon: int) -> Tensor:
+        """Returns the masks (B, h, H, W) of a scene, uint8."""
+        clips, height, width = scene.last_mask.shape
+        masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
+        for clip, steps, rows in _pieces(scene, horizon):
+            masks[clip, steps, rows] = self._paint(scene.pick(clip, steps), rows)
+        return masks
+
+    def _paint(self, scene: Scene, rows: slice = ALL) -> Tensor:
+        class_BN = scene.object_BN % self.num_classes
+        return paint(scene.masks, class_BN, scene.seen, scene.trajectory, rows).to(torch.uint8)
 
 
 def _pieces(scene: Scene, horizon: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -110,7 +127,3 @@ def _pieces(scene: Scene, horizon: int) -> Iterator[tuple[slice, slice, slice]]:
     for clip in range(clips):
         for steps, rows in strips(horizon, height, width, COPIES * scene.object_BN.shape[1]):
             yield slice(clip, clip + 1), slice(steps[0], steps[-1] + 1), rows
-
-
-def _paint(scene: Scene, rows: slice = ALL) -> Tensor:
-    return paint(scene.masks, scene.object_BN, scene.seen, scene.trajectory, rows).to(torch.uint8)

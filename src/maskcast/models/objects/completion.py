@@ -65,14 +65,15 @@ class Completion(nn.Module):
 
         Args:
             window_M3SS: what is around each sight (``windows``).
-            class_M: its class.
+            class_M: its class, or its number (``parts``).
             centre_M2: of what is seen.
             std_M2: its size.
         """
         unit_M1 = std_M2.amax(-1, keepdim=True).clamp(min=1e-4)
         numbers = torch.cat([centre_M2, unit_M1.log() + 3, std_M2 / unit_M1], -1)
         seen = self.look(window_M3SS.to(centre_M2.dtype)).flatten(1)
-        shift, grow, scale = self.head(torch.cat([seen, self.kind(class_M), numbers], 1)).split(2, dim=-1)
+        kind = self.kind(class_M % len(self.known_K))
+        shift, grow, scale = self.head(torch.cat([seen, kind, numbers], 1)).split(2, dim=-1)
         return centre_M2 + shift * unit_M1, std_M2 * grow.exp(), (scale + SCALE_BIAS).exp() * unit_M1
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ class Completion(nn.Module):
         class_M = object_BN[:, None].expand(shape[:3]).flatten()
         sights = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
         centre_M2, std_M2, doubt_M2 = sights[2].clone(), sights[3].clone(), torch.zeros_like(sights[2])
-        known = tracks.visible_BTN.flatten() & self.known_K[class_M]
+        known = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
         all_alike = shapes_are_fixed()
         every = torch.arange(len(known), device=known.device)
         parts = [every] if all_alike else every[known].split(AT_ONCE)

@@ -101,7 +101,8 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
         f"to {after:.3f} of an object's size"
     )
     if after < before:
-        completion.known_K |= torch.bincount(every.class_M, minlength=len(completion.known_K)) > FEW
+        known = len(completion.known_K)
+        completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > FEW
 
 
 def _error(sights: CutSights, centre_M2: Tensor) -> float:

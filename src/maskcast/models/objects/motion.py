@@ -79,7 +79,7 @@ class ObjectMotion(nn.Module):
         """Returns where the objects go in ``horizon`` steps; of an object that ``tracks`` never shows, anything.
 
         Args:
-            object_BN: class ids, 0 as padding.
+            object_BN: class ids, or numbers of objects (``parts``); 0 as padding.
             tracks: of these objects in the context; what lies more than ``PAST`` frames back is not used.
             horizon: steps after the last frame.
         """
@@ -143,7 +143,8 @@ class ObjectMotion(nn.Module):
         if tracks.doubt_BTN2 is not None:
             features.append(_clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
         past = torch.cat(features, dim=-1).transpose(1, 2).flatten(2)
-        memory = self.history(torch.cat([past, self.kind(object_BN)], -1))
+        kind = self.kind(object_BN % self.kind.num_embeddings)
+        memory = self.history(torch.cat([past, kind], -1))
         weight, shift, grow = self.start(memory).split([PAST, 2, 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
         last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]

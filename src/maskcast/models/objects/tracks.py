@@ -1,6 +1,7 @@
 """Tracks: where the objects of a clip are in every frame, from class ids, without a one-hot tensor.
 
-A class id is an object: a semantic class of many things is one object that changes its shape.
+A class id is an object: a semantic class of many things is one object that changes its shape. Where these are told
+apart (``parts``), the ids are those of objects.
 
 Lengths are in units of the picture's height and positions are measured from its centre, (y, x), so that nothing
 depends on the resolution. Shapes: B clips, T frames, K classes, N slots (the objects of a clip, padded), H height,

@@ -1,0 +1,171 @@
+"""Several objects of one class: each connected part of a class is an object of its own, followed through time.
+
+An object's number is its class + K n: n is 0 for the first object of a class, 1 for the next that appears, and so
+on. What a frame's numbers are depends on no later frame.
+
+Legend: T frames of a clip, H height, W width, K classes, R regions of a frame, N objects.
+"""
+
+import numpy as np
+
+from maskcast.models.objects.consistency import MEMORY, Regions, Track, find_regions, likely_pairs
+
+MOST = 255  # numbers: they are bytes, and 255 means no label
+SPECK = 1e-3  # area, in squared picture heights, below which what appears is taken for a part of what is near
+GROWN = 1.25  # times the largest box of an object that two parts of it may take up together
+
+
+def most_objects(num_classes: int) -> int:
+    """Returns how many objects of one class can be told apart; of later ones all have the last number."""
+    return max(1, MOST // num_classes)
+
+
+def number_objects(ids_THW: np.ndarray, num_classes: int) -> np.ndarray:
+    """Tells the objects of each class apart.
+
+    A region is the object that it continues: the nearest where objects go on as they did, of like size. Where
+    objects of one class touch, each has the pixels that are nearest to where it is expected. Where another object
+    lies between two parts that are no larger together than the whole was, they are one.
+
+    Args:
+        ids_THW: class ids of consecutive frames, 0 is background; others than 0 to K - 1 count as 0.
+        num_classes: K.
+
+    Returns:
+        Numbers (T, H, W), uint8: ``number % K`` is the class, and in masks of one object a class the mask itself.
+    """
+    followed = _Followed(num_classes)
+    return np.stack([followed.see(np.where(ids_HW < num_classes, ids_HW, 0)) for ids_HW in ids_THW])
+
+
+class _Followed:
+    """The objects of a clip up to a frame.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes, self._one_hot_KK = num_classes, np.eye(num_classes, dtype=np.float32)
+        self._frames: list[Regions] = []
+        self._tracks: list[Track] = []  # of each object the regions that it was
+        self._numbers: list[int] = []
+        self._sides: list[np.ndarray] = []  # of the largest box of each object so far
+        self._met_K = np.zeros(num_classes, int)
+
+    def see(self, ids_HW: np.ndarray) -> np.ndarray:
+        """Returns the numbers (H, W) of the objects in the next frame."""
+        now = len(self._frames)
+        alive = [n for n, track in enumerate(self._tracks) if now - track[-1][0] <= MEMORY]
+        regions = find_regions(ids_HW, self._one_hot_KK[ids_HW[ids_HW > 0]])
+        regions = self._divided(regions, alive)
+        self._frames.append(regions)
+        class_R = _classes(regions)
+        owner_R = np.full(len(class_R), -1)
+        found = [self._tracks[n] for n in alive]
+        for a, r in likely_pairs(found, self._frames, now) if found and len(class_R) else []:
+            n = alive[a]
+            if owner_R[r] < 0 and n not in owner_R and self._numbers[n] % self._num_classes == class_R[r]:
+                owner_R[r] = n
+        linked_R = owner_R >= 0
+        for r in np.flatnonzero(~linked_R)[np.argsort(-regions.area_R[~linked_R], kind="stable")].tolist():
+            owner_R[r] = self._whole(ids_HW, r, class_R, owner_R)
+        # parts of an object become one region: where it goes next is expected of the whole
+        objects = sorted(set(owner_R.tolist()))
+        labels_HW = np.append(0, 1 + np.searchsorted(objects, owner_R)).astype(np.int32)[regions.labels_HW]
+        self._frames[now] = _measured(
+            labels_HW, np.array([self._class(n) for n in objects], int), self._one_hot_KK
+        )
+        for r, n in enumerate(objects):
+            self._tracks[n].append((now, r))
+            self._sides[n] = np.maximum(self._sides[n], _sides(labels_HW == r + 1))
+        number_HW = np.array([0, *(self._numbers[n] for n in objects)], np.uint8)[labels_HW]
+        return np.where(labels_HW > 0, number_HW, ids_HW)  # of too many regions some are not followed
+
+    def _divided(self, regions: Regions, alive: list[int]) -> Regions:
+        """Divides each region in which several objects of its class are expected among these."""
+        now, class_R, labels_HW = len(self._frames), _classes(regions), regions.labels_HW.copy()
+        height, width = labels_HW.shape
+        inside: dict[int, list[int]] = {}
+        places = {n: _expected(self._tracks[n], self._frames, now) for n in alive}
+        for n, place_2 in places.items():
+            y, x = np.floor(place_2 + 0.5).astype(int).tolist()
+            label = int(labels_HW[y, x]) if 0 <= y < height and 0 <= x < width else 0
+            if label and class_R[label - 1] == self._class(n):
+                inside.setdefault(label, []).append(n)
+        added: list[int] = []
+        for label, objects in inside.items():
+            y_P, x_P = np.nonzero(regions.labels_HW == label)
+            away_NP = [np.hypot(y_P - places[n][0], x_P - places[n][1]) / self._size(n) for n in objects]
+            parts, part_P = np.unique(np.argmin(away_NP, axis=0), return_inverse=True)
+            new = [label, *range(len(class_R) + len(added) + 1, len(class_R) + len(added) + len(parts))]
+            labels_HW[y_P, x_P] = np.array(new, np.int32)[part_P]
+            added += [int(class_R[label - 1])] * (len(parts) - 1)
+        return _measured(labels_HW, np.append(class_R, added).astype(int), self._one_hot_KK) if added else regions
+
+    def _whole(self, ids_HW: np.ndarray, r: int, class_R: np.ndarray, owner_R: np.ndarray) -> int:
+        """Returns the object that a region is a part of: one that is there, or a new one."""
+        regions = self._frames[-1]
+        beside = [s for s in np.flatnonzero(owner_R >= 0).tolist() if class_R[s] == class_R[r]]
+        beside.sort(key=lambda s: float(np.hypot(*(regions.centre_R2[s] - regions.centre_R2[r]))))
+        small = regions.area_R[r] < SPECK * len(ids_HW) ** 2
+        if beside and small:
+            return int(owner_R[beside[0]])
+        for s in beside:
+            n, ends = int(owner_R[s]), (regions.centre_R2[r], regions.centre_R2[s])
+            both_2 = _sides(np.isin(regions.labels_HW, [r + 1, s + 1]))
+            if (both_2 <= GROWN * self._sides[n]).all() and _something_between(ids_HW, int(class_R[r]), *ends):
+                return n
+        return self._new(int(class_R[r]))
+
+    def _new(self, class_id: int) -> int:
+        place = min(int(self._met_K[class_id]), most_objects(self._num_classes) - 1)
+        self._met_K[class_id] += 1
+        self._tracks.append([])
+        self._sides.append(np.zeros(2, int))
+        self._numbers.append(class_id + self._num_classes * place)
+        return len(self._tracks) - 1
+
+    def _class(self, n: int) -> int:
+        return self._numbers[n] % self._num_classes
+
+    def _size(self, n: int) -> float:
+        frame, r = self._tracks[n][-1]
+        return float(np.sqrt(self._frames[frame].area_R[r]))
+
+
+def _classes(regions: Regions) -> np.ndarray:
+    """Returns the class of each region (R,)."""
+    return regions.evidence_RK.argmax(1) if len(regions.area_R) else np.zeros(0, int)
+
+
+def _measured(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray) -> Regions:
+    """Returns the regions that ``labels_HW`` names from 1 on, of these classes."""
+    y, x = np.nonzero(labels_HW)
+    region_P, count = labels_HW[y, x] - 1, len(class_R)
+    area_R = np.bincount(region_P, minlength=count).astype(np.float64)
+    sums = [np.bincount(region_P, weights=axis, minlength=count) for axis in (y, x)]
+    return Regions(labels_HW, one_hot_KK[class_R] * area_R[:, None], np.stack(sums, 1) / area_R[:, None], area_R)
+
+
+def _sides(mask_HW: np.ndarray) -> np.ndarray:
+    """Returns height and width of the box around a mask, pixels."""
+    return np.array([1 + int(np.ptp(np.flatnonzero(mask_HW.any(axis)))) for axis in (1, 0)])
+
+
+def _expected(track: Track, frames: list[Regions], now: int) -> np.ndarray:
+    """Returns where (y, x) an object is in frame ``now`` if it goes on as it did."""
+    last, r = track[-1]
+    place_2: np.ndarray = frames[last].centre_R2[r]
+    if len(track) > 1:
+        before, s = track[-2]
+        place_2 = place_2 + (place_2 - frames[before].centre_R2[s]) * (now - last) / (last - before)
+    return place_2
+
+
+def _something_between(ids_HW: np.ndarray, class_id: int, start_2: np.ndarray, end_2: np.ndarray) -> bool:
+    """Whether an object of another class lies on the line between two places."""
+    steps = 1 + int(np.abs(end_2 - start_2).max())
+    y, x = (np.linspace(start_2[axis], end_2[axis], steps + 1).round().astype(int) for axis in (0, 1))
+    line_P = ids_HW[y, x]
+    return bool(((line_P > 0) & (line_P != class_id)).any())
