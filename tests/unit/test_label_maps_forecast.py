@@ -122,7 +122,6 @@ def test_the_masker_is_scored_and_shown_in_every_map(inputs: dict[str, Path], tm
     [
         (None, r"clips: has the label maps colours, any, matte, ids; name one \(label_map\)"),
         ("colour", r"clips: no label map 'colour'; it has colours, any, matte, ids"),
-        ("ids", r"clips: label map 'ids' is of kind instances, which no forecaster takes"),
         ("matte", r"clips: label map 'matte' is of kind alpha, which no forecaster takes"),
         ("any", r"forecaster: forecasts label map 'colours', but 'any' of .*clips is asked for"),
     ],

@@ -149,7 +149,7 @@ class Evaluation:
         return ForecastView(
             clip.id,
             self.prepared.frames(clip) if clip.has_frames else None,
-            self._seen.masks(self._seen.get(clip.id))[: self.context_frames],
+            self._seen.masks(self._seen.get(clip.id), slice(self.context_frames)),
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
             {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
             None if own.frames is None else own.frames[0],

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.instances import ObjectClasses
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import quantise
+from maskcast.inference.found_objects import FoundObjects
 from maskcast.inference.segment import segment_future
 from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
@@ -52,6 +54,9 @@ class ForecastSetting:
 def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipStore, ClipStore]:
     """Opens a clip store and the store of its generated masks; both speak of the map that is forecast.
 
+    A map of kind instances reads as one with a class for each object (``data.instances``). The objects of
+    generated masks are the connected parts of their classes.
+
     Args:
         clips: what prepare_clips wrote.
         masks: what generate_masks wrote of it.
@@ -62,13 +67,18 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
     """
     prepared = ClipStore(clips, label_map)
     told = prepared.label_map
-    if told.kind != "classes":
+    if told.kind == "alpha":
         raise MaskcastError(
             f"{clips}: label map {told.name!r} is of kind {told.kind}, which no forecaster takes; "
-            "name a map of kind classes (label_map)"
+            "name a map of kind classes or instances (label_map)"
         )
-    generated = ClipStore(masks, label_map)
-    prepared, generated = (store.of(store.label_map.name) for store in (prepared, generated))
+    prepared, generated = prepared.of(told.name), ClipStore(masks, None if told.kind == "instances" else label_map)
+    if told.kind == "instances":
+        prepared = ObjectClasses(prepared)
+        alike = generated.digest == prepared.digest
+        generated = prepared if alike else FoundObjects(generated, prepared)
+    else:
+        generated = generated.of(generated.label_map.name)
     for what in ("classes", "height", "width"):
         ours, theirs = getattr(prepared, what), getattr(generated, what)
         if ours != theirs:

@@ -47,7 +47,11 @@ class MaskRule:
     told: str = ""
 
     def read(self, path: Path) -> np.ndarray:
-        """Reads a mask image as class ids (H, W) uint8, `IGNORE` where there is no label.
+        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label (see ``read_objects``)."""
+        return self.read_objects(path)[0]
+
+    def read_objects(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label, and as its own values.
 
         Raises:
             LabelError: on a value that the rule does not know; it is told with the number of its pixels.
@@ -63,7 +67,7 @@ class MaskRule:
             if (usual := self.palette.get(index, colour)) != colour:
                 raise LabelError(palette_clash(path, index, colour, f"{named([usual], colours=True)} in others"))
         if self.table is not None:
-            return self._looked_up(path, values_HW, self.table)
+            return self._looked_up(path, values_HW, self.table), values_HW
         void_HW = values_HW == self.ignore if self.ignore is not None else np.zeros(values_HW.shape, bool)
         if self.kind == "index":
             self._check(path, values_HW, ~void_HW & (values_HW >= self.num_classes))
@@ -80,7 +84,7 @@ class MaskRule:
             if self.known is not None:
                 self._check(path, values_HW, ~void_HW & ~np.isin(values_HW, list(self.known)))
             classes_HW = (values_HW != 0).astype(np.uint8)
-        return np.where(void_HW, np.uint8(IGNORE), classes_HW)
+        return np.where(void_HW, np.uint8(IGNORE), classes_HW), values_HW
 
     def _looked_up(self, path: Path, values_HW: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
         keys, ids = np.array(sorted(table)), np.array([table[key] for key in sorted(table)], np.uint8)

@@ -23,8 +23,10 @@ from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, witho
 from maskcast.data.sources.splits import Splits, assign_splits, time_parts
 from maskcast.data.video import read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false, is_null
+
+OBJECTS = "objects"  # name of the map of instances
 
 
 def _text_keys(values: Any) -> Any:
@@ -70,6 +72,10 @@ class FrameFoldersSource(SourceConfig):
     things: bool = Field(default=False, exclude_if=is_false)
     """Whether every class is a kind of object, such as a car, and none is stuff, such as road: an object has one
     class in all frames, so that generated masks of a clip may agree (`generate_masks.consistent_frames`)."""
+    instances: bool = Field(default=False, exclude_if=is_false)
+    """Whether each value of the masks is an object of its own, as in DAVIS 2017: clips then have, beside the
+    classes (`mask`), a label map `objects` of kind instances. `values` says the class of each object; without it
+    all are of the second of two classes. A clip in which a frame has no mask has no `objects`."""
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""
     stride: int = Field(default=1, ge=1)
@@ -112,6 +118,20 @@ class FrameFoldersSource(SourceConfig):
                 value_table(self.values, self.classes)
         return self
 
+    @model_validator(mode="after")
+    def _known_objects(self) -> Self:
+        if not self.instances:
+            return self
+        if self.values is None and (
+            self.encoding == "index" or isinstance(self.classes, str) or len(self.classes) != 2
+        ):
+            raise ValueError(
+                "instances: true needs values, the class of each object; or two classes, all objects the second"
+            )
+        if has_colours(self.values or {}):
+            raise ValueError("instances: true is for masks whose values are numbers; values names colours")
+        return self
+
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.list`)."""
         masks = find_sequences(raw, self.masks)
@@ -122,7 +142,8 @@ class FrameFoldersSource(SourceConfig):
             )
         splits = assign_splits(sorted(images, key=id_key), {} if self.split_by == "time" else self.splits, seed)
         names, attributes = classes_of(raw, self.classes)
-        listing = Listing([], single_map(names, things=self.things, attributes=attributes))
+        maps = single_map(names, things=self.things or self.instances, attributes=attributes)
+        listing = Listing([], (*maps, LabelMap(OBJECTS, names, "instances")) if self.instances else maps)
         footage: dict[str, Footage] = {}
         for name, split in splits.items():
             try:
@@ -154,11 +175,11 @@ class FrameFoldersSource(SourceConfig):
             table = None if self.values is None else value_table(self.values, classes)
         except ValueError as error:  # of a classes file; a list was looked at before
             raise LabelError(f"source.{error}; mend source.values or the classes file") from None
-        stored: Reading | None = "stored" if self.encoding == "index" or self.values else None
+        by_number = self.encoding == "index" or self.values or self.instances
+        stored: Reading | None = "stored" if by_number else None
+        encoding = "binary" if self.instances and table is None else self.encoding
         survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
-        return choose_rule(
-            survey, encoding=self.encoding, ignore=self.ignore, num_classes=len(classes), table=table
-        )
+        return choose_rule(survey, encoding=encoding, ignore=self.ignore, num_classes=len(classes), table=table)
 
     def _windows(
         self, name: str, found: Footage, split: str, rule: MaskRule, listing: Listing
@@ -186,15 +207,23 @@ class FrameFoldersSource(SourceConfig):
                     window,
                     [found.masks[i] for i in window] if kind == "labelled" else None,
                     rule,
+                    instances=self.instances,
                 )
                 meta = {"video": name, "start": start, "stride": self.stride}
                 yield RawClip(f"{name}_{start:05d}", part_split, kind, load, meta)
 
 
 def load_window(
-    images: Path | Sequence[Path], window: range, masks: Sequence[Path | None] | None, rule: MaskRule
+    images: Path | Sequence[Path],
+    window: range,
+    masks: Sequence[Path | None] | None,
+    rule: MaskRule,
+    *,
+    instances: bool = False,
 ) -> Arrays:
     """Reads one window: the images of a folder, or the frames `window` of a video, and their masks.
+
+    With ``instances`` the values of the masks are objects, too, where each frame has a mask.
 
     Raises:
         LabelError: on a mask of another size, or with a value that is no class.
@@ -203,11 +232,11 @@ def load_window(
     frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
     if masks is None:
         return Arrays(frames)
-    labels = np.full(frames.shape[:3], IGNORE, np.uint8)
+    labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.uint16)
     for index, path in enumerate(masks):
         if path is None:
             continue
-        label = rule.read(path)
+        label, values = rule.read_objects(path)
         if label.shape != labels.shape[1:]:
             lying = label.shape == labels.shape[:0:-1]
             hint = "they differ by a quarter turn: " if lying else ""
@@ -215,5 +244,10 @@ def load_window(
                 f"{path}: the mask is {label.shape}, its frame {labels.shape[1:]}; {hint}export them at one size"
                 + (", turned alike" if lying else "")
             )
-        labels[index] = label
-    return Arrays(frames, {MASK: labels})
+        labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
+    if not instances or None in masks:
+        return Arrays(frames, {MASK: labels})
+    ids, first = np.unique(objects, return_index=True)
+    class_of = dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
+    class_of.pop(0, None)
+    return Arrays(frames, {MASK: labels, OBJECTS: objects}, {OBJECTS: class_of})

@@ -1,0 +1,62 @@
+"""Maps of instances as those of classes: each object of a class has a class of its own, `person 1`, `person 2`.
+
+So whatever forecasts or scores classes does it with objects, too.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.labels import IGNORE, LabelError, LabelMap
+
+
+class ObjectClasses(ClipStore):
+    """A store whose chosen map of instances reads as one of classes.
+
+    In each clip the objects of a class count from 1 in the order of their ids.
+
+    Args:
+        store: whose chosen map is of kind instances.
+
+    Raises:
+        LabelError: if its clips have more objects than there are ids of classes.
+    """
+
+    def __init__(self, store: ClipStore) -> None:
+        vars(self).update(vars(store))
+        self.store = store
+        told, most = store.label_map, Counter[int]()
+        for clip in store.clips:
+            for class_id, count in Counter(clip.objects.get(told.name, {}).values()).items():
+                most[class_id] = max(most[class_id], count)
+        self.slots = {class_id: most[class_id] for class_id in sorted(most)}
+        """How many objects a clip has at most, by class."""
+        if sum(self.slots.values()) >= IGNORE:
+            raise LabelError(
+                f"{store.root}: clips of map {told.name!r} have up to {sum(self.slots.values())} objects; "
+                f"at most {IGNORE - 1} can be told apart: cut shorter clips, or leave out objects"
+            )
+        names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]
+        self._map = LabelMap(told.name, (told.classes[0], *names), things=True)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The map with a class for each object."""
+        return self._map
+
+    def of(self, label_map: str) -> ClipStore:
+        """Returns the store as it is, which speaks of a map (see ``ClipStore.of``)."""
+        return self if label_map == self._map.name else self.store.of(label_map)
+
+    def first_of(self, class_id: int) -> int:
+        """Returns the id that the first object of a class has."""
+        return 1 + sum(count for other, count in self.slots.items() if other < class_id)
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
+        ids_THW, table, seen = self.store.masks(clip, frames), np.zeros(1 << 16, np.uint8), Counter[int]()
+        for instance, class_id in sorted(clip.objects[self._map.name].items()):
+            table[instance] = self.first_of(class_id) + seen[class_id]
+            seen[class_id] += 1
+        return table[ids_THW]

@@ -1,0 +1,81 @@
+"""Objects in the masks of a masker, which knows classes alone: connected parts, followed, named as the true ones.
+
+Legend: T frames, H height, W width.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.data.instances import ObjectClasses
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.models.objects.parts import number_objects
+
+
+class FoundObjects(ClipStore):
+    """Generated masks of classes, as those of the objects in them.
+
+    An object has the name of the true one that it covers most of, in the frames that are read: which of two
+    persons is `person 1` is told, where they are is not. One that covers none has a name that is left, or is
+    background where none is. Where a clip has no true objects, they are named as they appear.
+
+    Args:
+        generated: holds masks of classes.
+        prepared: the true objects.
+
+    Raises:
+        MaskcastError: if the masks have no map of the objects' classes.
+    """
+
+    def __init__(self, generated: ClipStore, prepared: ObjectClasses) -> None:
+        vars(self).update(vars(generated))
+        wanted = prepared.store.label_map
+        fitting = [
+            one.name for one in generated.maps.values() if one.kind == "classes" and one.classes == wanted.classes
+        ]
+        if not fitting:
+            have = ", ".join(generated.maps)
+            raise MaskcastError(
+                f"{generated.root}: has maps {have}, none of kind classes with the {wanted.num_classes} classes "
+                f"of {wanted.name!r}, of which its objects could be the parts; train a masker on such a map, or "
+                f"give {prepared.root} as the masks, too, to start from true ones"
+            )
+        self.generated, self.prepared = generated.of(fitting[0]), prepared
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The map of the objects."""
+        return self.prepared.label_map
+
+    def of(self, label_map: str) -> ClipStore:
+        """Returns the store as it is, which speaks of a map (see ``ClipStore.of``)."""
+        return self if label_map == self.label_map.name else self.generated.of(label_map)
+
+    def has_masks(self, clip: Clip) -> bool:
+        """Whether there are masks of a clip."""
+        return self.generated.has_masks(clip)
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
+        stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes
+        number_THW = number_objects(self.generated.masks(clip, slice(stop)), count)[frames]
+        truth_THW = np.zeros_like(number_THW)
+        if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
+            truth_THW = self.prepared.masks(true, frames)
+        pairs = Counter(zip(number_THW[number_THW > 0].tolist(), truth_THW[number_THW > 0].tolist(), strict=True))
+        name_of = np.zeros(256, np.uint8)
+        for (number, name), _ in pairs.most_common():
+            if name in self._names(number % count) and name not in name_of and not name_of[number]:
+                name_of[number] = name
+        for number in np.unique(number_THW[number_THW > 0]).tolist():
+            left = [name for name in self._names(number % count) if name not in name_of]
+            if left and not name_of[number]:
+                name_of[number] = left[0]
+        return name_of[number_THW]
+
+    def _names(self, class_id: int) -> range:
+        """Returns the ids of the objects of a class."""
+        first = self.prepared.first_of(class_id)
+        return range(first, first + self.prepared.slots.get(class_id, 0))

@@ -1,0 +1,165 @@
+"""Maps of instances are forecast and scored object by object."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.instances import ObjectClasses
+from maskcast.data.sources.frame_folders import FrameFoldersSource
+from maskcast.errors import MaskcastError
+from maskcast.inference.found_objects import FoundObjects
+from maskcast.labels import LabelError, LabelMap
+from maskcast.models.base import save_model
+from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.params import validate
+from maskcast.runner.stage import get_stage
+
+CLASSES = ("background", "car", "bus")
+MASK, OBJECTS = LabelMap("mask", CLASSES), LabelMap("objects", CLASSES, "instances")
+LEFT, RIGHT = 700, 30  # ids of the two cars: the order of ids is the order of names
+FRAMES, HEIGHT, WIDTH = 22, 32, 96
+
+
+def ids() -> np.ndarray:
+    """Returns the ids of two cars that drive apart."""
+    ids_THW = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint16)
+    for t in range(FRAMES):
+        ids_THW[t, 4:12, 36 - t : 48 - t] = LEFT
+        ids_THW[t, 20:28, 48 + t : 60 + t] = RIGHT
+    return ids_THW
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Path, Path]:
+    """Clips with a map of instances, and masks that know classes alone."""
+    masks = (ids() > 0).astype(np.uint8)
+    objects = {"objects": {LEFT: 1, RIGHT: 1}}
+    with (
+        ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=[MASK, OBJECTS]) as clips,
+        ClipWriter(tmp_path / "masks", height=HEIGHT, width=WIDTH, maps=[MASK]) as generated,
+    ):
+        for name, split in (("a", "train"), ("b", "val")):
+            both = {"mask": masks, "objects": ids()}
+            clips.add(name, split=split, kind="labelled", masks=both, objects=objects)
+            generated.add(name, split=split, kind="labelled", masks={"mask": masks})
+    return tmp_path / "clips", tmp_path / "masks"
+
+
+def run(name: str, params: Mapping[str, Any], **paths: Path) -> None:
+    stage = get_stage(name)
+    stage.function(**paths, params=validate(stage.params, params, name))
+
+
+def test_objects_are_classes_by_name_and_parts_of_masks_are_named_by_what_they_cover(
+    stores: tuple[Path, Path],
+) -> None:
+    prepared = ObjectClasses(ClipStore(stores[0], "objects"))
+    assert prepared.classes == ("background", "car 1", "car 2")
+    (clip, _), truth = prepared.clips, np.select([ids() == RIGHT, ids() == LEFT], [1, 2], 0)
+    np.testing.assert_array_equal(prepared.masks(clip), truth)
+    found = FoundObjects(ClipStore(stores[1]), prepared)
+    np.testing.assert_array_equal(found.masks(clip, slice(11)), truth[:11])
+    assert (
+        found.classes == prepared.classes and found.of("mask").label_map == prepared.of("mask").label_map == MASK
+    )
+
+
+def test_a_forecaster_learns_objects_and_is_scored_by_object(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    clips, masks = stores
+    training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 1e-6, "precision": "fp32"}
+    paths = {"clips": clips, "masks": masks, "masker": masks}
+    learn = {"label_map": "objects", "model": {"arch": "objects", "hidden": 8}, "training": training}
+    run("pretrain_forecaster", learn, **paths, pretrained=tmp_path / "model", metrics=tmp_path / "learnt.json")
+    for context in ("generated", "truth"):
+        out = {"metrics": tmp_path / f"{context}.json", "report": tmp_path / context}
+        asked = {"label_map": "objects", "context": context, "pictures": 0}
+        run("evaluate", asked, **paths, forecaster=tmp_path / "model", **out)
+        scores = json.loads(out["metrics"].read_text())
+        assert scores["jaccard_last"] > 0.95 > scores["jaccard_last_persistence"]
+        assert "1,car 1," in (out["report"] / "per_class.csv").read_text()
+    out = {"predictions": tmp_path / "predicted"}
+    run("predict", {"label_map": "objects", "split": "val"}, **paths, forecaster=tmp_path / "model", **out)
+    predicted = ClipStore(out["predictions"])
+    assert predicted.classes == ("background", "car 1", "car 2")
+    assert set(np.unique(predicted.masks(predicted.clips[0]))) == {0, 1, 2}
+
+
+def test_masks_without_the_classes_of_the_objects_are_refused(stores: tuple[Path, Path], tmp_path: Path) -> None:
+    with ClipWriter(
+        tmp_path / "other", height=HEIGHT, width=WIDTH, maps=[LabelMap("any", ("no", "yes"))]
+    ) as writer:
+        writer.add("b", split="val", kind="labelled", masks={"any": (ids() > 0).astype(np.uint8)})
+    config = ObjectsConfig(hidden=8)
+    save_model(tmp_path / "model", config.build(3), config, num_classes=3, meta={"label_map": "objects"})
+    paths = {
+        "clips": stores[0],
+        "masks": tmp_path / "other",
+        "masker": stores[1],
+        "forecaster": tmp_path / "model",
+    }
+    with pytest.raises(MaskcastError, match=r"other: has maps any, none of kind classes with the 3 classes of"):
+        run("predict", {"label_map": "objects", "split": "val"}, **paths, predictions=tmp_path / "out")
+
+
+def test_more_objects_than_ids_are_refused(tmp_path: Path) -> None:
+    many = np.arange(300, dtype=np.uint16).reshape(1, 15, 20)
+    with ClipWriter(tmp_path / "clips", height=15, width=20, maps=[OBJECTS]) as writer:
+        objects = {"objects": dict.fromkeys(range(1, 300), 2)}
+        writer.add("a", split="val", kind="labelled", masks={"objects": many}, objects=objects)
+    with pytest.raises(LabelError, match=r"clips: clips of map 'objects' have up to 299 objects; at most 254"):
+        ObjectClasses(ClipStore(tmp_path / "clips"))
+
+
+def folder(root: Path, values: np.ndarray, missing: int | None = None) -> Path:
+    """Writes a sequence of three frames whose masks hold ``values``."""
+    for name in ("frames", "masks"):
+        (root / name / "s").mkdir(parents=True)
+    for k in range(3):
+        Image.fromarray(np.full((*values.shape, 3), 90, np.uint8)).save(root / "frames/s" / f"{k}.png")
+        if k != missing:
+            Image.fromarray(values).save(root / "masks/s" / f"{k}.png")
+    return root
+
+
+def source(**params: Any) -> FrameFoldersSource:
+    base = {"images": "frames/{clip}", "masks": "masks/{clip}", "frames": 3, "splits": {}, "instances": True}
+    return FrameFoldersSource(**(base | params))
+
+
+def test_values_of_masks_are_objects(tmp_path: Path) -> None:
+    raw = folder(tmp_path, np.repeat(np.array([[0, 1, 7, 9, 255]], np.uint8), 4, 0))
+    told = {"0": "background", "1": "car", "7": "car", "9": "bus", "255": "ignore"}
+    listing = source(classes=CLASSES, values=told).list(raw, height=None, width=None, seed=0)
+    assert listing.maps == (MASK, OBJECTS) and listing.maps[0].things
+    loaded = listing.clips[0].load()
+    assert loaded.masks["mask"][0, 0].tolist() == [0, 1, 1, 2, 255]
+    assert loaded.masks["objects"][0, 0].tolist() == [0, 1, 7, 9, 0] and loaded.masks["objects"].dtype == np.uint16
+    assert loaded.objects == {"objects": {1: 1, 7: 1, 9: 2}}
+    alone = source(ignore=255).list(raw, height=None, width=None, seed=0).clips[0].load()
+    assert alone.masks["mask"][0, 0].tolist() == [0, 1, 1, 1, 255]
+    assert alone.objects == {"objects": {1: 1, 7: 1, 9: 1}}
+
+
+def test_a_clip_with_a_frame_without_a_mask_has_no_objects(tmp_path: Path) -> None:
+    raw = folder(tmp_path, np.array([[0, 1, 2]], np.uint8), missing=1)
+    assert set(source().list(raw, height=None, width=None, seed=0).clips[0].load().masks) == {"mask"}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"classes": CLASSES}, "instances: true needs values, the class of each object"),
+        ({"encoding": "index"}, "instances: true needs values, the class of each object"),
+        ({"values": {"#ff0000": "foreground"}}, "instances: true is for masks whose values are numbers"),
+    ],
+)
+def test_objects_without_a_class_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        source(**params)
