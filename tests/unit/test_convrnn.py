@@ -203,6 +203,8 @@ def test_system_0_feeds_its_forecast_back_with_gradient() -> None:
     [
         ({"feedback": True}, "motion: object moves the last seen mask"),
         ({"embedding": "onehot"}, "onehot is for stride: 1"),
+        ({"whole": True, "motion": "none"}, "use motion: object"),
+        ({"whole": True, "input": "frames"}, "use input: masks"),
         ({"peepholes": "full"}, "full needs size"),
     ],
 )

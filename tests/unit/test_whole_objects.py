@@ -10,8 +10,9 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.labels import IGNORE, single_map
 from maskcast.models.base import save_model
-from maskcast.models.forecasting.batches import Window
-from maskcast.models.forecasting.configs import ObjectsConfig
+from maskcast.models.forecasting.batches import TrackBatch, Window
+from maskcast.models.forecasting.configs import ConvLSTMConfig, ForecasterConfig, ObjectsConfig
+from maskcast.models.forecasting.mask_forecaster import MaskForecaster
 from maskcast.models.forecasting.object_forecaster import ObjectForecaster
 from maskcast.models.forecasting.table import adapt_forecaster
 from maskcast.models.objects import cutting
@@ -135,26 +136,28 @@ def test_a_square_that_is_half_out_or_half_hidden_is_completed(learned: Completi
     assert pack_whole(learned, empty, pack_tracks(empty, 5)).shape == (2, 0, 10)
 
 
+@pytest.mark.parametrize("plain_config", [ObjectsConfig(hidden=8), ConvLSTMConfig(hidden=4, stride=4)])
 def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
-    learned: Completion, tmp_path_factory: pytest.TempPathFactory
+    plain_config: ForecasterConfig, learned: Completion, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("model")
     masks = np.stack([picture((1, 20, left)) for left in range(-6, 6)])
     with ClipWriter(folder / "clips", height=HEIGHT, width=WIDTH, maps=single_map(list("01234"))) as writer:
         writer.add("a", split="train", kind="labelled", masks={"mask": masks})
     store = ClipStore(folder / "clips")
-    config = ObjectsConfig(hidden=8, whole=True)
+    config = plain_config.model_copy(update={"whole": True})
     model = config.build(5)
-    assert isinstance(model, ObjectForecaster) and model.motion.completion is not None
+    assert isinstance(model, ObjectForecaster | MaskForecaster) and model.motion is not None
+    assert model.motion.completion is not None
     model.motion.completion.load_state_dict(learned.state_dict())
     model.reset_to_constant_velocity()
     batch = model.batch_source(store, store.clips).batch([Window(0, slice(0, 12), False)])
-    assert isinstance(batch, torch.Tensor)
     torch.testing.assert_close(
-        batch[0], pack_whole(learned, torch.from_numpy(masks), pack_tracks(torch.from_numpy(masks), 5))
+        (batch.tracks_BTS8 if isinstance(batch, TrackBatch) else batch)[0],
+        pack_whole(learned, torch.from_numpy(masks), pack_tracks(torch.from_numpy(masks), 5)),
     )
     entering = torch.from_numpy(masks[None, :6])
-    plain = ObjectsConfig(hidden=8).build(5)
+    plain = plain_config.build(5)
     plain.reset_to_constant_velocity()
     columns = [
         float((one.eval().forecast(entering, 4)[0, -1] == 1).nonzero()[:, 1].float().max())
@@ -166,7 +169,8 @@ def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
     assert not anew and torch.equal(same.forecast(entering, 4), model.forecast(entering, 4))
     other, _, anew = adapt_forecaster(folder / "model", 3)
     assert "motion.completion.known_K" in anew
-    assert isinstance(other, ObjectForecaster) and other.motion.completion is not None
+    assert isinstance(other, ObjectForecaster | MaskForecaster) and other.motion is not None
+    assert other.motion.completion is not None
     assert not other.motion.completion.known_K.any()  # of other classes nothing is known
 
 

@@ -17,7 +17,8 @@ from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
-from maskcast.models.objects.cutting import CutSights, cut_sights
+from maskcast.models.objects.cutting import CutSights, cut_sights, learn
+from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
 from maskcast.seed import rng
 
@@ -91,16 +92,22 @@ class ObjectTracks:
 class TracksAndMasks:
     """Tracks of all windows and masks of the first ``count``: few are enough for what is learned from pixels."""
 
-    def __init__(self, store: ClipStore, clips: Sequence[Clip], count: int) -> None:
-        self.tracks, self.masks, self.count = (
-            ObjectTracks(store, clips),
-            Pictures(store, clips, Input.MASKS),
-            count,
-        )
+    def __init__(
+        self, store: ClipStore, clips: Sequence[Clip], count: int, completion: Completion | None = None
+    ) -> None:
+        self.tracks = ObjectTracks(store, clips, completion)
+        self.masks, self.count = Pictures(store, clips, Input.MASKS), count
 
     def batch(self, windows: Sequence[Window]) -> TrackBatch:
         """Returns windows as one batch."""
         return TrackBatch(self.tracks.batch(windows), self.masks.batch(windows[: self.count]))
+
+
+def prepare_motion(motion: ObjectMotion, store: ClipStore, clips: Sequence[Clip]) -> None:
+    """Finds the ground plane that objects move on, and learns to complete cut sights where ``motion`` does so."""
+    motion.calibrate(*whole_objects(store, clips))
+    if motion.completion is not None:
+        learn(motion.completion, cuts(store, clips))
 
 
 def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskcast.models.recurrent.stack import Recurrent
 
 EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
+OBJECT_HIDDEN = 64  # width of an object's memory
 
 
 class MaskForecasterConfig(ModelConfig):
@@ -35,6 +36,8 @@ class MaskForecasterConfig(ModelConfig):
     """Every how many rows and columns of them, from a random offset."""
     loss_clips: int = Field(default=2, ge=1)
     """Clips of a batch whose pixels enter the loss where objects move; trajectories are learned from all."""
+    whole: bool = Field(default=False, exclude_if=is_false)
+    """Masks only: complete what the border or another object cuts to whole objects; learned first."""
 
     def around(
         self,
@@ -47,10 +50,19 @@ class MaskForecasterConfig(ModelConfig):
         """Returns the forecaster around a network."""
         from maskcast.models.forecasting.mask_forecaster import MaskForecaster
         from maskcast.models.forecasting.pixels import Pixels
+        from maskcast.models.objects.motion import ObjectMotion
 
         pixels = Pixels(self.loss_steps, self.loss_stride, self.loss_clips)
-        motion = self.motion == "object"
+        motion = None
+        if self.motion == "object":
+            motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes, whole=self.whole)
         return MaskForecaster(codec, dynamics, residual=residual, motion=motion, feedback=feedback, pixels=pixels)
+
+    @model_validator(mode="after")
+    def _moving(self) -> Self:
+        if self.whole and self.motion == "none":
+            raise ValueError("whole: true completes objects that move; with it use motion: object")
+        return self
 
 
 class RecurrentConfig(MaskForecasterConfig):
@@ -75,6 +87,8 @@ class RecurrentConfig(MaskForecasterConfig):
             raise ValueError(
                 "motion: object moves the last seen mask; with it use residual: true, feedback: false"
             )
+        if self.input == "frames" and self.whole:
+            raise ValueError("whole: true completes objects of masks; with it use input: masks")
         if self.embedding == "onehot" and self.stride != 1:
             raise ValueError("embedding: onehot is for stride: 1")
         return self
@@ -181,7 +195,7 @@ class ObjectsConfig(ModelConfig):
     """Objects that move, learned from their tracks."""
 
     arch: Literal["objects"] = "objects"
-    hidden: int = Field(default=64, ge=1)
+    hidden: int = Field(default=OBJECT_HIDDEN, ge=1)
     """Width of an object's memory."""
     whole: bool = Field(default=False, exclude_if=is_false)
     """Complete what the border or another object cuts to whole objects; learned first, from whole sights."""

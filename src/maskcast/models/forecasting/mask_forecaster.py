@@ -24,7 +24,7 @@ from maskcast.models.forecasting.batches import (
     Pictures,
     TrackBatch,
     TracksAndMasks,
-    whole_objects,
+    prepare_motion,
 )
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, OneHotClasses
 from maskcast.models.forecasting.pixels import Pixels, needs_no_logits, pixel_loss, stacked, still_pixel_loss
@@ -37,7 +37,6 @@ from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_obj
 from maskcast.models.recurrent.cells import without_autocast
 from maskcast.models.recurrent.stack import Recurrent
 
-OBJECT_HIDDEN = 64  # width of an object's memory
 COPIES = 5  # of the logits, while they come to be
 BESIDE = 32  # numbers of a pixel that are held besides
 GATES = 5  # numbers of a cell for each channel of its state: what is seen by four gates, and the state
@@ -50,7 +49,7 @@ class MaskForecaster(Forecaster):
         codec: how the network sees class ids, and how its states become logits.
         dynamics: past states to future states.
         residual: forecast changes of the last seen mask; else every pixel anew.
-        motion: move every object along a learned trajectory.
+        motion: moves every object along a learned trajectory; with None objects stay.
         feedback: show the network its own forecast.
         pixels: what enters the loss.
     """
@@ -61,7 +60,7 @@ class MaskForecaster(Forecaster):
         dynamics: Recurrent | Translator,
         *,
         residual: bool,
-        motion: bool,
+        motion: ObjectMotion | None,
         feedback: bool,
         pixels: Pixels,
     ) -> None:
@@ -69,7 +68,7 @@ class MaskForecaster(Forecaster):
         self.codec, self.dynamics, self.num_classes = codec, dynamics, codec.num_classes
         self.feedback, self.pixels = feedback, pixels
         self.render = Renderer() if residual else None
-        self.motion = ObjectMotion(OBJECT_HIDDEN, codec.num_classes) if motion else None
+        self.motion = motion
         self.fixed_shapes = [f"dynamics.{part}" for part in dynamics.fixed_shapes]
 
     same_each_step = True
@@ -78,12 +77,12 @@ class MaskForecaster(Forecaster):
         """Returns masks and, where objects move, tracks: trajectories are learned from all windows of a batch."""
         if self.motion is None:
             return Pictures(store, clips, self.input)
-        return TracksAndMasks(store, clips, self.pixels.clips)
+        return TracksAndMasks(store, clips, self.pixels.clips, self.motion.completion)
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
-        """Finds the ground plane, where objects move."""
+        """Finds the ground plane and learns to complete cut sights, where objects move."""
         if self.motion is not None:
-            self.motion.calibrate(*whole_objects(store, clips))
+            prepare_motion(self.motion, store, clips)
 
     def reset_to_persistence(self) -> None:
         """Makes it forecast the last seen mask; a network that is not residual stays as it is."""

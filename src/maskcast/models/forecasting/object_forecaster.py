@@ -15,9 +15,8 @@ from torch import Tensor
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
-from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, cuts, whole_objects
+from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, prepare_motion
 from maskcast.models.forecasting.several import NumberedObjects, numbered
-from maskcast.models.objects.cutting import learn
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.parts import most_objects
 from maskcast.models.objects.picks import ALL
@@ -50,10 +49,7 @@ class ObjectForecaster(Forecaster):
 
     def prepare(self, store: ClipStore, clips: Sequence[Clip]) -> None:
         """Finds the ground plane, and learns to complete cut sights."""
-        store = self._objects_of(store)
-        self.motion.calibrate(*whole_objects(store, clips))
-        if self.motion.completion is not None:
-            learn(self.motion.completion, cuts(store, clips))
+        prepare_motion(self.motion, self._objects_of(store), clips)
 
     def reset_to_persistence(self) -> None:
         """Makes it forecast the last seen mask."""
