@@ -64,6 +64,8 @@ class Informed(RigidBody):
 
     def __init__(self, camera: Camera, stride: int, seen: int, *, place: bool) -> None:
         super().__init__(camera, stride)
+        if seen < 2:
+            raise MaskcastError(f"--frames: {seen} seen; see 2 or more, for a velocity")
         self.seen, self.place = seen, place
 
     def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
@@ -80,21 +82,29 @@ class Informed(RigidBody):
             yield body
 
 
-def worlds(data: str, clips: int, stride: int, step: int, frames: int, size: tuple[int, int]) -> Iterator[World]:
-    """Yields the windows of annotated videos, or of simulated ones."""
-    span = (frames - 1) * stride + 1
+def motions(data: str, clips: int) -> Iterator[Motion]:
+    """Yields the motion of annotated videos, or of so many simulated ones.
+
+    Raises:
+        MaskcastError: when the folder ``data`` holds no annotation.
+    """
     if data == "simulated":
-        for k in range(clips):
-            motion = simulate_motion(derive(1, k), num_frames=max(128, span + 1))
-            first = 1 + int(rng(2, k).integers(len(motion.locations) - span))
-            yield _window(motion, first + stride * np.arange(frames), size)
+        yield from (simulate_motion(derive(1, k), num_frames=128) for k in range(clips))
         return
     found = sorted(Path(data).rglob("annotation_*.json"))
     if not found:
         raise MaskcastError(f"{data}: holds no annotation_*.json; give CLEVRER's release, or `simulated`")
-    for path in found:
-        motion = read_motion(path)
-        for first in range(0, len(motion.locations) - span + 1, step):
+    yield from map(read_motion, found)
+
+
+def worlds(data: str, clips: int, stride: int, step: int, frames: int, size: tuple[int, int]) -> Iterator[World]:
+    """Yields the windows of annotated videos, or of simulated ones: one of each."""
+    span = (frames - 1) * stride + 1
+    for k, motion in enumerate(motions(data, clips)):
+        starts = range(0, len(motion.locations) - span + 1, step)
+        if data == "simulated":
+            starts = range(first := 1 + int(rng(2, k).integers(len(motion.locations) - span)), first + 1)
+        for first in starts:
             yield _window(motion, first + stride * np.arange(frames), size)
 
 
@@ -155,8 +165,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
     given = parser.parse_args()
     seen, horizon = given.frames
-    if seen < 2:
-        raise MaskcastError(f"--frames: {seen} seen; see 2 or more, for a velocity")
     physics = CLEVRER_CAMERA, given.stride
     informed = {
         "true velocity": Informed(*physics, seen, place=False),

@@ -14,6 +14,8 @@ import yaml
 from PIL import Image
 from tests.conftest import ROOT, moving_squares
 
+from maskcast.models.base import save_model
+from maskcast.models.forecasting.configs import ObjectsConfig
 from maskcast.simulator.camera import Motion, paint_masks, yaw_rotations
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -38,6 +40,7 @@ TOY: dict[str, list[str]] = {
     ],
     "semi": ["--rounds", "1", "--labelled", "4", "--unlabelled", "4"],
     "serving": ["--rounds", "1"],
+    "slotformer": ["simulated", "--clips", "2", "--step", "16", "--size", "32", "48"],
     "startup": ["--rounds", "1"],
     "simulator": ["--clips", "3", "--groups", "2", "--strides", "5"],
     "streaming": ["--rounds", "1", "--frames", "6", "12", "--size", "32", "48", "--base", "unet"],
@@ -47,6 +50,7 @@ ELSEWHERE = {
     "few_labels_real": "test_real_sets_are_learnt_from_few_labels",
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
     "image_startup": "needs a Docker Engine and an image of this project",
+    "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
 }
 PEERS = {"coco": "pycocotools", "jaccard": "torchmetrics"}  # what the extra `benchmarks` installs
 
@@ -166,6 +170,29 @@ def test_the_truth_says_what_happened_to_an_object() -> None:
         21: "arrives later",
         22: "rests",
     }
+
+
+def test_objects_are_matched_as_slotformer_does() -> None:
+    matched_iou = importlib.import_module("slotformer").matched_iou
+    truth, found = np.zeros((2, 8), int), np.zeros((2, 8), int)
+    truth[:, :4], truth[:, 4:6] = 3, 5
+    found[:, :2], found[:, 4:8] = 9, 1
+    assert matched_iou(truth, found) == pytest.approx((4 / 8 + 4 / 8) / 2)
+    assert matched_iou(truth, np.zeros_like(truth)) == pytest.approx(8 / 16 / 2)  # one region for two objects
+    assert np.isnan(matched_iou(np.zeros_like(truth), found))
+
+
+def test_the_worst_windows_are_drawn_with_what_happened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = ObjectsConfig(hidden=4)
+    save_model(tmp_path / "model", config.build(49), config, num_classes=49, meta={})
+    small = ("--clips", "3", "--windows", "2", "--frames", "4", "3", "--size", "32", "48")
+    run(monkeypatch, "worst_windows", "simulated", "model", "--out", "worst", *small)
+    page = Path("worst/index.html").read_text()
+    assert page.count("IoU of each object at the last frame</caption>") == 2 and page.count("data:image/png") == 2
+    losses = importlib.import_module("forecast_losses")
+    assert any(f"<td>{case}</td>" in page for case in losses.CASES)
+    with Image.open("worst/worst.png") as sheet:
+        assert sheet.width > 100
 
 
 def test_real_sets_are_learnt_from_few_labels(

@@ -1,0 +1,138 @@
+"""Draws the windows that a forecaster forecasts worst, with what happened to each object in them.
+
+    python benchmarks/worst_windows.py DATA FOLDER --out worst
+
+DATA holds CLEVRER's annotations (`simulated` draws `--clips` windows instead), FOLDER a trained forecaster.
+`worst` gets `index.html`, a page with a strip and a table of each window, and `worst.png`, all strips. The causes
+are those of forecast_losses.py: the truth about the world says what was hit, cut or hidden. Beside each object's
+IoU stands that of the physics, and of the physics told the true velocity, or the true place and velocity, at the
+last seen frame: where these are better, the forecaster did not know what it could have seen; where they are as
+bad, what follows cannot be foretold from there.
+"""
+
+import argparse
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from forecast_losses import CASES, Informed, World, cases, worlds
+from maskcast.errors import MaskcastError
+from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.evaluation.view import ForecastView
+from maskcast.markup import Html, data_uri, element, joined, table
+from maskcast.models.forecasting.base import Predictor
+from maskcast.models.forecasting.rigid_body import RigidBody
+from maskcast.models.forecasting.table import load_forecaster
+from maskcast.report.overlays import stacked
+from maskcast.report.page import document
+from maskcast.report.pictures import draw_strip
+from maskcast.simulator.camera import CLASSES, CLEVRER_CAMERA
+
+OWN = "forecaster"
+COLUMNS = 6  # frames of a strip, at most
+APART = 20  # frames of the video between the windows of one video that are shown
+
+
+class Window(NamedTuple):
+    """A window and what was forecast of it."""
+
+    score: float
+    world: World
+    forecasts: dict[str, np.ndarray]  # (h, H, W) by the name of the predictor
+
+    def is_near(self, other: "Window") -> bool:
+        """Whether two windows show nearly the same."""
+        same = np.array_equal(self.world.motion.class_ids, other.world.motion.class_ids)
+        return same and abs(int(self.world.frames[0]) - int(other.world.frames[0])) < APART
+
+
+def forecast(world: World, predictors: dict[str, Predictor], seen: int) -> Window:
+    """Forecasts a window by all predictors; the score is macro Jaccard of the forecaster at the last frame."""
+    context, horizon = torch.from_numpy(world.masks_THW[None, :seen]), len(world.masks_THW) - seen
+    found = {}
+    for name, predictor in predictors.items():
+        if isinstance(predictor, Informed):
+            predictor.world = world
+        found[name] = predictor.forecast(context, horizon)[0].numpy()
+    matrix = confusion(world.masks_THW[-1], found[OWN][-1], len(CLASSES))
+    return Window(macro_jaccard(matrix, absent="omit"), world, found)
+
+
+def objects(window: Window, seen: int) -> list[list[str]]:
+    """Returns of each object its name, what happened to it, and its IoU at the last frame by each predictor."""
+    rows = []
+    for k, case in cases(window.world, seen).items():
+        if case == CASES[-1]:
+            continue
+        true_HW, ious = window.world.masks_THW[-1] == k, []
+        for found in window.forecasts.values():
+            either = true_HW | (found[-1] == k)
+            ious.append(f"{(true_HW & (found[-1] == k)).sum() / either.sum():.2f}" if either.any() else "gone")
+        rows.append([CLASSES[k], case, *ious])
+    return sorted(rows, key=lambda row: row[2])
+
+
+def drawn(window: Window, seen: int, rows: list[list[str]]) -> Image.Image:
+    """Draws the strip of a window; its heading names the object that loses most."""
+    shown = {OWN: window.forecasts[OWN], "rigid_body": window.forecasts["rigid_body"]}
+    view = ForecastView("", None, window.world.masks_THW[:seen], window.world.masks_THW, shown, None, CLASSES)
+    title = f"Jaccard at frame {len(view.truth)}: {window.score:.3f} · {rows[0][0]}: {rows[0][1]}"
+    return draw_strip(view, title, COLUMNS)
+
+
+def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
+    """Returns the part of the page about a window."""
+    file = BytesIO()
+    strip.save(file, "PNG", optimize=True)
+    header = ["object", "what happens to it", *window.forecasts]
+    picture = element("img", alt="Seen, true and forecast masks.", src=data_uri(file.getvalue(), "image/png"))
+    return joined([element("figure", picture), table("IoU of each object at the last frame", header, rows)])
+
+
+def main() -> None:
+    """Forecasts all windows and draws the worst."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
+    parser.add_argument("forecaster", type=Path, help="folder of a trained forecaster")
+    parser.add_argument("--out", type=Path, default=Path("worst"), help="folder that is made")
+    parser.add_argument("--windows", type=int, default=8, help="how many are drawn")
+    parser.add_argument("--stride", type=int, default=5)
+    parser.add_argument("--step", type=int, default=2, help="frames between the windows of a video")
+    parser.add_argument("--clips", type=int, default=100, help="simulated windows")
+    parser.add_argument("--frames", type=int, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
+    parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+    given = parser.parse_args()
+    seen, horizon = given.frames
+    physics = CLEVRER_CAMERA, given.stride
+    predictors: dict[str, Predictor] = {
+        OWN: load_forecaster(given.forecaster)[0],
+        "rigid_body": RigidBody(*physics),
+    }
+    predictors["told the velocity"] = Informed(*physics, seen, place=False)
+    predictors["and the place"] = Informed(*physics, seen, place=True)
+    every = worlds(given.data, given.clips, given.stride, given.step, seen + horizon, tuple(given.size))
+    worst: list[Window] = []
+    for window in sorted((forecast(world, predictors, seen) for world in every), key=lambda one: one.score):
+        if len(worst) < given.windows and not any(map(window.is_near, worst)):
+            worst.append(window)
+    given.out.mkdir(parents=True, exist_ok=True)
+    sections, strips = {}, []
+    for place, window in enumerate(worst, start=1):
+        rows = objects(window, seen)
+        strips.append(drawn(window, seen, rows))
+        title = f"{place}: Jaccard {window.score:.3f}, from frame {window.world.frames[0]} of the video"
+        sections[title] = section(window, strips[-1], rows)
+    (given.out / "index.html").write_text(document("Worst windows", sections), encoding="utf-8")
+    stacked(strips).save(given.out / "worst.png")
+    print(f"{given.out / 'index.html'}: the worst {len(worst)} windows")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MaskcastError as error:
+        raise SystemExit(f"error: {error}") from None
