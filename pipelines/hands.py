@@ -39,7 +39,7 @@ def hands(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComponent:
         base = on.gpu(stage.train_masker(clips=clips, params=first, name="first")).outputs["masker"]
         by_base = on.gpu(stage.generate_masks(clips=clips, masker=base, params=first_masks, name="first_masks"))
         pseudo = by_base.outputs["masks"]
-        trained = on.gpu(stage.train_masker(clips=clips, masks=pseudo, params=second, name="second"))
+        trained = on.gpu(stage.train_masker(clips=clips, start=base, masks=pseudo, params=second, name="second"))
         masker = trained.outputs["masker"]
         masks = on.gpu(stage.generate_masks(clips=clips, masker=masker, params=generate_masks)).outputs["masks"]
 

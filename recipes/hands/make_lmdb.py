@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     counts = {split: getattr(given, split) for split in LISTS}
+    if min(counts.values()) < 0 or not any(counts.values()):
+        parser.error(f"{counts}: counts are 0 or more, and not all of them 0")
     partial = given.out.with_name(given.out.name + ".partial")
     with outputs_whole({"out": given.out}, {"out": partial}):
         make(partial, counts, given.size, given.seed)

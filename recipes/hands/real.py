@@ -17,12 +17,13 @@ from maskcast.data.images import read_image
 from maskcast.runner.outputs import outputs_whole
 
 FOLDERS = ("single", "pairs")
+PHOTOS = "hands_hgr1/dev/images"
 LONGEST = 256  # pixels of the longer side of what is written
 
 
 def lay(data: Path, out: Path) -> int:
     """Writes both folders; returns how many images ``single`` has."""
-    photos = sorted((data / "hands_hgr1/dev/images").glob("*.jpg"))
+    photos = sorted((data / PHOTOS).glob("*.jpg"))
     for photo in photos:
         person = photo.stem.split("_")[3]  # 1_P_hgr1_id01_2: gesture, language, set, person, number
         mask_HW = read_image(data / f"hands_hgr1/dev/masks/{photo.stem}.bmp")[..., 0] == 0  # black is skin
@@ -48,6 +49,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
+    if not any((given.data / PHOTOS).glob("*.jpg")):
+        parser.error(f"{given.data}: has no {PHOTOS}/*.jpg; give the folder that holds hands_hgr1")
     partial = given.out.with_name(given.out.name + ".partial")
     with outputs_whole({"out": given.out}, {"out": partial}):
         count = lay(given.data, partial)

@@ -42,6 +42,8 @@ def main() -> None:
     arms: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yaml").read_text(encoding="utf-8"))["arms"]
     parser.add_argument("--arms", nargs="+", choices=arms, default=list(arms), metavar="NAME", help="all")
     given = parser.parse_args()
+    if not (HERE / given.params).is_file():
+        parser.error(f"{HERE} has no {given.params!r}; --params names a file there, e.g. params.yaml")
     steps = Steps(HERE / given.params, arms)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in given.arms}
     for seed in given.seeds:

@@ -87,3 +87,27 @@ def test_photographs_of_real_hands_are_laid_out_by_person(
         assert (single.masks(clip)[0] == (np.arange(32) < 8)).all()
     with Image.open(tmp_path / "real/pairs/images/id01/1_P_hgr1_id01_0.jpg") as photo:
         assert photo.size == (256, 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["real.py", "nowhere", "real"], "nowhere: has no hands_hgr1/dev/images/*.jpg; give the folder"),
+        (["make_lmdb.py", "lmdb", "--train", "-1"], "counts are 0 or more, and not all of them 0"),
+        (["steps.py", "--params", "other.yaml"], "has no 'other.yaml'; --params names a file there"),
+        (["steps.py", "--arms", "other"], "invalid choice: 'other' (choose from 'first network', "),
+    ],
+)
+def test_what_a_script_cannot_work_with_is_one_line_and_leaves_nothing(
+    words: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(RECIPE / words[0]), run_name="__main__")
+    assert line in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ from tests.conftest import write_store
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
+from maskcast.models.base import WEIGHTS
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker, save_masker
@@ -60,7 +61,7 @@ def test_a_start_that_does_not_fit_is_refused(store: ClipStore, tmp_path: Path) 
     save_masker(other, frames.model.build(single_map("ab")), frames.model, {})
     config = UNetEncoderConfig(width=4)
     save_encoder(encoder, config.build(), config, {"method": "moco", "mean": [0.5] * 3, "std": [0.2] * 3})
-    with pytest.raises(MaskcastError, match=r"wrong: is \{arch: unet, width: 2\}; set train_masker\.model"):
+    with pytest.raises(MaskcastError, match=r"wrong: is \{arch: unet, width: 2\}; set .*, or anew to true"):
         segmentation_task(store, params(), "x", start=wrong)
     with pytest.raises(MaskcastError, match=r"other: its label maps and classes are not those of the clips"):
         segmentation_task(store, params(), "x", start=other)
@@ -68,6 +69,15 @@ def test_a_start_that_does_not_fit_is_refused(store: ClipStore, tmp_path: Path) 
         segmentation_task(store, params(), "x", start=tmp_path / "nothing")
     with pytest.raises(MaskcastError, match=r"wrong: the encoder is another start; give no --encoder"):
         segmentation_task(store, params(), "x", encoder, wrong)
+
+
+def test_a_start_is_left_alone_by_what_begins_anew(store: ClipStore, tmp_path: Path) -> None:
+    short: dict[str, Any] = {"window": None, "training": TRAINING | {"epochs": 1, "steps_per_epoch": 1}}
+    narrow, start = params(model=UNET | {"width": 2}, window=None), tmp_path / "start"
+    save_masker(start, narrow.model.build((store.label_map,)), narrow.model, {})
+    alone = trained(store, tmp_path / "alone", params(model=UNET, **short))
+    anew = trained(store, tmp_path / "anew", params(model=UNET, anew=True, **short), start)
+    assert (anew / WEIGHTS).read_bytes() == (alone / WEIGHTS).read_bytes()
 
 
 def test_a_window_that_no_clip_has_room_for_is_refused(store: ClipStore) -> None:

@@ -29,7 +29,7 @@ def train_masker(
         clips: the clip store.
         encoder: what ``pretrain_encoder`` wrote; the masker's encoder starts from it.
         start: a masker that this one starts from, of the same ``model`` or of its ``base``; its weights are kept
-            where no epoch is better.
+            where no epoch is better. ``anew`` of the params leaves it alone.
         masks: what ``generate_masks`` wrote of these clips by another masker; those of the unlabelled clips are
             learnt from as ``generated`` says.
         unlabeled: another clip store, whose frames ``unlabeled`` of the params learns from in the place of the
@@ -54,6 +54,7 @@ def train_masker(
     from maskcast.training.tasks.segmentation_reference import reference_of
 
     store = ClipStore(clips)
+    start = None if params.anew else start
     given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks, "unlabeled": unlabeled}
     inputs = {name: path for name, path in given.items() if path is not None}
     task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)

@@ -78,7 +78,9 @@ def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
     missing = {name for name in own.keys() - known.keys() if not name.startswith("memories.")}
     if missing or any(name not in own or own[name].shape != known[name].shape for name in known):
         shown = ", ".join(f"{key}: {value}" for key, value in description["model"].items())
-        raise MaskcastError(f"{folder}: is {{{shown}}}; set train_masker.model, or its base, to that")
+        raise MaskcastError(
+            f"{folder}: is {{{shown}}}; set train_masker.model, or its base, to that, or anew to true"
+        )
     segmenter.load_state_dict(known, strict=False)
 
 

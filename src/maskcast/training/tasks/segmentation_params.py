@@ -8,7 +8,7 @@ from maskcast.data.augment.colours import ColourParams, Probability
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.augment.strong import StrongColours
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
-from maskcast.params import Params, is_null
+from maskcast.params import Params, is_false, is_null
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation_phases import (
     AdversarialParams,
@@ -111,6 +111,9 @@ class SegmentationTraining(Params):
     """Learning from labelled samples in other colours, where classes have attributes; null for none."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)
     """Learning from the masks that the stage is given (``--masks``), too: a second round; null for none."""
+    anew: bool = Field(default=False, exclude_if=is_false)
+    """Begin with weights of its own though the stage is given a masker to go on from (``--start``), as a second
+    masker of another architecture has to."""
     adversarial: AdversarialParams | None = Field(default=None, exclude_if=is_null)
     """A discriminator that learns beside the segmenter, which learns to look true to it; null for none."""
     phases: list[SegmentationPhase] | None = Field(default=None, min_length=1, exclude_if=is_null)
