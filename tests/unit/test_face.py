@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.conftest import ROOT, write_store
 from tests.notebook import run
@@ -17,6 +18,7 @@ from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 import maskcast
 from maskcast.__main__ import main
 from maskcast.inference.segment import segment_whole
+from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
 
 EXAMPLE = ROOT / "docs/examples/first_forecast.py"
@@ -51,16 +53,23 @@ def test_the_types_name_what_there_is() -> None:
 
 
 def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path: Path) -> None:
-    assert main(["forecast", str(video), "--model", str(artifact), "--output", str(tmp_path / "out")]) == 0
+    words = ["--model", str(artifact), "--output", str(tmp_path / "out"), "--samples", "2"]
+    assert main(["forecast", str(video), *words]) == 0
     store = maskcast.ClipStore(str(tmp_path / "out/street/masks"))
     record = json.loads((tmp_path / "out/street/forecast.json").read_text())
     model = maskcast.load(artifact)
-    result = model.forecast(video)
+    result = model.forecast(video, samples=2)
     assert isinstance(result, maskcast.Forecast)
     clip = store.get("street")
     np.testing.assert_array_equal(result.masks, store.masks(clip))
     assert result.confidence is not None
     np.testing.assert_array_equal(result.confidence, store.confidence(clip))
+    drawn = [store.masks(store.get(f"street_future_{number}")) for number in (1, 2)]
+    np.testing.assert_array_equal(result.futures, drawn)
+    network = model.loaded.model.forecaster.network
+    wanted = [network.future(torch.from_numpy(result.seen[None]), HORIZON, seed)[0].numpy() for seed in (0, 1)]
+    np.testing.assert_array_equal(result.futures, wanted)
+    assert record["samples"] == 2 and len(model.forecast(video).futures) == 0
     assert list(result.frames_seen) == record["frames_seen"]
     assert list(result.frames_forecast) == record["frames_forecast"]
     assert result.frames.shape == (SEEN, HEIGHT * SCALE, WIDTH * SCALE, 3)
@@ -110,6 +119,7 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
     other = write_video(tmp_path / "two" / "other.mp4", enlarged(1, SEEN))
     write_video(tmp_path / "two" / "more.mp4", enlarged(1, SEEN))
     silent = maskcast.load(write_registered(tmp_path / "silent", frame_stride=None))
+    made = maskcast.load(write_registered(tmp_path / "made", ConvLSTMConfig(hidden=4, stride=4, input="frames")))
     cases = [
         (lambda: maskcast.load(tmp_path), "no registered model there; give models:/"),
         (lambda: maskcast.Segmenter(tmp_path), "no registered model there; give models:/"),
@@ -117,6 +127,8 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
         (lambda: model.forecast(other.parent), "two: holds 2 videos; name one of them, e.g. "),
         (lambda: model.forecast(video, stride=0), "stride: got 0; give"),
         (lambda: model.forecast(video, start=-1), "start: got -1; frames count from 0"),
+        (lambda: model.forecast(video, samples=-1), "samples: got -1; give the number of futures to draw"),
+        (lambda: made.forecast(video, samples=1), "samples: got 1; this model forecasts frames and draws no"),
         (lambda: silent.forecast(video), "stride: the clips that the model was evaluated on do not tell theirs"),
         (lambda: model.forecast(video, stride=9), "street.mp4: has 12 frames, 28 are needed"),
         (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),

@@ -148,6 +148,7 @@ def test_mistakes_are_said_in_one_line_and_nothing_is_left(
         ([video], silent, "--stride: the clips that the model was evaluated on do not tell theirs; give"),
         ([video, "--stride", "0"], artifact, "--stride: got 0; give"),
         ([video, "--start", "-1"], artifact, "--start: got -1; frames count from 0"),
+        ([video, "--samples", "-1"], artifact, "--samples: got -1; give the number of futures to draw"),
     ):
         code, out, err = forecast(*words, model=model)
         assert (code, out, err.count("\n"), message in err) == (2, "", 1, True), err

@@ -1,5 +1,7 @@
 """Several futures of a clip: how they are drawn, and how they are scored."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,18 +10,47 @@ from maskcast.data.clips import ClipStore
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
-from maskcast.models.objects.trajectories import Trajectory
+from maskcast.models.objects.futures import NEAR, future
+from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
+from maskcast.models.objects.tracks import SCALE_START, Tracks
 from maskcast.stages.evaluate import Evaluate
 
 
-def test_an_object_misses_its_path_by_one_draw_in_units_of_what_is_expected() -> None:
-    scale = torch.arange(1, 4.0)[None, :, None, None].expand(1, 3, 400, 2) / 100
-    path = Trajectory(torch.zeros(1, 3, 400, 2), torch.zeros(1, 3, 400, 2), scale)
-    missed = path.drawn(torch.arange(400)[None], seed=5).centre_BhN2
-    torch.testing.assert_close(missed[:, 1:], missed[:, :1] * torch.tensor([2.0, 3.0])[:, None, None])
-    assert float(missed[0, 0].abs().mean()) == pytest.approx(0.01, rel=0.1)  # a Laplace distribution's scale
-    few = Trajectory(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), scale[:, :, :2])
-    torch.testing.assert_close(few.drawn(torch.tensor([[7, 3]]), seed=5).centre_BhN2, missed[:, :, [7, 3]])
+def moving(num_objects: int = 2) -> tuple[ObjectMotion, torch.Tensor, Tracks]:
+    """Objects that move at 0.02 a frame to the right, whose expected error grows by 0.02 a frame."""
+    motion = ObjectMotion(8, 300)
+    motion.reset_to_constant_velocity()
+    # what a step adds to the expected error, before softplus
+    motion.doubt[-1].bias.data.fill_(math.log(math.expm1(0.02)) - SCALE_BIAS)
+    x = 0.02 * torch.arange(6.0)[:, None].expand(6, num_objects)
+    centre = torch.stack([torch.zeros_like(x), x], -1)[None]
+    seen = torch.ones(1, 6, num_objects, dtype=torch.bool)
+    tracks = Tracks(seen, centre, torch.full_like(centre, 0.05), ~seen, 1.5)
+    return motion, torch.arange(1, num_objects + 1)[None], tracks
+
+
+def test_what_is_drawn_is_the_state_when_last_seen_as_wide_as_the_first_steps_are_in_doubt() -> None:
+    motion, objects, tracks = moving(99)
+    with torch.no_grad():
+        expected, drawn = motion(objects, tracks, 4), future(motion, objects, tracks, 4, seed=5)
+    missed = drawn.centre_BhN2 - expected.centre_BhN2
+    velocity = missed[:, 1:] - missed[:, :-1]
+    torch.testing.assert_close(velocity[:, 1:], velocity[:, :-1])  # it stays: nothing bends a path here
+    place = missed[:, 0] - velocity[:, 0]
+    for found, scale in ((place, SCALE_START), (velocity, 0.02)):
+        assert float(found.abs().mean()) == pytest.approx(NEAR * scale, rel=0.2)  # a Laplace distribution's scale
+    few = Tracks(*(field[:, :, [6, 2]] for field in vars(tracks).values() if isinstance(field, torch.Tensor)), 1.5)
+    with torch.no_grad():
+        same = future(motion, objects[:, [6, 2]], few, 4, seed=5)
+    torch.testing.assert_close(same.centre_BhN2, drawn.centre_BhN2[:, :, [6, 2]])
+
+
+def test_what_is_sure_stays() -> None:
+    motion, objects, tracks = moving()
+    motion.doubt[-1].bias.data.fill_(-30)
+    with torch.no_grad():
+        expected, drawn = motion(objects, tracks, 4), future(motion, objects, tracks, 4, seed=5)
+    assert (drawn.centre_BhN2 - expected.centre_BhN2).abs().max() < 0.01  # a place is never surer than SCALE_START
 
 
 def test_a_clip_has_the_same_futures_in_any_batch() -> None:
@@ -33,7 +64,11 @@ def test_a_clip_has_the_same_futures_in_any_batch() -> None:
     assert together.shape == (2, 4, 32, 48) and together.dtype == torch.uint8
     assert torch.equal(together[1:], alone) and torch.equal(together, model.future(masks, 4, seed=1))
     assert not torch.equal(together, model.future(masks, 4, seed=2))
-    plain = ConvLSTMConfig(hidden=4, stride=4).build(5).eval()  # draws none
+    moved = ConvLSTMConfig(hidden=4, stride=4).build(5).eval()
+    moved.reset_to_constant_velocity()
+    moved.motion.doubt[-1].bias.data.fill_(3.0)  # in much doubt
+    assert not torch.equal(moved.future(masks, 4, seed=1), moved.forecast(masks, 4))
+    plain = ConvLSTMConfig(hidden=4, stride=4, motion="none").build(5).eval()  # draws none
     assert torch.equal(plain.future(masks, 2, seed=1), plain.forecast(masks, 2))
 
 
@@ -51,9 +86,16 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
     model.reset_to_constant_velocity()
     chosen = store.select("val", "labelled")
     cpu = torch.device("cpu")
-    flat = Evaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3).flat({})
+    evaluation = Evaluation(store, store, chosen, model, None, "truth", 6, 3, 2, cpu, futures=3)
+    flat = evaluation.flat({})
     assert 0 < flat["jaccard_last_mean_of_3"] <= flat["jaccard_last_best_of_3"] <= 1
     assert "jaccard_last_best_of_3" not in Evaluation(
         store, store, chosen, model, None, "truth", 6, 3, 2, cpu
     ).flat({})
+    view = evaluation.view(0)  # and pictures show them
+    context = torch.from_numpy(view.seen[None])
+    for seed in range(3):
+        wanted = model.future(context, 3, seed)[0].numpy()
+        np.testing.assert_array_equal(view.forecasts[f"future {seed + 1}"], wanted)
+    assert list(view.forecasts)[:2] == ["forecaster", "constant_velocity"]
     assert Evaluate().model_dump().keys() == Evaluate.model_fields.keys() - {"label_map", "futures"}  # as ever

@@ -164,7 +164,7 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
         frames, masks = np.zeros((2, height, width, 3), np.uint8), np.zeros((3, height, width), np.uint8)
         masks[0, :9, :9], masks[2, :9, :9] = 1, 2
         films = [
-            draw_film(frames, masks[:2], masks[2:], names, "t") for names in (("", "cat", "dog"), ("", "c", "d"))
+            draw_film(frames, masks[:2], [masks[2:]], names, "t") for names in (("", "cat", "dog"), ("", "c", "d"))
         ]
         assert len({picture.size for film in films for picture in film}) == 1
         assert films[0][1].height - 18 * 1.5 > height * min(max(width, 320), 640) / width
@@ -172,3 +172,12 @@ def test_strips_and_films_have_a_legend_and_each_picture_of_a_film_is_of_one_siz
         assert (rows[0] != rows[1]).any()
         for k in (1, 2):
             assert (rows[0] == palette()[k]).all(-1).sum() > 80
+
+
+def test_futures_stand_beside_the_forecast_in_a_film() -> None:
+    frames, mask = np.zeros((1, 80, 120, 3), np.uint8), np.zeros((2, 80, 120), np.uint8)
+    futures = [np.full((1, 80, 120), k, np.uint8) for k in range(12)]
+    seen, coming = draw_film(frames, mask[:1], futures, [str(k) for k in range(12)], "t")
+    assert seen.size == coming.size and seen.width > 3 * 320 and seen.height > 3 * 320 * 80 / 120
+    shown = {tuple(colour) for colour in np.asarray(coming).reshape(-1, 3)[::7].tolist()}
+    assert [k for k in range(1, 12) if tuple(palette()[k].tolist()) in shown] == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -18,7 +18,7 @@ others.
 
 For every video the output holds a folder of its name:
   masks/         clip store (see its README.md): the forecast masks, at the
-                 model's size
+                 model's size, and those of each future that was drawn
   overlay.mp4    the frames that were seen under their masks, then the forecast
   overlay.gif    the same
   forecast.json  which model, which frames, which classes
@@ -44,19 +44,20 @@ def forecast(arguments: Sequence[str]) -> int:
     add_arguments(parser)
     given = parser.parse_args(arguments)
     from maskcast.registry.loading import load_pipeline, load_shipped
-    from maskcast.serving.forecasts import forecast_video, stride_of
+    from maskcast.serving.forecasts import check_samples, forecast_video, stride_of
     from maskcast.serving.videos import find_videos
 
     loaded = load_shipped() if given.model is None else load_pipeline(given.model)
     stride = stride_of(loaded, given.stride, "--stride")
     if given.start is not None and given.start < 0:
         raise MaskcastError(f"--start: got {given.start}; frames count from 0")
+    samples = check_samples(given.samples, "--samples")
     failed, there = 0, 0
     videos = find_videos(given.videos, given.output / FETCHED, given.output)
     say(f"{loaded.title} forecasts {len(videos)} video{'s' * (len(videos) != 1)}")
     for video in track(videos, "forecast"):
         try:
-            there += not forecast_video(video, loaded, given.output / video.name, stride, given.start)
+            there += not forecast_video(video, loaded, given.output / video.name, stride, given.start, samples)
         except MaskcastError as error:
             failed += 1
             say(f"error: {video.name}: {error}")
@@ -86,4 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--start", metavar="N", type=int, help="first frame seen, from 0 (default: end at the last)"
+    )
+    parser.add_argument(
+        "--samples",
+        metavar="K",
+        type=int,
+        default=0,
+        help="futures that may come, drawn beside the forecast (default: %(default)s)",
     )

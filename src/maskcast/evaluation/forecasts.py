@@ -146,12 +146,16 @@ class Evaluation:
         rival_model = self._models[RIVAL]
         assert rival_model is not None
         (_, own), (_, rival) = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
+        futures = {
+            f"future {seed + 1}": next(self._forecasts(Future(self.forecaster, seed), [clip]))[1].masks[0]
+            for seed in range(self.futures)
+        }
         return ForecastView(
             clip.id,
             self.prepared.frames(clip) if clip.has_frames else None,
             self._seen.masks(self._seen.get(clip.id), slice(self.context_frames)),
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
-            {FORECASTER: own.masks[0], RIVAL: rival.masks[0]},
+            {FORECASTER: own.masks[0], RIVAL: rival.masks[0], **futures},
             None if own.frames is None else own.frames[0],
             self.prepared.classes,
         )

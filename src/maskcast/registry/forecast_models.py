@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from maskcast.errors import MaskcastError
 from maskcast.inference.familiar import Reference, Seen, unlike
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.inference.segment import segment_both, segment_future
@@ -44,12 +45,14 @@ class Observed:
         seen: masks (T, H, W) of the frames, and how sure they are.
         masks: (h, H, W) uint8 of the frames that follow.
         confidence: (h, H, W) uint8, 255 = certain; None where the forecaster knows none.
+        futures: (k, h, H, W) uint8 of futures that may come in the place of ``masks``; k = 0 where none are drawn.
         warning: in what the frames are unlike those that the masker was trained on; empty where they are alike.
     """
 
     seen: MaskedClip
     masks: np.ndarray
     confidence: np.ndarray | None
+    futures: np.ndarray
     warning: str
 
 
@@ -131,6 +134,12 @@ class ForecasterModel:
         masks, confidence = self.network.forecast_with_confidence(context, self.horizon)
         return masks[0].cpu().numpy(), None if confidence is None else confidence[0].cpu().numpy()
 
+    def futures(self, masks_THW: np.ndarray, samples: int) -> np.ndarray:
+        """Returns futures (k, h, H, W) of one clip of masks: those of the seeds from 0 on, as in ``evaluate``."""
+        context = torch.tensor(masks_THW[None], device=self._device)
+        drawn = [self.network.future(context, self.horizon, seed)[0].cpu().numpy() for seed in range(samples)]
+        return np.stack(drawn) if drawn else np.empty((0, self.horizon, *masks_THW.shape[1:]), np.uint8)
+
 
 class PipelineModel:
     """Frames (B, T, H, W, C) uint8 -> the masks (B, h, H, W) uint8 of the frames that follow."""
@@ -161,19 +170,29 @@ class PipelineModel:
             warnings.append(self._warning(Seen(clip_THWC, sure)))
         return futures[0] if alone else np.stack(futures), warnings
 
-    def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None) -> Observed:
+    def observe(self, clip_THWC: np.ndarray, source: tuple[int, int] | None = None, samples: int = 0) -> Observed:
         """Returns all that is known of one clip.
 
         Args:
             clip_THWC: its frames.
             source: rows and columns of the video that they were resized from.
+            samples: futures to draw.
+
+        Raises:
+            MaskcastError: futures of a forecaster of frames are asked for.
         """
+        if samples and self.forecaster.input.needs_masker:
+            raise MaskcastError(
+                f"samples: got {samples}; this model forecasts {self.forecaster.input} and draws no futures; give "
+                "0, or take a forecaster of masks"
+            )
         seen = self._mask_seen(clip_THWC)
         if self.forecaster.input.needs_masker:
             future, confidence = self.masker.mask_future(clip_THWC, self.forecaster.predict(clip_THWC))
         else:
             future, confidence = self.forecaster.predict_with_confidence(seen.masks)
-        return Observed(seen, future, confidence, self._warning(Seen(clip_THWC, seen.sure, source)))
+        futures = self.forecaster.futures(seen.masks, samples)
+        return Observed(seen, future, confidence, futures, self._warning(Seen(clip_THWC, seen.sure, source)))
 
     def session(self, *, cuts: bool = True) -> Session:
         """Returns a session of its masker."""

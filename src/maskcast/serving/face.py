@@ -17,7 +17,7 @@ from maskcast.models.base import WEIGHTS
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline, load_shipped
-from maskcast.serving.forecasts import Forecast, look, stride_of
+from maskcast.serving.forecasts import Forecast, check_samples, look, stride_of
 from maskcast.serving.videos import SAMPLE, Frames, find_videos, is_sample
 
 
@@ -56,7 +56,12 @@ class Pipeline:
         return Segmenter(self.loaded.model)
 
     def forecast(
-        self, video: str | Path | np.ndarray, *, stride: int | None = None, start: int | None = None
+        self,
+        video: str | Path | np.ndarray,
+        *,
+        stride: int | None = None,
+        start: int | None = None,
+        samples: int = 0,
     ) -> Forecast:
         """Forecasts what follows in a video.
 
@@ -65,21 +70,24 @@ class Pipeline:
                 is the clip that comes with maskcast.
             stride: distance of the frames seen; None is the model's.
             start: first frame seen, from 0; None ends at the last frame.
+            samples: futures to draw beside the forecast (``Forecast.futures``).
 
         Raises:
-            MaskcastError: there is no such video, it is damaged or too short, or the stride is not known.
+            MaskcastError: there is no such video, it is damaged or too short, the stride is not known, or the
+                model draws no futures.
         """
         distance = stride_of(self.loaded, stride, "stride")
         if start is not None and start < 0:
             raise MaskcastError(f"start: got {start}; frames count from 0")
+        check_samples(samples, "samples")
         if isinstance(video, np.ndarray):
             frames_THWC, _ = batched(video, (-1, -1, -1, 3), "video")
-            return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start)
+            return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
             found = find_videos([str(video)], Path(scratch), Path(scratch))
             if found[1:]:
                 raise MaskcastError(f"{video}: holds {len(found)} videos; name one of them, e.g. {found[0].path}")
-            return look(found[0], self.loaded, distance, start)
+            return look(found[0], self.loaded, distance, start, samples)
 
     def __repr__(self) -> str:
         about = self.loaded.about

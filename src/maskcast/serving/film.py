@@ -3,6 +3,7 @@
 Legend: T frames seen, h horizon, H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -24,30 +25,43 @@ from maskcast.serving.sound import Track
 FPS = Fraction(1000, GIF_MS)
 LAST_FRAMES = 4  # the last picture stays so many times as long
 CELL_WIDTHS = (320, 640)
+MOST_FUTURES = 8
 CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second everywhere
 
 
 def draw_film(
-    frames_THWC: np.ndarray, seen_THW: np.ndarray, future_hHW: np.ndarray, classes: Sequence[str], title: str
+    frames_THWC: np.ndarray,
+    seen_THW: np.ndarray,
+    coming: Sequence[np.ndarray],
+    classes: Sequence[str],
+    title: str,
 ) -> list[Image.Image]:
     """Returns one picture a frame: the frames of the video under their masks, then the forecast masks alone.
+
+    Futures stand beside the forecast, the first ones of many.
 
     Args:
         frames_THWC: as they are in the video; masks are enlarged to their size.
         seen_THW: the masks that the forecast started from.
-        future_hHW: the forecast.
+        coming: masks (h, H, W): the forecast, then futures that may come in its place.
         classes: names by id; those that occur stand below each picture.
         title: what is said above each picture, beside the number of its frame, which counts from 1.
     """
     size = frames_THWC.shape[1:3]
-    masks = resize_masks(np.concatenate([seen_THW, future_hHW]), *size)
-    legend = class_entries([seen_THW, future_hHW], classes)
+    shown = coming[: MOST_FUTURES + 1]
+    masks = [resize_masks(np.concatenate([seen_THW, one_hHW]), *size) for one_hHW in shown]
+    names = ["forecast", *(f"future {number}" for number in range(1, len(shown)))]
+    columns = math.ceil(len(shown) ** 0.5)
+    widths = (CELL_WIDTHS[0], max(CELL_WIDTHS[0], CELL_WIDTHS[1] // columns))
+    legend = class_entries([seen_THW, *shown], classes)
     pictures = []
-    for t, mask_HW in enumerate(masks):
+    for t in range(len(masks[0])):
         seen = t < len(frames_THWC)
-        cell = overlay(frames_THWC[t] if seen else None, mask_HW)
-        row = Row("", [cell], [f"frame {t + 1}, {'seen' if seen else 'forecast'}"])
-        pictures.append(grid([row], title, CELL_WIDTHS, legend))
+        cells = [overlay(frames_THWC[t] if seen else None, mask_THW[t]) for mask_THW in masks]
+        captions = [f"frame {t + 1}, {'seen' if seen else name}" for name in names]
+        parts = [slice(first, first + columns) for first in range(0, len(shown), columns)]
+        rows = [Row("", cells[part], captions[part]) for part in parts]
+        pictures.append(grid(rows, title, widths, legend))
     return pictures
 
 

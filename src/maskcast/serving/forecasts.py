@@ -64,6 +64,11 @@ class Forecast:
         return self.observed.confidence
 
     @property
+    def futures(self) -> np.ndarray:
+        """Class ids (k, h, height, width) of futures that may come, as many as were asked for."""
+        return self.observed.futures
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names by id, background first."""
         return self.label_map.classes
@@ -74,8 +79,9 @@ class Forecast:
         return self.observed.warning
 
     def film(self) -> list[Image.Image]:
-        """Returns a picture of each frame: those seen under their masks, then the forecast masks."""
-        return draw_film(self.frames, self.seen, self.masks, self.classes, f"{self.video} · {self.model}")
+        """Returns a picture of each frame: those seen under their masks, then the forecast and some futures."""
+        title = f"{self.video} · {self.model}"
+        return draw_film(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
 
     def save_film(self, path: str | Path) -> None:
         """Writes the film.
@@ -104,7 +110,18 @@ def stride_of(loaded: LoadedPipeline, given: int | None, name: str) -> int:
     raise MaskcastError(f"{name}: {known}; give the frames' distance in the video, 1 or more")
 
 
-def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> Forecast:
+def check_samples(samples: int, name: str) -> int:
+    """Returns how many futures to draw.
+
+    Raises:
+        MaskcastError: fewer than none; ``name`` is what the error calls it.
+    """
+    if samples < 0:
+        raise MaskcastError(f"{name}: got {samples}; give the number of futures to draw, 0 or more")
+    return samples
+
+
+def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, samples: int = 0) -> Forecast:
     """Forecasts one video.
 
     Args:
@@ -112,22 +129,25 @@ def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -
         loaded: the pipeline.
         stride: distance of the frames seen.
         start: the first of them, from 0; None ends at the last frame.
+        samples: futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short.
+        MaskcastError: the video is damaged or too short, or the model draws no futures.
     """
     about = loaded.about
     indices = _frames_seen(video, about.context_frames, stride, start)
     frames_THWC = video.read(indices)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
-    observed = loaded.model.observe(clip_THWC, (height, width))
+    observed = loaded.model.observe(clip_THWC, (height, width), samples)
     label_map = LabelMap(about.label_map or MASK, about.classes)
     coming = tuple(indices[-1] + stride * step for step in range(1, about.horizon + 1))
     return Forecast(video.name, frames_THWC, tuple(indices), coming, label_map, observed, loaded.title)
 
 
-def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None) -> bool:
+def forecast_video(
+    video: Video, loaded: LoadedPipeline, output: Path, stride: int, start: int | None, samples: int
+) -> bool:
     """Forecasts one video into a folder unless that has been done; returns whether it had to.
 
     Args:
@@ -136,9 +156,11 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
         output: folder of what is written; an older forecast there is replaced.
         stride: distance of the frames seen.
         start: the first of them, from 0; None ends at the last frame.
+        samples: futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short, or ``output`` cannot be written.
+        MaskcastError: the video is damaged or too short, the model draws no futures, or ``output`` cannot be
+            written.
     """
     about = loaded.about
     indices = _frames_seen(video, about.context_frames, stride, start)
@@ -151,12 +173,13 @@ def forecast_video(video: Video, loaded: LoadedPipeline, output: Path, stride: i
         "height": about.height,
         "width": about.width,
         "classes": list(about.classes),
+        **({"samples": samples} if samples else {}),
     }
     if _read(output / RECORD) == record:
         return False
     partial = output.with_name(output.name + ".partial")
     with outputs_whole({"output": output}, {"output": partial}):
-        found = look(video, loaded, stride, start)
+        found = look(video, loaded, stride, start, samples)
         if found.warning:
             say(f"{video.name}: {found.warning}")
         partial.mkdir()
@@ -189,14 +212,18 @@ def _write_masks(folder: Path, found: Forecast, record: dict[str, Any]) -> None:
     height, width = found.masks.shape[1:]
     name = found.label_map.name
     with ClipWriter(folder, height=height, width=width, maps=[found.label_map], meta=meta) as writer:
+        first = {"first_frame": len(found.frames_seen)}
         writer.add(
             found.video,
             split="hidden",
             kind="hidden",
             masks={name: found.masks},
             confidence={} if found.confidence is None else {name: found.confidence},
-            meta={"first_frame": len(found.frames_seen)},
+            meta=first,
         )
+        for number, masks in enumerate(found.futures, start=1):
+            clip_id = f"{found.video}_future_{number}"
+            writer.add(clip_id, split="hidden", kind="hidden", masks={name: masks}, meta=first)
 
 
 def _read(path: Path) -> Any:

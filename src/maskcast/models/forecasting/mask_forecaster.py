@@ -110,6 +110,10 @@ class MaskForecaster(Forecaster):
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         return self._forecast(context_BTHW, horizon, sure=True)
 
+    def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
+        """Returns masks as ``forecast`` does, of objects that go where they may go (``objects.futures``)."""
+        return self._forecast(context_BTHW, horizon, sure=False, seed=seed)[0]
+
     @torch.no_grad()
     def _forecast_as_graph(self, context_BTHW: Tensor, horizon: int) -> Tensor:
         """Returns what ``forecast`` does, by shapes that do not depend on data: all clips and classes at once."""
@@ -122,7 +126,9 @@ class MaskForecaster(Forecaster):
         return logits_BhKHW.argmax(2).to(torch.uint8)
 
     @torch.no_grad()
-    def _forecast(self, context_BTHW: Tensor, horizon: int, sure: bool) -> tuple[Tensor, Tensor]:
+    def _forecast(
+        self, context_BTHW: Tensor, horizon: int, sure: bool, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns masks (B, h, H, W) uint8 and, if asked, the probability of each pixel's class, 255 = 1.
 
         Memory does not grow with the number of clips, nor with what logits take of all steps and pixels.
@@ -138,14 +144,16 @@ class MaskForecaster(Forecaster):
         some = max(1, AT_ONCE // (frames * height * width * numbers))
         for first in range(0, len(context_BTHW), some):
             part = slice(first, first + some)
-            self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None)
+            self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None, seed)
         return masks, confidence
 
-    def _forecast_some(self, context_BTHW: Tensor, masks_BhHW: Tensor, confidence_BhHW: Tensor | None) -> None:
+    def _forecast_some(
+        self, context_BTHW: Tensor, masks_BhHW: Tensor, confidence_BhHW: Tensor | None, seed: int | None
+    ) -> None:
         """Writes what ``_forecast`` returns of some clips."""
         context_BTHW = known(context_BTHW)
         horizon, height, width = masks_BhHW.shape[1:]
-        scene = observe(context_BTHW, self.num_classes, self.motion, horizon)
+        scene = observe(context_BTHW, self.num_classes, self.motion, horizon, seed)
         states = self._run(scene, context_BTHW, horizon)
         for clip in range(len(context_BTHW)):
             one = slice(clip, clip + 1)

@@ -72,8 +72,8 @@ class ObjectForecaster(Forecaster):
 
     @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
-        """Returns masks as ``forecast`` does, of objects that miss their paths by as much as is to be expected."""
-        return self._painted(self._observe(context_BTHW, horizon).drawn(seed), horizon)
+        """Returns masks as ``forecast`` does, of objects that go where they may go (``objects.futures``)."""
+        return self._painted(self._observe(context_BTHW, horizon, seed), horizon)
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
@@ -98,11 +98,11 @@ class ObjectForecaster(Forecaster):
         """Returns a store whose masks hold ids of objects."""
         return NumberedObjects(store) if self.several else store
 
-    def _observe(self, context_BTHW: Tensor, horizon: int) -> Scene:
+    def _observe(self, context_BTHW: Tensor, horizon: int, seed: int | None = None) -> Scene:
         ids_BTHW, count = known(context_BTHW), self.num_classes
         if self.several:
             ids_BTHW, count = numbered(ids_BTHW, count), count * most_objects(count)
-        return observe(ids_BTHW, count, self.motion, horizon)
+        return observe(ids_BTHW, count, self.motion, horizon, seed)
 
     def _painted(self, scene: Scene, horizon: int) -> Tensor:
         """Returns the masks (B, h, H, W) of a scene, uint8."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.objects.completion import Completion
-from maskcast.models.objects.plane import fit_plane, inverse, projected, to_plane
+from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
@@ -26,7 +26,6 @@ STD_UNIT = 20.0  # brings sizes of objects, about 0.05 picture heights, to about
 SPEED_UNIT = 10.0  # the same for displacements per frame
 DOUBT_UNIT = 100.0  # the same for the error of a completed centre
 FEATURE_LIMIT = 5.0  # features are clamped: one object that flies off must not drown the gradient of all others
-SCALE_START = 1e-3  # expected error of the centre of what is seen, picture heights
 SCALE_BIAS = (
     -5.0
 )  # what an untrained network adds to it at each step, before softplus: 0.7 % of the picture's height
@@ -75,13 +74,16 @@ class ObjectMotion(nn.Module):
         self.reset_to_persistence()
         self.start.bias[PAST - len(SLOPE) : PAST] = torch.tensor(SLOPE)
 
-    def forward(self, object_BN: Tensor, tracks: Tracks, horizon: int) -> Trajectory:
+    def forward(
+        self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
+    ) -> Trajectory:
         """Returns where the objects go in ``horizon`` steps; of an object that ``tracks`` never shows, anything.
 
         Args:
             object_BN: class ids, or numbers of objects (``parts``); 0 as padding.
             tracks: of these objects in the context; what lies more than ``PAST`` frames back is not used.
             horizon: steps after the last frame.
+            missed_BN4: how far place and velocity when last seen are from those expected (``displaced``).
         """
         tracks = _latest(tracks)
         seen = tracks.last_observation()
@@ -89,11 +91,11 @@ class ObjectMotion(nn.Module):
         pairs_BNN = seen.exists_BN[:, :, None] & seen.exists_BN[:, None]
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
         centres, sizes, scales = [], [], []
-        scale = torch.full_like(place, SCALE_START)
-        if seen.doubt_BN2 is not None:
-            scale = scale + seen.doubt_BN2
+        scale = seen.expected_error
         back_33 = inverse(self.homography)
         offset = seen.centre_BN2 - projected(place, back_33).detach()  # exact for an object that stays
+        if missed_BN4 is not None:
+            place, velocity = displaced(self.homography, place, velocity, missed_BN4)
         ago = (PAST - seen.frame_BN)[..., None]
         place = place + velocity * ago
         centre = projected(place, back_33) + offset

@@ -41,6 +41,20 @@ def projected(place: Tensor, matrix_33: Tensor) -> Tensor:
     return point[..., :2] / point[..., 2:].clamp(min=0.3)  # an object that flies off must not drown all gradients
 
 
+def displaced(homography: Tensor, place: Tensor, velocity: Tensor, by: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns places and velocities (..., 2) on the plane that differ as is seen in the picture.
+
+    Args:
+        homography: of the plane.
+        place: on the plane.
+        velocity: on the plane, a frame.
+        by: (..., 4) across the picture, in its heights: of the place (y, x), of the velocity (y, x).
+    """
+    centre = projected(place, inverse(homography))
+    moved, ahead = (to_plane(homography, centre + part) for part in by.split(2, dim=-1))
+    return moved, velocity + ahead - place
+
+
 @torch.no_grad()
 def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | None:
     """Returns the homography (8,) that explains the sizes of whole objects; None where there are too few.

@@ -3,11 +3,12 @@
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import Tensor
 
+from maskcast.models.objects.futures import future
 from maskcast.models.objects.motion import PAST, ObjectMotion
 from maskcast.models.objects.picks import ALL, Pick
 from maskcast.models.objects.tracks import LastObservation, find_objects, track
@@ -40,16 +41,15 @@ class Scene:
         recent, objects = self.recent_BRHW[clips], self.object_BN[clips]
         return Scene(recent, objects, self.seen.pick(clips), self.trajectory.pick(clips, steps))
 
-    def drawn(self, seed: int) -> "Scene":
-        """Returns the scene with paths that may be (``Trajectory.drawn``)."""
-        return replace(self, trajectory=self.trajectory.drawn(self.object_BN, seed))
 
-
-def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int) -> Scene:
+def observe(
+    context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None, horizon: int, seed: int | None = None
+) -> Scene:
     """Returns the scene after (B, T, H, W) masks without unknown pixels.
 
     With ``motion``, an object that is hidden in the last frame but was seen in one of the recent ones belongs to
-    the scene. Without it, the scene is the objects of the last mask, and they stay where they are.
+    the scene. Without it, the scene is the objects of the last mask, and they stay where they are. With ``seed``
+    objects go where they may go (``futures``).
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
@@ -57,5 +57,10 @@ def observe(context_BTHW: Tensor, num_classes: int, motion: ObjectMotion | None,
     with without_autocast(context_BTHW.device):
         if motion is not None and motion.completion is not None:
             tracks = motion.completion.complete(recent_BRHW, object_BN, tracks)
-        trajectory = still(tracks, horizon) if motion is None else motion(object_BN, tracks, horizon)
+        if motion is None:
+            trajectory = still(tracks, horizon)
+        elif seed is None:
+            trajectory = motion(object_BN, tracks, horizon)
+        else:
+            trajectory = future(motion, object_BN, tracks, horizon, seed)
     return Scene(recent_BRHW, object_BN, tracks.last_observation(), trajectory)

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from maskcast.models.arithmetic import shapes_are_fixed
 
+SCALE_START = 1e-3  # expected error of the centre of what is seen, picture heights
+
 
 @dataclass(frozen=True)
 class Tracks:
@@ -53,6 +55,12 @@ class LastObservation:
     centre_BN2: Tensor
     std_BN2: Tensor
     doubt_BN2: Tensor | None = None
+
+    @property
+    def expected_error(self) -> Tensor:
+        """The expected error of the centre, (y, x)."""
+        start = torch.full_like(self.centre_BN2, SCALE_START)
+        return start if self.doubt_BN2 is None else start + self.doubt_BN2
 
     def pick(self, clips: slice) -> "LastObservation":
         """Returns the observations of some clips."""

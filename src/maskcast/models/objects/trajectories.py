@@ -3,7 +3,7 @@
 Shapes: B clips, T context frames, h horizon, N objects.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch import Tensor
 from maskcast.distributed import all_sum
 from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.tracks import LastObservation, Tracks
-from maskcast.seed import rng
 
 SMALL = 0.02  # size (standard deviation) of a small object, picture heights
 SIZE_WEIGHT, BORDER_WEIGHT, SCALE_WEIGHT = 0.5, 0.3, 0.1  # of errors, beside 1 for places
@@ -31,19 +30,6 @@ class Trajectory:
         """Returns the trajectories of some clips at some steps."""
         fields = self.centre_BhN2, self.log_size_BhN2, self.scale_BhN2
         return Trajectory(*(picked(field[clips], 1, steps) for field in fields))
-
-    def drawn(self, object_BN: Tensor, seed: int) -> "Trajectory":
-        """Returns paths that may be: each object misses its path by one draw in units of what is to be expected.
-
-        The draw is an object's own for all steps: who goes faster than forecast is ahead at each of them.
-
-        Args:
-            object_BN: class ids; what is drawn depends on them and ``seed`` alone.
-            seed: of the draws.
-        """
-        draws = rng(seed).laplace(size=(int(object_BN.max()) + 1, 2))
-        error_BN2 = torch.from_numpy(draws).to(self.centre_BhN2)[object_BN]
-        return replace(self, centre_BhN2=self.centre_BhN2 + error_BN2[:, None] * self.scale_BhN2)
 
 
 def still(tracks: Tracks, horizon: int) -> Trajectory:
