@@ -84,7 +84,7 @@ def forecaster(config: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]
             for frames in (6, 5):
                 channels = (3,) if model.input is Input.FRAMES else ()
                 pictures = torch.zeros(2, frames, 18, 27, *channels, dtype=torch.uint8, device="cuda")
-                tracks = torch.zeros(2, frames, 3, 8, device="cuda")
+                tracks = torch.zeros(2, frames, 3, 10 if getattr(config, "whole", False) else 8, device="cuda")
                 parts.append(TrackBatch(tracks, pictures) if getattr(model, "motion", None) else pictures)
             total: Tensor = model.loss(*parts)[0]
             return total
@@ -131,12 +131,12 @@ def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
         forecaster(ConvLSTMConfig(hidden=4, layers=2, norm="batch", peepholes="channel")),
         forecaster(ConvGRUConfig(hidden=4, stride=1, embedding="onehot", motion="none", feedback=True)),
         forecaster(ConvGRUConfig(hidden=4, input="frames")),
-        forecaster(SimVPConfig(hidden=2, blocks=1)),
+        forecaster(SimVPConfig(hidden=2, blocks=1, whole=True)),
         detector,
         encoder(MocoConfig(queue=8, sub_batches=2)),
         encoder(DenseCLConfig(queue=8, sub_batches=2)),
     ],
-    ids=["masks", "objects", "still", "moving", "feedback", "frames", "simvp", "detector", "moco", "densecl"],
+    ids=["masks", "objects", "still", "moving", "feedback", "frames", "whole", "detector", "moco", "densecl"],
 )
 def test_host_and_device_do_not_meet(
     made: Callable[[], tuple[Any, Callable[[Any], Tensor]]], monkeypatch: pytest.MonkeyPatch
