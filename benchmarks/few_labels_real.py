@@ -82,20 +82,29 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
     """Trains one masker and returns its score, and CPU seconds without those of pretraining."""
     own = dict(values["arms"][arm])
     encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
-    params = merged(values["train_masker"], own)
-    params = merged(params, {"training": {"seed": seed}})
+    second, seeded = own.pop("second", None), {"training": {"seed": seed}}
     with tempfile.TemporaryDirectory(dir=work) as scratch:
-        clips, count = Path(scratch) / "clips", drawn(Path(scratch) / "clips", truth, share, seed)
-        start, train = time.process_time(), get_stage("train_masker")
-        train.function(
-            clips=clips,
-            encoder=encoder,
-            masker=Path(scratch) / "masker",
-            metrics=Path(scratch) / "metrics.json",
-            params=validate(train.params, params, "few_labels_real"),
-        )
-        jaccard = json.loads((Path(scratch) / "metrics.json").read_text())["val_jaccard"]
+        folder = Path(scratch)
+        clips, masker, masks = folder / "clips", folder / "masker", folder / "masks"
+        count = drawn(clips, truth, share, seed)
+        start = time.process_time()
+        params = merged(merged(values["train_masker"], own), seeded)
+        jaccard = staged("train_masker", params, clips=clips, encoder=encoder, masker=masker)["val_jaccard"]
+        if second is not None:
+            staged("generate_masks", values["generate_masks"], clips=clips, masker=masker, masks=masks)
+            params = merged(merged(values["train_masker"], second), seeded)
+            inputs = {"clips": clips, "start": masker, "masks": masks}
+            jaccard = staged("train_masker", params, **inputs, masker=folder / "second")["val_jaccard"]
     return {"labelled": count, "seed": seed, "jaccard": jaccard, "cpu_seconds": time.process_time() - start}
+
+
+def staged(name: str, params: Values, **paths: Path | None) -> dict[str, float]:
+    """Runs a stage in this process and returns its metrics."""
+    stage, last = get_stage(name), [path for path in paths.values() if path is not None][-1]
+    metrics = last.with_name(f"{last.name}.json")
+    stage.function(**paths, metrics=metrics, params=validate(stage.params, params, "few_labels_real"))
+    found: dict[str, float] = json.loads(metrics.read_text())
+    return found
 
 
 def pretrained(work: Path, truth: ClipStore, values: Values) -> Path:

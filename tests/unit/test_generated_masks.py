@@ -11,6 +11,7 @@ from tests.two_maps import MATTE, SQUARES
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.runner.run import run_stage
@@ -56,6 +57,21 @@ def test_what_is_sure_is_learnt_of_unlabelled_clips_alone(store: ClipStore, tmp_
     whole = generated.of("squares").masks(generated.get("unlabeled"))[1:]
     assert np.array_equal(squares, np.where(whole == 2, IGNORE, whole)) and (squares == 1).any()
     assert np.array_equal(matte, generated.of("matte").masks(generated.get("unlabeled"))[1:])
+
+
+def test_frames_without_labels_of_labelled_clips_are_learnt_too(store: ClipStore, tmp_path: Path) -> None:
+    """A clip has a label of its second frame: that one keeps it, the others have generated masks."""
+    generated = write(tmp_path / "masks", frames=False)
+    mine_THW = np.full((3, 16, 24), IGNORE, np.uint8)
+    mine_THW[1] = 2
+    write_relabelled(tmp_path / "partly", store.of("squares"), {"train": NewLabels(mine_THW, [1])}, "train")
+    partly = ClipStore(tmp_path / "partly").of("squares")
+    found = GeneratedMasks(partly, generated.root, (SQUARES,), GeneratedParams(threshold=0), 1)
+    assert [clip.id for clip in found.clips] == ["train", "unlabeled"]
+    expected_THW = generated.of("squares").masks(generated.get("train")).copy()
+    expected_THW[1] = 2
+    assert np.array_equal(found.masks(found.clips[0])[SQUARES], expected_THW)
+    assert np.array_equal(found.masks(found.clips[0], slice(2, 3))[SQUARES], expected_THW[2:])
 
 
 def test_a_batch_has_both_and_is_the_same_again(store: ClipStore, tmp_path: Path) -> None:

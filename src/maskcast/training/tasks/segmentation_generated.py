@@ -12,6 +12,7 @@ import numpy as np
 from maskcast.data.clip_index import FrameIndex, evenly_spaced
 from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.data.relabelling import LABELLED_FRAMES, labelled_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
@@ -20,7 +21,9 @@ LOOKED_AT = 100  # clips in which something must be learnt
 
 
 class GeneratedMasks:
-    """The unlabelled clips of a store with masks of another store, where these are sure.
+    """Clips without labels, or with labels of some frames only, and masks of another store where these are sure.
+
+    Frames that have labels keep them.
 
     Args:
         store: the clips.
@@ -39,6 +42,7 @@ class GeneratedMasks:
     ) -> None:
         self.params, generated = params, ClipStore(root)
         self._masks = {one: generated.of(one.name) for one in maps}
+        self._labels = {one: store.of(one.name) for one in maps}
         for one, masks in self._masks.items():
             if masks.label_map != one:
                 raise MaskcastError(
@@ -46,9 +50,16 @@ class GeneratedMasks:
                     "masks of these clips"
                 )
         layers = {labels_of(one.name) for one in maps}
-        found = store.where(lambda group: group.kind == "unlabelled" and group.has_frames)
+        kinds = {("train", "labelled")} if store.meta.get(LABELLED_FRAMES) else set()
+        found = store.where(
+            lambda group: group.has_frames and (group.kind == "unlabelled" or (group.split, group.kind) in kinds)
+        )
         self.clips = [
-            clip for clip in found if clip.id in generated and layers <= generated.get(clip.id).layers.keys()
+            clip
+            for clip in found
+            if (clip.kind == "unlabelled" or LABELLED_FRAMES in clip.meta)
+            and clip.id in generated
+            and layers <= generated.get(clip.id).layers.keys()
         ]
         self._sure = _confidences(root, generated, self.clips) if params.drop else None
         if self._sure is not None and params.drop_of == "set":
@@ -97,6 +108,10 @@ class GeneratedMasks:
             if one.kind == "classes":
                 sure_THW = store.confidence(own, frames) >= round(255 * self.params.threshold)
                 masks_THW = np.where(sure_THW, masks_THW, np.uint8(IGNORE))
+            labels = self._labels[one]
+            if known := labelled_frames(labels, clip):
+                known_T = np.isin(np.arange(clip.num_frames)[frames], known)
+                masks_THW = np.where(known_T[:, None, None], labels.masks(clip, frames), masks_THW)
             found[one] = masks_THW
         return found
 
