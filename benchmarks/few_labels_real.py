@@ -79,7 +79,7 @@ def prepared(raw: Path, root: Path, params: Values) -> ClipStore:
 
 
 def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, seed: int) -> Record:
-    """Trains one masker and returns its score, and CPU seconds without those of pretraining."""
+    """Trains a masker in one round or two; returns its score, and CPU seconds without those of pretraining."""
     own = dict(values["arms"][arm])
     encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
     second, seeded = own.pop("second", None), {"training": {"seed": seed}}

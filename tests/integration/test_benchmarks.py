@@ -207,11 +207,13 @@ def test_real_sets_are_learnt_from_few_labels(
         values[section]["training"] |= short
     values["pretrain_encoder"]["views"]["size"] = [16, 16]
     values["train_masker"]["augment"]["crop"] = [16, 16]
-    for arm in ("semi-supervised", "both"):
+    for arm in ("mean teacher", "both"):
         values["arms"][arm] |= {
             "unlabeled": {"batch_size": 2, "burn_in_steps": 1},
             "training": {"steps_per_epoch": 2},
         }
+    second = {"generated": {"threshold": 0.0}, "training": short}  # what has learnt nothing is sure of nothing
+    values["arms"]["two rounds"] = {"training": short, "second": second}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
     frames, masks = moving_squares(0, 20, 24, 32)
     for part, pictures in (("JPEGImages", frames), ("Annotations", np.where(masks > 0, 255, 0).astype(np.uint8))):
