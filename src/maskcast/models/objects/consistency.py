@@ -59,7 +59,7 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
     """
     check()
     labels_HW = np.zeros(mask_HW.shape, np.int32)
-    objects_P = np.flatnonzero(mask_HW.ravel() > 0)
+    objects_P = np.flatnonzero(mask_HW > 0)
     count = 0
     for class_id, box in _boxes(mask_HW, objects_P):
         found, found_IJ = cv2.connectedComponents((mask_HW[box] == class_id).astype(np.uint8), connectivity=8)
@@ -70,13 +70,13 @@ def find_regions(mask_HW: np.ndarray, probabilities_PK: np.ndarray, check: Check
         followed_P = labels_HW.ravel()[objects_P] > 0
         objects_P, probabilities_PK = objects_P[followed_P], probabilities_PK[followed_P]
     region_P = labels_HW.ravel()[objects_P] - 1
-    ys, xs = np.divmod(objects_P, mask_HW.shape[1])
-    places_P3 = np.column_stack([ys, xs, np.ones(len(ys))])
-    sums = np.concatenate([_summed(rows, region_P, count) for rows in (probabilities_PK, places_P3)], 1)
-    class_R = np.zeros(len(sums), np.uint8)
+    class_R = np.zeros(count, np.uint8)
     class_R[region_P] = mask_HW.ravel()[objects_P]
-    regions = Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
-    return _merged(regions, class_R)
+    area_R = np.bincount(region_P, minlength=count).astype(np.float64)
+    places = np.divmod(objects_P, mask_HW.shape[1])  # whole numbers: their sums are exact in any order
+    centre_R2 = np.stack([np.bincount(region_P, at_P, count) / area_R for at_P in places], 1)
+    regions = Regions(labels_HW, _summed(probabilities_PK, region_P, count), centre_R2, area_R)
+    return _merged(regions, class_R, objects_P, region_P)
 
 
 def _boxes(mask_HW: np.ndarray, objects_P: np.ndarray) -> list[tuple[int, tuple[slice, slice]]]:
@@ -113,7 +113,7 @@ def _summed(rows_PN: np.ndarray, group_P: np.ndarray, groups: int) -> np.ndarray
     sums = []
     some = max(1, AT_ONCE // max(1, len(rows_PN)))
     for first in range(0, rows_PN.shape[1], some):
-        part_PN = rows_PN[:, first : first + some].astype(np.float64)[order_P]
+        part_PN = rows_PN[:, first : first + some].take(order_P, 0).astype(np.float64)
         sums.append(np.add.reduceat(part_PN, starts, axis=0))
     return np.concatenate(sums, 1)
 
@@ -126,13 +126,24 @@ def _largest(labels_HW: np.ndarray) -> np.ndarray:
     return new_R[labels_HW]
 
 
-def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
-    """Merges regions that touch a larger one where the smaller may as well be of the larger one's class."""
-    labels_HW, share_RK = regions.labels_HW, _share(regions)
-    count = len(class_R)
-    beside = [(labels_HW[:, :-1], labels_HW[:, 1:]), (labels_HW[:-1], labels_HW[1:])]
-    touching = [(one != other) & (one > 0) & (other > 0) for one, other in beside]
-    pairs = [(one[at] - 1) * count + other[at] - 1 for (one, other), at in zip(beside, touching, strict=True)]
+def _merged(regions: Regions, class_R: np.ndarray, objects_P: np.ndarray, region_P: np.ndarray) -> Regions:
+    """Merges regions that touch a larger one where the smaller may as well be of the larger one's class.
+
+    Args:
+        regions: of a frame.
+        class_R: of each.
+        objects_P: their pixels, row by row.
+        region_P: in which of them each lies.
+    """
+    share_RK = _share(regions)
+    count, (height, width) = len(class_R), regions.labels_HW.shape
+    after = np.full((height + 1, width + 1), -1, np.int32)  # regions by place, beside the last ones none
+    after[:-1, :-1] = regions.labels_HW - 1
+    place_P = objects_P + objects_P // width
+    pairs = []
+    for other_P in (after.ravel()[place_P + 1], after.ravel()[place_P + width + 1]):
+        touching_P = (other_P != region_P) & (other_P >= 0)
+        pairs.append(region_P[touching_P] * count + other_P[touching_P])
     first_P, second_P = np.divmod(np.unique(np.concatenate(pairs)), max(1, count))
     area_P2 = regions.area_R[np.stack([first_P, second_P], 1)]
     smaller_P = (area_P2[:, 0] < area_P2[:, 1]) | ((area_P2[:, 0] == area_P2[:, 1]) & (first_P < second_P))
@@ -148,7 +159,8 @@ def _merged(regions: Regions, class_R: np.ndarray) -> Regions:
     sums = np.zeros((len(kept_R), share_RK.shape[1] + 3))
     area_R = regions.area_R[:, None]
     np.add.at(sums, new_R, np.column_stack([regions.evidence_RK, regions.centre_R2 * area_R, area_R]))
-    labels_HW = np.append(0, new_R + 1).astype(np.int32)[labels_HW]
+    labels_HW = np.zeros_like(regions.labels_HW)
+    labels_HW.ravel()[objects_P] = new_R[region_P] + 1
     return Regions(labels_HW, sums[:, :-3], sums[:, -3:-1] / sums[:, -1:], sums[:, -1])
 
 
@@ -222,13 +234,15 @@ def make_consistent(
             class_id = int(np.where(allowed_K, vote_K, -1).argmax())
         for t, r in track:
             chosen[t][r + 1] = class_id
-    masks, confidence = [], []
-    for regions, class_R, old_HW, sure_HW in zip(frames, chosen, masks_THW, confidence_THW, strict=True):
-        mask_HW = np.where(regions.labels_HW > 0, class_R[regions.labels_HW], old_HW)
+    agreed_THW, sure_THW = masks_THW.copy(), confidence_THW.copy()
+    for regions, class_R, mask_HW, sure_HW in zip(frames, chosen, agreed_THW, sure_THW, strict=True):
+        places_P = np.flatnonzero(regions.labels_HW > 0)
+        label_P = regions.labels_HW.ravel()[places_P]
+        changed_P = class_R[label_P] != mask_HW.ravel()[places_P]
+        places_P, label_P = places_P[changed_P], label_P[changed_P]
         mean_R = np.append(0, _share(regions)[np.arange(len(class_R) - 1), class_R[1:]])
-        masks.append(mask_HW)
-        confidence.append(np.where(mask_HW == old_HW, sure_HW, mean_R[regions.labels_HW].astype(np.float32)))
-    return np.stack(masks), np.stack(confidence)
+        mask_HW.ravel()[places_P], sure_HW.ravel()[places_P] = class_R[label_P], mean_R[label_P]
+    return agreed_THW, sure_THW
 
 
 Track = list[tuple[int, int]]  # (frame, region)
@@ -257,7 +271,8 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
 def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
     """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
     regions = frames[t]
-    stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in (track[-1] for track in tracks)])
+    ends = [track[-1] for track in tracks]
+    stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in ends])
     going_N2 = stopped_N2.copy()
     for n, track in enumerate(tracks):
         if len(track) > 1:
@@ -266,8 +281,8 @@ def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> 
     ways = [np.linalg.norm(way_N2[:, None] - regions.centre_R2, axis=2) for way_N2 in (stopped_N2, going_N2)]
     near_NR = 1 - np.minimum(*ways) / (REACH * np.hypot(*regions.labels_HW.shape))
     n_P, r_P = np.nonzero(near_NR > 0)
-    area_N = np.array([frames[s].area_R[r] for s, r in (track[-1] for track in tracks)])
-    share_NK = np.array([frames[s].evidence_RK[r] for s, r in (track[-1] for track in tracks)]) / area_N[:, None]
+    area_N = np.array([frames[s].area_R[r] for s, r in ends])
+    share_NK = np.array([frames[s].evidence_RK[r] for s, r in ends]) / area_N[:, None]
     area_P, other_P = regions.area_R[r_P], area_N[n_P]
     size_P = np.minimum(area_P, other_P) / np.maximum(area_P, other_P)
     alike_P = np.minimum(_share(regions)[r_P], share_NK[n_P]).sum(axis=1)
