@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from PIL import Image
 from _gpu.measure import CARD, DEVICE, allow_tf32, forget, peak_gib, pytorch_kernels
 from _gpu.table import Row
 from maskcast.data.clips import ClipStore
+from maskcast.inference import generation
 from maskcast.models.segmentation.table import load_masker
+from maskcast.processors import num_processors
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 
 
@@ -51,7 +54,13 @@ def rows(folder: Path) -> Iterator[Callable[[], Row]]:
         return row
 
     yield plain
+
+    def in_threads() -> Row:
+        with mock.patch.object(generation, "lanes", lambda packer, _: [packer] * num_processors()):
+            return ours("generate_masks, agreeing in threads")
+
     yield functools.partial(ours, "generate_masks")
+    yield in_threads
     yield functools.partial(ours, "generate_masks, frames apart", consistent_frames=None)
     yield functools.partial(ours, "generate_masks, frames apart, 64", consistent_frames=None, batch_size=64)
 

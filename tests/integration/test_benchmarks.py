@@ -22,6 +22,7 @@ BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
     "data_by_reference": ["--clips", "2", "--least", "0.05", "--until", "generate_masks"],
     "hand_lmdb": ["--few", "5", "--many", "12"],
+    "agreeing": ["--rounds", "1", "--clips", "2"],
     "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
     "coco": ["--rounds", "1", "--images", "30"],
     "forecast_losses": ["simulated", "--clips", "2", "--frames", "4", "3", "--size", "32", "48"],

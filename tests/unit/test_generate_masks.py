@@ -1,8 +1,13 @@
 """generate_masks: what it writes, that a killed run ends alike, and what it refuses."""
 
 import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.errors import MaskcastError
+from maskcast.inference import generation
 from maskcast.inference.found import quantise
 from maskcast.inference.generation import Generation, MeanConfidence, check_maps
 from maskcast.inference.segment import segment_whole
@@ -102,8 +108,8 @@ class Used:
 
 def generate(store: ClipStore, masker: Segmenter, scratch: Path, out: Path, devices: int = 1) -> dict[str, bytes]:
     """Generates masks of all clips; returns the files of the store."""
-    generation = Generation(store, store.clips, masker.maps, FinishedClips(scratch, "name"))
-    generation.run(
+    masks = Generation(store, store.clips, masker.maps, FinishedClips(scratch, "name"))
+    masks.run(
         masker.eval(),
         [torch.device("cpu")] * devices,
         batch_size=8,
@@ -111,7 +117,7 @@ def generate(store: ClipStore, masker: Segmenter, scratch: Path, out: Path, devi
         consistent_frames=3,
         confidence_levels=5,
     )
-    generation.write(out, {})
+    masks.write(out, {})
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
@@ -127,13 +133,42 @@ def test_a_killed_run_ends_with_the_same_bytes(store: ClipStore, masker: Path, t
     assert len(again.used.batches) == 18 - 5  # 143 frames are 18 batches; two clips are whole after five
 
 
-def test_several_devices_write_the_same_bytes(store: ClipStore, masker: Path, tmp_path: Path) -> None:
+def test_several_devices_and_processors_write_the_same_bytes(
+    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, _ = load_masker(masker)
     assert isinstance(model, Masker)
     three = Watched(model)
+    monkeypatch.setattr(generation, "num_processors", lambda: 1)  # a thread packs
     one = generate(store, model, tmp_path / "a", tmp_path / "one")
+    monkeypatch.setattr(generation, "num_processors", lambda: 3)  # three processes do
     assert generate(store, three, tmp_path / "b", tmp_path / "three", devices=3) == one
     assert len(set(three.used.batches)) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            lambda *_: os.kill(os.getpid(), signal.SIGKILL),
+            r"^a process that makes masks agree died, perhaps for la",
+        ),
+        (Mock(side_effect=MaskcastError("clip 0: wrong")), r"^clip 0: wrong$"),
+    ],
+)
+def test_a_fault_of_a_process_that_packs_ends_the_run(
+    fault: Callable[..., None],
+    said: str,
+    store: ClipStore,
+    masker: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(generation, "num_processors", lambda: 2)
+    monkeypatch.setattr(FinishedClips, "save", fault)
+    with pytest.raises(MaskcastError, match=said):
+        generate(store, load_masker(masker)[0], tmp_path / "a", tmp_path / "masks")
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("devices", [1, 3])

@@ -84,16 +84,13 @@ def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> 
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 5])
-@pytest.mark.parametrize("consistent", [None, 3])
-def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int, consistent: int | None) -> None:
+def test_each_clip_starts_without_state_whatever_the_replicas(replicas: int) -> None:
     clips = [numbered(length, seed) for seed, length in enumerate((3, 9, 4, 8))]
     pieces: dict[int, list[dict[str, object]]] = {}
-    for number, piece in segment_clips(
-        [Known() for _ in range(replicas)], [[clip] for clip in clips], **SETTING, consistent_frames=consistent
-    ):
-        pieces.setdefault(number, []).append(piece())
+    for number, piece in segment_clips([Known() for _ in range(replicas)], [[clip] for clip in clips], **SETTING):
+        pieces.setdefault(number, []).append(piece)
     for number, clip in enumerate(clips):
-        whole = segment_whole(Known(), clip, **SETTING, consistent_frames=consistent)
+        whole = segment_whole(Known(), clip, **SETTING)
         for name, one in joined(pieces[number]).items():
             np.testing.assert_array_equal(one.masks, whole[name].masks)
 

@@ -1,6 +1,6 @@
 """What a segmenter finds in frames of a clip, map by map.
 
-Legend: T frames, H height, W width.
+Legend: T frames, H height, W width, P pixels masked as an object, K classes.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,6 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-
-from maskcast.models.objects.consistency import Regions
 
 A = TypeVar("A", bound=Any)
 
@@ -22,8 +20,9 @@ class Masked(NamedTuple):
     confidence: np.ndarray | None
     """(T, H, W) float32: the probability of each pixel's class, or uint8 where it is asked for in levels; an alpha
     map has none."""
-    regions: Sequence[Regions] | None = None
-    """Of each frame of a class map, where masks are to agree through time; they are not passed on."""
+    objects: Sequence[Any] | None = None
+    """Of each frame of a class map, where masks are to agree through time: (P, K) float32, the probabilities of
+    its pixels that are not background, row by row; or the ``Regions`` found in them. They are not passed on."""
 
 
 Found = dict[str, Masked]  # by the name of the label map
@@ -40,9 +39,9 @@ def sliced(found: Found, frames: slice) -> Found:
         name: Masked(
             masks[frames],
             None if confidence is None else confidence[frames],
-            None if regions is None else regions[frames],
+            None if objects is None else objects[frames],
         )
-        for name, (masks, confidence, regions) in found.items()
+        for name, (masks, confidence, objects) in found.items()
     }
 
 
@@ -52,11 +51,11 @@ def joined(pieces: Sequence[Found]) -> Found:
         return pieces[0]
     out: Found = {}
     for name in pieces[0]:
-        masks, confidence, regions = zip(*(piece[name] for piece in pieces), strict=True)
+        masks, confidence, objects = zip(*(piece[name] for piece in pieces), strict=True)
         out[name] = Masked(
             np.concatenate(masks),
             None if confidence[0] is None else np.concatenate(confidence),
-            None if regions[0] is None else list(chain.from_iterable(regions)),
+            None if objects[0] is None else list(chain.from_iterable(objects)),
         )
     return out
 

@@ -21,8 +21,10 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClip, FinishedClips
 from maskcast.data.packing import LayerPacker
 from maskcast.errors import MaskcastError
+from maskcast.forking import Aside
+from maskcast.inference.agreement import Agreement
 from maskcast.inference.found import Found, MeanConfidence, length, quantise
-from maskcast.inference.segment import Piece, segment_clips
+from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import place_of_map
@@ -30,6 +32,7 @@ from maskcast.processors import num_processors
 from maskcast.progress import track
 
 WAITING = 2  # pieces per processor that wait to be compressed
+SPARE = 2**16  # bytes beside the arrays of a piece, for gaps between them
 
 
 def check_maps(
@@ -107,13 +110,17 @@ class Generation:
             [self._frames(k, place if k == first else 0) for k in range(first, len(self.clips))],
             batch_size=batch_size,
             precision=precision,
-            consistent_frames=consistent_frames,
+            objects=consistent_frames is not None,
             confidence_levels=confidence_levels,
         )
-        with _Packing(self.maps, confidence_levels, frame_counts(self.clips).tolist(), self._finished) as packing:
-            for number, piece in track(pieces, "generating masks"):
+        packer = Packer(
+            self.maps, confidence_levels, consistent_frames, frame_counts(self.clips).tolist(), self._finished
+        )
+        pixels = batch_size * self.store.height * self.store.width
+        with Packing(lanes(packer, pixels)) as packing:
+            for number, found in track(pieces, "generating masks"):
                 if first + number >= done:
-                    packing.add(first + number, piece)
+                    packing.add(first + number, {one.name: found[one.name] for one in self.maps})
         return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
 
     def write(self, folder: Path, meta: dict[str, Any]) -> dict[str, float]:
@@ -148,37 +155,75 @@ class Generation:
         yield self.store.frames(self.clips[k])[start:]
 
 
-class _Packing:
-    """Compresses what is found in clips, and saves each clip that is whole, on all processors.
+class Packer:
+    """Compresses what is found in clips, once it agrees, and saves each clip that is whole.
 
     Args:
         maps: the label maps to write.
         levels: steps to which a confidence is rounded.
+        consistent_frames: see ``segment``.
         counts: frames of each clip.
         finished: takes the clips.
     """
 
     def __init__(
-        self, maps: Sequence[LabelMap], levels: int, counts: Sequence[int], finished: FinishedClips
+        self,
+        maps: Sequence[LabelMap],
+        levels: int,
+        consistent_frames: int | None,
+        counts: Sequence[int],
+        finished: FinishedClips,
     ) -> None:
-        self._maps, self._levels, self._finished = maps, levels, finished
-        self._left = list(counts)
+        self.maps, self.consistent_frames = maps, consistent_frames
+        self._levels, self._left, self._finished = levels, list(counts), finished
         self._growing: dict[int, _GrowingClip] = {}
-        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in range(num_processors())]
-        self._running: deque[Future[None]] = deque()
 
-    def add(self, number: int, piece: Piece) -> None:
+    def __call__(self, number: int, found: Found) -> None:
         """Takes the next frames of a clip; those of one clip come in order."""
-        self._running.append(self._lanes[number % len(self._lanes)].submit(self._add, number, piece))
-        while len(self._running) > WAITING * len(self._lanes):
-            self._running.popleft().result()
-
-    def _add(self, number: int, piece: Piece) -> None:
-        found = piece()
-        self._growing.setdefault(number, _GrowingClip(self._maps, self._levels)).add(found)
+        if number not in self._growing:
+            self._growing[number] = _GrowingClip(self.maps, self._levels, self.consistent_frames)
+        self._growing[number].add(found)
         self._left[number] -= length(found)
         if not self._left[number]:
             self._finished.save(number, self._growing.pop(number).finish())
+
+
+def lanes(packer: Packer, pixels: int) -> list[Packer | Aside]:
+    """Returns what packs clips side by side, one for each processor.
+
+    Where frames agree, each is a copy in a process of its own: half of the work is Python's, under whose lock two
+    threads do less than one.
+
+    Args:
+        packer: packs in a thread.
+        pixels: of the largest piece.
+    """
+    count = num_processors()
+    if packer.consistent_frames is None or count == 1:
+        return [packer] * count
+    # a byte and a float for each pixel, and a float for each of its classes, were all pixels objects
+    numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
+    return [Aside(packer, pixels * numbers + SPARE, "makes masks agree") for _ in range(count)]
+
+
+class Packing:
+    """Packs many clips side by side, each by one of the packers.
+
+    Args:
+        packers: each works in a thread of its own, at least.
+    """
+
+    def __init__(self, packers: Sequence[Packer | Aside]) -> None:
+        self._packers = packers
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in packers]
+        self._running: deque[Future[None]] = deque()
+
+    def add(self, number: int, found: Found) -> None:
+        """Takes the next frames of a clip; those of one clip come in order."""
+        lane = number % len(self._threads)
+        self._running.append(self._threads[lane].submit(self._packers[lane], number, found))
+        while len(self._running) > WAITING * len(self._threads):
+            self._running.popleft().result()
 
     def __enter__(self) -> Self:
         return self
@@ -188,20 +233,28 @@ class _Packing:
             while self._running and kind is None:
                 self._running.popleft().result()
         finally:
-            for lane in self._lanes:
-                lane.shutdown(cancel_futures=True)
+            for thread in self._threads:
+                thread.shutdown(cancel_futures=True)
+            for packer in self._packers:
+                if isinstance(packer, Aside):
+                    packer.close()
 
 
 class _GrowingClip:
     """The masks of a clip whose frames still come; memory holds them compressed."""
 
-    def __init__(self, maps: Sequence[LabelMap], levels: int) -> None:
+    def __init__(self, maps: Sequence[LabelMap], levels: int, consistent_frames: int | None) -> None:
         self._levels, self._mean = levels, MeanConfidence()
+        self._agreement = None if consistent_frames is None else Agreement(consistent_frames)
         self._masks = {one.name: LayerPacker() for one in maps}
         self._sure = {one.name: LayerPacker() for one in maps if one.kind == "classes"}
 
     def add(self, found: Found) -> None:
         """Takes what is found in the next frames."""
+        for piece in [found] if self._agreement is None else self._agreement.add(found):
+            self._pack(piece)
+
+    def _pack(self, found: Found) -> None:
         for name, packer in self._masks.items():
             packer.add(found[name].masks)
         for name, packer in self._sure.items():
@@ -213,5 +266,7 @@ class _GrowingClip:
 
     def finish(self) -> FinishedClip:
         """Returns the clip."""
+        for piece in [] if self._agreement is None else self._agreement.end():
+            self._pack(piece)
         masks, sure = ({name: one.finish() for name, one in each.items()} for each in (self._masks, self._sure))
         return FinishedClip(masks, sure, {"mean_confidence": self._mean.value} if sure else {})

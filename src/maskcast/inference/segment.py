@@ -12,15 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import chain, zip_longest
 
 import numpy as np
 
-from maskcast.inference.found import Found, Masked, joined, length, sliced
+from maskcast.inference.agreement import Agreement
+from maskcast.inference.found import Found, joined, sliced
 from maskcast.inference.worker import FoundPart, Part, Worker
-from maskcast.models.bounds import check_time
-from maskcast.models.objects.consistency import make_consistent
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
 from maskcast.rehearsal import note, rehearsing
@@ -28,7 +26,6 @@ from maskcast.rehearsal import note, rehearsing
 AT_ONCE = 3  # batches of a worker: one that is read, one on the device, one that waits for it
 MOST_BYTES = 2**30  # of probabilities in batches beyond these, were all pixels objects
 
-Piece = Callable[[], Found]
 Turn = tuple[int, list[Part]]  # the worker, and its next batch
 Chunks = Iterable[np.ndarray]  # of a clip: uint8 RGB frames (T, H, W, C), one piece after the other
 
@@ -61,8 +58,8 @@ def segment_by(
     worker: Worker, chunks: Chunks, *, batch_size: int, consistent_frames: int | None = None
 ) -> Iterator[Found]:
     """Yields what ``segment`` does, by a worker that may have done other clips and has recorded its network."""
-    for _, piece in _agreeing(map(worker, _batches([(0, chunks)], batch_size)), consistent_frames):
-        yield piece()
+    parts = chain.from_iterable(map(worker, _batches([(0, chunks)], batch_size)))
+    yield from _agreeing((found for _, found in parts if found is not None), consistent_frames)
 
 
 def segment_whole(
@@ -96,8 +93,8 @@ def segment_both(
     worker = Worker(segmenter, precision, consistent_frames is not None)
     parts = chain.from_iterable(map(worker, _batches([(0, [frames_THWC])], batch_size)))
     alone = joined([found for _, found in parts if found is not None])
-    pieces = [piece() for _, piece in _agreeing([[(0, alone), (0, None)]], consistent_frames)]
-    return alone, joined(pieces)
+    agreed = joined(list(_agreeing([alone], consistent_frames)))
+    return {name: one._replace(objects=None) for name, one in alone.items()}, agreed
 
 
 def segment_clips(
@@ -106,12 +103,10 @@ def segment_clips(
     *,
     batch_size: int,
     precision: str,
-    consistent_frames: int | None = None,
+    objects: bool = False,
     confidence_levels: int | None = None,
-) -> Iterator[tuple[int, Piece]]:
-    """Yields what is found in many clips: the number of a clip, and a function that gives the next piece of it.
-
-    Each is called once, in any thread: where frames agree, most of the work is left to it.
+) -> Iterator[tuple[int, Found]]:
+    """Yields what is found in many clips: the number of a clip, and the next piece of it.
 
     The pieces of a clip come in order; those of a segmenter with state alternate with pieces of other clips, as
     many at a time as there are replicas.
@@ -121,8 +116,8 @@ def segment_clips(
         clips: the frames of each.
         batch_size: frames per forward pass.
         precision: ``bf16`` or ``fp32``.
-        consistent_frames: as for ``segment``.
-        confidence_levels: steps to which a confidence is rounded already, where frames need not agree.
+        objects: whether the probabilities of objects' pixels come along, so that an ``Agreement`` can take them.
+        confidence_levels: steps to which a confidence is rounded already, where they do not.
     """
     numbered, count = list(enumerate(clips)), len(replicas)
     turns: Iterator[Turn]
@@ -131,11 +126,11 @@ def segment_clips(
         turns = chain.from_iterable(enumerate(batches) for batches in zip_longest(*lanes, fillvalue=[]))
     else:
         turns = ((k % count, batch) for k, batch in enumerate(_batches(numbered, batch_size)))
-    regions = consistent_frames is not None
-    workers = [Worker(replica, precision, regions, confidence_levels) for replica in replicas]
+    workers = [Worker(replica, precision, objects, confidence_levels) for replica in replicas]
     if rehearsing():
         turns = _warmed(workers, turns)
-    yield from _agreeing(_side_by_side(workers, turns), consistent_frames)
+    parts = chain.from_iterable(_side_by_side(workers, turns))
+    yield from ((number, found) for number, found in parts if found is not None)
 
 
 def _warmed(workers: Sequence[Worker], turns: Iterator[Turn]) -> Iterator[Turn]:
@@ -194,44 +189,15 @@ def _cuts(length: int, first: int, size: int) -> Iterator[int]:
     yield from range(first, length, size)
 
 
-def _agreeing(batches: Iterable[list[FoundPart]], consistent_frames: int | None) -> Iterator[tuple[int, Piece]]:
-    """Yields functions that give the parts of all batches, or windows of so many frames of a clip that agree.
-
-    The frames that are left at the end of a clip agree with those before them, see ``agreeing_windows``.
-    """
-    waiting: dict[int, Found] = {}
-    before: dict[int, Found] = {}  # the last whole window of a clip
-    for number, found in chain.from_iterable(batches):
-        if consistent_frames is None:
-            if found is not None:
-                yield number, partial(_as_it_is, found)
-            continue
-        if found is not None:
-            waiting[number] = joined([waiting[number], found]) if number in waiting else found
-        while number in waiting and length(waiting[number]) >= consistent_frames:
-            before[number] = sliced(waiting[number], slice(consistent_frames))
-            waiting[number] = sliced(waiting[number], slice(consistent_frames, None))
-            yield number, partial(_consistent, before[number], consistent_frames)
-        if found is None:
-            rest, whole = waiting.pop(number, None), before.pop(number, None)
-            if rest is not None and (new := length(rest)):
-                seen = rest if whole is None else joined([sliced(whole, slice(new, None)), rest])
-                yield number, partial(_consistent, seen, new)
-
-
-def _as_it_is(found: Found) -> Found:
-    return found
-
-
-def _consistent(found: Found, last: int) -> Found:
-    """Makes frames agree, and returns the last so many of them."""
-    agreed = {
-        name: one
-        if one.regions is None or one.confidence is None
-        else Masked(*make_consistent(one.masks, one.confidence, one.regions, check_time))
-        for name, one in found.items()
-    }
-    return sliced(agreed, slice(length(found) - last, None))
+def _agreeing(pieces: Iterable[Found], consistent_frames: int | None) -> Iterator[Found]:
+    """Yields the pieces of a clip as they come, or windows of it whose frames agree, see ``Agreement``."""
+    if consistent_frames is None:
+        yield from pieces
+        return
+    agreement = Agreement(consistent_frames)
+    for found in pieces:
+        yield from agreement.add(found)
+    yield from agreement.end()
 
 
 def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Part]]]) -> Iterator[list[FoundPart]]:

@@ -75,8 +75,7 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     pieces = segment_clips(
         [masker], [[store.frames(clip)] for clip in clips], batch_size=batch_size, precision=precision
     )
-    for k, piece in track(pieces, "looking for frames to label"):
-        found = piece()
+    for k, found in track(pieces, "looking for frames to label"):
         masked = found[name]
         assert masked.confidence is not None
         for t in range(length(found)):

@@ -19,7 +19,6 @@ from maskcast.inference.found import Found, Masked, joined, rounded, sliced
 from maskcast.labels import LabelMap
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.bounds import check_time, frames_at_once, strips
-from maskcast.models.objects.consistency import find_regions
 from maskcast.models.recorded import AFTER, Recorded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.progress import say
@@ -36,14 +35,14 @@ class Worker:
     Args:
         segmenter: in eval mode, on its device.
         precision: ``bf16`` or ``fp32``.
-        regions: whether the regions of each frame are looked for.
-        levels: steps to which a confidence is rounded, on the device; None, and where regions are looked for,
-            leaves it as it is.
+        objects: whether the probabilities of objects' pixels are kept, so that masks can agree.
+        levels: steps to which a confidence is rounded, on the device; None, and where these are kept, leaves it
+            as it is.
     """
 
-    def __init__(self, segmenter: Segmenter, precision: str, regions: bool, levels: int | None = None) -> None:
-        self.segmenter, self.precision, self.regions = segmenter, precision, regions
-        self.levels = None if regions else levels
+    def __init__(self, segmenter: Segmenter, precision: str, objects: bool, levels: int | None = None) -> None:
+        self.segmenter, self.precision, self.objects = segmenter, precision, objects
+        self.levels = None if objects else levels
         self.state: State = ()
         self._device = next(segmenter.parameters()).device
         # a state goes on from call to call
@@ -129,7 +128,7 @@ class Worker:
                 logits, self.state = self.segmenter(frames_BTHWC, self.state)
             else:
                 logits, _ = self._recorded(frames_BTHWC)
-            decoded = [_decoded(*each, self.regions, self.levels) for each in zip(maps, logits, strict=True)]
+            decoded = [_decoded(*each, self.objects, self.levels) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
 
         def finish() -> Found:
@@ -140,13 +139,13 @@ class Worker:
         return finish
 
 
-def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool, levels: int | None) -> Callable[[], Masked]:
+def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, objects: bool, levels: int | None) -> Callable[[], Masked]:
     """Begins to read what the logits of one clip say of a label map."""
     (logits_TKHW,) = logits_BTKHW
     if label_map.kind == "alpha":
         opacity_THW = _coming((logits_TKHW[:, 0].float().sigmoid() * 255).round().to(torch.uint8))
         return lambda: Masked(opacity_THW.numpy(), None)
-    if has_kernels(logits_TKHW) and not regions and logits_TKHW.shape[1] <= 256:
+    if has_kernels(logits_TKHW) and not objects and logits_TKHW.shape[1] <= 256:
         from maskcast.models.kernels.decoding import most_probable
 
         ids, sure = most_probable(logits_TKHW)
@@ -154,31 +153,30 @@ def _decoded(label_map: LabelMap, logits_BTKHW: Tensor, regions: bool, levels: i
         return lambda: Masked(masks.numpy(), confidence.numpy())
     frames, channels, *size = logits_TKHW.shape
     pieces = [
-        _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], regions)
+        _most_probable(logits_TKHW[steps[0] : steps[-1] + 1, :, rows], objects)
         for steps, rows in strips(frames, size[0], size[1], COPIES * channels)
     ]
     ids_THW, sure_THW = (torch.cat([piece[k].flatten() for piece in pieces]).view(frames, *size) for k in range(2))
     masks_THW, confidence_THW = _coming(ids_THW), _coming(_rounded(sure_THW, levels))
-    if not regions:
+    if not objects:
         return lambda: Masked(masks_THW.numpy(), confidence_THW.numpy())
     coming = [_coming(piece[2]) for piece in pieces]
 
-    def with_regions() -> Masked:
+    def with_objects() -> Masked:
         masks, probabilities_PK = masks_THW.numpy(), torch.cat(coming).numpy()
         of_frames = np.split(probabilities_PK, np.cumsum(np.count_nonzero(masks, (1, 2)))[:-1])
-        found = [find_regions(*each, check_time) for each in zip(masks, of_frames, strict=True)]
-        return Masked(masks, confidence_THW.numpy(), found)
+        return Masked(masks, confidence_THW.numpy(), of_frames)
 
-    return with_regions
+    return with_objects
 
 
-def _most_probable(logits_TKIJ: Tensor, regions: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _most_probable(logits_TKIJ: Tensor, objects: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Returns classes (T, I, J), their probability and, if asked, that of all classes of objects (P, K)."""
     # argmax over the innermost axis is four times as fast as over a strided one
     logits_TIJK = logits_TKIJ.permute(0, 2, 3, 1).contiguous().float()
     top_TIJ, ids_TIJ = logits_TIJK.max(-1)
     confidence_TIJ = (top_TIJ - logits_TIJK.logsumexp(-1)).exp_()
-    objects_PK = logits_TIJK[ids_TIJ > 0].softmax(-1) if regions else top_TIJ
+    objects_PK = logits_TIJK[ids_TIJ > 0].softmax(-1) if objects else top_TIJ
     return ids_TIJ.to(torch.uint8), confidence_TIJ, objects_PK
 
 

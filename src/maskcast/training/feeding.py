@@ -6,24 +6,20 @@ launches the kernels. Batches come in the order of their steps whoever makes the
 (seed, step). They come in pinned memory, and a stream of its own copies the next one while the last one trains.
 """
 
-import gc
 import shutil
-import signal
 import time
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from maskcast.forking import begin, ready_to_fork
 from maskcast.processors import num_processors
 from maskcast.progress import say
-from maskcast.stopping import children_ignore_ctrl_c
 from maskcast.training.task import Task
 
 AHEAD = 4  # batches made ahead by a thread
@@ -136,11 +132,11 @@ def forked(task: Task, steps: range, workers: int) -> Iterator[Any]:
         num_workers=workers,
         prefetch_factor=EACH_AHEAD,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_begin,
+        worker_init_fn=lambda _: begin(),
         multiprocessing_context="fork",
         generator=torch.Generator(),  # or it would draw from the state that the losses draw from
     )
-    with _ready_to_fork():
+    with ready_to_fork():
         batches = iter(loader)
     try:
         for made in batches:
@@ -173,29 +169,6 @@ class _Batches:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-@contextmanager
-def _ready_to_fork() -> Iterator[None]:
-    """Starts processes that stop with this one, and leaves them nothing that a fork breaks."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # OpenCV's pool of threads does not come along
-    gc.collect()
-    try:
-        with children_ignore_ctrl_c(), warnings.catch_warnings():
-            # Python warns of forks beside threads: one may hold a lock. Those that run here hold none that
-            # making a batch needs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def _begin(worker: int) -> None:
-    """Prepares a worker process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
-    gc.freeze()
 
 
 def pinned(batch: Any) -> Any:

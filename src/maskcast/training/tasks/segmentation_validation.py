@@ -74,7 +74,7 @@ class Validation:
 
     def worker(self, segmenter: Segmenter) -> Worker:
         """Returns what looks for masks in one clip after the other."""
-        return Worker(segmenter, self.params.training.precision, regions=False)
+        return Worker(segmenter, self.params.training.precision, objects=False)
 
     def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[slice, Found]]:
         """Yields what is found in every ``val_frame_step``-th frame of a clip, as generate_masks would find it.

@@ -1,0 +1,126 @@
+"""Processes that are forked beside threads, and end with the one that started them.
+
+A forked process starts in milliseconds and finds all modules loaded. It must leave the GPU alone, and whatever a
+thread of its parent may have held a lock of at that moment. Numpy, OpenCV and zstandard are fine.
+"""
+
+import gc
+import mmap
+import multiprocessing
+import pickle
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cv2
+import numpy as np
+
+from maskcast.errors import MaskcastError
+from maskcast.memory import collector_paused
+from maskcast.stopping import children_ignore_ctrl_c
+
+ALIGNED = 64  # bytes: where an array begins in shared memory
+
+
+@contextmanager
+def ready_to_fork() -> Iterator[None]:
+    """Starts processes that stop with this one, and leaves them nothing that a fork breaks."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # OpenCV's pool of threads does not come along
+    try:
+        with collector_paused(), children_ignore_ctrl_c(), warnings.catch_warnings():
+            # Python warns of forks beside threads: one may hold a lock. Those that run here hold none that
+            # the work of these processes needs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def begin() -> None:
+    """Prepares a forked process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
+    gc.freeze()  # what the parent has not cleaned up yet, either
+    gc.enable()
+
+
+class Aside:
+    """A function that runs in a process of its own, one call after the other, with arrays in shared memory.
+
+    A pipe would take ten times as long. The memory has no name, so nothing of it is left behind, and only as much
+    as was used counts. The process ends with this one, however that ends: its pipe is closed then.
+
+    Args:
+        function: what it remembers stays in that process; of the arrays it gets, which the next call overwrites,
+            nothing.
+        room: bytes that the arrays of a call may have together.
+        what: the work, for what is said if the process dies.
+    """
+
+    def __init__(self, function: Callable[..., Any], room: int, what: str) -> None:
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self._bytes = np.frombuffer(mmap.mmap(-1, room, flags), np.uint8)
+        self._what = what
+        context = multiprocessing.get_context("fork")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(function, self._bytes, theirs, self._pipe), daemon=True
+        )
+        with ready_to_fork():
+            self._process.start()
+        theirs.close()
+
+    def __call__(self, *given: Any) -> Any:
+        """Returns what the function does.
+
+        Raises:
+            Exception: what the function raised.
+            MaskcastError: the process died.
+        """
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(given, protocol=5, buffer_callback=buffers.append)
+        spans, start = [], 0
+        for buffer in buffers:
+            array = np.frombuffer(buffer.raw(), np.uint8)
+            self._bytes[start : start + array.size] = array  # without Python's lock
+            spans.append(slice(start, start + array.size))
+            start += -(-array.size // ALIGNED) * ALIGNED
+        try:
+            self._pipe.send((head, spans))
+            result, raised = self._pipe.recv()
+        except (EOFError, OSError) as ended:
+            raise MaskcastError(
+                f"a process that {self._what} died, perhaps for lack of memory; give it more, or fewer processors"
+            ) from ended
+        if raised is not None:
+            raise raised
+        return result
+
+    def close(self) -> None:
+        """Ends the process, after the call that it is at."""
+        with suppress(OSError):  # it may have died
+            self._pipe.send(None)
+        self._process.join()
+        self._pipe.close()
+
+
+def _serve(function: Callable[..., Any], shared: np.ndarray, pipe: Connection, theirs: Connection) -> None:
+    """Is the process: answers until it is told to end, or the other end of the pipe is closed.
+
+    Processes forked after this one hold that end, too. So the last one sees it closed first, then the one before.
+    """
+    theirs.close()
+    begin()
+    with suppress(EOFError, OSError):
+        while call := pipe.recv():
+            head, spans = call
+            try:
+                given = pickle.loads(head, buffers=[shared[span] for span in spans])  # noqa: S301 - of this program
+                result, raised = function(*given), None
+            except Exception as error:
+                result, raised = None, error
+            pipe.send((result, raised))

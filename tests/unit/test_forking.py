@@ -1,0 +1,86 @@
+"""Functions in processes of their own: what comes back, and that nothing stays."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskcast.errors import MaskcastError
+from maskcast.forking import Aside
+
+
+class Sum:
+    """Adds up what it gets, and says where."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def __call__(self, word: str, arrays: dict[str, list[np.ndarray]]) -> tuple[int, str, float]:
+        if word == "refused":
+            raise MaskcastError("params: refused; give other ones")
+        if word == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.total += sum(float(array.sum()) for array in arrays["some"])
+        return os.getpid(), word, self.total
+
+
+def test_a_process_remembers_and_gets_the_arrays_as_they_are() -> None:
+    arrays = [
+        np.arange(7, dtype=np.uint8),
+        np.ones((3, 5), np.float32)[:, ::2],
+        np.empty((0, 4)),
+        np.full(9, 0.25),
+    ]
+    total, ours = Sum(), Aside(Sum(), 1000, "adds")
+    for word in ("one", "two"):
+        process, *found = ours(word, {"some": arrays})
+        assert process != os.getpid()
+        assert found == list(total(word, {"some": arrays})[1:])
+    ours.close()
+    assert gone(process)
+
+
+def test_what_it_raises_is_raised_here_and_it_goes_on() -> None:
+    ours = Aside(Sum(), 1000, "adds")
+    with pytest.raises(MaskcastError, match=r"^params: refused; give other ones$"):
+        ours("refused", {})
+    assert ours("fine", {"some": [np.ones(3)]})[1:] == ("fine", 3.0)
+    ours.close()
+
+
+def test_one_that_dies_is_said_in_a_line() -> None:
+    first, second = Aside(Sum(), 1000, "adds"), Aside(Sum(), 1000, "adds")
+    with pytest.raises(
+        MaskcastError, match=r"^a process that adds died, perhaps for lack of memory; give it more"
+    ):
+        first("killed", {})
+    with pytest.raises(MaskcastError, match="died"):
+        first("again", {"some": []})
+    assert second("fine", {"some": []})[2] == 0
+    for one in (first, second):
+        one.close()
+
+
+def test_they_end_with_the_process_that_is_killed(tmp_path: Path) -> None:
+    if not (parent := os.fork()):
+        several = [Aside(Sum(), 1000, "adds") for _ in range(3)]
+        (tmp_path / "pids").write_text(" ".join(str(one("", {"some": []})[0]) for one in several))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(parent, 0)
+    processes = list(map(int, (tmp_path / "pids").read_text().split()))
+    assert len(processes) == 3
+    end = time.monotonic() + 30
+    while not all(map(gone, processes)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended; an orphan may wait for its new parent to look."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except FileNotFoundError:
+        return True
