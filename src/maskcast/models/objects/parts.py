@@ -70,12 +70,12 @@ class _Followed:
         linked_R = owner_R >= 0
         for r in np.flatnonzero(~linked_R)[np.argsort(-regions.area_R[~linked_R], kind="stable")].tolist():
             owner_R[r] = self._whole(ids_HW, r, class_R, owner_R)
-        # parts of an object become one region: where it goes next is expected of the whole
-        objects = sorted(set(owner_R.tolist()))
-        labels_HW = np.append(0, 1 + np.searchsorted(objects, owner_R)).astype(np.int32)[regions.labels_HW]
-        self._frames[now] = _measured(
-            labels_HW, np.array([self._class(n) for n in objects], int), self._one_hot_KK
-        )
+        objects, labels_HW = owner_R.tolist(), regions.labels_HW
+        if len(set(objects)) < len(objects):  # parts become one region: what is expected is where the whole goes
+            objects = sorted(set(objects))
+            labels_HW = np.append(0, 1 + np.searchsorted(objects, owner_R)).astype(np.int32)[labels_HW]
+            classes = np.array([self._class(n) for n in objects])
+            self._frames[now] = _measured(labels_HW, classes, self._one_hot_KK)
         for r, n in enumerate(objects):
             self._tracks[n].append((now, r))
             self._sides[n] = np.maximum(self._sides[n], _sides(labels_HW == r + 1))
@@ -94,7 +94,7 @@ class _Followed:
             if label and class_R[label - 1] == self._class(n):
                 inside.setdefault(label, []).append(n)
         added: list[int] = []
-        for label, objects in inside.items():
+        for label, objects in ((label, some) for label, some in inside.items() if len(some) > 1):
             y_P, x_P = np.nonzero(regions.labels_HW == label)
             away_NP = [np.hypot(y_P - places[n][0], x_P - places[n][1]) / self._size(n) for n in objects]
             parts, part_P = np.unique(np.argmin(away_NP, axis=0), return_inverse=True)
