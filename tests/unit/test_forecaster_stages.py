@@ -23,6 +23,7 @@ from maskcast.models.objects.motion import PAST
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
+from maskcast.training.tasks.surpassing import by_video, surpasses
 
 TRAINING = {
     "epochs": 2,
@@ -216,6 +217,29 @@ def test_motion_learned_elsewhere_is_kept_where_it_is_better_than_none(
     )
     assert f"begins from {start}" in capsys.readouterr().err
     assert scores["val_jaccard_last"] > scores["persistence_val_jaccard_last"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "last", "sure"),
+    [
+        ([0.02, 0.02, 0.02], [0.0, 0.0, 0.0], True),
+        ([0.03, 0.01], [0.0, 0.0], False),  # a mean of 0.02 with a standard error of 0.01
+        ([0.03, 0.02], [0.0, 0.0], True),  # 0.025 with 0.005
+        ([0.5], [0.5], False),
+        ([0.02, 0.02, 0.02], [0.01, 0.0, -0.02], False),
+        ([-0.02, -0.02, -0.02], [0.0, 0.0, 0.0], False),
+    ],
+)
+def test_only_what_gains_more_than_its_spread_surpasses_the_start(
+    gains: list[float], last: list[float], sure: bool
+) -> None:
+    assert surpasses(0.5 + np.array([gains, last]).T, np.full((len(gains), 2), 0.5)) is sure
+
+
+def test_windows_of_one_video_count_as_one_where_there_are_others() -> None:
+    clips = [("b", "b_2", 0.4, 0.2), ("a", "a_1", 0.1, 0.0), ("b", "b_1", 0.2, 0.4)]
+    np.testing.assert_allclose(by_video(clips), [[0.1, 0.0], [0.3, 0.3]])
+    np.testing.assert_allclose(by_video([clip for clip in clips if clip[0] == "b"]), [[0.2, 0.4], [0.4, 0.2]])
 
 
 def test_the_same_run_gives_the_same_weights(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -77,10 +77,17 @@ def test_a_forecaster_learns_objects_and_is_scored_by_object(stores: tuple[Path,
     paths = {"clips": clips, "masks": masks, "masker": masks}
     learn = {"label_map": "objects", "model": {"arch": "objects", "hidden": 8}, "training": training}
     run("pretrain_forecaster", learn, **paths, pretrained=tmp_path / "model", metrics=tmp_path / "learnt.json")
+    tune = {"label_map": "objects", "training": training}
+    tuned = {
+        "pretrained": tmp_path / "model",
+        "forecaster": tmp_path / "tuned",
+        "metrics": tmp_path / "tuned.json",
+    }
+    run("finetune_forecaster", tune, **paths, **tuned)
     for context in ("generated", "truth"):
         out = {"metrics": tmp_path / f"{context}.json", "report": tmp_path / context}
         asked = {"label_map": "objects", "context": context, "pictures": 0}
-        run("evaluate", asked, **paths, forecaster=tmp_path / "model", **out)
+        run("evaluate", asked, **paths, forecaster=tmp_path / "tuned", **out)
         scores = json.loads(out["metrics"].read_text())
         assert scores["jaccard_last"] > 0.95 > scores["jaccard_last_persistence"]
         assert "1,car 1," in (out["report"] / "per_class.csv").read_text()

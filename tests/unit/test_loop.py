@@ -200,6 +200,22 @@ def test_weights_that_no_epoch_betters_are_kept(tmp_path: Path) -> None:
         assert torch.equal(weights, task.model.state_dict()[name]), name
 
 
+class Doubted(Regression):
+    """One whose start is left for the last score alone."""
+
+    def surpasses_start(self) -> bool:
+        return not self.scores
+
+
+def test_a_start_that_must_be_surpassed_is_left_for_what_surely_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Doubted(scores=[0.1, 0.9, 0.8, 0.7, 0.2])
+    scores, _ = fit(task, PARAMS, tmp_path, start_counts=True)
+    assert (scores["best_epoch"], scores["score"]) == (4, 0.2)
+    assert capsys.readouterr().err.count("(not surely better than the start)") == 3
+
+
 def test_the_start_is_validated_once_though_the_run_was_killed(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         fit(Regression(killed_at=7, scores=[0.1, 0.5]), PARAMS, tmp_path, start_counts=True)

@@ -39,9 +39,9 @@ def finetune_forecaster(
     Clips that have masks and no frames are left to ``pretrain_forecaster``: nothing can be generated of them.
     Where no epoch is better in validation, the pretrained weights are kept (``best_epoch`` 0).
 
-    A forecaster that was pretrained for another number of classes learns the classes anew. What it learned of
-    motion is kept where that forecasts the validation clips best; else it begins from constant velocity or from
-    the last seen mask.
+    A forecaster that was pretrained for another number of classes learns the classes anew. It begins from the
+    last seen mask, unless what it learned of motion, or constant velocity, forecasts the validation videos better
+    by more than their spread explains; and an epoch counts only where it is better than that start by as much.
 
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
@@ -103,9 +103,13 @@ def finetuning(
 
 
 def _start(task: "ForecastTask") -> None:
-    """Lets a forecaster begin from what it knows of motion, constant velocity or the last mask: the best."""
-    found = []
-    model = task.model
+    """Lets a forecaster begin from the last masks, or from what is surely better: constant velocity, known motion.
+
+    An epoch must surely surpass that start, too.
+    """
+    from maskcast.training.tasks.surpassing import surpasses
+
+    found, model = [], task.model
     starts = {
         "known motion": None,
         "constant velocity": model.reset_to_constant_velocity,
@@ -114,8 +118,10 @@ def _start(task: "ForecastTask") -> None:
     for name, reset in starts.items():
         if reset is not None:
             reset()
-        found.append((task.validate()[task.monitor], name, deepcopy(model.state_dict())))
-    _, chosen, weights = max(found, key=lambda one: one[0])
+        found.append((task.validate()[task.monitor], name, deepcopy(model.state_dict()), task.videos_M2))
+    rest_M2 = found[-1][-1]
+    better = [one for one in found[:-1] if surpasses(one[-1], rest_M2)]
+    _, chosen, weights, task.start_M2 = max([*better, found[-1]], key=lambda one: one[0])
     model.load_state_dict(weights)
-    said = ", ".join(f"{name} {score:.4f}" for score, name, _ in found)
+    said = ", ".join(f"{name} {score:.4f}" for score, name, *_ in found)
     say(f"{task.monitor} in validation: {said}; begins from {chosen}")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from maskcast.progress import report, say
 from maskcast.training.schedule import Schedule
-from maskcast.training.task import Task
+from maskcast.training.task import FromStart, Task
 
 
 class Progress:
@@ -37,14 +37,16 @@ class Progress:
         trained = {"loss": self.losses / params.steps_per_epoch} if epoch else {}
         self.curve.append({"epoch": epoch, **trained, **scores})
         self.losses = 0.0
-        better = task.monitor is None or not self.best or scores[task.monitor] > self.best[task.monitor]
+        sure = epoch == 0 or not isinstance(task, FromStart) or task.surpasses_start()
+        better = task.monitor is None or not self.best or (sure and scores[task.monitor] > self.best[task.monitor])
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)
         else:
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale
-        mark = " *" if better else " (stopping early)" if self.stopped else ""
+        doubt = "" if sure else " (not surely better than the start)"
+        mark = " *" if better else " (stopping early)" if self.stopped else doubt
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
 

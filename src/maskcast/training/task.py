@@ -70,6 +70,14 @@ class ChunkedTask(BaseTask, Protocol):
         """
 
 
+@runtime_checkable
+class FromStart(Protocol):
+    """What a task has besides whose start is only left for what surely surpasses it."""
+
+    def surpasses_start(self) -> bool:
+        """Returns whether the model as it was validated last is to be preferred to the start."""
+
+
 Task = PlainTask | ChunkedTask
 
 

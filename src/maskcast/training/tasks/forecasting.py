@@ -13,9 +13,10 @@ from torch import Tensor
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
-from maskcast.distributed import all_counts, own_part
+from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
+from maskcast.evaluation.metrics import macro_jaccard
 from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips, in_batches
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
@@ -28,6 +29,7 @@ from maskcast.progress import say
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
+from maskcast.training.tasks.surpassing import by_video, surpasses
 
 
 class ForecastTask:
@@ -78,6 +80,8 @@ class ForecastTask:
             seed=params.training.seed,
         )
         self.val = _validation_clips(clips, params)
+        self.start_M2: np.ndarray | None = None
+        """What the videos of validation scored at a start that is left for what surely surpasses it alone."""
 
     @property
     def same_each_step(self) -> bool:
@@ -106,19 +110,35 @@ class ForecastTask:
         ``jaccard_last`` is that of the last future frame, ``jaccard_mean`` the mean over all of them, ``jaccard``
         the mean of both.
         """
-        return self.score(self.model)
+        scores, self.videos_M2 = self._judge(self.model)
+        return scores
 
     def score(self, model: Predictor) -> dict[str, float]:
         """Returns the same for any forecaster."""
+        return self._judge(model)[0]
+
+    def surpasses_start(self) -> bool:
+        """Whether the model as it was validated last is to be preferred to the start."""
+        return self.start_M2 is None or surpasses(self.videos_M2, self.start_M2)
+
+    def _judge(self, model: Predictor) -> tuple[dict[str, float], np.ndarray]:
+        """Returns the scores, and ``jaccard`` and ``jaccard_last`` of each video (M, 2), the mean of its clips.
+
+        Where all clips are of one video, they stand in the place of videos.
+        """
         params, device = self.params, next(self.model.parameters()).device
         masker = self.masker.to(device) if self.masker is not None and model.input.needs_masker else None
         setting = ForecastSetting(masker, params.context_frames, params.horizon, device)
         batches = in_batches(self.val, params.val_batch_size)
         own = [batches[k] for k in own_part(len(batches))]
         counts = HorizonCounts(self.clips.num_classes, params.horizon)
+        by_clip: list[tuple[str, str, float, float]] = []
         for batch, found in forecast_clips(model, setting, self.clips, self.masks, own):
             for clip, masks_hHW in zip(batch, found.masks, strict=True):
-                counts.count(self.clips.masks(clip)[params.context_frames :][: params.horizon], masks_hHW)
+                truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
+                per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
+                score = (per_step[-1] + float(np.mean(per_step))) / 2
+                by_clip.append((str(clip.meta.get("video", clip.id)), clip.id, score, per_step[-1]))
         counts.matrix_hKK = all_counts(counts.matrix_hKK, self.model)
         if not counts.foreground:
             raise MaskcastError(
@@ -127,7 +147,8 @@ class ForecastTask:
             )
         per_step = counts.per_horizon()
         last, mean = per_step[-1], float(np.mean(per_step))
-        return {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
+        scores = {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
+        return scores, by_video(all_items(by_clip))
 
 
 def train_forecaster(
