@@ -147,15 +147,17 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
     )
 
 
-def test_forces_turn_with_the_scene() -> None:
-    motion = randomised(ObjectMotion(8, 5))
+@pytest.mark.parametrize("radius", [None, torch.full((1, 3), 0.4)], ids=["points", "discs"])
+def test_forces_turn_with_the_scene(radius: torch.Tensor | None) -> None:
+    motion = randomised(ObjectMotion(8, 5, whole=radius is not None))
     place, velocity, memory = torch.randn(1, 3, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 8)
     pairs = ~torch.eye(3, dtype=torch.bool)[None]
     std = torch.full((1, 3, 2), 0.05)
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
-    push, message = motion._interact(place, velocity, memory, std, pairs)
-    turned, same = motion._interact(place @ turn, velocity @ turn, memory, std, pairs)
+    push, late, message = motion._interact(place, velocity, memory, std, radius, pairs)
+    turned, later, same = motion._interact(place @ turn, velocity @ turn, memory, std, radius, pairs)
     torch.testing.assert_close(turned, push @ turn, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(later, late @ turn, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(same, message, rtol=1e-4, atol=1e-4)
 
 

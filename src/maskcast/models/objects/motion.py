@@ -9,12 +9,16 @@ Shapes: B clips, T context frames, h horizon, N objects, S objects of a packed t
 used.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.objects.completion import Completion
-from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane
+from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, clamped, see_pairs
+from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane, turned
+from maskcast.models.objects.state import Sights, State, StateEstimate, braked
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
@@ -22,14 +26,12 @@ from maskcast.models.recurrent.cells import set_to_zero
 PAST = 5  # displacements before the last frame that the velocity is made of
 SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-squares velocity of four places
 KIND = 16  # width of what is learned of a class: friction, bounce, size
-STD_UNIT = 20.0  # brings sizes of objects, about 0.05 picture heights, to about 1
-SPEED_UNIT = 10.0  # the same for displacements per frame
-DOUBT_UNIT = 100.0  # the same for the error of a completed centre
-FEATURE_LIMIT = 5.0  # features are clamped: one object that flies off must not drown the gradient of all others
+DOUBT_UNIT = 100.0  # brings the error of a completed centre, in picture heights, to about 1
 SCALE_BIAS = (
     -5.0
 )  # what an untrained network adds to it at each step, before softplus: 0.7 % of the picture's height
 BEND_LIMIT = 0.25  # most that a step turns or changes a velocity by, relative to it
+STATE_WEIGHT = 0.5  # of the error of a state that is left alone, beside 1 for that of the trajectory
 PUSH_LIMIT = 0.2  # most that one object changes the velocity of another by, in a step
 
 
@@ -50,12 +52,15 @@ class ObjectMotion(nn.Module):
         self.completion = Completion(num_classes) if whole else None
         self.kind = nn.Embedding(num_classes, KIND)
         nn.init.normal_(self.kind.weight, std=0.1)
-        self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND, hidden, hidden)
-        self.start = nn.Linear(hidden, PAST + 4)
+        self.estimate = StateEstimate(hidden, PAST + 1) if whole else None
+        bends = self.estimate.features if self.estimate else 0
+        self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND + bends, hidden, hidden)
+        self.start = nn.Linear(hidden, PAST + 2 + 2 * (not whole))
         self.pair_own, self.pair_other = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden, bias=False)
-        self.pair_shape = nn.Linear(8, hidden)
+        self.pair_shape = nn.Linear(FEATURES + OF_CONTACTS * whole, hidden)
         self.pair = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
-        self.push = nn.Linear(hidden, 2)
+        self.push = nn.Linear(hidden, 2 + 2 * whole)
+        self.reach = nn.Parameter(torch.zeros(1)) if whole else None
         self.node = _mlp(2 * hidden + 8, hidden, hidden)
         self.memory = nn.GRUCell(hidden, hidden)
         self.change = nn.Linear(hidden, 4)
@@ -67,12 +72,17 @@ class ObjectMotion(nn.Module):
         self.homography.zero_()
         for head in (self.start, self.push, self.change, self.doubt[-1]):
             set_to_zero(head)
+        if self.estimate is not None:
+            self.estimate.reset_to_persistence()
 
     @torch.no_grad()
     def reset_to_constant_velocity(self) -> None:
         """Makes every object keep its velocity, across the picture."""
         self.reset_to_persistence()
-        self.start.bias[PAST - len(SLOPE) : PAST] = torch.tensor(SLOPE)
+        if self.estimate is not None:
+            self.estimate.reset_to_constant_velocity()
+        else:
+            self.start.bias[PAST - len(SLOPE) : PAST] = torch.tensor(SLOPE)
 
     def forward(
         self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
@@ -85,29 +95,44 @@ class ObjectMotion(nn.Module):
             horizon: steps after the last frame.
             missed_BN4: how far place and velocity when last seen are from those expected (``displaced``).
         """
-        tracks = _latest(tracks)
+        return self._roll_out(object_BN, tracks, horizon, missed_BN4)[0]
+
+    def _roll_out(
+        self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
+    ) -> tuple[Trajectory, State, Tensor]:
+        """Returns the trajectories, the state that they begin with, and the offset of a centre from its place."""
+        tracks = tracks.latest(PAST + 1)
         seen = tracks.last_observation()
-        place, velocity, memory, log_size = self._start(object_BN, tracks, seen)
+        state, memory, log_size = self._start(object_BN, tracks, seen)
+        place, velocity = state.place_BN2, state.velocity_BN2
         pairs_BNN = seen.exists_BN[:, :, None] & seen.exists_BN[:, None]
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
         centres, sizes, scales = [], [], []
         scale = seen.expected_error
         back_33 = inverse(self.homography)
-        offset = seen.centre_BN2 - projected(place, back_33).detach()  # exact for an object that stays
+        offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for an object that stays
+        if self.estimate is None:
+            offset = offset.detach()
         if missed_BN4 is not None:
-            place, velocity = displaced(self.homography, place, velocity, missed_BN4)
-        ago = (PAST - seen.frame_BN)[..., None]
-        place = place + velocity * ago
+            seen_place, velocity = displaced(self.homography, state.seen_place_BN2, velocity, missed_BN4)
+            later = (velocity - state.velocity_BN2) * (PAST - seen.frame_BN)[..., None]
+            place = place + seen_place - state.seen_place_BN2 + later
         centre = projected(place, back_33) + offset
+        radius_BN = None
+        if state.radius_BN is not None and self.reach is not None:
+            radius_BN = state.radius_BN * self.reach.exp()
         for _ in range(horizon):
-            push, message = self._interact(place, velocity, memory, seen.std_BN2, pairs_BNN)
+            push, late, message = self._interact(place, velocity, memory, seen.std_BN2, radius_BN, pairs_BNN)
             moves = torch.cat([velocity, push], -1) * SPEED_UNIT
-            inputs = torch.cat([memory, message, _clamped(torch.cat([moves, centre], -1)), log_size], -1)
+            inputs = torch.cat([memory, message, clamped(torch.cat([moves, centre], -1)), log_size], -1)
             memory_BNF = self.memory(self.node(inputs).flatten(0, 1), memory.flatten(0, 1))
             memory = memory_BNF.view_as(memory)
             bend, grow = self.change(memory).split(2, dim=-1)
             along, across = _bounded(bend, BEND_LIMIT).split(1, dim=-1)
-            velocity = velocity * (1 + along) + _turned(velocity) * across + push
+            if state.brake_BN1 is not None:
+                slower = braked(velocity, state.brake_BN1)
+                place, velocity = place + (velocity - slower) / 2 - late, slower
+            velocity = velocity * (1 + along) + turned(velocity) * across + push
             place = place + velocity
             log_size = log_size + 0.1 * grow
             # detached: no trajectory is bent so that its error is easier to foretell
@@ -116,20 +141,26 @@ class ObjectMotion(nn.Module):
             centres.append(centre)
             sizes.append(log_size)
             scales.append(scale)
-        return Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), torch.stack(scales, 1))
+        trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), torch.stack(scales, 1))
+        return trajectory, state, offset
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (``tracks.PACKED``), and its parts."""
         object_BN, context = unpack_tracks(context_BTS8)
         _, future = unpack_tracks(target_BhS8, object_BN)
         with torch.autocast(context_BTS8.device.type, enabled=False):
-            parts = trajectory_loss(self(object_BN, context, target_BhS8.shape[1]), context, future)
-        return trajectory_total(parts), {name: part.detach() for name, part in parts.items()}
+            trajectory, state, offset_BN2 = self._roll_out(object_BN, context, target_BhS8.shape[1])
+            parts = trajectory_loss(trajectory, context, future)
+            total = trajectory_total(parts)
+            if state.brake_BN1 is not None:  # the state is to tell all of a path that nothing else changes
+                alone_BhN2 = projected(state.later(target_BhS8.shape[1]), inverse(self.homography))
+                alone = replace(trajectory, centre_BhN2=alone_BhN2 + offset_BN2[:, None])
+                parts["state"] = trajectory_loss(alone, context, future)["place"]
+                total = total + STATE_WEIGHT * parts["state"]
+        return total, {name: part.detach() for name, part in parts.items()}
 
-    def _start(
-        self, object_BN: Tensor, tracks: Tracks, seen: LastObservation
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns place (when last seen) and velocity on the plane, memory, and log size."""
+    def _start(self, object_BN: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
+        """Returns the state in the last frame, memory, and log size."""
         visible = tracks.visible_BTN
         place = to_plane(self.homography, tracks.centre_BTN2)
         both = (visible[:, 1:] & visible[:, :-1])[..., None]
@@ -143,41 +174,45 @@ class ObjectMotion(nn.Module):
             torch.cat([first, moved_BLN2 * SPEED_UNIT], dim=1),
         ]
         if tracks.doubt_BTN2 is not None:
-            features.append(_clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
-        past = torch.cat(features, dim=-1).transpose(1, 2).flatten(2)
-        kind = self.kind(object_BN % self.kind.num_embeddings)
-        memory = self.history(torch.cat([past, kind], -1))
-        weight, shift, grow = self.start(memory).split([PAST, 2, 2], dim=-1)
+            features.append(clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
+        past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), self.kind(object_BN)]
+        if self.estimate is not None:
+            sights = Sights.of(self.homography, tracks)
+            memory = self.history(torch.cat([*past, self.estimate.look(sights)], -1))
+            memory = self.estimate.share(memory, seen.exists_BN)
+        else:
+            memory = self.history(torch.cat(past, -1))
+        weight, *shift, grow = self.start(memory).split([PAST, *[2] * (self.estimate is None), 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
-        last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0]
-        return last + 0.1 * shift, velocity, memory, 0.1 * grow
+        if self.estimate is not None:
+            return self.estimate(memory, sights, seen.frame_BN, velocity), memory, 0.1 * grow
+        last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0] + 0.1 * shift[0]
+        return State(last + velocity * (PAST - seen.frame_BN)[..., None], last, velocity), memory, 0.1 * grow
 
     def _interact(
-        self, place: Tensor, velocity: Tensor, memory: Tensor, std_BN2: Tensor, pairs_BNN: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the change of velocity and the message (B, N, F) that the others give to every object."""
-        line = place[:, :, None] - place[:, None]  # from the other to oneself
-        distance = line.norm(dim=-1, keepdim=True).clamp(min=1e-3)
-        normal = line / distance
-        relative = velocity[:, :, None] - velocity[:, None]
-        approach = (relative * normal).sum(-1, keepdim=True)
-        pass_by = (relative * _turned(normal)).sum(-1, keepdim=True)
-        # when and how near two straight lines come within the next step
-        when = -(relative * line).sum(-1, keepdim=True) / (relative**2).sum(-1, keepdim=True).clamp(min=1e-6)
-        when = when.clamp(0.0, 1.5)
-        nearest = (line + relative * when).norm(dim=-1, keepdim=True)
-        size = std_BN2.mean(-1)
-        sizes = torch.stack([size[:, :, None].expand_as(pairs_BNN), size[:, None].expand_as(pairs_BNN)], -1)
-        speeds = torch.cat([approach, pass_by], -1) * SPEED_UNIT
-        # clamped together: each operation on a few objects costs as much as on many
-        shape = _clamped(torch.cat([distance * 4, 0.1 / distance, speeds, when, nearest * 10], -1))
-        shape = torch.cat([shape, sizes * STD_UNIT], -1)
-        pair = self.pair(
-            self.pair_own(memory)[:, :, None] + self.pair_other(memory)[:, None] + self.pair_shape(shape)
-        )
-        pair = pair * pairs_BNN[..., None]
-        along, across = (_bounded(0.1 * self.push(pair), PUSH_LIMIT) * pairs_BNN[..., None]).split(1, dim=-1)
-        return (along * normal + across * _turned(normal)).sum(2), pair.sum(2)
+        self,
+        place: Tensor,
+        velocity: Tensor,
+        memory: Tensor,
+        std_BN2: Tensor,
+        radius_BN: Tensor | None,
+        pairs_BNN: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what the others do to every object: change of velocity, how much of it comes late, the message.
+
+        The message is (B, N, F). A push acts from the contact on: what it would have moved before that is "late".
+        """
+        pairs = see_pairs(place, velocity, std_BN2, radius_BN)
+        own, other = self.pair_own(memory)[:, :, None], self.pair_other(memory)[:, None]
+        message = self.pair(own + other + self.pair_shape(pairs.features_BNNF)) * pairs_BNN[..., None]
+        learned = self.push(message)
+        push = 0.1 * learned[..., :2]
+        if pairs.contact is not None:  # and a share of the speed at which the two meet
+            push = push - pairs.contact.closing * torch.tanh(learned[..., 2:])
+        along, across = (_bounded(push, PUSH_LIMIT) * pairs_BNN[..., None]).split(1, dim=-1)
+        change = along * pairs.normal_BNN2 + across * turned(pairs.normal_BNN2)
+        late = torch.zeros_like(change) if pairs.contact is None else change * pairs.contact.time
+        return change.sum(2), late.sum(2), message.sum(2)
 
     @torch.no_grad()
     def calibrate(self, class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> None:
@@ -191,33 +226,6 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs), nn.SiLU())
 
 
-def _clamped(feature: Tensor) -> Tensor:
-    return feature.clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
-
-
 def _bounded(x: Tensor, bound: float) -> Tensor:
     """Returns ``x`` where it is small: a rollout that may amplify itself without bound ends in chaos."""
     return bound * torch.tanh(x / bound)
-
-
-def _turned(vector: Tensor) -> Tensor:
-    """Returns the vector turned by a right angle."""
-    return torch.stack([-vector[..., 1], vector[..., 0]], -1)
-
-
-def _latest(tracks: Tracks) -> Tracks:
-    """Returns the last ``PAST + 1`` frames, with frames of nothing in front where there are fewer."""
-    missing = max(0, PAST + 1 - tracks.visible_BTN.shape[1])
-
-    def last(field: Tensor) -> Tensor:
-        nothing = [torch.zeros_like(field[:, :1])] * missing
-        return torch.cat([*nothing, field[:, -PAST - 1 :]], 1)
-
-    return Tracks(
-        last(tracks.visible_BTN),
-        last(tracks.centre_BTN2),
-        last(tracks.std_BTN2),
-        last(tracks.truncated_BTN),
-        tracks.aspect,
-        None if tracks.doubt_BTN2 is None else last(tracks.doubt_BTN2),
-    )

@@ -83,3 +83,8 @@ def fit_plane(class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> Tensor | Non
     along = slope_2 / slope_2.norm().clamp(min=1e-6)
     (a, b), (c, d) = (stretch * torch.outer(along, along)).tolist()
     return torch.tensor([a, b, 0.0, c, d, 0.0, *slope_2.tolist()])
+
+
+def turned(vector: Tensor) -> Tensor:
+    """Returns vectors (..., 2) turned by a right angle."""
+    return torch.stack([-vector[..., 1], vector[..., 0]], -1)

@@ -32,6 +32,16 @@ class Tracks:
     doubt_BTN2: Tensor | None = None
     """Scale of the centre's error, where sights of parts were completed to those of whole objects."""
 
+    def latest(self, frames: int) -> "Tracks":
+        """Returns the last frames, with frames of nothing in front where there are fewer."""
+        missing = max(0, frames - self.visible_BTN.shape[1])
+
+        def last(field: Tensor) -> Tensor:
+            return torch.cat([*[torch.zeros_like(field[:, :1])] * missing, field[:, -frames:]], 1)
+
+        seen = last(self.visible_BTN), last(self.centre_BTN2), last(self.std_BTN2), last(self.truncated_BTN)
+        return Tracks(*seen, self.aspect, None if self.doubt_BTN2 is None else last(self.doubt_BTN2))
+
     def last_observation(self) -> "LastObservation":
         """Returns where every object was seen last.
 

@@ -1,0 +1,201 @@
+"""The state of objects in the last seen frame: place and velocity on the plane, fitted to the sights since a hit.
+
+A velocity from two sights has their noise, one from many has what was before a hit in it, and friction has made
+it less meanwhile. So uniformly braked motion is fitted to the last 2, 3, ... frames. How strong friction is, a
+network sees in how the paths of all objects of a clip bend. The state is a mean of the fits, of long ones as
+long as no sight misses them.
+
+Shapes: B clips, R frames, N objects, L frames of a window, W windows that end with the last frame, F features, the
+last 2 is (y, x).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskcast.models.objects.pairs import clamped
+from maskcast.models.objects.plane import to_plane, turned
+from maskcast.models.objects.tracks import Tracks
+from maskcast.models.recurrent.cells import set_to_zero
+
+RADIUS = 1.5  # of a thing in units of its size, before it is learned; of a disc seen from above it is 2
+NOISE = 0.03  # of a sight that nothing cuts, in units of the object's size
+MISSED = 0.12  # what a sight may miss a fit by, in these units: else a hit came after it
+SHARP = 2.0  # how surely such a fit is left out, as a logarithm
+BENT = (3, 4, 5, 6)  # frames in which it is measured how a path bends
+BEND_UNIT = 200.0  # brings what a displacement changes by in a frame, on the plane, to about 1
+BRAKE_UNIT = 0.01  # of friction: what a displacement loses in a frame
+STILL = 1e-6  # a displacement that has no direction
+
+
+@dataclass(frozen=True)
+class Sights:
+    """What was seen of objects, on the plane."""
+
+    place_BRN2: Tensor
+    weight_BRN: Tensor  # 0 where an object is not visible, 1 where nothing cuts it, in between by the doubt
+    size_BN: Tensor  # mean standard deviation of the pixels
+
+    @staticmethod
+    def of(homography: Tensor, tracks: Tracks) -> "Sights":
+        """Returns the sights of completed tracks."""
+        assert tracks.doubt_BTN2 is not None
+        std_BRN1 = tracks.std_BTN2.mean(-1, keepdim=True)
+        place_BRN2 = to_plane(homography, tracks.centre_BTN2)
+        beside = tracks.centre_BTN2 + torch.cat([torch.zeros_like(std_BRN1), std_BRN1], -1)
+        size_BRN = (to_plane(homography, beside) - place_BRN2).norm(dim=-1) * tracks.visible_BTN
+        size_BN = (size_BRN.sum(1) / tracks.visible_BTN.sum(1).clamp(min=1)).clamp(min=1e-3)
+        doubt_BRN = tracks.doubt_BTN2.mean(-1) / std_BRN1[..., 0].clamp(min=1e-3)
+        return Sights(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where objects are in the last frame, where they were when they were seen last, and how they move.
+
+    Friction and radius are known where they are estimated.
+    """
+
+    place_BN2: Tensor
+    seen_place_BN2: Tensor
+    velocity_BN2: Tensor  # displacement in a frame
+    brake_BN1: Tensor | None = None  # what it loses in a frame, until nothing is left
+    radius_BN: Tensor | None = None
+
+    def later(self, horizon: int) -> Tensor:
+        """Returns the places (B, h, N, 2) of the next frames, if nothing but friction changes the velocity."""
+        assert self.brake_BN1 is not None
+        speed_BN1 = self.velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=STILL)
+        brake_BN1 = self.brake_BN1.clamp(min=STILL)
+        rests_BN1 = speed_BN1 / brake_BN1  # after so many frames
+        steps_h11 = torch.arange(1.0, horizon + 1, device=speed_BN1.device)[:, None, None]
+        frames = torch.minimum(steps_h11, rests_BN1[:, None])
+        part = 1 - 0.5 * (brake_BN1 / speed_BN1)[:, None] * frames
+        return self.place_BN2[:, None] + self.velocity_BN2[:, None] * frames * part
+
+
+class StateEstimate(nn.Module):
+    """Estimates the state.
+
+    Args:
+        hidden: width of what is known of an object.
+        frames: R.
+    """
+
+    def __init__(self, hidden: int, frames: int) -> None:
+        super().__init__()
+        self.features = len(BENT) * 4 + frames
+        for length in BENT:
+            basis_L3 = (np.arange(1.0 - length, 1.0)[:, None] ** np.arange(3)) / (1, 1, 2)
+            for name, matrix in ((f"basis_{length}", basis_L3), (f"solve_{length}", np.linalg.pinv(basis_L3))):
+                self.register_buffer(name, torch.from_numpy(matrix).float(), persistent=False)
+        self.scene = nn.Linear(hidden, hidden + 1)
+        self.told = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.head = nn.Linear(hidden, frames + 1)
+
+    def reset_to_persistence(self) -> None:
+        """Makes nothing move."""
+        set_to_zero(self.head)
+
+    @torch.no_grad()
+    def reset_to_constant_velocity(self) -> None:
+        """Makes everything keep the velocity that was fitted."""
+        self.reset_to_persistence()
+        self.head.bias[0] = 1.0
+
+    def look(self, sights: Sights) -> Tensor:
+        """Returns features (B, N, F): how paths bend along and across the motion, and what misses that."""
+        found = []
+        for length in BENT:
+            basis_L3, solve_3L = self.get_buffer(f"basis_{length}"), self.get_buffer(f"solve_{length}")
+            place_BLN2 = sights.place_BRN2[:, -length:]
+            seen_BN1 = (sights.weight_BRN[:, -length:] > 0).all(1)[..., None].to(place_BLN2.dtype)
+            _, velocity, bend = state_3BN2 = torch.einsum("kl,blnc->kbnc", solve_3L, place_BLN2)
+            along = _direction(velocity)
+            across = turned(along)
+            missed = (place_BLN2 - torch.einsum("lk,kbnc->blnc", basis_L3, state_3BN2)).norm(dim=-1).amax(1)
+            numbers = torch.stack([(bend * along).sum(-1), (bend * across).sum(-1), missed], -1)
+            found += [clamped(seen_BN1 * numbers * BEND_UNIT), seen_BN1]
+        return torch.cat([*found, sights.weight_BRN.transpose(1, 2)], -1)
+
+    def share(self, memory_BNF: Tensor, exists_BN: Tensor) -> Tensor:
+        """Returns what is known of each object, with what all of its clip tell: they share friction."""
+        value, gate = self.scene(memory_BNF).split([memory_BNF.shape[-1], 1], -1)
+        gate = gate.sigmoid() * exists_BN[..., None]
+        scene = (value * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
+        return memory_BNF + self.told(torch.cat([memory_BNF, scene.expand_as(memory_BNF)], -1))
+
+    def forward(self, memory_BNF: Tensor, sights: Sights, frame_BN: Tensor, faster_BN2: Tensor) -> State:
+        """Returns the state.
+
+        Args:
+            memory_BNF: from ``share``.
+            sights: of R frames.
+            frame_BN: index of the last frame in which an object is visible.
+            faster_BN2: is added to the velocity.
+        """
+        windows = sights.weight_BRN.shape[1] - 1
+        keep, brake, preferred_BNW = self.head(memory_BNF).split([1, 1, windows], -1)
+        brake = BRAKE_UNIT * nn.functional.silu(brake)
+        place, velocity, missed, sure = fit(sights, brake)
+        preferred_BNW = preferred_BNW + sure.log() - SHARP * (missed / MISSED).clamp(max=4) ** 2
+        share_BNW1 = preferred_BNW.softmax(-1)[..., None]
+        place, velocity = (share_BNW1 * place).sum(2), keep * (share_BNW1 * velocity).sum(2) + faster_BN2
+        ago_BN1 = (windows - frame_BN)[..., None]
+        seen = ahead(place, velocity, brake, -ago_BN1)
+        return State(place, seen, velocity, brake, RADIUS * sights.size_BN)
+
+
+def fit(sights: Sights, brake_BN1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fits uniformly braked motion to the last 2, 3, ... R frames, by weighted least squares.
+
+    Returns:
+        Place and velocity in the last frame, (B, N, W, 2); by how much of its size, weighted, an object misses the
+        fit most, (B, N, W); and how sure the velocity is: one over its variance in units of that of a sight.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    frames = sights.weight_BRN.shape[1]
+    for length in range(2, frames + 1):
+        t_L1 = torch.arange(1.0 - length, 1.0, device=brake_BN1.device)[:, None]
+        place_BLN2, weight_BLN1 = sights.place_BRN2[:, -length:], sights.weight_BRN[:, -length:, :, None]
+        along_BN2 = _direction(_line(place_BLN2, weight_BLN1, t_L1)[1])
+        unbraked_BLN2 = place_BLN2 + (0.5 * t_L1**2)[..., None] * (brake_BN1 * along_BN2)[:, None]
+        place_BN2, velocity_BN2, sure_BN1 = _line(unbraked_BLN2, weight_BLN1, t_L1)
+        back = (velocity_BN2 * along_BN2).sum(-1, keepdim=True).clamp(max=0)
+        velocity_BN2 = velocity_BN2 - back * along_BN2  # what would turn back has come to rest
+        miss_BLN2 = unbraked_BLN2 - place_BN2[:, None] - t_L1[..., None] * velocity_BN2[:, None]
+        missed_BN = ((miss_BLN2.square() * weight_BLN1).sum(-1).amax(1) + 1e-12).sqrt() / sights.size_BN
+        found.append((place_BN2, velocity_BN2, missed_BN, sure_BN1[..., 0]))
+    place, velocity, missed, sure = (torch.stack(parts, 2) for parts in zip(*found, strict=True))
+    return place, velocity, missed, sure
+
+
+def _line(place_BLN2: Tensor, weight_BLN1: Tensor, t_L1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns place at time 0 and velocity (B, N, 2) by weighted least squares, and how sure (B, N, 1) that is.
+
+    A single sight has no velocity. Where nothing is seen in a window, it is as unsure as can be.
+    """
+    total = weight_BLN1.sum(1).clamp(min=1e-9)
+    middle = (weight_BLN1 * t_L1[..., None]).sum(1) / total
+    mean = (weight_BLN1 * place_BLN2).sum(1) / total
+    t = t_L1[..., None] - middle[:, None]
+    sure = (weight_BLN1 * t**2).sum(1)
+    velocity = (weight_BLN1 * t * (place_BLN2 - mean[:, None])).sum(1) / sure.clamp(min=1e-6)
+    return mean - velocity * middle, velocity, sure.clamp(min=1e-6) * (total > 1e-8) + 1e-20
+
+
+def braked(velocity: Tensor, brake: Tensor) -> Tensor:
+    """Returns displacements (..., 2) a frame later: friction takes the same of each, until nothing is left."""
+    return velocity * (1 - brake / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)).clamp(0, 2)
+
+
+def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:
+    """Returns places (..., 2) some frames later, or before where ``frames`` is negative."""
+    lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)
+    return place + velocity * frames * (1 - lost.clamp(-4, 0.5))
+
+
+def _direction(vector: Tensor) -> Tensor:
+    return vector / vector.norm(dim=-1, keepdim=True).clamp(min=STILL)
