@@ -24,9 +24,10 @@ WITH_EXAMPLE = [*PIPELINES, ROOT / "tests/two_maskers/dvc_example.yaml"]
 # Each stage is loaded as Python loads it; then whatever its functions and those of its imports would import, too.
 LIST_IMPORTS = """
 import dis, hashlib, importlib, json, os, sys, types
+from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-import mlflow, segmentation_models_pytorch, torch
+import cv2, matplotlib.figure, mlflow, rich.progress, segmentation_models_pytorch, torch, zstandard
 root = Path(sys.argv[1])
 
 def inner(code):
@@ -35,17 +36,25 @@ def inner(code):
             yield constant
             yield from inner(constant)
 
-def lazy(name):
-    for code in inner(sys.modules[name].__loader__.get_code(name)):
+def named(path):
+    for code in inner(SourceFileLoader(path, path).get_code(path)):
         origin = None
         for step in dis.get_instructions(code):
             if step.opname == "IMPORT_NAME":
                 origin = step.argval if step.argval.split(".")[0] == "maskcast" else None
                 if origin:
-                    yield origin
-            elif step.opname == "IMPORT_FROM" and origin and hasattr(importlib.import_module(origin), "__path__"):
-                if find_spec(f"{origin}.{step.argval}"):
-                    yield f"{origin}.{step.argval}"
+                    yield origin, None
+            elif step.opname == "IMPORT_FROM" and origin:
+                yield origin, step.argval
+
+names = {str(path): list(named(str(path))) for path in root.glob("maskcast/**/*.py")}  # once for all stages
+
+def lazy(name):
+    for origin, part in names[sys.modules[name].__file__]:
+        if part is None:
+            yield origin
+        elif hasattr(importlib.import_module(origin), "__path__") and find_spec(f"{origin}.{part}"):
+            yield f"{origin}.{part}"
 
 for stage in sys.argv[2:]:
     if child := os.fork():

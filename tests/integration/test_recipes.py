@@ -2,11 +2,13 @@
 
 import csv
 import json
-import os
 import runpy
+import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,12 @@ from PIL import Image
 from tests.conftest import ROOT, write_detection_set
 from tests.integration.project import SMALL_SSL, Project, shrink_detection
 
+from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.data.video import count_frames
 from maskcast.registry.loading import load_pipeline
 from maskcast.runner.run import run_stage
 
-# What `dvc repro` does where nothing is cached, in one process: the stages' commands one after the other.
-DVC = f"""#!{sys.executable}
-import shlex, sys, yaml
-from maskcast.__main__ import main
-command, *target = sys.argv[1:]
-assert command == "repro" and len(target) < 2
-for name, stage in yaml.safe_load(open("dvc.yaml"))["stages"].items():
-    words = shlex.split(stage["cmd"])
-    if words[0] == "maskcast":
-        assert main(words[1:]) == 0
-    if [name] == target:
-        break
-"""
 SCRIPTS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.py")}
 TESTED = {
     "recipes/clevrer-frames/real_frames.py",
@@ -60,11 +50,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path) -> Recipe:
     """Copies a recipe's folder into a Git repository of its own and goes there; its values are made small."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/dvc").write_text(DVC)
-    (tmp_path / "bin/dvc").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setattr(subprocess, "run", partial(run_here, subprocess.run))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def copy(name: str) -> Path:
@@ -83,6 +69,27 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
         return folder
 
     return copy
+
+
+def run_here(run: Callable[..., Any], command: Sequence[str], **options: Any) -> Any:
+    """Does `dvc repro` and `maskcast` in this process, which has imported torch; ``run`` does other commands.
+
+    `dvc repro` is what it is where nothing is cached: the stages' commands one after the other.
+    """
+    program, *words = command
+    if program == "dvc":
+        assert words[0] == "repro" and options == {"cwd": Path.cwd(), "check": True}
+        for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
+            told = shlex.split(stage["cmd"])
+            assert told[0] != "maskcast" or main(told[1:]) == 0
+            if [name] == words[1:]:
+                break
+        return None
+    if words[:2] == ["-m", "maskcast"]:
+        assert options == {"cwd": Path.cwd(), "check": True}
+        assert main(words[2:]) == 0
+        return None
+    return run(command, **options)
 
 
 def shrunk(params: dict[str, Any]) -> dict[str, Any]:
