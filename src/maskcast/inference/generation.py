@@ -4,6 +4,7 @@ Legend: T frames, H height, W width.
 """
 
 import copy
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -199,7 +200,7 @@ def lanes(packer: Packer, pixels: int) -> list[Packer | Aside]:
         pixels: of the largest piece.
     """
     count = num_processors()
-    if packer.consistent_frames is None or count == 1:
+    if packer.consistent_frames is None or count == 1 or sys.platform != "linux":  # elsewhere forks are not safe
         return [packer] * count
     # a byte and a float for each pixel, and a float for each of its classes, were all pixels objects
     numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
