@@ -22,8 +22,8 @@ import torch
 
 from _common import interleaved, print_table, ratio
 from maskcast.data.finished import FinishedClips
+from maskcast.inference.clip_packing import Packer, Packing, lanes
 from maskcast.inference.found import Found, Masked
-from maskcast.inference.generation import Packer, Packing, lanes
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import num_processors

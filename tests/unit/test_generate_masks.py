@@ -20,9 +20,9 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.finished import FinishedClips
 from maskcast.errors import MaskcastError
-from maskcast.inference import generation
-from maskcast.inference.found import quantise
-from maskcast.inference.generation import Generation, MeanConfidence, check_maps
+from maskcast.inference import clip_packing
+from maskcast.inference.found import MeanConfidence, quantise
+from maskcast.inference.generation import Generation, check_maps
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
@@ -140,9 +140,9 @@ def test_several_devices_and_processors_write_the_same_bytes(
     model, _ = load_masker(masker)
     assert isinstance(model, Masker)
     three = Watched(model)
-    monkeypatch.setattr(generation, "num_processors", lambda: 1)  # a thread packs
+    monkeypatch.setattr(clip_packing, "num_processors", lambda: 1)  # a thread packs
     one = generate(store, model, tmp_path / "a", tmp_path / "one")
-    monkeypatch.setattr(generation, "num_processors", lambda: 3)  # three processes do
+    monkeypatch.setattr(clip_packing, "num_processors", lambda: 3)  # three processes do
     assert generate(store, three, tmp_path / "b", tmp_path / "three", devices=3) == one
     assert len(set(three.used.batches)) == 3
 
@@ -165,7 +165,7 @@ def test_a_fault_of_a_process_that_packs_ends_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(generation, "num_processors", lambda: 2)
+    monkeypatch.setattr(clip_packing, "num_processors", lambda: 2)
     monkeypatch.setattr(FinishedClips, "save", fault)
     with pytest.raises(MaskcastError, match=said):
         generate(store, load_masker(masker)[0], tmp_path / "a", tmp_path / "masks")
