@@ -101,7 +101,8 @@ def flickering(count: int) -> np.ndarray:
 
 
 def test_frames_that_agree_are_two_graphs_and_a_file_between_that_needs_no_maskcast(tmp_path: Path) -> None:
-    loaded = load_address(str(write_registered(tmp_path, ObjectsConfig(hidden=8), consistent_frames=SEEN)))
+    config = ObjectsConfig(hidden=8, whole=True)
+    loaded = load_address(str(write_registered(tmp_path, config, consistent_frames=SEEN)))
     clips, folder = flickering(3), tmp_path / "out"
     told = export(loaded, "onnx", folder)
     files = ", ".join(f"{folder}/{name}" for name in ("masker.onnx", "agree.py", "forecaster.onnx"))

@@ -80,13 +80,13 @@ class Completion(nn.Module):
     def complete(self, ids_BTHW: Tensor, object_BN: Tensor, tracks: Tracks) -> Tracks:
         """Returns the tracks of whole objects, and how sure they are: ``doubt_BTN2``, 0 of what nothing cuts."""
         shape = tracks.centre_BTN2.shape
-        frame_M = torch.arange(shape[:2].numel(), device=ids_BTHW.device).repeat_interleave(shape[2])
+        frame_M = torch.arange(shape[0] * shape[1], device=ids_BTHW.device).repeat_interleave(shape[2])
         class_M = object_BN[:, None].expand(shape[:3]).flatten()
         sights = [frame_M, class_M, tracks.centre_BTN2.flatten(0, 2), tracks.std_BTN2.flatten(0, 2)]
         centre_M2, std_M2, doubt_M2 = sights[2].clone(), sights[3].clone(), torch.zeros_like(sights[2])
         known = tracks.visible_BTN.flatten() & self.known_K[class_M % len(self.known_K)]
         all_alike = shapes_are_fixed()
-        every = torch.arange(len(known), device=known.device)
+        every = torch.arange(known.shape[0], device=known.device)
         parts = [every] if all_alike else every[known].split(AT_ONCE)
         for some in parts:
             window = windows(ids_BTHW.flatten(0, 1), *(sight[some] for sight in sights))

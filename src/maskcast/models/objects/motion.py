@@ -175,7 +175,8 @@ class ObjectMotion(nn.Module):
         ]
         if tracks.doubt_BTN2 is not None:
             features.append(clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
-        past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), self.kind(object_BN)]
+        kind = self.kind(object_BN % self.kind.num_embeddings)
+        past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), kind]
         if self.estimate is not None:
             sights = Sights.of(self.homography, tracks)
             memory = self.history(torch.cat([*past, self.estimate.look(sights)], -1))

@@ -3,11 +3,13 @@
 Shapes: B clips, T context frames, R of them that are recent, h horizon, N objects, H height, W width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from maskcast.models.objects.filling import MARGIN, filled_masks
 from maskcast.models.objects.futures import future
 from maskcast.models.objects.motion import PAST, ObjectMotion
 from maskcast.models.objects.picks import ALL, Pick
@@ -33,8 +35,9 @@ class Scene:
 
     @cached_property
     def masks(self) -> Tensor:
-        """Every object (B, N, H, W), bool, in the frame in which it was seen last."""
-        return seen_masks(self.recent_BRHW, self.object_BN, self.seen)
+        """Every object (B, N, H, W), bool, in the frame in which it was seen last; with a margin: filled."""
+        masks = filled_masks if self.seen.margin else seen_masks
+        return masks(self.recent_BRHW, self.object_BN, self.seen)
 
     def pick(self, clips: slice = ALL, steps: Pick = ALL) -> "Scene":
         """Returns some clips at some steps."""
@@ -49,7 +52,7 @@ def observe(
 
     With ``motion``, an object that is hidden in the last frame but was seen in one of the recent ones belongs to
     the scene. Without it, the scene is the objects of the last mask, and they stay where they are. With ``seed``
-    objects go where they may go (``futures``).
+    objects go where they may go (``futures``). Completed objects are filled where gradients are not asked for.
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
@@ -63,4 +66,7 @@ def observe(
             trajectory = motion(object_BN, tracks, horizon)
         else:
             trajectory = future(motion, object_BN, tracks, horizon, seed)
-    return Scene(recent_BRHW, object_BN, tracks.last_observation(), trajectory)
+    seen = tracks.last_observation()
+    if seen.doubt_BN2 is not None and not torch.is_grad_enabled():  # no shape is learned
+        seen = replace(seen, margin=round(MARGIN * context_BTHW.shape[2]))
+    return Scene(recent_BRHW, object_BN, seen, trajectory)

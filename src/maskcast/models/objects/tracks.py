@@ -65,6 +65,8 @@ class LastObservation:
     centre_BN2: Tensor
     std_BN2: Tensor
     doubt_BN2: Tensor | None = None
+    margin: int = 0
+    """Pixels around the picture that masks of these objects have."""
 
     @property
     def expected_error(self) -> Tensor:
@@ -75,7 +77,7 @@ class LastObservation:
     def pick(self, clips: slice) -> "LastObservation":
         """Returns the observations of some clips."""
         fields = self.exists_BN[clips], self.frame_BN[clips], self.centre_BN2[clips], self.std_BN2[clips]
-        return LastObservation(*fields, None if self.doubt_BN2 is None else self.doubt_BN2[clips])
+        return LastObservation(*fields, None if self.doubt_BN2 is None else self.doubt_BN2[clips], self.margin)
 
 
 def find_classes(ids_BHW: Tensor, num_classes: int) -> Tensor:

@@ -40,7 +40,7 @@ class Renderer(nn.Module):
         """Returns logits (B, S, N, I, J) of the picked pixels: above 0 where the object covers them.
 
         Args:
-            mask_BNHW: bool, the objects where they were seen last (``seen_masks``).
+            mask_BNHW: bool, the objects where they were seen last (``seen_masks``, ``filling``).
             seen: where that was.
             trajectory: of the objects at the steps to render.
             rows: of the picture.
@@ -80,7 +80,7 @@ def cover(
     With ``expected`` it is the mean over all places where the objects may be, by the scale of the centres' errors.
     """
     centre = trajectory.centre_BhN2
-    height, width = mask_BNHW.shape[2:]
+    height, width = (side - 2 * seen.margin for side in mask_BNHW.shape[2:])
     y = picked(torch.arange(height, device=centre.device, dtype=centre.dtype), 0, rows) - (height - 1) / 2
     x = picked(torch.arange(width, device=centre.device, dtype=centre.dtype), 0, columns) - (width - 1) / 2
     shrink = torch.exp(-trajectory.log_size_BhN2.clamp(-2, 2))
@@ -90,8 +90,8 @@ def cover(
     blur_y, blur_x = (trajectory.scale_BhN2 * shrink).split(1, dim=-1) if expected else (None, None)
     patch_BNIJ, top_BN, left_BN = _crop(mask_BNHW)
     # Rows and columns are separable, so sampling is two small matrix products instead of a grid of points.
-    row = source_y * height + (height - 1) / 2 - top_BN[:, None, :, None]
-    column = source_x * height + (width - 1) / 2 - left_BN[:, None, :, None]
+    row = source_y * height + (height - 1) / 2 + seen.margin - top_BN[:, None, :, None]
+    column = source_x * height + (width - 1) / 2 + seen.margin - left_BN[:, None, :, None]
 
     def covered(some: slice) -> Tensor:
         blurs = (None, None) if blur_y is None or blur_x is None else (blur_y[:, :, some], blur_x[:, :, some])
