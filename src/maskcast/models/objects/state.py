@@ -194,7 +194,7 @@ def braked(velocity: Tensor, brake: Tensor) -> Tensor:
 def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:
     """Returns places (..., 2) some frames later, or before where ``frames`` is negative."""
     lost = 0.5 * brake * frames / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)
-    return place + velocity * frames * (1 - lost.clamp(-4, 0.5))
+    return place + velocity * frames * (1 - lost.clamp(-4.0, 0.5))
 
 
 def _direction(vector: Tensor) -> Tensor:
