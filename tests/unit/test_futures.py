@@ -12,6 +12,7 @@ from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
 from maskcast.models.objects.futures import NEAR, future
 from maskcast.models.objects.motion import SCALE_BIAS, ObjectMotion
+from maskcast.models.objects.plane import displaced, inverse, projected
 from maskcast.models.objects.tracks import SCALE_START, Tracks
 from maskcast.stages.evaluate import Evaluate
 
@@ -43,6 +44,20 @@ def test_what_is_drawn_is_the_state_when_last_seen_as_wide_as_the_first_steps_ar
     with torch.no_grad():
         same = future(motion, objects[:, [6, 2]], few, 4, seed=5)
     torch.testing.assert_close(same.centre_BhN2, drawn.centre_BhN2[:, :, [6, 2]])
+
+
+def test_a_state_is_displaced_as_is_seen_in_the_picture_however_the_plane_lies() -> None:
+    homography = torch.tensor([0.3, 0.1, 0.0, 0.05, 0.2, 0.0, 0.4, -0.2])
+    place, velocity, by = (
+        torch.tensor([[0.1, -0.3]]),
+        torch.tensor([[0.02, 0.01]]),
+        torch.tensor([[0.03, 0.0, 0.0, -0.02]]),
+    )
+    moved, faster = displaced(homography, place, velocity, by)
+    back = inverse(homography)
+    torch.testing.assert_close(projected(moved, back) - projected(place, back), by[:, :2])
+    ahead = place + faster - velocity  # where the change of velocity alone leads in a frame
+    torch.testing.assert_close(projected(ahead, back) - projected(place, back), by[:, 2:])
 
 
 def test_what_is_sure_stays() -> None:
