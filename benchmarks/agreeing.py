@@ -22,6 +22,7 @@ import torch
 
 from _common import interleaved, print_table, ratio
 from maskcast.data.finished import FinishedClips
+from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.clip_packing import Packer, Packing, lanes
 from maskcast.inference.found import Found, Masked
 from maskcast.labels import MASK, single_map
@@ -91,4 +92,5 @@ def found_in(clip: int) -> Found:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

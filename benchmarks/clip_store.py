@@ -22,6 +22,7 @@ from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_table import Clip
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import MASK, single_map
 
 FRAMES, SIZE, BATCH, PAGE = 4, 8, 16, 50
@@ -103,4 +104,5 @@ def _batch(
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

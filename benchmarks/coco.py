@@ -19,6 +19,7 @@ import numpy as np
 
 from _common import interleaved, peer, print_table, ratio
 from maskcast.commands.evaluate_coco import evaluate_files
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.coco.evaluator import LINES
 from maskcast.evaluation.coco.files import read_detections, read_truth
 
@@ -121,4 +122,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -23,6 +23,7 @@ import yaml
 
 from _common import ROOT, print_table
 from maskcast.digest import digest_tree
+from maskcast.errors import mistakes_in_one_line
 from maskcast.runner import references
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -137,4 +138,5 @@ def size(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

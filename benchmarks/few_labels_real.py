@@ -27,6 +27,7 @@ from _common import commit
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import IGNORE
 from maskcast.params import merged, validate
 from maskcast.report.tables import markdown
@@ -154,4 +155,5 @@ def table(records: list[Record]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

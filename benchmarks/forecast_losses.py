@@ -20,7 +20,7 @@ import torch
 
 from _common import print_table
 from maskcast.data.sources.clevrer import read_motion
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -200,7 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with mistakes_in_one_line():
         main()
-    except MaskcastError as error:
-        raise SystemExit(f"error: {error}") from None

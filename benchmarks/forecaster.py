@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from _common import interleaved, print_table, ratio
+from maskcast.errors import mistakes_in_one_line
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.objects.tracks import pack_tracks, stack_tracks
@@ -104,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -23,7 +23,7 @@ import yaml
 
 from _common import commit
 from maskcast.data.clips import ClipStore
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -166,7 +166,5 @@ def mean_of(runs: list[Run], key: str) -> float:
 
 
 if __name__ == "__main__":
-    try:
+    with mistakes_in_one_line():
         main()
-    except MaskcastError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -25,6 +25,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.hand_lmdb import HandLmdbSource
+from maskcast.errors import mistakes_in_one_line
 from maskcast.stages.prepare_clips import PrepareClips, _check_ids, _check_splits
 
 SIZE, BATCH = 16, 16
@@ -111,4 +112,5 @@ def read_batch(root: Path, random: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

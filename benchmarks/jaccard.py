@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from _common import interleaved, peer, print_table, ratio
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 
 HEIGHT, WIDTH, CLASSES = 160, 240, 49
@@ -76,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -26,6 +26,7 @@ from _common import commit
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.suggestions import METHODS, choose, find_candidates
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.table import load_masker
@@ -169,4 +170,5 @@ def cell(scores: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from maskcast.errors import mistakes_in_one_line
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import MaskLoss
 
@@ -151,4 +152,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -23,6 +23,7 @@ from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.packing import packed
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory
 from maskcast.simulator.camera import CLASSES
@@ -104,4 +105,5 @@ def write_both(folder: Path, clips: int) -> tuple[ClipStore, list[np.ndarray]]:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -22,6 +22,7 @@ import torch
 from _common import interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import MASK, single_map
 from maskcast.training.tasks.segmentation import FrameTask
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -110,4 +111,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from _common import interleaved, print_table, write_untrained
+from maskcast.errors import mistakes_in_one_line
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
 from maskcast.simulator.scenes import simulate_clip
 
@@ -154,4 +155,5 @@ def clip_for(loaded: LoadedPipeline) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

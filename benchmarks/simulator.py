@@ -22,6 +22,7 @@ import torch
 from _common import ROOT, print_table
 from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
@@ -102,4 +103,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

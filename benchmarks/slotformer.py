@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from _common import print_table
 from forecast_losses import motions
 from maskcast.data.images import resize_masks
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import ConstantVelocity, Persistence
 from maskcast.models.forecasting.rigid_body import RigidBody
@@ -100,7 +100,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with mistakes_in_one_line():
         main()
-    except MaskcastError as error:
-        raise SystemExit(f"error: {error}") from None

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from _common import interleaved, print_table, ratio
+from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.base import best_device
@@ -144,4 +145,5 @@ def write_video(path: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -24,6 +24,7 @@ import yaml
 
 from _common import print_table, write_untrained
 from maskcast.data.clip_writer import ClipWriter
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import single_map
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
@@ -109,4 +110,5 @@ def write_clip(root: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from forecast_losses import CASES, Informed, World, cases, worlds
-from maskcast.errors import MaskcastError
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, element, joined, table
@@ -132,7 +132,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with mistakes_in_one_line():
         main()
-    except MaskcastError as error:
-        raise SystemExit(f"error: {error}") from None

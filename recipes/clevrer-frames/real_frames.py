@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 
 from maskcast.data.clips import ClipStore
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.params import merged
 from maskcast.runner.run import run_stage
@@ -157,4 +158,5 @@ def forecast_scores(clips: Path, masks: Path, forecaster: Path) -> dict[str, flo
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from maskcast.errors import mistakes_in_one_line
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -53,4 +54,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

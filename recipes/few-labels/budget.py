@@ -26,6 +26,7 @@ import yaml
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.digest import fingerprint
+from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
@@ -214,4 +215,5 @@ def folder_of(arm: str, order: str, clips: int, seed: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from maskcast.data.clips import ClipStore
+from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.probe import probe
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
@@ -108,4 +109,5 @@ def print_table(
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

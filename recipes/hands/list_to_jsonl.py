@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from maskcast.data.sources.hand_lists import load_pt
+from maskcast.errors import mistakes_in_one_line
 
 
 def _plain(value: Any) -> Any:
@@ -41,4 +42,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

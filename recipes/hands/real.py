@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskcast.data.images import read_image
+from maskcast.errors import mistakes_in_one_line
 from maskcast.runner.outputs import outputs_whole
 
 FOLDERS = ("single", "pairs")
@@ -58,4 +59,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from maskcast.errors import mistakes_in_one_line
 from maskcast.params import merged
 from maskcast.runner.run import run_stage
 
@@ -130,4 +131,5 @@ def spread(values: list[float], form: str = ".4f") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from maskcast.data.clips import ClipStore
+from maskcast.errors import mistakes_in_one_line
 from maskcast.params import merged
 
 HERE = Path(__file__).resolve().parent
@@ -139,4 +140,5 @@ def git(*words: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 
 HERE = Path(__file__).resolve().parent
 BASE, CONTROL, SCALES = "base", "control", "scales"
@@ -161,4 +161,5 @@ def beside(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

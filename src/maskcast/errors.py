@@ -51,6 +51,15 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Ends a script, where a user's mistake stops it, with the line that says so in the place of a traceback."""
+    try:
+        yield
+    except MaskcastError as error:
+        raise SystemExit(f"error: {one_line(error)}") from None
+
+
+@contextmanager
 def user_errors_of_disk(*places: Path) -> Iterator[None]:
     """Turns errors of the disk that a user can mend into a MaskcastError that names the path at fault.
 

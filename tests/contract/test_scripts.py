@@ -1,0 +1,32 @@
+"""Scripts of recipes and benchmarks say a user's mistake in one line, as the command line does."""
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDING = 'if __name__ == "__main__":\n    with mistakes_in_one_line():\n        main()\n'
+
+
+def uses_maskcast(text: str) -> bool:
+    """Whether a module imports something of maskcast when it is imported itself."""
+    imports = [one for one in ast.parse(text).body if isinstance(one, ast.ImportFrom)]
+    return any((one.module or "").startswith("maskcast") for one in imports)
+
+
+def test_scripts_say_a_mistake_in_one_line() -> None:
+    texts = {path: path.read_text() for each in ("recipes", "benchmarks") for path in (ROOT / each).rglob("*.py")}
+    scripts = {path for path, text in texts.items() if "__main__" in text and uses_maskcast(text)}
+    assert len(scripts) > 20
+    assert {path for path in scripts if not texts[path].endswith(ENDING)} == set()
+
+
+def test_the_line_is_that_of_the_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["davis_green.py", "--davis", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "recipes/video/davis_green.py"), run_name="__main__")
+    assert ended.value.code == "error: nowhere: has no JPEGImages/480p; give the root of DAVIS 2016"
