@@ -138,7 +138,7 @@ class StateEstimate(nn.Module):
         """
         windows = sights.weight_BRN.shape[1] - 1
         keep, brake, preferred_BNW = self.head(memory_BNF).split([1, 1, windows], -1)
-        brake = BRAKE_UNIT * nn.functional.silu(brake)
+        brake = BRAKE_UNIT * nn.functional.silu(brake)  # a little below 0, so that there is a gradient there
         place, velocity, missed, sure = fit(sights, brake)
         preferred_BNW = preferred_BNW + sure.log() - SHARP * (missed / MISSED).clamp(max=4) ** 2
         share_BNW1 = preferred_BNW.softmax(-1)[..., None]
