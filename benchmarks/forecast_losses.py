@@ -153,16 +153,21 @@ def _case(world: World, seen: int, class_index: int, known: set[int]) -> str:
     return CASES[7] if moved > RESTS else CASES[8]
 
 
-def main() -> None:
-    """Forecasts all windows and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_windows(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which windows are forecast."""
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
-    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER", help="trained forecasters")
     parser.add_argument("--stride", type=int, default=5)
     parser.add_argument("--step", type=int, default=2, help="frames between the windows of a video")
     parser.add_argument("--clips", type=int, default=100, help="simulated windows")
     parser.add_argument("--frames", type=int, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
     parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+
+
+def main() -> None:
+    """Forecasts all windows and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER", help="trained forecasters")
+    add_windows(parser)
     given = parser.parse_args()
     seen, horizon = given.frames
     physics = CLEVRER_CAMERA, given.stride

@@ -147,7 +147,8 @@ def main() -> None:
         milliseconds = (
             f"{1e3 * statistics.median(plain_s):.0f} | {1e3 * statistics.median(our_s):.0f} | {ratio:.1f}x"
         )
-        memory = f"{plain_mib:.0f} | {our_mib:.0f} | {our_mib / plain_mib:.2f}x"
+        share = f"{our_mib / plain_mib:.2f}x" if plain_mib else "too little to tell"
+        memory = f"{plain_mib:.0f} | {our_mib:.0f} | {share}"
         print(f"| {name} | {milliseconds} | {memory} | {value_diff:.0e} | {gradient_diff:.0e} |")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from forecast_losses import CASES, Informed, World, cases, worlds
+from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
@@ -96,15 +96,10 @@ def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
 def main() -> None:
     """Forecasts all windows and draws the worst."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
+    add_windows(parser)
     parser.add_argument("forecaster", type=Path, help="folder of a trained forecaster")
     parser.add_argument("--out", type=Path, default=Path("worst"), help="folder that is made")
     parser.add_argument("--windows", type=int, default=8, help="how many are drawn")
-    parser.add_argument("--stride", type=int, default=5)
-    parser.add_argument("--step", type=int, default=2, help="frames between the windows of a video")
-    parser.add_argument("--clips", type=int, default=100, help="simulated windows")
-    parser.add_argument("--frames", type=int, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
-    parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
     given = parser.parse_args()
     seen, horizon = given.frames
     physics = CLEVRER_CAMERA, given.stride
