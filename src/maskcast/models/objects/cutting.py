@@ -77,6 +77,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     learned, judged = every.pick(~held_out), every.pick(held_out)
     if len(learned.class_M) < BATCH:
         return
+    say(f"completing cut sights: learning from {len(learned.class_M)} of them, a minute or two")
     draws = torch.Generator().manual_seed(SEED)
     completion.requires_grad_(True)
     optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
@@ -96,10 +97,7 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
         schedule.step()
     completion.requires_grad_(False)
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
-    say(
-        f"completing cut sights: learned from {len(learned.class_M)}; the centre's error falls from {before:.3f} "
-        f"to {after:.3f} of an object's size"
-    )
+    say(f"completing cut sights: the centre's error falls from {before:.3f} to {after:.3f} of an object's size")
     if after < before:
         known = len(completion.known_K)
         completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > FEW
