@@ -93,9 +93,7 @@ class Worker:
         count, (height, width) = len(frames_THWC), frames_THWC.shape[1:3]
         try:
             size = frames_at_once(height, width, self.segmenter.numbers_per_pixel)
-            if (
-                self._device.type == "cuda"
-            ):  # which says what does not fit; pieces for a CPU's memory leave it idle
+            if self._device.type == "cuda":  # it says what does not fit, and a CPU's pieces leave it idle
                 size = count
             size = size if self._most is None else min(size, self._most)
             if count <= size:
