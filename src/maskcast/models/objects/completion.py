@@ -103,22 +103,30 @@ class Completion(nn.Module):
 
 def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor, std_M2: Tensor) -> Tensor:
     """Returns what is around each sight, (M, 3, S, S) bool: the object, others, what is outside or unknown."""
+    framed_FHW = F.pad(ids_FHW, (1, 1, 1, 1), value=IGNORE)  # what lies outside is unknown, too
     height, width = ids_FHW.shape[1:]
     cells_S = (torch.arange(CELLS, device=ids_FHW.device) + 0.5) / CELLS - 0.5
     place_M2S = centre_M2[..., None] + cells_S * (SIDE * std_M2.amax(-1))[:, None, None]
-    row_MS1 = (place_M2S[:, 0] * height + (height - 1) / 2).round().long()[..., None]
-    column_M1S = (place_M2S[:, 1] * height + (width - 1) / 2).round().long()[:, None]
-    outside_MSS = (row_MS1 < 0) | (row_MS1 >= height) | (column_M1S < 0) | (column_M1S >= width)
-    ids_MSS = ids_FHW[frame_M[:, None, None], row_MS1.clamp(0, height - 1), column_M1S.clamp(0, width - 1)]
-    outside_MSS = outside_MSS | (ids_MSS == IGNORE)
+    row_MS = (place_M2S[:, 0] * height + (height - 1) / 2).round().long().clamp(-1, height) + 1
+    column_MS = (place_M2S[:, 1] * height + (width - 1) / 2).round().long().clamp(-1, width) + 1
+    row_MS = row_MS + frame_M[:, None] * (height + 2)
+    pixel_MSS = row_MS[..., None] * (width + 2) + column_MS[:, None]
+    ids_MSS = framed_FHW.flatten().index_select(0, pixel_MSS.flatten()).view(pixel_MSS.shape)
+    outside_MSS = ids_MSS == IGNORE
     own_MSS = (ids_MSS == class_M[:, None, None]) & ~outside_MSS
     return torch.stack([own_MSS, (ids_MSS > 0) & ~own_MSS & ~outside_MSS, outside_MSS], 1)
 
 
 def is_cut(window_M3SS: Tensor) -> Tensor:
     """Returns (M,) bool: whether an object meets the border or another object, and may go on behind."""
-    near_M1SS = F.max_pool2d(window_M3SS[:, :1].float(), 3, 1, 1) > 0
-    return (near_M1SS & window_M3SS[:, 1:]).flatten(1).any(1)
+    own_MSS = window_M3SS[:, 0]
+    rows_MSS = own_MSS.clone()
+    rows_MSS[:, 1:] |= own_MSS[:, :-1]
+    rows_MSS[:, :-1] |= own_MSS[:, 1:]
+    near_MSS = rows_MSS.clone()
+    near_MSS[..., 1:] |= rows_MSS[..., :-1]
+    near_MSS[..., :-1] |= rows_MSS[..., 1:]
+    return (near_MSS & window_M3SS[:, 1:].any(1)).flatten(1).any(1)
 
 
 def pack_whole(completion: Completion, ids_THW: Tensor, packed_TS8: Tensor) -> Tensor:

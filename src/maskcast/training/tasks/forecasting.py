@@ -68,10 +68,11 @@ class ForecastTask:
         self.clips, self.masks = clips, masks
         if not model.input.needs_masker:
             check_agreement(masks, params.context_frames)
-        self._context, self._target = (
-            model.batch_source(source, [source.get(clip.id) for clip in train])
-            for source in (model.input.source(clips, masks), model.input.source(clips, target))
-        )
+        seen, wanted = (model.input.source(clips, some) for some in (masks, target))
+        self._context = model.batch_source(seen, [seen.get(clip.id) for clip in train])
+        self._target = self._context  # so that a clip's tracks are made once
+        if wanted is not seen:
+            self._target = model.batch_source(wanted, [wanted.get(clip.id) for clip in train])
         self._windows = WindowSampler(
             [clip.num_frames for clip in train],
             context=params.context_frames,
