@@ -22,11 +22,11 @@ import numpy as np
 from _common import print_table
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.listing_checks import check_ids, check_splits
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.hand_lmdb import HandLmdbSource
 from maskcast.errors import mistakes_in_one_line
-from maskcast.stages.prepare_clips import PrepareClips, _check_ids, _check_splits
 
 SIZE, BATCH = 16, 16
 
@@ -71,7 +71,6 @@ def path_of(number: int) -> str:
 def measure(raw: Path) -> dict[str, tuple[int, float]]:
     """Returns highest bytes and seconds of each step by its name."""
     source = HandLmdbSource(images="images.lmdb", lists={"unlabeled": "list.jsonl"})
-    params = PrepareClips(source=source, height=SIZE, width=SIZE, required_splits=())
     found: dict[str, tuple[int, float]] = {}
 
     def step(name: str, run: Callable[[], object]) -> object:
@@ -84,8 +83,8 @@ def measure(raw: Path) -> dict[str, tuple[int, float]]:
 
     listing = step("list", lambda: source.list(raw, height=SIZE, width=SIZE, seed=0))
     assert isinstance(listing, Listing)
-    step("check ids", lambda: _check_ids(listing))
-    step("check splits", lambda: _check_splits(raw, listing, params))
+    step("check ids", lambda: check_ids(listing))
+    step("check splits", lambda: check_splits(raw, listing, source, required=()))
     random = np.random.default_rng(0)
     step(
         "read a batch", lambda: [listing.clips[k].load() for k in random.integers(len(listing.clips), size=BATCH)]

@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 
 from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.data.store_view import StoreView
 from maskcast.labels import IGNORE, LabelError, LabelMap
 
 
-class ObjectClasses(ClipStore):
+class ObjectClasses(StoreView):
     """A store whose chosen map of instances reads as one of classes.
 
     In each clip the objects of a class count from 1 in the order of their ids.
@@ -24,8 +25,7 @@ class ObjectClasses(ClipStore):
     """
 
     def __init__(self, store: ClipStore) -> None:
-        vars(self).update(vars(store))
-        self.store = store
+        super().__init__(store)
         told, most = store.label_map, Counter[int]()
         for clip in store.clips:
             for class_id, count in Counter(clip.objects.get(told.name, {}).values()).items():
@@ -44,10 +44,6 @@ class ObjectClasses(ClipStore):
     def label_map(self) -> LabelMap:
         """The map with a class for each object."""
         return self._map
-
-    def of(self, label_map: str) -> ClipStore:
-        """Returns the store as it is, which speaks of a map (see ``ClipStore.of``)."""
-        return self if label_map == self._map.name else self.store.of(label_map)
 
     def first_of(self, class_id: int) -> int:
         """Returns the id that the first object of a class has."""

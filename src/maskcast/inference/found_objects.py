@@ -9,12 +9,13 @@ import numpy as np
 
 from maskcast.data.clips import ALL, Clip, ClipStore
 from maskcast.data.instances import ObjectClasses
+from maskcast.data.store_view import StoreView
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.objects.parts import number_objects
 
 
-class FoundObjects(ClipStore):
+class FoundObjects(StoreView):
     """Generated masks of classes, as those of the objects in them.
 
     An object has the name of the true one that it covers most of, in the frames that are read: which of two
@@ -30,7 +31,6 @@ class FoundObjects(ClipStore):
     """
 
     def __init__(self, generated: ClipStore, prepared: ObjectClasses) -> None:
-        vars(self).update(vars(generated))
         wanted = prepared.store.label_map
         fitting = [
             one.name for one in generated.maps.values() if one.kind == "classes" and one.classes == wanted.classes
@@ -42,25 +42,18 @@ class FoundObjects(ClipStore):
                 f"of {wanted.name!r}, of which its objects could be the parts; train a masker on such a map, or "
                 f"give {prepared.root} as the masks, too, to start from true ones"
             )
-        self.generated, self.prepared = generated.of(fitting[0]), prepared
+        super().__init__(generated.of(fitting[0]))
+        self.prepared = prepared
 
     @property
     def label_map(self) -> LabelMap:
         """The map of the objects."""
         return self.prepared.label_map
 
-    def of(self, label_map: str) -> ClipStore:
-        """Returns the store as it is, which speaks of a map (see ``ClipStore.of``)."""
-        return self if label_map == self.label_map.name else self.generated.of(label_map)
-
-    def has_masks(self, clip: Clip) -> bool:
-        """Whether there are masks of a clip."""
-        return self.generated.has_masks(clip)
-
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
         stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes
-        number_THW = number_objects(self.generated.masks(clip, slice(stop)), count)[frames]
+        number_THW = number_objects(self.store.masks(clip, slice(stop)), count)[frames]
         truth_THW = np.zeros_like(number_THW)
         if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
             truth_THW = self.prepared.masks(true, frames)

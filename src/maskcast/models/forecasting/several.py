@@ -4,20 +4,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.data.clips import ALL, Clip
+from maskcast.data.store_view import StoreView
 from maskcast.models.objects.parts import most_objects, number_objects
 
 
-class NumberedObjects(ClipStore):
+class NumberedObjects(StoreView):
     """A store whose masks hold the numbers of objects (``models.objects.parts``); a number mod K is the class.
 
     Args:
         store: holds masks of K classes.
     """
-
-    def __init__(self, store: ClipStore) -> None:
-        vars(self).update(vars(store))
-        self.store = store
 
     @property
     def num_classes(self) -> int:

@@ -1,0 +1,62 @@
+"""Whether what a source listed can become a store, before anything is read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_table import id_hash
+from maskcast.data.sources.base import Listing, SourceConfig
+from maskcast.errors import MaskcastError
+from maskcast.labels import Split
+
+
+def check_ids(listing: Listing) -> None:
+    """Refuses an id that two clips have.
+
+    Raises:
+        MaskcastError: naming it and the splits of both.
+    """
+    hashes = np.fromiter((id_hash(clip.id) for clip in listing.clips), np.uint64, len(listing.clips))
+    order = np.argsort(hashes, kind="stable")
+    for k in np.flatnonzero(np.diff(hashes[order]) == 0):
+        one, other = (listing.clips[int(row)] for row in order[k : k + 2])
+        if one.id == other.id:
+            splits = f"{one.split} and {other.split}"
+            raise MaskcastError(f"clip id {one.id!r} occurs twice (splits {splits}); rename one of them")
+
+
+def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Sequence[Split]) -> None:
+    """Stops before anything is read where a later stage could only fail.
+
+    Args:
+        raw: what was listed.
+        listing: what was found there.
+        source: that listed it.
+        required: splits that must have clips.
+
+    Raises:
+        MaskcastError: one of them has none.
+    """
+    whole = Counter(clip.split for clip in listing.clips if clip.has_frames)
+    # Where there are frames, no masker learns from masks alone; where there are none, forecasters do.
+    found = whole or Counter(clip.split for clip in listing.clips)
+    missing = [split for split in required if not found[split]]
+    if not found or not missing:  # where nothing was found, another line says so
+        return
+    have = ", ".join(f"{count} {split}" for split, count in found.items())
+    why = "and one clip cannot be both learnt from and scored; " if found.total() == 1 else ""
+    others = ", ".join(split for split in required if found[split])
+    raise MaskcastError(
+        f"{raw}: no clip of split {missing[0]!r} (found: {have}), {why}mend {source.splits_come_from}"
+        f"{reasons(listing.skipped) if listing.skipped else ''}; where nothing is to be trained, set "
+        f"prepare_clips.required_splits to [{others}]"
+    )
+
+
+def reasons(skipped: Sequence[tuple[str, str]]) -> str:
+    """Returns the end of an error's line: how many items were left out and why the first was, or the remedy."""
+    if not skipped:
+        return "; mend the path or source.layout"
+    return f"; {len(skipped)} left out, first {skipped[0][0]}: {skipped[0][1]}"

@@ -1,0 +1,111 @@
+"""The clips of a listing, read and resized by processes, in order."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice
+
+import cv2
+
+from maskcast.data.images import resize_frames, resize_masks
+from maskcast.data.sources.base import Arrays, Listing, RawClip
+from maskcast.errors import MaskcastError, PicturedError
+from maskcast.labels import LabelError, MapKind
+from maskcast.processors import num_processors
+from maskcast.stopping import children_ignore_ctrl_c
+
+Loaded = tuple[Arrays, float]  # and width / height of the video
+
+
+def load_all(
+    listing: Listing, size: tuple[int, int] | None, workers: int
+) -> Iterator[tuple[RawClip, Loaded | MaskcastError]]:
+    """Yields every clip with its arrays or what is wrong with it, in order, a bounded number of them in flight.
+
+    Args:
+        listing: the clips, and their label maps.
+        size: (height, width) that they are resized to; None keeps theirs.
+        workers: processes that read; 0 is one per CPU.
+
+    Raises:
+        LabelError: labels contradict the params.
+        MaskcastError: a process died.
+    """
+    workers = min(workers or num_processors(), len(listing.clips))
+    load = partial(_load, kinds={each.name: each.kind for each in listing.maps}, size=size)
+    if workers <= 1:
+        for clip in listing.clips:
+            yield clip, load(clip)
+        return
+    # spawn: a forked child would inherit locks held by the threads of this process
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,))
+    flight: deque[tuple[RawClip, Future[Loaded | MaskcastError]]] = deque()
+    waiting = iter(listing.clips)
+    try:
+        with children_ignore_ctrl_c():  # the first of these starts the workers
+            for clip in islice(waiting, 2 * workers):
+                flight.append((clip, pool.submit(load, clip)))
+        while flight:
+            done, future = flight.popleft()
+            result = future.result()
+            for clip in islice(waiting, 1):
+                flight.append((clip, pool.submit(load, clip)))
+            yield done, result
+    except BrokenProcessPool as error:
+        raise MaskcastError("a worker of prepare_clips died, perhaps for lack of memory; lower workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] | None) -> Loaded | MaskcastError:
+    try:
+        arrays = clip.load()
+    except LabelError:
+        raise
+    except MaskcastError as error:
+        return error
+    height, width = size_of(arrays)
+    if size is None:
+        return arrays, width / height
+    frames = None if arrays.frames is None else resize_frames(arrays.frames, *size)
+    resize = {name: resize_frames if kinds.get(name) == "alpha" else resize_masks for name in arrays.masks}
+    masks = {name: resize[name](mask, *size) for name, mask in arrays.masks.items()}
+    return Arrays(frames, masks, arrays.objects), width / height
+
+
+def readable(
+    loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]],
+    unreadable: list[tuple[str, str]],
+    pictured: dict[str, PicturedError],
+    on_error: str,
+) -> Iterator[tuple[RawClip, Arrays, float]]:
+    """Yields the clips that could be read and notes the others, or stops at the first of them.
+
+    Args:
+        loaded: what `load_all` yields.
+        unreadable: (item, reason) of what could not be read is added here.
+        pictured: by clip, what is wrong with it where that can be shown.
+        on_error: `fail` to stop.
+
+    Raises:
+        MaskcastError: with `fail`, what is wrong with the first.
+    """
+    for clip, result in loaded:
+        if not isinstance(result, MaskcastError):
+            yield clip, *result
+        elif on_error == "fail":
+            raise result
+        else:
+            unreadable.append((f"{clip.split}/{clip.id}", str(result)))
+            if isinstance(result, PicturedError):
+                pictured[clip.id] = result
+
+
+def size_of(arrays: Arrays) -> tuple[int, int]:
+    """Returns rows and columns of a clip."""
+    layer = next(iter(arrays.masks.values())) if arrays.frames is None else arrays.frames
+    return layer.shape[1], layer.shape[2]
