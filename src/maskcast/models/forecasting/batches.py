@@ -20,6 +20,7 @@ from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutSights, cut_sights, learn
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
+from maskcast.progress import track
 from maskcast.seed import rng
 
 SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
@@ -129,7 +130,8 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> 
 def cuts(store: ClipStore, clips: Sequence[Clip], limit: int = 1200) -> list[CutSights]:
     """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
     some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
-    found = (cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in enumerate(some))
+    drawn = enumerate(track(some, "cutting sights"))
+    found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in drawn]
     return [sights for sights in found if sights is not None]
 
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from maskcast.labels import IGNORE
 from maskcast.models.objects.completion import Completion, is_cut, windows
-from maskcast.models.objects.tracks import pack_tracks
+from maskcast.models.objects.tracks import pack_tracks, track
 from maskcast.progress import say
+from maskcast.progress import track as shown
 
 BORDER, OBJECT = 0.4, 0.4  # shares of the sights that a border cuts, and another object; the others stay whole
 BEHIND = 0.25  # share of the other objects that lie behind, and hide nothing
@@ -47,21 +48,26 @@ class CutSights(NamedTuple):
 
 def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generator) -> CutSights | None:
     """Returns cut sights of the whole objects in some frames of a clip's masks; None where there are none."""
-    pictures, rows = [], []
-    for frame in random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False):
-        for class_id in _whole(ids_THW[frame], num_classes):
-            own_HW = ids_THW[frame] == class_id
-            cut_HW = _spoiled(_cut(ids_THW[frame], class_id, random), class_id, random)
-            seen_HW = cut_HW == class_id
-            if own_HW.sum() >= ENOUGH and seen_HW.sum() >= LEAST:
-                pictures.append(cut_HW)
-                rows.append([class_id, *_measured(seen_HW), *_measured(own_HW)])
-    if not rows:
+    ids_FHW = ids_THW[random.choice(len(ids_THW), min(FRAMES, len(ids_THW)), replace=False)]
+    packed_FS8 = pack_tracks(torch.from_numpy(ids_FHW), num_classes)
+    pictures, wholes = [], []
+    for frame, slot in _whole(ids_FHW, packed_FS8).tolist():
+        class_id = int(packed_FS8[frame, slot, 0])
+        if np.count_nonzero(ids_FHW[frame] == class_id) < ENOUGH:
+            continue
+        cut_HW = _spoiled(_cut(ids_FHW[frame], class_id, random), class_id, random)
+        if np.count_nonzero(cut_HW == class_id) >= LEAST:
+            pictures.append(cut_HW)
+            wholes.append(packed_FS8[frame, slot])
+    if not pictures:
         return None
-    table = torch.tensor(rows, dtype=torch.float32)
-    class_M, (centre, std, *whole) = table[:, 0].long(), table[:, 1:].split(2, dim=-1)
-    window = windows(torch.from_numpy(np.stack(pictures)), torch.arange(len(rows)), class_M, centre, std)
-    return CutSights(window, class_M, centre, std, *whole).pick(is_cut(window))
+    ids_MHW, whole_M8 = torch.from_numpy(np.stack(pictures)), torch.stack(wholes)
+    class_M = whole_M8[:, 0].long()
+    own_MHW = ids_MHW * (ids_MHW == class_M[:, None, None])
+    seen = track(own_MHW[:, None], class_M[:, None], num_classes)
+    sights = class_M, seen.centre_BTN2[:, 0, 0], seen.std_BTN2[:, 0, 0]
+    window = windows(ids_MHW, torch.arange(len(class_M)), *sights)
+    return CutSights(window, *sights, whole_M8[:, 2:4], whole_M8[:, 4:6]).pick(is_cut(window))
 
 
 def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
@@ -77,14 +83,13 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
     learned, judged = every.pick(~held_out), every.pick(held_out)
     if len(learned.class_M) < BATCH:
         return
-    say(f"completing cut sights: learning from {len(learned.class_M)} of them, a minute or two")
     draws = torch.Generator().manual_seed(SEED)
     completion.requires_grad_(True)
     optimizer = torch.optim.AdamW(completion.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARM) * (1 + math.cos(math.pi * step / STEPS)) / 2
     )
-    for _ in range(STEPS):
+    for _ in shown(range(STEPS), "completing cut sights"):
         some = learned.pick(torch.randint(len(learned.class_M), (BATCH,), generator=draws))
         centre, std, scale = completion(*some[:4])
         unit = some.whole_std_M2.mean(-1, keepdim=True)
@@ -97,7 +102,8 @@ def learn(completion: Completion, examples: Sequence[CutSights]) -> None:
         schedule.step()
     completion.requires_grad_(False)
     before, after = (_error(judged, centre) for centre in (judged.centre_M2, completion(*judged[:4])[0]))
-    say(f"completing cut sights: the centre's error falls from {before:.3f} to {after:.3f} of an object's size")
+    found = f"the centre's error falls from {before:.3f} to {after:.3f} of an object's size"
+    say(f"completing cut sights: learned from {len(learned.class_M)}; {found}")
     if after < before:
         known = len(completion.known_K)
         completion.known_K |= torch.bincount(every.class_M % known, minlength=known) > FEW
@@ -109,24 +115,22 @@ def _error(sights: CutSights, centre_M2: Tensor) -> float:
     return float(missed.mean())
 
 
-def _whole(ids_HW: np.ndarray, num_classes: int) -> list[int]:
-    """Returns the classes in a frame that neither the border nor another object cuts."""
-    ids_1HW = torch.from_numpy(ids_HW[None])
-    packed_S8 = pack_tracks(ids_1HW, num_classes)[0]
-    class_S = packed_S8[:, 0].long()
-    window = windows(ids_1HW, torch.zeros_like(class_S), class_S, packed_S8[:, 2:4], packed_S8[:, 4:6])
-    whole_S = ~is_cut(window) & (packed_S8[:, 6] == 0)
-    found: list[int] = class_S[whole_S].tolist()
-    return found
+def _whole(ids_FHW: np.ndarray, packed_FS8: Tensor) -> Tensor:
+    """Returns frame and slot (M, 2) of the sights that neither the border nor another object cuts."""
+    sight_M2 = (packed_FS8[..., 1] > 0).nonzero()
+    packed_M8 = packed_FS8[sight_M2[:, 0], sight_M2[:, 1]]
+    sights = packed_M8[:, 0].long(), packed_M8[:, 2:4], packed_M8[:, 4:6]
+    cut_M = is_cut(windows(torch.from_numpy(ids_FHW), sight_M2[:, 0], *sights)) | (packed_M8[:, 6] > 0)
+    return sight_M2[~cut_M]
 
 
 def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
     """Returns a frame in which a border cuts an object, or another object lies over it or touches it."""
-    cut_HW = ids_HW.copy()
-    places = y, x = np.nonzero(ids_HW == class_id)
     how = random.random()
     if how > BORDER + OBJECT:
-        return cut_HW
+        return ids_HW
+    cut_HW = ids_HW.copy()
+    places = y, x = np.nonzero(ids_HW == class_id)
     if how < BORDER:
         axis, share = int(random.integers(2)), 0.95 * random.random() ** 0.8
         first, last = int(places[axis].min()), int(places[axis].max())
@@ -134,7 +138,8 @@ def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.n
         lines = slice(first + hidden) if random.random() < 0.5 else slice(last + 1 - hidden, None)
         cut_HW.swapaxes(0, axis)[lines] = IGNORE
         return cut_HW
-    other_y, other_x = np.nonzero(ids_HW == random.choice(np.unique(ids_HW[ids_HW > 0])))
+    other = random.choice(np.flatnonzero(np.bincount(ids_HW.flat)[1:])) + 1
+    other_y, other_x = np.nonzero(ids_HW == other)
     angle, near = random.uniform(0, 2 * math.pi), random.uniform(0.6, 2.2)
     down = near * (y.std() + other_y.std()) * math.sin(angle) + y.mean() - other_y.mean()
     right = near * (x.std() + other_x.std()) * math.cos(angle) + x.mean() - other_x.mean()
@@ -164,12 +169,7 @@ def _spoiled(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> 
         near = random.integers(len(y))
         place = (x[near] + random.normal() * x.std() / 2, y[near] + random.normal() * y.std() / 2)
         center = (round(float(place[0])), round(float(place[1])))
-        speck_HW = cv2.circle(np.zeros_like(own_HW), center, int(random.integers(SPECK_SIZE)), 1, -1) > 0
-        spoiled_HW[speck_HW & (ids_HW != IGNORE)] = random.choice([0, OTHER[class_id == OTHER[0]]])
+        speck = int(random.integers(2)) * OTHER[class_id == OTHER[0]]
+        cv2.circle(spoiled_HW, center, int(random.integers(SPECK_SIZE)), speck, -1)
+    spoiled_HW[ids_HW == IGNORE] = IGNORE
     return spoiled_HW
-
-
-def _measured(mask_HW: np.ndarray) -> tuple[float, ...]:
-    """Returns centre and standard deviation of a mask's pixels, as tracks have them."""
-    (row,) = pack_tracks(torch.from_numpy(mask_HW[None].astype(np.uint8)), 2)[0]
-    return tuple(row[2:6].tolist())
