@@ -159,6 +159,59 @@ def test_what_cannot_be_learnt_from_is_said(write: Callable[[Path], None], line:
         look(tmp_path)
 
 
+def small_masks(root: Path) -> None:
+    davis(root, sequences=2, labelled=2)
+    for path in root.glob("Annotations/480p/*/*.png"):
+        Image.open(path).resize((16, 10)).save(path)
+
+
+def links_out(root: Path) -> None:
+    davis(root / "all")
+    for kind in ("JPEGImages", "Annotations"):
+        (root / "some" / kind).mkdir(parents=True)
+        (root / "some" / kind / "seq-0").symlink_to(root / "all" / kind / "480p/seq-0")
+
+
+@pytest.mark.parametrize(
+    ("write", "folder", "line"),
+    [
+        (small_masks, ".", r"00000\.png: the mask is \(10, 16\), its frame .*; export them at one size"),
+        (
+            links_out,
+            "some",
+            "some/Annotations/seq-0: a link that .* leaves .*some or loops; replace it by its target",
+        ),
+    ],
+)
+def test_what_would_stop_the_first_stages_is_said(
+    write: Callable[[Path], None], folder: str, line: str, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    with pytest.raises(MaskcastError, match=line):
+        plan(tmp_path / folder)
+
+
+def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    davis(tmp_path, sequences=3, labelled=3)
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / "480p/empty").mkdir()
+    for path in tmp_path.glob("Annotations/480p/*/00003.png"):
+        path.write_bytes(b"")
+    start = plan(tmp_path)
+    assert list(start.found.sequences) == ["seq-0", "seq-1", "seq-2"]
+    assert [name for name, _ in start.left_out] == ["empty"]
+    for split in ("train", "val"):
+        line = next(line for line in start.found.warnings if f"({split}) will be left out" in line)
+        assert "00003.png: not a readable image" in line
+
+
+def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:
+    davis(tmp_path, sequences=2, labelled=0)
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks/seq-0.npy", np.zeros((24, 8, 8), np.uint8))
+    assert "1 files are neither images nor videos, e.g. masks/seq-0.npy" in " ".join(look(tmp_path).warnings)
+
+
 def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
     davis(tmp_path, sequences=3, labelled=3, length=12)
     start = plan(tmp_path)

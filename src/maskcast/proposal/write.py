@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import yaml
 
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.look import look
+from maskcast.data.sources.base import RawClip
 from maskcast.errors import MaskcastError
+from maskcast.labels import LabelError
 from maskcast.params import validate
 from maskcast.proposal.duration import estimate
 from maskcast.proposal.values import Proposal, propose_params
 from maskcast.runner.stage import get_stage
+from maskcast.storage.folder import Folder
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ def plan(raw: Path) -> Start:
         MaskcastError: when nothing can be made of it.
     """
     check_apart(raw)
+    if raw.is_dir():
+        Folder(raw).items()  # as fetch_dataset will: links that lead out of the folder are told now
     found = look(raw)
     proposal = propose_params(raw, found)
     written = yaml.safe_load(proposal.text(""))
@@ -69,10 +75,28 @@ def plan(raw: Path) -> Start:
             f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
             f"on need {found.frames} frames each; label a second sequence, or longer ones"
         )
+    found.warnings += _damaged(listing.clips)
     seconds, formula = None, ""
     if found.trainable:
         seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)
     return Start(found, proposal, clips, listing.skipped, seconds, formula)
+
+
+def _damaged(clips: Sequence[RawClip]) -> list[str]:
+    """Reads the first labelled clip of each split, as prepare_clips will, and says which cannot be read.
+
+    Raises:
+        LabelError: where it would stop there, e.g. at masks of another size than their frames.
+    """
+    damaged = []
+    for clip in {clip.split: clip for clip in reversed(clips) if clip.kind == "labelled"}.values():
+        try:
+            clip.load()
+        except LabelError:
+            raise
+        except MaskcastError as error:
+            damaged.append(f"clip {clip.id} ({clip.split}) will be left out: {error}")
+    return damaged
 
 
 def check_apart(raw: Path) -> None:

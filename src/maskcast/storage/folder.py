@@ -100,7 +100,8 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
         source = Path(os.path.realpath(entry)) if entry.is_symlink() else entry
         if not source.exists() or not source.is_relative_to(root) or source in above:
             raise MaskcastError(
-                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target"
+                f"{entry}: a link that is broken, leaves {root} or loops; replace it by its target "
+                "(`cp -rL FOLDER COPY` does so for all)"
             )
         if source.is_dir():
             yield from _walk(source, f"{prefix}{entry.name}/", above)

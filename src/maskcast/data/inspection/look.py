@@ -10,7 +10,7 @@ from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
-from maskcast.data.inspection.streams import Stream, image_streams, videos
+from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.patterns import find_sequences, without_masks
@@ -91,6 +91,8 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
             found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
         _read_values(raw, found, paths)
+    elif others := unread_files(raw):
+        found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
     propose_splits(raw, found)
     cover_horizon(found, {name: [path is not None for path in one.masks] for name, one in footage.items()})

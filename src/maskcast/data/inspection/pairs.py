@@ -32,7 +32,6 @@ def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Finding
             )
     if not footage:
         raise MaskcastError(f"no sequence can be read: {next(iter(failed.values()))}")
-    found.warnings += [f"{name} is left out: {why}" for name, why in failed.items()]
     return footage
 
 
@@ -64,4 +63,4 @@ def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
         frames = {"": 0} if video else numbers_of(named_images(files, ""), name)
     except MaskcastError:
         return None
-    return min(masks.values()) - min(frames.values())
+    return min(masks.values()) - min(frames.values()) if masks and frames else None

@@ -13,6 +13,7 @@ import numpy as np
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
+from maskcast.data.frame_names import BESIDE
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
@@ -71,6 +72,18 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
     ]
 
 
+def unread_files(raw: Path) -> str:
+    """Says how many files below ``raw`` are neither images, videos nor texts, e.g. arrays; empty without any."""
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
+    others = [
+        folder.relative_to(raw) / name
+        for folder, names in _folders(raw)
+        for name in sorted(names)
+        if PurePosixPath(name).suffix.lower() not in known
+    ]
+    return f"{len(others)} files are neither images nor videos, e.g. {others[0]}" if others else ""
+
+
 def looks_like_masks(files: tuple[Path, ...], place: str) -> bool:
     """Whether images hold few values, or are named as masks are and are no photos."""
     named = bool(MASK_WORDS.search(place))
@@ -98,7 +111,7 @@ def _tail(stem: str) -> str:
 
 def _folders(raw: Path) -> list[tuple[Path, list[str]]]:
     found = []
-    for folder, folders, names in os.walk(raw):
+    for folder, folders, names in os.walk(raw, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_junk(name))
         found.append((Path(folder), [name for name in names if not is_junk(name)]))
     return found
