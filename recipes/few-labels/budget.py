@@ -1,11 +1,12 @@
 """Draws what a masker scores by the number of labelled clips: a page with charts, and a CSV, in results/.
 
     python recipes/few-labels/budget.py [--seeds 0 1 2] [--percent 1 5 ...] [--arms NAME ...] [--order suggested]
-        [--plan gpu.yaml]
+        [--plan quick.yaml]
 
 Values are those of params.yaml; budget.yaml, or another plan, says what is trained, and names page and table. Each
 training is a run of train_masker, whose numbers stay in results/budget: what is there is not trained again, so a
-killed comparison goes on where it was, and the page shows what is done so far. The seed draws which clips are
+killed comparison goes on where it was, and the page shows what is done so far; a first round that is all of
+another arm is that arm's. The seed draws which clips are
 labelled, and the training. With `--order suggested` the clips of the smallest number are drawn, and the next ones
 are those that `labels suggest` would choose by the masker that was trained on the clips before.
 """
@@ -39,7 +40,7 @@ from maskcast.stages.train_masker import TrainMasker
 HERE = Path(__file__).resolve().parent
 METHOD = "class-uncertainty"  # the default of `labels suggest`
 ORDERS = ("random", "suggested")
-PLANS = ("budget.yaml", "gpu.yaml")
+PLANS = ("budget.yaml", "quick.yaml", "gpu.yaml")
 
 
 class Arm(Params):
@@ -177,22 +178,25 @@ def trained(
     """
     inputs = {"pool": pool.root} | ({"encoder": encoder} if encoder else {})
     first, *more = rounds
-    key = " ".join([fingerprint(TrainMasker.model_validate(first), **inputs), *map(json.dumps, more), *labelled])
+    alone = " ".join([fingerprint(TrainMasker.model_validate(first), **inputs), *labelled])
+    key = " ".join([alone, *map(json.dumps, more)])
     if (done / "key.txt").exists() and (done / "key.txt").read_text(encoding="utf-8") != key:
         shutil.rmtree(done)
     if not (done / "metrics.json").exists():
         done.mkdir(parents=True, exist_ok=True)
         (done / "key.txt").write_text(key, encoding="utf-8")
         clips: dict[str, Any] = {"clips": hidden(pool, labelled, scratch).root}
-        start = time.monotonic()
-        given = clips | ({"encoder": encoder} if encoder else {})
-        scores = round_of(done / ("first" if more else "masker"), first, given)
+        keys = {path.parent / "masker": path.read_text(encoding="utf-8") for path in done.parent.glob("*/key.txt")}
+        same = [one for one, other in keys.items() if other == alone and one.exists()]  # an arm of one round
+        masker = same[0] if same else done / ("first" if more else "masker")
+        scores = round_of(masker, first, clips | ({"encoder": encoder} if encoder else {}))
         if more:
-            masks, masker = scratch / "masks", done / "first"
+            start, masks = time.monotonic(), scratch / "masks"
             run_stage("generate_masks", more[0], **clips, masker=masker, masks=masks, metrics=done / "masks.json")
+            took = scores["train_seconds"] + time.monotonic() - start
             scores = round_of(done / "masker", more[1], clips | {"start": masker, "masks": masks})
             shutil.rmtree(masks)
-            scores |= {"train_seconds": time.monotonic() - start}
+            scores |= {"train_seconds": took + scores["train_seconds"]}
         (done / "metrics.json").write_text(json.dumps(scores), encoding="utf-8")
     found: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
     return found

@@ -18,7 +18,7 @@ from maskcast.runner.stage import get_stage, stage_names
 
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
 BUDGET = ROOT / "recipes/few-labels/budget.py"
-PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "gpu.yaml")]
+PLANS = [BUDGET.with_name(name) for name in ("budget.yaml", "quick.yaml", "gpu.yaml")]
 BY_NAME = get_args(ByName)[-1]
 HANDS = ROOT / "recipes/hands/arms.yaml"
 CHANGES = {  # files whose sections change those of params.yaml

@@ -241,6 +241,13 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
         for one in ("scratch-suggested-1-3/masker", "both-attributes-suggested-2-3/masker")
     ]
     assert named == [4, 4]
+    two = ["--percent", "25", "--arms", "scratch, attributes", "semi-supervised, attributes"]
+    run(monkeypatch, folder / "budget.py", "--plan", "quick.yaml", "--seeds", "3", *two)
+    with (folder / "results/quick.csv").open() as file:
+        one_round, both_rounds = (float(row["minutes"]) for row in csv.DictReader(file))
+    second = folder / "results/quick/semi-supervised-attributes-random-1-3"
+    assert both_rounds > one_round and (second / "masker").exists()
+    assert not (second / "first").exists()  # its first round is the arm of one
     with pytest.raises(SystemExit):
         run(monkeypatch, folder / "budget.py", "--plan", "gpu.yaml", "--arms", "scratch")
     assert "gpu.yaml has no arm 'scratch', but 'scratch, attributes', " in capfd.readouterr().err
