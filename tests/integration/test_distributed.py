@@ -15,6 +15,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 from tests.conftest import ROOT, write_detection_set, write_store
+from tests.integration import two_processes
 from tests.known import know_squares
 
 from maskcast.errors import MaskcastError
@@ -169,14 +170,13 @@ def test_two_processes_score_a_detector_as_one_does(tmp_path: Path, monkeypatch:
     assert scores["val_AP50"] == pytest.approx(found["AP50"], rel=1e-6)
 
 
-@pytest.mark.parametrize("task", ["plain", "chunked", "windows", "taught"])
+@pytest.mark.parametrize("task", two_processes.TASKS)
 def test_losses_and_batch_norms_are_exact(tmp_path: Path, task: str) -> None:
     """In float64 nothing is left of the difference, so that in float32 it is rounding alone."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for processes in ([], launcher):
-        command = [sys.executable, *processes, "-m", "tests.integration.two_processes", task]
-        subprocess.run([*command, str(tmp_path / str(len(processes)))], cwd=ROOT, check=True, timeout=600)
-    one, two = (json.loads((tmp_path / name).read_text()) for name in ("0", str(len(launcher))))
+    command = [sys.executable, *launcher, "-m", two_processes.__name__, task, str(tmp_path / "two.json")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    one, two = two_processes.fitted(task), json.loads((tmp_path / "two.json").read_text())
     assert len(one) == 12
     assert two == pytest.approx(one, rel=1e-12)
 

@@ -1,13 +1,13 @@
-"""Run by torchrun, or alone: fits a task in float64 and writes the loss of every step to the file it is given.
+"""Tasks in float64. Run by torchrun it fits one and writes the loss of every step to the file it is given.
 
-python -m tests.integration.two_processes TASK FILE        # TASK is plain, chunked, windows or taught
+python -m torch.distributed.run --nproc-per-node 2 -m tests.integration.two_processes TASK FILE
 """
 
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -134,16 +134,23 @@ def taught(folder: Path) -> FrameTask:
     return task
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def fitted(task: str) -> list[float]:
+    """Returns the loss of every step of a task, with as many processes as there are."""
     kept = Losses()
     with listening(kept), tempfile.TemporaryDirectory() as folder:
-        tasks = {
-            "plain": PlainTask,
-            "chunked": ChunkedTask,
-            "windows": lambda: windows(Path(folder)),
-            "taught": lambda: taught(Path(folder)),
-        }
-        fit(tasks[sys.argv[1]](), PARAMS, Path(folder, "resume"))
-    if os.environ.get("RANK", "0") == "0":
-        Path(sys.argv[2]).write_text(json.dumps(kept.values))
+        fit(TASKS[task](Path(folder)), PARAMS, Path(folder, "resume"))
+    return kept.values
+
+
+TASKS: dict[str, Callable[[Path], PlainTask | WindowTask | FrameTask]] = {
+    "plain": lambda _: PlainTask(),
+    "chunked": lambda _: ChunkedTask(),
+    "windows": windows,
+    "taught": taught,
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    losses = fitted(sys.argv[1])
+    if os.environ["RANK"] == "0":
+        Path(sys.argv[2]).write_text(json.dumps(losses))
