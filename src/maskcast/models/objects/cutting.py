@@ -26,7 +26,7 @@ FRAMES = 4  # of a clip that are cut
 LEAST, ENOUGH = 8, 60  # pixels of what is seen, and of a whole object
 OTHER = 1, 2  # class of the object that hides one: of no matter, if it is not its own
 HELD_OUT = 10  # every how many-th sight tells whether completing is better than not
-STEPS, BATCH, RATE, WARM = 2000, 128, 2e-3, 50
+STEPS, BATCH, RATE, WARM = 1000, 64, 3e-3, 50
 SEED = 3  # of the order in which sights are learned from
 FEW = 10  # whole sights of a class that are too few to know it
 
