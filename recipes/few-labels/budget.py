@@ -6,9 +6,9 @@
 Values are those of params.yaml; budget.yaml, or another plan, says what is trained, and names page and table. Each
 training is a run of train_masker, whose numbers stay in results/budget: what is there is not trained again, so a
 killed comparison goes on where it was, and the page shows what is done so far; a first round that is all of
-another arm is that arm's. The seed draws which clips are
-labelled, and the training. With `--order suggested` the clips of the smallest number are drawn, and the next ones
-are those that `labels suggest` would choose by the masker that was trained on the clips before.
+another arm is that arm's. The seed draws which clips are labelled, and the training. With `--order suggested` the
+clips of the smallest number are drawn, and the next ones are those that `labels suggest` would choose by the
+masker that was trained on the clips before.
 """
 
 import argparse
