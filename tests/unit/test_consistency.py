@@ -113,6 +113,20 @@ def test_an_object_that_enters_is_one_from_its_first_sight_on():
     np.testing.assert_array_equal(found, truth)
 
 
+def test_an_object_that_comes_in_the_last_frames_needs_the_share_of_these():
+    """A class needs 38.4 of the 2400 pixels of a picture in 11 frames, 6.98 in two: 18 do for what stays."""
+    masks = blank(11)
+    for t in range(11):
+        square(masks, t, 10, 10, 1)
+    for t in (9, 10):
+        square(masks, t, 30, 5 * t - 45, 2, side=3)
+    truth = masks.copy()
+    for t in (4, 5):
+        square(masks, t, 25, 50, 3, side=3)
+    found, _ = consistent(masks)
+    np.testing.assert_array_equal(found, truth)
+
+
 def test_tracks_may_share_a_class_and_frames_may_be_empty():
     masks = blank(4)
     for t in (0, 1, 3):  # nothing is seen in frame 2

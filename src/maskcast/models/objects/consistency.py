@@ -208,7 +208,8 @@ def make_consistent(
     """Gives each region of a clip the class that its track has in all frames together.
 
     A class is ruled out where the clip shows less of it than ``SUPPORT`` (in fewer frames than ``SPAN``: less than
-    their share of it); its tracks get the most probable class that is left, which may be background.
+    their share of it), unless a track of it that lasts to the end covers the share of the frames since it came.
+    The tracks of such a class get the most probable class that is left, which may be background.
 
     Args:
         masks_THW: uint8 class ids of consecutive frames.
@@ -220,14 +221,16 @@ def make_consistent(
         Masks and confidence of the same form; where a region changed its class, the confidence is the mean
         probability of the new one over its pixels.
     """
-    tracks = _link(frames, check)
+    tracks, total = _link(frames, check), len(masks_THW)
     votes = [np.sum([frames[t].evidence_RK[r] for t, r in track], axis=0) for track in tracks]
     classes = [1 + int(vote_K[1:].argmax()) for vote_K in votes]
     shown_K = np.zeros(len(votes[0]) if votes else 1)
+    allowed_K = np.arange(len(shown_K)) == 0
     for track, class_id in zip(tracks, classes, strict=True):
-        shown_K[class_id] += sum(frames[t].area_R[r] for t, r in track)
-    allowed_K = shown_K >= SUPPORT * min(1, len(masks_THW) / SPAN) * masks_THW[0].size
-    allowed_K[0] = True
+        area, came, seen = sum(frames[t].area_R[r] for t, r in track), track[0][0], track[-1][0]
+        shown_K[class_id] += area
+        allowed_K[class_id] |= seen == total - 1 and area >= _support(total - came, masks_THW)
+    allowed_K |= shown_K >= _support(total, masks_THW)
     chosen = [np.zeros(len(regions.area_R) + 1, np.uint8) for regions in frames]  # by label, 0 is background
     for track, vote_K, class_id in zip(tracks, votes, classes, strict=True):
         if not allowed_K[class_id]:
@@ -246,6 +249,11 @@ def make_consistent(
 
 
 Track = list[tuple[int, int]]  # (frame, region)
+
+
+def _support(frames: int, masks_THW: np.ndarray) -> float:
+    """Returns the pixels that something must cover, summed over so many frames."""
+    return SUPPORT * min(1, frames / SPAN) * masks_THW[0].size
 
 
 def _share(regions: Regions) -> np.ndarray:
