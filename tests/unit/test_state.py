@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskcast.models.objects.motion import PAST, ObjectMotion
+from maskcast.models.objects.friction import LOSS_UNITS, Friction, FrictionEstimate
+from maskcast.models.objects.motion import CONTEXT, KIND, PAST, ObjectMotion
 from maskcast.models.objects.pairs import meet
-from maskcast.models.objects.state import NOISE, Sights, State, StateEstimate, ahead, braked, fit
+from maskcast.models.objects.state import NOISE, Sights, State, StateEstimate, ahead, fit
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 
 FRAMES = PAST + 1
@@ -20,23 +21,28 @@ def sights(y_R: Tensor, weight_R: Tensor | None = None, size: float = 0.05) -> S
     return Sights(place[None, :, None], weight[None, :, None], torch.full((1, 1), size))
 
 
+def sliding(slide: float = 0.0, drag: float = 0.0, air: float = 0.0) -> Friction:
+    """Returns the friction of one object."""
+    return Friction(torch.tensor([[[slide, drag, air]]]))
+
+
 def estimated(seen: Sights, last_frame: int = PAST) -> State:
     """Returns what an estimate says that has not learned anything: no friction, and the rule for hits."""
-    estimate = StateEstimate(4, FRAMES)
+    estimate = StateEstimate(4, KIND, FRAMES, CONTEXT)
     estimate.reset_to_constant_velocity()
-    return estimate(torch.zeros(1, 1, 4), seen, torch.full((1, 1), last_frame), torch.zeros(1, 1, 2))
+    return estimate(torch.zeros(1, 1, 4), seen, sliding(), torch.full((1, 1), last_frame), torch.zeros(1, 1, 2))
 
 
 def test_every_window_finds_the_state_of_braked_motion() -> None:
     place, velocity, brake = 0.3, 0.04, 0.005
     seen = sights(place + velocity * AGO - 0.5 * brake * AGO**2)
-    places, velocities, missed, sure = fit(seen, torch.full((1, 1, 1), brake))
+    places, velocities, missed, sure = fit(seen, sliding(brake))
     assert torch.allclose(places[0, 0], torch.tensor([place, 0.0]).expand(PAST, 2), atol=1e-6)
     assert torch.allclose(velocities[0, 0], torch.tensor([velocity, 0.0]).expand(PAST, 2), atol=1e-6)
     assert missed.max() < 1e-3
     assert sure[0, 0].tolist() == pytest.approx([0.5, 2, 5, 10, 17.5])  # sums of squares from their mean
     # without friction two sights say the speed half a frame ago, and three miss a line by a third of 0.005 / 2
-    _, velocities, missed, _ = fit(seen, torch.zeros(1, 1, 1))
+    _, velocities, missed, _ = fit(seen, sliding())
     assert velocities[0, 0, 0, 0].item() == pytest.approx(0.0425, abs=1e-6)
     assert missed[0, 0, 1].item() == pytest.approx(0.005 / 3 / 0.05, rel=1e-3)
 
@@ -79,17 +85,50 @@ def test_what_is_hidden_goes_on_and_what_was_seen_once_stays() -> None:
 
 
 def test_friction_brings_things_to_rest_and_not_back() -> None:
-    brake = torch.full((1, 1, 1), 0.02)
+    friction, brake = sliding(0.02), torch.full((1, 1, 1), 0.02)
     velocity = torch.tensor([[[0.05, 0.0]]])
-    assert braked(velocity, brake)[0, 0].tolist() == pytest.approx([0.03, 0.0])
-    assert braked(velocity * 0.2, brake)[0, 0].tolist() == [0, 0]
+    assert friction.slowed(velocity)[0, 0].tolist() == pytest.approx([0.03, 0.0])
+    assert friction.slowed(velocity * 0.2)[0, 0].tolist() == [0, 0]
     assert ahead(torch.zeros(1, 1, 2), velocity, brake, torch.tensor(2.0))[0, 0, 0].item() == pytest.approx(0.06)
     assert ahead(torch.zeros(1, 1, 2), velocity, brake, torch.tensor(-1.0))[0, 0, 0].item() == pytest.approx(-0.06)
-    state = State(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), velocity, brake)
-    # it rests after 2.5 frames and 0.05^2 / (2 * 0.02)
-    assert state.later(5)[0, :, 0, 0].tolist() == pytest.approx([0.04, 0.06, 0.0625, 0.0625, 0.0625])
+    state = State(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), velocity, friction)
+    # displacements of 0.05, 0.03, 0.01 and 0 at the ends of frames: the means of two of them
+    assert state.later(5)[0, :, 0, 0].tolist() == pytest.approx([0.04, 0.06, 0.065, 0.065, 0.065])
     came_to_rest = sights(torch.tensor([-0.03, -0.01, 0, 0, 0, 0]))
-    assert (fit(came_to_rest, brake)[1][0, 0, :, 0] >= 0).all()
+    assert (fit(came_to_rest, friction)[1][0, 0, :, 0] >= 0).all()
+
+
+def test_what_is_faster_loses_more() -> None:
+    friction, velocity = sliding(0.002, 0.05, 0.5), torch.tensor([[[0.03, -0.04]]])
+    assert friction.brake(velocity).item() == pytest.approx(0.002 + 0.05 * 0.05 + 0.5 * 0.05**2)
+    assert friction.slowed(velocity).norm().item() == pytest.approx(0.05 - friction.brake(velocity).item())
+
+
+@pytest.mark.parametrize("tempo", [0.6, 1.0, 1.6])
+def test_the_tempo_of_a_clip_is_seen_in_how_paths_bend(tempo: float) -> None:
+    """Two objects of a known law: one is hit on its way and tells nothing then, the other is seen late."""
+    estimate = FrictionEstimate(1, 1, CONTEXT)
+    with torch.no_grad():
+        estimate.of_kind.bias.copy_(torch.tensor([1.0, 0.5, 0.5]))
+        estimate.tempo.copy_(torch.tensor([0.5, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.4]).log())
+        law = torch.tensor(LOSS_UNITS) * torch.nn.functional.silu(estimate.of_kind.bias)
+    parts_3 = law * torch.tensor([tempo**2, tempo, 1])
+    start = torch.tensor([[[0.0, 0.09 * tempo], [0.06 * tempo, 0.0]]])
+    path = State(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2), start, Friction(parts_3.expand(1, 2, 3))).later(
+        CONTEXT
+    )
+    path[:, 5:, 0] = path[:, 4:5, 0] - (path[:, 5:, 0] - path[:, 4:5, 0])
+    weight = torch.ones(1, CONTEXT, 2)
+    weight[:, :3, 1] = 0
+    size = torch.full((1, 2), 0.05)
+    bends = estimate.measure(path * (weight[..., None] > 0), weight, size)
+    exists = torch.ones(1, 2, dtype=torch.bool)
+    friction, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), bends, size, exists)
+    assert estimate.tempo[likely_BC[0].argmax()].exp().item() == pytest.approx(tempo)
+    assert friction.parts_BN3[0, 0, 0].item() == pytest.approx(parts_3[0].item(), rel=0.2)
+    # nothing is seen of what is not there: each tempo is as likely
+    _, likely_BC = estimate(torch.zeros(1, 2, 1), torch.zeros(1, 1), bends, size, ~exists)
+    assert likely_BC.tolist()[0] == pytest.approx([1 / 8] * 8)
 
 
 def test_discs_meet_where_and_when_they_touch() -> None:
@@ -102,6 +141,14 @@ def test_discs_meet_where_and_when_they_touch() -> None:
     assert contact.gap[:, 0].tolist() == pytest.approx([0, 3, -0.5, 2])
     assert contact.closing[:, 0].tolist() == pytest.approx([-4, 0, -1, 1])
     assert contact.slip[0].item() == 0 and contact.slip[2].item() == pytest.approx(2)
+
+
+def test_larger_things_meet_earlier() -> None:
+    reach = torch.tensor([[1.0], [1.0]], requires_grad=True)
+    line, relative = torch.tensor([[3.0, 0.0], [3.0, 0.99]]), torch.tensor([[-4.0, 0.0], [-4.0, 0.0]])
+    (slope,) = torch.autograd.grad(meet(line, relative, reach).time.sum(), reach)
+    assert slope[0].item() == pytest.approx(-1 / 4)  # head on: the way is shorter by what the reach is longer
+    assert slope[1].item() == pytest.approx(-1 / 4 / 0.3)  # discs that graze: bounded
 
 
 def moving_square() -> Tensor:

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from maskcast.models.objects.completion import Completion
 from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, clamped, see_pairs
 from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane, turned
-from maskcast.models.objects.state import Sights, State, StateEstimate, braked
+from maskcast.models.objects.state import Sights, State, StateEstimate
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss, trajectory_total
 from maskcast.models.recurrent.cells import set_to_zero
 
 PAST = 5  # displacements before the last frame that the velocity is made of
+CONTEXT = 11  # frames that friction is estimated from, where the state is
 SLOPE = (0.3, 0.4, 0.3)  # weights of the last displacements in the least-squares velocity of four places
 KIND = 16  # width of what is learned of a class: friction, bounce, size
 DOUBT_UNIT = 100.0  # brings the error of a completed centre, in picture heights, to about 1
@@ -52,7 +53,8 @@ class ObjectMotion(nn.Module):
         self.completion = Completion(num_classes) if whole else None
         self.kind = nn.Embedding(num_classes, KIND)
         nn.init.normal_(self.kind.weight, std=0.1)
-        self.estimate = StateEstimate(hidden, PAST + 1) if whole else None
+        self.context = CONTEXT if whole else PAST + 1
+        self.estimate = StateEstimate(hidden, KIND, PAST + 1, CONTEXT) if whole else None
         bends = self.estimate.features if self.estimate else 0
         self.history = _mlp((PAST + 1) * (8 + len(DOUBT) * whole) + KIND + bends, hidden, hidden)
         self.start = nn.Linear(hidden, PAST + 2 + 2 * (not whole))
@@ -60,7 +62,7 @@ class ObjectMotion(nn.Module):
         self.pair_shape = nn.Linear(FEATURES + OF_CONTACTS * whole, hidden)
         self.pair = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
         self.push = nn.Linear(hidden, 2 + 2 * whole)
-        self.reach = nn.Parameter(torch.zeros(1)) if whole else None
+        self.reach = nn.Linear(KIND, 1) if whole else None
         self.node = _mlp(2 * hidden + 8, hidden, hidden)
         self.memory = nn.GRUCell(hidden, hidden)
         self.change = nn.Linear(hidden, 4)
@@ -72,8 +74,9 @@ class ObjectMotion(nn.Module):
         self.homography.zero_()
         for head in (self.start, self.push, self.change, self.doubt[-1]):
             set_to_zero(head)
-        if self.estimate is not None:
+        if self.estimate is not None and self.reach is not None:
             self.estimate.reset_to_persistence()
+            set_to_zero(self.reach)
 
     @torch.no_grad()
     def reset_to_constant_velocity(self) -> None:
@@ -91,7 +94,7 @@ class ObjectMotion(nn.Module):
 
         Args:
             object_BN: class ids, or numbers of objects (``parts``); 0 as padding.
-            tracks: of these objects in the context; what lies more than ``PAST`` frames back is not used.
+            tracks: of these objects in the context; what is more than ``context`` frames back is not used.
             horizon: steps after the last frame.
             missed_BN4: how far place and velocity when last seen are from those expected (``displaced``).
         """
@@ -101,9 +104,11 @@ class ObjectMotion(nn.Module):
         self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
     ) -> tuple[Trajectory, State, Tensor]:
         """Returns the trajectories, the state that they begin with, and the offset of a centre from its place."""
+        sights = Sights.of(self.homography, tracks.latest(self.context)) if self.estimate is not None else None
         tracks = tracks.latest(PAST + 1)
         seen = tracks.last_observation()
-        state, memory, log_size = self._start(object_BN, tracks, seen)
+        kind = self.kind(object_BN % self.kind.num_embeddings)
+        state, memory, log_size = self._start(kind, tracks, seen, sights)
         place, velocity = state.place_BN2, state.velocity_BN2
         pairs_BNN = seen.exists_BN[:, :, None] & seen.exists_BN[:, None]
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
@@ -120,7 +125,7 @@ class ObjectMotion(nn.Module):
         centre = projected(place, back_33) + offset
         radius_BN = None
         if state.radius_BN is not None and self.reach is not None:
-            radius_BN = state.radius_BN * self.reach.exp()
+            radius_BN = state.radius_BN * self.reach(kind)[..., 0].exp()
         for _ in range(horizon):
             push, late, message = self._interact(place, velocity, memory, seen.std_BN2, radius_BN, pairs_BNN)
             moves = torch.cat([velocity, push], -1) * SPEED_UNIT
@@ -129,8 +134,8 @@ class ObjectMotion(nn.Module):
             memory = memory_BNF.view_as(memory)
             bend, grow = self.change(memory).split(2, dim=-1)
             along, across = _bounded(bend, BEND_LIMIT).split(1, dim=-1)
-            if state.brake_BN1 is not None:
-                slower = braked(velocity, state.brake_BN1)
+            if state.friction is not None:
+                slower = state.friction.slowed(velocity)
                 place, velocity = place + (velocity - slower) / 2 - late, slower
             velocity = velocity * (1 + along) + turned(velocity) * across + push
             place = place + velocity
@@ -152,14 +157,16 @@ class ObjectMotion(nn.Module):
             trajectory, state, offset_BN2 = self._roll_out(object_BN, context, target_BhS8.shape[1])
             parts = trajectory_loss(trajectory, context, future)
             total = trajectory_total(parts)
-            if state.brake_BN1 is not None:  # the state is to tell all of a path that nothing else changes
+            if state.friction is not None:  # the state is to tell all of a path that nothing else changes
                 alone_BhN2 = projected(state.later(target_BhS8.shape[1]), inverse(self.homography))
                 alone = replace(trajectory, centre_BhN2=alone_BhN2 + offset_BN2[:, None])
                 parts["state"] = trajectory_loss(alone, context, future)["place"]
                 total = total + STATE_WEIGHT * parts["state"]
         return total, {name: part.detach() for name, part in parts.items()}
 
-    def _start(self, object_BN: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
+    def _start(
+        self, kind: Tensor, tracks: Tracks, seen: LastObservation, sights: Sights | None
+    ) -> tuple[State, Tensor, Tensor]:
         """Returns the state in the last frame, memory, and log size."""
         visible = tracks.visible_BTN
         place = to_plane(self.homography, tracks.centre_BTN2)
@@ -175,18 +182,19 @@ class ObjectMotion(nn.Module):
         ]
         if tracks.doubt_BTN2 is not None:
             features.append(clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
-        kind = self.kind(object_BN % self.kind.num_embeddings)
         past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), kind]
         if self.estimate is not None:
-            sights = Sights.of(self.homography, tracks)
-            memory = self.history(torch.cat([*past, self.estimate.look(sights)], -1))
-            memory = self.estimate.share(memory, seen.exists_BN)
+            assert sights is not None
+            recent, size_BN = sights.latest(PAST + 1), sights.size_BN
+            bends = self.estimate.friction.measure(sights.place_BRN2, sights.weight_BRN, size_BN)
+            memory = self.history(torch.cat([*past, self.estimate.look(bends, recent)], -1))
+            memory, friction = self.estimate.share(memory, kind, bends, size_BN, seen.exists_BN)
         else:
             memory = self.history(torch.cat(past, -1))
         weight, *shift, grow = self.start(memory).split([PAST, *[2] * (self.estimate is None), 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
         if self.estimate is not None:
-            return self.estimate(memory, sights, seen.frame_BN, velocity), memory, 0.1 * grow
+            return self.estimate(memory, recent, friction, seen.frame_BN, velocity), memory, 0.1 * grow
         last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0] + 0.1 * shift[0]
         return State(last + velocity * (PAST - seen.frame_BN)[..., None], last, velocity), memory, 0.1 * grow
 

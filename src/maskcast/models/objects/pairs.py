@@ -13,6 +13,7 @@ from maskcast.models.objects.plane import turned
 STD_UNIT = 20.0  # brings sizes of objects, about 0.05 picture heights, to about 1
 SPEED_UNIT = 10.0  # the same for displacements per frame
 FEATURE_LIMIT = 5.0  # features are clamped: one object that flies off must not drown the gradient of all others
+STEEP = 0.3  # cosine at a contact below which it is taken for this: the gradient of the time is steep there
 FEATURES, OF_CONTACTS = 8, 5
 
 
@@ -77,7 +78,9 @@ def meet(line: Tensor, relative: Tensor, reach: Tensor) -> Contact:
         inside = slope**2 - speed * (line.square().sum(-1, keepdim=True) - reach**2)
         time = (-slope - inside.clamp(min=0).sqrt()) / speed
         hits = ((inside > 0) & (time < 1) & (slope < 0)).to(line.dtype)
+        steep = reach / torch.maximum(inside, STEEP**2 * speed * reach**2).sqrt() * hits * (time > 0)
         time = time.clamp(0, 1)
+    time = time - steep * (reach - reach.detach())  # larger things meet earlier
     there = line + relative * time
     distance = there.norm(dim=-1, keepdim=True).clamp(min=1e-3)
     normal = there / distance

@@ -56,17 +56,18 @@ def observe(
     """
     recent_BRHW = context_BTHW[:, -1:] if motion is None else context_BTHW[:, -PAST - 1 :]
     object_BN = find_objects(recent_BRHW, num_classes)
-    tracks = track(recent_BRHW, object_BN, num_classes)
+    looked_at = recent_BRHW if motion is None else context_BTHW[:, -motion.context :]
+    tracks = track(looked_at, object_BN, num_classes)
     with without_autocast(context_BTHW.device):
         if motion is not None and motion.completion is not None:
-            tracks = motion.completion.complete(recent_BRHW, object_BN, tracks)
+            tracks = motion.completion.complete(looked_at, object_BN, tracks)
         if motion is None:
             trajectory = still(tracks, horizon)
         elif seed is None:
             trajectory = motion(object_BN, tracks, horizon)
         else:
             trajectory = future(motion, object_BN, tracks, horizon, seed)
-    seen = tracks.last_observation()
+    seen = tracks.latest(recent_BRHW.shape[1]).last_observation()
     if seen.doubt_BN2 is not None and not torch.is_grad_enabled():  # no shape is learned
         seen = replace(seen, margin=round(MARGIN * context_BTHW.shape[2]))
     return Scene(recent_BRHW, object_BN, seen, trajectory)

@@ -1,9 +1,8 @@
 """The state of objects in the last seen frame: place and velocity on the plane, fitted to the sights since a hit.
 
 A velocity from two sights has their noise, one from many has what was before a hit in it, and friction has made
-it less meanwhile. So uniformly braked motion is fitted to the last 2, 3, ... frames. How strong friction is, a
-network sees in how the paths of all objects of a clip bend. The state is a mean of the fits, of long ones as
-long as no sight misses them.
+it less meanwhile. So braked motion is fitted to the last 2, 3, ... frames; how strong friction is, is known
+(``friction``). The state is a mean of the fits, of long ones as long as no sight misses them.
 
 Shapes: B clips, R frames, N objects, L frames of a window, W windows that end with the last frame, F features, the
 last 2 is (y, x).
@@ -11,12 +10,11 @@ last 2 is (y, x).
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.objects.pairs import clamped
-from maskcast.models.objects.plane import to_plane, turned
+from maskcast.models.objects.friction import STILL, TEMPOS, Bends, Friction, FrictionEstimate
+from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import Tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
@@ -24,10 +22,6 @@ RADIUS = 1.5  # of a thing in units of its size, before it is learned; of a disc
 NOISE = 0.03  # of a sight that nothing cuts, in units of the object's size
 MISSED = 0.12  # what a sight may miss a fit by, in these units: else a hit came after it
 SHARP = 2.0  # how surely such a fit is left out, as a logarithm
-BENT = (3, 4, 5, 6)  # frames in which it is measured how a path bends
-BEND_UNIT = 200.0  # brings what a displacement changes by in a frame, on the plane, to about 1
-BRAKE_UNIT = 0.01  # of friction: what a displacement loses in a frame
-STILL = 1e-6  # a displacement that has no direction
 
 
 @dataclass(frozen=True)
@@ -50,30 +44,33 @@ class Sights:
         doubt_BRN = tracks.doubt_BTN2.mean(-1) / std_BRN1[..., 0].clamp(min=1e-3)
         return Sights(place_BRN2, tracks.visible_BTN / (1 + (doubt_BRN / NOISE) ** 2), size_BN)
 
+    def latest(self, frames: int) -> "Sights":
+        """Returns those of the last frames."""
+        return Sights(self.place_BRN2[:, -frames:], self.weight_BRN[:, -frames:], self.size_BN)
+
 
 @dataclass(frozen=True)
 class State:
     """Where objects are in the last frame, where they were when they were seen last, and how they move.
 
-    Friction and radius are known where they are estimated.
+    Friction and radius are there where they are estimated.
     """
 
     place_BN2: Tensor
     seen_place_BN2: Tensor
     velocity_BN2: Tensor  # displacement in a frame
-    brake_BN1: Tensor | None = None  # what it loses in a frame, until nothing is left
+    friction: Friction | None = None
     radius_BN: Tensor | None = None
 
     def later(self, horizon: int) -> Tensor:
         """Returns the places (B, h, N, 2) of the next frames, if nothing but friction changes the velocity."""
-        assert self.brake_BN1 is not None
-        speed_BN1 = self.velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=STILL)
-        brake_BN1 = self.brake_BN1.clamp(min=STILL)
-        rests_BN1 = speed_BN1 / brake_BN1  # after so many frames
-        steps_h11 = torch.arange(1.0, horizon + 1, device=speed_BN1.device)[:, None, None]
-        frames = torch.minimum(steps_h11, rests_BN1[:, None])
-        part = 1 - 0.5 * (brake_BN1 / speed_BN1)[:, None] * frames
-        return self.place_BN2[:, None] + self.velocity_BN2[:, None] * frames * part
+        assert self.friction is not None
+        place, velocity, places = self.place_BN2, self.velocity_BN2, []
+        for _ in range(horizon):
+            slower = self.friction.slowed(velocity)
+            place, velocity = place + (velocity + slower) / 2, slower
+            places.append(place)
+        return torch.stack(places, 1)
 
 
 class StateEstimate(nn.Module):
@@ -81,23 +78,26 @@ class StateEstimate(nn.Module):
 
     Args:
         hidden: width of what is known of an object.
-        frames: R.
+        kind: width of what is known of a class.
+        frames: of which the state is fitted.
+        context: frames of which friction is estimated.
     """
 
-    def __init__(self, hidden: int, frames: int) -> None:
+    def __init__(self, hidden: int, kind: int, frames: int, context: int) -> None:
         super().__init__()
-        self.features = len(BENT) * 4 + frames
-        for length in BENT:
-            basis_L3 = (np.arange(1.0 - length, 1.0)[:, None] ** np.arange(3)) / (1, 1, 2)
-            for name, matrix in ((f"basis_{length}", basis_L3), (f"solve_{length}", np.linalg.pinv(basis_L3))):
-                self.register_buffer(name, torch.from_numpy(matrix).float(), persistent=False)
+        self.frames = frames
+        self.friction = FrictionEstimate(kind, hidden, context)
+        self.features = self.friction.features + frames
         self.scene = nn.Linear(hidden, hidden + 1)
-        self.told = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
-        self.head = nn.Linear(hidden, frames + 1)
+        self.told = nn.Sequential(
+            nn.Linear(2 * hidden + TEMPOS, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()
+        )
+        self.head = nn.Linear(hidden, frames)
 
     def reset_to_persistence(self) -> None:
         """Makes nothing move."""
         set_to_zero(self.head)
+        self.friction.reset()
 
     @torch.no_grad()
     def reset_to_constant_velocity(self) -> None:
@@ -105,50 +105,45 @@ class StateEstimate(nn.Module):
         self.reset_to_persistence()
         self.head.bias[0] = 1.0
 
-    def look(self, sights: Sights) -> Tensor:
-        """Returns features (B, N, F): how paths bend along and across the motion, and what misses that."""
-        found = []
-        for length in BENT:
-            basis_L3, solve_3L = self.get_buffer(f"basis_{length}"), self.get_buffer(f"solve_{length}")
-            place_BLN2 = sights.place_BRN2[:, -length:]
-            seen_BN1 = (sights.weight_BRN[:, -length:] > 0).all(1)[..., None].to(place_BLN2.dtype)
-            _, velocity, bend = state_3BN2 = torch.einsum("kl,blnc->kbnc", solve_3L, place_BLN2)
-            along = _direction(velocity)
-            across = turned(along)
-            missed = (place_BLN2 - torch.einsum("lk,kbnc->blnc", basis_L3, state_3BN2)).norm(dim=-1).amax(1)
-            numbers = torch.stack([(bend * along).sum(-1), (bend * across).sum(-1), missed], -1)
-            found += [clamped(seen_BN1 * numbers * BEND_UNIT), seen_BN1]
-        return torch.cat([*found, sights.weight_BRN.transpose(1, 2)], -1)
+    def look(self, bends: Bends, sights: Sights) -> Tensor:
+        """Returns features (B, N, F): how paths bend, and how sure sights are."""
+        return torch.cat([self.friction.look(bends), sights.weight_BRN.transpose(1, 2)], -1)
 
-    def share(self, memory_BNF: Tensor, exists_BN: Tensor) -> Tensor:
-        """Returns what is known of each object, with what all of its clip tell: they share friction."""
+    def share(
+        self, memory_BNF: Tensor, kind_BNF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
+    ) -> tuple[Tensor, Friction]:
+        """Returns what is known of each object with what all of its clip tell, and friction."""
         value, gate = self.scene(memory_BNF).split([memory_BNF.shape[-1], 1], -1)
         gate = gate.sigmoid() * exists_BN[..., None]
-        scene = (value * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
-        return memory_BNF + self.told(torch.cat([memory_BNF, scene.expand_as(memory_BNF)], -1))
+        scene_B1F = (value * gate).sum(1, keepdim=True) / (gate.sum(1, keepdim=True) + 0.01)
+        friction, likely_BC = self.friction(kind_BNF, scene_B1F[:, 0], bends, size_BN, exists_BN)
+        of_clip = torch.cat([scene_B1F, likely_BC[:, None]], -1).expand(-1, memory_BNF.shape[1], -1)
+        return memory_BNF + self.told(torch.cat([memory_BNF, of_clip], -1)), friction
 
-    def forward(self, memory_BNF: Tensor, sights: Sights, frame_BN: Tensor, faster_BN2: Tensor) -> State:
+    def forward(
+        self, memory_BNF: Tensor, sights: Sights, friction: Friction, frame_BN: Tensor, faster_BN2: Tensor
+    ) -> State:
         """Returns the state.
 
         Args:
             memory_BNF: from ``share``.
             sights: of R frames.
+            friction: from ``share``.
             frame_BN: index of the last frame in which an object is visible.
             faster_BN2: is added to the velocity.
         """
         windows = sights.weight_BRN.shape[1] - 1
-        keep, brake, preferred_BNW = self.head(memory_BNF).split([1, 1, windows], -1)
-        brake = BRAKE_UNIT * nn.functional.silu(brake)  # a little below 0, so that there is a gradient there
-        place, velocity, missed, sure = fit(sights, brake)
+        keep, preferred_BNW = self.head(memory_BNF).split([1, windows], -1)
+        place, velocity, missed, sure = fit(sights, friction)
         preferred_BNW = preferred_BNW + sure.log() - SHARP * (missed / MISSED).clamp(max=4) ** 2
         share_BNW1 = preferred_BNW.softmax(-1)[..., None]
         place, velocity = (share_BNW1 * place).sum(2), keep * (share_BNW1 * velocity).sum(2) + faster_BN2
         ago_BN1 = (windows - frame_BN)[..., None]
-        seen = ahead(place, velocity, brake, -ago_BN1)
-        return State(place, seen, velocity, brake, RADIUS * sights.size_BN)
+        seen = ahead(place, velocity, friction.brake(velocity), -ago_BN1)
+        return State(place, seen, velocity, friction, RADIUS * sights.size_BN)
 
 
-def fit(sights: Sights, brake_BN1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fits uniformly braked motion to the last 2, 3, ... R frames, by weighted least squares.
 
     Returns:
@@ -158,9 +153,10 @@ def fit(sights: Sights, brake_BN1: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     found: list[tuple[Tensor, ...]] = []
     frames = sights.weight_BRN.shape[1]
     for length in range(2, frames + 1):
-        t_L1 = torch.arange(1.0 - length, 1.0, device=brake_BN1.device)[:, None]
+        t_L1 = torch.arange(1.0 - length, 1.0, device=sights.size_BN.device)[:, None]
         place_BLN2, weight_BLN1 = sights.place_BRN2[:, -length:], sights.weight_BRN[:, -length:, :, None]
-        along_BN2 = _direction(_line(place_BLN2, weight_BLN1, t_L1)[1])
+        line_BN2 = _line(place_BLN2, weight_BLN1, t_L1)[1]
+        along_BN2, brake_BN1 = _direction(line_BN2), friction.brake(line_BN2)
         unbraked_BLN2 = place_BLN2 + (0.5 * t_L1**2)[..., None] * (brake_BN1 * along_BN2)[:, None]
         place_BN2, velocity_BN2, sure_BN1 = _line(unbraked_BLN2, weight_BLN1, t_L1)
         back = (velocity_BN2 * along_BN2).sum(-1, keepdim=True).clamp(max=0)
@@ -184,11 +180,6 @@ def _line(place_BLN2: Tensor, weight_BLN1: Tensor, t_L1: Tensor) -> tuple[Tensor
     sure = (weight_BLN1 * t**2).sum(1)
     velocity = (weight_BLN1 * t * (place_BLN2 - mean[:, None])).sum(1) / sure.clamp(min=1e-6)
     return mean - velocity * middle, velocity, sure.clamp(min=1e-6) * (total > 1e-8) + 1e-20
-
-
-def braked(velocity: Tensor, brake: Tensor) -> Tensor:
-    """Returns displacements (..., 2) a frame later: friction takes the same of each, until nothing is left."""
-    return velocity * (1 - brake / velocity.norm(dim=-1, keepdim=True).clamp(min=STILL)).clamp(0, 2)
 
 
 def ahead(place: Tensor, velocity: Tensor, brake: Tensor, frames: Tensor) -> Tensor:

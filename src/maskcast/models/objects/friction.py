@@ -1,0 +1,153 @@
+"""Friction: what a displacement loses from frame to frame, and how long a frame of a clip lasts.
+
+What slides loses the same at any speed, what rolls loses the more the faster it is, and the time between frames
+scales both: a displacement loses ``slide * tempo^2 + drag * tempo * speed + air * speed^2`` in a frame. A class
+has its ``slide``, ``drag`` and ``air``, a clip has its tempo. No clip says it. It is one of a few, and each is as
+likely as it explains how the paths of all objects bend, in all windows of the context.
+
+Shapes: B clips, R frames, N objects, W windows of some of the frames, F features, C tempos; the last 2 is (y, x).
+A 3 is place, displacement a frame and its change in a frame, in the middle of a window; or slide, drag and air.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskcast.models.objects.pairs import clamped
+from maskcast.models.objects.plane import turned
+from maskcast.models.recurrent.cells import set_to_zero
+
+LOSS_UNITS = (0.004, 0.01, 0.2)  # bring ``slide``, ``drag`` and ``air`` of usual scenes to about 0.5
+TEMPOS = 8
+SLOWEST, FASTEST = 0.4, 2.2  # tempos before they are learned, relative to what is usual
+LENGTHS = (4, 6, 8, 11)  # frames of windows in which paths are measured, wherever they lie in the context
+ENDS = (3, 4, 5, 6, 8, 11)  # of those that end with the last frame, which is what an object's own memory sees
+NOISE = 0.03  # of a place, in units of the object's size, before it is learned
+MISSED = 0.12  # the same: what a path may miss a parabola by, else there was a hit
+MOVES = 0.003  # displacement that is left at the end of a window: else the object has come to rest in it
+BEND_UNIT = 200.0  # brings what a displacement changes by in a frame, on the plane, to about 1
+STILL = 1e-6  # a displacement that has no direction
+
+
+@dataclass(frozen=True)
+class Friction:
+    """The friction of every object in its clip."""
+
+    parts_BN3: Tensor
+
+    def brake(self, velocity_BN2: Tensor) -> Tensor:
+        """Returns (B, N, 1) what displacements lose in a frame."""
+        speed = velocity_BN2.norm(dim=-1, keepdim=True)
+        slide, drag, air = self.parts_BN3.split(1, dim=-1)
+        return slide + (drag + air * speed) * speed
+
+    def slowed(self, velocity_BN2: Tensor) -> Tensor:
+        """Returns displacements a frame later; none turns back."""
+        speed = velocity_BN2.norm(dim=-1, keepdim=True).clamp(min=STILL)
+        slide, drag, air = self.parts_BN3.split(1, dim=-1)
+        return velocity_BN2 * (1 - slide / speed - drag - air * speed).clamp(0, 2)
+
+
+@dataclass(frozen=True)
+class Bends:
+    """How the path of every object bends in every window."""
+
+    speed_BNW: Tensor  # displacement a frame in its middle
+    along_BNW: Tensor  # what it changes by in a frame, along the motion
+    across_BNW: Tensor
+    missed_BNW: Tensor  # what the path misses a parabola by, in units of the object's size
+    weight_BNW: Tensor  # of the sight that is most in doubt, 0 where one is missing
+
+
+class FrictionEstimate(nn.Module):
+    """Estimates friction.
+
+    Args:
+        kind: width of what is known of a class.
+        scene: width of what is known of a clip.
+        frames: R.
+    """
+
+    solve_W3R: Tensor
+    miss_WRR: Tensor
+    inside_WR: Tensor
+    length_W: Tensor
+    spread_W: Tensor
+    share_W: Tensor
+    units_3: Tensor
+
+    def __init__(self, kind: int, scene: int, frames: int) -> None:
+        super().__init__()
+        spans = [(frames - length, frames) for length in ENDS if length <= frames]
+        self.ends = len(spans)
+        spans += [(end - n, end) for n in LENGTHS for end in range(n, frames + 1)]
+        solve_W3R, miss_WRR = (np.zeros((len(spans), rows, frames)) for rows in (3, frames))
+        for k, (start, end) in enumerate(spans):
+            t_L1 = np.arange(end - start)[:, None] - (end - start - 1) / 2
+            basis_L3 = t_L1 ** np.arange(3) / (1, 1, 2)
+            solve_W3R[k, :, start:end] = solved = np.linalg.pinv(basis_L3)
+            miss_WRR[k, start:end, start:end] = np.eye(end - start) - basis_L3 @ solved
+        lengths_W = np.array([end - start for start, end in spans])
+        for name, matrix in (
+            ("solve_W3R", solve_W3R),
+            ("miss_WRR", miss_WRR),
+            ("inside_WR", miss_WRR.any(1)),
+            ("length_W", lengths_W),
+            ("spread_W", np.linalg.norm(solve_W3R[:, 2], axis=-1)),  # of a bend, in units of that of a place
+            ("units_3", np.array(LOSS_UNITS)),
+            ("share_W", np.array([1 / (frames + 1 - n) for n in lengths_W])),
+        ):
+            self.register_buffer(name, torch.from_numpy(matrix).float(), persistent=False)
+        self.of_kind = nn.Linear(kind, 3)
+        self.tempo = nn.Parameter(torch.linspace(np.log(SLOWEST), np.log(FASTEST), TEMPOS))
+        windows = len(spans)
+        self.noise = nn.Parameter(torch.full((windows,), float(np.log(NOISE))))
+        self.counts = nn.Parameter(torch.zeros(windows))
+        self.usual = nn.Linear(scene, TEMPOS)
+        self.features = 4 * self.ends
+        self.reset()
+
+    def reset(self) -> None:
+        """Makes friction that of nothing, at any tempo."""
+        for layer in (self.of_kind, self.usual):
+            set_to_zero(layer)
+
+    def measure(self, place_BRN2: Tensor, weight_BRN: Tensor, size_BN: Tensor) -> Bends:
+        """Returns how paths bend."""
+        state = torch.einsum("wkr,brnc->kbnwc", self.solve_W3R, place_BRN2)
+        speed = state[1].norm(dim=-1)
+        forward = state[1] / speed.clamp(min=STILL)[..., None]
+        missed = torch.einsum("wsr,brnc->bnwsc", self.miss_WRR, place_BRN2).square().sum(-1).amax(-1).sqrt()
+        inside = self.inside_WR > 0
+        weight = weight_BRN.transpose(1, 2)[:, :, None].masked_fill(~inside, 1.0).amin(-1)
+        along, across = ((state[2] * axis).sum(-1) for axis in (forward, turned(forward)))
+        return Bends(speed, along, across, missed / size_BN[..., None], weight)
+
+    def look(self, bends: Bends) -> Tensor:
+        """Returns features (B, N, F) of what bends at the end of the context."""
+        fields = bends.along_BNW, bends.across_BNW, bends.missed_BNW, bends.weight_BNW
+        along, across, missed, weight = (field[..., : self.ends] for field in fields)
+        seen = (weight > 0).to(weight.dtype)
+        numbers = torch.cat([along * BEND_UNIT, across * BEND_UNIT, missed * 4], -1)
+        return torch.cat([clamped(numbers) * seen.repeat(1, 1, 3), seen], -1)
+
+    def forward(
+        self, kind_BNF: Tensor, scene_BF: Tensor, bends: Bends, size_BN: Tensor, exists_BN: Tensor
+    ) -> tuple[Friction, Tensor]:
+        """Returns the friction, and how likely each tempo (B, C) is."""
+        slide, drag, air = (self.units_3 * F.silu(self.of_kind(kind_BNF))).split(1, dim=-1)
+        tempo_C = self.tempo.exp()
+        speed, found = bends.speed_BNW.detach(), -bends.along_BNW
+        expected = (slide * tempo_C**2)[:, :, None] + (drag * tempo_C)[:, :, None] * speed[..., None]
+        expected = expected + (air * speed**2)[..., None]
+        noise = self.noise.exp() * size_BN[..., None] * self.spread_W / bends.weight_BNW.clamp(min=1e-4).sqrt()
+        surprise = torch.log1p(((found[..., None] - expected) / (noise[..., None] + 1e-5)) ** 2)
+        left = speed - found.abs() * self.length_W / 2
+        counts = (bends.weight_BNW > 1e-3) & (bends.missed_BNW < MISSED) & (left > MOVES) & exists_BN[..., None]
+        weight = counts * self.share_W * self.counts.exp()
+        likely_BC = (self.usual(scene_BF) - (surprise * weight[..., None]).sum((1, 2))).softmax(-1)
+        tempo_B11 = (likely_BC * tempo_C).sum(-1)[:, None, None]
+        return Friction(torch.cat([slide * tempo_B11**2, drag * tempo_B11, air.expand_as(slide)], -1)), likely_BC
