@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskcast.models.objects.friction import LOSS_UNITS, Friction, FrictionEstimate
+from maskcast.models.objects.friction import LOSS_UNITS, NOISE, Friction, FrictionEstimate
 from maskcast.models.objects.motion import CONTEXT, KIND, PAST, ObjectMotion
 from maskcast.models.objects.pairs import meet
-from maskcast.models.objects.state import NOISE, Sights, State, StateEstimate, ahead, fit
+from maskcast.models.objects.state import Sights, State, StateEstimate, ahead, fit
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 
 FRAMES = PAST + 1

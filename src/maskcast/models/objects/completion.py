@@ -119,13 +119,10 @@ def windows(ids_FHW: Tensor, frame_M: Tensor, class_M: Tensor, centre_M2: Tensor
 
 def is_cut(window_M3SS: Tensor) -> Tensor:
     """Returns (M,) bool: whether an object meets the border or another object, and may go on behind."""
-    own_MSS = window_M3SS[:, 0]
-    rows_MSS = own_MSS.clone()
-    rows_MSS[:, 1:] |= own_MSS[:, :-1]
-    rows_MSS[:, :-1] |= own_MSS[:, 1:]
-    near_MSS = rows_MSS.clone()
-    near_MSS[..., 1:] |= rows_MSS[..., :-1]
-    near_MSS[..., :-1] |= rows_MSS[..., 1:]
+    framed_MSS = F.pad(window_M3SS[:, 0], (1, 1, 1, 1))
+    # neighbours by "or": the maximum of floats over 3x3 cells takes twice as long
+    rows_MSS = framed_MSS[:, :-2] | framed_MSS[:, 1:-1] | framed_MSS[:, 2:]
+    near_MSS = rows_MSS[..., :-2] | rows_MSS[..., 1:-1] | rows_MSS[..., 2:]
     return (near_MSS & window_M3SS[:, 1:].any(1)).flatten(1).any(1)
 
 

@@ -104,11 +104,9 @@ class ObjectMotion(nn.Module):
         self, object_BN: Tensor, tracks: Tracks, horizon: int, missed_BN4: Tensor | None = None
     ) -> tuple[Trajectory, State, Tensor]:
         """Returns the trajectories, the state that they begin with, and the offset of a centre from its place."""
-        sights = Sights.of(self.homography, tracks.latest(self.context)) if self.estimate is not None else None
-        tracks = tracks.latest(PAST + 1)
-        seen = tracks.last_observation()
+        seen = tracks.latest(PAST + 1).last_observation()
         kind = self.kind(object_BN % self.kind.num_embeddings)
-        state, memory, log_size = self._start(kind, tracks, seen, sights)
+        state, memory, log_size = self._start(kind, tracks, seen)
         place, velocity = state.place_BN2, state.velocity_BN2
         pairs_BNN = seen.exists_BN[:, :, None] & seen.exists_BN[:, None]
         pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
@@ -164,37 +162,36 @@ class ObjectMotion(nn.Module):
                 total = total + STATE_WEIGHT * parts["state"]
         return total, {name: part.detach() for name, part in parts.items()}
 
-    def _start(
-        self, kind: Tensor, tracks: Tracks, seen: LastObservation, sights: Sights | None
-    ) -> tuple[State, Tensor, Tensor]:
+    def _start(self, kind: Tensor, tracks: Tracks, seen: LastObservation) -> tuple[State, Tensor, Tensor]:
         """Returns the state in the last frame, memory, and log size."""
-        visible = tracks.visible_BTN
-        place = to_plane(self.homography, tracks.centre_BTN2)
+        recent = tracks.latest(PAST + 1)
+        visible = recent.visible_BTN
+        place = to_plane(self.homography, recent.centre_BTN2)
         both = (visible[:, 1:] & visible[:, :-1])[..., None]
         moved_BLN2 = (place[:, 1:] - place[:, :-1]) * both
         first = torch.zeros_like(moved_BLN2[:, :1])
         features = [
             visible[..., None],
-            tracks.truncated_BTN[..., None],
-            tracks.centre_BTN2 * visible[..., None],
-            tracks.std_BTN2 * STD_UNIT,
+            recent.truncated_BTN[..., None],
+            recent.centre_BTN2 * visible[..., None],
+            recent.std_BTN2 * STD_UNIT,
             torch.cat([first, moved_BLN2 * SPEED_UNIT], dim=1),
         ]
-        if tracks.doubt_BTN2 is not None:
-            features.append(clamped(tracks.doubt_BTN2 * DOUBT_UNIT))
+        if recent.doubt_BTN2 is not None:
+            features.append(clamped(recent.doubt_BTN2 * DOUBT_UNIT))
         past = [torch.cat(features, dim=-1).transpose(1, 2).flatten(2), kind]
         if self.estimate is not None:
-            assert sights is not None
-            recent, size_BN = sights.latest(PAST + 1), sights.size_BN
+            sights = Sights.of(self.homography, tracks.latest(self.context))
+            latest, size_BN = sights.latest(PAST + 1), sights.size_BN
             bends = self.estimate.friction.measure(sights.place_BRN2, sights.weight_BRN, size_BN)
-            memory = self.history(torch.cat([*past, self.estimate.look(bends, recent)], -1))
+            memory = self.history(torch.cat([*past, self.estimate.look(bends, latest)], -1))
             memory, friction = self.estimate.share(memory, kind, bends, size_BN, seen.exists_BN)
         else:
             memory = self.history(torch.cat(past, -1))
         weight, *shift, grow = self.start(memory).split([PAST, *[2] * (self.estimate is None), 2], dim=-1)
         velocity = (weight.transpose(1, 2)[..., None] * moved_BLN2).sum(1)
         if self.estimate is not None:
-            return self.estimate(memory, recent, friction, seen.frame_BN, velocity), memory, 0.1 * grow
+            return self.estimate(memory, latest, friction, seen.frame_BN, velocity), memory, 0.1 * grow
         last = place.gather(1, seen.frame_BN[:, None, :, None].expand(-1, 1, -1, 2))[:, 0] + 0.1 * shift[0]
         return State(last + velocity * (PAST - seen.frame_BN)[..., None], last, velocity), memory, 0.1 * grow
 

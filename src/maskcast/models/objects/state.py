@@ -13,15 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.objects.friction import STILL, TEMPOS, Bends, Friction, FrictionEstimate
+from maskcast.models.objects.friction import MISSED, NOISE, STILL, TEMPOS, Bends, Friction, FrictionEstimate
 from maskcast.models.objects.plane import to_plane
 from maskcast.models.objects.tracks import Tracks
 from maskcast.models.recurrent.cells import set_to_zero
 
 RADIUS = 1.5  # of a thing in units of its size, before it is learned; of a disc seen from above it is 2
-NOISE = 0.03  # of a sight that nothing cuts, in units of the object's size
-MISSED = 0.12  # what a sight may miss a fit by, in these units: else a hit came after it
-SHARP = 2.0  # how surely such a fit is left out, as a logarithm
+SHARP = 2.0  # how surely a fit is left out that a sight misses, as a logarithm
 
 
 @dataclass(frozen=True)
