@@ -1,10 +1,14 @@
 """What a completed object looks like where nothing shows it: there is only a part of it to copy.
 
-Objects are about alike on both sides of their centre. So a part that the border or another object hides is taken
-for the mirror image, through the completed centre, of the part on the other side.
+Objects are about alike on both sides of their centre, and have no dents. So an object goes as far to one side of
+its completed centre as it is seen to go to the other: it is the convex hull of what is seen and of the mirror
+image, through the centre, of that. It is one piece, however little is seen.
 
-Shapes: B clips, R recent frames, N objects, H height, W width, M margin around the picture in pixels.
+Shapes: B clips, R recent frames, N objects, K ids, H height, W width, M margin around the picture in pixels,
+P ends of rows, D directions.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -14,10 +18,15 @@ from maskcast.models.objects.tracks import LastObservation
 from maskcast.models.objects.warp import seen_masks
 
 MARGIN = 0.25  # picture heights beyond the border in which objects are filled
+DIRECTIONS = 16  # in which it is looked how far an object goes
+ROUNDING = 0.01  # pixels
+FAR = 1e6  # pixels or picture heights
 
 
 def filled_masks(recent_BRHW: Tensor, object_BN: Tensor, seen: LastObservation) -> Tensor:
     """Returns (B, N, H + 2M, W + 2M) bool: every object where it was seen last, with what is hidden of it.
+
+    Something may be hidden beyond the border and behind nearer objects: those that are lower in the picture.
 
     Args:
         recent_BRHW: ids of objects.
@@ -26,20 +35,40 @@ def filled_masks(recent_BRHW: Tensor, object_BN: Tensor, seen: LastObservation) 
     """
     height, width = recent_BRHW.shape[2:]
     around = [seen.margin] * 4
-    mask = F.pad(seen_masks(recent_BRHW, object_BN, seen).to(torch.uint8), around)
+    mask = F.pad(seen_masks(recent_BRHW, object_BN, seen).to(torch.uint8), around) > 0
+    near_BN = seen.centre_BN2[..., 0]
+    near_BK = near_BN.new_full((near_BN.shape[0], 256), FAR).scatter(1, object_BN, near_BN)
+    near_BK = F.pad(near_BK[:, 1:], (1, 0), value=-FAR)  # of the background
+    near_BRHW = near_BK.gather(1, recent_BRHW.flatten(1).long()).view(recent_BRHW.shape)
     frame = seen.frame_BN[..., None, None].expand(-1, -1, height, width)
-    ids = F.pad(recent_BRHW.gather(1, frame), around, value=255)  # beyond the border anything may be
-    hidden = (ids > 0) & (ids != object_BN[..., None, None])
-    across = mask
-    for axis, side in ((2, height), (3, width)):
-        centre_BN = seen.centre_BN2[..., axis - 2] * height + (side - 1) / 2 + seen.margin
-        pixels = torch.arange(side + 2 * seen.margin, device=mask.device)
-        there = (2 * centre_BN[..., None] - pixels).round().long()
-        inside = (there >= 0) & (there < len(pixels))
-        shape = [*mask.shape[:2], 1, 1]
-        shape[axis] = len(pixels)
-        index = there.clamp(0, len(pixels) - 1).view(shape)
-        across = across.gather(axis, index.expand_as(across)) * inside.view(shape)
+    hidden = F.pad(near_BRHW.gather(1, frame), around, value=FAR) > near_BN[..., None, None]
+    y_BNH, x_BNW = (
+        torch.arange(-seen.margin, side + seen.margin, device=mask.device)
+        - (seen.centre_BN2[..., axis, None] * height + (side - 1) / 2)
+        for axis, side in enumerate((height, width))
+    )
     assert seen.doubt_BN2 is not None
     cut_BN = (seen.doubt_BN2 > 0).any(-1) & (object_BN > 0)
-    return (mask > 0) | ((across > 0) & hidden & cut_BN[..., None, None])
+    return mask | (symmetric_hull(mask, y_BNH, x_BNW) & hidden & cut_BN[..., None, None])
+
+
+def symmetric_hull(mask_BNHW: Tensor, y_BNH: Tensor, x_BNW: Tensor) -> Tensor:
+    """Returns (B, N, H, W) bool: the convex hull of masks and their mirror images through a centre.
+
+    Args:
+        mask_BNHW: bool.
+        y_BNH: rows, measured from the centre in pixels.
+        x_BNW: columns, likewise.
+    """
+    x_BN1W = x_BNW[:, :, None]
+    left_BNH, right_BNH = (side * torch.where(mask_BNHW, side * x_BN1W, -FAR).amax(-1) for side in (-1, 1))
+    ends_BNP = torch.cat([left_BNH, right_BNH], -1)
+    angles = [math.pi * (k / DIRECTIONS - 0.5) for k in range(1, DIRECTIONS + 1)]
+    down_D, along_D = (y_BNH.new_tensor([turn(angle) for angle in angles]) for turn in (math.sin, math.cos))
+    reach_BNPD = (y_BNH.repeat(1, 1, 2)[..., None] * down_D + ends_BNP[..., None] * along_D).abs()
+    there_BNP1 = ends_BNP.abs()[..., None] < FAR
+    reach_BN1D = torch.where(there_BNP1, reach_BNPD, -FAR).amax(2, keepdim=True) + ROUNDING
+    # of each row, what no direction cuts off; the last one is straight down, where ``along`` is hardly above 0
+    y_BNHD = y_BNH[..., None] * down_D
+    first_BNH, last_BNH = ((-reach_BN1D - y_BNHD) / along_D).amax(-1), ((reach_BN1D - y_BNHD) / along_D).amin(-1)
+    return (x_BN1W >= first_BNH[..., None]) & (x_BN1W <= last_BNH[..., None])
