@@ -10,7 +10,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
-from maskcast.params import UNSHOWN, Params, load_params_file, validate
+from maskcast.faults import UNSHOWN
+from maskcast.params import Params, load_params_file, validate
 from maskcast.redaction import has_user
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"

@@ -1,19 +1,17 @@
 """Typed params: what ``params.yaml`` and KFP hand over becomes frozen pydantic models, or one clear line."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
+from maskcast.faults import first_fault
 from maskcast.labels import SPLITS, id_key
-from maskcast.reading import read_yaml, shown
-
-UNSHOWN = "unshown"  # type of the error of a value that must not be shown: PydanticCustomError(UNSHOWN, ...)
+from maskcast.reading import read_yaml
 
 
 class Params(BaseModel):
@@ -149,23 +147,10 @@ def validate(model: type[P], values: Mapping[str, Any], where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
-        fault = faults[0]
-        key = _dotted(fault["loc"])
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        if fault["type"] == "extra_forbidden":
-            known = _known_keys(model, fault["loc"][:-1])
-            close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            text = f"unknown key; {hint}allowed: {', '.join(known)}"
-        elif fault["type"] == "missing":
-            text = "missing; add it"
-        elif fault["type"] == UNSHOWN:
-            text = fault["msg"]  # the value is not shown
-        else:
-            text = f"{_lower_first(fault['msg'])}, got {shown(fault['input'])}; change it"
-        dot = "" if where.endswith(": ") else "."
-        raise MaskcastError(f"{where}{dot}{key}: {text}{more}") from None
+        key, text = first_fault(model, values, error)
+        dot = "" if where.endswith(": ") or not key else "."
+        colon = "" if where.endswith(": ") and not key else ": "
+        raise MaskcastError(f"{where}{dot}{key}{colon}{text}") from None
 
 
 def params_hash(params: BaseModel) -> str:
@@ -183,38 +168,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _known_keys(model: Any, loc: tuple[Any, ...]) -> list[str]:
-    """Returns the field names of the model found by walking ``loc``; a union contributes the matching member."""
-    candidates = [model]
-    for step in loc:
-        inner = []
-        for candidate in candidates:
-            if step in getattr(candidate, "model_fields", {}):
-                inner += _models_in(candidate.model_fields[step].annotation)
-            elif _has_tag(candidate, step):
-                inner.append(candidate)
-        candidates = inner or candidates
-    return sorted({name for candidate in candidates for name in getattr(candidate, "model_fields", {})})
-
-
-def _models_in(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for arg in get_args(annotation) for model in _models_in(arg)]
-
-
-def _has_tag(model: Any, tag: Any) -> bool:
-    return any(tag in get_args(field.annotation) for field in getattr(model, "model_fields", {}).values())
-
-
-def _dotted(loc: tuple[Any, ...]) -> str:
-    return ".".join(map(str, loc)) or "(section)"
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -230,7 +230,7 @@ CASES = [
     Case(
         "stride 3",
         "pretrain_forecaster",
-        ("model.convlstm.stride", "1, 2, 4 or 8"),
+        ("model.stride", "1, 2, 4 or 8"),
         params={"model": {"arch": "convlstm", "stride": 3}},
     ),
     Case(

@@ -308,7 +308,7 @@ def test_a_set_without_objects_needs_its_classes_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/etc", "../x", ""])
 def test_paths_stay_inside_the_data_set(path: str) -> None:
-    with pytest.raises(MaskcastError, match=r"source\.voc\.images: .*relative path inside the data set"):
+    with pytest.raises(MaskcastError, match=r"source\.images: .*relative path inside the data set"):
         source({"layout": "voc", "images": path})
 
 

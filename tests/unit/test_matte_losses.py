@@ -111,8 +111,8 @@ def test_cross_dice_is_the_mean_of_both() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss": {"dice_over": "frame"}}, "loss: value error, dice_over: frame needs dice_smooth above 0"),
-        ({"matte_loss": {"l1": 0, "laplacian": 0}}, "matte_loss: value error, l1 and laplacian are 0"),
+        ({"loss": {"dice_over": "frame"}}, "loss: dice_over: frame needs dice_smooth above 0"),
+        ({"matte_loss": {"l1": 0, "laplacian": 0}}, "matte_loss: l1 and laplacian are 0"),
         ({"matte_loss": {"alpha": 1}}, r"matte_loss.alpha: unknown key; allowed: coherence, l1, laplacian"),
     ],
 )

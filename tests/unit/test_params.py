@@ -1,10 +1,10 @@
 """Params: values as YAML and KFP give them are accepted, typos and nonsense are named."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskcast.errors import MaskcastError
 from maskcast.params import ByName, Params, flatten, load_params_file, params_hash, section, validate
@@ -20,11 +20,23 @@ class Large(Params):
     depth: int = 3
 
 
+class Phase(Params):
+    rate: float
+
+
 class Example(Params):
     epochs: int
     rate: float = 0.1
     flip: bool = True
+    mode: Literal["soft", "hard"] = "soft"
     model: Annotated[Small | Large, Field(discriminator="arch")] = Small(arch="small")
+    phases: tuple[Phase, ...] = ()
+
+    @model_validator(mode="after")
+    def _slow(self) -> Self:
+        if self.rate > self.epochs:
+            raise ValueError("rate: more than epochs")
+        return self
 
 
 def test_kfp_floats_are_integers() -> None:
@@ -56,9 +68,26 @@ def test_the_word_false_is_false() -> None:
         ({"epochs": 1, "rate": float("nan")}, "p.rate: .*finite"),
         ({"epochs": 1, "epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'"),
         ({"epochs": 1, "flip": "perhaps"}, "p.flip: .*perhaps"),
-        ({"epochs": 1, "model": {"arch": "huge"}}, "p.model: .*huge.*'small', 'large'"),
-        ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.small.width: .*than or equal to 1"),
-        ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.small.wdth: .*did you mean 'width'"),
+        ({"epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'.*and 1 more"),
+        ({"epochs": 1, "depth": 2}, "p.depth: unknown key; did you mean 'model.depth'"),
+        ({"epochs": 1, "model": {"arch": "tiny"}}, "p.model.arch: no arch 'tiny'; allowed: small, large"),
+        ({"epochs": 1, "model": {"arch": "Smal"}}, "p.model.arch: no arch 'Smal'; did you mean 'small'"),
+        ({"epochs": 1, "model": {"width": 1}}, "p.model.arch: missing; add it, one of: small, large"),
+        ({"epochs": 1, "model": {"arhc": "small"}}, "p.model.arhc: unknown key; did you mean 'arch'"),
+        ({"epochs": 1, "model": "small"}, "p.model: needs keys .arch and more., got 'small'"),
+        ({"epochs": 1, "model": {"arch": "small", "width": 0}}, "p.model.width: .*than or equal to 1"),
+        ({"epochs": 1, "model": {"arch": "small", "wdth": 4}}, "p.model.wdth: unknown key; did you mean 'width'"),
+        (
+            {"epochs": 1, "model": {"arch": "small", "depth": 4}},
+            "p.model.depth: .*belongs to arch: large;",
+        ),
+        (
+            {"epochs": 1, "mode": "softt"},
+            "p.mode: input .* 'hard', got 'softt'; did you mean 'soft'",
+        ),
+        ({"epochs": 1, "phases": [{"rate": 1}, {"rat": 1}]}, r"p.phases\[1\].rat: .*did you mean 'rate'"),
+        ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid tuple, got 3"),
+        ({"epochs": 1, "rate": 9}, "p: rate: more than epochs$"),
     ],
 )
 def test_bad_values_name_the_key(values: dict, said: str) -> None:

@@ -298,8 +298,8 @@ def test_what_a_detector_is_says_nothing_of_masks(parts: dict[str, Path], tmp_pa
     values = json.loads((tmp_path / "data/model.json").read_text())
     assert values.keys() == {"format", "kind", "precision", "classes"}
     for changed, message in (
-        (values | {"horizon": 3}, r"model\.json: detector\.horizon: unknown key"),
-        (values | {"kind": "masker"}, r"model\.json: \S+context_frames: missing"),
+        (values | {"horizon": 3}, r"model\.json: horizon: unknown key"),
+        (values | {"kind": "masker"}, r"model\.json: context_frames: missing"),
         (values | {"kind": "oracle"}, r"model\.json.*'oracle'"),
     ):
         (tmp_path / "data/model.json").write_text(json.dumps(changed))

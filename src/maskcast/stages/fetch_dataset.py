@@ -17,7 +17,8 @@ from maskcast.data.archive_checks import ARCHIVE_SUFFIXES
 from maskcast.data.archives import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.params import UNSHOWN, Params
+from maskcast.faults import UNSHOWN
+from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import parsing, read_yaml
 from maskcast.redaction import has_user
