@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from maskcast.redaction import redacted
-from maskcast.rehearsal import noted, rehearsing
+from maskcast.rehearsal import AllOf, noted, rehearsing
 
 if TYPE_CHECKING:
     from maskcast.markup import Html
@@ -86,10 +86,17 @@ def say(message: str) -> None:
         print(redacted(message), file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yields ``items`` while showing progress: a bar on a terminal, a line every 15 s elsewhere."""
+def track(items: Iterable[T], description: str, total: int | None = None, of: AllOf | None = None) -> Iterator[T]:
+    """Yields ``items`` while showing progress: a bar on a terminal, a line every 15 s elsewhere.
+
+    Args:
+        items: what the work is done on.
+        description: names the work.
+        total: how many there are, where they do not say so.
+        of: what they are some of in a rehearsal.
+    """
     if rehearsing():
-        items = noted(items, description)
+        items = noted(items, description, of)
     if total is None and isinstance(items, Sized):
         total = len(items)
     console = Console(stderr=True)

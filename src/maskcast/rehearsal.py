@@ -9,12 +9,25 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 VARIABLE = "MASKCAST_REHEARSAL"
 HANDFUL = 4  # of each part of a data set
+FEW = 50  # of many steps that are all alike
+
+
+class AllOf(NamedTuple):
+    """What the items of a loop are some of; a rehearsal says what all of them take.
+
+    Attributes:
+        most: as many of them, at most; None: any number.
+        splits: of the data set, whose clips they are; empty where there are as many as ``most``.
+    """
+
+    most: int | None = None
+    splits: Sequence[str] = ()
 
 
 def rehearsing() -> bool:
@@ -49,16 +62,29 @@ def handful(items: Sequence[T], part_of: Callable[[T], str]) -> list[T]:
     return taken
 
 
-def noted(items: Iterable[T], name: str) -> Iterator[T]:
-    """Yields items, and notes how many seconds went by until each of the next was asked for."""
+def few(times: int) -> range:
+    """Counts to ``times``, in a rehearsal to a few of them: see ``AllOf``."""
+    return range(min(times, FEW) if rehearsing() else times)
+
+
+def noted(items: Iterable[T], name: str, of: AllOf | None = None) -> Iterator[T]:
+    """Yields items, and notes how many seconds went by until each of the next was asked for.
+
+    Args:
+        items: of a loop.
+        name: of the loop.
+        of: what the items are some of, where they stand for more.
+    """
     seconds: list[float] = []
+    yielded = 0
     asked = time.monotonic()
     try:
         for item in items:
+            yielded += 1
             yield item
             seconds.append(time.monotonic() - asked)
             asked = time.monotonic()
     finally:
         if asked_again := time.monotonic() - asked:
             seconds.append(asked_again)  # the last one, of whoever does not ask once more
-        note(loop=name, seconds=seconds)
+        note(loop=name, seconds=seconds, **({} if of is None else {"items": yielded, **of._asdict()}))

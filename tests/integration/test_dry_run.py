@@ -102,6 +102,29 @@ def test_a_training_counts_its_steps_and_its_validations_by_their_clips() -> Non
     assert (found.step_s, found.steps) == (0.5, 100)
 
 
+def test_what_a_training_does_beside_its_steps_counts_by_how_often() -> None:
+    parts = {
+        "train/labelled/frames": 30,
+        "train/labelled/masks": 1500,
+        "unlabeled/none/frames": 70,
+        "val/x/frames": 9,
+    }
+    splits = ["train", "unlabeled"]
+    notes = [
+        {"begins": True},
+        {"loop": "cutting", "seconds": [0.1, 0.3, 0.0], "items": 2, "most": 1200, "splits": splits},
+        {"loop": "tracks", "seconds": [0.2, 0.2], "items": 2, "most": None, "splits": splits},
+        {"loop": "completing", "seconds": [0.5, 0.5], "items": 2, "most": 1000, "splits": []},
+        {"loop": "steps", "spent": 2.0, "each": 0.5, "times": 100},
+        {"took": 10.0},
+    ]
+    once = 12 - 0.4 - 0.4 - 1 - 2
+    assert forecast(notes, 12.0, None, parts).seconds == pytest.approx(once + 0.2 * 1200 + 0.2 * 1600 + 500 + 50)
+    few_clips = {"train/labelled/frames": 30}
+    assert forecast(notes, 12.0, None, few_clips).seconds == pytest.approx(once + 0.4 * 30 + 500 + 50)
+    assert forecast(notes, 12.0, None, {}).seconds == pytest.approx(once + 0.4 + 0.4 + 500 + 50)
+
+
 def test_the_first_stage_counts_each_part_by_what_it_costs() -> None:
     parts = {"train": 10, "masks": 100}
     notes = [

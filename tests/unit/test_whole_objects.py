@@ -1,6 +1,8 @@
 """Cut sights: what counts as cut, how cuts are made whose whole is known, and what is learned from them."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from maskcast.models.objects import cutting
 from maskcast.models.objects.completion import CELLS, Completion, is_cut, pack_whole, windows
 from maskcast.models.objects.tracks import Tracks, pack_tracks
 from maskcast.models.objects.trajectories import Trajectory, trajectory_loss
+from maskcast.rehearsal import FEW, VARIABLE
 from maskcast.seed import rng
 
 HEIGHT, WIDTH = 48, 64
@@ -172,6 +175,30 @@ def test_the_forecaster_completes_alike_in_training_and_at_work_and_on_disk(
     assert isinstance(other, ObjectForecaster | MaskForecaster) and other.motion is not None
     assert other.motion.completion is not None
     assert not other.motion.completion.known_K.any()  # of other classes nothing is known
+
+
+def test_a_rehearsal_completes_after_a_few_steps_and_notes_what_all_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=single_map(list("01234"))) as writer:
+        for k, masks in enumerate(random_clips(4, rng(0))):
+            split = "train" if k else "unlabeled"
+            writer.add(str(k), split=split, kind="labelled", masks={"mask": masks})
+    store = ClipStore(tmp_path / "clips")
+    notes = tmp_path / "notes"
+    monkeypatch.setenv(VARIABLE, str(notes))
+    model = ObjectsConfig(hidden=8, whole=True).build(5)
+    assert isinstance(model, ObjectForecaster) and model.motion.completion is not None
+    model.prepare(store, store.clips)
+    model.batch_source(store, store.clips)
+    assert model.motion.completion.known_K.any()  # of fewer sights than a step has
+    found = [json.loads(line) for line in notes.read_text().splitlines()]
+    splits = ["train", "unlabeled"]
+    assert [{key: one[key] for key in ("loop", "items", "most", "splits")} for one in found] == [
+        {"loop": "cutting sights", "items": 4, "most": 1200, "splits": splits},
+        {"loop": "completing cut sights", "items": FEW, "most": cutting.STEPS, "splits": []},
+        {"loop": "tracks of clips", "items": 4, "most": None, "splits": splits},
+    ]
 
 
 def test_a_model_that_completes_nothing_is_described_as_ever() -> None:

@@ -59,7 +59,9 @@ def forecast(notes: Notes, wall_s: float, params: Any, parts: Mapping[str, int])
         elif "loop" in one:
             looped, within = sum(one["seconds"]) - within, 0.0
             spent += looped
-            if order:  # of the stage that writes the data set, where parts differ in what they cost
+            if "items" in one:  # of a training, beside its steps
+                often += looped / max(one["items"], 1) * _number(one, parts)
+            elif order:  # of the stage that writes the data set, where parts differ in what they cost
                 often += _by_part(one["seconds"], order, own)
                 order = []
             else:
@@ -81,6 +83,15 @@ def ratio(parts: Mapping[str, int], split: str | None) -> float:
     framed = {part: number for part, number in counted.items() if not part.endswith("/masks")} or counted
     handful = sum(min(number, HANDFUL) for number in framed.values())
     return sum(framed.values()) / handful if handful else 1.0
+
+
+def _number(loop: Mapping[str, Any], parts: Mapping[str, int]) -> int:
+    """Returns how many items a loop has that stand for more (`maskcast.rehearsal.AllOf`)."""
+    if not loop["splits"]:
+        return int(loop["most"])
+    clips = sum(number for part, number in parts.items() if part.split("/")[0] in loop["splits"])
+    number = int(clips or loop["items"])  # without parts none is left out
+    return number if loop["most"] is None else min(number, loop["most"])
 
 
 def _by_part(seconds: Sequence[float], order: Sequence[str], parts: Mapping[str, int]) -> float:

@@ -21,6 +21,7 @@ from maskcast.models.objects.cutting import CutSights, cut_sights, learn
 from maskcast.models.objects.motion import ObjectMotion
 from maskcast.models.objects.tracks import PACKED, pack_tracks, stack_tracks
 from maskcast.progress import track
+from maskcast.rehearsal import AllOf, rehearsing
 from maskcast.seed import rng
 
 SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
@@ -71,12 +72,16 @@ class Pictures:
 class ObjectTracks:
     """Packed tracks (B, T, S, 8) float32: a thousandth of the size of the masks that they are made from.
 
-    They are made when a clip is first asked for, and kept. With ``completion`` they are those of whole objects.
+    They are made when a clip is first asked for, and kept; in a rehearsal at once, to see what that takes. With
+    ``completion`` they are those of whole objects.
     """
 
     def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None = None) -> None:
         own = deepcopy(completion)  # stays on the CPU, as the batches do
         self.read = cache(lambda clip: _pack(store, clips[clip], own))
+        if rehearsing():
+            for clip in track(range(len(clips)), "tracks of clips", of=AllOf(splits=_splits(clips))):
+                self.read(clip)
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
         """Returns windows as one batch."""
@@ -130,9 +135,13 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> 
 def cuts(store: ClipStore, clips: Sequence[Clip], limit: int = 1200) -> list[CutSights]:
     """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
     some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
-    drawn = enumerate(track(some, "cutting sights"))
+    drawn = enumerate(track(some, "cutting sights", of=AllOf(limit, _splits(clips))))
     found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in drawn]
     return [sights for sights in found if sights is not None]
+
+
+def _splits(clips: Sequence[Clip]) -> list[str]:
+    return sorted({clip.split for clip in clips})
 
 
 def _pack(store: ClipStore, clip: Clip, completion: Completion | None = None) -> Tensor:
