@@ -1,5 +1,6 @@
 """maskcast init: what it finds in folders of users, and what it writes."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,34 @@ def test_phones_and_deep_frames_are_told(tmp_path: Path) -> None:
     found = look(tmp_path)
     assert list(found.sizes) == [(64, 40)]
     assert ("orientation", "2 sequences are turned as EXIF says") in found.rows
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", frames_of(9, 24)[0])
+    with pytest.raises(MaskcastError, match=r"a\.mp4: is a file; give the folder that holds the videos"):
+        look(tmp_path / "a.mp4")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "a.mp4")
+    with pytest.raises(MaskcastError, match=r"a\.zip: is a file: unpack it first; give the folder"):
+        look(tmp_path / "a.zip")
+
+
+def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -> None:
+    write_images(tmp_path / "mine", frames_of(0, 24)[0], "frame {:04d}.png")
+    start = plan(tmp_path / "mine")
+    assert start.found.source["images"] == "{frame}.png" and start.found.frames == 22
+    assert dict(start.clips) == {"unlabeled": 1} and not start.found.warnings
+
+
+def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
+    for name in ("videos", "masks"):
+        write_mp4(tmp_path / name / "a.mp4", frames_of(9, 24)[0])
+    (tmp_path / "all.json").write_text('{"images": [], "annotations": [{"bbox": []}], "categories": []}')
+    found = look(tmp_path)
+    assert found.source["layout"] == "videos" and not found.trainable
+    assert ["masks/a.mp4 is named as a mask is" in found.warnings[0], "all.json" in found.warnings[1]] == [
+        True
+    ] * 2
 
 
 def test_videos_beside_frames_are_said(tmp_path: Path) -> None:

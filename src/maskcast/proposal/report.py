@@ -72,7 +72,7 @@ def _rows(start: Start) -> list[list[str]]:
     if "splits" in found.why:
         rows.append(["splits", found.why["splits"]])
     clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
-    rows.append(["clips", clips + (f"; {len(start.left_out)} items left out" if start.left_out else "")])
+    rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
     return rows
 
 

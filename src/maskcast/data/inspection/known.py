@@ -1,13 +1,14 @@
 """Layouts that are known by the names of their files, and videos alone."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
-from maskcast.data.inspection.streams import videos
+from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
@@ -19,13 +20,20 @@ MOST_CLASSES = 49
 
 def plain_videos(raw: Path) -> Findings:
     """Returns what is known of videos that nobody has labelled."""
-    found = Findings("videos without masks", {"layout": "videos"}, trainable=False)
+    found, masks = Findings("videos without masks", {"layout": "videos"}, trainable=False), list[str]()
     for parts in track(videos(raw), "looking at videos"):
         path, name = raw.joinpath(*parts), "/".join(parts)
-        try:
+        with suppress(MaskcastError):  # the source will say what is wrong with it
             found.sequences[name] = count_frames(path)
-        except MaskcastError as error:
-            found.warnings.append(f"{name} is left out: {error}")
+            if MASK_WORDS.search(name):
+                masks.append(name)
+    if 0 < len(masks) < len(found.sequences):
+        found.warnings.append(
+            f"{masks[0]} is named as a mask is, but masks are read from images, so it counts as one more video. "
+            "`ffmpeg -i VIDEO %05d.png` makes images of it"
+        )
+    if (boxes := box_file(raw)) is not None:
+        found.warnings.append(f"{boxes.name} is not read: a masker learns from masks that are images, e.g. PNG")
     measure(found, {name: raw / name for name in found.sequences})
     return found
 

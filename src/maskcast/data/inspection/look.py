@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from maskcast.data.archives import is_archive
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
@@ -25,7 +26,9 @@ def look(raw: Path) -> Findings:
         MaskcastError: when there is no such folder, nothing in it that is known, or masks that nobody can read.
     """
     if not raw.is_dir():
-        what = "is a file: unpack it first" if raw.is_file() else "no such folder"
+        what = "no such folder"
+        if raw.is_file():
+            what = "is a file: unpack it first" if is_archive(raw) else "is a file"
         raise MaskcastError(f"{raw}: {what}; give the folder that holds the videos, or frames and masks")
     if (found := clevrer(raw) or competition(raw)) is not None:
         return found
@@ -40,19 +43,19 @@ def look(raw: Path) -> Findings:
     if not frames and not films:
         have = f"{len(masks)} folders of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    if not masks and (boxes := box_file(raw)) is not None:
+    if not masks and not films and (boxes := box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline (recipes/detection, "
-            "docs/detection.md)"
+            "docs/detection.md). A masker learns from masks that are images: save those of this file as PNG"
         )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:
         return plain_videos(raw)
     if guess is None:
         raise MaskcastError(
-            f"{raw}: frames ({_places(frames) or 'videos'}) and masks ({_places(masks)}) have no pattern in "
-            "common; give each sequence a folder or video and its masks a folder of the same name, e.g. "
-            "frames/street/0001.png and masks/street/0001.png"
+            f"{raw}: frames ({_places(frames) or 'videos'}) and masks ({_places(masks) or 'none'}) have no "
+            "pattern in common; give each sequence a folder or video and its masks a folder of the same name, "
+            "e.g. frames/street/0001.png and masks/street/0001.png"
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)

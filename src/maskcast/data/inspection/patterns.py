@@ -120,7 +120,7 @@ def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Seque
 
 def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
     """Returns patterns for one flat folder, whose files carry the sequence in their names, or are one sequence."""
-    if len(frames) != 1 or len(masks) > 1 or not frames[0].parts:
+    if len(frames) != 1 or len(masks) > 1:
         return None
     names = []
     for stream in (*frames, *masks):

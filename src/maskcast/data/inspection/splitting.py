@@ -22,7 +22,7 @@ def propose_splits(raw: Path, found: Findings) -> None:
         MaskcastError: when the labelled sequences are too short for a forecast.
     """
     lengths = {name: found.sequences[name] for name in found.labelled} or found.sequences
-    _set_length(raw, found, sorted(lengths.values(), reverse=True))
+    _set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled))
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     if not found.labelled:
         found.source["splits"] = {"unlabeled": 1.0}
@@ -49,15 +49,19 @@ def propose_splits(raw: Path, found: Findings) -> None:
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
 
 
-def _set_length(raw: Path, found: Findings, lengths: Sequence[int]) -> None:
-    """Sets the context: half of a clip, and 11 where two sequences, or both parts of one, have 22 frames."""
-    usable = lengths[0] // 4 if len(lengths) == 1 else lengths[1] // 2
-    found.context = min(SEEN, usable)
+def _set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool) -> None:
+    """Sets the context: half of a clip, and 11 where the sequences are long enough for 22 frames.
+
+    Long enough are two sequences or both parts of one where some clips are scored on (``apart``), else one.
+    """
+    second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
+    found.context = min(SEEN, (second if apart else lengths[0]) // 2)
     if found.context < LEAST_SEEN:
         need = 2 * LEAST_SEEN
         raise MaskcastError(
-            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames: a clip to learn from and one "
-            f"to be scored on need {need} frames each, half of them seen; give longer ones"
+            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames: a clip "
+            f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
+            f"{' each' if apart else ''}, half of them seen; give longer ones"
         )
     if found.context < SEEN:
         found.source["frames"] = found.frames

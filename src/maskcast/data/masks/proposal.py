@@ -37,7 +37,7 @@ def propose(survey: MaskSurvey) -> Proposal:
     shown = [value for value in survey.values if value]
     two = {"classes": ["background", "foreground"]}
     if survey.colours:
-        return _named_values(survey, "the colours are classes")
+        return _named_values(survey, "each colour is taken for a class")
     if survey.two_sided and (survey.lossy is not None or len(shown) > FEW):
         return Proposal(two, ("the masks are black and white with soft edges: 128 and more is foreground",))
     if survey.lossy is not None:
@@ -47,7 +47,7 @@ def propose(survey: MaskSurvey) -> Proposal:
     void = {"ignore": IGNORE} if IGNORE in shown else {}
     ids = [value for value in shown if value != IGNORE]
     if ids[-1] >= IGNORE or ids[-1] > DENSE * len(ids) + FEW:
-        return _named_values(survey, "the values are no small class ids")
+        return _named_values(survey, "the values are not 0, 1, 2, ... without gaps")
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
     notes = ["names of classes are not in the masks: name them in source.classes"]
     if void:
@@ -60,5 +60,5 @@ def propose(survey: MaskSurvey) -> Proposal:
 def _named_values(survey: MaskSurvey, why: str) -> Proposal:
     texts = [f"#{value:06x}" if survey.colours else str(value) for value in survey.values[:IGNORE]]
     names = ["background", *(f"class {text.removeprefix('#')}" for text in texts[1:])]
-    notes = (f"{why}: name them in source.values and source.classes, `ignore` for no label",)
+    notes = (f"{why}: rename {names[-1]!r} and so on in source.values and classes, `ignore` for no label",)
     return Proposal({"classes": names, "values": dict(zip(texts, names, strict=True))}, notes)
