@@ -392,6 +392,7 @@ CASES = [
         ("clips/index.json", "again"),
         partial(edit_json, "clips/index.json", "format", "other/1"),
     ),
+    Case("unknown split", "evaluate", ("split: ", "did you mean 'val'"), params={"split": "vall"}),
     Case("missing split", "evaluate", ("clips", "'test'", "prepare"), params={"split": "test"}),
     Case("clips too short", "evaluate", ("'val_0'", "need 41", "lower"), params={"horizon": 30}),
     Case("no generated masks", "predict", ("masks", "'hidden_0'", "run generate_masks")),

@@ -16,7 +16,7 @@ import pipelines.cli
 from maskcast.__main__ import main
 from maskcast.commands import COMMANDS
 from maskcast.commands.completion import all_parsers, tree
-from maskcast.runner.stage import stage_names
+from maskcast.runner.stage import get_stage, stage_names
 
 MODELS = "maskcast models: error: argument COMMAND:"
 PIPELINES = [
@@ -78,12 +78,22 @@ def test_every_help_fits_80_columns_and_has_an_example(name: str, said: Said) ->
 
 
 @pytest.mark.usefixtures("narrow")
-def test_every_help_of_a_command_within_a_command_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_help_of_a_command_within_a_command_says_what_it_does_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(ROOT)
     _, *parsers = all_parsers(tree())
     assert {f"maskcast pipeline {name}" for name in pipelines.cli.COMMANDS} <= {each.prog for each in parsers}
     wide = [line for each in parsers for line in each.format_help().splitlines() if len(line) > 80]
     assert wide == []
+    within = [each for each in parsers if each.prog.count(" ") > 1]
+    assert [each.prog for each in within if not each.description] == []
+
+
+@pytest.mark.parametrize("name", stage_names())
+def test_the_help_of_a_stage_says_what_each_port_holds(name: str, said: Said) -> None:
+    text = said(name, "--help")
+    assert [port.name for port in get_stage(name).ports if not re.search(rf"--{port.name} PATH\s+\w", text)] == []
 
 
 @pytest.mark.parametrize("name", stage_names())

@@ -131,7 +131,8 @@ def _stage_summaries() -> dict[str, str]:
         # Docstrings are read, not imported: the params of all stages would take a second.
         source = (Path(stages.__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
         summary = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-        found[name] = summary.removeprefix(f"{name}: ")
+        summary = summary.removeprefix(f"{name}: ").rstrip(".")
+        found[name] = summary[:1].lower() + summary[1:]  # as those of commands
     return found
 
 

@@ -46,7 +46,17 @@ def command_parser(name: str, description: str, epilog: str | None = None) -> Co
 
 def add_commands(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
     """Lets a command consist of commands; which was given is ``command``."""
-    return parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    return parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, action=_Commands
+    )
+
+
+class _Commands(argparse._SubParsersAction):
+    """Commands of a command, whose own help begins with the line that the list of them has."""
+
+    def add_parser(self, name: str, **options: Any) -> Any:
+        line = options["help"]
+        return super().add_parser(name, **{"description": f"{line[:1].upper()}{line[1:]}."} | options)
 
 
 def find_name(word: str, what: str, names: Sequence[str]) -> str:

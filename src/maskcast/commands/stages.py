@@ -43,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
         default=stage,
         help="what it goes by: its section of params, its run and page (default: %(default)s)",
     )
-    for port in get_stage(stage).ports:
-        kind = "input path" if port.direction == "in" else "output path, replaced as a whole on success"
-        required = not port.optional
-        parser.add_argument(f"--{port.name}", metavar="PATH", required=required, help=kind)
+    the_stage = get_stage(stage)
+    titles = {"in": "inputs", "out": "outputs, replaced as a whole on success"}
+    groups = {direction: parser.add_argument_group(title) for direction, title in titles.items()}
+    for port in the_stage.ports:
+        meaning = the_stage.meaning(port.name).replace("``", "`").replace("%", "%%")
+        groups[port.direction].add_argument(
+            f"--{port.name}", metavar="PATH", required=not port.optional, help=meaning
+        )

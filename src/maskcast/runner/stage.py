@@ -55,6 +55,14 @@ class Stage:
         """The first line of its docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
+    def meaning(self, port: str) -> str:
+        """What its docstring says of a port."""
+        if port == "page":
+            return "HTML: the page of the run"
+        found = re.search(rf"^    {port}: (.+(?:\n     +.+)*)", inspect.getdoc(self.function) or "", re.MULTILINE)
+        assert found, f"{self.name}: say in the docstring what {port} is"
+        return " ".join(found[1].split()).rstrip(".")
+
 
 @dataclass(frozen=True)
 class Job:

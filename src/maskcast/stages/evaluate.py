@@ -9,6 +9,7 @@ from pydantic import Field
 
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
+from maskcast.labels import Split
 from maskcast.params import Params, is_null, is_zero
 from maskcast.progress import report_file, say
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class Evaluate(Params):
     """Params of evaluate."""
 
-    split: str = "val"
+    split: Split = "val"
     """Split whose labelled clips are scored."""
     label_map: str | None = Field(None, exclude_if=is_null)
     """The label map that is forecast, of kind classes; null is the only one there is. The masker is scored in

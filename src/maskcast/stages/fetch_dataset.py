@@ -56,6 +56,10 @@ class FetchDataset(Params):
 def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     """Fetches a data set, unpacks it if it is an archive, and notes its origin and digest in `SOURCE.json`.
 
+    Args:
+        raw: a folder with the data set.
+        params: what to fetch.
+
     Raises:
         MaskcastError: when the data set is missing, cannot be reached, differs from its checksum, is an archive
             that is not safe to unpack, or has links that leave its folder.

@@ -43,6 +43,15 @@ def finetune_forecaster(
     last seen mask, unless what it learned of motion, or constant velocity, forecasts the validation videos better
     by more than their spread explains; and an epoch counts only where it is better than that start by as much.
 
+    Args:
+        clips: the clip store.
+        masks: what ``generate_masks`` wrote of these clips.
+        masker: the masker that made the masks.
+        pretrained: what ``pretrain_forecaster`` wrote.
+        forecaster: the trained forecaster.
+        metrics: JSON, flat numbers.
+        params: how to train.
+
     Raises:
         MaskcastError: when the stores do not fit, no labelled clip is there, or training diverges.
     """

@@ -47,6 +47,13 @@ def generate_masks(
     hide a bad mask. Where frames agree on classes, the store's ``meta["consistent_frames"]`` says how many.
     A killed run goes on after the last finished clip and ends with the same bytes.
 
+    Args:
+        clips: the clip store.
+        masker: what ``train_masker`` wrote.
+        masks: a clip store with the masks and their confidence.
+        metrics: JSON, flat numbers.
+        params: how to mask.
+
     Raises:
         MaskcastError: when no clip has frames, or the masker was trained for other maps or classes.
     """

@@ -56,6 +56,11 @@ class PrepareClips(Params):
 def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     """Writes the clips of a raw folder into a clip store.
 
+    Args:
+        raw: the data set, as ``fetch_dataset`` wrote it.
+        clips: a clip store.
+        params: how to read the data set, and the size of clips.
+
     Raises:
         MaskcastError: when the layout is not the one named, labels contradict the params, sizes differ although
             none is set, an id occurs twice, a split that is required has no clips, or one loses all its clips.

@@ -30,6 +30,12 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
 
     Dense methods train the decoder of ``network``, too, and a masker starts from both.
 
+    Args:
+        unlabeled: a clip store, or images in a folder or archive.
+        encoder: the trained encoder.
+        metrics: JSON, flat numbers.
+        params: what to train, and how.
+
     Raises:
         MaskcastError: when there are no frames, an archive is damaged, the queue does not fit, training diverges
             or collapses.

@@ -46,6 +46,14 @@ def pretrain_forecaster(
     A model that moves objects begins at constant velocity. Validation forecasts the labelled clips of the val
     split from generated masks; the best epoch is kept.
 
+    Args:
+        clips: the clip store.
+        masks: what ``generate_masks`` wrote of these clips.
+        masker: the masker that made the masks.
+        pretrained: the trained forecaster.
+        metrics: JSON, flat numbers.
+        params: what to train, and how.
+
     Raises:
         MaskcastError: when the stores do not fit, no clip is left to train on, or training diverges.
     """
