@@ -104,7 +104,7 @@ def _unknown(place: _Place, root: type[BaseModel]) -> str:
     """Returns what to say of a key that the class at its place does not have."""
     key, known = place.written.rpartition(".")[2], _keys(place.chosen)
     if others := _tags([each for each in place.among if key in each.model_fields], place.tag):
-        return f"unknown key; it belongs to {place.tag}: {' or '.join(others)}; allowed: {', '.join(known)}"
+        return f"unknown key; it belongs to {place.tag}: {', '.join(others)}; allowed: {', '.join(known)}"
     elsewhere = [address for address in _addresses(root) if address.rpartition(".")[2] == key]
     meant = _near(key, known, 0.8) or min(elsewhere, key=len, default=None) or _near(key, known)
     return f"unknown key; {_instead(meant, known)}"

@@ -83,6 +83,7 @@ def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path
     assert (tmp_path / "film.gif").read_bytes() == (tmp_path / "out/street/overlay.gif").read_bytes()
     assert len(result.film()) == SEEN + HORIZON
     assert f"{SEEN} frames of {HEIGHT}x{WIDTH} seen, {HORIZON} forecast, 3 classes" in repr(model)
+    assert repr(result).endswith(f"forecast; masks {HORIZON}x{HEIGHT}x{WIDTH}, 3 classes>")
 
 
 def test_frames_in_memory_and_folders_are_videos_too(artifact: Path, tmp_path: Path) -> None:
@@ -112,6 +113,8 @@ def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: P
         assert (found.classes, found.warning) == (CLASSES, "")
     one = maskcast.Segmenter(parts / "masker").segment(clip[0])
     assert one.masks.shape == (HEIGHT, WIDTH)
+    assert repr(one) == f"<Segmentation: masks {HEIGHT}x{WIDTH}, 3 classes>"
+    assert repr(maskcast.Segmenter(artifact).session().step(clip[0])) == f"<Step: mask {HEIGHT}x{WIDTH}>"
 
 
 def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> None:
@@ -133,7 +136,9 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
         (lambda: model.forecast(video, stride=9), "street.mp4: has 12 frames, 28 are needed"),
         (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),
         (lambda: model.segmenter.segment(clip[..., 0]), "frames: got uint8 of shape"),
+        (lambda: model.forecast(list(clip)), "video: got a list; give a path, an address, or an array of frames"),
         (lambda: model.forecast(video).save_film("film.avi"), "film.avi: films are written as .mp4 and .gif"),
+        (lambda: model.forecast(video).save_film("none/film.gif"), "none/film.gif: there is no folder none; make"),
     ]
     for call, told in cases:
         with pytest.raises(maskcast.MaskcastError) as caught:

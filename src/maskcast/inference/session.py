@@ -29,6 +29,10 @@ class Step(NamedTuple):
     reset: Reset
     """Why what was remembered was dropped before this frame: its size differs, or a shot begins; else empty."""
 
+    def __repr__(self) -> str:
+        maps = ", ".join(f"{name} {'x'.join(map(str, mask.shape))}" for name, mask in self.maps.items())
+        return f"<Step: {maps}{f'; reset: {self.reset}' if self.reset else ''}>"
+
 
 class Session:
     """A video on its way through a segmenter.

@@ -83,6 +83,11 @@ class Pipeline:
         if isinstance(video, np.ndarray):
             frames_THWC, _ = batched(video, (-1, -1, -1, 3), "video")
             return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
+        if not isinstance(video, str | Path):
+            raise MaskcastError(
+                f"video: got a {type(video).__name__}; give a path, an address, or an array of frames "
+                "(T, H, W, 3), e.g. np.stack(frames)"
+            )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
             found = find_videos([str(video)], Path(scratch), Path(scratch))
             if found[1:]:
@@ -117,6 +122,11 @@ class Segmentation:
     def classes(self) -> tuple[str, ...]:
         """Class names by id, background first."""
         return self.label_map.classes
+
+    def __repr__(self) -> str:
+        masks = "x".join(map(str, self.masks.shape))
+        noted = f"; {self.warning}" if self.warning else ""
+        return f"<Segmentation: masks {masks}, {len(self.classes)} classes{noted}>"
 
 
 class Segmenter:

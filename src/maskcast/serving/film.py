@@ -69,11 +69,13 @@ def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
     """Writes a film as the file's name says.
 
     Raises:
-        MaskcastError: the name ends neither in ``.mp4`` nor in ``.gif``.
+        MaskcastError: the name ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
     """
     writers = {".mp4": _write_mp4, ".gif": _write_gif}
     if path.suffix not in writers:
         raise MaskcastError(f"{path}: films are written as {' and '.join(writers)}; name the file so")
+    if not path.parent.is_dir():
+        raise MaskcastError(f"{path}: there is no folder {path.parent}; make it first")
     writers[path.suffix](path, pictures)
 
 

@@ -87,9 +87,18 @@ class Forecast:
         """Writes the film.
 
         Raises:
-            MaskcastError: the name of the file ends neither in ``.mp4`` nor in ``.gif``.
+            MaskcastError: the name of the file ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
         """
         write_film(Path(path), self.film())
+
+    def __repr__(self) -> str:
+        seen, ahead = self.frames_seen, self.frames_forecast
+        masks = "x".join(map(str, self.masks.shape))
+        noted = f"; {self.warning}" if self.warning else ""
+        return (
+            f"<Forecast of {self.video} by {self.model}: frames {seen[0]} to {seen[-1]} seen, {ahead[0]} to "
+            f"{ahead[-1]} forecast; masks {masks}, {len(self.classes)} classes{noted}>"
+        )
 
 
 def stride_of(loaded: LoadedPipeline, given: int | None, name: str) -> int:
