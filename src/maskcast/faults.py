@@ -64,6 +64,8 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
             word, allowed = context["tag"], _tags(place.among, place.tag)
             text = f"no {place.tag} {word!r}; {_instead(_near(word, allowed), allowed)}"
             return _join(key, place.tag), text, False
+        case "string_type" if isinstance(given, Mapping) and not any(given.values()):
+            return key, f'needs quotes, because braces mean a mapping in YAML: "{{{", ".join(given)}}}"', False
         case "missing":
             return key, "missing; add it", False
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -1,5 +1,6 @@
 """Typed params: what ``params.yaml`` and KFP hand over becomes frozen pydantic models, or one clear line."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -101,7 +102,9 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     """
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
-        raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); add it")
+        near = difflib.get_close_matches(name, map(str, content), n=1)
+        remedy = f"is {near[0]!r} meant to be it?" if near else "add it"
+        raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); {remedy}")
     value = content[name]
     if not isinstance(value, dict) and value is not None:
         raise MaskcastError(f"{where}: section {name!r} must map keys to values, not {type(value).__name__}")

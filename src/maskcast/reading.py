@@ -8,6 +8,7 @@ memory is refused before it does.
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 60  # characters of a value in a line
 DIGITS = 9  # of a number that counts something
 REASON = 200  # characters of what a parser says
+UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} in the place of "{clip}", which is a mapping in YAML
 MOST_NODES = 1_000_000  # of a YAML file, each counted as often as aliases repeat it
 
 
@@ -99,7 +101,7 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
         loader: of PyYAML, a safe one; None is ``SafeLoader``.
 
     Raises:
-        MaskcastError: if it cannot be read, is no YAML, or would become too large by its aliases.
+        MaskcastError: if it cannot be read, is no YAML, has a key twice, or would become too large by its aliases.
     """
     raw = content_of(path, what, remedy)
     with parsing(path, "valid YAML", f"give a YAML {what}"):
@@ -110,7 +112,9 @@ def read_yaml(path: Path, what: str, remedy: str, loader: Any = None) -> Any:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}: " if mark else ""
             problem = str(getattr(error, "problem", None) or error).splitlines()[0]
-            raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); mend that line") from None
+            line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+            remedy = "put text that begins with { in quotes" if UNQUOTED.search(line) else "mend that line"
+            raise MaskcastError(f"{path}: {where}not valid YAML ({problem}); {remedy}") from None
 
 
 def mapped_array(path: Path, remedy: str) -> "np.ndarray":
@@ -190,7 +194,7 @@ def shown(value: Any) -> str:
 
 
 def _bounded(loader: Any) -> Any:
-    """Returns a loader that refuses what aliases would make too large, or endless."""
+    """Returns a loader that refuses what aliases would make too large, or endless, and keys that stand twice."""
 
     class Bounded(loader):
         def get_single_node(self) -> Any:
@@ -199,6 +203,17 @@ def _bounded(loader: Any) -> Any:
             return node
 
     return Bounded
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Refuses a key that stands twice, of which PyYAML would take the last without a word."""
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            continue
+        if (key.tag, key.value) in seen:
+            raise yaml.MarkedYAMLError(problem=f"key {shown(key.value)} stands twice", problem_mark=key.start_mark)
+        seen.add((key.tag, key.value))
 
 
 def _count(node: Any, known: dict[int, int | None]) -> int:
@@ -211,6 +226,8 @@ def _count(node: Any, known: dict[int, int | None]) -> int:
     if found:
         return found
     known[id(node)] = None
+    if isinstance(node, yaml.MappingNode):
+        _refuse_twins(node)
     inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
     total = 1 + sum(_count(part, known) for part in inner)
     if total > MOST_NODES:

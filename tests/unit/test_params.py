@@ -29,6 +29,7 @@ class Example(Params):
     rate: float = 0.1
     flip: bool = True
     mode: Literal["soft", "hard"] = "soft"
+    images: str = ""
     model: Annotated[Small | Large, Field(discriminator="arch")] = Small(arch="small")
     phases: tuple[Phase, ...] = ()
 
@@ -88,6 +89,7 @@ def test_the_word_false_is_false() -> None:
         ({"epochs": 1, "phases": [{"rate": 1}, {"rat": 1}]}, r"p.phases\[1\].rat: .*did you mean 'rate'"),
         ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid tuple, got 3"),
         ({"epochs": 1, "rate": 9}, "p: rate: more than epochs$"),
+        ({"epochs": 1, "images": {"clip": None}}, 'p.images: needs quotes, .*: "{clip}"$'),
     ],
 )
 def test_bad_values_name_the_key(values: dict, said: str) -> None:
@@ -102,6 +104,8 @@ def test_bad_values_name_the_key(values: dict, said: str) -> None:
         ("a: [1", "line 1: not valid YAML"),
         ("- 1\n- 2\n", "a params file must map names to values"),
         ("a: \x00", "not valid YAML"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: not valid YAML .key 'b' stands twice."),
+        ("a: {clip}/{frame}.png\n", "line 1: not valid YAML .*; put text that begins with { in quotes"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, said: str) -> None:
@@ -119,6 +123,8 @@ def test_sections() -> None:
     assert section({"a": None}, "a", "f") == {}
     with pytest.raises(MaskcastError, match=r"section 'b' is missing \(sections: a\)"):
         section({"a": {}}, "b", "f")
+    with pytest.raises(MaskcastError, match=r"section 'train' is missing .*; is 'trian' meant to be it\?"):
+        section({"trian": {}}, "train", "f")
     with pytest.raises(MaskcastError, match="must map keys"):
         section({"a": 3}, "a", "f")
 
