@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.objects.motion import ObjectMotion
+from maskcast.models.objects.pairs import Others
 from maskcast.models.objects.plane import inverse, projected, to_plane
 from maskcast.models.objects.tracks import find_objects, track
 from maskcast.models.objects.trajectories import Trajectory, still
@@ -151,14 +152,39 @@ def test_the_plane_is_the_picture_at_first_and_its_inverse_is_exact() -> None:
 def test_forces_turn_with_the_scene(radius: torch.Tensor | None) -> None:
     motion = randomised(ObjectMotion(8, 5, whole=radius is not None))
     place, velocity, memory = torch.randn(1, 3, 2), torch.randn(1, 3, 2), torch.randn(1, 3, 8)
-    pairs = ~torch.eye(3, dtype=torch.bool)[None]
+    others = Others.of(torch.ones(1, 3, dtype=torch.bool))
     std = torch.full((1, 3, 2), 0.05)
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
-    push, late, message = motion._interact(place, velocity, memory, std, radius, pairs)
-    turned, later, same = motion._interact(place @ turn, velocity @ turn, memory, std, radius, pairs)
+    push, late, message = motion._interact(others, place, velocity, memory, std, radius)
+    turned, later, same = motion._interact(others, place @ turn, velocity @ turn, memory, std, radius)
     torch.testing.assert_close(turned, push @ turn, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(later, late @ turn, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(same, message, rtol=1e-4, atol=1e-4)
+
+
+def test_others_are_those_of_the_clip_that_are_there() -> None:
+    exists = torch.tensor([[True, False, True], [True, True, True], [False, True, False]])
+    listed = Others.of(exists)
+    assert listed.own_P is not None and listed.other_P is not None
+    pairs = list(zip(listed.own_P.tolist(), listed.other_P.tolist(), strict=True))
+    assert pairs == [(0, 2), (2, 0), (3, 4), (3, 5), (4, 3), (4, 5), (5, 3), (5, 4)]
+    every = Others(listed.there_BNN)  # as on a GPU
+    value = torch.arange(9.0).view(3, 3, 1)
+    for others in (listed, every):
+        found = others.summed(10 * others.own(value) + others.other(value))
+        assert found[..., 0].tolist() == [[2, 0, 20], [69, 88, 107], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("radius", [None, torch.full((2, 3), 0.4)], ids=["points", "discs"])
+def test_listed_pairs_do_what_all_pairs_do(radius: torch.Tensor | None) -> None:
+    motion = randomised(ObjectMotion(8, 5, whole=radius is not None))
+    place, velocity, memory = torch.randn(2, 3, 2), torch.randn(2, 3, 2), torch.randn(2, 3, 8)
+    objects = place, velocity, memory, torch.full((2, 3, 2), 0.05), radius
+    listed = Others.of(torch.tensor([[True, False, True], [True, True, True]]))
+    for found, expected in zip(
+        motion._interact(listed, *objects), motion._interact(Others(listed.there_BNN), *objects), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", [ConvLSTMConfig(), ConvGRUConfig(), ConvLSTMConfig(motion="none", stride=4)])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.objects.completion import Completion
-from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, clamped, see_pairs
+from maskcast.models.objects.pairs import FEATURES, OF_CONTACTS, SPEED_UNIT, STD_UNIT, Others, clamped, see_pairs
 from maskcast.models.objects.plane import displaced, fit_plane, inverse, projected, to_plane, turned
 from maskcast.models.objects.state import Sights, State, StateEstimate
 from maskcast.models.objects.tracks import DOUBT, LastObservation, Tracks, unpack_tracks
@@ -108,10 +108,8 @@ class ObjectMotion(nn.Module):
         kind = self.kind(object_BN % self.kind.num_embeddings)
         state, memory, log_size = self._start(kind, tracks, seen)
         place, velocity = state.place_BN2, state.velocity_BN2
-        pairs_BNN = seen.exists_BN[:, :, None] & seen.exists_BN[:, None]
-        pairs_BNN = pairs_BNN & ~torch.eye(object_BN.shape[1], dtype=torch.bool, device=object_BN.device)
-        centres, sizes, scales = [], [], []
-        scale = seen.expected_error
+        others = Others.of(seen.exists_BN)
+        centres, sizes, looks = [], [], []
         back_33 = inverse(self.homography)
         offset = seen.centre_BN2 - projected(state.seen_place_BN2, back_33)  # exact for an object that stays
         if self.estimate is None:
@@ -125,7 +123,7 @@ class ObjectMotion(nn.Module):
         if state.radius_BN is not None and self.reach is not None:
             radius_BN = state.radius_BN * self.reach(kind)[..., 0].exp()
         for _ in range(horizon):
-            push, late, message = self._interact(place, velocity, memory, seen.std_BN2, radius_BN, pairs_BNN)
+            push, late, message = self._interact(others, place, velocity, memory, seen.std_BN2, radius_BN)
             moves = torch.cat([velocity, push], -1) * SPEED_UNIT
             inputs = torch.cat([memory, message, clamped(torch.cat([moves, centre], -1)), log_size], -1)
             memory_BNF = self.memory(self.node(inputs).flatten(0, 1), memory.flatten(0, 1))
@@ -138,13 +136,14 @@ class ObjectMotion(nn.Module):
             velocity = velocity * (1 + along) + turned(velocity) * across + push
             place = place + velocity
             log_size = log_size + 0.1 * grow
-            # detached: no trajectory is bent so that its error is easier to foretell
-            scale = scale + F.softplus(self.doubt(inputs.detach()) + SCALE_BIAS)
             centre = projected(place, back_33) + offset
             centres.append(centre)
             sizes.append(log_size)
-            scales.append(scale)
-        trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), torch.stack(scales, 1))
+            looks.append(inputs)
+        # detached: no trajectory is bent so that its error is easier to foretell
+        grows = F.softplus(self.doubt(torch.stack(looks, 1).detach()) + SCALE_BIAS)
+        scales = seen.expected_error[:, None] + grows.cumsum(1)
+        trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), scales)
         return trajectory, state, offset
 
     def loss(self, context_BTS8: Tensor, target_BhS8: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -197,28 +196,30 @@ class ObjectMotion(nn.Module):
 
     def _interact(
         self,
+        others: Others,
         place: Tensor,
         velocity: Tensor,
         memory: Tensor,
         std_BN2: Tensor,
         radius_BN: Tensor | None,
-        pairs_BNN: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns what the others do to every object: change of velocity, how much of it comes late, the message.
 
         The message is (B, N, F). A push acts from the contact on: what it would have moved before that is "late".
         """
-        pairs = see_pairs(place, velocity, std_BN2, radius_BN)
-        own, other = self.pair_own(memory)[:, :, None], self.pair_other(memory)[:, None]
-        message = self.pair(own + other + self.pair_shape(pairs.features_BNNF)) * pairs_BNN[..., None]
+        pairs = see_pairs(others, place, velocity, std_BN2, radius_BN)
+        own, other = others.own(self.pair_own(memory)), others.other(self.pair_other(memory))
+        message = self.pair(own + other + self.pair_shape(pairs.features))
         learned = self.push(message)
         push = 0.1 * learned[..., :2]
         if pairs.contact is not None:  # and a share of the speed at which the two meet
             push = push - pairs.contact.closing * torch.tanh(learned[..., 2:])
-        along, across = (_bounded(push, PUSH_LIMIT) * pairs_BNN[..., None]).split(1, dim=-1)
-        change = along * pairs.normal_BNN2 + across * turned(pairs.normal_BNN2)
+        along, across = _bounded(push, PUSH_LIMIT).split(1, dim=-1)
+        change = along * pairs.normal + across * turned(pairs.normal)
         late = torch.zeros_like(change) if pairs.contact is None else change * pairs.contact.time
-        return change.sum(2), late.sum(2), message.sum(2)
+        summed = others.summed(torch.cat([change, late, message], -1))
+        push, late, message = summed.split([2, 2, message.shape[-1]], -1)
+        return push, late, message
 
     @torch.no_grad()
     def calibrate(self, class_M: Tensor, centre_M2: Tensor, std_M: Tensor) -> None:

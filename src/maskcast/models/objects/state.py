@@ -4,8 +4,7 @@ A velocity from two sights has their noise, one from many has what was before a 
 it less meanwhile. So braked motion is fitted to the last 2, 3, ... frames; how strong friction is, is known
 (``friction``). The state is a mean of the fits, of long ones as long as no sight misses them.
 
-Shapes: B clips, R frames, N objects, L frames of a window, W windows that end with the last frame, F features, the
-last 2 is (y, x).
+Shapes: B clips, R frames, N objects, W windows that end with the last frame, F features, the last 2 is (y, x).
 """
 
 from dataclasses import dataclass
@@ -148,35 +147,39 @@ def fit(sights: Sights, friction: Friction) -> tuple[Tensor, Tensor, Tensor, Ten
         Place and velocity in the last frame, (B, N, W, 2); by how much of its size, weighted, an object misses the
         fit most, (B, N, W); and how sure the velocity is: one over its variance in units of that of a sight.
     """
-    found: list[tuple[Tensor, ...]] = []
     frames = sights.weight_BRN.shape[1]
-    for length in range(2, frames + 1):
-        t_L1 = torch.arange(1.0 - length, 1.0, device=sights.size_BN.device)[:, None]
-        place_BLN2, weight_BLN1 = sights.place_BRN2[:, -length:], sights.weight_BRN[:, -length:, :, None]
-        line_BN2 = _line(place_BLN2, weight_BLN1, t_L1)[1]
-        along_BN2, brake_BN1 = _direction(line_BN2), friction.brake(line_BN2)
-        unbraked_BLN2 = place_BLN2 + (0.5 * t_L1**2)[..., None] * (brake_BN1 * along_BN2)[:, None]
-        place_BN2, velocity_BN2, sure_BN1 = _line(unbraked_BLN2, weight_BLN1, t_L1)
-        back = (velocity_BN2 * along_BN2).sum(-1, keepdim=True).clamp(max=0)
-        velocity_BN2 = velocity_BN2 - back * along_BN2  # what would turn back has come to rest
-        miss_BLN2 = unbraked_BLN2 - place_BN2[:, None] - t_L1[..., None] * velocity_BN2[:, None]
-        missed_BN = ((miss_BLN2.square() * weight_BLN1).sum(-1).amax(1) + 1e-12).sqrt() / sights.size_BN
-        found.append((place_BN2, velocity_BN2, missed_BN, sure_BN1[..., 0]))
-    place, velocity, missed, sure = (torch.stack(parts, 2) for parts in zip(*found, strict=True))
+    t_R1 = torch.arange(1.0 - frames, 1.0, device=sights.size_BN.device)[:, None]
+    lengths_W = torch.arange(2, frames + 1, device=t_R1.device)
+    inside_W1R1 = (t_R1 > -lengths_W[:, None, None])[:, None]
+    weight_WBRN1 = (inside_W1R1 * sights.weight_BRN)[..., None]
+    line_WBN2 = _line(sights.place_BRN2, weight_WBRN1, t_R1)[1]
+    along_WBN2, brake_WBN1 = _direction(line_WBN2), friction.brake(line_WBN2)
+    bend_WB1N2 = (brake_WBN1 * along_WBN2)[:, :, None]
+    unbraked_WBRN2 = sights.place_BRN2 + (0.5 * t_R1**2)[..., None] * bend_WB1N2
+    place_WBN2, velocity_WBN2, sure_WBN1 = _line(unbraked_WBRN2, weight_WBRN1, t_R1)
+    back = (velocity_WBN2 * along_WBN2).sum(-1, keepdim=True).clamp(max=0)
+    velocity_WBN2 = velocity_WBN2 - back * along_WBN2  # what would turn back has come to rest
+    miss_WBRN2 = unbraked_WBRN2 - place_WBN2[:, :, None] - t_R1[..., None] * velocity_WBN2[:, :, None]
+    missed_WBN = ((miss_WBRN2.square() * weight_WBRN1).sum(-1).amax(2) + 1e-12).sqrt() / sights.size_BN
+    place, velocity, missed, sure = (
+        found.movedim(0, 2) for found in (place_WBN2, velocity_WBN2, missed_WBN, sure_WBN1[..., 0])
+    )
     return place, velocity, missed, sure
 
 
-def _line(place_BLN2: Tensor, weight_BLN1: Tensor, t_L1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns place at time 0 and velocity (B, N, 2) by weighted least squares, and how sure (B, N, 1) that is.
+def _line(place_RN2: Tensor, weight_RN1: Tensor, t_R1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns place at time 0 and velocity (..., N, 2) by weighted least squares, and how sure it is (..., N, 1).
 
-    A single sight has no velocity. Where nothing is seen in a window, it is as unsure as can be.
+    A single sight has no velocity. Where nothing is seen in a window, it is as unsure as can be. Places and
+    weights may have other axes before these.
     """
-    total = weight_BLN1.sum(1).clamp(min=1e-9)
-    middle = (weight_BLN1 * t_L1[..., None]).sum(1) / total
-    mean = (weight_BLN1 * place_BLN2).sum(1) / total
-    t = t_L1[..., None] - middle[:, None]
-    sure = (weight_BLN1 * t**2).sum(1)
-    velocity = (weight_BLN1 * t * (place_BLN2 - mean[:, None])).sum(1) / sure.clamp(min=1e-6)
+    t_R11 = t_R1[..., None]
+    total = weight_RN1.sum(-3).clamp(min=1e-9)
+    middle = (weight_RN1 * t_R11).sum(-3) / total
+    mean = (weight_RN1 * place_RN2).sum(-3) / total
+    t = t_R11 - middle[..., None, :, :]
+    sure = (weight_RN1 * t**2).sum(-3)
+    velocity = (weight_RN1 * t * (place_RN2 - mean[..., None, :, :])).sum(-3) / sure.clamp(min=1e-6)
     return mean - velocity * middle, velocity, sure.clamp(min=1e-6) * (total > 1e-8) + 1e-20
 
 
