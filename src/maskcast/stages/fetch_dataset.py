@@ -85,7 +85,8 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    say(f"fetched {params.uri}: {note['files']} files, {sum(sizes) / 1e6:.1f} MB, digest {note['digest']}")
+    size = f"{sum(sizes) / 1e6:.1f} MB" if sum(sizes) >= 1e5 else f"{sum(sizes) / 1e3:.1f} kB"
+    say(f"fetched {params.uri}: {note['files']} files, {size}, digest {note['digest']}")
 
 
 def _take(path: Path, raw: Path, params: FetchDataset) -> None:
