@@ -127,6 +127,15 @@ def test_both_spellings_of_a_name_are_taken(words: tuple[str, ...], said: Said) 
             "models promot",
             "maskcast models: error: argument COMMAND: invalid choice: 'promot'; did you mean 'promote'?",
         ),
+        (
+            "models promote --reson=x",
+            "maskcast models: error: unrecognized arguments: --reson=x; did you mean '--reason' by '--reson'?",
+        ),
+        (
+            "init --froce=x",
+            "maskcast init: error: the following arguments are required: FOLDER; "
+            "did you mean '--force' by '--froce'?",
+        ),
     ],
 )
 def test_a_mistyped_word_is_answered_with_the_nearest(

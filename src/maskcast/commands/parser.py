@@ -1,8 +1,9 @@
 """What all commands share: how their help looks, and words that are mistyped or spelled in another way."""
 
 import argparse
+import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from maskcast.errors import MaskcastError
@@ -27,10 +28,20 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         own: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
+        self._words: list[str] = []
         super().__init__(**own | options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Reads the words of a command line, and keeps them: a mistake may lie in one that is not at fault."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Says a mistake as every other line is said: without secrets that stand in what was given."""
+        flags = set(_flags(self))
+        for word in (word.partition("=")[0] for word in self._words):
+            if word.startswith("--") and word not in flags and (near := _near(word, flags)):
+                message += f"; did you mean {near!r} by {word!r}?"
         super().error(as_written(message))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -73,9 +84,23 @@ def find_name(word: str, what: str, names: Sequence[str]) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str:
     """Returns what to say of a word that is none of the names: which of them is near, or which there are."""
+    known = list(names)
+    near = _near(word, known)
+    return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def _near(word: str, names: Iterable[str]) -> str | None:
     from difflib import get_close_matches  # for mistakes alone
 
     spelled = {name.replace("-", "_"): name for name in names}
-    if near := get_close_matches(word.replace("-", "_").lower(), spelled, n=1):
-        return f"did you mean {spelled[near[0]]!r}?"
-    return f"there are: {', '.join(spelled.values())}"
+    found = get_close_matches(word.replace("-", "_").lower(), sorted(spelled), n=1)
+    return spelled[found[0]] if found else None
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yields the flags of a command, and of those within it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _flags(inner)

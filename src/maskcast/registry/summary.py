@@ -75,7 +75,7 @@ def next_commands(registration: Path) -> list[str]:
     """
     maskcast = spoken()
     if not registration.is_file():
-        return [f"{maskcast} {words}" for words in ("forecast sample", "register-models --help", "models list")]
+        return [f"{maskcast} {words}" for words in ("forecast sample", "register_models --help", "models list")]
     content = _read(registration)
     name, number, champion = content["model"], content["versions"][content["model"]], content["champion"]
     models = f"{maskcast} models" + ("" if name == PIPELINE else f" --name {name}")
@@ -84,7 +84,7 @@ def next_commands(registration: Path) -> list[str]:
         return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]
     if content["passed"]:
         return [film, f"{models} list", f"{models} promote {number}"]
-    why = f"{models} compare {champion} {number}" if champion else f"{maskcast} register-models --help"
+    why = f"{models} compare {champion} {number}" if champion else f"{maskcast} register_models --help"
     return [film, f"{models} list", why]
 
 
