@@ -125,6 +125,9 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
     made = maskcast.load(write_registered(tmp_path / "made", ConvLSTMConfig(hidden=4, stride=4, input="frames")))
     cases = [
         (lambda: maskcast.load(tmp_path), "no registered model there; give models:/"),
+        (lambda: maskcast.load("mine@champion"), "there; did you mean models:/mine@champion? give models:/NAME"),
+        (lambda: maskcast.load("models:/mine/champion"), "address; did you mean models:/mine@champion? give"),
+        (lambda: maskcast.load(artifact.parent / "parts/masker"), "masker: what a stage trained, not what was"),
         (lambda: maskcast.Segmenter(tmp_path), "no registered model there; give models:/"),
         (lambda: model.forecast(tmp_path / "missing.mp4"), "missing.mp4: no such video or folder"),
         (lambda: model.forecast(other.parent), "two: holds 2 videos; name one of them, e.g. "),

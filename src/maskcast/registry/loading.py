@@ -1,5 +1,6 @@
 """Loads registered models by their address, each checked against what was registered."""
 
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,13 +93,24 @@ def load_address(address: str) -> Loaded:
     if address.startswith("models:"):
         match = ADDRESS.fullmatch(address)
         if match is None:
-            raise MaskcastError(f"{address}: no such address; give {ADDRESS_HELP}")
+            raise MaskcastError(f"{address}: no such address; {_meant(address)}give {ADDRESS_HELP}")
         with user_errors_of_server():
             return load_version(Registry(match["name"]), match["number"] or match["alias"])
     folder = Path(address)
     if not (folder / "MLmodel").is_file():
-        raise MaskcastError(f"{address}: no registered model there; give {ADDRESS_HELP}")
+        found = "no registered model there"
+        if (folder / WEIGHTS).is_file():
+            found = "what a stage trained, not what was registered"
+        raise MaskcastError(f"{address}: {found}; {_meant(address)}give {ADDRESS_HELP}")
     return _load(folder, str(folder), "", bundle_digest(folder / "data"))
+
+
+def _meant(address: str) -> str:
+    """Asks for an address that lacks its beginning or has another mark before the alias; empty of other words."""
+    match = re.fullmatch(r"(models:/*)?([\w.-]+)([/@])([\w.-]+)", address)
+    if match is None or not (match[1] or match[3] == "@"):
+        return ""
+    return f"did you mean models:/{match[2]}{'/' if match[4].isdecimal() else '@'}{match[4]}? "
 
 
 def load_version(registry: Registry, which: str) -> Loaded:
