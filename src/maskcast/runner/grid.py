@@ -9,9 +9,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from maskcast.errors import MaskcastError
@@ -74,7 +73,6 @@ def load_grid(
         MaskcastError: naming the file, the variant and the key at fault.
     """
     grid = validate(Grid, load_params_file(path, "grid file", "name one, e.g. grid.yaml"), f"{path}: ")
-    _check_once(path)
     if grid.stage not in stages:
         raise MaskcastError(f"{path}: stage: there is no {grid.stage!r}; stages: {', '.join(stages)}")
     if not any(p.name == "masker" and p.direction == "out" for p in get_stage(stages[grid.stage]).ports):
@@ -149,21 +147,3 @@ def _combinations(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
                 words.append(f"{address.split('.')[-1]}-{re.sub('[^A-Za-z0-9._-]+', '-', str(shown))}")
                 changed[address] = value
             yield "-".join(words), changed
-
-
-def _check_once(path: Path) -> None:
-    """Makes sure that no key stands twice, of which YAML would keep the last alone."""
-
-    def walk(node: yaml.Node) -> None:
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise MaskcastError(f"{path}: line {line}: {key.value!r} stands twice; rename or remove one")
-                seen.add(key.value)
-        for child in node.value if isinstance(node, yaml.CollectionNode) else ():
-            for each in child if isinstance(child, tuple) else (child,):
-                walk(each)
-
-    walk(cast(yaml.Node, yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)))
