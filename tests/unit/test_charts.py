@@ -70,3 +70,12 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
 def test_nothing_finite_is_said() -> None:
     assert line_chart("Loss", {"loss": [(1, math.nan)]}, x_label="step") == "<p>Loss: no finite numbers.</p>"
     assert "no finite numbers" in line_chart("Loss", {"loss": []}, x_label="step")
+
+
+def test_lines_with_places_of_their_own_have_tables_of_their_own() -> None:
+    lines = {"all": [(0.11, 0.1), (0.52, 0.5)], "objects": [(0.12, 0.3), (0.51, 0.6)], "both": [(0.11, 0.2)]}
+    chart = line_chart("Confidence", lines, x_label="confidence")
+    assert chart.count("<table") == 3
+    assert "Confidence, by confidence: objects" in chart
+    together = line_chart("Loss", {"one": [(1, 0.1), (2, 0.2)], "other": [(1, 0.3)]}, x_label="epoch")
+    assert together.count("<table") == 1

@@ -92,11 +92,19 @@ def _legend(names: Sequence[str]) -> Html:
 
 
 def _numbers(title: str, x_label: str, lines: Mapping[str, Points]) -> Html:
+    caption, places = f"{title}, by {x_label}", {x for points in lines.values() for x, _ in points}
+    if sum(map(len, lines.values())) >= len(places) * len(lines) / 2:
+        return folded("Numbers", _table(caption, x_label, lines))
+    # lines with places of their own would leave most cells of one table empty
+    return folded("Numbers", *(_table(f"{caption}: {name}", x_label, {name: lines[name]}) for name in lines))
+
+
+def _table(caption: str, x_label: str, lines: Mapping[str, Points]) -> Html:
     by_x = {name: dict(points) for name, points in lines.items()}
     places = sorted({x for values in by_x.values() for x in values})
     shown = [places[n] for n in evenly_spaced(len(places), MOST_ROWS)]
     rows = [[f"{x:g}", *(_said(values.get(x)) for values in by_x.values())] for x in shown]
-    return folded("Numbers", table(f"{title}, by {x_label}", [x_label, *lines], rows))
+    return table(caption, [x_label, *lines], rows)
 
 
 def _thinned(points: Points, most: int) -> Points:

@@ -148,7 +148,8 @@ def _without_foreground(split: str, name: str) -> str:
 
 def _report(written: Counter[str], skipped: list[tuple[str, str]], notes: list[str]) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in written.items())
-    say(f"prepared {written.total()} clips ({counts}); left out {len(skipped)} items")
+    left_out = f"; left out {len(skipped)} items" if skipped else ""
+    say(f"prepared {written.total()} clips ({counts}){left_out}")
     for note in notes:
         say(f"  {note}")
     for item, reason in skipped[:REASONS_SAID]:
