@@ -85,7 +85,7 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
         "train_masker.augment.crop_on_object": f"background takes {background:.0%} of the labelled pixels",
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
-        "pretrain_forecaster.model": "docs/forecasting.md: what the others are and how good",
+        "pretrain_forecaster.model": "docs/forecasting.md: the others; whole: true completes cut things",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
     }
     if not found.trainable:
