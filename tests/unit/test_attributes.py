@@ -174,7 +174,7 @@ def test_a_classes_file_says_names_and_what_they_share(tmp_path: Path) -> None:
         ("background:\nthumb: {side: 3}\n", r"'thumb': 'side': 3 is no text; put it into quotes"),
         (
             "background:\nthumb: {side: a}\nthumb: {side: b}\n",
-            r"class 'thumb' stands twice, and ids count the lines",
+            r"line 3: not valid YAML \(key 'thumb' stands twice\)",
         ),
         ("background: {\n", r"line 2: not valid YAML"),
     ],

@@ -290,7 +290,7 @@ BAD = {
         lambda raw: write_raw(raw) and FOLDERS | {"splits": {"unlabeled": 0.5}},
         r"allowed are train, val, test",
     ),
-    "another key": (lambda raw: write_raw(raw) and FOLDERS | {"key": {"name": "magic"}}, r"'bounds', 'soft'"),
+    "another key": (lambda raw: write_raw(raw) and FOLDERS | {"key": {"name": "magic"}}, r"allowed: bounds, soft"),
     "a folder elsewhere": (lambda raw: write_raw(raw) and FOLDERS | {"videos": "../x"}, r"below the raw one"),
 }  # fmt: skip
 

@@ -279,7 +279,7 @@ def test_other_faults_are_named(tmp_path: Path) -> None:
     refused(raw, out, "params.val_share: ", val_share=0)
     refused(raw, out, "params.limit: ", limit=0)
     refused(raw, out, "params.unlabeled: ", unlabeled="/etc/*")
-    refused(raw, out, "params.source: ", source={"layout": "xml"})
+    refused(raw, out, "params.source.layout: no layout 'xml'; allowed: coco", source={"layout": "xml"})
     truth = json.loads((raw / "labels.json").read_text())
     truth["images"][1]["file_name"] = truth["images"][0]["file_name"]
     (raw / "labels.json").write_text(json.dumps(truth))

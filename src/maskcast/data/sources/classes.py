@@ -7,17 +7,14 @@
 A class a line, in the order of their ids, each with its attributes, if it has any.
 """
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import AfterValidator
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Attributes
 from maskcast.params import load_params_file
-from maskcast.reading import content_of
 
 FORM = "`left thumb: {side: left, part: thumb}`"
 
@@ -47,10 +44,6 @@ def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes
     table = load_params_file(
         path, "classes file", "put it there, or list the names in prepare_clips.source.classes"
     )
-    if twice := next((name for name, count in Counter(_keys(path)).items() if count > 1), None):
-        raise MaskcastError(
-            f"{path}: class {twice!r} stands twice, and ids count the lines; call one of them otherwise"
-        )
     for name, values in table.items():
         if not isinstance(name, str) or not isinstance(values, dict | None):
             raise MaskcastError(f"{path}: {name!r}: {values!r}; write a class a line, e.g. {FORM}, names as text")
@@ -64,10 +57,3 @@ def classes_of(raw: Path, classes: Classes) -> tuple[tuple[str, ...], Attributes
     attributes = dict.fromkeys(key for values in table.values() for key in values or {})
     shared = {key: tuple((values or {}).get(key) for values in table.values()) for key in attributes}
     return tuple(table), shared
-
-
-def _keys(path: Path) -> list[str]:
-    """Returns the keys of a YAML mapping as they stand there; parsing it would keep the last of equal ones."""
-    mapping = yaml.compose(content_of(path), yaml.SafeLoader)
-    assert isinstance(mapping, yaml.MappingNode)
-    return [str(key.value) for key, _ in mapping.value]
