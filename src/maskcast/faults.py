@@ -57,12 +57,12 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
             return key, _unknown(place, model), True
         case "union_tag_not_found":
             tag = str(place.tag)
-            if isinstance(given, Mapping) and (near := _near(tag, map(str, given))):
+            if isinstance(given, Mapping) and (near := near_name(tag, map(str, given))):
                 return _join(key, near), f"unknown key; did you mean {tag!r}?", True
             return _join(key, tag), f"missing; add it, one of: {', '.join(_tags(place.among, place.tag))}", False
         case "union_tag_invalid":
             word, allowed = context["tag"], _tags(place.among, place.tag)
-            text = f"no {place.tag} {word!r}; {_instead(_near(word, allowed), allowed)}"
+            text = f"no {place.tag} {word!r}; {_instead(near_name(word, allowed), allowed)}"
             return _join(key, place.tag), text, False
         case "string_type" if isinstance(given, Mapping) and not any(given.values()):
             return key, f'needs quotes, because braces mean a mapping in YAML: "{{{", ".join(given)}}}"', False
@@ -71,7 +71,7 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
         case "model_type" | "model_attributes_type" | "dict_type":
             keys = f"{place.tag} and more" if place.tag else ", ".join(_keys(place.chosen))
             return key, f"needs keys ({keys or 'any'}), got {shown(given)}; change it", False
-        case "literal_error" if near := _near(str(given), re.findall("'(.+?)'", context["expected"])):
+        case "literal_error" if near := near_name(str(given), re.findall("'(.+?)'", context["expected"])):
             return key, f"input should be {context['expected']}, got {shown(given)}; did you mean {near!r}?", False
     text = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
     if kind == UNSHOWN or (kind == "value_error" and isinstance(given, Mapping)):  # a section is too long
@@ -108,7 +108,7 @@ def _unknown(place: _Place, root: type[BaseModel]) -> str:
     if others := _tags([each for each in place.among if key in each.model_fields], place.tag):
         return f"unknown key; it belongs to {place.tag}: {', '.join(others)}; allowed: {', '.join(known)}"
     elsewhere = [address for address in _addresses(root) if address.rpartition(".")[2] == key]
-    meant = _near(key, known, 0.8) or min(elsewhere, key=len, default=None) or _near(key, known)
+    meant = near_name(key, known, 0.8) or min(elsewhere, key=len, default=None) or near_name(key, known)
     return f"unknown key; {_instead(meant, known)}"
 
 
@@ -117,7 +117,7 @@ def _instead(meant: str | None, allowed: Sequence[str]) -> str:
     return f"{hint}allowed: {', '.join(allowed)}"
 
 
-def _near(word: str, names: Iterable[str], least: float = 0.6) -> str | None:
+def near_name(word: str, names: Iterable[str], least: float = 0.6) -> str | None:
     """Returns the name nearest to a word, if their likeness (``difflib``) is ``least``."""
     small = {name.lower(): name for name in names}
     return next((small[near] for near in difflib.get_close_matches(word.lower(), small, 1, least)), None)

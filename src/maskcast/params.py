@@ -1,6 +1,5 @@
 """Typed params: what ``params.yaml`` and KFP hand over becomes frozen pydantic models, or one clear line."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
-from maskcast.faults import first_fault
+from maskcast.faults import first_fault, near_name
 from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml
 
@@ -102,8 +101,8 @@ def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     """
     if name not in content:
         present = ", ".join(map(str, content)) or "none"
-        near = difflib.get_close_matches(name, map(str, content), n=1)
-        remedy = f"is {near[0]!r} meant to be it?" if near else "add it"
+        near = near_name(name, map(str, content))
+        remedy = f"is {near!r} meant to be it?" if near else "add it"
         raise MaskcastError(f"{where}: section {name!r} is missing (sections: {present}); {remedy}")
     value = content[name]
     if not isinstance(value, dict) and value is not None:

@@ -90,11 +90,11 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def _near(word: str, names: Iterable[str]) -> str | None:
-    from difflib import get_close_matches  # for mistakes alone
+    from maskcast.faults import near_name  # for mistakes alone
 
     spelled = {name.replace("-", "_"): name for name in names}
-    found = get_close_matches(word.replace("-", "_").lower(), sorted(spelled), n=1)
-    return spelled[found[0]] if found else None
+    found = near_name(word.replace("-", "_"), sorted(spelled))
+    return spelled[found] if found else None
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -5,7 +5,6 @@ A module defines one `DetectionSource` subclass whose `layout` names it; `table.
 Legend: N boxes of an image, K classes.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from maskcast.errors import MaskcastError
+from maskcast.faults import near_name
 from maskcast.params import Params
 from maskcast.reading import shown
 
@@ -158,9 +158,8 @@ def check_units(splits: Mapping[str, Sequence[LabelledImage]], boxes: str) -> No
 
 def closest(name: str, names: Iterable[str]) -> str:
     """Returns what to say of the name that is most like one that is not there; empty where none is like it."""
-    near = {other.lower(): other for other in names}
-    found = difflib.get_close_matches(name.lower(), near, n=1)
-    return f" (the most like it: {near[found[0]]!r})" if found else ""
+    found = near_name(name, names)
+    return f" (the most like it: {found!r})" if found else ""
 
 
 def number(value: Any, where: str) -> float:
