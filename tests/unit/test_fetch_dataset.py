@@ -151,6 +151,13 @@ def test_what_cannot_be_fetched_is_said(tmp_path, tree):
     refuses(tmp_path, "holds the output .* itself", tmp_path)
 
 
+def test_a_data_set_that_lies_in_the_output_is_left_there(tmp_path, tree):
+    for uri in (tree, tree / "deep", tree / "a.png"):
+        with pytest.raises(MaskcastError, match=r"tree: --raw is replaced as a whole, and fetch_dataset\.uri"):
+            fetch(uri, tree)
+    assert files_of(tree) == {"a.png": b"one", "deep/b.png": b"two"}
+
+
 def test_dvc_pointers_that_name_nothing_are_said(tmp_path):
     refuses(tmp_path, "names no data", f"dvc:{tmp_path}")
     refuses(tmp_path, r"absent\.dvc: no such \.dvc file", f"dvc:{tmp_path}/absent.dvc")

@@ -54,6 +54,10 @@ def test_replaces_an_older_output(tmp_path: Path, register) -> None:
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
+        ({"source": "in", "copied": "in"}, r"in: --copied is replaced as a whole, and --source \(in\) lies there"),
+        ({"source": "../{}/in", "copied": "./in"}, r"and --source \(\.\./.+/in\) lies there; choose another path"),
+        ({"source": "in", "copied": "."}, "the working directory .* lies there"),
+        ({"source": "in", "copied": ".."}, "the working directory .* lies there"),
         ({"copied": "out"}, "--source is missing"),
         ({"source": "absent", "copied": "out"}, r"absent: no such input \(--source of copy\)"),
         ({"source": "in", "copied": "out", "other": "x"}, "no port 'other'; ports: source, extra, copied"),
@@ -65,8 +69,33 @@ def test_bad_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, register, pa
     monkeypatch.chdir(tmp_path)
     Path("in").write_text("ab")
     with pytest.raises(MaskcastError, match=said):
-        run_stage("copy", {}, **paths)
+        run_stage("copy", {}, **{port: path.format(tmp_path.name) for port, path in paths.items()})
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_output_takes_no_input_with_it(tmp_path: Path, register) -> None:
+    register(copy)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/in").write_text("ab")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for source, copied in (("data/raw/in", "data"), ("link/raw/in", "data/raw"), ("data/raw", "link/raw")):
+        with pytest.raises(MaskcastError, match=r"--copied is replaced as a whole, and --source \(.+\) lies"):
+            run_stage("copy", {}, source=tmp_path / source, copied=tmp_path / copied)
+    assert (tmp_path / "data/raw/in").read_text() == "ab"
+    run_stage("copy", {}, source=tmp_path / "data/raw/in", copied=tmp_path / "data/raw/out")
+    assert (tmp_path / "data/raw/out").read_text() == "ab"
+
+
+def test_an_output_takes_no_other_output_with_it(tmp_path: Path, register) -> None:
+    def learn(*, model: OutPath, metrics: OutPath, params: CopyParams) -> None:
+        """Learns."""
+        raise AssertionError("refused before any work")
+
+    register(learn)
+    for metrics in ("model/metrics.json", "model"):
+        with pytest.raises(MaskcastError, match=r"model: --model is replaced as a whole, and --metrics"):
+            run_stage("learn", {}, model=tmp_path / "model", metrics=tmp_path / metrics)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_leaves_the_old_output_and_nothing_else(tmp_path: Path, register) -> None:

@@ -34,6 +34,32 @@ def run_file(out: Path) -> Path:
     return resume_dir(out) / RUN
 
 
+def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
+    """Refuses an output that would take something else with it, because it is replaced as a whole.
+
+    Args:
+        out: The output, or where it is being written.
+        flag: Names it.
+        spared: What must be left alone, by what errors call it.
+
+    Raises:
+        MaskcastError: One of these is the output, or lies in it.
+    """
+    whole = _place_of(out)
+    whole = whole.parent / whole.name.removesuffix(".partial")
+    for name, path in spared.items():
+        if _place_of(path).is_relative_to(whole) or path.resolve().is_relative_to(whole):
+            raise MaskcastError(
+                f"{whole}: --{flag} is replaced as a whole, and {name} ({path}) lies there; choose another path"
+            )
+
+
+def _place_of(path: Path) -> Path:
+    """Returns the absolute path of an entry; a link is itself, not what it leads to."""
+    absolute = Path(os.path.abspath(path))
+    return absolute.parent.resolve() / absolute.name
+
+
 @contextmanager
 def outputs_whole(
     outputs: Mapping[str, Path],

@@ -17,7 +17,7 @@ from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
-from maskcast.runner.outputs import outputs_whole, resume_dir, run_file
+from maskcast.runner.outputs import check_spares, outputs_whole, resume_dir, run_file
 from maskcast.runner.references import partial_of, placed, referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
 from maskcast.runner.variants import in_grid, run_variant
@@ -144,6 +144,7 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
         if given not in names:
             raise MaskcastError(f"{the_stage.name} has no port {given!r}; ports: {', '.join(names)}")
     inputs, outputs = {}, {}
+    spared = {"the working directory": Path.cwd()} | {f"--{name}": Path(path) for name, path in paths.items()}
     for port in the_stage.ports:
         if port.name not in paths:
             if not port.optional:
@@ -159,5 +160,7 @@ def _resolve(the_stage: Stage, paths: Mapping[str, str | Path]) -> tuple[dict[st
                 )
             inputs[port.name] = referred(path)
         else:
+            others = {name: each for name, each in spared.items() if name != f"--{port.name}"}
+            check_spares(path, port.name, others)
             outputs[port.name] = path
     return inputs, outputs

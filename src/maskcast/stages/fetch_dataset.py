@@ -22,7 +22,7 @@ from maskcast.params import Params
 from maskcast.progress import say
 from maskcast.reading import parsing, read_yaml
 from maskcast.redaction import has_user
-from maskcast.runner.outputs import resume_dir
+from maskcast.runner.outputs import check_spares, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
 from maskcast.storage.folder import link
@@ -72,6 +72,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
         shutil.rmtree(scratch / "dvc", ignore_errors=True)
         _take(_dvc_get(params.uri.removeprefix("dvc:"), scratch / "dvc"), raw, params)
     elif path := storage.local_path(params.uri):
+        check_spares(raw, "raw", {"fetch_dataset.uri": path})
         _take(path, raw, params)
     else:
         folder = scratch / hashlib.sha256(params.uri.encode()).hexdigest()[:16]
