@@ -104,9 +104,20 @@ def test_a_zip_is_unpacked_once(tmp_path: Path) -> None:
         archive.write(write_images(tmp_path / "s", "1.png") / "1.png", "deep/1.png")
     frames = open_frames(tmp_path / "a.zip", tmp_path / "scratch")
     assert len(frames) == 1 and frames.frame(0).shape == (6, 8, 3)
-    made = (tmp_path / "scratch/unpacked/deep/1.png").stat().st_mtime_ns
+    (image,) = (tmp_path / "scratch").rglob("1.png")
+    made = image.stat().st_mtime_ns
     assert len(open_frames(tmp_path / "a.zip", tmp_path / "scratch")) == 1
-    assert (tmp_path / "scratch/unpacked/deep/1.png").stat().st_mtime_ns == made
+    assert image.stat().st_mtime_ns == made
+
+
+def test_a_zip_that_was_replaced_is_unpacked_again(tmp_path: Path) -> None:
+    """A killed run leaves what it unpacked; the next one must not learn from that of an older archive."""
+    write_images(tmp_path / "s", "1.png", "2.png")
+    for name, rows in (("1.png", 6), ("2.png", 7)):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.write(tmp_path / "s" / name, "image.png")
+        assert open_frames(tmp_path / "a.zip", tmp_path / "scratch").frame(0).shape == (rows, 8, 3)
+    assert len(list((tmp_path / "scratch").rglob("*.png"))) == 1
 
 
 def test_a_zip_with_a_clip_store_is_one(store: ClipStore, tmp_path: Path) -> None:
@@ -138,7 +149,7 @@ def test_a_squashfs_file_is_read(tmp_path: Path) -> None:
     frames = open_frames(squash(folder, tmp_path / "a.sqsh"), tmp_path / "scratch")
     assert isinstance(frames, ImageFrames)
     assert sorted(path.name for path in frames.paths) == ["2.png", "with space.png"]
-    assert not (tmp_path / "scratch/unpacked/__MACOSX").exists()
+    assert not list((tmp_path / "scratch").rglob("__MACOSX"))
 
 
 @pytest.mark.usefixtures("squashfs_tools")

@@ -3,6 +3,7 @@
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
+from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
@@ -138,7 +140,7 @@ def open_frames(path: Path, scratch: Path) -> Frames:
 
     Args:
         path: what to learn from.
-        scratch: folder where an archive is unpacked, once.
+        scratch: folder where an archive is unpacked, once; it may hold what was unpacked of another one.
 
     Raises:
         MaskcastError: if there are no frames, or an archive is damaged or cannot be unpacked here.
@@ -146,9 +148,12 @@ def open_frames(path: Path, scratch: Path) -> Frames:
     if path.is_file():
         if not is_archive(path):
             raise MaskcastError(f"{path}: no zip, tar or squashfs file; give one of these or a folder")
-        if not (scratch / "unpacked").exists():
-            unpack(path, scratch / "unpacked")
-        path = scratch / "unpacked"
+        unpacked = scratch / f"unpacked-{digest_tree(path)}"
+        if not unpacked.exists():
+            for other in scratch.glob("unpacked-*"):
+                shutil.rmtree(other)
+            unpack(path, unpacked)
+        path = unpacked
     return ClipFrames(ClipStore(path)) if (path / "index.json").is_file() else ImageFrames(path)
 
 
