@@ -1,10 +1,13 @@
 """The training loop: exact resume, early stopping, the schedule, and a clear stop when training diverges."""
 
+import io
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -255,6 +258,26 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     state = checkpoints.load()
     assert state is not None
     assert state["step"] == 1
+
+
+def test_a_disk_that_was_full_at_the_first_checkpoint_spoils_no_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        file = really_opened(path, mode, *rest, **options)
+        if "fingerprint" in str(path) and "w" in mode:
+            file.write = lambda _: os.write(full, b"x")
+        return file
+
+    really_opened, full = io.open, os.open("/dev/full", os.O_WRONLY)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(io, "open", opened)
+        Checkpoints(tmp_path, "a").save({"step": torch.tensor(1)})
+    os.close(full)
+    checkpoints = Checkpoints(tmp_path, "a")
+    assert checkpoints.load() is None
+    checkpoints.save({"step": torch.tensor(2)})
+    assert checkpoints.load() == {"step": torch.tensor(2)}
 
 
 def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:

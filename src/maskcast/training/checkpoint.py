@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -19,7 +20,7 @@ class Checkpoints:
     """One checkpoint in a folder, replaced as a whole.
 
     Args:
-        folder: survives the run; see ``stage.resume_dir``.
+        folder: survives the run; see ``runner.outputs.resume_dir``.
         fingerprint: names everything the run depends on (params, data); a checkpoint of another fingerprint
             is discarded, never mixed in.
     """
@@ -46,20 +47,26 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Writes ``state`` beside the last one, flushes it to the disk and puts it in its place."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"{STATE}.partial"
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        partial = self._written(STATE, lambda file: torch.save(state, file))
         owner = self.folder / OWNER
         if not owner.exists() or not self._own(owner):
             (self.folder / STATE).unlink(missing_ok=True)  # of another run
-            owner.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
+            text = json.dumps({"fingerprint": self.fingerprint}) + "\n"
+            self._written(OWNER, lambda file: file.write(text.encode())).replace(owner)
         partial.replace(self.folder / STATE)
 
     def fitting(self) -> AbstractContextManager[None]:
         """Is put around what takes up a loaded state: what does not fit becomes one line."""
         return parsing(self.folder / STATE, "a checkpoint of this training", self._remedy)
+
+    def _written(self, name: str, write: Callable[[BinaryIO], object]) -> Path:
+        """Writes a file beside its place, so that a half of it is never there, and flushes it to the disk."""
+        partial = self.folder / f"{name}.partial"
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        return partial
 
     @property
     def _remedy(self) -> str:

@@ -62,7 +62,7 @@ def fit(
     Args:
         task: model, batches, loss and validation.
         params: the schedule.
-        resume: folder for the checkpoint (``stage.resume_dir``).
+        resume: folder for the checkpoint (``runner.outputs.resume_dir``).
         start_counts: whether the weights it starts with are validated, too, as epoch 0, and kept where no epoch is
             better: for those that were trained before.
         begins: is told of each step as it begins.
