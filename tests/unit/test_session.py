@@ -39,6 +39,20 @@ def assert_alike(steps: list[maskcast.Step], segmenter: Segmenter, frames: np.nd
     assert all(step.confidence.keys() == {"squares"} for step in steps)
 
 
+def test_a_frame_that_failed_ends_no_session(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames, _ = moving_squares(0, 6, 32, 48)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Session(segmenter, precision="fp32") as session:
+        shown(session, frames[:2])
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(segmenter, "forward", stopped)
+            session.step(frames[2])
+        assert_alike(shown(session, frames[3:]), segmenter, frames[3:])
+
+
 def test_frames_one_by_one_are_the_clip(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 12, 32, 48)
     with Session(segmenter, precision="fp32") as session:

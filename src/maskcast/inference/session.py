@@ -60,7 +60,8 @@ class Session:
             frame: (H, W, C) uint8 RGB.
 
         Raises:
-            MaskcastError: the frame has another type or shape, or the session has ended.
+            MaskcastError: the frame has another type or shape, does not fit into the memory, or the session has
+                ended. What is remembered is dropped where a frame cannot be masked.
         """
         if self._ended:
             raise MaskcastError("session: it has ended; open another one")
@@ -79,7 +80,11 @@ class Session:
             self._cut(frame_HWC)
         self._size = frame_HWC.shape
         self._waiting.append(frame_HWC[None])
-        found = next(self._found)
+        try:
+            found = next(self._found)
+        except BaseException:  # Ctrl-C, too: what is remembered is of half a frame
+            self.reset()
+            raise
         maps = {name: one.masks[0] for name, one in found.items()}
         sure = {name: one.confidence[0] for name, one in found.items() if one.confidence is not None}
         return Step(maps, sure, why)
