@@ -84,6 +84,15 @@ def test_the_embedded_default_holds_everything(folder: Path, monkeypatch: pytest
     assert (lineage.dataset.name, lineage.dataset.digest) == ("clips", digest_tree(folder / "clips"))
 
 
+def test_no_name_of_a_metric_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracked("evaluate", {}, folder / "r/run_id") as run, listening(run):
+        report({"suggestion/weight_decay 0.1, batch_size 4": 0.5, "Straße (nass)": 0.25, "jaccard": 1.0})
+    expected = {"suggestion/weight_decay 0.1 batch_size 4": 0.5, "Straße nass": 0.25, "jaccard": 1.0}
+    found = only_run(mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")).data.metrics
+    assert {name: value for name, value in found.items() if not name.startswith("system/")} == expected
+    assert "tracking" not in capsys.readouterr().err
+
+
 def test_a_failed_stage_is_a_failed_run(folder: Path) -> None:
     with pytest.raises(KeyError), tracked("evaluate", {}, folder / "run_id"):
         raise KeyError

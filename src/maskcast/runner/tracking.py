@@ -5,6 +5,7 @@ what MLflow refuses then for good ends the stage before any work. While the serv
 what has not arrived two minutes after the stage's end is counted and said.
 """
 
+import re
 import shutil
 import tempfile
 import threading
@@ -27,6 +28,7 @@ STOPPED_FLUSH_S = 10.0  # the same of a stage that was stopped: a pod is killed 
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # system metrics
 MAX_BATCH = 1000  # metrics per request, MLflow's limit
+NO_NAME = re.compile(r"[^\w/.: -]")  # what the name of a metric may not hold: MLflow refuses all that come with it
 
 Queue = deque[tuple[str, float, int, int]]  # name, value, milliseconds since 1970, step
 
@@ -52,7 +54,8 @@ class TrackedRun:
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
         """Queues named numbers."""
         now = int(time.time() * 1000)
-        self._metrics.extend((name, float(value), now, step or 0) for name, value in values.items())
+        named = ((NO_NAME.sub("", name), float(value)) for name, value in values.items())
+        self._metrics.extend((name, value, now, step or 0) for name, value in named)
 
     def file(self, path: Path, folder: str) -> None:
         """Queues a copy of a file: the stage may go on and remove its own."""
