@@ -2,6 +2,8 @@
 
 import json
 import re
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.composing import Backgrounds, compose, replace_background, there_and_back
 from maskcast.data.images import read_image
 from maskcast.data.inspection.look import look
+from maskcast.data.left_out import LeftOut
+from maskcast.data.loading import readable
 from maskcast.data.relabelling import write_relabelled
-from maskcast.errors import MaskcastError
+from maskcast.data.sources.base import Arrays, RawClip
+from maskcast.errors import MaskcastError, PicturedError
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
 from maskcast.simulator.figures import simulate_green_screen
@@ -165,7 +170,7 @@ def test_new_labels_keep_the_backgrounds(tmp_path: Path, drawn: ClipStore) -> No
     Backgrounds(ClipStore(tmp_path / "new"))
 
 
-def test_a_failed_key_is_shown(tmp_path: Path) -> None:
+def test_a_failed_key_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = write_raw(tmp_path / "raw", videos=4)
     write_frames(raw / "videos/forest", np.full((6, *SIZE, 3), 90, np.uint8))
     store = prepare(raw, tmp_path / "clips", FOLDERS | {"splits": {"val": 0.3}, "background_splits": {"val": 0.5}})
@@ -173,6 +178,24 @@ def test_a_failed_key_is_shown(tmp_path: Path) -> None:
     page = (store.root / "left-out/index.html").read_text()
     assert "forest_00000" in page and "0.0% of frame 0 is green screen" in page
     assert read_image(store.root / "left-out/0000.png").shape == (SIZE[0], 3 * SIZE[1], 3)
+    assert f"1 clips are left out that {store.root}/left-out/index.html shows" in capsys.readouterr().err
+
+
+def test_pictures_of_what_is_left_out_fill_no_memory(tmp_path: Path) -> None:
+    held: list[weakref.ref[np.ndarray]] = []
+
+    def refused() -> Iterator[tuple[RawClip, MaskcastError]]:
+        for number in range(3):
+            picture = np.full((4, 6, 3), number, np.uint8)
+            held.append(weakref.ref(picture))
+            yield (
+                RawClip(f"clip_{number}", "train", "unlabelled", lambda: Arrays(None)),
+                PicturedError("no", picture),
+            )
+
+    left_out = LeftOut(tmp_path)
+    assert not list(readable(refused(), [], left_out, "skip"))
+    assert len(left_out) == 3 and not any(one() is not None for one in held)
 
 
 def test_videos_and_backgrounds_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:

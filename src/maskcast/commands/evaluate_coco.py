@@ -9,7 +9,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 from maskcast.memory import collector_paused
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 
 EPILOG = """\
 GT.json is an object with the lists
@@ -44,7 +44,7 @@ def evaluate_coco(arguments: Sequence[str]) -> int:
     if given.out is not None:
         from maskcast.report.detection_files import write_report
 
-        partial = given.out.with_name(given.out.name + ".partial")
+        partial = beside(given.out)
         with outputs_whole({"out": given.out}, {"out": partial}):
             partial.mkdir()
             write_report(partial, scores, given.images)

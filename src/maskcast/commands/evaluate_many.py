@@ -11,7 +11,7 @@ from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 from maskcast.runner.references import referred
 from maskcast.runner.variants import failure
 
@@ -106,7 +106,7 @@ def score(
     if not found:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"none of {len(left_out)} models can be scored, first {name}: {reason}")
-    partial = out.with_name(out.name + ".partial")
+    partial = beside(out)
     with outputs_whole({"out": out}, {"out": partial}):
         partial.mkdir()
         write_many(partial, found, left_out, task)

@@ -8,7 +8,7 @@ from maskcast.commands.parser import add_commands, command_parser, find_name
 from maskcast.data.label_formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
 LISTED = 5  # frames that do not pair
@@ -40,7 +40,7 @@ def labels(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.output.exists():
         raise MaskcastError(f"{given.output}: already there (--output); name a new folder, or remove this one")
-    partial = given.output.with_name(given.output.name + ".partial")
+    partial = beside(given.output)
     run = {"import": _import, "export": _export, "suggest": _suggest}[given.command]
     with outputs_whole({"output": given.output}, {"output": partial}):
         done = run(given, partial)

@@ -11,6 +11,7 @@ from itertools import islice
 import cv2
 
 from maskcast.data.images import resize_frames, resize_masks
+from maskcast.data.left_out import LeftOut
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.errors import MaskcastError, PicturedError
 from maskcast.labels import LabelError, MapKind
@@ -80,7 +81,7 @@ def _load(clip: RawClip, *, kinds: Mapping[str, MapKind], size: tuple[int, int] 
 def readable(
     loaded: Iterable[tuple[RawClip, Loaded | MaskcastError]],
     unreadable: list[tuple[str, str]],
-    pictured: dict[str, PicturedError],
+    pictured: LeftOut,
     on_error: str,
 ) -> Iterator[tuple[RawClip, Arrays, float]]:
     """Yields the clips that could be read and notes the others, or stops at the first of them.
@@ -88,7 +89,7 @@ def readable(
     Args:
         loaded: what `load_all` yields.
         unreadable: (item, reason) of what could not be read is added here.
-        pictured: by clip, what is wrong with it where that can be shown.
+        pictured: takes what is wrong with a clip where that can be shown.
         on_error: `fail` to stop.
 
     Raises:
@@ -102,7 +103,7 @@ def readable(
         else:
             unreadable.append((f"{clip.split}/{clip.id}", str(result)))
             if isinstance(result, PicturedError):
-                pictured[clip.id] = result
+                pictured.add(clip.id, result)
 
 
 def size_of(arrays: Arrays) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import draw_strip
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 
 SCORE = "jaccard_mean"
 EACH_WAY = 3  # clips on which A is better, and on which B is
@@ -53,7 +53,7 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     _check_evaluated(store, picked.values(), *a)
     if not picked:
         return []
-    partial = folder.with_name(folder.name + ".partial")
+    partial = beside(folder)
     with outputs_whole({"pictures": folder}, {"pictures": partial}):
         partial.mkdir()
         for name, clip_id in picked.items():

@@ -35,7 +35,7 @@ from maskcast.registry.graphs import (
     write_graph,
 )
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 
 MOST_DIFFERENT = 1e-4  # share of pixels: two libraries round sums differently, and a tie may fall either way
 CLIPS = 4
@@ -61,7 +61,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         check_packages()
     clips = check_clips(loaded)
     wanted = _in_float32(loaded.model, clips)
-    partial = output.with_name(output.name + ".partial")
+    partial = beside(output)
     with outputs_whole({"output": output}, {"output": partial}):
         partial.mkdir()
         steps = _steps(loaded.model, form)

@@ -22,7 +22,7 @@ from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.registry.export import MOST_DIFFERENT, check_packages, write_manifest
 from maskcast.registry.graphs import SUFFIXES, Format, loaded_graph, traced, write_graph
 from maskcast.registry.loading import LoadedMasker
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 from maskcast.simulator.scenes import simulate_clip
 
 CHECKED = 6  # frames
@@ -80,7 +80,7 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
     about = _about(loaded, form, file, starts)
     inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
     outputs = [*(each["name"] for each in about["outputs"]), *(each["output"] for each in about["states"])]
-    partial = output.with_name(output.name + ".partial")
+    partial = beside(output)
     with outputs_whole({"output": output}, {"output": partial}):
         partial.mkdir()
         program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)

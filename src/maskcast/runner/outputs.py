@@ -18,7 +18,7 @@ def resume_dir(out: Path) -> Path:
     It outlives a crash and a kill, and ``run_stage`` removes it once the output is in place. It lies beside the
     output, or, where that is lost with its pod, below ``MASKCAST_RESUME_DIR`` (on a volume), by Kubeflow run.
     """
-    name = out.name.removesuffix(".partial") + ".resume"
+    name = final(out).name + ".resume"
     if root := os.environ.get("MASKCAST_RESUME_DIR"):
         return Path(root, os.environ.get("KFP_RUN_ID", "")) / name
     return out.with_name(name)
@@ -27,6 +27,11 @@ def resume_dir(out: Path) -> Path:
 def beside(out: Path) -> Path:
     """Returns where an output waits for its turn, on the same file system: ``<output>.partial``."""
     return out.with_name(out.name + ".partial")
+
+
+def final(out: Path) -> Path:
+    """Returns where an output will lie, whether that or where a stage writes it is given: what people are told."""
+    return out.with_name(out.name.removesuffix(".partial"))
 
 
 def run_file(out: Path) -> Path:
@@ -46,7 +51,8 @@ def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
         MaskcastError: One of these is the output, or lies in it.
     """
     whole = _place_of(out)
-    whole = whole.parent / whole.name.removesuffix(".partial")
+    if whole.name:  # of a folder, not of the root of all
+        whole = final(whole)
     for name, path in spared.items():
         if _place_of(path).is_relative_to(whole) or path.resolve().is_relative_to(whole):
             raise MaskcastError(

@@ -18,7 +18,7 @@ from maskcast.labels import MASK, LabelMap
 from maskcast.progress import say
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
 
@@ -186,7 +186,7 @@ def forecast_video(
     }
     if _read(output / RECORD) == record:
         return False
-    partial = output.with_name(output.name + ".partial")
+    partial = beside(output)
     with outputs_whole({"output": output}, {"output": partial}):
         found = look(video, loaded, stride, start, samples)
         if found.warning:

@@ -23,7 +23,7 @@ from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
 from maskcast.report.paint import palette
-from maskcast.runner.outputs import outputs_whole
+from maskcast.runner.outputs import beside, outputs_whole
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
@@ -176,7 +176,7 @@ def segment_video(
     """
     if output.exists():
         raise MaskcastError(f"{output}: is there already; remove it, or give another --output")
-    watched, partial = Watched(loaded), output.with_name(output.name + ".partial")
+    watched, partial = Watched(loaded), beside(output)
     foreground_of(watched.maps, alpha)
     with (
         outputs_whole({"output": output}, {"output": partial}),

@@ -12,6 +12,7 @@ from maskcast.digest import digest_tree
 from maskcast.labels import Split
 from maskcast.params import Params, is_null, is_zero
 from maskcast.progress import report_file, say
+from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
 if TYPE_CHECKING:
@@ -138,4 +139,4 @@ def evaluate(
     if not own.foreground:
         say(f"warning: split {params.split!r}: {NO_FOREGROUND}")
     overview = OVERVIEW if featured else "per_horizon.png"
-    say(f"picture: {report.with_name(report.name.removesuffix('.partial')) / overview}")
+    say(f"picture: {final(report) / overview}")

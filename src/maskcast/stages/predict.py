@@ -113,7 +113,7 @@ def predict(
     if makes_frames:
         shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
         frames = _new_array(predictions / "frames.npy", shape)
-    submission = np.empty((len(chosen), prepared.height, prepared.width), np.uint8)
+    last_masks: list[np.ndarray] = []
     done, shown = 0, set[int]()
     with writer:
         for batch, found in track(forecasts, "predict", total=len(batches)):
@@ -127,7 +127,8 @@ def predict(
                     meta={**clip.meta, "first_frame": params.context_frames},
                 )
             part = slice(done, done + len(batch))
-            submission[part] = found.masks[:, -1]
+            if params.submission:
+                last_masks.append(found.masks[:, -1].copy())  # a view would keep the others
             if frames is not None:
                 frames[part] = found.frames
             _draw(predictions / "png", batch, found, params)
@@ -140,7 +141,8 @@ def predict(
         legend = class_entries([np.array(sorted(shown))], label_map.classes)
         with_legend(Image.new("RGB", LEGEND, PAPER), legend).save(predictions / "png" / "classes.png")
     if params.submission:
-        torch.save(torch.from_numpy(submission), predictions / "submission.pt")
+        none = np.empty((0, prepared.height, prepared.width), np.uint8)
+        torch.save(torch.from_numpy(np.concatenate([none, *last_masks])), predictions / "submission.pt")
         ids = "".join(f"{clip.id}\n" for clip in chosen)
         (predictions / "submission_ids.txt").write_text(ids, encoding="utf-8")
     if not chosen:

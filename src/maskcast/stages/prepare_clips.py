@@ -10,16 +10,17 @@ from pydantic import Field, model_validator
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.composing import BACKGROUNDS
-from maskcast.data.left_out import LEFT_OUT, show_left_out
+from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.table import Source
-from maskcast.errors import MaskcastError, PicturedError
+from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Split
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.rehearsal import handful, rehearsing
+from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
 REASONS_SAID = 5
@@ -73,7 +74,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     meta = {**listing.meta, "layout": params.source.layout}
     size = None if params.height is None or params.width is None else (params.height, params.width)
     unreadable: list[tuple[str, str]] = []
-    pictured: dict[str, PicturedError] = {}
+    pictured = LeftOut(clips)
     loaded = track(load_all(listing, size, params.workers), "preparing clips", len(listing.clips))
     found = readable(loaded, unreadable, pictured, params.on_error)
     first = next(found, None)
@@ -108,9 +109,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
-    show_left_out(clips, pictured)
+    pictured.write()
     if pictured:
-        notes.append(f"{len(pictured)} clips are left out that {clips / LEFT_OUT / 'index.html'} shows")
+        page = final(clips) / pictured.page.relative_to(clips)
+        notes.append(f"{len(pictured)} clips are left out that {page} shows")
     _report(written, [*listing.skipped, *unreadable], notes)
 
 
