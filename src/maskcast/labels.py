@@ -17,6 +17,7 @@ KIND_OF_SPLIT: dict[str, str] = {
     "unlabeled": "unlabelled",
     "hidden": "hidden",
 }
+OBJECTS = "objects"  # name of the map of instances that a source makes beside it
 MASK = "mask"  # name of a store's map where it has but one and names none, as in format 1
 
 MapKind = Literal["classes", "instances", "alpha"]

@@ -25,6 +25,7 @@ OBJECTS = {7: 1, 300: 2}
 SHARED = (
     "base",
     "brush",
+    "class_names",
     "cvat",
     "files",
     "names",
@@ -205,7 +206,7 @@ def test_a_class_of_another_store_is_refused_with_the_nearest(
     options: dict = {"empty": "background", "split": "train"}
     with pytest.raises(MaskcastError, match=r"no class 'car'; did you mean 'cart'\?.*--rename 'car=OURS'"):
         import_labels(tmp_path / "back", reader, tmp_path / "out", other, rename={}, **options)
-    with pytest.raises(MaskcastError, match=r"--rename car=kart: no class 'kart'; did you mean 'cart'\?"):
+    with pytest.raises(MaskcastError, match=r"--rename 'car=kart': no class 'kart'; did you mean 'cart'\?"):
         import_labels(tmp_path / "back", reader, tmp_path / "out", other, rename={"car": "kart"}, **options)
     assert not (tmp_path / "back").exists()
     import_labels(tmp_path / "back", reader, tmp_path / "out", other, rename={"car": "cart"}, **options)

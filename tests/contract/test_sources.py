@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 from tests.unit import test_detection_sources as boxes
+from tests.unit import test_source_annotations as annotations
 from tests.unit import test_source_clevrer as clevrer
 from tests.unit import test_source_competition as competition
 from tests.unit import test_source_frame_folders as frame_folders
@@ -43,6 +44,11 @@ def write_frame_folders(raw: Path) -> dict[str, Any]:
     return {"frames": 4, "splits": {}}
 
 
+def write_annotations(raw: Path) -> dict[str, Any]:
+    annotations.write_coco(raw)
+    return annotations.COCO | {"frames": 3, "splits": {}}
+
+
 def write_videos(raw: Path) -> dict[str, Any]:
     videos.write_video(raw / "a.mp4")
     return {"frames": 4}
@@ -76,6 +82,7 @@ CASES: dict[str, Write] = {
     "competition": write_competition,
     "clevrer": write_clevrer,
     "frame_folders": write_frame_folders,
+    "annotations": write_annotations,
     "videos": write_videos,
     "synthetic": write_nothing,
     "synthetic_hands": write_nothing,

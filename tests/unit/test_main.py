@@ -206,7 +206,8 @@ def test_help_tells_layouts_apart_and_names_allowed_and_default_values(
     keys = capsys.readouterr().out.partition("keys of section")[2].splitlines()[1:]
     assert max(map(len, keys)) <= 100
     headings = [line.split()[1] for line in keys if line.startswith("      layout: ")]
-    assert headings == ["competition", "clevrer", "frame_folders", "videos", "green_screen", "synthetic", *HANDS]
+    videos = ["frame_folders", "annotations", "videos"]
+    assert headings == ["competition", "clevrer", *videos, "green_screen", "synthetic", *HANDS]
     text = " ".join(" ".join(keys).split())
     assert "(one of auto, index, binary; default auto)" in text
     assert "window_step: " in text and "null takes one clip a video, from its start. (default null)" in text

@@ -12,8 +12,8 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_records import Records
-from maskcast.labels import MOST_PIXELS
 
+FAR = 4  # times the longer side of the image: a point beyond it was drawn on another one
 CHUNK = 4096  # masks whose run lengths are decoded at once: some 50 MB
 FORMS = "a list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...] or RLE {size: [height, width], counts: ...}"
 
@@ -32,7 +32,7 @@ def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]
     compressed = []
     for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True)):
         if isinstance(mask, list):
-            _check_polygons(records, n, mask)
+            _check_polygons(records, n, mask, max(height, width))
         elif not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
             records.fail(n, f"segmentation must be {FORMS}; mend it")
         elif mask["size"] != [height, width]:
@@ -50,7 +50,7 @@ def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]
     ]
 
 
-def _check_polygons(records: Records, n: int, polygons: list[Any]) -> None:
+def _check_polygons(records: Records, n: int, polygons: list[Any], side: int) -> None:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             size = len(polygon) if isinstance(polygon, list) else "no list of"
@@ -58,7 +58,7 @@ def _check_polygons(records: Records, n: int, polygons: list[Any]) -> None:
     values = np.array(list(chain.from_iterable(polygons)))
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         records.fail(n, "a polygon holds something other than finite numbers; mend it")
-    if np.abs(values).max() > MOST_PIXELS:  # the decoder walks along its edges
+    if np.abs(values).max() > FAR * side:  # the decoder walks along its edges
         records.fail(n, "a point of a polygon lies far outside of its image; mend it")
 
 

@@ -6,7 +6,6 @@ losses and scores. A frame that is listed without any region is background, or w
 Legend: T frames, H height, W width.
 """
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ import numpy as np
 import zstandard
 
 from maskcast.data.clips import ClipStore
-from maskcast.data.label_formats.base import IGNORED, FoundFrame, LabelFormat
+from maskcast.data.label_formats.base import FoundFrame, LabelFormat
+from maskcast.data.label_formats.class_names import ClassNames
 from maskcast.data.label_formats.files import unpacked
 from maskcast.data.label_formats.names import FRAME_RULE
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
@@ -48,44 +48,6 @@ class ImportReport:
     unpaired: list[str] = field(default_factory=list)
 
 
-class ClassNames:
-    """The classes of a map by name.
-
-    Args:
-        store: whose chosen map it is.
-        form: the format that the names come from.
-        rename: names of the store by those of the file.
-    """
-
-    def __init__(self, store: ClipStore, form: LabelFormat, rename: Mapping[str, str]) -> None:
-        self._ids = {name: k for k, name in enumerate(store.classes)} | {IGNORED: IGNORE}
-        self._ids |= {name: IGNORE for name in form.void if name not in self._ids}
-        if form.unnamed is not None and store.classes[0] not in form.known:
-            self._ids[form.unnamed] = 0
-        self._rename = rename
-        for theirs, ours in rename.items():
-            if ours not in self._ids:
-                raise MaskcastError(f"--rename {theirs}={ours}: no class {ours!r}; {self._nearest(ours)}")
-
-    def id_of(self, name: str, where: str) -> int:
-        """Returns the id of a class, `IGNORE` for what has no label.
-
-        Raises:
-            MaskcastError: the map has no such class; the line names the nearest.
-        """
-        ours = self._rename.get(name, name)
-        if ours not in self._ids:
-            raise MaskcastError(
-                f"{where}: no class {name!r}; {self._nearest(ours)}; rename it there, or by --rename '{name}=OURS'"
-            )
-        return self._ids[ours]
-
-    def _nearest(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._ids, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"{hint}the map has {', '.join(self._ids)}"
-
-
 def import_labels(
     root: Path,
     form: LabelFormat,
@@ -112,7 +74,7 @@ def import_labels(
     """
     if store.label_map.kind == "alpha":
         raise MaskcastError(f"{store.root}: map {store.label_map.name!r} is a matte, which no label format holds")
-    names, report = ClassNames(store, form, rename), ImportReport()
+    names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
     painted: dict[str, _Clip] = {}
     with unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:

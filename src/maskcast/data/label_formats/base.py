@@ -47,15 +47,22 @@ class FoundFrame:
         where: how errors name it, e.g. ``annotations.xml: image 3``.
         places: what its name may mean, the likeliest first.
         size: of the frame, as the file says; None: it does not.
-        empty: whether it is listed without any region.
-        regions: gives its regions, those in front last, for a frame of a size; reads the masks.
+        objects: class and number of the object of each region, without reading its mask.
+        regions: gives its regions, those in front last, for a frame of a size; reads the masks. Can be pickled.
+        name: its image, as the file calls it; None: frames have numbers alone.
     """
 
     where: str
     places: Sequence[Place]
     size: Size | None
-    empty: bool
+    objects: Sequence[tuple[str, int | None]]
     regions: Callable[[Size], Iterable[Region]]
+    name: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is listed without any region."""
+        return not self.objects
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,9 @@ class Cityscapes(LabelFormat):
         for file in files_in(path, self.files, "Cityscapes"):
             values_HW = read_values(file)
             values = [int(value) for value in np.unique(values_HW)]
-            for value in values:
-                _told(value, str(file))
+            objects = [_told(value, str(file)) for value in values if value != UNLABELED]
             size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
-            yield FoundFrame(str(file), _places(file.name), size, values == [UNLABELED], partial(_regions, file))
+            yield FoundFrame(str(file), _places(file.name), size, objects, partial(_regions, file))
 
 
 def _told(value: int, where: str) -> tuple[str, int | None]:

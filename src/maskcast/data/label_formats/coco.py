@@ -23,6 +23,7 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
 
 FILE = "annotations.json"
+Packed = tuple[str, int | None, float | None, Any]  # class, object, score and run lengths of a region
 
 
 class Coco(LabelFormat):
@@ -69,17 +70,19 @@ class Coco(LabelFormat):
             refuse_empty(annotations)
             of_image = [row[one["image_id"]] for one in annotations.records]
             masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
-            grouped: dict[int, list[tuple[dict[str, Any], Any]]] = defaultdict(list)
-            for n, one, mask in zip(of_image, annotations.records, masks, strict=True):
-                grouped[n].append((one, mask))
+            grouped: dict[int, list[Packed]] = defaultdict(list)
+            for k, (n, one, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
+                found = names[one["category_id"]], instance_of(annotations, k), one.get("score"), mask
+                grouped[n].append(found)
             videos = _videos(content.get("videos", []), file, images)
             for n, image in enumerate(images.records):
                 yield FoundFrame(
                     f"{images.where}[{n}] ({image.get('file_name', image['id'])})",
                     _places(images, n, videos),
                     sizes[n],
-                    not grouped[n],
-                    partial(_regions, grouped[n], names, annotations.where),
+                    objects_of(grouped[n]),
+                    partial(packed_regions, grouped[n]),
+                    image["file_name"],
                 )
 
 
@@ -120,6 +123,17 @@ def refuse_empty(annotations: Records) -> None:
             annotations.fail(n, "segmentation is empty; a box is no mask: export masks or polygons")
 
 
+def objects_of(found: Sequence[Packed]) -> list[tuple[str, int | None]]:
+    """Returns class and number of the object of each region."""
+    return [(class_name, instance) for class_name, instance, _, _ in found]
+
+
+def packed_regions(found: Sequence[Packed], size: Size) -> Iterator[Region]:
+    """Yields the regions of a frame."""
+    for name, instance, score, mask in found:
+        yield Region(name, rle.decode(mask) > 0, instance, score)
+
+
 def instance_of(records: Records, n: int) -> int | None:
     """Returns the number of the object of an annotation, under any of the names in use."""
     one = records.records[n]
@@ -158,11 +172,3 @@ def _places(images: Records, n: int, videos: dict[int, str]) -> Sequence[Place]:
     if not isinstance(name, str):
         images.fail(n, "lacks 'file_name', which tells clip and frame; add it")
     return [*found, *places_of(name)]
-
-
-def _regions(
-    found: Sequence[tuple[dict[str, Any], Any]], names: dict[int, str], where: str, size: Size
-) -> Iterator[Region]:
-    for one, mask in found:
-        instance = instance_of(Records(where, [one]), 0)
-        yield Region(names[one["category_id"]], rle.decode(mask) > 0, instance, one.get("score"))

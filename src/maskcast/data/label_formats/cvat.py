@@ -95,21 +95,27 @@ def whole(element: ET.Element, key: str, where: str, default: int | None = None)
 
 
 def region_of(element: ET.Element, label: str | None, size: Size, where: str, track: int | None = None) -> Region:
-    """Returns the region of a shape; where it does not tell its object, that is its track."""
+    """Returns the region of a shape."""
+    class_name, instance = object_of(element, label, where, track)
+    try:
+        score = float(_told(element)[SCORE])
+    except (KeyError, ValueError):
+        score = None  # of a shape that a person drew
+    return Region(class_name, shape_mask(element, size, where), instance, score)
+
+
+def object_of(
+    element: ET.Element, label: str | None, where: str, track: int | None = None
+) -> tuple[str, int | None]:
+    """Returns class and object of a shape; where it does not tell its object, that is its track."""
     if not label:
         raise MaskcastError(f"{where}: has no label; give it one in CVAT")
-    told = {one.get("name"): (one.text or "").strip() for one in element.findall("attribute")}
-    known = told.get(OBJECT, "")
+    known = _told(element).get(OBJECT, "")
     if known and not (known.isdecimal() and len(known) < 7):
         raise MaskcastError(
             f"{where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
         )
-    instance = int(known) if known else None if track is None else TRACKS + track
-    try:
-        score = float(told[SCORE])
-    except (KeyError, ValueError):
-        score = None  # of a shape that a person drew
-    return Region(label, shape_mask(element, size, where), instance, score)
+    return label, int(known) if known else None if track is None else TRACKS + track
 
 
 def left_out(found: Counter[str], file: Path) -> str:
@@ -172,6 +178,10 @@ def add_attributes(element: ET.Element, region: Region) -> None:
 def parts(regions: Sequence[Region]) -> Iterator[tuple[int, Region]]:
     """Yields the regions that have pixels, with the order of their layers."""
     yield from ((order, region) for order, region in enumerate(regions) if region.mask_HW.any())
+
+
+def _told(element: ET.Element) -> dict[str | None, str]:
+    return {one.get("name"): (one.text or "").strip() for one in element.findall("attribute")}
 
 
 def _attributes(export: Export) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from maskcast.data.label_formats.cvat import (
     left_out,
     mask_attributes,
     meta_element,
+    object_of,
     parts,
     region_of,
     whole,
@@ -78,13 +79,17 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         unusable.update(one.tag for one in image if one.tag in NO_AREA)
         shapes = [(whole(one, "z_order", where, 0), one) for one in image if one.tag in SHAPES]
         shapes.sort(key=lambda pair: pair[0])
-        yield FoundFrame(
-            where, places_of(name), size, not shapes, partial(_regions, [one for _, one in shapes], where)
-        )
+        layers = [one for _, one in shapes]
+        objects = [object_of(one, one.get("label"), _place(n, one, where)) for n, one in enumerate(layers, 1)]
+        yield FoundFrame(where, places_of(name), size, objects, partial(_regions, layers, where), name)
     if unusable:
         say(left_out(unusable, file))
 
 
 def _regions(shapes: Sequence[ET.Element], where: str, size: Size) -> Iterator[Region]:
     for n, one in enumerate(shapes, 1):
-        yield region_of(one, one.get("label"), size, f"{where}: {one.tag} {n}")
+        yield region_of(one, one.get("label"), size, _place(n, one, where))
+
+
+def _place(n: int, shape: ET.Element, where: str) -> str:
+    return f"{where}: {shape.tag} {n}"

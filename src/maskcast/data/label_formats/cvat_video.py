@@ -24,6 +24,7 @@ from maskcast.data.label_formats.cvat import (
     mask_attributes,
     meta_element,
     number,
+    object_of,
     parts,
     points_of,
     region_of,
@@ -102,9 +103,9 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     if last < first:
         raise MaskcastError(f"{file}: meta tells no frames (size, stop_frame); export the whole task from CVAT")
     size = _size(task, file)
-    clips = [
-        unquote(name) for name in ((task.findtext("name") or "").strip(), file.parent.name, file.stem) if name
-    ]
+    films = [Path((one.text or "").strip()).stem for one in root.findall("meta//source")]  # what was uploaded
+    named = ((task.findtext("name") or "").strip(), file.parent.name, file.stem, *films)
+    clips = [unquote(name) for name in named if name]
     shown: dict[int, list[_Shown]] = defaultdict(list)
     unusable: Counter[str] = Counter()
     ids: set[str | None] = set()
@@ -121,7 +122,8 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     for frame in range(first, last + 1):
         layers = sorted(shown.get(frame, ()), key=lambda one: one.z_order)
         places = [(clip, frame) for clip in clips]
-        yield FoundFrame(f"{file}: frame {frame}", places, size, not layers, partial(_regions, layers))
+        objects = [object_of(one.element, one.label, one.where, one.track) for one in layers]
+        yield FoundFrame(f"{file}: frame {frame}", places, size, objects, partial(_regions, layers))
     if unusable:
         say(left_out(unusable, file))
 

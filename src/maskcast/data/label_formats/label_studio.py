@@ -101,8 +101,10 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
         sizes = {_size(one, where) for one in regions}
         if len(sizes) > 1:
             tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
+        objects = [(one["label"], None) for one in regions]
+        size = next(iter(sizes), None)
         yield FoundFrame(
-            where, _places(data), next(iter(sizes), None), not regions, partial(_regions, regions, where)
+            where, _places(data), size, objects, partial(_regions, regions, where), unquote(_image(data))
         )
     if unusable:
         say(f"{file}: {unusable['tasks']} of {len(content)} tasks have no {part}: they stay without labels")
@@ -165,9 +167,13 @@ def _places(data: Mapping[str, Any]) -> Sequence[Place]:
     found: list[Place] = []
     if isinstance(data.get("clip"), str) and type(data.get("frame")) is int:
         found.append((data["clip"], data["frame"]))
-    image = data.get("image") or next((value for value in data.values() if isinstance(value, str)), "")
-    address = str(image).rpartition("?d=")[2]
+    address = _image(data)
     return [*found, *places_of(address), *places_of(unquote(address))]
+
+
+def _image(data: Mapping[str, Any]) -> str:
+    image = data.get("image") or next((value for value in data.values() if isinstance(value, str)), "")
+    return str(image).rpartition("?d=")[2]
 
 
 def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:

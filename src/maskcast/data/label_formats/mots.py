@@ -54,11 +54,10 @@ class MotsPng(LabelFormat):
                 continue
             values_HW = read_values(file)
             values = [int(value) for value in np.unique(values_HW) if value]
-            for value in values:
-                named(value, names, str(file))
+            objects = [named(value, names, str(file)) for value in values]
             places = places_of(f"{file.parent.name}/{file.name}")
             size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
-            yield FoundFrame(str(file), places, size, not values, partial(_regions, file, names))
+            yield FoundFrame(str(file), places, size, objects, partial(_regions, file, names))
 
 
 def read_values(file: Path) -> np.ndarray:

@@ -94,9 +94,11 @@ def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
     for t in sorted(found) or [0]:
-        regions = partial(_regions, found.get(t, []), masks, names)
+        here = found.get(t, [])
+        objects = [named(value, names, where) for value, where, _ in here]
+        regions = partial(_regions, here, masks, names)
         yield FoundFrame(
-            f"{file}: frame {t}", [(unquote(file.stem), t)], next(iter(sizes), None), t not in found, regions
+            f"{file}: frame {t}", [(unquote(file.stem), t)], next(iter(sizes), None), objects, regions
         )
 
 

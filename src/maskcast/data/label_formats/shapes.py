@@ -12,6 +12,7 @@ from math import cos, pi, radians, sin
 import numpy as np
 from faster_coco_eval.core import mask as rle
 
+from maskcast.data.coco_masks import FAR
 from maskcast.data.label_formats.base import Size
 from maskcast.errors import MaskcastError
 
@@ -27,7 +28,7 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
     if len(points_P2) < 3:
         raise MaskcastError(f"{where}: a polygon of {len(points_P2)} points has no area; draw at least 3")
     flat = np.asarray(points_P2, np.float64)
-    if not np.isfinite(flat).all() or np.abs(flat).max() > 4 * max(size):
+    if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
         raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
     inside_HW: np.ndarray = rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
     return inside_HW

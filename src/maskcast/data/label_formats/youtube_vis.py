@@ -5,18 +5,24 @@ A video lists the frames that are labelled by their file names.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records
-from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
-from maskcast.data.label_formats.coco import category_names, coco_mask, instance_of
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
+from maskcast.data.label_formats.coco import (
+    Packed,
+    category_names,
+    coco_mask,
+    instance_of,
+    objects_of,
+    packed_regions,
+)
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
@@ -82,7 +88,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
     heights, widths = videos.integers("height"), videos.integers("width")
     frames = videos.column("file_names", "add it: the image of each frame")
     row = {int(video_id): n for n, video_id in enumerate(video_ids)}
-    grouped: dict[tuple[int, int], list[tuple[str, int, float | None, Any]]] = defaultdict(list)
+    grouped: dict[tuple[int, int], list[Packed]] = defaultdict(list)
     for n, files in enumerate(frames):
         if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
             videos.fail(n, f"file_names must be a list of texts, not {shown(files)}; mend it")
@@ -109,9 +115,4 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             found = grouped.get((n, k), [])
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
             own = int(heights[n]), int(widths[n])
-            yield FoundFrame(where, places_of(name), own, not found, partial(_regions, found))
-
-
-def _regions(found: Sequence[tuple[str, int, float | None, Any]], size: Size) -> Iterator[Region]:
-    for name, instance, score, mask in found:
-        yield Region(name, rle.decode(mask) > 0, instance, score)
+            yield FoundFrame(where, places_of(name), own, objects_of(found), partial(packed_regions, found), name)

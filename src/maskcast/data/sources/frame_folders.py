@@ -3,7 +3,7 @@
 Shapes: T frames, H rows, W columns.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -11,22 +11,21 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import read_frames, window_starts
+from maskcast.data.images import read_frames
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.cutting import SplitBy, windows
 from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
-from maskcast.data.sources.splits import Splits, assign_splits, time_parts
+from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.data.video import read_video
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, LabelMap, id_key, single_map
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false, is_null
-
-OBJECTS = "objects"  # name of the map of instances
 
 
 def _text_keys(values: Any) -> Any:
@@ -82,7 +81,7 @@ class FrameFoldersSource(SourceConfig):
     """Distance of a clip's frames in the sequence."""
     window_step: int = Field(default=22, ge=1)
     """Distance of consecutive clips' first frames in the sequence."""
-    split_by: Literal["sequence", "time"] = "sequence"
+    split_by: SplitBy = "sequence"
     """`time`: every sequence is cut into a part for each split, `train` first, then `val`, `test`, `unlabeled`."""
     splits: Splits = Field(default={"val": 0.2})
     """Share or names of the sequences of each split, or shares of every sequence's time; the rest is `train`."""
@@ -162,7 +161,10 @@ class FrameFoldersSource(SourceConfig):
         rule = self.rule([path for found in footage.values() for path in found.masks if path is not None], names)
         listing.notes += [*([rule.told] if rule.told else []), *notes_of(footage)]
         for name, found in footage.items():
-            listing.add(*self._windows(name, found, splits[name], rule, listing))
+            for window in windows(name, found, splits[name], self, listing, self.lookback):
+                own = [found.masks[i] for i in window.frames] if window.kind == "labelled" else None
+                load = partial(load_window, window.images, window.frames, own, rule, instances=self.instances)
+                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
         return listing
 
     def rule(self, paths: Sequence[Path], classes: Sequence[str]) -> MaskRule:
@@ -180,37 +182,6 @@ class FrameFoldersSource(SourceConfig):
         encoding = "binary" if self.instances and table is None else self.encoding
         survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
         return choose_rule(survey, encoding=encoding, ignore=self.ignore, num_classes=len(classes), table=table)
-
-    def _windows(
-        self, name: str, found: Footage, split: str, rule: MaskRule, listing: Listing
-    ) -> Iterator[RawClip]:
-        """Yields the clips of a sequence, none of them over a gap; notes parts that are too short."""
-        whole = range(len(found.masks))
-        by_time = self.split_by == "time"
-        for part_split, part in (time_parts(whole, self.splits) if by_time else {split: whole}).items():
-            kind, first = KIND_OF_SPLIT[part_split], max(0, part.start - self.lookback)
-            starts = [
-                run.start + start
-                for run in (range(max(one.start, first), min(one.stop, part.stop)) for one in found.runs)
-                for start in window_starts(len(run), self.frames, self.stride, self.window_step)
-            ]
-            if not starts:
-                what = f"has {len(part)} frames" + (f" for {part_split}" if by_time else "")
-                what += f" in {len(found.runs)} parts ({found.gap})" if found.gap else ""
-                listing.skipped.append((name, f"{what}, a window needs {self.span}"))
-            for start in starts:
-                window = range(start, start + self.span, self.stride)
-                images = found.images
-                load = partial(
-                    load_window,
-                    images if isinstance(images, Path) else [images[i] for i in window],
-                    window,
-                    [found.masks[i] for i in window] if kind == "labelled" else None,
-                    rule,
-                    instances=self.instances,
-                )
-                meta = {"video": name, "start": start, "stride": self.stride}
-                yield RawClip(f"{name}_{start:05d}", part_split, kind, load, meta)
 
 
 def load_window(

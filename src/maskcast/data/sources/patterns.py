@@ -1,7 +1,11 @@
-"""Patterns of paths: `{clip}` stands for the name of a sequence, `{frame}` for what names one of its frames."""
+"""Patterns of paths: `{clip}` stands for the name of a sequence, `{frame}` for what names one of its frames.
+
+`*` stands for any other text within a name.
+"""
 
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -13,6 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 
 CLIP, FRAME = "{clip}", "{frame}"
+_VARIES = re.compile(r"[{*]")
 ALONE = "sequence"  # the name of one whose pattern has no {clip}
 
 
@@ -66,6 +71,11 @@ def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str
     }
 
 
+def fixed_folder(pattern: str) -> str:
+    """Returns the folder that a pattern spells out, which all sequences lie in; empty for that of the data set."""
+    return "/".join(takewhile(lambda part: not _VARIES.search(part), PurePosixPath(pattern).parts[:-1]))
+
+
 def _add(found: dict[str, Any], name: str, path: Path) -> None:
     if name in found:
         raise MaskcastError(f"{path}: {found[name]} has the same name by the pattern; leave one of the two there")
@@ -75,13 +85,13 @@ def _add(found: dict[str, Any], name: str, path: Path) -> None:
 def _matches(folder: Path, parts: tuple[str, ...], names: dict[str, str]) -> Iterator[tuple[Path, dict[str, str]]]:
     """Yields the files and folders that match the parts of a pattern, with what its names stand for."""
     part, rest = parts[0], parts[1:]
-    if rest and "{" not in part:
+    if rest and not _VARIES.search(part):
         if (folder / part).is_dir():
             yield from _matches(folder / part, rest, names)
         return
-    expression = (
-        re.escape(part).replace(re.escape(CLIP), "(?P<clip>.+)").replace(re.escape(FRAME), "(?P<frame>.+?)")
-    )
+    expression = re.escape(part)
+    for name, meaning in ((CLIP, "(?P<clip>.+)"), (FRAME, "(?P<frame>.+?)"), ("*", ".*")):
+        expression = expression.replace(re.escape(name), meaning)
     for path in sorted(folder.iterdir()):
         match = None if is_junk(path.name) else re.fullmatch(expression, path.name, re.IGNORECASE)
         if match is None:

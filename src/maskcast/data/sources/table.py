@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from maskcast.data.sources.annotations import AnnotationsSource
 from maskcast.data.sources.clevrer import ClevrerSource
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.data.sources.frame_folders import FrameFoldersSource
@@ -19,6 +20,7 @@ Source = Annotated[
     CompetitionSource
     | ClevrerSource
     | FrameFoldersSource
+    | AnnotationsSource
     | VideosSource
     | GreenScreenSource
     | SyntheticSource

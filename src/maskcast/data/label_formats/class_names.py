@@ -1,0 +1,45 @@
+"""Classes by the names that a file of labels gives them."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from maskcast.data.label_formats.base import IGNORED, LabelFormat
+from maskcast.labels import IGNORE, LabelError
+
+
+class ClassNames:
+    """The classes of a map by name.
+
+    Args:
+        classes: names by id.
+        form: the format that the names come from.
+        rename: names of the map by those of the file.
+        option: how a user writes that one name is another, with a place for each: ``--rename '{}={}'``.
+    """
+
+    def __init__(self, classes: Sequence[str], form: LabelFormat, rename: Mapping[str, str], option: str) -> None:
+        self._ids = {name: k for k, name in enumerate(classes)} | {IGNORED: IGNORE}
+        self._ids |= {name: IGNORE for name in form.void if name not in self._ids}
+        if form.unnamed is not None and classes[0] not in form.known:
+            self._ids[form.unnamed] = 0
+        self._rename, self._option = rename, option
+        for theirs, ours in rename.items():
+            if ours not in self._ids:
+                raise LabelError(f"{option.format(theirs, ours)}: no class {ours!r}; {self._nearest(ours)}")
+
+    def id_of(self, name: str, where: str) -> int:
+        """Returns the id of a class, `IGNORE` for what has no label.
+
+        Raises:
+            LabelError: the map has no such class; the line names the nearest.
+        """
+        ours = self._rename.get(name, name)
+        if ours not in self._ids:
+            remedy = f"rename it there, or by {self._option.format(name, 'OURS')}"
+            raise LabelError(f"{where}: no class {name!r}; {self._nearest(ours)}; {remedy}")
+        return self._ids[ours]
+
+    def _nearest(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self._ids, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{hint}the map has {', '.join(self._ids)}"

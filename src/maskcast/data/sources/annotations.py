@@ -1,0 +1,273 @@
+"""Sequences of frames, or videos, whose masks stand in files of other tools: COCO, YouTube-VIS, CVAT, ...
+
+Shapes: T frames, H rows, W columns.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import AfterValidator, Field, model_validator
+
+from maskcast.data.images import read_frames
+from maskcast.data.label_formats.base import FoundFrame
+from maskcast.data.label_formats.class_names import ClassNames
+from maskcast.data.label_formats.table import get_format
+from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.classes import Classes, classes_of
+from maskcast.data.sources.cutting import SplitBy, windows
+from maskcast.data.sources.footage import Footage, gather, notes_of
+from maskcast.data.sources.label_pairs import Labels, read_labels
+from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
+from maskcast.data.sources.splits import Splits, assign_splits
+from maskcast.data.video import read_video
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
+from maskcast.params import ByName, is_false
+
+Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "label-studio"]
+Empty = Literal["background", "unlabelled"]
+Sequences = Mapping[str, Footage]
+Known = Mapping[str, Mapping[int, FoundFrame]]
+MOST_NUMBER = (1 << 16) - 1
+RENAME = "source.rename: {{{!r}: {}}}"
+
+
+def _below(value: str) -> str:
+    path = PurePosixPath(value)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a path below the data set's folder, e.g. annotations/instances.json")
+    return value
+
+
+class AnnotationsSource(SourceConfig):
+    """Sequences of images, or videos, with masks in files of labels, cut into windows."""
+
+    splits_come_from: ClassVar[str] = (
+        "source.splits (names or shares), or source.split_by to time where one sequence is all there is"
+    )
+    layout: Literal["annotations"] = "annotations"
+    format: Format
+    """Format of the files of labels; docs/labels.md says how each is read."""
+    labels: tuple[Annotated[str, AfterValidator(_below)], ...] = Field(min_length=1)
+    """The files: paths below the data set's folder; `*` stands for any text, e.g. `"*/_annotations.coco.json"`."""
+    images: Pattern = "{clip}"
+    """Folder of a sequence's frames, or its video, or its images by `{frame}`; see `frame_folders`. A frame of the
+    file is the image whose path ends in its name. That of a video is told by clip and number, counted from 0."""
+    classes: Classes = ("background", "foreground")
+    """Class names by id, the background first; or the path of a classes file in the raw folder."""
+    rename: ByName[str, str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Class, `background` or `ignore` (no label) by the name that the file has for it: `{car: vehicle}`."""
+    empty: Empty = "unlabelled"
+    """What a frame is that the file lists without any object: nobody has looked at it, or nothing is there."""
+    things: bool = Field(default=False, exclude_if=is_false)
+    """Whether every class is a kind of object; see `frame_folders`."""
+    instances: bool = Field(default=False, exclude_if=is_false)
+    """Whether clips have, beside the classes (`mask`), a label map `objects` of kind instances: each object by the
+    number that the file gives it in all frames. A clip in which a frame has no labels has no `objects`."""
+    frames: int = Field(default=22, ge=1)
+    """Frames of a clip."""
+    stride: int = Field(default=1, ge=1)
+    """Distance of a clip's frames in the sequence."""
+    window_step: int = Field(default=22, ge=1)
+    """Distance of consecutive clips' first frames in the sequence."""
+    split_by: SplitBy = "sequence"
+    """`time`: every labelled sequence is cut into a part for each split, `train` first, then `val`, ..."""
+    splits: Splits = Field(default={"val": 0.2})
+    """Share or names of the labelled sequences of each split, or shares of every one's time; the rest is `train`.
+    Sequences without labels that are not named are `unlabeled`."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        if not isinstance(self.classes, str):
+            try:
+                ClassNames(self.classes, get_format(self.format), self.rename, RENAME)
+            except LabelError as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all sequences (see `SourceConfig.list`)."""
+        classes, attributes = classes_of(raw, self.classes)
+        names = ClassNames(classes, get_format(self.format), self.rename, RENAME)
+        maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
+        listing = Listing([], (*maps, LabelMap(OBJECTS, classes, "instances")) if self.instances else maps)
+        footage, labels = gather_labels(raw, self, listing.skipped)
+        known = known_frames(labels, self.empty)
+        if not known:
+            raise LabelError(
+                f"{raw}: {', '.join(self.labels)} labels no frame of {len(footage)} sequences by source.images "
+                f"{self.images!r}{_first(labels)}; mend source.images, or source.empty where frames are background"
+            )
+        for found in known.values():
+            _check(found.values(), names, instances=self.instances)
+        partly = False
+        for name, split in _splits(self, footage, known, seed).items():
+            mine = known.get(name, {})
+            if not mine and KIND_OF_SPLIT[split] == "labelled":
+                listing.skipped.append((name, "has no labels; put it into unlabeled"))
+                continue
+            how = self if mine else self.model_copy(update={"split_by": "sequence"})
+            for window in windows(name, footage[name], split, how, listing):
+                own = [mine.get(i) for i in window.frames] if window.kind == "labelled" else None
+                load = partial(load_window, window.images, window.frames, own, names, instances=self.instances)
+                meta = window.meta
+                if own is not None and None in own:
+                    partly = True
+                    meta |= {LABELLED_FRAMES: {MASK: [t for t, one in enumerate(own) if one is not None]}}
+                listing.add(RawClip(window.id, window.split, window.kind, load, meta))
+        if partly:
+            listing.meta[LABELLED_FRAMES] = [MASK]
+        listing.notes += _notes(self, footage, labels, known)
+        return listing
+
+
+def gather_labels(
+    raw: Path, source: AnnotationsSource, skipped: list[tuple[str, str]]
+) -> tuple[Sequences, Labels]:
+    """Returns the sequences, and the frames of the files by sequence; notes what is left out.
+
+    Raises:
+        MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
+    """
+    footage: dict[str, Footage] = {}
+    for name, images in sorted(find_sequences(raw, source.images).items(), key=lambda one: id_key(one[0])):
+        try:
+            footage[name] = gather(images, None, raw, suffix="", offset=None, labelled=False)
+        except MaskcastError as error:
+            skipped.append((name, str(error)))
+    if not footage:
+        why = f" ({': '.join(skipped[0])})" if skipped else ""
+        raise MaskcastError(
+            f"{raw}: nothing matches images {source.images!r}{why}; mend source.images or the data set's root"
+        )
+    files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
+    labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
+    for file, lost in labels.unpaired.items():
+        name = file.relative_to(raw).as_posix()
+        skipped.append((name, f"{len(lost)} frames have no image, first {lost[0]}"))
+    return footage, labels
+
+
+def known_frames(labels: Labels, empty: Empty) -> Known:
+    """Returns the frames that have labels, of each sequence with any by their places."""
+    known = {
+        name: {k: one for k, one in found.items() if not (one.empty and empty == "unlabelled")}
+        for name, found in labels.frames.items()
+    }
+    return {name: found for name, found in known.items() if found}
+
+
+def _splits(source: AnnotationsSource, names: Iterable[str], known: Known, seed: int) -> dict[str, str]:
+    """Returns the split of each sequence."""
+    names = list(names)
+    by_name = {} if source.split_by == "time" else source.splits
+    listed = {name for members in by_name.values() if isinstance(members, tuple) for name in members}
+    found = assign_splits([name for name in names if name in known or name in listed], by_name, seed)
+    return {name: found.get(name, "unlabeled") for name in names}
+
+
+def _check(frames: Iterable[FoundFrame], names: ClassNames, *, instances: bool) -> None:
+    """Refuses classes and objects that the params or each other contradict, before a mask is read."""
+    classes: dict[int, str] = {}
+    for frame in frames:
+        for name, number in frame.objects:
+            class_id = names.id_of(name, frame.where)
+            if not instances or class_id in (0, IGNORE):
+                continue
+            if number is None:
+                raise LabelError(
+                    f"{frame.where}: {name!r} has no number that tells its object in other frames; add it "
+                    "(docs/labels.md says where), or leave out source.instances"
+                )
+            if classes.setdefault(number, name) != name:
+                raise LabelError(
+                    f"{frame.where}: object {number} is {name!r} here and {classes[number]!r} in another frame of "
+                    "its sequence; mend one of them"
+                )
+
+
+def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known: Known) -> Iterator[str]:
+    """Yields what the owner of the data should know, a line each."""
+    if empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
+        what = "background" if source.empty == "background" else "without labels"
+        yield f"{empty} frames are listed without objects: {what} (source.empty: {source.empty})"
+    total, given = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
+    if given < total:
+        yield f"{given} of the {total} frames of {len(known)} labelled sequences have labels"
+    yield from notes_of(footage)
+
+
+def _files(raw: Path, pattern: str) -> list[Path]:
+    """Returns the files of a path or pattern.
+
+    Raises:
+        MaskcastError: there are none.
+    """
+    found = [path for path in sorted(raw.glob(pattern)) if path.is_file() and not is_junk(path.name)]
+    if not found:
+        raise MaskcastError(f"{raw / pattern}: no such file of labels; mend source.labels or the data set's root")
+    return found
+
+
+def _first(labels: Labels) -> str:
+    lost = next((where for found in labels.unpaired.values() for where in found), "")
+    return f" (no image: {lost})" if lost else ""
+
+
+def load_window(
+    images: Path | Sequence[Path],
+    window: range,
+    labels: Sequence[FoundFrame | None] | None,
+    names: ClassNames,
+    *,
+    instances: bool = False,
+) -> Arrays:
+    """Reads one window: the images of a folder, or the frames `window` of a video, and their labels.
+
+    Raises:
+        LabelError: on labels of another size than their frame.
+        MaskcastError: on files that cannot be read, masks that are damaged, or images that differ in size.
+    """
+    frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
+    if labels is None:
+        return Arrays(frames)
+    size = frames.shape[1], frames.shape[2]
+    classes, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int64)
+    class_of: dict[int, int] = {}
+    for t, frame in enumerate(labels):
+        if frame is None:
+            continue
+        if frame.size not in (None, size):
+            assert frame.size is not None
+            hint = "they differ by a quarter turn: " if frame.size == size[::-1] else ""
+            image = images if isinstance(images, Path) else images[t]
+            raise LabelError(
+                f"{frame.where}: is {frame.size[1]}x{frame.size[0]}, {image} is {size[1]}x{size[0]} (width x "
+                f"height); {hint}give the images that were labelled"
+            )
+        classes[t] = 0
+        for region in frame.regions(size):
+            class_id = names.id_of(region.class_name, frame.where)
+            classes[t][region.mask_HW] = class_id
+            painted = 0
+            if instances and class_id not in (0, IGNORE):
+                assert region.instance is not None  # as `list` has checked
+                class_of[region.instance] = class_id
+                painted = 1 + region.instance  # an object may have the number 0
+            objects[t][region.mask_HW] = painted
+    if not instances or None in labels:
+        return Arrays(frames, {MASK: classes})
+    numbers = sorted(number for number in class_of if (objects == 1 + number).any())
+    kept = all(0 < number <= MOST_NUMBER for number in numbers)
+    table = {number: number if kept else rank for rank, number in enumerate(numbers, 1)}
+    ids = np.zeros(objects.shape, np.uint16)
+    for number, new in table.items():
+        ids[objects == 1 + number] = new
+    return Arrays(
+        frames, {MASK: classes, OBJECTS: ids}, {OBJECTS: {new: class_of[number] for number, new in table.items()}}
+    )

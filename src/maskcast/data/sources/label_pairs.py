@@ -1,0 +1,138 @@
+"""Which image of a folder each frame of a file of labels is: by its name there, by clip and number in a video.
+
+A name pairs where the path of the image ends in it, or where it ends in the path of the image below the folder of
+all sequences; case and endings make no difference. Of several images that is the one whose sequence the path of
+the file names, e.g. `clip1/labels.json`.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.label_formats.base import FoundFrame, LabelFormat
+from maskcast.data.sources.footage import Footage
+from maskcast.labels import LabelError
+from maskcast.reading import parsing
+
+Parts = tuple[str, ...]
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
+
+
+@dataclass
+class Labels:
+    """The frames of files of labels, by their sequences.
+
+    Attributes:
+        frames: of each sequence by their places in it.
+        unpaired: of each file the frames that have no image.
+    """
+
+    frames: dict[str, dict[int, FoundFrame]] = field(default_factory=lambda: defaultdict(dict))
+    unpaired: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def read_labels(
+    raw: Path, files: Iterable[Path], form: LabelFormat, footage: Mapping[str, Footage], folder: str
+) -> Labels:
+    """Reads files of labels and finds the image of each of their frames.
+
+    Args:
+        raw: what paths of images are relative to.
+        files: of labels.
+        form: their format.
+        footage: the sequences.
+        folder: that all sequences lie in, relative to ``raw``.
+
+    Raises:
+        LabelError: two images may be meant, a frame is listed twice, or is beyond the end of its video.
+        MaskcastError: a file is damaged.
+    """
+    labels, images = Labels(), _Images(raw, footage, folder)
+    for file in files:
+        own = set(_parts(file.relative_to(raw).as_posix()))
+        with parsing(file, f"labels of {form.name}", "export them again"):
+            for frame in form.read(file):
+                place = images.find(frame, own)
+                if place is None:
+                    labels.unpaired[file].append(frame.where)
+                    continue
+                name, k = place
+                if k in labels.frames[name]:
+                    other = labels.frames[name][k].where
+                    raise LabelError(f"{frame.where}: the same frame as {other}; leave one of the two out")
+                labels.frames[name][k] = frame
+    return labels
+
+
+class _Images:
+    """The images of all sequences by their names."""
+
+    def __init__(self, raw: Path, footage: Mapping[str, Footage], folder: str) -> None:
+        self._footage, self._depth = footage, len(PurePosixPath(folder).parts)
+        self._clips = {_plain(name): name for name in footage}
+        self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
+        for name, found in footage.items():
+            if isinstance(found.images, Path):
+                continue
+            for k, path in enumerate(found.images):
+                parts = _parts(path.relative_to(raw).as_posix())
+                self._by_name[parts[-1]].append((parts, name, k))
+
+    def find(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
+        """Returns sequence and place of a frame of a file whose path has the parts ``own``; None: it has no image.
+
+        Raises:
+            LabelError: two images may be meant, or the frame is beyond the end of its video.
+        """
+        if frame.name is not None and (place := self._named(frame.name, frame.where, own)) is not None:
+            return place
+        for clip, k in frame.places:
+            name = self._clips.get(_plain(clip))
+            if name is None or (frame.name is not None and not isinstance(self._footage[name].images, Path)):
+                continue
+            if k >= len(self._footage[name].masks):
+                raise LabelError(
+                    f"{frame.where}: frame {k} of {name!r}, which has {len(self._footage[name].masks)}, counted "
+                    "from 0; give the images or the video that were labelled"
+                )
+            return name, k
+        return None
+
+    def _named(self, called: str, where: str, own: set[str]) -> tuple[str, int] | None:
+        parts = _parts(called)
+        uploaded = _UPLOADED.fullmatch(parts[-1]) if parts else None
+        for wanted in [parts, *([(*parts[:-1], uploaded[1])] if uploaded else [])]:
+            found = [
+                one for one in self._by_name.get(wanted[-1] if wanted else "", ()) if self._fits(wanted, one[0])
+            ]
+            if len(found) > 1:
+                found = [one for one in found if _plain(one[1]) in own] or found
+            if len(found) > 1:
+                first, second = ("/".join(one[0]) for one in found[:2])
+                raise LabelError(
+                    f"{where}: {called!r} may be {first} or {second}; write the folder into the names, or name "
+                    "the file of labels, or its folder, as the sequence"
+                )
+            if found:
+                return found[0][1:]
+        return None
+
+    def _fits(self, wanted: Parts, image: Parts) -> bool:
+        below = image[self._depth :]
+        return image[-len(wanted) :] == wanted or wanted[-len(below) :] == below
+
+
+def _parts(path: str) -> Parts:
+    """Returns the parts of a path, without the ending of an image or text, in one case and form."""
+    found = [part for part in PurePosixPath(_plain(path.replace("\\", "/"))).parts if part not in ("/", "..")]
+    if found and PurePosixPath(found[-1]).suffix in {*IMAGE_SUFFIXES, ".json", ".xml"}:
+        found[-1] = PurePosixPath(found[-1]).stem
+    return tuple(found)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).lower()

@@ -1,0 +1,355 @@
+"""Clips whose masks stand in files of other tools, written here as these export them; masks are drawn by hand."""
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.data.sources.annotations import AnnotationsSource
+from maskcast.data.sources.base import Listing
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelError
+from maskcast.runner.run import run_stage
+
+HEIGHT, WIDTH = 4, 6
+COCO = {"format": "coco", "labels": ["labels.json"], "classes": ["background", "car", "person"]}
+# Three forms of one mask: the pixels of rows 1 and 2, columns 2 to 4. Run lengths go column by column.
+POLYGON = [[2, 1, 5, 1, 5, 3, 2, 3]]
+COUNTS = {"size": [HEIGHT, WIDTH], "counts": [9, 2, 2, 2, 2, 2, 5]}
+TEXT = {"size": [HEIGHT, WIDTH], "counts": "9220003"}
+SQUARE = np.array([[0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 1, 0], [0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]])
+
+
+def write_frames(folder: Path, names: Sequence[str], size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    for k, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((*size, 3), 20 * k, np.uint8)).save(folder / name)
+
+
+def coco(images: Sequence[str], annotations: Sequence[Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+    """Returns a file as CVAT and others export it, images and annotations numbered from 1."""
+    sizes = {"width": WIDTH, "height": HEIGHT}
+    known = {"iscrowd": 0, "area": 6.0, "bbox": [2, 1, 3, 2]}
+    return {
+        "licenses": [{"name": "", "id": 0, "url": ""}],
+        "info": {"contributor": "", "date_created": ""},
+        "categories": [{"id": 1, "name": "car", "supercategory": ""}, {"id": 2, "name": "person"}],
+        "images": [{"id": k, **sizes, "file_name": name} for k, name in enumerate(images, 1)],
+        "annotations": [{"id": k, **known, **one} for k, one in enumerate(annotations, 1)],
+    } | more
+
+
+def one(image: int, mask: Any = POLYGON, category: int = 1, **more: Any) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "segmentation": mask, **more}
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def numbered(clip: str, count: int = 3) -> list[str]:
+    return [f"{clip}/{k:05d}.png" for k in range(count)]
+
+
+def write_coco(raw: Path, clips: Sequence[str] = ("video1", "video2"), **more: Any) -> None:
+    """Writes sequences of 3 frames, in each of which one car stands."""
+    names = [name for clip in clips for name in numbered(clip)]
+    write_frames(raw, names)
+    write_json(raw / "labels.json", coco(names, [one(k + 1, **more) for k in range(len(names))]))
+
+
+def list_raw(raw: Path, **params: Any) -> Listing:
+    return AnnotationsSource(**COCO | {"frames": 3, "splits": {}} | params).list(
+        raw, height=None, width=None, seed=0
+    )
+
+
+def masks_of(listing: Listing, name: str = "mask") -> list[np.ndarray]:
+    return [pickle.loads(pickle.dumps(clip.load))().masks[name] for clip in listing.clips]
+
+
+def test_polygons_and_both_run_lengths_are_one_mask(tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1"))
+    masks = [one(1, POLYGON), one(2, COUNTS, 2), one(3, TEXT)]
+    write_json(tmp_path / "labels.json", coco(numbered("video1"), masks))
+    (found,) = masks_of(list_raw(tmp_path))
+    assert (found == np.stack([SQUARE, 2 * SQUARE, SQUARE])).all()
+
+
+def test_what_stands_later_in_the_file_is_in_front(tmp_path: Path) -> None:
+    write_frames(tmp_path, ["video1/00000.png"])
+    masks = [one(1), one(1, [[3, 0, 5, 0, 5, 2, 3, 2]], 2)]
+    write_json(tmp_path / "labels.json", coco(["video1/00000.png"], masks))
+    (found,) = masks_of(list_raw(tmp_path, frames=1))
+    assert found[0].tolist() == [[0, 0, 0, 2, 2, 0], [0, 0, 1, 2, 2, 0], [0, 0, 1, 1, 1, 0], [0] * 6]
+
+
+NAMES = {
+    "as they lie": ("{clip}", "video1/00000.png", "video1/00000.png"),
+    "backslashes": ("{clip}", "video1/00000.png", "video1\\00000.png"),
+    "a folder above": ("images/default/{clip}", "images/default/video1/00000.png", "video1/00000.png"),
+    "a folder that is not there": ("{clip}", "video1/00000.png", "images/video1/00000.png"),
+    "another machine's": ("frames/{clip}", "frames/video1/00000.png", "/home/ann/work/video1/00000.png"),
+    "another ending and case": ("{clip}", "video1/frame_000000.jpg", "video1/frame_000000.PNG"),
+    "one flat folder": ("images/{clip}_{frame}.png", "images/clip_000000.png", "clip_000000.png"),
+    "uploaded to Label Studio": ("images/{clip}_{frame}.png", "images/clip_0.png", "images/1234abcd-clip_0.png"),
+    "Roboflow": (
+        "*/{clip}-{frame}_jpg.rf.*.jpg",
+        "train/street_mp4-0_jpg.rf.0f3a.jpg",
+        "street_mp4-0_jpg.rf.0f3a.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_an_image_is_found_by_the_name_that_a_tool_gives_it(case: str, tmp_path: Path) -> None:
+    images, path, name = NAMES[case]
+    write_frames(tmp_path, [path])
+    write_json(tmp_path / "labels.json", coco([name], [one(1)]))
+    (found,) = masks_of(list_raw(tmp_path, images=images, frames=1))
+    assert (found[0] == SQUARE).all()
+
+
+def test_files_that_lie_with_their_sequences_may_call_frames_alike(tmp_path: Path) -> None:
+    for category, clip in enumerate(("video1", "video2"), 1):
+        write_frames(tmp_path, [f"{clip}/0.png"])
+        write_json(tmp_path / clip / "result.json", coco(["0.png"], [one(1, category=category)]))
+    found = masks_of(list_raw(tmp_path, labels=["*/result.json"], frames=1))
+    assert [mask.max() for mask in found] == [1, 2]
+    write_json(tmp_path / "result.json", coco(["0.png"], [one(1)]))
+    with pytest.raises(
+        LabelError, match=r"images\[0\] \(0\.png\): '0\.png' may be video1/0 or video2/0; write the"
+    ):
+        list_raw(tmp_path, labels=["result.json"], frames=1)
+
+
+def test_frames_without_objects_have_no_label_unless_the_owner_says_so(tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1", 4))
+    write_json(tmp_path / "labels.json", coco(numbered("video1"), [one(1)]))  # two listed in vain, one not at all
+    listing = list_raw(tmp_path, frames=4)
+    (found,) = masks_of(listing)
+    assert (found[0] == SQUARE).all() and (found[1:] == IGNORE).all()
+    assert listing.clips[0].meta[LABELLED_FRAMES] == {"mask": [0]} and listing.meta == {LABELLED_FRAMES: ["mask"]}
+    assert listing.notes == [
+        "2 frames are listed without objects: without labels (source.empty: unlabelled)",
+        "1 of the 4 frames of 1 labelled sequences have labels",
+    ]
+    listing = list_raw(tmp_path, frames=4, empty="background")
+    (found,) = masks_of(listing)
+    assert (found[1:3] == 0).all() and (found[3] == IGNORE).all()
+    assert "2 frames are listed without objects: background (source.empty: background)" in listing.notes
+
+
+def test_objects_keep_their_numbers_through_time(tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1", 2))
+    left, right = [[0, 0, 2, 0, 2, 4, 0, 4]], [[4, 0, 6, 0, 6, 4, 4, 4]]
+    tracks = [one(1, left, attributes={"track_id": 7}), one(1, right, track_id=9), one(2, left, instance_id=9)]
+    write_json(tmp_path / "labels.json", coco(numbered("video1", 2), tracks))
+    arrays = list_raw(tmp_path, frames=2, instances=True).clips[0].load()
+    assert arrays.masks["objects"][:, 0].tolist() == [[7, 7, 0, 0, 9, 9], [9, 9, 0, 0, 0, 0]]
+    assert arrays.objects == {"objects": {7: 1, 9: 1}}
+    assert (arrays.masks["mask"] == (arrays.masks["objects"] > 0)).all()
+
+
+def test_numbers_beyond_those_of_a_map_become_ranks(tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1", 1))
+    masks = [one(1, [[0, 0, 2, 0, 2, 4, 0, 4]], track_id=0), one(1, [[4, 0, 6, 0, 6, 4, 4, 4]], 2, track_id=10**6)]
+    write_json(tmp_path / "labels.json", coco(numbered("video1", 1), masks))
+    arrays = list_raw(tmp_path, frames=1, instances=True).clips[0].load()
+    assert arrays.masks["objects"][0, 0].tolist() == [1, 1, 0, 0, 2, 2]
+    assert arrays.objects == {"objects": {1: 1, 2: 2}}
+
+
+def test_a_clip_with_a_frame_without_labels_has_classes_alone(tmp_path: Path) -> None:
+    write_frames(tmp_path, numbered("video1", 2))
+    write_json(tmp_path / "labels.json", coco(numbered("video1", 1), [one(1, track_id=1)]))
+    assert list_raw(tmp_path, frames=2, instances=True).clips[0].load().masks.keys() == {"mask"}
+
+
+def test_objects_that_the_file_does_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    write_coco(tmp_path, ["video1"])
+    with pytest.raises(LabelError, match=r"'car' has no number .* or leave out source\.instances"):
+        list_raw(tmp_path, instances=True)
+    write_json(
+        tmp_path / "labels.json", coco(numbered("video1"), [one(1, track_id=1), one(2, category=2, track_id=1)])
+    )
+    with pytest.raises(LabelError, match="object 1 is 'person' here and 'car' in another frame of its sequence"):
+        list_raw(tmp_path, instances=True)
+
+
+def test_an_object_of_youtube_vis_is_an_annotation(tmp_path: Path) -> None:
+    frames = numbered("a1", 3)
+    write_frames(tmp_path / "train/JPEGImages", frames)
+    content = {
+        "videos": [{"id": 1, "width": WIDTH, "height": HEIGHT, "length": 3, "file_names": frames}],
+        "categories": [{"id": 1, "name": "car"}, {"id": 26, "name": "person"}],
+        "annotations": [
+            {"id": 301, "video_id": 1, "category_id": 26, "iscrowd": 0, "segmentations": [None, COUNTS, TEXT]},
+        ],
+    }
+    write_json(tmp_path / "train/instances.json", content)
+    params = {"format": "youtube-vis", "labels": ["train/instances.json"], "images": "train/JPEGImages/{clip}"}
+    listing = list_raw(tmp_path, **params, instances=True, empty="background")
+    arrays = listing.clips[0].load()
+    assert (arrays.masks["mask"] == np.stack([0 * SQUARE, 2 * SQUARE, 2 * SQUARE])).all()
+    assert arrays.objects == {"objects": {301: 2}} and arrays.masks["objects"].max() == 301
+
+
+VIDEO_XML = """<annotations><version>1.1</version><meta><task><id>4</id><name>my task</name><size>3</size>
+<mode>interpolation</mode><start_frame>0</start_frame><stop_frame>2</stop_frame>
+<original_size><width>32</width><height>16</height></original_size><source>street.mp4</source></task></meta>
+<track id="0" label="car" source="manual">
+<polygon frame="0" keyframe="1" outside="0" occluded="0" points="4.0,2.0;8.0,2.0;8.0,6.0;4.0,6.0" z_order="0"/>
+<polygon frame="1" keyframe="0" outside="0" occluded="0" points="6.0,2.0;10.0,2.0;10.0,6.0;6.0,6.0" z_order="0"/>
+<polygon frame="2" keyframe="1" outside="1" occluded="0" points="8.0,2.0;12.0,2.0;12.0,6.0;8.0,6.0" z_order="0"/>
+</track></annotations>"""
+
+
+@pytest.mark.parametrize("images", ["{clip}.mp4", "frames/{clip}"])
+def test_tracks_of_cvat_are_of_the_video_or_the_images_that_were_uploaded(images: str, tmp_path: Path) -> None:
+    if images.endswith(".mp4"):
+        with av.open(str(tmp_path / "street.mp4"), "w") as film:
+            stream = film.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+            for _ in range(3):
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")))
+            film.mux(stream.encode())
+    else:
+        write_frames(tmp_path, [f"frames/street/{k}.png" for k in range(1, 4)], (16, 32))
+    (tmp_path / "annotations.xml").write_text(VIDEO_XML)
+    params = {"format": "cvat-video", "labels": ["annotations.xml"], "images": images, "empty": "background"}
+    arrays = list_raw(tmp_path, **params, instances=True).clips[0].load()
+    assert [np.flatnonzero(frame[3]).tolist() for frame in arrays.masks["mask"]] == [
+        [4, 5, 6, 7],
+        [6, 7, 8, 9],
+        [],
+    ]
+    assert arrays.objects == {"objects": {1: 1}}
+    (tmp_path / "annotations.xml").write_text(VIDEO_XML.replace("<stop_frame>2", "<stop_frame>3"))
+    with pytest.raises(LabelError, match="frame 3 of 'street', which has 3, counted from 0"):
+        list_raw(tmp_path, **params)
+
+
+def test_names_are_translated(tmp_path: Path) -> None:
+    write_coco(tmp_path, ["video1"])
+    with pytest.raises(
+        LabelError, match=r"no class 'car'; did you mean 'cars'\? .* source\.rename: {'car': OURS}"
+    ):
+        list_raw(tmp_path, classes=["background", "cars"])
+    for ours, value in (("cars", 1), ("background", 0), ("ignore", IGNORE)):
+        (found,) = masks_of(list_raw(tmp_path, classes=["background", "cars"], rename={"car": ours}))
+        assert (found == np.where(SQUARE, value, 0)).all()
+    with pytest.raises(ValidationError, match=r"source\.rename: {'car': bus}: no class 'bus'"):
+        list_raw(tmp_path, rename={"car": "bus"})
+
+
+def test_sequences_without_labels_are_unlabelled(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    write_frames(tmp_path, [*numbered("video3"), *numbered("video4")])
+    listing = list_raw(tmp_path, splits={"val": ["video1"], "hidden": ["video4"], "test": ["video3"]})
+    assert [(clip.id, clip.split, clip.kind) for clip in listing.clips] == [
+        ("video1_00000", "val", "labelled"),
+        ("video2_00000", "train", "labelled"),
+        ("video4_00000", "hidden", "hidden"),
+    ]
+    assert listing.skipped == [("video3", "has no labels; put it into unlabeled")]
+    splits = {clip.id: clip.split for clip in list_raw(tmp_path, splits={"val": 0.5}).clips}
+    assert (
+        sorted(splits.values()) == ["train", "unlabeled", "unlabeled", "val"]
+        and splits["video3_00000"] == "unlabeled"
+    )
+    by_time = list_raw(tmp_path, split_by="time", frames=1, window_step=1, splits={"val": 0.34}).clips
+    assert [clip.split for clip in by_time if clip.id.startswith("video1")] == ["train", "train", "val"]
+    assert {clip.split for clip in by_time if clip.id.startswith("video3")} == {"unlabeled"}
+
+
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown image": (coco(numbered("video1"), [one(9)]), r"annotations\[0\] \(id 1\): image_id 9 is no image of"),
+    "no category": (
+        coco(numbered("video1"), [{"image_id": 1, "segmentation": POLYGON}]),
+        r"annotations\[0\] \(id 1\): lacks 'category_id'",
+    ),
+    "unknown category": (coco(numbered("video1"), [one(1, category=3)]), "category_id 3 is no category of"),
+    "counts": (
+        coco(numbered("video1"), [one(1, {"size": [4, 6], "counts": [9, 2]})]),
+        "counts of its RLE sum to 11, its image has 24 pixels; encode it again",
+    ),
+    "size of counts": (
+        coco(numbered("video1"), [one(1, {"size": [6, 4], "counts": [24]})]),
+        r"its RLE is of size \[6, 4\], its image \[4, 6\]; scale one of them",
+    ),
+    "box": (coco(numbered("video1"), [one(1, [])]), "segmentation is empty; a box is no mask: export masks or"),
+    "two points": (
+        coco(numbered("video1"), [one(1, [[1, 1, 2, 2]])]),
+        "a polygon has 4 numbers; it needs x and y",
+    ),
+    "outside": (coco(numbered("video1"), [one(1, [[0, 0, 90, 0, 90, 90]])]), "a point .* lies far outside"),
+    "twice": (coco([*numbered("video1"), "VIDEO1/00000.png"], [one(1), one(4)]), "the same frame as .* leave"),
+    "two ids": (coco(numbered("video1"), [one(1), one(1, id=1)]), r"annotations\[1\] \(id 1\): id 1 stands twice"),
+    "no image": (
+        coco(numbered("video7"), [one(1)]),
+        r"labels no frame .* \(no image: .*images\[0\] \(video7/00000.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_file_is_one_line_that_names_the_place(fault: str, tmp_path: Path) -> None:
+    content, message = FAULTS[fault]
+    write_frames(tmp_path, numbered("video1"))
+    write_json(tmp_path / "labels.json", content)
+    with pytest.raises(MaskcastError, match=message) as caught:
+        list_raw(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_frames_whose_image_is_missing_are_told(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    (tmp_path / "video2/00001.png").unlink()
+    listing = list_raw(tmp_path)
+    assert listing.skipped[0][0] == "labels.json"
+    assert listing.skipped[0][1].startswith("1 frames have no image, first ")
+    assert listing.skipped[0][1].endswith("labels.json: images[4] (video2/00001.png)")
+    assert listing.skipped[1][0] == "video2" and "a window needs 3" in listing.skipped[1][1]
+
+
+@pytest.mark.parametrize(("size", "hint"), [((6, 4), "they differ by a quarter turn: "), ((8, 12), "")])
+def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str, tmp_path: Path) -> None:
+    write_coco(tmp_path, ["video1"])
+    write_frames(tmp_path, numbered("video1"), size)
+    (clip,) = list_raw(tmp_path).clips
+    with pytest.raises(LabelError, match=f"is 6x4, .*00000.png is {size[1]}x{size[0]} .*; {hint}give the images"):
+        clip.load()
+
+
+def test_files_of_labels_are_named_below_the_folder(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    with pytest.raises(MaskcastError, match=r"none\.json: no such file of labels; mend source\.labels"):
+        list_raw(tmp_path, labels=["none.json"])
+    for path in ("/etc/labels.json", "../labels.json"):
+        with pytest.raises(ValidationError, match="must be a path below the data set's folder"):
+            list_raw(tmp_path, labels=[path])
+
+
+def test_a_store_is_prepared_from_coco_with_classes_and_objects(tmp_path: Path) -> None:
+    write_coco(tmp_path / "raw", track_id=5)
+    source = COCO | {"layout": "annotations", "frames": 3, "splits": {"val": 0.5}, "instances": True}
+    run_stage("prepare_clips", {"source": source, "workers": 1}, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips", "mask")
+    assert store.classes == ("background", "car", "person") and sorted(clip.split for clip in store.clips) == [
+        "train",
+        "val",
+    ]
+    for clip in store.clips:
+        assert (store.masks(clip) == SQUARE).all()
+        assert (store.of("objects").masks(clip) == 5 * SQUARE).all()
