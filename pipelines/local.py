@@ -138,7 +138,8 @@ def run_local(
             raise
         except RuntimeError as error:
             failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
-    (folder,) = (new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
+    # the first of those that are new: their names end in when they began, and others may run here, too
+    folder = min(new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
     log = log.replace(folder / "log.txt")
     if failure:
         where = "its own error stands above" if total is None else f"all that was printed: {log}"

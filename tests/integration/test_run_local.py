@@ -1,5 +1,6 @@
 """`maskcast pipeline run-local`: what the user sees of it; test_parity.py has what it computes."""
 
+import os
 import subprocess
 import sys
 from io import StringIO
@@ -10,6 +11,7 @@ from tests.conftest import ROOT
 
 from maskcast.params import Params
 from maskcast.report.page import Page
+from pipelines import local
 from pipelines.local import write_pages
 from pipelines.local_log import StageLog
 
@@ -38,6 +40,20 @@ def test_verbose_shows_all(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Executing task" in done.stdout and "/nowhere: no such file or folder" in done.stdout
     assert done.stderr.splitlines()[-1].endswith("(its own error stands above)")
+
+
+def test_a_run_finds_its_own_folder_beside_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Built:
+        name = "maskcast-video"
+
+        def __call__(self) -> None:
+            for when in ("2026-11-27-10-00-00-7", "2026-11-27-10-00-02-1"):  # ours, and one that began later
+                (tmp_path / f"{self.name}-{when}").mkdir()
+
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    assert local.run_local(Built(), tmp_path).name == "maskcast-video-2026-11-27-10-00-00-7"
 
 
 def test_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
