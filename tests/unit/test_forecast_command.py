@@ -132,6 +132,13 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
 
 
+def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp_path: Path) -> None:
+    frames = write_frames(tmp_path / "videos/street", enlarged(0, 12))
+    code, _, err = forecast(frames, output=tmp_path / "videos")
+    assert code == 1 and f"error: street: {frames}: --output is replaced as a whole, and the video" in err
+    assert len(list(frames.iterdir())) == 12
+
+
 def test_mistakes_are_said_in_one_line_and_nothing_is_left(
     forecast: Forecast, artifact: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from maskcast.labels import MASK, LabelMap
 from maskcast.progress import say
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import beside, check_spares, outputs_whole
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
 
@@ -168,9 +168,10 @@ def forecast_video(
         samples: futures to draw.
 
     Raises:
-        MaskcastError: the video is damaged or too short, the model draws no futures, or ``output`` cannot be
-            written.
+        MaskcastError: the video is damaged or too short, or lies in ``output``, the model draws no futures, or
+            ``output`` cannot be written.
     """
+    check_spares(output, "output", {"the video": video.path})
     about = loaded.about
     indices = _frames_seen(video, about.context_frames, stride, start)
     record = {
