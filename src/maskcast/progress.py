@@ -74,6 +74,12 @@ def report_file(path: Path, folder: str = "") -> None:
         listener.file(path, folder)
 
 
+def report_folder(path: Path, name: str) -> None:
+    """Reports all files of a folder, to keep with the run in a folder of this name."""
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        report_file(file, (Path(name) / file.relative_to(path).parent).as_posix())
+
+
 def show(title: str, content: "Html") -> None:
     """Shows a section on the run's page; in place of the pictures and texts among the run's files."""
     for listener in _listeners.get():

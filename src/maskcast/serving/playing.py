@@ -20,7 +20,6 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import say
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
-CAMERA_HELP = "/dev/video0, or an address that begins with rtsp://, http:// or https://"
 FOLDER_RATE = Fraction(25)  # images a second
 Hear = Callable[[Any, Fraction], None]  # a packet of sound, and the second at which the video starts
 

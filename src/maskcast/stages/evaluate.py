@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
 from maskcast.labels import Split
 from maskcast.params import Params, is_null, is_zero
-from maskcast.progress import report_file, say
+from maskcast.progress import report_folder, say
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -128,8 +127,7 @@ def evaluate(
         shown = [view.clip_id for _, view in featured.values()]
         maps = write_label_maps(report, evaluation.masker_scores, prepared, generated, shown)
     show_evaluation(evaluation, scores, flat, featured, maps, read_curves(masker) | read_curves(forecaster))
-    for file in sorted(path for path in report.rglob("*") if path.is_file()):
-        report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
+    report_folder(report, "report")
     say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
     for name, one in evaluation.masker_scores.items():
         of = f" of label map {name}" if several else ""

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -51,7 +50,7 @@ def evaluate_detector(
     from maskcast.inference.detect import batches, detect
     from maskcast.models.base import best_device
     from maskcast.models.detection.table import load_detector
-    from maskcast.progress import report_file, say, track
+    from maskcast.progress import report_folder, say, track
     from maskcast.report.detection_files import DEFINITIONS, write_report
 
     data = DetectionSet(dataset)
@@ -82,8 +81,7 @@ def evaluate_detector(
     )
     own_ids = [one | {"category_id": data.original_ids[one["category_id"]]} for one in found]
     (report / "detections.json").write_text(json.dumps(own_ids) + "\n", encoding="utf-8")
-    for file in sorted(path for path in report.rglob("*") if path.is_file()):
-        report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
+    report_folder(report, "report")
     say(scores.table())
 
 

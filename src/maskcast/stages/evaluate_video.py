@@ -1,7 +1,6 @@
 """evaluate_video: masks of videos against the truth: how right they are, and how steady."""
 
 import json
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -73,7 +72,7 @@ def evaluate_video(
     from maskcast.evaluation.record import VIDEOS, write_record
     from maskcast.evaluation.videos import BASE, SEGMENTER, Amodal, VideoEvaluation
     from maskcast.inference.forecast import open_stores
-    from maskcast.progress import report_file, say
+    from maskcast.progress import report_folder, say
     from maskcast.report.tables import printed
     from maskcast.report.video_report import definitions, headline, write_report
 
@@ -101,6 +100,5 @@ def evaluate_video(
         precision=generated.meta.get("precision", "fp32"),
         segmenter=digest_tree(masker),
     )
-    for file in sorted(path for path in report.rglob("*") if path.is_file()):
-        report_file(file, (Path("report") / file.relative_to(report).parent).as_posix())
+    report_folder(report, "report")
     say(printed(*headline(evaluation), f"{params.split}: {len(evaluation.chosen)} clips"))

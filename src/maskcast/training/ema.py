@@ -74,11 +74,6 @@ class BetterModel(EmaModel[M]):
         self.register_buffer("average_is_better", torch.tensor(True))
 
     @property
-    def fixed_shapes(self) -> list[str]:
-        """Methods of the network that learns whose inputs have the same shapes in all steps (``compiling``)."""
-        return [f"live.{name}" for name in getattr(self.live, "fixed_shapes", ())]
-
-    @property
     def final(self) -> M:
         """What is kept."""
         return super().final if self.average_is_better else self.live
