@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.commands.parser import command_parser
 
-DESCRIPTION = "Looks at a folder of videos, or of frames and masks, and writes params.yaml for it."
+DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, and writes params.yaml for it."
 EPILOG = """\
 It says what it found: layout, values of masks, sequences, sizes, splits, and how long `dvc repro` will take
 here. Every line of the file that comes from the data has its reason beside it. docs/your-data.md walks through

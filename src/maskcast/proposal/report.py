@@ -39,9 +39,13 @@ TO_LABEL = (
 def _rows(start: Start) -> list[list[str]]:
     found = start.found
     source = found.source
-    where = ", ".join(
-        f"{key} {source[key]}" for key in ("images", "masks", "mask_suffix", "offset") if key in source
-    )
+    places: dict[str, object] = {
+        key: source[key] for key in ("images", "masks", "mask_suffix", "offset") if key in source
+    }
+    if "labels" in source:
+        more = len(source["labels"]) - 1
+        places["labels"] = source["labels"][0] + (f" and {more} more" if more else "")
+    where = ", ".join(f"{key} {value}" for key, value in places.items())
     rows = [["layout", found.layout + (f": {where}" if where else "")]]
     lengths = sorted(found.sequences.values())
     if lengths:

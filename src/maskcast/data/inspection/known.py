@@ -33,7 +33,7 @@ def plain_videos(raw: Path) -> Findings:
             "`ffmpeg -i VIDEO %05d.png` makes images of it"
         )
     if (boxes := box_file(raw)) is not None:
-        found.warnings.append(f"{boxes.name} is not read: a masker learns from masks that are images, e.g. PNG")
+        found.warnings.append(f"{boxes.name} is not read: a masker learns from masks, and these are boxes")
     measure(found, {name: raw / name for name in found.sequences})
     return found
 

@@ -6,6 +6,7 @@ from maskcast.data.archives import is_archive
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
+from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
@@ -43,10 +44,13 @@ def look(raw: Path) -> Findings:
     if not frames and not films:
         have = f"{len(masks)} folders of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
+    if not masks and (given := label_files(raw)) is not None:
+        found = labelled_by_files(raw, *given, guess_patterns(frames, films, []), frames)
+        return _without_films(found, frames, films)
     if not masks and not films and (boxes := box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline (recipes/detection, "
-            "docs/detection.md). A masker learns from masks that are images: save those of this file as PNG"
+            "docs/detection.md). A masker learns from masks: export polygons or masks in place of boxes"
         )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:
@@ -59,7 +63,11 @@ def look(raw: Path) -> Findings:
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)
-    found = _frame_folders(raw, guess)
+    return _without_films(_frame_folders(raw, guess), frames, films)
+
+
+def _without_films(found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
+    """Adds that videos are left out where there are frames."""
     if films and frames:
         found.warnings.append(
             f"{len(films)} videos, e.g. {'/'.join(films[0])}, are left out: one source reads frames or videos, "

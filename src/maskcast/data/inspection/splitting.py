@@ -84,7 +84,7 @@ def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
     found.warnings.append(
         "one labelled sequence: scores on its own end say little about other videos; label a second one"
     )
-    if unlabelled:
+    if unlabelled and found.source["layout"] == "frame_folders":
         found.warnings.append(
             f"{len(unlabelled)} sequences have no masks and are left out: by time, every sequence is cut. Label a "
             "second sequence, and they are used, too"

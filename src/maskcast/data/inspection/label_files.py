@@ -1,0 +1,194 @@
+"""Folders whose masks stand in files of other tools, such as COCO, beside the frames."""
+
+import re
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.inspection.class_names import NO_LABEL
+from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.measuring import measure
+from maskcast.data.inspection.patterns import Guess
+from maskcast.data.inspection.sparse import cover_horizon
+from maskcast.data.inspection.splitting import propose_splits
+from maskcast.data.inspection.streams import Stream
+from maskcast.data.label_formats.base import IGNORED, FoundFrame
+from maskcast.data.sources.annotations import AnnotationsSource, gather_labels, known_frames
+from maskcast.data.sources.patterns import find_sequences
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.reading import content_of, read_json
+
+LOOKED_AT = 60  # frames whose masks are counted
+FORMATS = {  # name of a format: what people call it
+    "coco": "COCO",
+    "youtube-vis": "YouTube-VIS",
+    "cvat-video": "CVAT for video",
+    "cvat-images": "CVAT for images",
+    "label-studio": "Label Studio",
+}
+_ROBOFLOW = re.compile(r"(.+)([_-])(\d+)_(jpe?g|png)\.rf\..+", re.IGNORECASE)
+
+
+def label_files(raw: Path) -> tuple[str, list[Path]] | None:
+    """Returns the files of labels below a folder that hold masks, and their format; None where there are none.
+
+    Of several formats that comes first which tells most of objects.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(raw.rglob("*")):
+        if path.suffix.lower() in (".json", ".xml") and not any(map(is_junk, path.relative_to(raw).parts)):
+            form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
+            if form is not None:
+                found.setdefault(form, []).append(path)
+    order = ("youtube-vis", "cvat-video", "cvat-images", "coco", "label-studio")
+    return next(((form, found[form]) for form in order if form in found), None)
+
+
+def labelled_by_files(
+    raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[Stream]
+) -> Findings:
+    """Returns what is in a folder whose masks stand in files of labels.
+
+    Args:
+        raw: the folder.
+        form: the format of the files.
+        files: of labels.
+        guess: the pattern of the frames.
+        streams: their images.
+
+    Raises:
+        MaskcastError: when the frames have no pattern, or the files cannot be read or are of other frames.
+    """
+    images = _roboflow(raw, streams) or (guess.images if guess is not None else None)
+    if images is None:
+        raise MaskcastError(
+            f"{raw}: the frames that {files[0].name} names have no pattern in common; give each sequence a folder "
+            "or a video, or name its frames alike, e.g. street_0001.png"
+        )
+    source: dict[str, Any] = {
+        "layout": "annotations",
+        "format": form,
+        "labels": [path.relative_to(raw).as_posix() for path in files],
+        "images": images,
+    }
+    if form == "youtube-vis":
+        source["empty"] = "background"
+    found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
+    if form == "youtube-vis":
+        found.why["empty"] = "null says that an object is not there"
+    footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
+    known = known_frames(labels, source.get("empty", "unlabelled"))
+    if not known:
+        raise MaskcastError(
+            f"{files[0]}: labels no frame of the sequences that {images!r} finds "
+            f"({', '.join(list(footage)[:3])}); put the images there that it names, in folders and under names as "
+            "it has them"
+        )
+    frames = [one for mine in known.values() for one in mine.values()]
+    found.sequences = {name: len(one.masks) for name, one in footage.items()}
+    found.labelled = {name: len(mine) for name, mine in known.items()}
+    empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
+    if empty and "empty" not in source:
+        found.warnings.append(
+            f"{empty} frames are listed without objects and count as not labelled; set source.empty: background "
+            "if somebody has looked at them and nothing is there"
+        )
+    _add_classes(found, frames)
+    _add_objects(found, frames)
+    _count_pixels(found, frames)
+    measure(found, find_sequences(raw, images))
+    propose_splits(raw, found)
+    found.source["splits"].pop("unlabeled", None)  # as the source says by itself
+    marked = {name: [k in known.get(name, ()) for k in range(n)] for name, n in found.sequences.items()}
+    cover_horizon(found, marked)
+    return found
+
+
+def _json_format(path: Path) -> str | None:
+    content = content_of(path)
+    if not any(key in content for key in (b'"segmentation"', b'"segmentations"', b'"annotations"')):
+        return None
+    try:
+        value = read_json(path)
+    except MaskcastError:
+        return None  # of something else
+    if isinstance(value, list):
+        tasks = [one for one in islice(value, 1) if isinstance(one, dict)]
+        return "label-studio" if tasks and {"data", "annotations"} <= tasks[0].keys() else None
+    if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
+        return None
+    masks = [one for one in value["annotations"] if isinstance(one, dict)]
+    if "videos" in value and any(one.get("segmentations") for one in masks):
+        return "youtube-vis"
+    return "coco" if "images" in value and any(one.get("segmentation") for one in masks) else None
+
+
+def _xml_format(path: Path) -> str | None:
+    content = content_of(path)
+    if b"<annotations" not in content:
+        return None
+    if b"<track" in content:
+        return "cvat-video"
+    return "cvat-images" if b"<image " in content else None
+
+
+def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
+    """Returns the pattern of frames as Roboflow calls them, `street_mp4-12_jpg.rf.0f3a.jpg`; None of others."""
+    paths = [path for stream in streams for path in stream.files]
+    matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
+    if not paths or not all(matches):
+        return None
+    first, ending = matches[0], paths[0].suffix
+    assert first is not None
+    folders = {path.relative_to(raw).parent.as_posix() for path in paths}
+    folder = "*/" if len(folders) > 1 else "".join(f"{one}/" for one in folders if one != ".")
+    return f"{folder}{{clip}}{first[2]}{{frame}}_{first[4]}.rf.*{ending}"
+
+
+def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
+    names = sorted({name for frame in frames for name, _ in frame.objects} - {IGNORED})
+    void = [name for name in names if NO_LABEL.fullmatch(name)]
+    ground = [name for name in names if name.lower() == "background"]
+    shown = [name for name in names if name not in (*void, *ground)]
+    found.source["classes"] = ["background", *shown]
+    found.why["classes"] = f"the classes that have masks in {len(frames)} labelled frames"
+    renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
+    if renamed:
+        found.source["rename"] = renamed
+        found.why["rename"] = "by their names, these are no classes"
+    found.rows.append(("classes", ", ".join(found.source["classes"])))
+
+
+def _add_objects(found: Findings, frames: Sequence[FoundFrame]) -> None:
+    numbers = [number for frame in frames for _, number in frame.objects]
+    if numbers and None not in numbers:
+        found.rows.append(
+            ("objects", "have numbers: source.instances keeps them for forecasts by object (docs/forecasting.md)")
+        )
+
+
+def _count_pixels(found: Findings, frames: Sequence[FoundFrame]) -> None:
+    """Adds the share of pixels of each class, of some frames."""
+    names = {name: name for name in found.source["classes"]} | found.source.get("rename", {})
+    counts = dict.fromkeys(found.source["classes"], 0)
+    for number in evenly_spaced(len(frames), LOOKED_AT):
+        frame = frames[number]
+        if frame.size is None:
+            continue
+        painted = np.zeros(frame.size, np.intp)
+        classes = list(counts)
+        for region in frame.regions(frame.size):
+            ours = names.get(region.class_name, IGNORED)
+            painted[region.mask_HW] = classes.index(ours) if ours in counts else -1
+        for k, name in enumerate(classes):
+            counts[name] += int((painted == k).sum())
+    total = sum(counts.values())
+    if total:
+        found.shares = {name: count / total for name, count in counts.items()}
+        top = sorted(found.shares.items(), key=lambda one: -one[1])[:6]
+        found.rows.append(("pixels", ", ".join(f"{name}: {share:.1%}" for name, share in top)))

@@ -1,0 +1,293 @@
+"""maskcast init on folders whose masks stand in files of labels, then prepare_clips, as users run both."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.inspection.look import look
+from maskcast.errors import MaskcastError
+from maskcast.proposal import duration
+from maskcast.proposal.report import told
+from maskcast.proposal.write import plan
+from maskcast.runner.run import run_stage
+
+LENGTH = 24
+Truth = dict[str, np.ndarray]  # ids of the two squares by sequence
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are not timed: what they take is no matter of these tests."""
+    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+
+
+def runs(mask: np.ndarray) -> list[int]:
+    """Returns COCO's run lengths: column by column, background first."""
+    flat = np.concatenate([[0], mask.ravel(order="F"), [2]]).astype(int)
+    ends = np.flatnonzero(np.diff(flat))  # of each run
+    counts: list[int] = np.diff(ends, prepend=0).tolist()
+    return counts
+
+
+def shown(masks: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yields frame, id and mask of all that is seen."""
+    for t, mask in enumerate(masks):
+        for k in range(1, masks.max() + 1):
+            if (mask == k).any():
+                yield t, k, mask == k
+
+
+def box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Returns left, top, right and bottom."""
+    rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def dump(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+CATEGORIES = [{"id": 1, "name": "blue"}, {"id": 2, "name": "red"}, {"id": 3, "name": "never seen"}]
+
+
+def cvat_coco(root: Path) -> Truth:
+    """Writes CVAT's export `COCO 1.0` of brush masks: uncompressed run lengths, all of them crowds."""
+    truth, images, annotations = {}, [], []
+    for n in range(3):
+        frames, truth[f"clip{n}"] = frames_of(n, LENGTH)
+        write_images(root / "images/default", frames, f"clip{n}_{{:06d}}.png")
+        first = len(images) + 1
+        names = [f"clip{n}_{t:06d}.png" for t in range(LENGTH)]
+        images += [
+            {"id": first + t, "width": WIDTH, "height": HEIGHT, "file_name": names[t]} for t in range(LENGTH)
+        ]
+        for t, k, mask in shown(truth[f"clip{n}"]):
+            one = {"id": len(annotations) + 1, "image_id": first + t, "category_id": k, "iscrowd": 1}
+            counts = {"counts": runs(mask), "size": [HEIGHT, WIDTH]}
+            track = {"occluded": False, "track_id": k, "keyframe": True}
+            annotations.append(
+                one | {"segmentation": counts, "area": 1, "bbox": [0, 0, 1, 1], "attributes": track}
+            )
+    content = {"licenses": [], "info": {}, "categories": CATEGORIES, "images": images, "annotations": annotations}
+    dump(root / "annotations/instances_default.json", content)
+    return truth
+
+
+def youtube_vis(root: Path) -> Truth:
+    """Writes YouTube-VIS's form: an annotation is an object, with null where it is not seen."""
+    truth, videos, annotations = {}, [], []
+    for n in range(3):
+        clip = f"{n}ab"
+        frames, truth[clip] = frames_of(n, LENGTH)
+        write_images(root / "train/JPEGImages" / clip, frames, "{:05d}.jpg")
+        names = [f"{clip}/{t:05d}.jpg" for t in range(LENGTH)]
+        videos.append({"id": n, "width": WIDTH, "height": HEIGHT, "length": LENGTH, "file_names": names})
+        masks: dict[int, list[Any]] = defaultdict(lambda: [None] * LENGTH)
+        for t, k, mask in shown(truth[clip]):
+            masks[k][t] = {"counts": runs(mask), "size": [HEIGHT, WIDTH]}
+        for k, own in masks.items():
+            one = {"id": len(annotations) + 1, "video_id": n, "category_id": k, "segmentations": own}
+            annotations.append(one | {"iscrowd": 0, "bboxes": [None] * LENGTH, "areas": [None] * LENGTH})
+    content = {"info": {}, "videos": videos, "categories": CATEGORIES, "annotations": annotations}
+    dump(root / "train/instances.json", content)
+    return truth
+
+
+def roboflow(root: Path) -> Truth:
+    """Writes Roboflow's `COCO Segmentation`: frames of a video drawn into two folders, polygons, ids from 0."""
+    truth = {}
+    categories = [{"id": 0, "name": "objects", "supercategory": "none"}, *CATEGORIES[:2]]
+    files: dict[str, dict[str, Any]] = {
+        split: {"info": {}, "categories": categories, "images": [], "annotations": []}
+        for split in ("train", "valid")
+    }
+    for n in range(2):
+        frames, truth[f"street{n}_mp4"] = frames_of(n, LENGTH)
+        for t in range(LENGTH):
+            split = "valid" if t % 5 == 2 else "train"
+            content, folder = files[split], root / split
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"street{n}_mp4-{t}_jpg.rf.{hashlib.md5(bytes([n, t])).hexdigest()}.jpg"
+            Image.fromarray(frames[t]).save(folder / name)
+            image = {"id": len(content["images"]), "file_name": name, "height": HEIGHT, "width": WIDTH}
+            content["images"].append(image | {"extra": {"name": f"street{n}_mp4-{t}.jpg"}})
+            for _, k, mask in shown(truth[f"street{n}_mp4"][t : t + 1]):
+                left, top, right, bottom = box(mask)
+                polygon = [left, top, right, top, right, bottom, left, bottom, left, top]
+                one = {"id": len(content["annotations"]), "image_id": image["id"], "category_id": k, "iscrowd": 0}
+                content["annotations"].append(one | {"segmentation": [polygon], "area": 1, "bbox": [0, 0, 1, 1]})
+    for split, content in files.items():
+        dump(root / split / "_annotations.coco.json", content)
+    return truth
+
+
+def cvat_video(root: Path) -> Truth:
+    """Writes CVAT's export `CVAT for video 1.1` of two tasks beside the videos that were uploaded."""
+    truth = {}
+    for n in range(2):
+        frames, truth[f"street{n}"] = frames_of(n, LENGTH)
+        write_mp4(root / f"videos/street{n}.mp4", frames)
+        boxes: dict[int, str] = defaultdict(str)
+        for t, k, mask in shown(truth[f"street{n}"]):
+            sides = "".join(
+                f' {key}="{side}.0"' for key, side in zip(("xtl", "ytl", "xbr", "ybr"), box(mask), strict=True)
+            )
+            boxes[k] += f'<box frame="{t}" keyframe="1" outside="0" occluded="0"{sides} z_order="0"/>'
+        tracks = [
+            f'<track id="{k}" label="{("blue", "red")[k - 1]}" source="manual">{own}</track>'
+            for k, own in boxes.items()
+        ]
+        task = f"<task><name>my task {n}</name><size>{LENGTH}</size><source>street{n}.mp4</source>"
+        task += f"<original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size></task>"
+        (root / f"task{n}").mkdir()
+        (root / f"task{n}/annotations.xml").write_text(
+            f"<annotations><version>1.1</version><meta>{task}</meta>{''.join(tracks)}</annotations>"
+        )
+    return truth
+
+
+EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
+    "CVAT's COCO": (
+        cvat_coco,
+        {
+            "format": "coco",
+            "labels": ["annotations/instances_default.json"],
+            "images": "images/default/{clip}_{frame}.png",
+        },
+    ),
+    "YouTube-VIS": (
+        youtube_vis,
+        {
+            "format": "youtube-vis",
+            "labels": ["train/instances.json"],
+            "images": "train/JPEGImages/{clip}",
+            "empty": "background",
+        },
+    ),
+    "Roboflow": (
+        roboflow,
+        {
+            "format": "coco",
+            "labels": ["train/_annotations.coco.json", "valid/_annotations.coco.json"],
+            "images": "*/{clip}-{frame}_jpg.rf.*.jpg",
+        },
+    ),
+    "CVAT for video": (
+        cvat_video,
+        {
+            "format": "cvat-video",
+            "labels": ["task0/annotations.xml", "task1/annotations.xml"],
+            "images": "videos/{clip}.mp4",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_export_becomes_clips_with_the_masks_that_were_drawn(name: str, tmp_path: Path) -> None:
+    write, expected = EXPORTS[name]
+    truth = write(tmp_path / "raw")
+    start = plan(tmp_path / "raw")
+    source = start.found.source
+    assert {key: source.get(key) for key in expected} == expected
+    assert source["classes"] == ["background", "blue", "red"]
+    assert not start.left_out and not start.found.warnings
+    params = yaml.safe_load(start.text(tmp_path / "raw"))["prepare_clips"]
+    run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert {clip.split for clip in store.clips} == {"train", "val"}
+    assert {clip.meta["video"] for clip in store.clips} == truth.keys()
+    for clip in store.clips:
+        first = clip.meta["start"]
+        assert (store.masks(clip) == truth[clip.meta["video"]][first : first + clip.num_frames]).all()
+
+
+def test_what_was_found_is_said(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+    said = " ".join(told(plan(tmp_path), tmp_path, tmp_path / "params.yaml").split())
+    assert "masks in files of COCO, frames by sequence: images images/default/{clip}_{frame}.png" in said
+    assert "labels annotations/instances_default.json" in said and "3 with masks, on 72 of 72 frames" in said
+    assert "objects have numbers: source.instances keeps them" in said
+    assert "pixels background: " in said and "classes background, blue, red" in said
+
+
+def edited(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_frames_without_objects_are_asked_about(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+
+    def empty(content: dict[str, Any]) -> None:
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] % 6]
+
+    edited(tmp_path / "annotations/instances_default.json", empty)
+    found = look(tmp_path)
+    assert found.warnings[0].startswith(
+        "12 frames are listed without objects and count as not labelled; set source."
+    )
+
+
+def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+
+    def rename(content: dict[str, Any]) -> None:
+        for one, name in zip(content["categories"], ("Background", "void", "never seen"), strict=True):
+            one["name"] = name
+
+    edited(tmp_path / "annotations/instances_default.json", rename)
+    edited(
+        tmp_path / "annotations/instances_default.json",
+        lambda content: content["annotations"].append(content["annotations"][0] | {"id": 10**6, "category_id": 3}),
+    )
+    source = look(tmp_path).source
+    assert source["classes"] == ["background", "never seen"]
+    assert source["rename"] == {"void": "ignore", "Background": "background"}
+
+
+def test_files_of_boxes_alone_are_for_detection(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+
+    def boxes(content: dict[str, Any]) -> None:
+        for one in content["annotations"]:
+            one["segmentation"] = []
+
+    edited(tmp_path / "annotations/instances_default.json", boxes)
+    with pytest.raises(MaskcastError, match=r"images with boxes, no videos: .* export polygons or masks in place"):
+        look(tmp_path)
+
+
+def test_a_file_of_other_frames_is_said(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+    for path in (tmp_path / "images/default").iterdir():
+        path.rename(path.with_name("my" + path.name))
+    with pytest.raises(MaskcastError, match=r"instances_default\.json: labels no frame of the sequences that"):
+        look(tmp_path)
+
+
+def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "one", frames, "{:04d}.png")
+    write_images(tmp_path / "two", frames_of(1, LENGTH)[0], "{:04d}.png")
+    images = [{"id": t, "width": WIDTH, "height": HEIGHT, "file_name": f"one/{t:04d}.png"} for t in range(60)]
+    annotations = [
+        {"id": n, "image_id": t, "category_id": k, "segmentation": {"counts": runs(mask), "size": [HEIGHT, WIDTH]}}
+        for n, (t, k, mask) in enumerate(shown(masks))
+    ]
+    dump(tmp_path / "labels.json", {"images": images, "categories": CATEGORIES, "annotations": annotations})
+    start = plan(tmp_path)
+    assert start.found.source["split_by"] == "time" and start.clips["unlabeled"] == 1 and start.clips["val"] == 1
+    assert not any("left out" in warning for warning in start.found.warnings)
