@@ -2,8 +2,10 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?%?( to \S+)?|n/a|-|")  # what a column of numbers holds
 VOID = frozenset({"br", "img", "input", "meta"})  # of those used here: they have no end tag
 
 
@@ -33,13 +35,25 @@ def joined(children: Iterable[object]) -> Html:
 
 
 def table(caption: str, header: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """Returns a table in a frame that scrolls by itself; the first cell of each row is its heading."""
-    head = element("tr", *(element("th", cell, scope="col") for cell in header))
+    """Returns a table in a frame that scrolls by itself; the first cell of each row is its heading.
+
+    Columns of numbers stand to the right; all others are of the class ``text``.
+    """
+    content = [[*map(joined, ([cell] for cell in row))] for row in rows]
+    text = {n for row in content for n, cell in enumerate(row) if n and not _is_number(cell)}
+    kinds = ["text" if n in text else None for n in range(len(header))]
+    head = [element("th", cell, scope="col", class_=kind) for cell, kind in zip(header, kinds, strict=True)]
     body = [
-        element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
-        for first, *rest in rows
+        element(
+            "tr",
+            element("th", row[0], scope="row"),
+            *(element("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)),
+        )
+        for row in content
     ]
-    whole = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
+    whole = element(
+        "table", element("caption", caption), element("thead", element("tr", *head)), element("tbody", *body)
+    )
     return scrolling(caption, whole)
 
 
@@ -56,6 +70,11 @@ def folded(summary: str, *children: object) -> Html:
 def data_uri(data: bytes, kind: str) -> str:
     """Returns a file as the address of itself."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _is_number(cell: Html) -> bool:
+    """Says whether a cell holds a number, says that there is none, or shows one without words."""
+    return NUMBER.fullmatch(re.sub("<[^>]*>", "", cell)) is not None
 
 
 def _attribute(key: str, value: object) -> str:

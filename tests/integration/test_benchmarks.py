@@ -191,7 +191,7 @@ def test_the_worst_windows_are_drawn_with_what_happened(monkeypatch: pytest.Monk
     page = Path("worst/index.html").read_text()
     assert page.count("IoU of each object at the last frame</caption>") == 2 and page.count("data:image/png") == 2
     losses = importlib.import_module("forecast_losses")
-    assert any(f"<td>{case}</td>" in page for case in losses.CASES)
+    assert any(f'<td class="text">{case}</td>' in page for case in losses.CASES)
     with Image.open("worst/worst.png") as sheet:
         assert sheet.width > 100
 

@@ -2,11 +2,13 @@
 
 import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
 from maskcast.report.charts import MOST_POINTS, MOST_ROWS, line_chart
+from maskcast.report.page_style import STYLE
 
 
 def parsed(chart: str) -> ElementTree.Element:
@@ -79,3 +81,22 @@ def test_lines_with_places_of_their_own_have_tables_of_their_own() -> None:
     assert "Confidence, by confidence: objects" in chart
     together = line_chart("Loss", {"one": [(1, 0.1), (2, 0.2)], "other": [(1, 0.3)]}, x_label="epoch")
     assert together.count("<table") == 1
+
+
+def test_numbers_at_the_axes_touch_neither_each_other_nor_the_border() -> None:
+    percents = [0.5, 1, 2, 5, 10, 20, 50, 90, 95, 100]
+    chart = line_chart("Loss", {"own": [(x, 1.25e-05 * x) for x in percents]}, x_label="%", log_x=True)
+    texts = [(each.text, float(each.get("x")), each.get("text-anchor")) for each in parsed(chart).iter("text")]
+    assert all(x - 7 * len(text) >= 0 for text, x, anchor in texts if anchor == "end")
+    below = sorted((x, text) for text, x, anchor in texts if anchor == "middle" and text != "%")
+    assert below[0][1] == "0.5" and below[-1][1] == "100" and "90" not in dict(below).values()
+    for (x, text), (after, other) in pairwise(below):
+        assert after - x > 7 * (len(text) + len(other)) / 2
+
+
+def test_eight_lines_look_different() -> None:
+    chart = line_chart("Loss", {str(k): [(1, k), (2, k)] for k in range(8)}, x_label="step")
+    styles = {each.get("class").split()[-1] for each in parsed(chart).iter("polyline")}
+    assert styles == {f"line-{k}" for k in range(8)}
+    assert all(f".{style} {{" in STYLE and f"--{style}:" in STYLE for style in styles)
+    assert all(f".{style.replace('line', 'dot')} {{" in STYLE for style in styles)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maskcast.evaluation.view import ForecastView
-from maskcast.report.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite
+from maskcast.report.clip_player import MOST_BYTES, MOST_FRAMES, MOST_PIXELS, draw_sprite, player, sprite_of
 from maskcast.report.pictures import panels
 
 
@@ -52,3 +52,12 @@ def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, widt
     assert sprite.size[0] * sprite.size[1] <= MOST_PIXELS
     with Image.open(BytesIO(sprite.data)) as picture:
         assert picture.size == (sprite.size[1] * len(sprite.frames), sprite.size[0] * len(sprite.panels))
+
+
+@pytest.mark.parametrize(("frames", "moving"), [(8, True), (1, False)])
+def test_one_frame_has_nothing_to_move(frames: int, moving: bool) -> None:
+    sprite = sprite_of(frames, lambda t: {"frame": np.full((4, 6, 3), t, np.uint8)})
+    said = [f"frame {t + 1} of {frames}" for t in sprite.frames]
+    text = player("clip-0", "A clip", sprite, {"frame": "frame"}, said, "data:,", [])
+    assert ("<button" in text) == ("<input" in text) == (said[-1] in text.split("</figure>")[1]) == moving
+    assert f'aria-label="frame, {said[-1]}"' in text

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
-from maskcast.report.confusions import LISTED, MOST_CLASSES, confusions
+from maskcast.report.confusions import CELL, LISTED, MOST_CLASSES, confusions
 
 
 def scored(truth: np.ndarray, forecast: np.ndarray, num_classes: int) -> ForecastScores:
@@ -20,7 +20,9 @@ def test_errors_are_counted_and_absent_classes_left_out() -> None:
     text = confusions(scored(truth, forecast, 5), ["rest", "a<b", "two", "never", "neither"])
     assert "Of 8 object pixels of frame 12, 12.5% were missed and 37.5% forecast as another class." in text
     assert "Of 4 background pixels 25.0% were forecast as objects." in text
-    rows = re.findall(r'<th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>', text)
+    rows = re.findall(
+        r'<th scope="row">([^<]*)</th><td class="text">([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>', text
+    )
     assert rows == [("two", "a&lt;b", "2", "50.0%"), ("a&lt;b", "two", "1", "25.0%")]
     cells = re.findall(r"<title>([^<]*)</title>", text)
     assert len(cells) == 7 and "a&lt;b forecast as rest: 25.0% (1 pixels)" in cells
@@ -32,9 +34,9 @@ def test_of_very_many_classes_those_with_errors_are_drawn() -> None:
     forecast = truth.copy()
     forecast[0, 100:140] = truth[0, 100:140] + 1  # 41 classes lose a pixel, or get one that is not theirs
     text = confusions(scored(truth, forecast, 200), [f"class {k}" for k in range(200)])
-    assert text.count('text-anchor="end"') == MOST_CLASSES
+    assert text.count("rotate(-90") == MOST_CLASSES
     assert f"The {MOST_CLASSES} classes with the most errors" in text
-    assert all(f">class {k} {k}</text>" in text for k in range(100, 141))
+    assert all(f">class {k}</text>" in text and text.count(f">{k}</text>") == 2 for k in range(100, 141))
     assert text.count('<th scope="row">') == LISTED
 
 
@@ -42,3 +44,14 @@ def test_a_forecast_without_errors_has_no_list() -> None:
     truth = np.array([[0, 1]], np.uint8)
     text = confusions(scored(truth, truth, 2), ["rest", "one"])
     assert "0.0% were missed" in text and "<table>" not in text
+
+
+def test_a_long_name_is_shortened_and_told_whole() -> None:
+    truth = np.array([[0, 1, 2]], np.uint8)
+    names = ["rest", "one", "cylinder of red metal that is very long and shiny"]
+    text = confusions(scored(truth, truth[:, ::-1], 3), names)
+    short = re.search(f">([^<]*…[^<]*)<title>{names[2]}</title></text>", text)[1]
+    assert names[2].startswith(short.split("…")[0]) and names[2].endswith(short.split("…")[1])
+    assert "<title>one</title>" not in text
+    places = [float(x) for x in re.findall(r'<text x="([\d.]+)"', text)]
+    assert min(places) > 8 * len(short) / 2 and MOST_CLASSES * CELL + max(places[:2]) < 1120  # of a desk's page

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
         ("seed", "7"),
         ("note", "&lt;i&gt;"),
     ):
-        assert f'<th scope="row">{name}</th><td>{value}</td>' in text
+        assert f'<th scope="row">{name}</th><td class="text">{value}</td>' in text
     assert "unshown" not in text
     assert re.findall(r'(?:src|href)="(?!data:|#)([^"]*)', text) == ["index.html"]  # hidden but among files
 
@@ -129,3 +130,37 @@ def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alo
     index.write_text("<title>of somebody else</title>")
     assert write_index(tmp_path) is None and index.read_text() == "<title>of somebody else</title>"
     assert write_index(tmp_path / "nowhere") is None
+
+
+def test_columns_of_numbers_stand_to_the_right_and_words_to_the_left() -> None:
+    cells = ["name", "0.068 to 1e-05", Html("<strong>12,345.6%</strong>"), "n/a", "of -", "2 clips"]
+    text = table("All", ["first", "span", "best", "none", "words", "counts"], [cells, ["other", "", "-", 3, 4, 5]])
+    assert re.findall('class="text">([^<]*)<', text) == ["words", "counts", "of -", "2 clips", "4", "5"]
+    assert table("None", ["first", "second"], []).count("<th") == 3  # thead among them
+
+
+def test_counts_are_whole_and_params_are_written_as_in_a_params_file(tmp_path: Path) -> None:
+    class Mixed(Params):
+        nothing: str | None = None
+        wide: bool = True
+        names: tuple[str, ...] = ("a", "é")
+
+    numbers = {
+        "parameters": 12345678,
+        "seconds": 1234567.8,
+        "score": 0.123456789,
+        "tiny": 1.25e-9,
+        "none": math.nan,
+    }
+    Page("x").write(tmp_path / "page.html", numbers, Mixed(), {})
+    rows = re.findall('<th scope="row">([^<]*)</th><td[^>]*>([^<]*)</td>', (tmp_path / "page.html").read_text())
+    assert dict(rows) == {
+        "parameters": "12,345,678",
+        "seconds": "1,234,568",
+        "score": "0.123457",
+        "tiny": "1.25e-09",
+        "none": "n/a",
+        "nothing": "null",
+        "wide": "true",
+        "names": "[&quot;a&quot;, &quot;é&quot;]",
+    }

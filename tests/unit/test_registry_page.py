@@ -39,7 +39,7 @@ def test_the_model_stands_beside_the_champion(tmp_path: Path) -> None:
     assert '<th scope="row">12</th><td>1</td><td>0.9</td>' in text  # of the chart
     assert '<th scope="row">&lt;b&gt;</th><td>0.3700</td><td>0.2200</td><td>+0.1500</td>' in text
     assert text.count('<th scope="row">clip_') == 11  # and clip_7's: six at either end
-    assert '<th scope="row">input report</th><td>def</td>' in text
+    assert '<th scope="row">input report</th><td class="text">def</td>' in text
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_no_comparison_without_the_same_clips(
     text = page(tmp_path, record(0.0), champion)
     assert said in text
     assert "<strong>failed</strong>: jaccard_last 0.4000 &lt; 0.5" in text
-    assert "<td>0.4000</td><td>&gt;= 0.5</td><td>no</td>" in text
+    assert '<td>0.4000</td><td class="text">&gt;= 0.5</td><td class="text">no</td>' in text
     assert "Clips that differ" not in text
     if champion is None:
         assert "This model is the champion." in page(tmp_path, record(0.0), None, "champion")

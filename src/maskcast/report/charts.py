@@ -7,10 +7,11 @@ from maskcast.data.clip_index import evenly_spaced
 from maskcast.markup import Html, element, folded, table
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38
+RIGHT, TOP, BOTTOM = 10, 10, 38
+LEAST_LEFT, DIGIT = 44, 7  # widths: of the axis at the left, and of a digit
 MOST_POINTS, MOST_ROWS = 400, 40
 DOTTED_UP_TO = 30  # points of a line that are drawn as dots, too
-STYLES = 5  # classes line-0 to line-4 of the style sheet
+STYLES = 8  # classes line-0 to line-7 of the style sheet
 
 Points = Sequence[tuple[float, float]]
 
@@ -34,7 +35,8 @@ def line_chart(
         x_label: What x is.
         y_label: What y is.
         y_range: Least and greatest y of the axis; None takes what the lines need.
-        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines has its tick.
+        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines for which there
+            is room has its tick.
     """
     lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
     finite = {name: [point for point in points if _finite(point)] for name, points in lines.items()}
@@ -47,25 +49,25 @@ def line_chart(
     y_low, y_high = y_range or (min(y for _, y in drawn), max(y for _, y in drawn))
     y_ticks = _ticks(y_low, y_high)
     y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
+    left = max(LEAST_LEFT, 8 + DIGIT * max(len(f"{tick:g}") for tick in y_ticks))
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) if x_high > x_low else 0.5
         up = (y - y_low) / (y_high - y_low)
-        return round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(
+        return round(left + across * (WIDTH - left - RIGHT), 1), round(
             HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
         )
 
     parts: list[Html] = []
     for tick in y_ticks:
         _, y = place(x_low, tick)
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
-        parts.append(element("text", f"{tick:g}", x=LEFT - 6, y=y + 4, text_anchor="end"))
+        parts.append(element("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
+        parts.append(element("text", f"{tick:g}", x=left - 6, y=y + 4, text_anchor="end"))
     whole = all(float(x).is_integer() for x, _ in drawn)
-    for tick in xs if log_x else _ticks(x_low, x_high, whole=whole):
-        if x_low <= tick <= x_high:
-            x, _ = place(tick, y_low)
-            parts.append(element("text", f"{tick:g}", x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
-    parts.append(element("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
+    x_ticks = xs if log_x else [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
+    for said, x in _with_room([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
+        parts.append(element("text", said, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
+    parts.append(element("text", x_label, x=(left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line lies on top
         at = [place(*point) for point in points]
         style = f"line line-{k % STYLES}"
@@ -117,6 +119,15 @@ def _finite(point: tuple[float, float]) -> bool:
 
 def _said(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _with_room(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Returns the ticks, text and place, that do not touch: the first, the last, and what fits between them."""
+    kept: list[tuple[str, float]] = []
+    for text, x in (*ticks[:1], *ticks[-1:], *ticks[1:-1]):
+        if all(abs(x - place) > DIGIT * (len(text) + len(other) + 1) / 2 for other, place in kept):
+            kept.append((text, x))
+    return kept
 
 
 def _ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:

@@ -79,6 +79,8 @@ def player(
 ) -> Html:
     """Returns a clip with a slider and a button that plays it; without scripts its last frame is shown.
 
+    A clip of one frame has neither.
+
     Args:
         name: an identifier, unique on the page.
         title: heading.
@@ -119,13 +121,11 @@ def player(
         aria_valuetext=frames[last],
         data_frames=json.dumps(list(frames)),
     )
-    label = element(
-        "label", element("span", "Frame"), slider, element("span", frames[last], class_="now", aria_hidden="true")
-    )
+    label = element("label", slider, element("span", frames[last], class_="now", aria_hidden="true"))
     # Hidden where no script is there to play.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
     body = joined([element("div", *panels, class_="panels"), *([legend(classes, "Classes")] if classes else [])])
-    controls = element("div", play, label, class_="controls")
+    controls = element("div", play, label, class_="controls") if last else Html()
     return element(
         "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name
     )

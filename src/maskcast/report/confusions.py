@@ -9,10 +9,12 @@ import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.markup import Html, element, joined, scrolling, table
+from maskcast.report.paint import elided, font
 
 LISTED = 12  # pairs of classes
 MOST_CLASSES = 60  # of the heat map; more would not be readable
-CELL, GUTTER = 16, 190  # pixels of the heat map: side of a cell, width of the class names
+CELL, NUMBER = 16, 26  # pixels of the heat map: side of a cell, width of a class number
+MOST_NAME, LETTERS = 100, 10  # pixels: widest class name, size of the font it is measured in; a page's is wider
 
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
@@ -43,26 +45,32 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     errors_K = wrong_KK.sum(axis=0) + wrong_KK.sum(axis=1)
     shown = sorted(sorted(np.flatnonzero(there_K).tolist(), key=lambda k: -errors_K[k])[:MOST_CLASSES])
     true_K = np.maximum(matrix_KK.sum(axis=1), 1)
-    parts: list[Html] = []
+    names = {k: elided(classes[k], MOST_NAME, LETTERS) for k in shown}
+    name_width = max((font(LETTERS).getlength(name) for name in names.values()), default=0)
+    left, top = round(1.25 * name_width) + NUMBER, NUMBER
+    side = CELL * len(shown)
+    parts = [element("rect", x=left, y=top, width=side - 1, height=side - 1, class_="ground")]
     for row, i in enumerate(shown):
-        middle = CELL * (row + 1) + 12
-        parts.append(element("text", f"{classes[i]} {i}", x=GUTTER - 6, y=middle, text_anchor="end"))
-        parts.append(element("text", i, x=GUTTER + CELL * row + CELL / 2, y=10, text_anchor="middle"))
+        middle, across = top + CELL * row + 12, left + CELL * row + 12
+        whole = [element("title", classes[i])] if names[i] != classes[i] else []
+        parts.append(element("text", names[i], *whole, x=left - NUMBER, y=middle, text_anchor="end"))
+        parts.append(element("text", i, x=left - 4, y=middle, text_anchor="end"))
+        parts.append(element("text", i, x=across, y=top - 4, transform=f"rotate(-90 {across} {top - 4})"))
         for column, j in enumerate(shown):
             if matrix_KK[i, j]:
                 share = matrix_KK[i, j] / true_K[i]
                 said = f"{classes[i]} forecast as {classes[j]}: {share:.1%} ({matrix_KK[i, j]:,} pixels)"
-                place = {"x": GUTTER + CELL * column, "y": CELL * (row + 1), "width": CELL - 1, "height": CELL - 1}
+                place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"
                 opacity = f"{max(share**0.5, 0.08):.2f}"
                 parts.append(element("rect", element("title", said), **place, class_=kind, fill_opacity=opacity))
-    width, height = GUTTER + CELL * len(shown) + 1, CELL * (len(shown) + 1) + 1
     said = f"Confusion matrix at frame {frame}; its greatest errors stand above"
-    chart = element("svg", *parts, width=width, height=height, role="img", aria_label=said)
+    chart = element("svg", *parts, width=left + side, height=top + side, role="img", aria_label=said)
     left_out = "" if len(shown) == there_K.sum() else f" The {MOST_CLASSES} classes with the most errors."
     caption = (
-        "Rows are true classes, columns what they were forecast as, by number; the stronger a cell, the greater "
-        f"its share of the row (its square root, so that small errors show).{left_out}"
+        "Rows are true classes, columns what they were forecast as, by number. Blue is right, orange is wrong; "
+        "the stronger a cell, the greater its share of the row (its square root, so that small errors show)."
+        f"{left_out}"
     )
     return element("figure", element("figcaption", caption), scrolling("Confusion matrix", chart))
 

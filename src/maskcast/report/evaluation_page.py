@@ -179,7 +179,7 @@ def _learning(curves: Mapping[str, Curve]) -> Html:
         line_chart(f"Loss of {_words(stage)}", {"training": _points(curve, "loss")}, x_label="epoch")
         for stage, curve in curves.items()
     ]
-    return joined(charts)
+    return element("div", *charts, class_="charts")
 
 
 def _points(curve: Curve, name: str) -> list[tuple[float, float]]:

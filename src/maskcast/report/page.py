@@ -7,6 +7,8 @@ colours, by keyboard and by screen reader; its policy lets it load nothing and r
 
 import base64
 import hashlib
+import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -75,7 +77,7 @@ class Page:
             params: The stage's params.
             tags: Where it ran, see ``provenance.run_tags``.
         """
-        numbers = table("Final numbers", ["name", "value"], [[k, f"{v:.6g}"] for k, v in metrics.items()])
+        numbers = table("Final numbers", ["name", "value"], [[k, _number(v)] for k, v in metrics.items()])
         own = bool(self._sections)
         sections = dict(self._sections)
         sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
@@ -94,13 +96,25 @@ def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
         known += [
             [f"{text} {tag.removeprefix(prefix)}", name] for tag, name in tags.items() if tag.startswith(prefix)
         ]
-    values = [[key, redacted(str(value))] for key, value in flatten(params.model_dump(mode="json")).items()]
+    values = [[key, _param(value)] for key, value in flatten(params.model_dump(mode="json")).items()]
     return element(
         "div",
         table("Where it ran, on what", ["fact", "value"], known),
         table("Params, seeds among them", ["param", "value"], values),
         class_="facts",
     )
+
+
+def _number(value: float) -> str:
+    """Returns a final number: counts and whatever is large whole, six digits of the others."""
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1e5 else f"{value:.6g}"
+
+
+def _param(value: object) -> str:
+    """Returns a param as a params file may have it."""
+    return redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def document(title: str, sections: Mapping[str, Html], index: str | None = None) -> str:

@@ -3,17 +3,19 @@
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #57606a; --rule: #d0d7de;
   --shade: #f6f8fa; --link: #0757b8;
-  --line-0: #0757b8; --line-1: #6b737c; --line-2: #b04500; --line-3: #1a7f37; --line-4: #8250df }
+  --line-0: #0757b8; --line-1: #6b737c; --line-2: #b04500; --line-3: #1a7f37; --line-4: #8250df;
+  --line-5: #b0176a; --line-6: #0b7d84; --line-7: #7d5a00 }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #0d1117; --ink: #e6edf3; --faint: #9aa4af; --rule: #30363d; --shade: #161b22; --link: #79b8ff;
-    --line-0: #58a6ff; --line-1: #9aa4af; --line-2: #f0883e; --line-3: #56d364; --line-4: #bc8cff } }
+    --line-0: #58a6ff; --line-1: #9aa4af; --line-2: #f0883e; --line-3: #56d364; --line-4: #bc8cff;
+    --line-5: #ff7eb6; --line-6: #39c5cf; --line-7: #d9b44a } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
 header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 1rem }
 h1 { font-size: 1.6rem; margin: 1.5rem 0 .25rem }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--rule) }
 h3 { font-size: 1rem; margin: 1.25rem 0 .5rem }
-p, dd { max-width: 70ch }
+p, dd { max-width: 70ch } h1, h2, h3, p, li, dt, figcaption { overflow-wrap: anywhere }
 a { color: var(--link) }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px }
 .skip { position: absolute; left: -99rem } .skip:focus { position: static }
@@ -28,9 +30,11 @@ dt { font-family: ui-monospace, monospace; margin-top: .5rem } dd { margin: 0 0 
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { padding: .25rem 0; max-width: calc(100vw - 2rem) }
 th, td { padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--rule); text-align: right }
-th { font-weight: normal }
+th { font-weight: normal } td { white-space: nowrap }
+.text, tbody th { text-align: left; white-space: normal; max-width: 28rem; overflow-wrap: break-word }
 th:first-child { text-align: left; min-width: 6rem } thead th { vertical-align: bottom; color: var(--faint) }
-.facts th, .facts td { text-align: left; vertical-align: top } .facts td { overflow-wrap: anywhere }
+.facts th, .facts td { text-align: left; vertical-align: top }
+.facts td { overflow-wrap: anywhere; max-width: none; white-space: normal }
 .facts caption { padding-top: 1rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0 1.5rem }
 .chart svg { width: 100% } .chart > svg { max-width: 30rem } .legend svg { width: 28px; vertical-align: middle;
@@ -40,10 +44,14 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .line-1 { stroke: var(--line-1); stroke-dasharray: 2 3 } .line-2 { stroke: var(--line-2); stroke-dasharray: 7 3 }
 .line-3 { stroke: var(--line-3); stroke-dasharray: 8 3 2 3 }
 .line-4 { stroke: var(--line-4); stroke-dasharray: 4 2 }
+.line-5 { stroke: var(--line-5); stroke-dasharray: 1 2 } .line-6 { stroke: var(--line-6); stroke-dasharray: 10 2 }
+.line-7 { stroke: var(--line-7); stroke-dasharray: 7 2 1 2 }
 .dot-0 { fill: var(--line-0) } .dot-1 { fill: var(--line-1) } .dot-2 { fill: var(--line-2) }
-.dot-3 { fill: var(--line-3) } .dot-4 { fill: var(--line-4) }
-.bar { width: 10rem; height: .8rem; display: block; background: var(--shade) } .bar .own { fill: var(--line-0) }
-.bar .rival { fill: var(--ink) } .cell { fill: var(--line-0) } .cell-off { fill: var(--line-2) }
+.dot-3 { fill: var(--line-3) } .dot-4 { fill: var(--line-4) } .dot-5 { fill: var(--line-5) }
+.dot-6 { fill: var(--line-6) } .dot-7 { fill: var(--line-7) }
+.bar { width: 10rem; height: .8rem; display: block; background: var(--rule) } .bar .own { fill: var(--line-0) }
+.bar .rival { fill: var(--ink) } .ground { fill: var(--shade) }
+.cell { fill: var(--line-0) } .cell-off { fill: var(--line-2) }
 .panels { display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem; background: #0f1216; padding: .5rem }
 .panels figure { margin: 0 } .panels svg { width: 100%; display: block; image-rendering: pixelated }
 .panels figcaption { color: #e9edf2; font-size: .8125rem }
@@ -59,8 +67,8 @@ footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
 """
 
 SCRIPT = """
-for (const clip of document.querySelectorAll(".clip")) {
-  const slider = clip.querySelector("input");
+for (const slider of document.querySelectorAll(".clip input")) {
+  const clip = slider.closest(".clip");
   const frames = JSON.parse(slider.dataset.frames);
   const show = () => {
     const n = Number(slider.value);

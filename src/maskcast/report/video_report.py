@@ -142,7 +142,8 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
         scores = evaluation.per_clip(SEGMENTER)[clip.id]
-        title = ", ".join([clip.id, *(f"{words} {_cell(scores[name])}" for name, words in _told(evaluation))])
+        told = [f"{words} {_cell(scores[name])}" for name, words in _told(evaluation) if np.isfinite(scores[name])]
+        title = ", ".join([clip.id, *told])
         captions = {name: name.replace("_", " ") for name in sprite.panels}
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
         masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
