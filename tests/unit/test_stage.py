@@ -3,14 +3,16 @@
 import errno
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
+from maskcast.report.page import Page
 from maskcast.runner.outputs import resume_dir
-from maskcast.runner.run import run_stage
+from maskcast.runner.run import link_pages, run_stage
 from maskcast.runner.stage import InPath, OutPath, Port, get_stage, running_name, stage
 
 
@@ -154,6 +156,14 @@ def test_metrics_are_returned(tmp_path: Path, register, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     assert run_stage("measure", {}, metrics=tmp_path / "metrics.json") == {"score": 0.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"score": 0.5}
+
+
+def test_stages_that_end_at_once_write_one_index_of_their_pages(tmp_path: Path) -> None:
+    for name in ("evaluate", "train_masker"):
+        Page(name).write(tmp_path / f"{name}.html", {"score": 0.5}, CopyParams(), {})
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: link_pages(tmp_path), range(200)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate.html", "index.html", "train_masker.html"]
 
 
 def test_resume_folders_lie_on_the_volume_by_run(tmp_path: Path, monkeypatch) -> None:

@@ -17,6 +17,7 @@ from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
 from maskcast.progress import first_process, listening
+from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import check_spares, outputs_whole, resume_dir, run_file
 from maskcast.runner.references import partial_of, placed, referred
 from maskcast.runner.stage import Job, Stage, check_name, get_stage, running_as
@@ -74,11 +75,18 @@ def _run(
 
             metrics = launch(execute, job, nodes=training.nodes, processes=training.processes)
     if first_process() and "page" in outputs and outputs["page"].suffix == ".html":
-        from maskcast.report.index import write_index
-
         with user_errors_of_disk(outputs["page"]):
-            write_index(outputs["page"].parent)
+            link_pages(outputs["page"].parent)
     return metrics
+
+
+def link_pages(folder: Path) -> None:
+    """Writes the index of the pages of a folder, into which other stages may write theirs at the same time."""
+    from maskcast.report.index import write_index
+    from maskcast.report.page import INDEX
+
+    with sole_writer(folder / INDEX, waits=True):
+        write_index(folder)
 
 
 @contextmanager
