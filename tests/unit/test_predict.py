@@ -113,6 +113,22 @@ def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
         assert not (tmp_path / "out").exists()
 
 
+def test_clips_that_would_share_a_folder_of_images_are_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    shutil.rmtree(inputs["clips"])
+    shutil.rmtree(inputs["masks"])
+    with (
+        ClipWriter(inputs["clips"], height=32, width=48, maps=single_map(CLASSES)) as prepared,
+        ClipWriter(inputs["masks"], height=32, width=48, maps=single_map(CLASSES)) as generated,
+    ):
+        for name in ("day/1", "day_1"):
+            frames, found = moving_squares(1, 11, 32, 48)
+            prepared.add(name, split="hidden", kind="hidden", frames=frames)
+            generated.add(name, split="hidden", kind="hidden", masks={MASK: found})
+    with pytest.raises(MaskcastError, match="clips 'day/1' and 'day_1' would share the folder 'day_1'"):
+        run_stage("predict", {"png": True}, **inputs, predictions=tmp_path / "out")
+    run_stage("predict", {}, **inputs, predictions=tmp_path / "out")
+
+
 @pytest.mark.parametrize("of", ["masks", "frames"])
 def test_without_hidden_clips_there_is_nothing_to_predict(
     tmp_path: Path, inputs: dict[str, Path], capsys: pytest.CaptureFixture[str], of: str

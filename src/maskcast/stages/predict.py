@@ -96,6 +96,8 @@ def predict(
             f"predict.frame_png: {params.frame_png} is no forecast frame; a forecaster of frames offers "
             f"{params.context_frames + 1} to {last} (this one forecasts {model.input}): change or remove the key"
         )
+    if params.png or params.frame_png is not None:
+        _check_folders(chosen)
     if not makes_frames and any(clip.num_frames > params.context_frames for clip in chosen):
         check_agreement(generated, params.context_frames)
     setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
@@ -159,9 +161,29 @@ def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
 
+def _check_folders(clips: Sequence[Clip]) -> None:
+    """Checks that no two clips share a folder of images.
+
+    Raises:
+        MaskcastError: two do.
+    """
+    found: dict[str, str] = {}
+    for clip in clips:
+        twin = found.setdefault(_folder_name(clip), clip.id)
+        if twin != clip.id:
+            raise MaskcastError(
+                f"predict.png: clips {twin!r} and {clip.id!r} would share the folder {_folder_name(clip)!r}; "
+                "rename one of them, or ask for no png"
+            )
+
+
+def _folder_name(clip: Clip) -> str:
+    return clip.id.replace("/", "_")
+
+
 def _draw(folder: Path, batch: Sequence[Clip], found: "Forecast", params: Predict) -> None:
     for n, clip in enumerate(batch):
-        place = folder / clip.id.replace("/", "_")
+        place = folder / _folder_name(clip)
         if params.png or params.frame_png is not None:
             place.mkdir(parents=True)
         if params.png:
