@@ -62,6 +62,12 @@ def scrolling(label: str, *children: object) -> Html:
     return element("div", *children, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
+def picture(alt: str, caption: str, data: bytes, kind: str = "image/png") -> Html:
+    """Returns a wide picture with its caption; on a phone it scrolls, so that its letters stay legible."""
+    image = element("img", alt=alt, src=data_uri(data, kind))
+    return element("figure", scrolling(alt, image), element("figcaption", caption))
+
+
 def folded(summary: str, *children: object) -> Html:
     """Returns what a reader unfolds."""
     return element("details", element("summary", summary), *children)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,12 @@ def test_a_forecaster_learns_the_map_it_is_told_and_remembers_its_name(
     assert predictions.label_map == COLOURS and len(predictions.clips) == 2
 
 
-def test_the_masker_is_scored_and_shown_in_every_map(inputs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_masker_is_scored_and_shown_in_every_map(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     report = tmp_path / "report"
+    shown: dict[str, str] = {}
+    monkeypatch.setattr("maskcast.report.evaluation_page.show", shown.__setitem__)
     run("evaluate", {"label_map": "colours"}, inputs, metrics=tmp_path / "scores.json", report=report)
     scores = json.loads((tmp_path / "scores.json").read_text())
     store = ClipStore(inputs["clips"], "any")
@@ -112,6 +117,9 @@ def test_the_masker_is_scored_and_shown_in_every_map(inputs: dict[str, Path], tm
     drawn = {path.name for path in (report / "maps").iterdir()}
     assert drawn == {"colours_v_1.png", "colours_v_2.png", "any_v_1.png", "matte_v_1.png", "matte_v_2.png"}
     assert "| matte | alpha | 2 | 0.4980 |" in (report / "maps.md").read_text()
+    keys = dict(re.findall('<ul class="legend" aria-label="Colours of ([a-z]*)">(.*?)</ul>', shown["Label maps"]))
+    for name, classes in (("colours", COLOURS.classes), ("any", ANY.classes)):
+        assert re.findall("</svg>([^<]*)</li>", keys[name]) == list(classes[1:])
     record = json.loads((report / "evaluation.json").read_text())
     assert record["label_map"] == "colours" and record["scores"] == scores
     assert "label map colours" in (report / "README.md").read_text()

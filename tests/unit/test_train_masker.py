@@ -18,6 +18,7 @@ from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
 from maskcast.report.overlays import masker_strip
+from maskcast.report.paint import palette
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.tasks import segmentation
@@ -63,6 +64,8 @@ def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: P
     np.testing.assert_array_equal(masker.std, std)
     pictures = sorted((tmp_path / "out/masker.resume/pictures").iterdir())
     assert [path.name for path in pictures] == ["val_0.png", "val_1.png"]
+    with Image.open(pictures[0]) as shown:  # a mask over its frame has mixed colours, its key has not
+        assert (np.asarray(shown) == palette()[1]).all(-1).any()
 
 
 def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:

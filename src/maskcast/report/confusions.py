@@ -13,8 +13,8 @@ from maskcast.report.paint import elided, font
 
 LISTED = 12  # pairs of classes
 MOST_CLASSES = 60  # of the heat map; more would not be readable
-CELL, NUMBER = 16, 26  # pixels of the heat map: side of a cell, width of a class number
-MOST_NAME, LETTERS = 100, 10  # pixels: widest class name, size of the font it is measured in; a page's is wider
+CELL, NUMBER = 15, 30  # pixels of the heat map: side of a cell, width of a class number
+MOST_NAME, LETTERS = 130, 10  # pixels: widest class name, size of the font it is measured in; a page's is wider
 
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
@@ -47,11 +47,11 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     true_K = np.maximum(matrix_KK.sum(axis=1), 1)
     names = {k: elided(classes[k], MOST_NAME, LETTERS) for k in shown}
     name_width = max((font(LETTERS).getlength(name) for name in names.values()), default=0)
-    left, top = round(1.25 * name_width) + NUMBER, NUMBER
+    left, top = round(1.4 * name_width) + NUMBER, NUMBER
     side = CELL * len(shown)
     parts = [element("rect", x=left, y=top, width=side - 1, height=side - 1, class_="ground")]
     for row, i in enumerate(shown):
-        middle, across = top + CELL * row + 12, left + CELL * row + 12
+        middle, across = top + CELL * row + 11, left + CELL * row + 11
         whole = [element("title", classes[i])] if names[i] != classes[i] else []
         parts.append(element("text", names[i], *whole, x=left - NUMBER, y=middle, text_anchor="end"))
         parts.append(element("text", i, x=left - 4, y=middle, text_anchor="end"))

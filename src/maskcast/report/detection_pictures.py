@@ -18,10 +18,16 @@ from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches
 from maskcast.report.overlays import Row, grid, rim, stacked
-from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, font
+from maskcast.report.paint import FALSE_ALARM, INK, MISSED, PAPER, Entry, font
 
 PANEL_WIDTH = 480  # pixels
 FOUND, CROWD = (102, 187, 106), (189, 189, 189)
+COLOURS: tuple[Entry, ...] = (
+    ("found", FOUND),
+    ("missed", MISSED),
+    ("false alarm", FALSE_ALARM),
+    ("crowd, may be found or not", CROWD),
+)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import numpy as np
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.evaluation.metrics import jaccard_per_class
-from maskcast.markup import Html, data_uri, element, folded, joined, table
+from maskcast.markup import Html, element, folded, joined, picture, table
+from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
+from maskcast.report.paint import class_entries
 from maskcast.report.tables import markdown, number, write_csv
 
 HEADER = ["label map", "kind", "clips", "Jaccard", "accuracy"]
@@ -58,10 +60,17 @@ def write_label_maps(
         ]
         parts.append(folded(f"By class of {name}", table(name, ["class", "Jaccard", "true pixels"], cells)))
     (folder / "maps").mkdir()
-    for path in _draw(folder / "maps", scores, prepared, generated, clips):
-        picture = element("img", alt=path.stem, src=data_uri(path.read_bytes(), "image/png"))
-        parts.append(element("figure", picture, element("figcaption", path.stem)))
-    return joined(parts)
+    drawn = _draw(folder / "maps", scores, prepared, generated, clips)
+    if drawn:
+        parts += [_key(scores[name]) for name in by_class]
+    return joined([*parts, *(picture(path.stem, path.stem, path.read_bytes()) for path in drawn)])
+
+
+def _key(one: MaskerScores) -> Html:
+    """Returns what the colours of a map mean."""
+    there = np.flatnonzero(one.counts.sum(axis=0) + one.counts.sum(axis=1))
+    title = f"Colours of {one.label_map.name}"
+    return joined([element("p", f"{title}:"), legend(class_entries([there], one.label_map.classes), title)])
 
 
 def _draw(

@@ -98,6 +98,7 @@ def masker_strip(
     prediction: np.ndarray,
     title: str = "masker",
     kind: MapKind = "classes",
+    legend: Sequence[Entry] = (),
 ) -> Image.Image:
     """Draws frames (T, H, W, C), the masker's masks (T, H, W) of a map and, where known, truth and errors."""
     painted, error = (matte, matte_error) if kind == "alpha" else (overlay, error_map)
@@ -109,7 +110,7 @@ def masker_strip(
     if truth is not None:
         label = "difference" if kind == "alpha" else "error"  # colours of errors are explained below
         rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
-    return grid(rows, title)
+    return grid(rows, title, legend=legend)
 
 
 def grid(

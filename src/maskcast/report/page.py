@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from maskcast.digest import DATA_HASH, DVC_HASH
-from maskcast.markup import Html, data_uri, element, folded, joined, table
+from maskcast.markup import Html, element, folded, joined, picture, table
 from maskcast.params import flatten
 from maskcast.redaction import redacted
 from maskcast.report.charts import line_chart
@@ -56,13 +56,10 @@ class Page:
         """Takes a picture (PNG, GIF) or a text (Markdown) into the page; MLflow alone keeps other kinds."""
         caption = f"{folder}/{path.name}" if folder not in ("", ".") else path.name
         if path.suffix in PICTURES:
-            source = data_uri(path.read_bytes(), PICTURES[path.suffix])
-            content = element("img", alt=caption, src=source)
+            self._files[caption] = picture(caption, caption, path.read_bytes(), PICTURES[path.suffix])
         elif path.suffix in TEXTS:
-            content = element("pre", path.read_text(encoding="utf-8"), tabindex=0)
-        else:
-            return
-        self._files[caption] = element("figure", content, element("figcaption", caption))
+            text = element("pre", path.read_text(encoding="utf-8"), tabindex=0)
+            self._files[caption] = element("figure", text, element("figcaption", caption))
 
     def section(self, title: str, content: Html) -> None:
         """Takes a part of the page that the stage made itself; the page of such a stage leaves its files out."""

@@ -26,7 +26,7 @@ figcaption, caption, .legend, details, table { font-size: .875rem }
 img { max-width: 100%; height: auto } pre { overflow-x: auto; background: var(--shade); padding: .75rem }
 summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
 dt { font-family: ui-monospace, monospace; margin-top: .5rem } dd { margin: 0 0 0 1rem }
-.scroll { overflow-x: auto }
+.scroll { overflow-x: auto } .scroll img { max-width: max(100%, 60rem) }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { padding: .25rem 0; max-width: calc(100vw - 2rem) }
 th, td { padding: .25rem 1rem .25rem 0; border-bottom: 1px solid var(--rule); text-align: right }

@@ -13,7 +13,7 @@ from maskcast.data.clips import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
-from maskcast.markup import Html, data_uri, element, folded, joined, table
+from maskcast.markup import Html, data_uri, element, folded, joined, picture, table
 from maskcast.progress import show
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
@@ -162,9 +162,8 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
-    source = data_uri(path.read_bytes(), "image/webp")
-    picture = element("img", alt=f"Film of {clip.id}", src=source)
-    return element("figure", picture, element("figcaption", path.name))
+    caption = f"{clip.id}, {count} of {clip.num_frames} frames: {path.name}"
+    return picture(f"Film of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 
 def _layers(evaluation: VideoEvaluation, clip: Clip) -> dict[str, dict[str, np.ndarray]]:

@@ -52,6 +52,7 @@ def evaluate_detector(
     from maskcast.models.detection.table import load_detector
     from maskcast.progress import report_folder, say, track
     from maskcast.report.detection_files import DEFINITIONS, write_report
+    from maskcast.report.detection_page import show_detections
 
     data = DetectionSet(dataset)
     model, description = load_detector(detector)
@@ -69,6 +70,7 @@ def evaluate_detector(
 
     report.mkdir()
     write_report(report, scores, dataset / "images" / params.split, params.pictures)
+    show_detections(scores, sorted(report.glob("pictures/*.png")))
     write_record(
         report / "evaluation.json",
         DETECTIONS,

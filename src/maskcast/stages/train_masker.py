@@ -48,6 +48,7 @@ def train_masker(
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import report_file
     from maskcast.report.overlays import masker_strip, stacked
+    from maskcast.report.paint import class_entries
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.segmentation import segmentation_task
@@ -89,9 +90,10 @@ def train_masker(
     pictures.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())
     for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
-        strips = [
-            masker_strip(frames, truth, found, clip if len(maps) == 1 else f"{clip} · {one.name}", one.kind)
-            for one, truth, found in maps
-        ]
+        strips = []
+        for one, truth, found in maps:
+            title = clip if len(maps) == 1 else f"{clip} · {one.name}"
+            key = class_entries([truth, found], one.classes) if one.kind == "classes" else []
+            strips.append(masker_strip(frames, truth, found, title, one.kind, key))
         stacked(strips).save(pictures / f"val_{index}.png")
         report_file(pictures / f"val_{index}.png", "masker")

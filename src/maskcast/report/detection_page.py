@@ -1,0 +1,85 @@
+"""The sections of an evaluation of a detector on its page: scores, categories, curves, pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.evaluation.coco.evaluator import CocoScores
+from maskcast.evaluation.coco.matches import IOU
+from maskcast.markup import Html, element, folded, joined, picture, table
+from maskcast.progress import show
+from maskcast.report.charts import line_chart
+from maskcast.report.clip_player import legend
+from maskcast.report.detection_files import DEFINITIONS
+from maskcast.report.detection_pictures import COLOURS
+
+HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
+OF_A_CATEGORY = ("AP", "AP50", "AP75", "AR100")
+
+
+def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
+    """Shows an evaluation on the run's page.
+
+    Args:
+        scores: what was found.
+        pictures: files of the images that are drawn, best first, see ``detection_pictures``.
+    """
+    show("Scores", _scores(scores))
+    show("By category", _categories(scores))
+    show("Precision over recall", _curves(scores))
+    if pictures:
+        show("Images", _images(pictures))
+    show("What the scores mean", _definitions())
+
+
+def _scores(scores: CocoScores) -> Html:
+    counts = scores.flat()
+    lead = element(
+        "p",
+        element("strong", f"AP {_score(scores.summary['AP'])}"),
+        f", AP50 {_score(scores.summary['AP50'])}: {counts['truths']:,.0f} truths in {counts['images']:,.0f} "
+        f"images, {counts['detections']:,.0f} detections.",
+    )
+    row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
+    return joined([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
+
+
+def _categories(scores: CocoScores) -> Html:
+    best_first = sorted(scores.per_category, key=lambda one: -np.nan_to_num(one.AP, nan=-1))
+    rows = [
+        [
+            one.name,
+            *(_score(getattr(one, name)) for name in OF_A_CATEGORY),
+            f"{one.truths:,}",
+            f"{one.detections:,}",
+        ]
+        for one in best_first
+    ]
+    header = ["category", *OF_A_CATEGORY, "truths", "detections"]
+    return table("Scores of each category, best AP first", header, rows)
+
+
+def _curves(scores: CocoScores) -> Html:
+    recall = np.linspace(0, 1, 101).tolist()
+    lines = {name: list(zip(recall, curve.tolist(), strict=True)) for name, curve in scores.curves().items()}
+    title = "Mean over categories"
+    return line_chart(title, lines, x_label="recall", y_label="precision", y_range=(0.0, 1.0))
+
+
+def _images(pictures: Sequence[Path]) -> Html:
+    lead = f"From the best image to the worst by F1 at IoU {IOU:.2f}; truth left, detections right."
+    drawn = [
+        picture(f"Image {path.stem.partition('_')[2]}: truth and detections", path.name, path.read_bytes())
+        for path in pictures
+    ]
+    return joined([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])
+
+
+def _definitions() -> Html:
+    entries = [part for name, text in DEFINITIONS.items() for part in (element("dt", name), element("dd", text))]
+    return folded("Definitions", element("dl", *entries))
+
+
+def _score(value: float) -> str:
+    return f"{value:.4f}" if np.isfinite(value) else "n/a"

@@ -1,0 +1,60 @@
+"""The page of a detector's evaluation: scores, categories, curves and images of known detections."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskcast.evaluation.coco.evaluator import CocoScores, Truth, evaluate
+from maskcast.markup import Html
+from maskcast.report.detection_page import show_detections
+
+
+def scored() -> CocoScores:
+    """One red box that is found, one blue that is not, and a category without truth."""
+    categories = [{"id": 1, "name": "blue"}, {"id": 2, "name": "<red>"}, {"id": 3, "name": "green"}]
+    boxes = [{"id": n, "image_id": 1, "category_id": n, "bbox": [20 * n, 4, 10, 10]} for n in (1, 2)]
+    annotations = [one | {"area": 100, "iscrowd": 0} for one in boxes]
+    truth = Truth([{"id": 1, "width": 80, "height": 20}], categories, annotations)
+    found = [{"image_id": 1, "category_id": 2, "bbox": [40, 4, 10, 10], "score": 0.9}]
+    return evaluate(truth, found, "bbox")
+
+
+@pytest.fixture
+def sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Html]:
+    shown: dict[str, Html] = {}
+    monkeypatch.setattr("maskcast.report.detection_page.show", shown.__setitem__)
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "01_1.png")
+    show_detections(scored(), [tmp_path / "01_1.png"])
+    return shown
+
+
+def rows(text: str) -> list[list[str]]:
+    cells = [re.findall(r"<t[hd][^>]*>([^<]*)<", row) for row in re.findall(r"<tr>(.*?)</tr>", text)]
+    return [row for row in cells if row]
+
+
+def test_sections_lead_from_the_whole_to_the_single_image(sections: Mapping[str, Html]) -> None:
+    assert list(sections) == ["Scores", "By category", "Precision over recall", "Images", "What the scores mean"]
+    assert "AP 0.5000</strong>, AP50 0.5000: 2 truths in 1 images, 1 detections." in sections["Scores"]
+    header, row = rows(sections["Scores"])
+    values = dict(zip(header, row, strict=True))
+    assert values["AP_small"] == "0.5000" and values["AP_large"] == "n/a"
+
+
+def test_the_best_category_is_first_and_one_without_truth_is_last(sections: Mapping[str, Html]) -> None:
+    _, *found = rows(sections["By category"])
+    assert [row[0] for row in found] == ["&lt;red&gt;", "blue", "green"]
+    assert [row[1] for row in found] == ["1.0000", "0.0000", "n/a"]
+    assert found[0][-2:] == ["1", "1"]
+
+
+def test_images_have_a_key_and_a_text(sections: Mapping[str, Html]) -> None:
+    images = sections["Images"]
+    for name in ("found", "missed", "false alarm", "crowd, may be found or not"):
+        assert f"{name}</li>" in images
+    assert 'alt="Image 1: truth and detections" src="data:image/png;base64,' in images
+    assert "polyline" in sections["Precision over recall"]
