@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import lacking
 
@@ -17,10 +19,14 @@ from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.labels import MASK, single_map
+from maskcast.markup import picture, table
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.params import Params
+from maskcast.report.charts import line_chart
+from maskcast.report.page import Page as ReportPage
 from maskcast.runner.run import run_stage
 
 EVIL = '<script>document.title = "run"</script>'
@@ -52,6 +58,23 @@ CONTRASTS = """() => {
   }
   return worst;
 }"""  # WCAG 2.2, contrast ratio of every element that holds text
+
+
+CLIPPED = """() => {
+  const found = [];
+  for (const chart of document.querySelectorAll("svg")) {
+    const frame = chart.getBoundingClientRect(), boxes = [];
+    for (const text of chart.querySelectorAll("text")) {
+      const box = text.getBoundingClientRect();
+      const out = Math.max(frame.left - box.left, box.right - frame.right, frame.top - box.top, 0);
+      const touches = other => box.left < other.right && other.left < box.right
+        && box.top + 3 < other.bottom && other.top + 3 < box.bottom;  // a line is higher than its letters
+      if (out > 1 || boxes.some(touches)) found.push(text.textContent);
+      boxes.push(box);
+    }
+  }
+  return found;
+}"""  # texts of charts that leave their chart, or touch others
 
 
 def write_clips(root: Path) -> Path:
@@ -88,7 +111,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Pa
         run_stage("evaluate", {"pictures": 3}, clips=clips, masks=clips, **models, **outputs)
         registered = {"registration": root / "registration.json", "page": root / "registration.html"}
         run_stage("register_models", {}, clips=clips, **models, report=root / "report", **registered)
+    write_hard_page(root / "hard.html")
     return root
+
+
+def write_hard_page(path: Path) -> None:
+    """Writes a page of charts with long names and small numbers, a wide picture, and numbers of all sizes."""
+    page, name = ReportPage("train_masker"), "a_name_that_has_no_place_where_it_could_be_broken_into_lines"
+    for step in range(100):
+        page.metrics({f"train/{name}": 1.25e-05 * step, "train/large": -1e7 * step}, 12345 * step)
+    data = BytesIO()
+    Image.new("RGB", (2000, 300)).save(data, "PNG")
+    page.section("Pictures", picture("A wide one", name, data.getvalue()))
+    lines = {f"{name}_{k}": [(x, k / 9) for x in (0.5, 1, 90, 95, 100)] for k in range(8)}
+    page.section("By share", line_chart(name, lines, x_label="%", log_x=True))
+    page.section("By name", table(name, ["name", "why", "value"], [[name, f"{name} " * 9, "0.1 to 0.2"]]))
+    page.write(path, {name: 1e9}, Params(), {})
 
 
 @pytest.fixture(scope="module")
@@ -226,12 +264,18 @@ def test_text_stands_out_in_light_and_dark(opened, scheme: str) -> None:
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
 
 
+@pytest.mark.parametrize("name", ["page.html", "registration.html", "hard.html"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_nothing_is_wider_than_the_screen(opened, width: int) -> None:
-    page = opened(width)
+def test_nothing_is_wider_than_the_screen(opened, width: int, name: str) -> None:
+    page = opened(width, name)
     for details in page.locator("details").all():
         details.evaluate("each => each.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLIPPED) == []
+
+
+def test_a_slider_is_long_enough_for_a_finger(opened) -> None:
+    page = opened(360)
     slider = page.get_by_role("slider").first.bounding_box()
     assert slider["width"] >= 200 and slider["height"] >= 24
 

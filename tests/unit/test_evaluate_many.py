@@ -18,6 +18,7 @@ from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import PROBE, Segmenter
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.report.many_page import shown_numbers
 from maskcast.runner.run import run_stage
 
 PERSON = LabelMap("person", ("background", "person"))
@@ -82,7 +83,24 @@ def test_a_row_for_each_model_and_map_and_one_page(
     assert float(rows[2]["accuracy"]) == pytest.approx(right, abs=1e-6)
     page = (out / "index.html").read_text()
     assert page.count("data:image/png") == 2 and "<strong>" in page and "Left out" in page
+    keys = re.findall('aria-label="Colours of ([a-z]*)">(.*?)</ul>', page)
+    assert [(name, re.findall("</svg>([^<]*)</li>", key)) for name, key in keys] == [("person", ["person"])]
     assert re.search("Scores of alpha.*Time and memory.*What the numbers mean", page, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ((0.08333, 1.0, 0.143, 0.0003255), ["0.0833", "1.0000", "0.1430", "0.0003"]),
+        ((23.754, 7.5, np.nan), ["23.75", "7.50", "n/a"]),
+        ((7835.0, 12.0), ["7,835", "12"]),
+        ((123456.7, 2.4), ["123,457", "2"]),
+        ((0.0, 0.0), ["0.0000", "0.0000"]),
+        ((np.nan,), ["n/a"]),
+    ],
+)
+def test_numbers_of_a_column_have_the_same_decimals(column: tuple[float, ...], shown: list[str]) -> None:
+    assert shown_numbers(column) == shown
 
 
 def test_the_time_of_a_frame_is_that_of_a_session(clips: Path) -> None:

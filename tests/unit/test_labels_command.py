@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -145,11 +146,25 @@ def test_frames_are_suggested_as_a_list_and_a_page(
     page = Path("suggested/frames.html").read_text()
     assert page.count("<img ") == 6
     assert f"{rows[0]['clip']}, frame {rows[0]['frame']}" in page
+    assert "Frames count from 0, as in frames.csv" in page and "Classes" not in page, "nothing is found"
     assert "All pages" not in page, "there are no others"
     export = ["labels", "export", "--format", "coco", "--masks", "clips", "--frames", "suggested/frames.csv"]
     assert "has no masks of map 'mask'" in failed(capsys, *export, "--output", "o")
     assert main([*words[:-1], "50", "--method", "random", "--spacing", "11", "--output", "all"]) == 0
     assert "no more than" in capsys.readouterr().err
+
+
+def test_the_page_of_suggestions_has_a_key_of_the_classes_that_are_found(store: ClipStore) -> None:
+    config = UNetConfig(width=4)
+    model = config.build(single_map(store.classes))
+    bias = next(value for name, value in reversed(list(model.named_parameters())) if name.endswith("bias"))
+    with torch.no_grad():
+        bias[2] = 100
+    save_masker(Path("blue"), model, config, {})
+    words = ["labels", "suggest", "--clips", "clips", "--masker", "blue", "--budget", "1"]
+    assert main([*words, "--output", "suggested"]) == 0
+    key = re.search('aria-label="Classes">(.*?)</ul>', Path("suggested/frames.html").read_text())[1]
+    assert re.findall("</svg>([^<]*)</li>", key) == ["blue"]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def score(
         MaskcastError: when none can be scored.
     """
     from maskcast.evaluation import many
-    from maskcast.report.many_page import shown_number, write_many
+    from maskcast.report.many_page import shown_numbers, write_many
     from maskcast.report.tables import printed
 
     found: list[many.Evaluated] = []
@@ -112,14 +112,11 @@ def score(
         write_many(partial, found, left_out, task)
     for map_name in dict.fromkeys(name for one in found for name in one.scores):
         own = [one for one in found if map_name in one.scores]
-        header = ["model", *own[0].scores[map_name], "frame_ms", "memory_mib", "parameters"]
-        costs = ("frame_ms", "memory_mib", "parameters")
-        rows = [
-            [one.name, *map(shown_number, one.scores[map_name].values())]
-            + [shown_number(getattr(one.speed, cost)) for cost in costs]
-            for one in own
-        ]
-        print(printed(header, rows, f"{map_name}, {task.split}"))
+        scores, costs = list(own[0].scores[map_name]), ["frame_ms", "memory_mib", "parameters"]
+        columns = [shown_numbers([one.scores[map_name][score] for one in own]) for score in scores]
+        columns += [shown_numbers([getattr(one.speed, cost) for one in own]) for cost in costs]
+        rows = [[one.name, *row] for one, row in zip(own, zip(*columns, strict=True), strict=True)]
+        print(printed(["model", *scores, *costs], rows, f"{map_name}, {task.split}"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

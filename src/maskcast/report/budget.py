@@ -69,10 +69,10 @@ def write_budget(path: Path, points: Iterable[Point]) -> None:
         for name, at in lines.items()
         for percent, some in sorted(at.items())
     ]
-    header = ["", "%", "clips", "seeds", "Jaccard, mean", "lowest to highest", "minutes"]
+    header = ["way to train", "%", "clips", "seeds", "Jaccard, mean", "lowest to highest", "minutes"]
     sections = {
         "By the number of labelled clips": element("div", *charts, class_="charts"),
-        "Numbers": table("Validation Jaccard of single frames", header, rows),
+        "Numbers": table("Validation Jaccard of single frames; clips with labels, % and number", header, rows),
     }
     path.with_suffix(".html").write_text(document("Few labels", sections), encoding="utf-8")
 

@@ -124,7 +124,7 @@ def player(
     label = element("label", slider, element("span", frames[last], class_="now", aria_hidden="true"))
     # Hidden where no script is there to play.
     play = element("button", "Play", type="button", class_="play", hidden=True, aria_describedby=name)
-    body = joined([element("div", *panels, class_="panels"), *([legend(classes, "Classes")] if classes else [])])
+    body = joined([element("div", *panels, class_="panels"), legend(classes, "Classes")])
     controls = element("div", play, label, class_="controls") if last else Html()
     return element(
         "article", element("h3", title, id=name), source, body, controls, class_="clip", aria_labelledby=name
@@ -132,7 +132,7 @@ def player(
 
 
 def legend(entries: Sequence[Entry], label: str) -> Html:
-    """Returns what colours mean.
+    """Returns what colours mean; nothing of no colours.
 
     Args:
         entries: names and colours.
@@ -152,7 +152,7 @@ def legend(entries: Sequence[Entry], label: str) -> Html:
         )
         for name, colour in entries
     ]
-    return element("ul", *items, class_="legend", aria_label=label)
+    return element("ul", *items, class_="legend", aria_label=label) if items else Html()
 
 
 def _webp(sheet: Image.Image, **how: bool | int) -> bytes:

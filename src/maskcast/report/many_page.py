@@ -4,6 +4,7 @@ Legend: T frames, H height, W width.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from maskcast.data.clips import ClipStore
 from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
 from maskcast.evaluation.many import Evaluated, Task, chosen_clips, shown_frames
 from maskcast.labels import LabelMap
-from maskcast.markup import Html, data_uri, element, joined, table
+from maskcast.markup import Html, element, joined, picture, table
+from maskcast.report.clip_player import legend
 from maskcast.report.overlays import Row, grid, matte, overlay
 from maskcast.report.page import document
+from maskcast.report.paint import class_entries, elided
 from maskcast.report.tables import number, write_csv
 
 COSTS = {
@@ -26,6 +29,7 @@ COSTS = {
     "memory_mib": "greatest memory while frames are shown one by one, beyond that before the model was loaded, in "
     "MiB: of the device, or of the process on a CPU",
 }
+MOST_NAME, LETTERS = 200, 13  # pixels of a name beside pictures, and their letters
 LESS_IS_BETTER = LOWER_IS_BETTER | {"parameters", "frame_ms", "clip_ms", "memory_mib"}
 
 
@@ -66,11 +70,14 @@ def write_many(folder: Path, found: Sequence[Evaluated], left_out: Mapping[str, 
     (folder / "index.html").write_text(document(f"{len(found)} maskers", sections), encoding="utf-8")
 
 
-def shown_number(value: float) -> str:
-    """Returns a number as tables show it."""
-    if not np.isfinite(value):
-        return "n/a"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+def shown_numbers(values: Sequence[float]) -> list[str]:
+    """Returns a column of numbers as tables show it: all with the same decimals, the greatest with four digits."""
+    finite = [value for value in values if np.isfinite(value)]
+    most = max(map(abs, finite), default=0.0)
+    decimals = 4 if most <= 1 else max(3 - math.floor(math.log10(most)), 0)
+    if most > 1 and all(float(value).is_integer() for value in finite):
+        decimals = 0
+    return [f"{value:,.{decimals}f}" if np.isfinite(value) else "n/a" for value in values]
 
 
 def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:
@@ -81,23 +88,18 @@ def _best_marked(caption: str, rows: Mapping[str, Mapping[str, float]]) -> Html:
         values = [row[name] for row in rows.values() if np.isfinite(row[name])]
         if len(values) > 1 and min(values) < max(values) and name in DEFINITIONS | COSTS and name != "clip_frames":
             best[name] = min(values) if name in LESS_IS_BETTER else max(values)
-    cells = [
+    columns = [
         [
-            model,
-            *(
-                element("strong", shown_number(row[name]))
-                if best.get(name) == row[name]
-                else shown_number(row[name])
-                for name in names
-            ),
+            element("strong", text) if best.get(name) == row[name] else text
+            for row, text in zip(rows.values(), shown_numbers([row[name] for row in rows.values()]), strict=True)
         ]
-        for model, row in rows.items()
+        for name in names
     ]
-    return table(caption, ["model", *names], cells)
+    return table(caption, ["model", *names], zip(rows, *columns, strict=True))
 
 
 def _pictures(store: ClipStore, split: str, name: str, models: Sequence[Evaluated]) -> Html:
-    """Returns a sheet of the first clip: frames, truth, and what each model makes of them."""
+    """Returns a sheet of the first clip, and its key: frames, truth, and what each model makes of them."""
     clip = chosen_clips(store, split)[0]
     places = shown_frames(clip)
     frames = store.frames(clip)[places]
@@ -108,11 +110,18 @@ def _pictures(store: ClipStore, split: str, name: str, models: Sequence[Evaluate
     if own.has_masks(clip):
         rows.append(Row("truth", [painted(*pair) for pair in zip(frames, own.masks(clip)[places], strict=True)]))
     rows += [
-        Row(one.name[-24:], [painted(*pair) for pair in zip(frames, one.shown[name], strict=True)])
+        Row(
+            elided(one.name, MOST_NAME, LETTERS),
+            [painted(*pair) for pair in zip(frames, one.shown[name], strict=True)],
+        )
         for one in models
     ]
     data = io.BytesIO()
     grid(rows, f"{clip.id}: {name}").save(data, "PNG")
-    return element(
-        "img", alt=f"{name} of clip {clip.id} by each model", src=data_uri(data.getvalue(), "image/png")
-    )
+    said = f"{name} of clip {clip.id} by each model"
+    sheet = picture(said, said, data.getvalue())
+    if label_map.kind == "alpha":
+        return sheet
+    true = [own.masks(clip)[places]] if own.has_masks(clip) else []
+    entries = class_entries([*true, *(one.shown[name] for one in models)], label_map.classes)
+    return joined([sheet, legend(entries, f"Colours of {name}")])

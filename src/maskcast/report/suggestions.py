@@ -15,14 +15,16 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.suggestions import Candidates, choose, find_candidates
-from maskcast.markup import Html, data_uri, element, table
+from maskcast.markup import Html, data_uri, element, joined, table
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.report.clip_player import legend
 from maskcast.report.overlays import overlay, resized
 from maskcast.report.page import document
+from maskcast.report.paint import class_entries
 
 LIST, PAGE = "frames.csv", "frames.html"
 BATCH, PRECISION = 16, "bf16"  # as generate_masks has them
@@ -62,12 +64,19 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
         say(f"no more than {len(chosen)} frames lie {params.spacing} apart (--spacing)")
     folder.mkdir()
     (folder / LIST).write_text(_listed(candidates, chosen, store.classes), encoding="utf-8")
-    figures = element("div", *(_figure(store, model, candidates, n) for n in chosen), class_="charts")
+    drawn = [_figure(store, model, candidates, n) for n in chosen]
+    lead = (
+        f"The most wanted first, under the masker's mask. Frames count from 0, as in {LIST}; px is how many "
+        "pixels of a class the masker is expected to have wrong."
+    )
+    key = legend(class_entries([ids for _, ids in drawn], store.classes), "Classes")
+    figures = element("div", *(figure for figure, _ in drawn), class_="charts")
+    frames = joined([element("p", lead), key, figures])
     facts = {"clips": store.root, "masker": masker, "candidates": len(candidates)} | params.model_dump()
     how = table(
         "What they were chosen by", ["fact", "value"], [[name, str(value)] for name, value in facts.items()]
     )
-    page = document("Frames to label next", {"Frames": figures, "How": element("div", how, class_="facts")})
+    page = document("Frames to label next", {"Frames": frames, "How": element("div", how, class_="facts")})
     (folder / PAGE).write_text(page, encoding="utf-8")
     return len(chosen)
 
@@ -91,21 +100,21 @@ def _doubted(candidates: Candidates, n: int, classes: tuple[str, ...]) -> list[t
     return [(classes[k], float(doubt_K[k])) for k in order if doubt_K[k] > 0]
 
 
-def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> Html:
-    """Returns a frame under the masker's mask, with its name and what is doubted."""
+def _figure(store: ClipStore, model: Segmenter, candidates: Candidates, n: int) -> tuple[Html, np.ndarray]:
+    """Returns a frame under the masker's mask, with its name and what is doubted, and the ids of the mask."""
     clip, t = candidates.clip_ids[candidates.clip_N[n]], int(candidates.frame_N[n])
     frames_THWC = store.frames(store.get(clip))
     seen = frames_THWC[: t + 1] if model.stateful else frames_THWC[t : t + 1]
-    found = segment_whole(model, seen, batch_size=BATCH, precision=PRECISION)
-    picture_HWC = overlay(frames_THWC[t], found[store.label_map.name].masks[-1])
+    mask_HW = segment_whole(model, seen, batch_size=BATCH, precision=PRECISION)[store.label_map.name].masks[-1]
+    picture_HWC = overlay(frames_THWC[t], mask_HW)
     scale = max(1, -(-PICTURE_WIDTH // picture_HWC.shape[1]))
     image = resized(picture_HWC, scale * picture_HWC.shape[1], scale * picture_HWC.shape[0])
     data = io.BytesIO()
     image.save(data, "PNG")
     told = ", ".join(f"{name} ({pixels:.0f} px)" for name, pixels in _doubted(candidates, n, store.classes))
     text = f"{clip}, frame {t}" + (f": doubts {told}" if told else "")
-    return element(
-        "figure",
-        element("img", alt=f"{clip}, frame {t}", src=data_uri(data.getvalue(), "image/png")),
-        element("figcaption", text),
+    image_uri = data_uri(data.getvalue(), "image/png")
+    figure = element(
+        "figure", element("img", alt=f"{clip}, frame {t}", src=image_uri), element("figcaption", text)
     )
+    return figure, np.unique(mask_HW)
