@@ -1,6 +1,9 @@
 """Tracking against real MLflow back ends: the embedded SQLite default, and a server that goes and comes back."""
 
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +23,18 @@ from maskcast.runner.provenance import Origin
 from maskcast.runner.tracking import TrackedRun, tracked_run
 
 WAIT_S = 120
+OPEN = "from maskcast.runner.server import new_client; new_client()"
+KILLED_OVER_IT = f"""
+import os, signal
+from sqlalchemy import Engine, event
+
+@event.listens_for(Engine, "after_cursor_execute")
+def kill(connection, cursor, statement, *_):
+    if statement.startswith("ALTER TABLE experiments ADD COLUMN"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+{OPEN}
+"""
 
 
 class LossParams(Params):
@@ -82,6 +97,15 @@ def test_the_embedded_default_holds_everything(folder: Path, monkeypatch: pytest
     assert (tags["maskcast.stage"], tags["maskcast.image"]) == ("train_masker", "maskcast@sha256:0123")
     (lineage,) = run.inputs.dataset_inputs
     assert (lineage.dataset.name, lineage.dataset.digest) == ("clips", digest_tree(folder / "clips"))
+
+
+def test_a_kill_while_the_first_run_makes_the_database_harms_no_later_run(folder: Path) -> None:
+    (folder / "mlflow.db").unlink()
+    killed = subprocess.run([sys.executable, "-c", KILLED_OVER_IT], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    at_once = [subprocess.Popen([sys.executable, "-c", OPEN]) for _ in range(2)]
+    assert [process.wait(WAIT_S) for process in at_once] == [0, 0]
+    assert sorted(path.name for path in folder.iterdir()) == ["clips", "mlflow.db"]
 
 
 def test_no_name_of_a_metric_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from maskcast.runner.record import EXPERIMENT
 from maskcast.runner.server import (
     VARIABLE,
     check_database,
+    database_file,
     new_client,
     shown_uri,
     tracking_uri,
@@ -29,8 +29,8 @@ def mlflow() -> Iterator[Row]:
         yield Row("ok", "MLflow", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
         return
     check_database(uri, query=False)
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if uri.startswith("sqlite:///") and not path.exists():
+    path = database_file(uri)
+    if path is not None and not path.exists():
         yield Row("ok", "MLflow", f"{shown_uri()}: the first run makes it")
         return
     with user_errors_of_server():

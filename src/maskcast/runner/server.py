@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
 from maskcast.memory import collector_paused
 from maskcast.redaction import has_user, redacted
+from maskcast.runner.locks import sole_writer
+from maskcast.runner.outputs import beside, remove
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = b"SQLite format 3\0"  # how a database begins
@@ -109,18 +112,21 @@ def new_client(*, query: bool = False) -> Any:
         import mlflow
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # not one line per table of a new database
+        path = database_file(uri)
+        if path is not None and not query and _is_empty(path):
+            _make_database(path.resolve())
         return mlflow.MlflowClient(uri)
 
 
 def make_database() -> None:
-    """Makes the embedded database where there is none: of processes that begin at once all but one would fail.
+    """Makes the embedded database where there is none, before processes that would wait for it begin at once.
 
     Raises:
         MaskcastError: it cannot be made.
     """
     if tracking_uri().startswith("sqlite:"):
         with user_errors_of_server():
-            new_client().search_experiments(max_results=1)
+            new_client()
 
 
 @contextmanager
@@ -225,6 +231,14 @@ def _check_address(uri: str) -> None:
         raise MaskcastError(f"{VARIABLE} {shown}: names no host and port; write {scheme}://host:port")
 
 
+def database_file(uri: str) -> Path | None:
+    """Returns the file of a database in a file, or None of another."""
+    name = uri.removeprefix("sqlite:///").partition("?")[0]
+    if name == uri or name.startswith((":memory:", "file:")):
+        return None
+    return Path(name).absolute()
+
+
 def check_database(uri: str, query: bool) -> None:
     """Fails at once where a database in a file cannot be used: MLflow would try for minutes.
 
@@ -235,9 +249,9 @@ def check_database(uri: str, query: bool) -> None:
     Raises:
         MaskcastError: it is not there to be queried, cannot be read or written, or is no database.
     """
-    if not uri.startswith("sqlite:///"):
+    path = database_file(uri)
+    if path is None:
         return
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
     if query and not path.is_file():
         raise MaskcastError(
             f"no models: looked in {redacted(uri)}, which is not there; run the pipeline, go to the folder where "
@@ -257,6 +271,32 @@ def check_database(uri: str, query: bool) -> None:
         raise MaskcastError(
             f"{path}: cannot be {doing} ({error.strerror}); set {VARIABLE} to another place, or go elsewhere"
         ) from None
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or path.stat().st_size == 0
+
+
+def _make_database(path: Path) -> None:
+    """Makes a database whole or not at all: MLflow goes on with none that it was killed over.
+
+    Of processes that begin at once one makes it, and the others wait; they would make its tables each.
+    """
+    import mlflow
+
+    with sole_writer(path, waits=True):
+        if not _is_empty(path):
+            return
+        folder = beside(path)
+        remove(folder)
+        folder.mkdir()
+        try:
+            made = folder / f"{uuid.uuid4().hex}.db"  # MLflow never opens an address twice, be it another file's
+            with user_errors_of_server():
+                mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+            made.replace(path)
+        finally:
+            remove(folder)
 
 
 def _passing(status: int) -> bool:
