@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_ports_come_from_the_signature(register) -> None:
 def test_unknown_stage_lists_the_stages() -> None:
     with pytest.raises(MaskcastError, match=r"no stage 'train'; stages: .*train_masker"):
         get_stage("train")
+
+
+def test_a_read_only_folder_is_not_replaced(tmp_path: Path, register, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(copy)
+    (tmp_path / "in").write_text("ab")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "kept").touch()
+    (tmp_path / "out").chmod(0o555)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "out")  # root may do everything
+    with pytest.raises(MaskcastError, match=r"out: cannot be written \(--copied: Permission denied\); choose"):
+        run_stage("copy", {}, source=tmp_path / "in", copied=tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in", "kept", "out"]
+    (tmp_path / "link").symlink_to("out")
+    run_stage("copy", {}, source=tmp_path / "in", copied=tmp_path / "link")
+    assert (tmp_path / "link").read_text() == "ab" and (tmp_path / "out" / "kept").exists()
 
 
 def test_replaces_an_older_output(tmp_path: Path, register) -> None:

@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all, and what a killed run needs to go on lies beside them."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -89,6 +90,9 @@ def outputs_whole(
             for name, out in outputs.items():
                 made += _make_parents(out, name)
                 with _unwritable(out, name):
+                    if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
+                        # What is there could be moved away after the work, but not be removed.
+                        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                     locks.enter_context(sole_writer(out))
                     if volume:  # which pods of other tries see, too
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
