@@ -10,7 +10,9 @@ from PIL import Image
 from maskcast.evaluation.view import ForecastView
 from maskcast.report import overlays, paint
 from maskcast.report.overlays import (
+    Row,
     error_map,
+    grid,
     masker_strip,
     matte,
     matte_error,
@@ -118,9 +120,24 @@ def test_a_heading_that_is_too_long_loses_its_middle() -> None:
     text = "a video of a street corner in the rain · a model version 12"
     assert elided(text, 1000, 17) == text
     short = elided(text, 200, 17)
-    assert 180 < font(17).getlength(short) <= 200
+    assert 180 < font(17, text).getlength(short) <= 200
     assert short.startswith("a video") and short.endswith("version 12")
     assert elided(text, 0, 17) == "…"
+
+
+@pytest.mark.parametrize("name", ["Straße", "Hélène", "łódź", "Клип №1", "Ψυχή", "clip \N{MIDDLE DOT} map…"])
+def test_names_of_many_alphabets_are_drawn_in_letters(name: str) -> None:
+    letters = font(17, name)
+    boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.NO_LETTER)) for each in name]
+    assert not any(boxes)
+    masks = [np.array([[1]], np.uint8)]
+    rows = [Row(name, [overlay(None, masks[0])], [name])]
+    entries = paint.class_entries(masks, ("", name))
+    assert grid(rows, name, legend=entries).tobytes() == grid(rows, name, legend=entries).tobytes()
+
+
+def test_what_is_plain_is_drawn_in_one_font() -> None:
+    assert font(11, "red cube 0.97 (crowd)") is font(11, "truth \N{MIDDLE DOT} map")
 
 
 def test_a_matte_keeps_what_is_opaque_and_shows_how_far_it_is_off() -> None:

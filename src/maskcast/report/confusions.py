@@ -46,7 +46,7 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
     shown = sorted(sorted(np.flatnonzero(there_K).tolist(), key=lambda k: -errors_K[k])[:MOST_CLASSES])
     true_K = np.maximum(matrix_KK.sum(axis=1), 1)
     names = {k: elided(classes[k], MOST_NAME, LETTERS) for k in shown}
-    name_width = max((font(LETTERS).getlength(name) for name in names.values()), default=0)
+    name_width = max((font(LETTERS, name).getlength(name) for name in names.values()), default=0)
     left, top = round(1.4 * name_width) + NUMBER, NUMBER
     side = CELL * len(shown)
     parts = [element("rect", x=left, y=top, width=side - 1, height=side - 1, class_="ground")]

@@ -117,6 +117,7 @@ def _drawn(image_HWC: np.ndarray, shapes: Sequence[_Shape], kind: Kind) -> np.nd
         if kind == "bbox":
             draw.rectangle((left, top, left + width, top + height), outline=shape.colour, width=2)
         corner = max(left, 0) + 3, max(top, 12)
-        draw.rectangle(draw.textbbox(corner, shape.text, font(11), anchor="lb"), fill=PAPER)
-        draw.text(corner, shape.text, INK, font(11), anchor="lb")
+        letters = font(11, shape.text)
+        draw.rectangle(draw.textbbox(corner, shape.text, letters, anchor="lb"), fill=PAPER)
+        draw.text(corner, shape.text, INK, letters, anchor="lb")
     return np.asarray(panel)

@@ -140,7 +140,8 @@ def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Htm
     caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, the mark {_words(RIVAL)}"
     parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(RIVAL), "true pixels"], rows)]
     if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
-        parts.append(element("p", f"Neither in truth nor forecast: {', '.join(absent)}."))
+        said = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
+        parts.append(folded(said, element("p", f"{', '.join(absent)}.")))
     return joined(parts)
 
 
@@ -192,7 +193,7 @@ def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:
     for name, one in known.items():
         clips, memory = len(one.clip_ids), one.peak_memory_mib
         rate = clips / one.seconds if one.seconds else float("inf")
-        rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:.1f}", f"{memory:.0f}"])
+        rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
     header = ["forecaster", "seconds a clip", "clips a second", "peak MiB"]
     return table(f"Reading the context and forecasting, on {where}", header, rows)
 

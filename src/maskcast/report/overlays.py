@@ -128,7 +128,7 @@ def grid(
     cell_width = min(max(width, widths[0]), widths[1])
     cell_height = round(height * cell_width / width)
     gap, margin = 4, 16
-    gutter = margin + max(round(font(13).getlength(row.label)) + 12 if row.label else 0 for row in rows)
+    gutter = margin + max(round(font(13, row.label).getlength(row.label)) + 12 if row.label else 0 for row in rows)
     columns = max(len(row.cells) for row in rows)
     tops, y = [], margin + 32
     for row in rows:
@@ -138,13 +138,15 @@ def grid(
     size = (gutter + columns * (cell_width + gap) - gap + margin, y - gap + margin)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin - 2), elided(title, size[0] - 2 * margin, 17), INK, font(17))
+    heading = elided(title, size[0] - 2 * margin, 17)
+    draw.text((margin, margin - 2), heading, INK, font(17, heading))
     for row, top in zip(rows, tops, strict=True):
-        draw.text((gutter - 12, top + cell_height // 2), row.label, INK, font(13), anchor="rm")
+        draw.text((gutter - 12, top + cell_height // 2), row.label, INK, font(13, row.label), anchor="rm")
         for column, cell in enumerate(row.cells):
             left = gutter + column * (cell_width + gap)
             if column < len(row.captions):
-                draw.text((left + 1, top - 4), row.captions[column], FAINT, font(11), anchor="ls")
+                caption = row.captions[column]
+                draw.text((left + 1, top - 4), caption, FAINT, font(11, caption), anchor="ls")
             if cell is not None:
                 sheet.paste(resized(cell, cell_width, cell_height), (left, top))
     errors = ERRORS if any(row.label == "error" for row in rows) else ()

@@ -5,6 +5,7 @@ Legend: T frames, H height, W width; masks are uint8 class ids.
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -25,6 +26,7 @@ ERRORS: tuple[Entry, ...] = (
     ("wrong class", WRONG_CLASS),
 )
 LEGEND_SIZE, LINE, SWATCH, GAP = 12, 18, 10, 16  # pixels: letters, a line, a colour and what follows an entry
+NO_LETTER = "\uffff"
 MARGIN = 16  # pixels left and right of a legend
 MOST_LINES = 6  # of a legend
 
@@ -41,16 +43,38 @@ def palette() -> np.ndarray:
     return colours
 
 
+def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns the font of a text on all pictures, at this size in pixels.
+
+    Both fonts ship with a package, which makes the same picture on every machine. That of Pillow knows ASCII and
+    few other signs; that of matplotlib has the letters of most alphabets, but no Chinese, Japanese or Korean.
+    """
+    return _ascii_font(size) if all(map(_in_ascii_font, text)) else _wide_font(size)
+
+
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns the font of all pictures at this size in pixels."""
-    return ImageFont.load_default(size)  # ships with Pillow: the same picture on every machine
+def _ascii_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+@cache
+def _in_ascii_font(letter: str) -> bool:
+    """Says whether a letter is drawn, and not the box that stands for letters that the font lacks."""
+    drawn, box = (bytes(_ascii_font(LEGEND_SIZE).getmask(each)) for each in (letter, NO_LETTER))
+    return drawn != box
+
+
+@cache
+def _wide_font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # slow to import, and few need it
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def elided(text: str, width: float, size: int) -> str:
     """Returns a text without its middle, where it is longer than so many pixels in the font of this size."""
     shown, kept = text, len(text)
-    while kept and font(size).getlength(shown) > width:
+    while kept and font(size, text).getlength(shown) > width:
         kept -= 1
         shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
     return shown
@@ -85,7 +109,7 @@ def with_legend(picture: Image.Image, entries: Sequence[Entry]) -> Image.Image:
         for name, colour in line:
             if colour != PAPER:
                 draw.rounded_rectangle((left, middle - 5, left + SWATCH, middle + 5), 2, fill=colour)
-            draw.text((left + SWATCH + 6, middle), name, INK, font(LEGEND_SIZE), anchor="lm")
+            draw.text((left + SWATCH + 6, middle), name, INK, font(LEGEND_SIZE, name), anchor="lm")
             left += _width(name)
     return sheet
 
@@ -108,7 +132,7 @@ def _lines(entries: Sequence[Entry], width: float) -> list[list[Entry]]:
 
 def _width(name: str) -> float:
     """Returns what an entry takes of a line, with the gap after it."""
-    return SWATCH + 6 + font(LEGEND_SIZE).getlength(name) + GAP
+    return SWATCH + 6 + font(LEGEND_SIZE, name).getlength(name) + GAP
 
 
 def _oklab_to_rgb(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
