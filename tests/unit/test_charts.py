@@ -39,6 +39,13 @@ def test_ratios_are_equally_wide_where_that_is_asked_for() -> None:
     assert {"1", "10", "100"} <= {each.text for each in parsed(chart).iter("text")}
 
 
+def test_of_many_places_the_powers_of_ten_are_named() -> None:
+    rates = [1e-6 * 1.2**n for n in range(80)]
+    chart = line_chart("Loss", {"own": [(x, 1.0) for x in rates]}, x_label="rate", log_x=True)
+    below = [each.text for each in parsed(chart).iter("text") if each.get("text-anchor") == "middle"]
+    assert sorted(below[:-1], key=float) == ["1e-06", "1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
+
+
 def test_the_first_of_several_lines_lies_on_top_and_each_is_named() -> None:
     lines = {"own": [(1, 0.3)], "a<b": [(2, 0.4), (3, math.nan), (4, 0.2)]}
     chart = line_chart("Scores", lines, x_label="step")

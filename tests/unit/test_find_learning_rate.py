@@ -16,6 +16,8 @@ from torch import nn
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.progress import listening
+from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
 from maskcast.stages.find_learning_rate import FindLearningRate, find_learning_rate
 from maskcast.training.range_test import Sweep, range_test
@@ -53,12 +55,17 @@ def test_a_masker_learns_at_the_rate_that_is_suggested(store: ClipStore, tmp_pat
 
 
 def test_a_sweep_for_each_weight_decay_and_batch_size(store: ClipStore, tmp_path: Path) -> None:
-    given = params(weight_decays=[0.0, 0.1], batch_sizes=[2], steps=20)
-    metrics, rows = sweep(store, tmp_path / "out", given)
+    given, page = params(weight_decays=[0.0, 0.1], batch_sizes=[2], steps=20), Page("find_learning_rate")
+    with listening(page):
+        metrics, rows = sweep(store, tmp_path / "out", given)
     titles = {"weight_decay 0, batch_size 2", "weight_decay 0.1, batch_size 2"}
     assert {row["sweep"] for row in rows} == titles
     assert metrics["sweeps"] == 2
     assert all(name.removeprefix("suggestion/") in titles for name in metrics if name != "sweeps")
+    page.write(tmp_path / "page.html", metrics, given, {})
+    shown = (tmp_path / "page.html").read_text()
+    assert all(f"</svg>{title}</li>" in shown and f"<li>{title}: " in shown for title in titles)
+    assert shown.count("<polyline") == 2 and "data:image" not in shown.partition("<body>")[2]
 
 
 def test_what_a_sweep_suggests_is_computed_by_hand() -> None:

@@ -35,8 +35,8 @@ def line_chart(
         x_label: What x is.
         y_label: What y is.
         y_range: Least and greatest y of the axis; None takes what the lines need.
-        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines for which there
-            is room has its tick.
+        log_x: Whether equal ratios of x, all above 0, are equally wide; then each x of the lines has its tick, or,
+            where these are many, each power of ten.
     """
     lines = {name: _thinned(points, MOST_POINTS) for name, points in lines.items()}
     finite = {name: [point for point in points if _finite(point)] for name, points in lines.items()}
@@ -64,7 +64,8 @@ def line_chart(
         parts.append(element("line", x1=left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
         parts.append(element("text", f"{tick:g}", x=left - 6, y=y + 4, text_anchor="end"))
     whole = all(float(x).is_integer() for x, _ in drawn)
-    x_ticks = xs if log_x else [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
+    inside = [tick for tick in _ticks(x_low, x_high, whole=whole) if x_low <= tick <= x_high]
+    x_ticks = _log_ticks(xs) if log_x else inside
     for said, x in _with_room([(f"{tick:g}", place(tick, y_low)[0]) for tick in x_ticks]):
         parts.append(element("text", said, x=x, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
     parts.append(element("text", x_label, x=(left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
@@ -128,6 +129,14 @@ def _with_room(ticks: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
         if all(abs(x - place) > DIGIT * (len(text) + len(other) + 1) / 2 for other, place in kept):
             kept.append((text, x))
     return kept
+
+
+def _log_ticks(xs: Sequence[float]) -> Sequence[float]:
+    """Returns the places themselves where they are few, else the powers of ten among them."""
+    powers = [
+        10.0**n for n in range(math.ceil(math.log10(xs[0]) - 1e-9), math.floor(math.log10(xs[-1]) + 1e-9) + 1)
+    ]
+    return powers if len(xs) > DOTTED_UP_TO and len(powers) > 1 else xs
 
 
 def _ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:

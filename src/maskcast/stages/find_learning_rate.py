@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.errors import MaskcastError
+from maskcast.markup import Html, element, joined
 from maskcast.params import Params, validate
-from maskcast.progress import report_file, say
+from maskcast.progress import report_file, say, show
 from maskcast.runner.stage import InPath, OutPath, get_stage, stage
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def find_learning_rate(
         say(f"{title}: {_said(sweeps[title])}")
     _write(curves, sweeps)
     report_file(curves / "losses.png", "learning rate")
+    show("Loss by learning rate", _shown(sweeps))
     numbers = {"sweeps": float(len(sweeps))}
     for title, sweep in sweeps.items():
         if sweep.suggestion is not None:
@@ -152,6 +154,19 @@ def _said(sweep: "Sweep") -> str:
     return (
         f"learning_rate {sweep.suggestion:.1e} (the loss falls fastest at {sweep.steepest:.1e}; {lowest}; {ended})"
     )
+
+
+def _shown(sweeps: Mapping[str, "Sweep"]) -> Html:
+    """Returns what was found for a page: in words, and as curves, without what left all bounds."""
+    from maskcast.report.charts import line_chart
+
+    most = 1.5 * max(sweep.smoothed[0] for sweep in sweeps.values())
+    lines = {
+        title: [point for point in zip(sweep.rates, sweep.smoothed, strict=True) if point[1] <= most or most <= 0]
+        for title, sweep in sweeps.items()
+    }
+    said = element("ul", *(element("li", f"{title}: {_said(sweep)}") for title, sweep in sweeps.items()))
+    return joined([said, line_chart("Smoothed loss", lines, x_label="learning rate", log_x=True)])
 
 
 def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:
