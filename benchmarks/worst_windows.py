@@ -23,7 +23,7 @@ from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, data_uri, element, joined, table
+from maskcast.markup import Html, joined, picture, table
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.rigid_body import RigidBody
 from maskcast.models.forecasting.table import load_forecaster
@@ -89,8 +89,9 @@ def section(window: Window, strip: Image.Image, rows: list[list[str]]) -> Html:
     file = BytesIO()
     strip.save(file, "PNG", optimize=True)
     header = ["object", "what happens to it", *window.forecasts]
-    picture = element("img", alt="Seen, true and forecast masks.", src=data_uri(file.getvalue(), "image/png"))
-    return joined([element("figure", picture), table("IoU of each object at the last frame", header, rows)])
+    said = "Seen, true and forecast masks, and where the forecast is wrong"
+    sheet = picture(said, said, file.getvalue())
+    return joined([sheet, table("IoU of each object at the last frame", header, rows)])
 
 
 def main() -> None:

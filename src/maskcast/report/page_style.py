@@ -63,7 +63,8 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .clip input { flex: 1 1 14rem; min-height: 2rem; accent-color: var(--link) } .clip .now { flex: 0 1 22rem }
 .legend .swatch { width: 12px; height: 12px } .sprites { position: absolute; width: 0; height: 0 }
 footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
-@media (max-width: 40rem) { .panels { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem } }
+@media (max-width: 40rem) { .panels { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem }
+  td.text { min-width: 9rem } }
 """
 
 SCRIPT = """
