@@ -141,10 +141,10 @@ def test_a_model_with_state_sees_the_frames_that_are_not_scored(store: ClipStore
     third.segmenter.load_state_dict(every.segmenter.state_dict())
     (clip,) = every.validation.clips
     found = every.validation.found(every.validation.worker(every.segmenter), clip)
-    whole = {t: piece for part, piece in found for t in range(12)[part][:1]}
+    whole = {t: piece for part, piece in found for t in part[:1]}
     assert sorted(whole) == [0, 2, 4, 6, 8, 10]  # batches of two frames
     found = third.validation.found(third.validation.worker(third.segmenter), clip)
-    scored = [(t, piece) for part, piece in found for t in range(12)[part]]
+    scored = [(t, piece) for part, piece in found for t in part]
     assert [t for t, _ in scored] == [0, 3, 6, 9]
     for t, piece in scored:
         expected = whole[t - t % 2]["squares"].masks[t % 2]

@@ -1,6 +1,6 @@
-"""Frames by number over clips that are laid end to end, and an even choice of a sequence."""
+"""Frames by number over clips that are laid end to end, some frames of one, and an even choice of a sequence."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -37,6 +37,18 @@ class FrameIndex:
             stop = min(last, int(self._ends[clip])) - self.start(clip)
             yield clip, slice(place, stop)
             first += stop - place
+
+
+def slices_of(frames: Sequence[int], first: int = 0) -> list[slice]:
+    """Returns what cuts frames out of those from ``first`` on: one slice of a range, else one for each frame."""
+    parts = [frames] if isinstance(frames, range) else [range(t, t + 1) for t in frames]
+    return [slice(part.start - first, part.stop - first, part.step) for part in parts if part]
+
+
+def taken(frames: Sequence[int], read: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """Returns some frames of what is read by slices; at least one."""
+    parts = [read(part) for part in slices_of(frames)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def evenly_spaced(total: int, most: int, *, ends: bool = True) -> list[int]:

@@ -124,6 +124,15 @@ def frames_per_chunk(height: int, width: int) -> int:
     return max(1, CHUNK_BYTES // (height * width))
 
 
+def unpacked(layer: PackedLayer, frames: slice) -> np.ndarray:
+    """Returns some frames of a layer that memory holds compressed."""
+    wanted = range(len(layer))[frames]
+    out_THW: np.ndarray = np.empty((len(wanted), *layer.shape[1:]), layer.dtype)
+    chunk_frames = frames_per_chunk(*layer.shape[1:])
+    unpack(lambda number: memoryview(layer.chunks[number]), chunk_frames, len(layer), wanted, out_THW)
+    return out_THW
+
+
 def packed(layer_THW: np.ndarray | PackedLayer) -> PackedLayer:
     """Compresses a layer that is there at once; what is compressed already stays as it is."""
     if isinstance(layer_THW, PackedLayer):

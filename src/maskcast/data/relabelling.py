@@ -19,7 +19,7 @@ from maskcast.data.clip_table import Clip
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.composing import BACKGROUNDS
-from maskcast.labels import LabelMap
+from maskcast.labels import IGNORE, LabelMap
 
 LABELLED_FRAMES = "labelled_frames"
 
@@ -80,6 +80,22 @@ def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabel
             )
 
 
+def partly_labelled(maps: Sequence[LabelMap], masks: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    """Returns by map of kind ``classes`` which frames have labels, where not all of them have.
+
+    Args:
+        maps: all that there are.
+        masks: (T, H, W) of some.
+    """
+    found: dict[str, list[int]] = {}
+    for one in maps:
+        if one.kind == "classes" and one.name in masks:
+            known_T = (masks[one.name] != IGNORE).any(axis=(1, 2))
+            if not known_T.all():
+                found[one.name] = np.flatnonzero(known_T).tolist()
+    return found
+
+
 def labelled_frames(store: ClipStore, clip: Clip) -> Sequence[int]:
     """Returns the frames of a clip that have labels in the store's chosen map."""
     if clip.kind != "labelled" or not store.has_masks(clip):
@@ -96,9 +112,12 @@ class TrainingIndex:
         clips: in this order.
         maps: a window needs a frame with labels in one of them.
         length: frames of a window.
+        reach: frames, before and after one with labels, that count as if they had some.
     """
 
-    def __init__(self, store: ClipStore, clips: Sequence[Clip], maps: Sequence[LabelMap], length: int) -> None:
+    def __init__(
+        self, store: ClipStore, clips: Sequence[Clip], maps: Sequence[LabelMap], length: int, reach: int = 0
+    ) -> None:
         self._windows = FrameIndex(clips, length)
         self._kept: np.ndarray | None = None
         if not {one.name for one in maps} <= set(store.meta.get(LABELLED_FRAMES, ())):
@@ -108,7 +127,7 @@ class TrainingIndex:
             windows = kept[self._windows.start(k) : self._windows.start(k + 1)]
             for one in maps:
                 for t in labelled_frames(store.of(one.name), clip):
-                    windows[max(0, t - length + 1) : t + 1] = True
+                    windows[max(0, t - reach - length + 1) : t + reach + 1] = True
         self._kept = np.flatnonzero(kept)
 
     def __len__(self) -> int:

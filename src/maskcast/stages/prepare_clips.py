@@ -13,6 +13,7 @@ from maskcast.data.composing import BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
+from maskcast.data.relabelling import LABELLED_FRAMES, partly_labelled
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
@@ -86,6 +87,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     written: Counter[str] = Counter()
     shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
     void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
+    partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
     narrowest, widest = first[2], first[2]
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], found):
@@ -93,7 +95,10 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
             if (own := size_of(arrays)) != (height, width):
                 sizes = f"{own[0]}x{own[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=clip.meta, **vars(arrays))
+            known = partly_labelled(listing.maps, arrays.masks) if clip.kind == "labelled" else {}
+            partly |= known.keys()
+            own_meta = clip.meta | ({LABELLED_FRAMES: known} if known else {})
+            writer.add(clip.id, split=clip.split, kind=clip.kind, meta=own_meta, **vars(arrays))
             written[clip.split] += 1
             for name, mask in arrays.masks.items():
                 shown[clip.split, name] = shown.get((clip.split, name), False) or bool(
@@ -104,6 +109,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         notes = [*listing.notes, *(_without_foreground(*place) for place, some in shown.items() if not some)]
         if notes:
             writer.meta["notes"] = notes
+        if partly:
+            writer.meta[LABELLED_FRAMES] = sorted(partly)
         if max(abs(aspect * height - width) for aspect in (narrowest, widest)) > 1:  # frames are stretched
             writer.meta["source_aspect"] = [round(narrowest, 3), round(widest, 3)]
         lost = {clip.split for clip in listing.clips} - set(written)

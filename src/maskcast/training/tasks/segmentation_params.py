@@ -66,6 +66,18 @@ class UnlabeledParams(Params):
     config names no encoder has them all."""
 
 
+class PropagatedParams(Params):
+    """Learning from frames around those that have labels, which optical flow carries to them."""
+
+    frames: int = Field(default=8, ge=1)
+    """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
+    share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the samples that is drawn from frames within this reach; the others are drawn from those with
+    labels."""
+    threshold: float = Field(default=0.5, gt=0, le=1)
+    """Confidence from which on a carried label is learnt: how well flow forth and back comes to where it began."""
+
+
 class RecolouredParams(ColourParams):
     """Labelled samples in other colours, which teach all of a class but what its colours say.
 
@@ -107,6 +119,9 @@ class SegmentationTraining(Params):
     better is kept. null keeps no average."""
     unlabeled: UnlabeledParams | None = Field(default=None, exclude_if=is_null)
     """Learning from unlabelled frames, too; null leaves them alone."""
+    propagated: PropagatedParams | None = Field(default=None, exclude_if=is_null)
+    """Learning from frames near those that have labels, too, where clips are labelled in some frames only; null
+    leaves them alone."""
     recoloured: RecolouredParams | None = Field(default=None, exclude_if=is_null)
     """Learning from labelled samples in other colours, where classes have attributes; null for none."""
     generated: GeneratedParams | None = Field(default=None, exclude_if=is_null)

@@ -4,12 +4,16 @@ Legend: T frames, H height, W width, C = 3 channels.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from maskcast.data.clip_index import slices_of, taken
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.relabelling import labelled_frames
 from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
@@ -46,8 +50,8 @@ class Validation:
 
     def __init__(self, store: ClipStore, maps: Sequence[LabelMap], params: SegmentationTraining) -> None:
         self.store, self.maps, self.params = store, maps, params
-        self.clips = labelled_clips(store, maps, "val")
         self._masks = [store.of(one.name) for one in maps]
+        self.clips = [clip for clip in labelled_clips(store, maps, "val") if self.frames(clip)]
         self._need_foreground()
 
     def scores(self, segmenter: Segmenter) -> dict[str, float]:
@@ -61,7 +65,7 @@ class Validation:
             clip = self.clips[k]
             for frames, found in self.found(worker, clip):
                 for n, label_map in enumerate(self.maps):
-                    truth = self._masks[n].masks(clip, frames)
+                    truth = taken(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
         each = {
             one.name: map_scores(one, all_counts(sums, segmenter))
@@ -76,42 +80,52 @@ class Validation:
         """Returns what looks for masks in one clip after the other."""
         return Worker(segmenter, self.params.training.precision, objects=False)
 
-    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[slice, Found]]:
-        """Yields what is found in every ``val_frame_step``-th frame of a clip, as generate_masks would find it.
+    def frames(self, clip: Clip) -> Sequence[int]:
+        """Returns every ``val_frame_step``-th of the frames of a clip that have labels."""
+        known = [labelled_frames(store, clip) for store in self._masks]
+        some = known[0] if len(known) == 1 else sorted(set().union(*known))
+        return some[:: self.params.val_frame_step]
+
+    def found(self, worker: Worker, clip: Clip) -> Iterator[tuple[Sequence[int], Found]]:
+        """Yields what is found in the frames of a clip that validation looks at, as generate_masks would find it.
 
         A model with state sees the frames between, too.
 
         Yields:
             Which frames of the clip, and what is found in them.
         """
-        step = self.params.val_frame_step
-        seen, kept = (1, step) if worker.segmenter.stateful else (step, 1)
-        first, frames_THWC = 0, self.store.frames(clip)[::seen]
-        for piece in segment_by(worker, [frames_THWC], batch_size=self.params.training.batch_size):
-            skip, stop = -first % kept, first + length(piece)
-            if first + skip < stop:
-                yield slice((first + skip) * seen, stop * seen, step), sliced(piece, slice(skip, None, kept))
+        wanted, frames_THWC = self.frames(clip), self.store.frames(clip)
+        stateful = worker.segmenter.stateful
+        seen = [frames_THWC] if stateful else [frames_THWC[part] for part in slices_of(wanted)]
+        first = 0
+        for piece in segment_by(worker, seen, batch_size=self.params.training.batch_size):
+            stop = first + length(piece)
+            if stateful:
+                own = wanted[bisect_left(wanted, first) : bisect_left(wanted, stop)]
+                if own:
+                    yield own, joined([sliced(piece, part) for part in slices_of(own, first)])
+            else:
+                yield wanted[first:stop], piece
             first = stop
 
     def examples(self, segmenter: Segmenter) -> Iterator[tuple[str, np.ndarray, list[Shown]]]:
         """Yields the ids of some validation clips, their frames (T, H, W, C), and the masks of each map."""
-        every = slice(None, None, self.params.val_frame_step)
         worker = self.worker(segmenter)
         for clip in self.clips[:PICTURED]:
             found = joined([piece for _, piece in self.found(worker, clip)])
+            frames = self.frames(clip)
             shown = [
-                Shown(one, store.masks(clip, every), found[one.name].masks)
+                Shown(one, taken(frames, partial(store.masks, clip)), found[one.name].masks)
                 for one, store in zip(self.maps, self._masks, strict=True)
             ]
-            yield clip.id, self.store.frames(clip)[every], shown
+            yield clip.id, taken(frames, self.store.frames(clip).__getitem__), shown
 
     def _need_foreground(self) -> None:
         """Makes sure, before any training, that validation has something to tell models apart by."""
-        every = slice(None, None, self.params.val_frame_step)
         for one, store in zip(self.maps, self._masks, strict=True):
             counts = no_counts(one)
             for clip in self.clips:
-                truth = store.masks(clip, every)
+                truth = taken(self.frames(clip), partial(store.masks, clip))
                 counts += counts_of(one, truth, truth)
                 if not math.isnan(map_scores(one, counts)["jaccard"]):
                     break

@@ -24,6 +24,7 @@ from maskcast.labels import LabelMap
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_generated import GeneratedMasks
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
+from maskcast.training.tasks.segmentation_propagated import PropagatedLabels
 from maskcast.training.tasks.segmentation_recoloured import is_recoloured
 from maskcast.training.tasks.segmentation_unlabeled import Views
 
@@ -50,8 +51,8 @@ class LabelledWindows:
         generated: masks of unlabelled clips to draw from, too.
 
     Raises:
-        MaskcastError: if no training clip has frames, masks of all maps and the length of a window, or the
-            generated masks cannot be learnt from.
+        MaskcastError: if no training clip has frames, masks of all maps and the length of a window, the generated
+            masks cannot be learnt from, or there are no frames that labels could be carried to.
     """
 
     def __init__(
@@ -83,6 +84,9 @@ class LabelledWindows:
         self._generated: GeneratedMasks | None = None
         if generated is not None and params.generated is not None:
             self._generated = GeneratedMasks(store, generated, maps, params.generated, self.length)
+        self._propagated: PropagatedLabels | None = None
+        if params.propagated is not None:
+            self._propagated = PropagatedLabels(store, self.clips, maps, params.propagated, self.length)
 
     def batch(self, step: int) -> Windows:
         """Returns this process's windows, augmented: a pure function of (seed, step)."""
@@ -131,6 +135,11 @@ class LabelledWindows:
                 k, t = other.index.at(int(random.integers(len(other.index))))
             window = slice(t, t + self.length)
             return other.clips[k], window, other.masks(other.clips[k], window)
+        near = self._propagated
+        if near is not None and random.random() < near.params.share:
+            k, t = near.index.at(int(random.integers(len(near.index))))
+            window = slice(t, t + self.length)
+            return near.clips[k], window, near.masks(k, window)
         k, t = self._index.at(int(random.integers(len(self._index))))
         window = slice(t, t + self.length)
         return (

@@ -1,0 +1,140 @@
+"""Labels of a few frames, carried to the frames around them by optical flow.
+
+Each pixel of a frame is followed, step by step, to the nearest frames that have labels, and takes the class that
+lies there. Flow forth and back tells how sure that is: what was hidden, or moved too fast, does not come back to
+where it began.
+
+Legend: T frames, H height, W width, C = 3 channels (RGB).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from maskcast.labels import IGNORE
+
+SHORT_SIDE = 216  # pixels: below it, flow of small things is lost
+STRAY = 1 / 72  # of the shorter side: a way that misses where it began by so much is a third as sure
+OUTSIDE = 1e3  # of the shorter side: what comes into sight has no way
+EACH_STEP = 0.98  # of two ways that come back alike the shorter one is surer
+
+
+class Propagated(NamedTuple):
+    """Masks of a clip.
+
+    Attributes:
+        masks_THW: uint8 class ids, ``IGNORE`` where no label reaches.
+        confidence_THW: float32, 0..1; 1 where a label was given.
+    """
+
+    masks_THW: np.ndarray
+    confidence_THW: np.ndarray
+
+
+@dataclass
+class _Way:
+    """How the pixels of a frame came from one with labels: where they lay, and how far ways strayed so far."""
+
+    x_HW: np.ndarray
+    y_HW: np.ndarray
+    stray_HW: np.ndarray
+
+
+def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[int], reach: int) -> Propagated:
+    """Carries the labels of some frames to those around them.
+
+    The flow is that of Kroeger et al. 2016 (DIS, arXiv 1603.03590). A way of ``n`` frames that misses where it
+    began by ``d_i`` at each, in parts of the shorter side, is sure by ``0.98^n exp(-(72 sum d_i)^2)``; of several
+    the surest counts.
+
+    Args:
+        frames_THWC: uint8.
+        masks_THW: uint8 class ids, ``IGNORE`` where there is no label.
+        known: the frames that have labels.
+        reach: frames, before and after each of these, that labels are carried to; none beyond the next known one.
+    """
+    factor = max(1, -(-SHORT_SIDE // min(frames_THWC.shape[1:3])))  # whole, so that pixels of masks stay whole
+    size = frames_THWC.shape[1] * factor, frames_THWC.shape[2] * factor
+    found = Propagated(np.full_like(masks_THW, IGNORE), np.zeros(masks_THW.shape, np.float32))
+    labelled, flows = set(known), _Flows(frames_THWC, size)
+    for first in known:
+        found.masks_THW[first], found.confidence_THW[first] = masks_THW[first], masks_THW[first] != IGNORE
+        mask_HW = cv2.resize(masks_THW[first], size[::-1], interpolation=cv2.INTER_NEAREST)
+        for step in (1, -1):
+            way = _Way(*_places(size), np.zeros(size, np.float32))
+            for n in range(1, reach + 1):
+                t = first + n * step
+                if not 0 <= t < len(frames_THWC) or t in labelled:
+                    break
+                way = flows.follow(way, t, t - step)
+                carried_HW = _lookup(mask_HW, way.x_HW, way.y_HW, cv2.INTER_NEAREST)[
+                    factor // 2 :: factor, factor // 2 :: factor
+                ]
+                sure_HW = EACH_STEP**n * np.exp(-((way.stray_HW / STRAY) ** 2))
+                _keep_surer(
+                    found, t, carried_HW, cv2.resize(sure_HW, carried_HW.shape[::-1], interpolation=cv2.INTER_AREA)
+                )
+        flows.forget(first)
+    return found
+
+
+class _Flows:
+    """The optical flow between neighbours of a clip, each found once."""
+
+    def __init__(self, frames_THWC: np.ndarray, size: tuple[int, int]) -> None:
+        self._frames_THWC, self._size = frames_THWC, size
+        self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._grey: dict[int, np.ndarray] = {}
+        self._found: dict[tuple[int, int], np.ndarray] = {}
+
+    def follow(self, way: _Way, t: int, before: int) -> _Way:
+        """Returns the way of the pixels of frame ``t``, given that of its neighbour ``before``."""
+        x_HW, y_HW = _places(self._size)
+        there_HW2 = self._between(t, before)
+        x_HW, y_HW = x_HW + there_HW2[..., 0], y_HW + there_HW2[..., 1]
+        back_HW2 = _lookup(self._between(before, t), x_HW, y_HW)
+        missed_HW = np.linalg.norm(there_HW2 + back_HW2, axis=2) / min(self._size)
+        height, width = self._size
+        missed_HW[(x_HW < -0.5) | (y_HW < -0.5) | (x_HW > width - 0.5) | (y_HW > height - 0.5)] = OUTSIDE
+        return _Way(
+            _lookup(way.x_HW, x_HW, y_HW),
+            _lookup(way.y_HW, x_HW, y_HW),
+            _lookup(way.stray_HW, x_HW, y_HW) + missed_HW,
+        )
+
+    def forget(self, before: int) -> None:
+        """Lets go of what lies before a frame with labels: no way goes past it."""
+        self._found = {pair: flow for pair, flow in self._found.items() if max(pair) > before}
+        self._grey = {t: grey for t, grey in self._grey.items() if t >= before}
+
+    def _between(self, first: int, second: int) -> np.ndarray:
+        """Returns where each pixel of a frame went in another, (H, W, 2)."""
+        if (first, second) not in self._found:
+            self._found[first, second] = self._method.calc(self._picture(first), self._picture(second), None)
+        return self._found[first, second]
+
+    def _picture(self, t: int) -> np.ndarray:
+        if t not in self._grey:
+            grey_HW = cv2.cvtColor(self._frames_THWC[t], cv2.COLOR_RGB2GRAY)
+            self._grey[t] = cv2.resize(grey_HW, self._size[::-1], interpolation=cv2.INTER_CUBIC)
+        return self._grey[t]
+
+
+def _keep_surer(found: Propagated, t: int, carried_HW: np.ndarray, sure_HW: np.ndarray) -> None:
+    """Takes what is carried to a frame where nothing surer is there yet."""
+    better_HW = (carried_HW != IGNORE) & (sure_HW > found.confidence_THW[t])
+    found.masks_THW[t][better_HW] = carried_HW[better_HW]
+    found.confidence_THW[t][better_HW] = sure_HW[better_HW]
+
+
+def _places(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    y_HW, x_HW = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    return x_HW, y_HW
+
+
+def _lookup(layer: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray, method: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """Returns the values of a layer at places between its pixels; beyond its edge those of the edge."""
+    return cv2.remap(layer, x_HW, y_HW, method, borderMode=cv2.BORDER_REPLICATE)

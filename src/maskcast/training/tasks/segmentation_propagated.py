@@ -1,0 +1,86 @@
+"""Labels that flow carries to the frames around those that have some, to learn from as from labels.
+
+Legend: T frames, H height, W width.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from maskcast.data.clip_table import Clip
+from maskcast.data.clips import ClipStore
+from maskcast.data.packing import PackedLayer, packed, unpacked
+from maskcast.data.propagation import propagate
+from maskcast.data.relabelling import LABELLED_FRAMES, TrainingIndex, labelled_frames
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.processors import num_processors
+from maskcast.progress import track
+from maskcast.rehearsal import AllOf
+from maskcast.training.tasks.segmentation_params import PropagatedParams
+
+Layers = dict[LabelMap, PackedLayer]
+
+
+class PropagatedLabels:
+    """Clips that are labelled in some frames only, and the labels of these carried to frames nearby.
+
+    Memory holds them compressed. Each process that trains makes all of them: they are few where labels are.
+
+    Args:
+        store: the clips.
+        clips: those to learn from.
+        maps: what is to be learnt.
+        params: how far labels reach, and how sure they must be.
+        length: frames of a window.
+
+    Raises:
+        MaskcastError: if a map is not of kind ``classes``, or no clip has frames without labels.
+    """
+
+    def __init__(
+        self,
+        store: ClipStore,
+        clips: Sequence[Clip],
+        maps: Sequence[LabelMap],
+        params: PropagatedParams,
+        length: int,
+    ) -> None:
+        self.params = params
+        for one in maps:
+            if one.kind != "classes":
+                raise MaskcastError(
+                    f"train_masker.propagated: map {one.name!r} is of kind {one.kind}, and only classes can be "
+                    "carried; set propagated to null, or name other maps in train_masker.maps"
+                )
+        self._masks = {one: store.of(one.name) for one in maps}
+        self.clips = [clip for clip in clips if LABELLED_FRAMES in clip.meta]
+        self.index = TrainingIndex(store, self.clips, maps, length, params.frames)
+        if not len(self.index):
+            raise MaskcastError(
+                f"{store.root}: every frame of its labelled training clips has labels, so there is none that "
+                "train_masker.propagated could carry them to; set it to null"
+            )
+        self._layers = list(self._carried(store))
+
+    def masks(self, clip: int, frames: slice) -> dict[LabelMap, np.ndarray]:
+        """Returns the masks (T, H, W) of each map in some frames of a clip, ``IGNORE`` where they are not sure."""
+        return {one: unpacked(layer, frames) for one, layer in self._layers[clip].items()}
+
+    def _carried(self, store: ClipStore) -> Iterator[Layers]:
+        def carry(clip: Clip) -> Layers:
+            return {one: self._layer(store.frames(clip), masks, clip) for one, masks in self._masks.items()}
+
+        with ThreadPoolExecutor(
+            num_processors(), thread_name_prefix="flow"
+        ) as pool:  # OpenCV lets go of Python's lock
+            yield from track(
+                pool.map(carry, self.clips), "carrying labels", len(self.clips), AllOf(splits=("train",))
+            )
+
+    def _layer(self, frames_THWC: np.ndarray, store: ClipStore, clip: Clip) -> PackedLayer:
+        known = labelled_frames(store, clip)
+        found = propagate(frames_THWC, store.masks(clip), known, self.params.frames)
+        sure_THW = found.confidence_THW >= self.params.threshold
+        return packed(np.where(sure_THW, found.masks_THW, np.uint8(IGNORE)))

@@ -1,0 +1,190 @@
+"""Labels that flow carries to frames nearby: scenes whose masks are known, and how a masker learns from them."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.propagation import propagate
+from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, LabelMap
+from maskcast.runner.run import run_stage
+from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.tasks.segmentation import segmentation_task
+
+HEIGHT, WIDTH, FRAMES = 48, 72, 12
+THINGS = LabelMap("things", ("background", "thing"))
+MATTE = LabelMap("matte", ("background", "thing"), "alpha")
+VALUES: dict[str, Any] = {
+    "model": {"arch": "unet", "width": 4},
+    "augment": {"hflip": 0.0},
+    "training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "learning_rate": 1e-2, "patience": 0},
+}
+
+
+def texture(seed: int, height: int, width: int) -> np.ndarray:
+    """Something that flow can follow: blots of a few pixels."""
+    noise = np.random.default_rng(seed).standard_normal((height, width, 3)).astype(np.float32)
+    blots = cv2.GaussianBlur(noise, (0, 0), 2)
+    return np.uint8(np.clip(128 + 60 * blots / blots.std(), 0, 255))
+
+
+def scene(
+    speed: float = 2.0, screen: slice | None = None, first: int = 10, ground: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square of 16 pixels that moves over a textured ground, behind a screen of these columns; and its masks."""
+    behind, thing = texture(ground, HEIGHT, WIDTH), texture(1, 16, 16)
+    frames = np.stack([behind] * FRAMES)
+    masks = np.zeros((FRAMES, HEIGHT, WIDTH), np.uint8)
+    for t in range(FRAMES):
+        left = first + round(t * speed)
+        frames[t, 16:32, left : left + 16], masks[t, 16:32, left : left + 16] = thing, 1
+        if screen is not None:
+            frames[t, :, screen], masks[t, :, screen] = texture(2, HEIGHT, WIDTH)[:, screen], 0
+    return frames, masks
+
+
+def hidden_but(masks: np.ndarray, known: list[int]) -> np.ndarray:
+    some = np.full_like(masks, IGNORE)
+    some[known] = masks[known]
+    return some
+
+
+def test_a_label_follows_what_moves_as_far_as_it_reaches() -> None:
+    frames, masks = scene()
+    found = propagate(frames, hidden_but(masks, [4]), [4], 5)
+    assert np.array_equal(found.masks_THW[4], masks[4]) and (found.confidence_THW[4] == 1).all()
+    for t in range(10):
+        sure = found.confidence_THW[t] >= 0.5
+        true, carried = masks[t][sure] == 1, found.masks_THW[t][sure] == 1
+        assert (true & carried).sum() / (true | carried).sum() > 0.9
+        assert true.sum() > 0.75 * 16 * 16
+    assert (found.masks_THW[10:] == IGNORE).all() and (found.confidence_THW[10:] == 0).all()
+
+
+def test_what_comes_from_behind_something_is_not_sure() -> None:
+    """Half of the square lies behind a screen where it is labelled; that half comes into sight later."""
+    frames, masks = scene(screen=slice(0, 20), first=8)
+    found = propagate(frames, hidden_but(masks, [0]), [0], FRAMES)
+    t, right = 3, 14 + 16  # where the square ends then
+    seen, shown = np.s_[18:30, right - 3 : right], np.s_[18:30, 20:24]
+    assert masks[t][seen].all() and masks[t][shown].all()
+    sure, carried = found.confidence_THW[t] >= 0.5, found.masks_THW[t]
+    assert (sure[seen] & (carried[seen] == 1)).mean() > 0.8
+    assert (sure[shown] & (carried[shown] != 1)).mean() < 0.1
+
+
+def test_what_enters_the_picture_has_no_label() -> None:
+    """The camera turns by two pixels a frame: the columns that come in on the right have never been labelled."""
+    wide = texture(3, HEIGHT, WIDTH + 2 * FRAMES)
+    frames = np.stack([wide[:, 2 * t : 2 * t + WIDTH] for t in range(FRAMES)])
+    masks = np.ones((FRAMES, HEIGHT, WIDTH), np.uint8)
+    found = propagate(frames, hidden_but(masks, [0]), [0], FRAMES)
+    assert (found.confidence_THW[5, 4:-4, -9:] < 0.5).all()
+    assert (found.confidence_THW[5, 4:-4, 4:-14] >= 0.5).mean() > 0.95
+
+
+def test_no_way_goes_past_a_label_and_the_surer_one_counts() -> None:
+    """Two labels that contradict each other: each side of the middle takes the nearer one."""
+    frames, masks = scene(speed=0.0)
+    masks[8] = 1
+    found = propagate(frames, hidden_but(masks, [0, 8]), [0, 8], FRAMES)
+    corner = np.s_[2:10, 2:10]
+    assert [int(found.masks_THW[t][corner].max()) for t in range(9)] == [0] * 5 + [1] * 4  # a tie keeps the first
+    assert (found.masks_THW[9:][:, 2:10, 2:10] == 1).all()
+
+
+def test_pixels_without_a_label_give_none() -> None:
+    frames, masks = scene(speed=0.0)
+    masks[3, :, :20] = IGNORE
+    found = propagate(frames, hidden_but(masks, [3]), [3], 2)
+    assert (found.masks_THW[2][:, :18] == IGNORE).mean() > 0.95 and (found.confidence_THW[3][:, :20] == 0).all()
+
+
+def partly(root: Path, known: dict[str, list[int]], maps: tuple[LabelMap, ...] = (THINGS,)) -> ClipStore:
+    """Writes two clips to learn from and one to validate on, whose labels are those of some frames."""
+    whole = root.with_name(f"{root.name}-whole")
+    with ClipWriter(whole, height=HEIGHT, width=WIDTH, maps=maps) as writer:
+        for n, (name, split) in enumerate((("a", "train"), ("b", "train"), ("v", "val"))):
+            frames, masks = scene(speed=1.0 + n, ground=10 + n)
+            layers = {one.name: masks * 255 if one.kind == "alpha" else masks for one in maps}
+            writer.add(name, split=split, kind="labelled", frames=frames, masks=layers)
+    store = ClipStore(whole, "things")
+    new = {
+        name: NewLabels(hidden_but(store.masks(store.get(name)), frames), frames) for name, frames in known.items()
+    }
+    write_relabelled(root, store, new, "train")
+    return ClipStore(root, "things")
+
+
+def drawn_frames(task: Any, store: ClipStore, steps: int) -> list[tuple[str, int, np.ndarray]]:
+    """Returns the clip and the frame of each sample, and its mask."""
+    places = {
+        store.frames(clip)[t].tobytes(): (clip.id, t) for clip in store.select("train") for t in range(FRAMES)
+    }
+    found = []
+    for step in range(steps):
+        batch = task.batch(step)
+        for frame, mask in zip(batch.frames_BTHWC[:, 0], batch.masks[0][:, 0], strict=True):
+            found.append((*places[frame.numpy().tobytes()], mask.numpy()))
+    return found
+
+
+def test_a_share_of_the_samples_lies_near_labels(tmp_path: Path) -> None:
+    """Clip a has a label of frame 5, clip b of all frames: half of the samples are of frames 3 to 7 of a."""
+    store = partly(tmp_path / "clips", {"a": [5]})
+    params = TrainMasker.model_validate(VALUES | {"propagated": {"frames": 2, "threshold": 0.4}})
+    task, again = (segmentation_task(store, params, "x") for _ in range(2))
+    assert torch.equal(task.batch(3).masks[0], again.batch(3).masks[0])
+    drawn = drawn_frames(task, store, 40)
+    carried = [(t, mask) for name, t, mask in drawn if name == "a" and t != 5]
+    assert {t for t, _ in carried} == {3, 4, 6, 7}
+    assert 0.3 < len(carried) / len(drawn) < 0.5  # four of five of the half that is near
+    expected = propagate(store.frames(store.get("a")), store.masks(store.get("a")), [5], 2)
+    for t, mask in carried:
+        sure = expected.confidence_THW[t] >= 0.4
+        assert np.array_equal(mask, np.where(sure, expected.masks_THW[t], IGNORE)) and (mask == 1).any()
+    plain = segmentation_task(store, TrainMasker.model_validate(VALUES), "x")
+    assert {t for name, t, _ in drawn_frames(plain, store, 20) if name == "a"} == {5}
+
+
+def test_windows_of_a_model_with_state_have_labels_on_the_way(tmp_path: Path) -> None:
+    store = partly(tmp_path / "clips", {"a": [5], "b": [0, 6]})
+    values = VALUES | {
+        "model": {"arch": "recurrent", "base": {"arch": "unet", "width": 4}},
+        "window": {"frames": 4, "chunk": 2},
+        "propagated": {"frames": 3, "share": 0.9},
+    }
+    batch = segmentation_task(store, TrainMasker.model_validate(values), "x").batch(0)
+    told_BT = (batch.masks[0] != IGNORE).flatten(2).any(2)
+    assert told_BT.any(1).all() and told_BT.sum() > len(told_BT)
+
+
+def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) -> None:
+    """Frames 1 and 7 of the validation clip have labels, no third frame from 0 on does."""
+    store = partly(tmp_path / "clips", {"a": [5], "b": [2, 9], "v": [1, 7]})
+    params = VALUES | {"propagated": {}, "val_frame_step": 2}
+    run_stage("train_masker", params, clips=store.root, masker=tmp_path / "m", metrics=tmp_path / "m.json")
+    task = segmentation_task(store, TrainMasker.model_validate(params), "x")
+    (clip,) = task.validation.clips
+    found = list(task.validation.found(task.validation.worker(task.segmenter), clip))
+    assert [list(frames) for frames, _ in found] == [[1]]
+    assert labelled_frames(store, clip) == [1, 7]
+    ((name, frames, ((_, truth, masks),)),) = task.validation.examples(task.segmenter)
+    assert name == "v" and len(frames) == len(truth) == len(masks) == 1
+    assert np.array_equal(frames[0], store.frames(clip)[1])
+
+
+def test_there_must_be_frames_to_carry_labels_to(tmp_path: Path) -> None:
+    params = TrainMasker.model_validate(VALUES | {"propagated": {}})
+    with pytest.raises(MaskcastError, match=r"every frame of its labelled .*train_masker.propagated.* null"):
+        segmentation_task(partly(tmp_path / "all", {}), params, "x")
+    store = partly(tmp_path / "clips", {"a": [5]}, (THINGS, MATTE))
+    with pytest.raises(MaskcastError, match=r"map 'matte' is of kind alpha.*train_masker.maps"):
+        segmentation_task(store, params, "x")
