@@ -13,10 +13,17 @@ from tests.conftest import ROOT, write_detection_set
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
+from maskcast.data.clips import ClipStore
 from maskcast.data.inspection.look import look
+from maskcast.data.relabelling import labelled_frames
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 from maskcast.proposal import duration
+from maskcast.proposal.values import propose_params
 from maskcast.proposal.write import plan
+from maskcast.runner.run import run_stage
+from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.tasks.segmentation import segmentation_task
 
 EXPECTED: dict[str, dict[str, Any]] = {
     "davis": {
@@ -253,6 +260,22 @@ def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) 
     frames = {mask - start for start in range(0, 48 - 21, step) for mask in range(0, 48, 10)}
     assert set(range(11, 22)) <= frames and 1 <= step < 11
     assert any(warning.startswith("many frames of labelled sequences have no mask") for warning in found.warnings)
+    assert "  propagated: {frames: 8} # few frames have masks" in propose_params(tmp_path, found).text("")
+
+
+def test_frames_without_a_mask_are_not_drawn_to_learn_from(tmp_path: Path) -> None:
+    """Without that, nine samples of ten would teach nothing."""
+    sparse(tmp_path / "raw", 10)
+    values = yaml.safe_load(propose_params(tmp_path / "raw", look(tmp_path / "raw")).text(""))
+    run_stage("prepare_clips", values["prepare_clips"], raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    for clip in store.select("train"):
+        start = clip.meta["start"]
+        known = [mask - start for mask in range(0, 48, 10) if start <= mask < start + 22]
+        assert clip.meta["labelled_frames"] == {"mask": known} and labelled_frames(store, clip) == known
+    params = TrainMasker.model_validate(values["train_masker"] | {"propagated": None})
+    batch = segmentation_task(store, params, "x").batch(0)
+    assert (batch.masks[0] != IGNORE).flatten(1).any(1).all()
 
 
 def test_masks_too_few_to_score_a_forecast_are_said(tmp_path: Path) -> None:

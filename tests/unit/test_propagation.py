@@ -137,21 +137,22 @@ def drawn_frames(task: Any, store: ClipStore, steps: int) -> list[tuple[str, int
 
 
 def test_a_share_of_the_samples_lies_near_labels(tmp_path: Path) -> None:
-    """Clip a has a label of frame 5, clip b of all frames: half of the samples are of frames 3 to 7 of a."""
-    store = partly(tmp_path / "clips", {"a": [5]})
+    """Half of the samples are of the five frames that labels reach, the others of those that have some."""
+    store = partly(tmp_path / "clips", {"a": [5], "b": [5]})
     params = TrainMasker.model_validate(VALUES | {"propagated": {"frames": 2, "threshold": 0.4}})
     task, again = (segmentation_task(store, params, "x") for _ in range(2))
     assert torch.equal(task.batch(3).masks[0], again.batch(3).masks[0])
     drawn = drawn_frames(task, store, 40)
-    carried = [(t, mask) for name, t, mask in drawn if name == "a" and t != 5]
-    assert {t for t, _ in carried} == {3, 4, 6, 7}
-    assert 0.3 < len(carried) / len(drawn) < 0.5  # four of five of the half that is near
-    expected = propagate(store.frames(store.get("a")), store.masks(store.get("a")), [5], 2)
-    for t, mask in carried:
-        sure = expected.confidence_THW[t] >= 0.4
-        assert np.array_equal(mask, np.where(sure, expected.masks_THW[t], IGNORE)) and (mask == 1).any()
+    carried = [(name, t, mask) for name, t, mask in drawn if t != 5]
+    assert {(name, t) for name, t, _ in carried} == {(name, t) for name in "ab" for t in (3, 4, 6, 7)}
+    assert 0.3 < len(carried) / len(drawn) < 0.5  # four of five of that half
+    clips = {name: store.get(name) for name in "ab"}
+    expected = {name: propagate(store.frames(clip), store.masks(clip), [5], 2) for name, clip in clips.items()}
+    for name, t, mask in carried:
+        sure = expected[name].confidence_THW[t] >= 0.4
+        assert np.array_equal(mask, np.where(sure, expected[name].masks_THW[t], IGNORE)) and (mask == 1).any()
     plain = segmentation_task(store, TrainMasker.model_validate(VALUES), "x")
-    assert {t for name, t, _ in drawn_frames(plain, store, 20) if name == "a"} == {5}
+    assert {t for _, t, _ in drawn_frames(plain, store, 20)} == {5}
 
 
 def test_windows_of_a_model_with_state_have_labels_on_the_way(tmp_path: Path) -> None:
@@ -181,10 +182,28 @@ def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) ->
     assert np.array_equal(frames[0], store.frames(clip)[1])
 
 
-def test_there_must_be_frames_to_carry_labels_to(tmp_path: Path) -> None:
+def test_where_all_frames_have_labels_nothing_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = partly(tmp_path / "all", {})
+    task = segmentation_task(store, TrainMasker.model_validate(VALUES | {"propagated": {}}), "x")
+    assert (
+        "all: its training clips have labels in all frames: train_masker.propagated does nothing"
+        in capsys.readouterr().err
+    )
+    drawn = drawn_frames(task, store, 5)
+    assert {name for name, _, _ in drawn} == {"a", "b"}
+    assert all(np.array_equal(mask, store.masks(store.get(name))[t]) for name, t, mask in drawn)
+
+
+def test_a_frame_near_labels_is_not_drawn_more_often_than_one_with_labels(tmp_path: Path) -> None:
+    """One frame of the 24 has no label: the clip that it is of has half of the frames, and half of the samples."""
+    store = partly(tmp_path / "clips", {"a": [t for t in range(FRAMES) if t != 6]})
+    task = segmentation_task(store, TrainMasker.model_validate(VALUES | {"propagated": {"share": 0.9}}), "x")
+    drawn = [(name, t) for name, t, _ in drawn_frames(task, store, 100)]
+    assert 0.005 < drawn.count(("a", 6)) / len(drawn) < 0.06  # one of 35 windows: 0.029
+
+
+def test_opacities_are_not_carried(tmp_path: Path) -> None:
     params = TrainMasker.model_validate(VALUES | {"propagated": {}})
-    with pytest.raises(MaskcastError, match=r"every frame of its labelled .*train_masker.propagated.* null"):
-        segmentation_task(partly(tmp_path / "all", {}), params, "x")
     store = partly(tmp_path / "clips", {"a": [5]}, (THINGS, MATTE))
     with pytest.raises(MaskcastError, match=r"map 'matte' is of kind alpha.*train_masker.maps"):
         segmentation_task(store, params, "x")

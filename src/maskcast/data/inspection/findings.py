@@ -44,3 +44,8 @@ class Findings:
     def frames(self) -> int:
         """Frames of a clip."""
         return 2 * self.context
+
+    @property
+    def partly(self) -> bool:
+        """Whether a sequence has masks of some of its frames only."""
+        return any(count < self.sequences[name] for name, count in self.labelled.items())

@@ -72,8 +72,8 @@ class PropagatedParams(Params):
     frames: int = Field(default=8, ge=1)
     """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
     share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the samples that is drawn from frames within this reach; the others are drawn from those with
-    labels."""
+    """Share of the samples that is drawn from frames within this reach, or less where these are so few that each
+    would be drawn more often than one with labels."""
     threshold: float = Field(default=0.5, gt=0, le=1)
     """Confidence from which on a carried label is learnt: how well flow forth and back comes to where it began."""
 

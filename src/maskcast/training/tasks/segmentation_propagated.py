@@ -16,7 +16,7 @@ from maskcast.data.relabelling import LABELLED_FRAMES, TrainingIndex, labelled_f
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.processors import num_processors
-from maskcast.progress import track
+from maskcast.progress import say, track
 from maskcast.rehearsal import AllOf
 from maskcast.training.tasks.segmentation_params import PropagatedParams
 
@@ -36,7 +36,7 @@ class PropagatedLabels:
         length: frames of a window.
 
     Raises:
-        MaskcastError: if a map is not of kind ``classes``, or no clip has frames without labels.
+        MaskcastError: if a map is not of kind ``classes``.
     """
 
     def __init__(
@@ -58,9 +58,8 @@ class PropagatedLabels:
         self.clips = [clip for clip in clips if LABELLED_FRAMES in clip.meta]
         self.index = TrainingIndex(store, self.clips, maps, length, params.frames)
         if not len(self.index):
-            raise MaskcastError(
-                f"{store.root}: every frame of its labelled training clips has labels, so there is none that "
-                "train_masker.propagated could carry them to; set it to null"
+            say(
+                f"{store.root}: its training clips have labels in all frames: train_masker.propagated does nothing"
             )
         self._layers = list(self._carried(store))
 

@@ -52,7 +52,7 @@ class LabelledWindows:
 
     Raises:
         MaskcastError: if no training clip has frames, masks of all maps and the length of a window, the generated
-            masks cannot be learnt from, or there are no frames that labels could be carried to.
+            masks cannot be learnt from, or labels of a map cannot be carried to other frames.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class LabelledWindows:
             window = slice(t, t + self.length)
             return other.clips[k], window, other.masks(other.clips[k], window)
         near = self._propagated
-        if near is not None and random.random() < near.params.share:
+        if near is not None and random.random() < min(near.params.share, self._even_share(near)):
             k, t = near.index.at(int(random.integers(len(near.index))))
             window = slice(t, t + self.length)
             return near.clips[k], window, near.masks(k, window)
@@ -147,6 +147,10 @@ class LabelledWindows:
             window,
             {one: store.masks(self.clips[k], window) for one, store in self._masks.items()},
         )
+
+    def _even_share(self, near: PropagatedLabels) -> float:
+        """Returns the share of windows near labels among these and those with labels."""
+        return len(near.index) / (len(near.index) + len(self._index))
 
 
 def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Sequence[Clip]:
