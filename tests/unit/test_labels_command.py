@@ -216,3 +216,26 @@ def test_mistakes_get_one_line_and_leave_nothing(
     before = sorted(Path().rglob("*"))
     assert message in failed(capsys, "labels", *words.split())
     assert sorted(Path().rglob("*")) == before
+
+
+def test_labels_are_carried_and_go_out_to_be_corrected(
+    store: ClipStore, masks: ClipStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frame 4 of a clip that had no labels is labelled; frames 2 to 6 then have masks to correct."""
+    Path("frames.csv").write_text("clip,frame\nunlabeled_0,4\n")
+    export = ["labels", "export", "--format", "cvat-images"]
+    assert main([*export, "--masks", "masks", "--frames", "frames.csv", "--output", "out"]) == 0
+    words = ["labels", "import", "--format", "cvat-images", "out", "--clips", "clips"]
+    assert main([*words, "--output", "labelled"]) == 0
+    words = ["labels", "propagate", "--frames", "2", "--clips", "labelled"]
+    assert main([*words, "--output", "near"]) == 0
+    assert capsys.readouterr().out.endswith("carried the labels of 1 frames to 4 more, of 1 clips: near\n")
+    near, labelled = ClipStore(Path("near")), ClipStore(Path("labelled"))
+    (clip,) = near.clips
+    assert (clip.id, clip.meta["labelled_frames"]) == ("unlabeled_0", {"mask": [2, 3, 4, 5, 6]})
+    assert np.array_equal(near.masks(clip)[4], labelled.masks(labelled.get("unlabeled_0"))[4])
+    assert (near.confidence(clip)[4] == 255).all() and (near.masks(clip)[7:] == IGNORE).all()
+    assert main([*export, "--masks", "near", "--clips", "clips", "--output", "again"]) == 0
+    assert len(list(Path("again/images").iterdir())) == 5
+    assert "nothing to carry; give clips" in failed(capsys, *words[:-1], "clips", "--output", "none")
+    assert "--frames: got 0; give 1 or more" in failed(capsys, *words, "--frames", "0", "--output", "none")

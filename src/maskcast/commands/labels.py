@@ -1,4 +1,4 @@
-"""The command `labels`: masks out to labelling tools, labels back in, and which frames to label next."""
+"""The command `labels`: masks out to labelling tools, labels back in, to other frames, and what to label next."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,20 +28,22 @@ examples:
       --output labels/to-cvat
   maskcast labels import --format cvat-images labels/corrected.zip \\
       --clips data/clips --output data/labelled
+  maskcast labels propagate --clips data/labelled --frames 8 \\
+      --output data/propagated
 """
 
 
 def labels(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code 0."""
     formats = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
-    about = "Sends masks to labelling tools, brings labels back, and says which frames to label next."
+    about = "Sends masks to labelling tools, brings labels back, carries them on, and says which to make next."
     parser = command_parser("labels", about, EPILOG.format(formats=formats))
     add_arguments(parser)
     given = parser.parse_args(arguments)
     if given.output.exists():
         raise MaskcastError(f"{given.output}: already there (--output); name a new folder, or remove this one")
     partial = beside(given.output)
-    run = {"import": _import, "export": _export, "suggest": _suggest}[given.command]
+    run = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
     with outputs_whole({"output": given.output}, {"output": partial}):
         done = run(given, partial)
     print(f"{done}: {given.output}")
@@ -102,6 +104,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--seed", metavar="N", type=int, default=0, help="of the draws (default: %(default)s)")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
+    one = commands.add_parser(
+        "propagate", help="carry labels of some frames to those around them, by optical flow"
+    )
+    one.add_argument(
+        "--clips", metavar="STORE", type=Path, required=True, help="clips, of which some frames have labels"
+    )
+    one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
+    one.add_argument(
+        "--frames",
+        metavar="N",
+        type=int,
+        default=8,
+        help="how far, before and after each frame with labels (default: %(default)s)",
+    )
+    one.add_argument(
+        "--output", metavar="STORE", type=Path, required=True, help="new store of masks, for labels export"
+    )
 
 
 def _import(given: argparse.Namespace, out: Path) -> str:
@@ -153,3 +172,13 @@ def _suggest(given: argparse.Namespace, out: Path) -> str:
     params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
     count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
     return f"suggested {count} frames by {given.method}"
+
+
+def _propagate(given: argparse.Namespace, out: Path) -> str:
+    from maskcast.data.clips import ClipStore
+    from maskcast.data.propagated_store import write_propagated
+
+    if given.frames < 1:
+        raise MaskcastError(f"--frames: got {given.frames}; give 1 or more")
+    done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
+    return f"carried the labels of {done.labelled} frames to {done.carried} more, of {done.clips} clips"
