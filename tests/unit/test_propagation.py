@@ -139,7 +139,7 @@ def drawn_frames(task: Any, store: ClipStore, steps: int) -> list[tuple[str, int
 def test_a_share_of_the_samples_lies_near_labels(tmp_path: Path) -> None:
     """Half of the samples are of the five frames that labels reach, the others of those that have some."""
     store = partly(tmp_path / "clips", {"a": [5], "b": [5]})
-    params = TrainMasker.model_validate(VALUES | {"propagated": {"frames": 2, "threshold": 0.4}})
+    params = TrainMasker.model_validate(VALUES | {"propagated": {"frames": 2, "share": 0.5, "threshold": 0.4}})
     task, again = (segmentation_task(store, params, "x") for _ in range(2))
     assert torch.equal(task.batch(3).masks[0], again.batch(3).masks[0])
     drawn = drawn_frames(task, store, 40)

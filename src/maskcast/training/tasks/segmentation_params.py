@@ -71,7 +71,7 @@ class PropagatedParams(Params):
 
     frames: int = Field(default=8, ge=1)
     """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
-    share: float = Field(default=0.5, gt=0, lt=1)
+    share: float = Field(default=0.7, gt=0, lt=1)
     """Share of the samples that is drawn from frames within this reach, or less where these are so few that each
     would be drawn more often than one with labels."""
     threshold: float = Field(default=0.5, gt=0, le=1)
