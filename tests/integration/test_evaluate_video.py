@@ -92,9 +92,9 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     strict = {"gate": {"most": {"flicker_ratio": 0.01}}}
     assert not register(made, tmp_path / "out", strict)["passed"]
     with pytest.raises(
-        MaskcastError, match=r"register_segmenter\.gate\.most: 'flickr' was not measured; scores: acc"
+        MaskcastError, match=r"register_segmenter\.gate\.most: 'miou' was not measured; scores: acc"
     ):
-        register(made, tmp_path / "out", {"gate": {"most": {"flickr": 1.0}}})
+        register(made, tmp_path / "out", {"gate": {"most": {"miou": 1.0}}})
 
 
 def test_without_a_base_there_is_no_gain(made: dict[str, Path], tmp_path: Path) -> None:

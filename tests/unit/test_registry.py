@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.conftest import ROOT
 from tests.registered import write_registered
 
 from maskcast.digest import sha256_of
@@ -29,6 +30,7 @@ from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker, save_masker
+from maskcast.params import validate
 from maskcast.registry import artifact
 from maskcast.registry.artifact import load_artifact, write_artifact
 from maskcast.registry.bundle import (
@@ -52,6 +54,8 @@ from maskcast.registry.gate import judge, paired_difference
 from maskcast.registry.gate_params import Bootstrap, DetectionGate, ForecastGate
 from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import load_bundle
+from maskcast.report import detection_files, evaluation_files, video_report
+from maskcast.runner.stage import get_stage
 
 CLASSES = ["background", "red", "blue"]
 SMALL: dict[str, Any] = {"hidden": 4, "stride": 4, "loss_stride": 1}
@@ -109,9 +113,56 @@ def test_thresholds_decide() -> None:
         {"score": "jaccard_mean", "value": 0.6, "least": 0.61, "passed": False}
     ]
     with pytest.raises(
-        MaskcastError, match=r"gate\.least: 'jacard' was not measured; scores: clips, jaccard_mean"
+        MaskcastError, match=r"gate\.least: 'jaccard_h99' was not measured; scores: clips, jaccard_mean"
     ):
-        judge(ours, None, None, ForecastGate(least={"jacard": 0.5}))
+        judge(ours, None, None, ForecastGate(least={"jaccard_h99": 0.5}))
+
+
+def gated(stage: str, **gate: dict[str, float]) -> None:
+    validate(get_stage(stage).params, {"gate": gate}, f"params.yaml: {stage}")
+
+
+@pytest.mark.parametrize(
+    ("stage", "gate", "line"),
+    [
+        ("register_models", {"least": {"jacard_last": 0.5}}, "'jacard_last' is .*; did you mean 'jaccard_last'"),
+        ("register_models", {"least": {"jaccard_last_base": 0.5}}, "'jaccard_last_base' is no score"),
+        ("register_detector", {"least": {"AP_": 0.5}}, "'AP_' is no score that is measured; .*allowed: AP, AP50"),
+        ("register_segmenter", {"most": {"flickr": 0.5}}, "'flickr' is .*; did you mean 'flicker'"),
+    ],
+)
+def test_a_score_that_nothing_measures_is_refused_as_params_are_read(
+    stage: str, gate: dict[str, dict[str, float]], line: str
+) -> None:
+    key = next(iter(gate))
+    with pytest.raises(MaskcastError, match=rf"^params\.yaml: {stage}\.gate\.{key}: {line}"):
+        gated(stage, **gate)
+
+
+@pytest.mark.parametrize(
+    ("stage", "definitions"),
+    [
+        ("register_models", evaluation_files.definitions(futures=5)),
+        ("register_detector", detection_files.DEFINITIONS),
+        ("register_segmenter", video_report.DEFINITIONS | video_report.AMODAL_DEFINITIONS),
+    ],
+)
+def test_a_gate_takes_every_score_that_is_defined(stage: str, definitions: dict[str, str]) -> None:
+    names = [name for key in definitions for name in key.split(", ") if " of an " not in name]
+    stands_for = {"<n>": "5", "<map>": "left", "<hands>": "interacting", "<name>": "AP50"}
+    stands_for |= {"<last or mean>": "last", "<mean or best>": "best"}
+    stands_for["<score>"] = "jaccard" if stage == "register_models" else "miou"
+    for name in names:
+        for place, text in stands_for.items():
+            name = name.replace(place, text)
+        gated(stage, least={name: 0.0})
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "detector"])
+def test_a_gate_takes_every_score_that_was_measured(kind: str) -> None:
+    (path,) = (ROOT / "tests/artifacts").glob(f"*/registered/{kind}-evaluation/evaluation.json")
+    stage = "register_models" if kind == "pipeline" else "register_detector"
+    gated(stage, least=json.loads(path.read_text())["scores"])
 
 
 def test_a_score_that_no_clip_has_is_refused(tmp_path: Path) -> None:

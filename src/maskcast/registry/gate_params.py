@@ -1,10 +1,17 @@
 """Params of the gates; nothing here imports what takes long."""
 
-from typing import Literal
+import re
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from maskcast.faults import near_name
 from maskcast.params import ByName, Params
+
+_COCO = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
+)
 
 
 class Bootstrap(Params):
@@ -21,6 +28,10 @@ class Bootstrap(Params):
 class Gate(Bootstrap):
     """What a model must reach."""
 
+    scores: ClassVar[tuple[str, ...]]
+    """What an evaluation may measure; `<n>` stands for a number, `<map>` for the name of a label map or group."""
+    rivals: ClassVar[tuple[str, ...]] = ()
+    """Models that are scored beside: their scores have their name at the end."""
     least: ByName[str, float] = Field(default_factory=dict)
     """Least value of scores, by the names in the evaluation's metrics."""
     most: ByName[str, float] = Field(default_factory=dict, exclude_if=lambda value: not value)
@@ -33,10 +44,42 @@ class Gate(Bootstrap):
     """Whether a model passes that cannot be compared, because the champion was scored by other definitions of the
     scores or from another kind of context."""
 
+    @field_validator("least", "most")
+    @classmethod
+    def _known_scores(cls, named: dict[str, float]) -> dict[str, float]:
+        """Refuses a score that no evaluation measures, before anything is trained."""
+        own = "|".join(re.escape(score) for score in cls.scores).replace("<n>", r"\d+").replace("<map>", r"\w+")
+        ends = "|".join(["", *(f"_{rival}" for rival in cls.rivals)])
+        for name in named:
+            if not re.fullmatch(f"({own})({ends})", name):
+                meant = near_name(name, cls.scores)
+                hint = f"did you mean {meant!r}? " if meant else ""
+                raise ValueError(f"{name!r} is no score that is measured; {hint}allowed: {', '.join(cls.scores)}")
+        return named
+
 
 class ForecastGate(Gate):
     """What a pipeline must reach."""
 
+    scores = (
+        "jaccard_last",
+        "jaccard_last_no_background",
+        "jaccard_last_absent_zero",
+        "jaccard_last_absent_zero_no_background",
+        "jaccard_mean",
+        "jaccard_h<n>",
+        "accuracy_last",
+        "dice_last",
+        "calibration_error",
+        "calibration_error_objects",
+        *(f"coco_{name}" for name in _COCO),
+        *("frame_mse", "frame_psnr", "seconds_per_clip", "peak_memory_mib", "clips"),
+        *("masker_jaccard", "masker_jaccard_no_background", "masker_accuracy", "masker_mad"),
+        *("masker_jaccard_<map>", "masker_accuracy_<map>", "masker_mad_<map>"),
+        *("jaccard_last_mean_of_<n>", "jaccard_mean_mean_of_<n>"),
+        *("jaccard_last_best_of_<n>", "jaccard_mean_best_of_<n>"),
+    )
+    rivals = ("persistence", "constant_velocity", "rigid_body")
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
     """Score of each clip that is compared with the champion's."""
 
@@ -44,6 +87,7 @@ class ForecastGate(Gate):
 class DetectionGate(Gate):
     """What a detector must reach."""
 
+    scores = (*_COCO, "images", "truths", "detections")
     score: Literal["AP", "f1"] = "AP"
     """Score of each image that is compared with the champion's; docs/coco.md defines both."""
 
@@ -51,5 +95,12 @@ class DetectionGate(Gate):
 class VideoGate(Gate):
     """What a masker of videos must reach."""
 
+    scores = (
+        *("jaccard", "jaccard_frames", "jaccard_gain", "dice", "accuracy", "class_accuracy"),
+        *("flicker", "flicker_ratio", "change", "mvc8", "mvc16"),
+        *("miou", "miou_occluded", "miou_visible", "miou_<map>", "miou_gain", "miou_occluded_gain"),
+        *("pooled", "pooled_occluded", "pooled_visible", "clips", "frames"),
+    )
+    rivals = ("base",)
     score: Literal["jaccard", "mvc8"] = "jaccard"
     """Score of each clip that is compared with the champion's; docs/video.md defines both."""

@@ -20,8 +20,8 @@ READABLE = 34  # columns that a long text keeps; fewer would put a word on each 
 def printed(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> str:
     """Returns a table for the terminal (80 columns where there is none), under its title.
 
-    What does not fit side by side stands below, beside the first column again. Headers are wrapped between words,
-    and so are texts longer than ``READABLE``, which keep that many columns at least.
+    What does not fit side by side stands below, beside the first column again. Where room is short, headers are
+    wrapped between words, and so are texts longer than ``READABLE``, which keep that many columns at least.
     """
     columns = [_Column(name, [as_written(row[index]) for row in rows]) for index, name in enumerate(header)]
     width = shutil.get_terminal_size().columns
@@ -67,11 +67,12 @@ def _width(columns: Sequence[_Column]) -> int:
 
 
 def _draw(columns: Sequence[_Column], width: int) -> str:
-    """Returns one block of a table; its texts share the columns that are left."""
+    """Returns one block of a table; its texts share the columns that are left, then its headers."""
     widths = [column.least for column in columns]
-    for index, column in enumerate(columns):
-        spare = width - sum(widths) - GAP * (len(columns) - 1)
-        widths[index] += max(0, min(column.most - widths[index], spare))
+    for wanted in ([column.most for column in columns], [len(column.name) for column in columns]):
+        for index, size in enumerate(wanted):
+            spare = width - sum(widths) - GAP * (len(columns) - 1)
+            widths[index] += max(0, min(size - widths[index], spare))
     left = [index == 0 or not column.numbers for index, column in enumerate(columns)]
     names = [textwrap.wrap(column.name, size) or [""] for column, size in zip(columns, widths, strict=True)]
     height = max(map(len, names))

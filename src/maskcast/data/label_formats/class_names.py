@@ -1,9 +1,9 @@
 """Classes by the names that a file of labels gives them."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from maskcast.data.label_formats.base import IGNORED, LabelFormat
+from maskcast.faults import near_name
 from maskcast.labels import IGNORE, LabelError
 
 
@@ -40,6 +40,6 @@ class ClassNames:
         return self._ids[ours]
 
     def _nearest(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self._ids, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        meant = near_name(name, self._ids)
+        hint = f"did you mean {meant!r}? " if meant else ""
         return f"{hint}the map has {', '.join(self._ids)}"
