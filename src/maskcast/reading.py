@@ -184,6 +184,11 @@ def is_count(word: str) -> bool:
     return word.isdecimal() and len(word) <= DIGITS
 
 
+def counted(number: int, what: str) -> str:
+    """Returns a number of things as a line says it: `1 frame`, `2 frames`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def shown(value: Any) -> str:
     """Returns a value as an error shows it, on one short line."""
     try:

@@ -144,7 +144,7 @@ def test_masks_of_other_clips_are_said(store: ClipStore, tmp_path: Path) -> None
         writer.add("other", split="train", kind="labelled", masks={"squares": masks, "matte": masks})
     params = TrainMasker.model_validate(VALUES)
     with pytest.raises(
-        MaskcastError, match=r"has no masks of 1 frames of an unlabelled clip of .*hidden \(hidden\)"
+        MaskcastError, match=r"has no masks of 1 frame of an unlabelled clip of .*hidden \(hidden\)"
     ):
         segmentation_task(store, params, "x", generated=tmp_path / "masks")
 

@@ -236,9 +236,7 @@ def test_frames_without_objects_are_asked_about(tmp_path: Path) -> None:
 
     edited(tmp_path / "annotations/instances_default.json", empty)
     found = look(tmp_path)
-    assert found.warnings[0].startswith(
-        "12 frames are listed without objects and count as not labelled; set source."
-    )
+    assert found.warnings[0].startswith("12 frames listed without objects: not labelled; set source.")
 
 
 def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:

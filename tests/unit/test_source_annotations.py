@@ -141,13 +141,13 @@ def test_frames_without_objects_have_no_label_unless_the_owner_says_so(tmp_path:
     assert (found[0] == SQUARE).all() and (found[1:] == IGNORE).all()
     assert listing.clips[0].meta[LABELLED_FRAMES] == {"mask": [0]} and listing.meta == {LABELLED_FRAMES: ["mask"]}
     assert listing.notes == [
-        "2 frames are listed without objects: without labels (source.empty: unlabelled)",
-        "1 of the 4 frames of 1 labelled sequences have labels",
+        "2 frames listed without objects: without labels (source.empty: unlabelled)",
+        "labels on 1 of 4 frames of 1 labelled sequence",
     ]
     listing = list_raw(tmp_path, frames=4, empty="background")
     (found,) = masks_of(listing)
     assert (found[1:3] == 0).all() and (found[3] == IGNORE).all()
-    assert "2 frames are listed without objects: background (source.empty: background)" in listing.notes
+    assert "2 frames listed without objects: background (source.empty: background)" in listing.notes
 
 
 def test_objects_keep_their_numbers_through_time(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_frames_whose_image_is_missing_are_told(tmp_path: Path) -> None:
     (tmp_path / "video2/00001.png").unlink()
     listing = list_raw(tmp_path)
     assert listing.skipped[0][0] == "labels.json"
-    assert listing.skipped[0][1].startswith("1 frames have no image, first ")
+    assert listing.skipped[0][1].startswith("no image of 1 frame, first ")
     assert listing.skipped[0][1].endswith("labels.json: images[4] (video2/00001.png)")
     assert listing.skipped[1][0] == "video2" and "a window needs 3" in listing.skipped[1][1]
 

@@ -69,3 +69,14 @@ def test_what_people_write_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "[/red] <script> \x1b[31mred\x07 kept/to@myself"
     assert printed(["n", "reason"], [["1", reason]]).splitlines()[2] == r"1  [/red] <script> \x1b[31mred\x07 ***"
     assert markdown(["class"], [["a|b\nc"]]) == "| class |\n| --- |\n| a\\|b c |\n"
+
+
+def test_a_heading_stays_on_one_line_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [["train_masker", "0.2 s"]]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert printed(["stage", "a step"], rows).splitlines()[0] == "stage         a step"
+    monkeypatch.setenv("COLUMNS", "19")
+    assert [line.split() for line in printed(["stage", "a step"], rows).splitlines()[:2]] == [
+        ["a"],
+        ["stage", "step"],
+    ]

@@ -21,7 +21,7 @@ from maskcast.data.sources.annotations import AnnotationsSource, gather_labels, 
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
-from maskcast.reading import content_of, read_json
+from maskcast.reading import content_of, counted, read_json
 
 LOOKED_AT = 60  # frames whose masks are counted
 FORMATS = {  # name of a format: what people call it
@@ -95,7 +95,7 @@ def labelled_by_files(
     empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
     if empty and "empty" not in source:
         found.warnings.append(
-            f"{empty} frames are listed without objects and count as not labelled; set source.empty: background "
+            f"{counted(empty, 'frame')} listed without objects: not labelled; set source.empty: background "
             "if somebody has looked at them and nothing is there"
         )
     _add_classes(found, frames)

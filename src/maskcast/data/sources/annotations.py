@@ -28,6 +28,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false
+from maskcast.reading import counted
 
 Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "label-studio"]
 Empty = Literal["background", "unlabelled"]
@@ -149,7 +150,7 @@ def gather_labels(
     labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
     for file, lost in labels.unpaired.items():
         name = file.relative_to(raw).as_posix()
-        skipped.append((name, f"{len(lost)} frames have no image, first {lost[0]}"))
+        skipped.append((name, f"no image of {counted(len(lost), 'frame')}, first {lost[0]}"))
     return footage, labels
 
 
@@ -195,10 +196,10 @@ def _notes(source: AnnotationsSource, footage: Sequences, labels: Labels, known:
     """Yields what the owner of the data should know, a line each."""
     if empty := sum(one.empty for found in labels.frames.values() for one in found.values()):
         what = "background" if source.empty == "background" else "without labels"
-        yield f"{empty} frames are listed without objects: {what} (source.empty: {source.empty})"
+        yield f"{counted(empty, 'frame')} listed without objects: {what} (source.empty: {source.empty})"
     total, given = sum(len(footage[name].masks) for name in known), sum(map(len, known.values()))
     if given < total:
-        yield f"{given} of the {total} frames of {len(known)} labelled sequences have labels"
+        yield f"labels on {given} of {counted(total, 'frame')} of {counted(len(known), 'labelled sequence')}"
     yield from notes_of(footage)
 
 

@@ -15,6 +15,7 @@ from maskcast.data.clips import ALL, Clip, ClipStore
 from maskcast.data.relabelling import LABELLED_FRAMES, labelled_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
+from maskcast.reading import counted
 from maskcast.training.tasks.segmentation_phases import GeneratedParams
 
 LOOKED_AT = 100  # clips in which something must be learnt
@@ -68,8 +69,8 @@ class GeneratedMasks:
         self.index = FrameIndex(self.clips, length)
         if not len(self.index):
             raise MaskcastError(
-                f"{root}: has no masks of {length} frames of an unlabelled clip of {store.root} (its clips: "
-                f"{store.holds()}); generate masks of these clips, or train without masks"
+                f"{root}: has no masks of {counted(length, 'frame')} of an unlabelled clip of {store.root} "
+                f"(its clips: {store.holds()}); generate masks of these clips, or train without masks"
             )
         some = [self.clips[k] for k in evenly_spaced(len(self.clips), LOOKED_AT)]
         if not any(_objects(self.masks(clip)) for clip in some):
