@@ -199,6 +199,8 @@ def test_another_report_is_refused(shop: Shop, run: Run, tmp_path: Path) -> None
         run(good | {"detector": shop.folder / "worse"})
     with pytest.raises(MaskcastError, match=r"gate\.least: 'jaccard_last' is no score .*allowed: AP, "):
         run(good, gate={"least": {"jaccard_last": 0.5}})
+    with pytest.raises(MaskcastError, match=r"gate\.least: 'AP_large' was not measured; scores: AP, "):
+        run(good, gate={"least": {"AP_large": 0.5}})
     with pytest.raises(MaskcastError, match=r"gate\.score: input should be 'AP' or 'f1', got 'jaccard_mean'"):
         run(good, gate={"score": "jaccard_mean"})
     shutil.copytree(good["report"], tmp_path / "report")

@@ -289,3 +289,31 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
     start = plan(tmp_path)
     assert start.found.source["split_by"] == "time" and start.clips["unlabeled"] == 1 and start.clips["val"] == 1
     assert not any("left out" in warning for warning in start.found.warnings)
+
+
+def test_files_of_labelme_are_said(tmp_path: Path) -> None:
+    for n in range(2):
+        write_images(tmp_path / f"street{n}", frames_of(n, LENGTH)[0], "{:04d}.png")
+        shape = {"label": "car", "points": [[1, 1], [5, 1], [5, 5]], "shape_type": "polygon"}
+        dump(tmp_path / f"street{n}/0000.json", {"version": "5.4.1", "shapes": [shape], "imagePath": "0000.png"})
+    (warning,) = look(tmp_path).warnings
+    assert warning.startswith("street0/0000.json and others like it are labelme's") and "labelme2coco" in warning
+
+
+def test_tasks_of_label_studio_are_found_by_the_names_of_uploaded_images(tmp_path: Path) -> None:
+    tasks = []
+    for n in range(2):
+        frames, masks = frames_of(n, LENGTH)
+        write_images(tmp_path / "frames", frames, f"street{n}_{{:04d}}.png")
+        for t, mask in enumerate(masks):
+            left, top, right, bottom = box(mask == 1)
+            corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+            points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in corners]
+            region = {"id": "a", "type": "polygonlabels", "original_width": WIDTH, "original_height": HEIGHT}
+            region |= {"image_rotation": 0, "value": {"points": points, "polygonlabels": ["car"]}}
+            data = {"image": f"/data/upload/1/0123abcd-street{n}_{t:04d}.png"}
+            tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"id": 1, "result": [region]}]})
+    dump(tmp_path / "project-1.json", tasks)
+    start = plan(tmp_path)
+    assert start.found.source["format"] == "label-studio" and start.found.source["labels"] == ["project-1.json"]
+    assert sum(start.found.labelled.values()) == 2 * LENGTH and not start.left_out

@@ -49,6 +49,15 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
     return next(((form, found[form]) for form in order if form in found), None)
 
 
+def labelme_file(raw: Path) -> Path | None:
+    """Returns the first file of labelme below a folder, which has one for each image; None without any."""
+    for path in sorted(raw.rglob("*.json")):
+        content = content_of(path)
+        if all(key in content for key in (b'"shapes"', b'"imagePath"')):
+            return path
+    return None
+
+
 def labelled_by_files(
     raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[Stream]
 ) -> Findings:

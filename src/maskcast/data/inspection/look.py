@@ -6,7 +6,7 @@ from maskcast.data.archives import is_archive
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
-from maskcast.data.inspection.label_files import label_files, labelled_by_files
+from maskcast.data.inspection.label_files import label_files, labelled_by_files, labelme_file
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
@@ -102,6 +102,11 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
             found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
         _read_values(raw, found, paths)
+    elif (own := labelme_file(raw)) is not None:
+        found.warnings.append(
+            f"{own.relative_to(raw).as_posix()} and others like it are labelme's, and are not read: make one COCO "
+            "file of them (labelme2coco), put it beside the frames and run init again"
+        )
     elif others := unread_files(raw):
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
