@@ -236,7 +236,23 @@ def test_frames_without_objects_are_asked_about(tmp_path: Path) -> None:
 
     edited(tmp_path / "annotations/instances_default.json", empty)
     found = look(tmp_path)
-    assert found.warnings[0].startswith("12 frames listed without objects: not labelled; set source.")
+    assert found.warnings[-1].startswith("12 frames listed without objects: not labelled; set source.")
+
+
+def test_frames_without_objects_are_background_where_too_few_have_any(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+
+    def left(content: dict[str, Any]) -> None:
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] % LENGTH in range(1, 9)]
+
+    path = tmp_path / "annotations/instances_default.json"
+    edited(path, left)
+    found = plan(tmp_path).found
+    assert found.source["empty"] == "background" and sum(found.labelled.values()) == 3 * LENGTH
+    assert found.warnings[-1].startswith("48 frames listed without objects: background; set source.empty to")
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(MaskcastError, match=r"instances_default\.json: "):
+        look(tmp_path)
 
 
 def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.label_formats.base import IGNORED, FoundFrame
-from maskcast.data.sources.annotations import AnnotationsSource, gather_labels, known_frames
+from maskcast.data.sources.annotations import AnnotationsSource, Known, gather_labels, known_frames
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
@@ -102,20 +102,35 @@ def labelled_by_files(
     found.sequences = {name: len(one.masks) for name, one in footage.items()}
     found.labelled = {name: len(mine) for name, mine in known.items()}
     empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
-    if empty and "empty" not in source:
-        found.warnings.append(
-            f"{counted(empty, 'frame')} listed without objects: not labelled; set source.empty: background "
-            "if somebody has looked at them and nothing is there"
-        )
     _add_classes(found, frames)
     _add_objects(found, frames)
     _count_pixels(found, frames)
     measure(found, find_sequences(raw, images))
     propose_splits(raw, found)
     found.source["splits"].pop("unlabeled", None)  # as the source says by itself
-    marked = {name: [k in known.get(name, ()) for k in range(n)] for name, n in found.sequences.items()}
-    cover_horizon(found, marked)
+    asked = empty > 0 and "empty" not in source
+    try:
+        cover_horizon(found, _marked(found, known))
+    except MaskcastError:
+        if not asked:
+            raise
+        known = known_frames(labels, "background")
+        found.labelled = {name: len(known[name]) for name in found.labelled}
+        source["empty"] = "background"
+        found.why["empty"] = "too few frames have objects to score a forecast on them alone"
+        cover_horizon(found, _marked(found, known))
+    if asked:
+        what = "background" if "empty" in source else "not labelled"
+        found.warnings.append(
+            f"{counted(empty, 'frame')} listed without objects: {what}; set source.empty to background if "
+            "somebody has looked at them and nothing is there, else to unlabelled"
+        )
     return found
+
+
+def _marked(found: Findings, known: Known) -> dict[str, list[bool]]:
+    """Returns of each sequence whether its frames have labels."""
+    return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
 
 
 def _json_format(path: Path) -> str | None:
@@ -125,6 +140,8 @@ def _json_format(path: Path) -> str | None:
     try:
         value = read_json(path)
     except MaskcastError:
+        if b'"segmentation' in content:
+            raise
         return None  # of something else
     if isinstance(value, list):
         tasks = [one for one in islice(value, 1) if isinstance(one, dict)]
