@@ -87,6 +87,7 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
     own = dict(values["arms"][arm])
     encoder = pretrained(work, truth, values) if own.pop("pretrained", False) else None
     second, seeded = own.pop("second", None), {"training": {"seed": seed}}
+    last = merged(values["generate_masks"], own.pop("masks", {}))
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         folder = Path(scratch)
         clips, masker, masks = folder / "clips", folder / "masker", folder / "masks"
@@ -101,7 +102,7 @@ def one_run(work: Path, truth: ClipStore, values: Values, share: int, arm: str, 
             masker = folder / "second"
             jaccard = staged("train_masker", params, **inputs, masker=masker)["val_jaccard"]
         taken = time.process_time() - start
-        staged("generate_masks", values["generate_masks"], clips=clips, masker=masker, masks=folder / "last")
+        staged("generate_masks", last, clips=clips, masker=masker, masks=folder / "last")
         between = between_labels(truth, ClipStore(clips), ClipStore(folder / "last"))
     return {"labelled": count, "seed": seed, "jaccard": jaccard, "between": between, "cpu_seconds": taken}
 

@@ -13,7 +13,10 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.propagation import propagate
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError
+from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.labels import IGNORE, LabelMap
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import save_masker
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import segmentation_task
@@ -180,6 +183,37 @@ def test_a_masker_trains_and_validates_on_the_labelled_frames(tmp_path: Path) ->
     ((name, frames, ((_, truth, masks),)),) = task.validation.examples(task.segmenter)
     assert name == "v" and len(frames) == len(truth) == len(masks) == 1
     assert np.array_equal(frames[0], store.frames(clip)[1])
+
+
+def test_generated_masks_keep_labels_and_what_is_carried_of_them(tmp_path: Path) -> None:
+    """In the clip to learn from; the one that is scored on keeps the masker's masks, and so do unsure pixels."""
+    store = partly(tmp_path / "clips", {"a": [5], "v": [5]})
+    config = UNetConfig(width=2)
+    torch.manual_seed(0)
+    save_masker(tmp_path / "masker", config.build([THINGS]), config, {})
+
+    def generated(name: str, **params: Any) -> ClipStore:
+        values = {"batch_size": 8, "confidence_levels": 9, "precision": "fp32", "consistent_frames": None} | params
+        out = {"masks": tmp_path / name, "metrics": tmp_path / f"{name}.json"}
+        run_stage("generate_masks", values, clips=store.root, masker=tmp_path / "masker", **out)
+        return ClipStore(tmp_path / name)
+
+    plain, carried = generated("plain"), generated("carried", propagated={"frames": 2})
+    for name in ("b", "v"):
+        clip = carried.get(name)
+        assert np.array_equal(carried.masks(clip), plain.masks(plain.get(name)))
+        assert clip.meta == plain.get(name).meta
+    clip, other = carried.get("a"), plain.get("a")
+    found = propagate(store.frames(store.get("a")), store.masks(store.get("a")), [5], 2)
+    taken = found.confidence_THW >= 0.5
+    assert taken[5].all() and taken[3:8].any((1, 2)).all() and not taken[[0, 1, 2, 8, 9, 10, 11]].any()
+    assert np.array_equal(carried.masks(clip), np.where(taken, found.masks_THW, plain.masks(other)))
+    sure = np.where(taken, quantise(found.confidence_THW, 9), plain.confidence(other))
+    assert np.array_equal(carried.confidence(clip), sure)
+    mean = MeanConfidence()
+    mean.add(carried.masks(clip), sure)
+    assert clip.meta["mean_confidence"] == round(mean.value, 4) != other.meta["mean_confidence"]
+    assert clip.meta["labelled_frames"] == {"things": [5]}
 
 
 def test_where_all_frames_have_labels_nothing_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

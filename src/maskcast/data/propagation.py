@@ -13,13 +13,24 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from maskcast.labels import IGNORE
+from maskcast.params import Params
 
 SHORT_SIDE = 216  # pixels: below it, flow of small things is lost
 STRAY = 1 / 72  # of the shorter side: a way that misses where it began by so much is a third as sure
 OUTSIDE = 1e3  # of the shorter side: what comes into sight has no way
 EACH_STEP = 0.98  # of two ways that come back alike the shorter one is surer
+
+
+class PropagationParams(Params):
+    """How far labels are carried."""
+
+    frames: int = Field(default=8, ge=1)
+    """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
+    threshold: float = Field(default=0.5, gt=0, le=1)
+    """Confidence from which on a carried label counts: how well flow forth and back comes to where it began."""
 
 
 class Propagated(NamedTuple):

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from maskcast.data.propagation import PropagationParams
 from maskcast.params import Params, is_null
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -31,6 +32,9 @@ class GenerateMasks(Params):
     those before it. With the number of context frames, a context knows nothing of what comes after it; null masks
     each frame by itself. `things` is 11 where the label map says that all classes are things, else null: stuff has
     no objects to follow."""
+    propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
+    """In clips of split train that have labels of some frames, these and what optical flow carries of them to the
+    frames nearby take the place of the masker's masks; null leaves its masks as they are."""
     maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
     """Label maps to write; null writes all that the masker knows."""
 
@@ -41,10 +45,11 @@ def generate_masks(
 ) -> None:
     """Masks every clip that has frames, of every split and kind, on all accelerators of the machine.
 
-    The confidence of a pixel is the softmax probability of its class, rounded to ``confidence_levels`` even
-    steps and stored as a byte, 255 = certain; an alpha map has none. A clip's ``meta["mean_confidence"]`` is the
-    mean (0..1) over the pixels masked as an object, or over all where there is none: background is easy and would
-    hide a bad mask. Where frames agree on classes, the store's ``meta["consistent_frames"]`` says how many.
+    The confidence of a pixel is the softmax probability of its class, or of a carried label how sure its way is,
+    rounded to ``confidence_levels`` even steps and stored as a byte, 255 = certain; an alpha map has none. Of a
+    clip ``meta["mean_confidence"]`` is the mean (0..1) over the pixels masked as an object, or over all where none
+    is: background is easy and would hide a bad mask. Where frames agree on classes, the store's
+    ``meta["consistent_frames"]`` says how many.
     A killed run goes on after the last finished clip and ends with the same bytes.
 
     Args:
@@ -90,7 +95,7 @@ def generate_masks(
     )
     meta = params.model_dump(include={"confidence_levels", "precision"})
     meta |= {"masks": name, "consistent_frames": agreeing}
-    result = generation.write(masks, store.meta | meta) | speed
+    result = generation.write(masks, store.meta | meta, params.propagated, params.confidence_levels) | speed
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(
         f"masked {result['clips']:.0f} clips, {result['frames']:.0f} frames, "

@@ -15,7 +15,6 @@ from maskcast.data.images import read_frames
 from maskcast.data.label_formats.base import FoundFrame
 from maskcast.data.label_formats.class_names import ClassNames
 from maskcast.data.label_formats.table import get_format
-from maskcast.data.relabelling import LABELLED_FRAMES
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import SplitBy, windows
@@ -106,7 +105,6 @@ class AnnotationsSource(SourceConfig):
             )
         for found in known.values():
             _check(found.values(), names, instances=self.instances)
-        partly = False
         for name, split in _splits(self, footage, known, seed).items():
             mine = known.get(name, {})
             if not mine and KIND_OF_SPLIT[split] == "labelled":
@@ -116,13 +114,7 @@ class AnnotationsSource(SourceConfig):
             for window in windows(name, footage[name], split, how, listing):
                 own = [mine.get(i) for i in window.frames] if window.kind == "labelled" else None
                 load = partial(load_window, window.images, window.frames, own, names, instances=self.instances)
-                meta = window.meta
-                if own is not None and None in own:
-                    partly = True
-                    meta |= {LABELLED_FRAMES: {MASK: [t for t, one in enumerate(own) if one is not None]}}
-                listing.add(RawClip(window.id, window.split, window.kind, load, meta))
-        if partly:
-            listing.meta[LABELLED_FRAMES] = [MASK]
+                listing.add(RawClip(window.id, window.split, window.kind, load, window.meta))
         listing.notes += _notes(self, footage, labels, known)
         return listing
 

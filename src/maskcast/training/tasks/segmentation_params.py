@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from maskcast.data.augment.colours import ColourParams, Probability
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.augment.strong import StrongColours
+from maskcast.data.propagation import PropagationParams
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_false, is_null
 from maskcast.training.schedule import TrainingParams
@@ -66,16 +67,12 @@ class UnlabeledParams(Params):
     config names no encoder has them all."""
 
 
-class PropagatedParams(Params):
+class PropagatedParams(PropagationParams):
     """Learning from frames around those that have labels, which optical flow carries to them."""
 
-    frames: int = Field(default=8, ge=1)
-    """Frames, before and after each one with labels, that these are carried to; none beyond the next one."""
     share: float = Field(default=0.7, gt=0, lt=1)
     """Share of the samples that is drawn from frames within this reach, or less where these are so few that each
     would be drawn more often than one with labels."""
-    threshold: float = Field(default=0.5, gt=0, le=1)
-    """Confidence from which on a carried label is learnt: how well flow forth and back comes to where it began."""
 
 
 class RecolouredParams(ColourParams):
