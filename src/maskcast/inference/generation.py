@@ -18,9 +18,8 @@ from maskcast.data.clip_table import frame_counts
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.finished import FinishedClips
-from maskcast.data.propagation import PropagationParams
 from maskcast.errors import MaskcastError
-from maskcast.inference.carried_labels import takes_labels, with_labels
+from maskcast.inference.carried_labels import CarriedLabels
 from maskcast.inference.clip_packing import Packer, Packing, lanes
 from maskcast.inference.segment import segment_clips
 from maskcast.labels import LabelMap
@@ -117,26 +116,21 @@ class Generation:
                     packing.add(first + number, {one.name: found[one.name] for one in self.maps})
         return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
 
-    def write(
-        self, folder: Path, meta: dict[str, Any], propagated: PropagationParams | None, confidence_levels: int
-    ) -> dict[str, float]:
+    def write(self, folder: Path, meta: dict[str, Any], carried: CarriedLabels | None = None) -> dict[str, float]:
         """Writes the clip store; returns its metrics.
 
         Args:
             folder: made by this.
             meta: of the store.
-            propagated: how labels take the place of masks; None leaves these as they are.
-            confidence_levels: steps to which a confidence is rounded.
+            carried: puts labels in the place of masks; None leaves these as they are.
         """
         totals: defaultdict[str, list[float]] = defaultdict(list)
         size = self.store.height, self.store.width
         with ClipWriter(folder, height=size[0], width=size[1], maps=self.maps, meta=meta) as writer:
-            carrying = propagated is not None and any(map(takes_labels, self.clips))
-            clips = track(self.clips, "carrying labels") if carrying else self.clips
-            for k, clip in enumerate(clips):
+            for k, clip in enumerate(self.clips if carried is None else track(self.clips, "carrying labels")):
                 done = self._finished.load(k)
-                if propagated is not None and takes_labels(clip):
-                    done = with_labels(done, self.store, clip, self.maps, propagated, confidence_levels)
+                if carried is not None:
+                    done = carried(clip, done)
                 for mean in done.meta.values():
                     totals[clip.kind].append(mean)
                 writer.add(

@@ -68,6 +68,7 @@ def generate_masks(
     from maskcast.data.finished import FinishedClips
     from maskcast.digest import fingerprint
     from maskcast.errors import MaskcastError
+    from maskcast.inference.carried_labels import CarriedLabels
     from maskcast.inference.generation import Generation, are_things, check_maps
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
@@ -95,7 +96,10 @@ def generate_masks(
     )
     meta = params.model_dump(include={"confidence_levels", "precision"})
     meta |= {"masks": name, "consistent_frames": agreeing}
-    result = generation.write(masks, store.meta | meta, params.propagated, params.confidence_levels) | speed
+    carried = None
+    if params.propagated is not None:
+        carried = CarriedLabels(store, maps, params.propagated, params.confidence_levels)
+    result = generation.write(masks, store.meta | meta, carried) | speed
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(
         f"masked {result['clips']:.0f} clips, {result['frames']:.0f} frames, "
