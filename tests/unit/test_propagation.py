@@ -110,6 +110,14 @@ def test_pixels_without_a_label_give_none() -> None:
     assert (found.masks_THW[2][:, :18] == IGNORE).mean() > 0.95 and (found.confidence_THW[3][:, :20] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (24, 900), (300, 20)])
+def test_small_and_narrow_frames_have_flow(size: tuple[int, int]) -> None:
+    frames, masks = np.zeros((3, *size, 3), np.uint8), np.ones((3, *size), np.uint8)
+    found = propagate(frames, hidden_but(masks, [1]), [1], 8)
+    assert found.masks_THW.shape == masks.shape and (found.masks_THW[1] == 1).all()
+    assert (found.masks_THW[found.confidence_THW > 0] == 1).all()
+
+
 def partly(root: Path, known: dict[str, list[int]], maps: tuple[LabelMap, ...] = (THINGS,)) -> ClipStore:
     """Writes two clips to learn from and one to validate on, whose labels are those of some frames."""
     whole = root.with_name(f"{root.name}-whole")

@@ -19,6 +19,7 @@ from maskcast.labels import IGNORE
 from maskcast.params import Params
 
 SHORT_SIDE = 216  # pixels: below it, flow of small things is lost
+LONG_SIDE = 2048  # pixels: frames are not made larger than that
 STRAY = 1 / 72  # of the shorter side: a way that misses where it began by so much is a third as sure
 OUTSIDE = 1e3  # of the shorter side: what comes into sight has no way
 EACH_STEP = 0.98  # of two ways that come back alike the shorter one is surer
@@ -67,8 +68,10 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
         known: the frames that have labels.
         reach: frames, before and after each of these, that labels are carried to; none beyond the next known one.
     """
-    factor = max(1, -(-SHORT_SIDE // min(frames_THWC.shape[1:3])))  # whole, so that pixels of masks stay whole
-    size = frames_THWC.shape[1] * factor, frames_THWC.shape[2] * factor
+    height, width = frames_THWC.shape[1:3]
+    # whole, so that pixels of masks stay whole
+    factor = max(1, min(-(-SHORT_SIDE // min(height, width)), LONG_SIDE // max(height, width)))
+    size, middle = (height * factor, width * factor), slice(factor // 2, None, factor)
     found = Propagated(np.full_like(masks_THW, IGNORE), np.zeros(masks_THW.shape, np.float32))
     labelled, flows = set(known), _Flows(frames_THWC, size)
     for first in known:
@@ -81,13 +84,10 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
                 if not 0 <= t < len(frames_THWC) or t in labelled:
                     break
                 way = flows.follow(way, t, t - step)
-                carried_HW = _lookup(mask_HW, way.x_HW, way.y_HW, cv2.INTER_NEAREST)[
-                    factor // 2 :: factor, factor // 2 :: factor
-                ]
+                carried_HW = _lookup(mask_HW, way.x_HW, way.y_HW, cv2.INTER_NEAREST)[middle, middle]
                 sure_HW = EACH_STEP**n * np.exp(-((way.stray_HW / STRAY) ** 2))
-                _keep_surer(
-                    found, t, carried_HW, cv2.resize(sure_HW, carried_HW.shape[::-1], interpolation=cv2.INTER_AREA)
-                )
+                sure_HW = cv2.resize(sure_HW, (width, height), interpolation=cv2.INTER_AREA)
+                _keep_surer(found, t, carried_HW, sure_HW)
         flows.forget(first)
     return found
 
