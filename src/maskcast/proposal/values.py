@@ -79,15 +79,13 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
         "register_models": {"gate": {"margin": 0.01}},
     }
     if found.partly:
-        sections["train_masker"]["propagated"] = {"frames": 8}
         sections["generate_masks"]["propagated"] = {"frames": 8}
     why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
         "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
         "train_masker.augment.crop_on_object": f"background takes {background:.0%} of the labelled pixels",
-        "train_masker.propagated": "few frames have masks: flow carries these to the frames nearby",
-        "generate_masks.propagated": "these frames keep their labels, and those nearby what is carried",
+        "generate_masks.propagated": "few frames have masks: these keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
         "pretrain_forecaster.model": "docs/forecasting.md: the others; whole: true completes cut things",
