@@ -191,11 +191,16 @@ def test_fetch_dataset_takes_a_dvc_pointer_with_an_s3_remote(s3, tree, tmp_path,
     shutil.rmtree(repository / "raw")
     shutil.rmtree(repository / ".dvc/cache")
     alone = write_pointer(tmp_path / "alone", s3, (repository / "raw.dvc").read_text())
+    allowed = os.access
+
+    def read_only(path, mode):
+        return not Path(path).is_relative_to(alone.parent) and allowed(path, mode)
+
     for uri, writable in ((f"dvc:{repository}#raw", True), (f"dvc:{alone}", True), (f"dvc:{alone}", False)):
         with monkeypatch.context() as patch:
             if not writable:
                 shutil.rmtree(alone.parent / ".dvc/tmp")
-                patch.setattr(os, "access", lambda path, mode: False)  # what root sees on a read-only file system
+                patch.setattr(os, "access", read_only)  # what root sees of a read-only file system
             run_stage("fetch_dataset", {"uri": uri}, raw=tmp_path / "raw")
         fetched = files_of(tmp_path / "raw")
         fetched.pop("SOURCE.json")

@@ -55,7 +55,7 @@ def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
     if whole.name:  # of a folder, not of the root of all
         whole = final(whole)
     for name, path in spared.items():
-        if _place_of(path).is_relative_to(whole) or path.resolve().is_relative_to(whole):
+        if _place_of(path).is_relative_to(whole) or _real(path).is_relative_to(whole):
             raise MaskcastError(
                 f"{whole}: --{flag} is replaced as a whole, and {name} ({path}) lies there; choose another path"
             )
@@ -64,7 +64,12 @@ def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
 def _place_of(path: Path) -> Path:
     """Returns the absolute path of an entry; a link is itself, not what it leads to."""
     absolute = Path(os.path.abspath(path))
-    return absolute.parent.resolve() / absolute.name
+    return _real(absolute.parent) / absolute.name
+
+
+def _real(path: Path) -> Path:
+    """Returns where links lead; a loop of them leads nowhere, and whoever reads it says so."""
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
