@@ -10,9 +10,12 @@ import torch
 
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
-from maskcast.data.propagation import propagate
+from maskcast.data.finished import FinishedClip
+from maskcast.data.packing import packed, unpacked
+from maskcast.data.propagation import PropagationParams, propagate
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError
+from maskcast.inference.carried_labels import CarriedLabels
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
@@ -222,6 +225,21 @@ def test_generated_masks_keep_labels_and_what_is_carried_of_them(tmp_path: Path)
     mean.add(carried.masks(clip), sure)
     assert clip.meta["mean_confidence"] == round(mean.value, 4) != other.meta["mean_confidence"]
     assert clip.meta["labelled_frames"] == {"things": [5]}
+
+
+def test_a_map_that_a_clip_has_no_labels_of_keeps_the_maskers_masks(tmp_path: Path) -> None:
+    parts = LabelMap("parts", ("background", "part"))
+    frames, masks = scene()
+    with ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=(THINGS, parts)) as writer:
+        meta = {"labelled_frames": {"things": [5]}}
+        known = {"things": hidden_but(masks, [5])}
+        writer.add("a", split="train", kind="labelled", frames=frames, masks=known, meta=meta)
+    store = ClipStore(tmp_path / "clips")
+    found = {name: packed(np.zeros_like(masks)) for name in ("things", "parts")}
+    carried = CarriedLabels(store, (THINGS, parts), PropagationParams(frames=2), 9)
+    done = carried(store.get("a"), FinishedClip(found, dict(found), {"mean_confidence": 0.0}))
+    assert done.masks["parts"] == found["parts"] and done.confidence["parts"] == found["parts"]
+    assert np.array_equal(unpacked(done.masks["things"], slice(5, 6))[0], masks[5])
 
 
 def test_where_all_frames_have_labels_nothing_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

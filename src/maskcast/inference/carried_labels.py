@@ -36,11 +36,11 @@ class CarriedLabels:
         masks, confidence, mean = dict(done.masks), dict(done.confidence), MeanConfidence()
         for name, labels in self._maps.items():
             masks_THW, sure_THW = unpacked(masks[name], ALL), unpacked(confidence[name], ALL)
-            known = labelled_frames(labels, clip)
-            carried = propagate(labels.frames(clip), labels.masks(clip), known, self._params.frames)
-            taken_THW = carried.confidence_THW >= self._params.threshold
-            masks_THW[taken_THW] = carried.masks_THW[taken_THW]
-            sure_THW[taken_THW] = quantise(carried.confidence_THW[taken_THW], self._levels)
-            masks[name], confidence[name] = packed(masks_THW), packed(sure_THW)
+            if known := labelled_frames(labels, clip):
+                carried = propagate(labels.frames(clip), labels.masks(clip), known, self._params.frames)
+                taken_THW = carried.confidence_THW >= self._params.threshold
+                masks_THW[taken_THW] = carried.masks_THW[taken_THW]
+                sure_THW[taken_THW] = quantise(carried.confidence_THW[taken_THW], self._levels)
+                masks[name], confidence[name] = packed(masks_THW), packed(sure_THW)
             mean.add(masks_THW, sure_THW)
         return FinishedClip(masks, confidence, done.meta | {"mean_confidence": mean.value})
