@@ -78,7 +78,7 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
         found.masks_THW[first], found.confidence_THW[first] = masks_THW[first], masks_THW[first] != IGNORE
         mask_HW = cv2.resize(masks_THW[first], size[::-1], interpolation=cv2.INTER_NEAREST)
         for step in (1, -1):
-            way = _Way(*_places(size), np.zeros(size, np.float32))
+            way = flows.begin()
             for n in range(1, reach + 1):
                 t = first + n * step
                 if not 0 <= t < len(frames_THWC) or t in labelled:
@@ -97,15 +97,19 @@ class _Flows:
 
     def __init__(self, frames_THWC: np.ndarray, size: tuple[int, int]) -> None:
         self._frames_THWC, self._size = frames_THWC, size
+        self._y_HW, self._x_HW = np.mgrid[: size[0], : size[1]].astype(np.float32)
         self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._grey: dict[int, np.ndarray] = {}
         self._found: dict[tuple[int, int], np.ndarray] = {}
 
+    def begin(self) -> _Way:
+        """Returns the way of the pixels of a frame that has labels: none yet."""
+        return _Way(self._x_HW, self._y_HW, np.zeros(self._size, np.float32))
+
     def follow(self, way: _Way, t: int, before: int) -> _Way:
         """Returns the way of the pixels of frame ``t``, given that of its neighbour ``before``."""
-        x_HW, y_HW = _places(self._size)
         there_HW2 = self._between(t, before)
-        x_HW, y_HW = x_HW + there_HW2[..., 0], y_HW + there_HW2[..., 1]
+        x_HW, y_HW = self._x_HW + there_HW2[..., 0], self._y_HW + there_HW2[..., 1]
         back_HW2 = _lookup(self._between(before, t), x_HW, y_HW)
         missed_HW = np.linalg.norm(there_HW2 + back_HW2, axis=2) / min(self._size)
         height, width = self._size
@@ -139,11 +143,6 @@ def _keep_surer(found: Propagated, t: int, carried_HW: np.ndarray, sure_HW: np.n
     better_HW = (carried_HW != IGNORE) & (sure_HW > found.confidence_THW[t])
     found.masks_THW[t][better_HW] = carried_HW[better_HW]
     found.confidence_THW[t][better_HW] = sure_HW[better_HW]
-
-
-def _places(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    y_HW, x_HW = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    return x_HW, y_HW
 
 
 def _lookup(layer: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray, method: int = cv2.INTER_LINEAR) -> np.ndarray:
