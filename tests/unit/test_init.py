@@ -155,7 +155,7 @@ def boxes(root: Path) -> None:
     [
         (boxes, r"\.json: images with boxes, no videos: they are for the detection pipeline"),
         (files_only, "holds no images and no videos; give the folder"),
-        (masks_only, "holds 1 folders of masks, and no frames"),
+        (masks_only, "holds 1 folder of masks, and no frames"),
         (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),
         (jpeg_masks, "JPEG changes the values of a mask; export"),
         (apart, r"frames \(left/elm, left/oak\) and masks \(right/u1, right/u2\) have no pattern in common"),
@@ -361,7 +361,52 @@ def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
 def test_videos_beside_frames_are_said(tmp_path: Path) -> None:
     davis(tmp_path)
     write_mp4(tmp_path / "more/a.mp4", frames_of(9, 24)[0])
-    assert any("1 videos, e.g. more/a.mp4, are left out" in warning for warning in look(tmp_path).warnings)
+    assert any("1 video, e.g. more/a.mp4, is left out" in warning for warning in look(tmp_path).warnings)
+    (tmp_path / "more/a.mp4").rename(tmp_path / "JPEGImages/480p/a.mp4")  # where the pattern finds it
+    found = look(tmp_path)
+    assert "a.mp4" in found.sequences and not any("left out" in warning for warning in found.warnings)
+
+
+def test_videos_of_several_endings_are_all_taken(tmp_path: Path) -> None:
+    for k, name in enumerate(("a.mp4", "b.mp4", "c.avi", "d.MOV")):
+        frames, masks = frames_of(k, 24)
+        write_mp4(tmp_path / "films" / f"{name[0]}.mp4", frames)
+        (tmp_path / "films" / f"{name[0]}.mp4").rename(tmp_path / "films" / name)
+        if name[0] in "bc":
+            write_images(tmp_path / "masks" / name[0], masks, "{:04d}.png")
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "films/{clip}.*" and not start.left_out
+    assert set(start.found.sequences) == {"a", "b", "c", "d"} and set(start.found.labelled) == {"b", "c"}
+    write_mp4(tmp_path / "more/deep/e.mp4", frames_of(9, 24)[0])
+    assert any(
+        "1 video, e.g. more/deep/e.mp4, is left out: they do not fit the pattern films/{clip}.*" in warning
+        for warning in look(tmp_path).warnings
+    )
+
+
+def test_files_of_several_pages_are_said(tmp_path: Path) -> None:
+    davis(tmp_path / "all", sequences=2, labelled=2)
+    pages = [Image.fromarray(frame) for frame in frames_of(0, 3)[0]]
+    for root in ("all/stacks", "alone"):
+        (tmp_path / root).mkdir(parents=True)
+        pages[0].save(tmp_path / root / "film.tif", save_all=True, append_images=pages[1:])
+    line = "film.tif: holds 3 pages or pictures of an animation; save each as a file of its own"
+    assert any(warning.endswith(line) for warning in look(tmp_path / "all").warnings)
+    with pytest.raises(MaskcastError, match=line):
+        look(tmp_path / "alone")
+
+
+def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
+    for k in range(2):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / f"frames/{k}", frames, "{:04d}.png")
+        for t, mask in enumerate(masks):
+            path = tmp_path / f"masks/{k}/{t:04d}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.where(mask > 0, mask + np.uint16(300 * k + 100), 0).astype(np.uint16)).save(path)
+    start = plan(tmp_path)
+    assert start.found.source["instances"] and start.found.source["classes"] == ["background", "foreground"]
+    assert any("are taken for numbers of objects, all of one class" in one for one in start.found.warnings)
 
 
 def test_the_estimate_is_steps_times_what_they_take() -> None:

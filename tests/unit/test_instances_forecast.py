@@ -154,6 +154,14 @@ def test_values_of_masks_are_objects(tmp_path: Path) -> None:
     assert alone.objects == {"objects": {1: 1, 7: 1, 9: 1}}
 
 
+@pytest.mark.parametrize("ids", [(3, 200), (251, 700), tuple(range(1, 250, 12))])
+def test_objects_have_any_number(ids: tuple[int, ...], tmp_path: Path) -> None:
+    raw = folder(tmp_path, np.array([[0] * 300, [0] * (300 - len(ids)) + list(ids)], np.uint16))
+    loaded = source().list(raw, height=None, width=None, seed=0).clips[0].load()
+    assert loaded.objects == {"objects": dict.fromkeys(ids, 1)}
+    assert (loaded.masks["mask"][0, 1, -len(ids) :] == 1).all()
+
+
 def test_a_clip_with_a_frame_without_a_mask_has_no_objects(tmp_path: Path) -> None:
     raw = folder(tmp_path, np.array([[0, 1, 2]], np.uint8), missing=1)
     assert set(source().list(raw, height=None, width=None, seed=0).clips[0].load().masks) == {"mask"}

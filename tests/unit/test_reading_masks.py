@@ -211,7 +211,12 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "low and high values, said to be one foreground": (
         lambda p: saved(p / "m.png", picture([[0, 100, 200]])),
         {"encoding": "binary"},
-        r"0, 100, 200, .*; name these in source\.classes, or each value in source\.values$",
+        r"0, 100, 200, .*, or each value in source\.values, or set source\.instances: true where each value is an",
+    ),
+    "numbers of many objects on a large background": (
+        lambda p: saved(p / "m.png", picture([[0] * 5000 + list(range(1, 245))])),
+        {},
+        r"0, 1, 2, .*, which may be one foreground or several classes; .* source\.instances: true",
     ),
     "JPEG of ids": (
         lambda p: saved(p / "m.jpg", picture(large([[0, 3, 7]]))),

@@ -80,7 +80,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     found = readable(loaded, unreadable, pictured, params.on_error)
     first = next(found, None)
     if first is None:
-        raise MaskcastError(f"{raw}: no clips left to prepare{reasons([*listing.skipped, *unreadable])}")
+        raise MaskcastError(f"{raw}: no clips left to prepare{reasons([*unreadable, *listing.skipped])}")
     height, width = size_of(first[1])
     if listing.backgrounds:
         meta[BACKGROUNDS] = _write_backgrounds(clips / BACKGROUNDS, listing, (height, width), params.workers)

@@ -18,6 +18,7 @@ from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.patterns import find_sequences, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
+from maskcast.reading import counted
 
 
 def look(raw: Path) -> Findings:
@@ -40,13 +41,22 @@ def look(raw: Path) -> Findings:
             "(docs/green-screen.md)"
         )
     streams, films = image_streams(raw), videos(raw)
-    frames, masks = ([one for one in streams if one.masks == kind] for kind in (False, True))
+    unread = [one for one in streams if one.unread]
+    frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
     if not frames and not films:
-        have = f"{len(masks)} folders of masks, and no frames" if masks else "no images and no videos"
+        if unread:
+            raise MaskcastError(unread[0].unread)
+        have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
+    found = _look(raw, frames, masks, films)
+    found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {one.unread}" for one in unread]
+    return found
+
+
+def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tuple[str, ...]]) -> Findings:
     if not masks and (given := label_files(raw)) is not None:
         found = labelled_by_files(raw, *given, guess_patterns(frames, films, []), frames)
-        return _without_films(found, frames, films)
+        return _without_films(raw, found, frames, films)
     if not masks and not films and (boxes := box_file(raw)) is not None:
         raise MaskcastError(
             f"{boxes}: images with boxes, no videos: they are for the detection pipeline (recipes/detection, "
@@ -63,16 +73,22 @@ def look(raw: Path) -> Findings:
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)
-    return _without_films(_frame_folders(raw, guess), frames, films)
+    return _without_films(raw, _frame_folders(raw, guess), frames, films)
 
 
-def _without_films(found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
-    """Adds that videos are left out where there are frames."""
-    if films and frames:
-        found.warnings.append(
-            f"{len(films)} videos, e.g. {'/'.join(films[0])}, are left out: one source reads frames or videos, "
-            "not both. Save their frames as images beside the others to use them as unlabelled clips"
+def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
+    """Adds which videos are left out: where there are frames, those that their pattern does not find, too."""
+    taken = find_sequences(raw, str(found.source["images"])).values()
+    others = [parts for parts in films if raw.joinpath(*parts) not in taken]
+    if others:
+        why = (
+            "one source reads frames or videos, not both. Save their frames as images beside the others to use "
+            "them as unlabelled clips"
+            if frames
+            else f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
         )
+        be = "is" if len(others) == 1 else "are"
+        found.warnings.append(f"{counted(len(others), 'video')}, e.g. {'/'.join(others[0])}, {be} left out: {why}")
     return found
 
 

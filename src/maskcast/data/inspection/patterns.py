@@ -56,7 +56,7 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         videos: paths of videos.
         masks: streams of masks.
     """
-    places = [stream.parts for stream in frames] or list(videos)
+    places = [stream.parts for stream in frames] or _any_ending(videos)
     if len(frames) == len(masks) == 1 and frames[0].parts != masks[0].parts:
         flat = _in_names(frames, masks)
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
@@ -74,6 +74,13 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     endings = [PurePosixPath(name).suffix for name in alone.names]
     ending = max(sorted(set(endings)), key=endings.count)
     return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
+
+
+def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
+    """Returns the places of videos; `*` stands for endings that differ, unless two differ in nothing else."""
+    endings = {PurePosixPath(parts[-1]).suffix for parts in videos}
+    places = [(*parts[:-1], f"{PurePosixPath(parts[-1]).stem}.*") for parts in videos]
+    return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
 def _paired(places: Iterable[Parts], masks: Iterable[Parts]) -> tuple[str, str] | None:

@@ -35,12 +35,14 @@ class Stream:
         tail: what their names have after the last number, without the ending.
         files: in numeric order.
         masks: whether they look like masks.
+        unread: why none of those that were looked at can be read; empty where one can.
     """
 
     parts: tuple[str, ...]
     tail: str
     files: tuple[Path, ...]
     masks: bool
+    unread: str = ""
 
 
 def image_streams(raw: Path) -> list[Stream]:
@@ -58,7 +60,7 @@ def image_streams(raw: Path) -> list[Stream]:
                 continue
             files = tuple(folder / name for name in sorted(members, key=id_key))
             parts = folder.relative_to(raw).parts
-            found.append(Stream(parts, tail, files, looks_like_masks(files, "/".join((*parts, tail)))))
+            found.append(Stream(parts, tail, files, *looks_like_masks(files, "/".join((*parts, tail)))))
     return found
 
 
@@ -84,14 +86,15 @@ def unread_files(raw: Path) -> str:
     return f"{len(others)} files are neither images nor videos, e.g. {others[0]}" if others else ""
 
 
-def looks_like_masks(files: tuple[Path, ...], place: str) -> bool:
-    """Whether images hold few values, or are named as masks are and are no photos."""
+def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
+    """Returns whether images hold few values, or are named as masks and no photos; and why none can be read."""
     named = bool(MASK_WORDS.search(place))
-    votes = []
+    votes, unread = [], ""
     for number in evenly_spaced(len(files), SAMPLED):
         try:
             image = decode(files[number]).image
-        except MaskcastError:
+        except MaskcastError as error:
+            unread = unread or str(error)
             continue
         if image.mode in ("1", "P"):
             votes.append(True)
@@ -100,7 +103,7 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> bool:
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = len(np.unique(flat[:: max(1, len(flat) // 20000)], axis=0))
         votes.append(count <= FEW_VALUES or (named and flat.shape[1] == 1))
-    return bool(votes) and sum(votes) * 2 > len(votes)
+    return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
 
 
 def _tail(stem: str) -> str:

@@ -18,6 +18,7 @@ def choose_rule(
     ignore: int | None,
     num_classes: int,
     table: Mapping[int, int] | None = None,
+    objects: bool = False,
 ) -> MaskRule:
     """Decides what the values of a set's masks mean.
 
@@ -27,6 +28,7 @@ def choose_rule(
         ignore: the value that means no label.
         num_classes: K.
         table: class ids by value, `IGNORE` for no label: it decides alone.
+        objects: whether each value but 0 is an object of the second of two classes, unless ``table`` says more.
 
     Raises:
         LabelError: when the values contradict what was said, or `auto` allows more than one reading.
@@ -38,7 +40,10 @@ def choose_rule(
     shown = sorted(set(survey.values) - {0, ignore})
     if encoding == "auto":
         check_palettes(survey)
-    rule = _chosen(survey, shown, encoding, ignore, num_classes)
+    if objects:
+        rule = _binary(survey, shown, ignore, sure=True, numbers=True)
+    else:
+        rule = _chosen(survey, shown, encoding, ignore, num_classes)
     known = {index: colour for index, (colour, _) in survey.palette.items()} if encoding == "auto" else {}
     return replace(rule, reading=survey.reading, palette=known)
 
@@ -89,9 +94,19 @@ def check_palettes(survey: MaskSurvey) -> None:
         raise LabelError(palette_clash(path, index, colour, f"{named([first], colours=True)} in {where}"))
 
 
-def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: bool) -> MaskRule:
-    """Returns the rule of one foreground; not ``sure``: where no other reading is left."""
-    soft = survey.two_sided and (survey.lossy is not None or len(shown) > FEW)
+def _binary(
+    survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: bool, numbers: bool = False
+) -> MaskRule:
+    """Returns the rule of one foreground.
+
+    Args:
+        survey: what the set holds.
+        shown: its values but 0 and ``ignore``.
+        ignore: the value that means no label.
+        sure: whether its owner says so; else no other reading is left.
+        numbers: whether values are numbers of objects: many of them are no soft edge, and 128 says nothing.
+    """
+    soft = survey.two_sided and (survey.lossy is not None or (len(shown) > FEW and not numbers))
     if soft:
         between = survey.share(value for value in survey.pixels if 0 < value < 255)
         told = f"{survey}: 128 and more is foreground ({between:.1%} of the pixels lie between 0 and 255)"
@@ -107,12 +122,16 @@ def _binary(survey: MaskSurvey, shown: list[int], ignore: int | None, *, sure: b
             "else say the class of each value in source.values"
         )
     if len(shown) > 1:
-        mixed = not survey.colours and not survey.indexed and shown[0] < 128 <= shown[-1]
+        mixed = not (numbers or survey.colours or survey.indexed) and shown[0] < 128 <= shown[-1]
         if not sure or mixed:
             raise LabelError(
                 f"{survey.first[shown[-1]]}: the masks hold {survey.named(survey.values)}, which may be one "
                 f"foreground or several classes; name these in source.classes, or each value in source.values"
-                + ("" if mixed else ", or set source.encoding: binary for one foreground")
+                + (
+                    ", or set source.instances: true where each value is an object of one class"
+                    if mixed
+                    else ", or set source.encoding: binary for one foreground"
+                )
             )
     known = None if sure else frozenset({0, *shown})
     told = _one_foreground(survey, shown)

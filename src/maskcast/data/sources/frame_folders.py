@@ -179,9 +179,15 @@ class FrameFoldersSource(SourceConfig):
             raise LabelError(f"source.{error}; mend source.values or the classes file") from None
         by_number = self.encoding == "index" or self.values or self.instances
         stored: Reading | None = "stored" if by_number else None
-        encoding = "binary" if self.instances and table is None else self.encoding
         survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
-        return choose_rule(survey, encoding=encoding, ignore=self.ignore, num_classes=len(classes), table=table)
+        return choose_rule(
+            survey,
+            encoding=self.encoding,
+            ignore=self.ignore,
+            num_classes=len(classes),
+            table=table,
+            objects=self.instances,
+        )
 
 
 def load_window(
