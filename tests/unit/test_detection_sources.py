@@ -132,6 +132,19 @@ def test_coco_keeps_ids_sizes_and_crowds(tmp_path: Path) -> None:
     assert [one.crowd_N.sum() for one in listing.splits["train"]] == [1, 0, 0]
 
 
+def test_a_project_of_roboflow_may_be_called_as_one_of_its_classes(tmp_path: Path) -> None:
+    config = coco(tmp_path)
+    content = json.loads((tmp_path / "labels.json").read_text())
+    content["categories"][0]["supercategory"] = "dog"
+    content["categories"].insert(0, {"id": 3, "name": "dog", "supercategory": "none"})
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    listing = config.list(tmp_path)
+    assert (listing.classes, listing.original_ids) == (("cat", "dog"), (0, 7))
+    assert {name: sorted(boxes) for name, boxes in boxes_of(listing).items()} == {
+        name: sorted(boxes) for name, boxes in BOXES.items()
+    }
+
+
 def test_classes_may_be_named_in_their_order(tmp_path: Path) -> None:
     voc(tmp_path)
     listing = source({"layout": "voc", "val": None, "classes": ["bird", "dog", "cat"]}).list(tmp_path)

@@ -483,6 +483,13 @@ def test_cocovid_names_clips_and_frames_by_ids(read: Read) -> None:
     assert [int((mask == 1).sum()) for mask in masks] == [0, 0, 0, 4]
 
 
+def test_a_project_of_roboflow_may_be_called_as_its_only_class(read: Read) -> None:
+    project = {"id": 0, "name": "car", "supercategory": "none"}
+    content = coco(annotated(RUNS), categories=[project, {"id": 3, "name": "car", "supercategory": "car"}])
+    masks, _ = read("coco", "_annotations.coco.json", content)
+    assert int((masks[1] == 1).sum()) == 4
+
+
 def youtube(
     *segmentations: Any, names: tuple[str, ...] = ("street/00001.jpg", "street/00003.jpg")
 ) -> dict[str, Any]:
@@ -510,7 +517,7 @@ def test_youtube_vis_has_a_mask_or_null_per_listed_frame(read: Read) -> None:
         ("coco", coco(annotated(RUNS, image_id=99)), r"image_id 99 is no image"),
         ("coco", coco(annotated(RUNS, category_id=4)), r"category_id 4 is no category"),
         ("coco", coco(annotated(RUNS), categories=[{"id": 3, "name": "kar"}]), r"no class 'kar'; did you mean 'car'"),
-        ("coco", coco(categories=[{"id": 3, "name": "car"}, {"id": 4, "name": "car"}]), r"name 'car' must be a text that stands once"),
+        ("coco", coco(categories=[{"id": 3, "name": "car"}, {"id": 4, "name": "car"}]), r"\(id 4\): name 'car' stands twice; give each category"),
         ("coco", coco(images=[{"id": 1, "file_name": "street_000000.png", "height": 10**9, "width": 1}]), r"allowed are 1 to 32768"),
         ("coco", coco(images=[{"id": 1, "height": H, "width": W}]), r"images\[0\] \(id 1\): lacks 'file_name'"),
         ("coco", coco(images=[]), r"images is empty"),

@@ -140,6 +140,30 @@ def lists_of(content: Any, path: Path) -> tuple[Records, Records, Records]:
     return images, categories, annotations
 
 
+def category_names(categories: Records) -> dict[int, str]:
+    """Returns the names of the categories by id.
+
+    No name may stand twice, but for that of a supercategory that is listed as a category, too: that of Roboflow is
+    the project, which may be called as its only class.
+
+    Raises:
+        MaskcastError: a name is no text, or two categories have one.
+    """
+    names: dict[int, str] = {}
+    parents: dict[str, Any] = {}
+    for n, (category_id, name) in enumerate(
+        zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
+    ):
+        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
+            categories.fail(n, f"name must be a text, not {shown(name)}; mend it")
+        text, parent = str(name), categories.records[n].get("supercategory")
+        if text in parents and text not in (parent, parents[text]):
+            categories.fail(n, f"name {name!r} stands twice; give each category its own")
+        names[category_id] = text
+        parents[text] = parent
+    return names
+
+
 def _array(values: list[Any]) -> np.ndarray:
     """Returns values as an array; of dtype object where they are of different shapes or too large."""
     try:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from maskcast.data.coco_records import Records, read_lists
+from maskcast.data.coco_records import Records, category_names, read_lists
 from maskcast.data.detection_sources.base import DetectionSource, LabelledImage, Listing, RelativePath
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -50,8 +50,12 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     images, categories, annotations = read_lists(path)
     boxes_N4 = annotations.boxes("add it")
     boxes_N4[:, 2:] += boxes_N4[:, :2]
-    ids_K = np.sort(categories.integers("id"))
-    labels_N = np.searchsorted(ids_K, annotations.integers("category_id"))
+    names_by_id = category_names(categories)
+    ids = {name: k for k, name in names_by_id.items()}  # a name is one class
+    classes = {k: name for name, k in ids.items()}
+    labels_N = np.searchsorted(
+        np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
+    )
     crowd_N = np.array([bool(one.get("iscrowd", 0)) for one in annotations.records], bool)
     # Sorted by image once, so that each image takes a slice.
     ids_I = images.integers("id")
@@ -69,7 +73,7 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
                 image_id, folder / names[i], names[i], boxes_N4[own], labels_N[own], crowd_N[own], sizes[i]
             )
         )
-    return _class_names(categories), listed
+    return classes, listed
 
 
 def _size(images: Records, n: int) -> tuple[int, int] | None:
@@ -81,18 +85,6 @@ def _size(images: Records, n: int) -> tuple[int, int] | None:
         if type(value) is not int:
             images.fail(n, f"{key} must be an integer, not {shown(value)}; mend it")
     return height, width
-
-
-def _class_names(categories: Records) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for n, one in enumerate(categories.records):
-        name = one["name"]
-        if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            categories.fail(n, f"name must be a text, not {shown(name)}; mend it")
-        if str(name) in names.values():
-            categories.fail(n, f"name {name!r} stands twice; give each category its own")
-        names[one["id"]] = str(name)
-    return names
 
 
 def _file_names(images: Records) -> list[str]:

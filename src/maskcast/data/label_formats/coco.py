@@ -15,7 +15,7 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, lists_of
+from maskcast.data.coco_records import Records, category_names, lists_of
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
@@ -102,18 +102,6 @@ def extras(region: Region) -> dict[str, Any]:
     """Returns what COCO has of a region beside its mask."""
     found: dict[str, Any] = {} if region.score is None else {"score": round(region.score, 4)}
     return found | ({} if region.instance is None else {"instance_id": region.instance})
-
-
-def category_names(categories: Records) -> dict[int, str]:
-    """Returns the names of the categories by id, of which no name may stand twice."""
-    names: dict[int, str] = {}
-    for n, (category_id, name) in enumerate(
-        zip(categories.unique("id").tolist(), categories.column("name", "add it"), strict=True)
-    ):
-        if not isinstance(name, str) or name in names.values():
-            categories.fail(n, f"name {shown(name)} must be a text that stands once; mend it")
-        names[category_id] = name
-    return names
 
 
 def refuse_empty(annotations: Records) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records
+from maskcast.data.coco_records import Records, category_names
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
 from maskcast.data.label_formats.coco import (
     Packed,
-    category_names,
     coco_mask,
     instance_of,
     objects_of,
