@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT, SMALL_DETECTOR, painted_boxes, write_store
 from tests.known import know_squares
+from tests.unit import test_recorded_tasks as recorded_tasks
 from torch import Tensor, nn
 
 from maskcast.data.clips import ClipStore
@@ -258,6 +259,21 @@ def test_a_recorded_forecaster_learns_what_a_written_one_does(
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.parametrize("made", recorded_tasks.TASKS.values(), ids=recorded_tasks.TASKS)
+def test_a_recorded_task_learns_what_a_written_one_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: Any
+) -> None:
+    store, losses = recorded_tasks.write_squares(tmp_path / "clips"), []
+    for choice in (False, "auto"):
+        task = made(store)
+        training = task.params.training.model_copy(update={"learning_rate": 1e-4, "compile": choice})
+        with listening(kept := KillAt()):
+            fit(task, training, tmp_path / str(choice))
+        losses.append(kept.losses)
+    assert "not recorded" not in capsys.readouterr().err
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
 def test_a_detector_learns_as_on_a_cpu() -> None:
     torch.manual_seed(0)
     detector = FasterRcnnConfig(**SMALL_DETECTOR).build(2).train()
@@ -306,15 +322,15 @@ def test_an_encoder_learns_as_on_a_cpu() -> None:
     encoder = Normalised(UNetEncoderConfig(width=8).build(), torch.full((3,), 0.5), torch.full((3,), 0.25))
     siamese = DenseCLConfig(queue=64, sub_batches=2).build(encoder)
     views = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
-    batch = Views(views, views, torch.arange(8))
+    batch = Views(views, views, torch.arange(8), torch.tensor(0))
     start = {name: value.clone() for name, value in siamese.state_dict().items()}
     losses = []
     for device in ("cpu", "cuda"):
         siamese.load_state_dict(start)
         siamese.to(device).train()
-        moved = Views(*(part.to(device) for part in batch[:3]))
+        moved = Views(*(part.to(device) for part in batch))
         with arithmetic(torch.device(device), "fp32"):
-            loss, logged = siamese.loss(moved, 0)
+            loss, logged = siamese.loss(moved)
         assert all(isinstance(value, Tensor) for value in logged.values())  # nothing made the GPU wait
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -3,12 +3,12 @@
 import math
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from tests import recorded
 from tests.unit.test_loop import Regression
 from torch import Tensor, nn
 
@@ -299,39 +299,11 @@ def test_what_compiling_lacks_is_said(
 def test_a_step_that_is_recorded_learns_what_one_that_is_written_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replay is played by doing the work again, into the memory of the first time."""
-    replays = 0
-
-    def record(work: Work) -> tuple[tuple[Tensor, Any], Callable[[], None]]:
-        buffers = {name: value.clone() for name, value in task.model.state_dict().items()}
-        state = torch.get_rng_state()
-        found = work()
-        grads = [parameter.grad for parameter in task.model.parameters()]
-        task.model.load_state_dict(buffers)  # recording does nothing else
-        torch.set_rng_state(state)
-
-        def replay() -> None:
-            nonlocal replays
-            replays += 1
-            for parameter in task.model.parameters():
-                parameter.grad = None
-            loss, _ = work()
-            found[0].copy_(loss)
-            for kept, parameter in zip(grads, task.model.parameters(), strict=True):
-                kept.copy_(parameter.grad)
-
-        return found, replay
-
-    class Recorded(learner.Learner):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            self._recording = Recording(partial(self._gradients, 0), self._learned, record)
-
     plain, task = Regression(), Regression()
     curve = fit(plain, PARAMS, tmp_path / "a").curve
-    monkeypatch.setattr(loop, "Learner", Recorded)
+    monkeypatch.setattr(loop, "Learner", recorded.Learner)
     assert fit(task, PARAMS, tmp_path / "b").curve == curve
-    assert replays == PARAMS.steps - WARM
+    assert recorded.Learner.recorder.replays == PARAMS.steps - WARM
     for name, weights in plain.model.state_dict().items():
         assert torch.equal(weights, task.model.state_dict()[name]), name
 

@@ -53,6 +53,15 @@ def on_gpu(x: Tensor) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
 
 
+def moved(model: nn.Module) -> None:
+    """Puts fakes of weights and buffers on a GPU; ``Module.to`` cannot move what is real."""
+    for module in model.modules():
+        for name, weights in module._parameters.items():
+            module._parameters[name] = None if weights is None else nn.Parameter(on_gpu(weights))
+        for name, values in module._buffers.items():
+            module._buffers[name] = None if values is None else on_gpu(values)
+
+
 def masks() -> tuple[Any, Callable[[Any], Tensor]]:
     model = UNetConfig(width=2).build(single_map(list("abc")))
 
@@ -113,7 +122,7 @@ def encoder(method: Any) -> Callable[[], tuple[Any, Callable[[Any], Tensor]]]:
             views = torch.zeros(2, 4, 16, 16, 3, dtype=torch.uint8, device="cuda")
             step = torch.zeros((), dtype=torch.long, device="cuda")
             order = torch.zeros(4, dtype=torch.long, device="cuda")
-            total: Tensor = model.loss(Views(views, views, order, step), step)[0]
+            total: Tensor = model.loss(Views(views, views, order, step))[0]
             return total
 
         network = UNetEncoderConfig(width=2).build()
@@ -153,11 +162,7 @@ def test_host_and_device_do_not_meet(
     monkeypatch.setitem(sys.modules, "maskcast.models.kernels.still_loss", kernel)
     model, loss = made()
     with FakeTensorMode():
-        for module in model.train().modules():  # Module.to cannot move what is real
-            for name, weights in module._parameters.items():
-                module._parameters[name] = None if weights is None else nn.Parameter(on_gpu(weights))
-            for name, values in module._buffers.items():
-                module._buffers[name] = None if values is None else on_gpu(values)
+        moved(model.train())
         with Crossings() as crossings:
             assert loss(model).device.type == "cuda"
     assert crossings.found == []

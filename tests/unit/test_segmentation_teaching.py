@@ -60,13 +60,13 @@ def with_memory(training: dict[str, Any] | None = None, **unlabeled: Any) -> Wit
 def test_two_views_share_their_geometry_and_pairs_their_rectangles(store: ClipStore) -> None:
     same = {"brightness": 0, "contrast": 0, "saturation": 0, "blur": 0}
     windows = UnlabelledWindows(store, params(), params(cutmix=1, strong=same).unlabeled)  # type: ignore[arg-type]
-    weak, strong, cut = windows.batch(5)
+    weak, strong, cut, *_ = windows.batch(5)
     assert weak.shape == strong.shape == (4, 1, 24, 32, 3) and cut.shape == (4, 24, 32)
     assert cut.flatten(1).any(1).all() and not cut.flatten(1).all(1).any()
     others = weak[[1, 0, 3, 2]]
     assert torch.equal(strong, torch.where(cut[:, None, ..., None], others, weak))
     windows = UnlabelledWindows(store, params(), params(cutmix=0).unlabeled)  # type: ignore[arg-type]
-    weak, strong, cut = windows.batch(5)
+    weak, strong, cut, *_ = windows.batch(5)
     assert not cut.any() and not torch.equal(weak, strong)
     assert not any(torch.equal(one, two) for one, two in zip(weak, windows.batch(6).weak_BTHWC, strict=True))
     assert torch.equal(strong, windows.batch(5).strong_BTHWC)
@@ -76,7 +76,7 @@ def test_unlabelled_frames_come_after_the_burn_in_alone(store: ClipStore) -> Non
     task = FrameTask(store, params(ramp_steps=4), "x")
     assert task.batch(1).views is None and task.batch(2).views is not None
     assert task.teaching is not None
-    assert [task.teaching.weight(step) for step in (2, 3, 5, 9)] == [0.25, 0.5, 1, 1]
+    assert [float(task.teaching.batch(step).weight) for step in (2, 3, 5, 9)] == [0.25, 0.5, 1, 1]
 
 
 def test_pseudo_masks_by_hand() -> None:
@@ -130,19 +130,22 @@ def test_masks_are_cut_as_the_views_are() -> None:
 
 def test_features_are_dropped_where_there_are_no_labels() -> None:
     class Two(nn.Module):
+        out_channels = (16, 64)
+
         def forward(self, x: Tensor) -> list[Tensor]:
             return [x, x.repeat(1, 4, 1, 1)]
 
     encoder = Two()
     dropout, ones = FeatureDropout(encoder, 0.25, samples=4), torch.ones(2 + 8, 16, 2, 2)
     assert torch.equal(encoder(ones)[1], torch.ones(10, 64, 2, 2))
-    with dropout(0, 7, labelled=0.2):  # two rows, then two frames of each of four samples
+    with dropout(dropout.draw(0, 7), labelled=0.2):  # two rows, then two frames of each of four samples
         same, dropped = encoder(ones)
     assert same is ones and torch.equal(dropped[:2], torch.ones(2, 64, 2, 2))
     assert torch.equal(dropped[2::2], dropped[3::2])
     assert dropped[2:].unique().tolist() == pytest.approx([0, 4 / 3])
-    random = torch.rand(4, 64, generator=torch.Generator().manual_seed(derive(0, 7, DROPPED)))
-    assert torch.equal(dropped[2::2, :, 0, 0] > 0, random >= 0.25)
+    random = torch.Generator().manual_seed(derive(0, 7, DROPPED))
+    first, second = (torch.rand(4, channels, generator=random) for channels in (16, 64))
+    assert torch.equal(dropped[2::2, :, 0, 0] > 0, second >= 0.25) and not (first >= 0.25).all()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -163,7 +166,7 @@ def test_every_model_with_an_encoder_goes_without_features(store: ClipStore, mod
     lesson, student = task.teaching.lesson(batch, batch.views), task.student.eval()
     with torch.no_grad():
         (plain,), _ = student(lesson.frames_BTHWC)
-        with task.teaching.perturbed(3, 2 / len(lesson.frames_BTHWC)):
+        with task.teaching.perturbed(batch.views, 2 / len(lesson.frames_BTHWC)):
             (perturbed,), _ = student(lesson.frames_BTHWC)
     torch.testing.assert_close(perturbed[:2], plain[:2])
     assert not any(torch.allclose(one, two) for one, two in zip(perturbed[2:], plain[2:], strict=True))

@@ -207,14 +207,14 @@ def _side_by_side(workers: Sequence[Worker], turns: Iterable[tuple[int, list[Par
     comes to the host, where each processor makes masks of one. ``AT_ONCE`` batches per worker are in memory, and
     as many more as there are processors, if they are small.
     """
-    pools = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers]
-    finishing = ThreadPoolExecutor(num_processors(), thread_name_prefix="found")
+    pools, processors = [ThreadPoolExecutor(1, thread_name_prefix="segmenter") for _ in workers], num_processors()
+    finishing = ThreadPoolExecutor(processors, thread_name_prefix="found")
     running: deque[Future[list[FoundPart]]] = deque()
     try:
         for turn, parts in turns:
             begun = pools[turn].submit(workers[turn].begin, parts)
             running.append(finishing.submit(_finished, begun))
-            if len(running) >= AT_ONCE * len(workers) + _more(parts, workers[turn].segmenter):
+            if len(running) >= AT_ONCE * len(workers) + _more(parts, workers[turn].segmenter, processors):
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -227,8 +227,8 @@ def _finished(begun: "Future[Callable[[], list[FoundPart]]]") -> list[FoundPart]
     return begun.result()()
 
 
-def _more(parts: Sequence[Part], segmenter: Segmenter) -> int:
+def _more(parts: Sequence[Part], segmenter: Segmenter, processors: int) -> int:
     """Returns how many batches like this one may be in memory beside those that the workers need."""
     pixels = sum(frames_THWC[..., 0].size for _, frames_THWC in parts if frames_THWC is not None)
     classes = sum(one.num_classes for one in segmenter.maps)
-    return min(num_processors() - 1, MOST_BYTES // max(1, 4 * pixels * classes))
+    return min(processors - 1, MOST_BYTES // max(1, 4 * pixels * classes))

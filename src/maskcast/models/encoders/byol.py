@@ -17,7 +17,7 @@ class Byol(Siamese):
         )
         self.predictor = _mlp(config.dim, config.hidden, config.dim)
 
-    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum of both directions' losses, each between 0 and 4, and the spread."""
         self.move_target()
         losses = []
@@ -34,7 +34,8 @@ class Byol(Siamese):
 
 def byol_loss(foretold_bD: Tensor, target_bD: Tensor) -> Tensor:
     """Returns ``2 - 2 cos(foretold, target)`` of each row, (b,)."""
-    return 2 - 2 * F.cosine_similarity(foretold_bD, target_bD, dim=1)
+    # torch's cosine_similarity makes a tensor of a number, which a recorded step must not
+    return 2 - 2 * (F.normalize(foretold_bD, dim=1) * F.normalize(target_bD, dim=1)).sum(1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

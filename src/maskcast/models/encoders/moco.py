@@ -34,8 +34,6 @@ class _Heads(nn.Module):
 class Moco(Siamese):
     """MoCo v2; the queue is part of its state."""
 
-    same_each_step = True
-
     head: Any
     queue_KD: Tensor
 
@@ -47,13 +45,13 @@ class Moco(Siamese):
         self.config = config
         self.register_buffer("queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, how often the right key is the most similar one, and the spread."""
         self.move_target()
         query_bD = _embedded(self.head, self.encoder(views.own[0]))
         (key_BD,) = self.targets(views.shuffled[1], views.order, self._keys)
         loss, hits = info_nce(query_bD, self.own(key_BD), self.queue_KD, self.config.temperature)
-        enqueue(self.queue_KD, key_BD, step)
+        enqueue(self.queue_KD, key_BD, views.step)
         return _mean(loss, len(key_BD)), {
             "accuracy": _mean(hits, len(key_BD)),
             "embedding_spread": embedding_spread(key_BD),
@@ -75,7 +73,7 @@ class DenseCL(Moco):
         self.dense_weight = config.dense_weight
         self.register_buffer("cell_queue_KD", F.normalize(torch.randn(config.queue, config.dim), dim=1))
 
-    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the weighted sum of both losses, the hits of both, and the spread."""
         self.move_target()
         map_bChw = self.encoder(views.own[0])
@@ -87,8 +85,8 @@ class DenseCL(Moco):
         match_bDS = matched(cells(map_bChw), self.own(like_BCS), self.own(key_BDS))
         rows_QD, keys_QD = (x_bDS.transpose(1, 2).flatten(0, 1) for x_bDS in (query_bDS, match_bDS))
         cell_loss, cell_hits = info_nce(rows_QD, keys_QD, self.cell_queue_KD, temperature)
-        enqueue(self.queue_KD, key_BD, step)
-        enqueue(self.cell_queue_KD, mean_BD, step)
+        enqueue(self.queue_KD, key_BD, views.step)
+        enqueue(self.cell_queue_KD, mean_BD, views.step)
         cell_count = batch * query_bDS.shape[2]
         frame_part = (1 - self.dense_weight) * _mean(frame_loss, batch)
         return frame_part + self.dense_weight * _mean(cell_loss, cell_count), {
@@ -124,13 +122,10 @@ def matched(query_bCS: Tensor, like_bCS: Tensor, key_bDS: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def enqueue(queue_KD: Tensor, key_BD: Tensor, step: int | Tensor) -> None:
+def enqueue(queue_KD: Tensor, key_BD: Tensor, step: Tensor) -> None:
     """Puts the keys of a step in the place of the oldest; the queue is a multiple of the batch."""
     start = step * len(key_BD) % len(queue_KD)
-    if isinstance(start, Tensor):  # a recorded step has to find the place on the device
-        queue_KD.index_copy_(0, start + torch.arange(len(key_BD), device=start.device), key_BD)
-    else:
-        queue_KD[start : start + len(key_BD)] = key_BD
+    queue_KD.index_copy_(0, start + torch.arange(len(key_BD), device=start.device), key_BD)
 
 
 def _embedded(heads: Any, map_BChw: Tensor) -> Tensor:

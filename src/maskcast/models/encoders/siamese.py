@@ -11,7 +11,7 @@ D embedding, S cells of the last map.
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ class Views(NamedTuple):
     """Of the samples of its sub-batches, (2, n, H, W, C)."""
     order: Tensor
     """Which sample of the batch each of these is, (n,) int64."""
-    step: Tensor | None = None
-    """The number of the step, () int64, where the device has to know it."""
+    step: Tensor
+    """The number of the step, () int64: on the device, where a recorded step finds it."""
 
 
 class Normalised(nn.Module):
@@ -70,18 +70,15 @@ class Siamese(nn.Module):
         sub_batches: in how many parts of a batch the copy's batch norms take their statistics.
     """
 
-    same_each_step: ClassVar[bool] = False
-    """Whether all that ``loss`` does on the host is the same in each step, and sends nothing to a GPU."""
-
     def __init__(self, encoder: Normalised, head: nn.Module, momentum: float, sub_batches: int) -> None:
         super().__init__()
         self.encoder, self.head, self.momentum, self.sub_batches = encoder, head, momentum, sub_batches
         self.target = deepcopy(nn.ModuleList([encoder, head])).requires_grad_(False)
 
-    def loss(self, views: Views, step: int | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
 
-        Nothing that it does on the host depends on the step, where that is a tensor on the device.
+        Nothing that it does on the host depends on the step, so a GPU's is recorded (``training/recording.py``).
 
         Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
         falls to 0.

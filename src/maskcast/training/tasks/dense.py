@@ -38,6 +38,7 @@ class DenseTask:
     """
 
     monitor = None
+    same_each_step = True
 
     def __init__(
         self,

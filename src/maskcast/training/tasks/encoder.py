@@ -34,6 +34,7 @@ class EncoderTask:
     """
 
     monitor = None
+    same_each_step = True
 
     def __init__(self, frames: Frames, params: EncoderTraining, method: SiameseConfig, fingerprint: str) -> None:
         self.frames, self.params, self.method, self.fingerprint = frames, params, method, fingerprint
@@ -59,11 +60,6 @@ class EncoderTask:
         return Views(own_views, shuffled_views, torch.tensor(order), torch.tensor(step))
 
     @property
-    def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``training/recording.py``)."""
-        return self.siamese.same_each_step
-
-    @property
     def encoder(self) -> Normalised:
         """What is trained and kept."""
         return self.siamese.encoder
@@ -84,9 +80,7 @@ class EncoderTask:
 
     def loss(self, batch: Views, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of a batch."""
-        loss, logged = self.siamese.loss(
-            batch, step if batch.step is None or not batch.step.is_cuda else batch.step
-        )
+        loss, logged = self.siamese.loss(batch)
         self._spread = logged["embedding_spread"]
         return loss, logged
 

@@ -22,20 +22,12 @@ from maskcast.training.tasks.segmentation_windows import Windows
 class FrameTask(SegmentationTask):
     """Trains a segmenter without state: a window is one frame."""
 
-    @property
-    def same_each_step(self) -> bool:
-        """Whether the loss does the same in each step (``training/recording.py``).
-
-        No teacher, phase or discriminator comes in.
-        """
-        return self.teaching is None and self.adversary is None and self.params.phases is None
-
     def loss(self, batch: Windows, step: int) -> tuple[Tensor, Logged]:
         """Returns the loss of a batch."""
-        windows, labelled = self._begin(batch, step)
-        with self._perturbed(len(windows.frames_BTHWC), labelled, step):
+        windows = self._begin(batch, step)
+        with self._perturbed(batch, windows):
             logits, _ = self.student(windows.frames_BTHWC)
-        loss, numbers = self._loss(logits, windows.masks, labelled, step)
+        loss, numbers = self._loss(logits, windows.masks, batch, step)
         return loss, dict(numbers)
 
 
@@ -61,8 +53,8 @@ class WindowTask(SegmentationTask):
 
         The state goes on from chunk to chunk, no gradient does.
         """
-        windows, labelled = self._begin(batch, step)
-        perturbed = partial(self._perturbed, len(windows.frames_BTHWC), labelled, step)
+        windows = self._begin(batch, step)
+        perturbed = partial(self._perturbed, batch, windows)
         state: State = ()
         if self.window.burn_in:
             with torch.no_grad(), perturbed():
@@ -72,9 +64,9 @@ class WindowTask(SegmentationTask):
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
             with perturbed():
                 logits, alone, state = self._seen(windows.frames_BTHWC[:, chunk], state)
-            loss, numbers = self._loss(logits, masks, labelled, step)
+            loss, numbers = self._loss(logits, masks, batch, step)
             if alone:
-                loss = loss + self.window.alone * self._loss(alone, masks, labelled, step)[0]
+                loss = loss + self.window.alone * self._loss(alone, masks, batch, step)[0]
             state = tuple(each.detach() for each in state)
             share = (chunk.stop - chunk.start) / self.window.frames
             yield share * loss, {name: share * value for name, value in numbers.items()}

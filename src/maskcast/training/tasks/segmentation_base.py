@@ -112,7 +112,7 @@ class SegmentationTask:
         batch = self.windows.batch(step)
         if self.teaching is None or not self.teaching.begun(step):
             return batch
-        return batch._replace(views=self.teaching.windows.batch(step))
+        return batch._replace(views=self.teaching.batch(step))
 
     def validate(self) -> dict[str, float]:
         """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames; see ``Validation.scores``.
@@ -137,40 +137,49 @@ class SegmentationTask:
         if self.averaged is not None:
             self.averaged.update(step)
 
-    def _begin(self, batch: Windows, step: int) -> tuple[Windows, int]:
-        """Returns what the student sees in this step, and how many of its samples, the first ones, have labels."""
+    @property
+    def same_each_step(self) -> bool:
+        """Whether the loss does the same in each step (``training/recording.py``).
+
+        Phases and a discriminator go by the number of the step, and masks that agree are made on the host.
+        """
+        agreeing = self.teaching is not None and self.teaching.unlabeled.consistent_frames is not None
+        return self.adversary is None and self.params.phases is None and not agreeing
+
+    def _begin(self, batch: Windows, step: int) -> Windows:
+        """Returns what the student sees in this step: the labelled samples come first."""
         if rank():  # or dropout repeats on each process
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
-        labelled = len(batch.frames_BTHWC)
         if self.teaching is None or batch.views is None:
-            return batch, labelled
-        return self.teaching.lesson(batch, batch.views), labelled
+            return batch
+        return self.teaching.lesson(batch, batch.views)
 
-    def _perturbed(self, samples: int, labelled: int, step: int) -> AbstractContextManager[None]:
+    def _perturbed(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
         """Returns a context in which the student's features are perturbed where samples have no labels."""
-        if self.teaching is None or labelled == samples:
+        if self.teaching is None or batch.views is None:
             return nullcontext()
-        return self.teaching.perturbed(step, labelled / samples)
+        return self.teaching.perturbed(batch.views, len(batch.frames_BTHWC) / len(windows.frames_BTHWC))
 
     def _loss(
-        self, logits: Sequence[Tensor], masks: Sequence[Tensor], labelled: int, step: int
+        self, logits: Sequence[Tensor], masks: Sequence[Tensor], batch: Windows, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum of the losses of all maps, of logits (B, T, K, H, W) and masks (B, T, H, W).
 
         The loss of pseudo masks is a mean over all their pixels; those that are not learnt count as 0. The
         adversarial loss is one of labelled samples, and its numbers are to be logged.
         """
+        labelled = len(batch.frames_BTHWC)
         parts = []
         criteria = self._of_phases[self.params.phase(step)] if self._of_phases else self.criteria
         for criterion, alike, logits_BTKHW, masks_BTHW in zip(criteria, self.alike, logits, masks, strict=True):
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
             parts.append(self._given_loss(criterion, alike, *given))
-            if self.teaching is not None and sizes[1]:
+            if self.teaching is not None and batch.views is not None:
                 share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
                 if alike is not None and self.teaching.unlabeled.strong.hue:
                     taught = (alike.logits(taught[0]), alike.masks(taught[1]))
-                parts.append(self.teaching.weight(step) * share * _loss_of(criterion, *taught))
+                parts.append(batch.views.weight * share * _loss_of(criterion, *taught))
         numbers: dict[str, Tensor] = {}
         if self.adversary is not None:
             weight = self.params.adversarial_weight(step)

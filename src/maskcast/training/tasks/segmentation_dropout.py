@@ -32,33 +32,37 @@ class FeatureDropout:
 
     def __init__(self, encoder: nn.Module, share: float, samples: int) -> None:
         self.share, self.samples = share, samples
-        self._seed: int | None = None
+        self._channels: list[int] = list(encoder.out_channels)  # type: ignore[arg-type]
+        self._kept: Sequence[Tensor] | None = None
         encoder.register_forward_hook(self._hook)
 
+    def draw(self, seed: int, step: int) -> tuple[Tensor, ...]:
+        """Returns which channels of each map this process's samples keep, (B, C) bool."""
+        random, own = torch.Generator().manual_seed(derive(seed, step, DROPPED)), own_samples(self.samples)
+        return tuple(
+            torch.rand(self.samples, channels, generator=random)[own] >= self.share for channels in self._channels
+        )
+
     @contextmanager
-    def __call__(self, seed: int, step: int, labelled: float) -> Iterator[None]:
+    def __call__(self, kept: Sequence[Tensor], labelled: float) -> Iterator[None]:
         """Drops, within the context, for all rows of a map but the first: ``labelled`` is their share."""
-        self._seed, self._labelled = derive(seed, step, DROPPED), labelled
+        self._kept, self._labelled = kept, labelled
         try:
             yield
         finally:
-            self._seed = None
+            self._kept = None
 
     def _hook(self, encoder: nn.Module, inputs: tuple[Tensor, ...], maps: Sequence[Tensor]) -> list[Tensor] | None:
-        if self._seed is None:
+        if self._kept is None:
             return None
-        random = torch.Generator().manual_seed(self._seed)
-        own = own_samples(self.samples)
         out = []
-        for map_NCHW in maps:
+        for map_NCHW, kept_BC in zip(maps, self._kept, strict=True):
             if map_NCHW is inputs[0]:
                 out.append(map_NCHW)
                 continue
-            kept_BC = torch.rand(self.samples, map_NCHW.shape[1], generator=random)[own] >= self.share
-            scale_NC = torch.ones(map_NCHW.shape[:2])
+            scale_NC = torch.ones(map_NCHW.shape[:2], device=map_NCHW.device)
             first = round(self._labelled * len(scale_NC))
-            scale_NC[first:] = (kept_BC / (1 - self.share)).repeat_interleave(
-                (len(scale_NC) - first) // len(own), 0
-            )
-            out.append(map_NCHW * scale_NC[..., None, None].to(map_NCHW, non_blocking=True))
+            frames = (len(scale_NC) - first) // len(kept_BC)
+            scale_NC[first:] = (kept_BC / (1 - self.share)).repeat_interleave(frames, 0)
+            out.append(map_NCHW * scale_NC[..., None, None].to(map_NCHW))
         return out

@@ -52,10 +52,12 @@ class Teaching:
         """Whether unlabelled frames are learnt from at this step."""
         return step >= self.unlabeled.burn_in_steps
 
-    def weight(self, step: int) -> float:
-        """Returns the weight of the pseudo masks."""
-        done = (step - self.unlabeled.burn_in_steps + 1) / max(1, self.unlabeled.ramp_steps)
-        return self.unlabeled.weight * min(1.0, done)
+    def batch(self, step: int) -> Views:
+        """Returns this process's unlabelled windows: a pure function of (seed, step)."""
+        views = self.windows.batch(step)
+        if self._dropout is None:
+            return views
+        return views._replace(kept=self._dropout.draw(self.params.training.seed, step))
 
     def lesson(self, batch: Windows, views: Views) -> Windows:
         """Returns labelled windows and, after them, the student's views with the teacher's masks."""
@@ -70,11 +72,11 @@ class Teaching:
         both = zip(batch.masks, masks, strict=True)
         return Windows(torch.cat([batch.frames_BTHWC, strong_BTHWC]), tuple(map(torch.cat, both)))
 
-    def perturbed(self, step: int, labelled: float) -> AbstractContextManager[None]:
+    def perturbed(self, views: Views, labelled: float) -> AbstractContextManager[None]:
         """Returns a context in which the student goes without some features of all but the first samples.
 
         Args:
-            step: decides which.
+            views: say which.
             labelled: share of the first ones.
         """
-        return nullcontext() if self._dropout is None else self._dropout(self.params.training.seed, step, labelled)
+        return nullcontext() if self._dropout is None else self._dropout(views.kept, labelled)

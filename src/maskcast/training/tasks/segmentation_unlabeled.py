@@ -35,6 +35,10 @@ class Views(NamedTuple):
     strong_BTHWC: Tensor
     cut_BHW: Tensor
     """bool: where the strong view shows the other one of the pair."""
+    weight: Tensor
+    """Of their pseudo masks in the loss, () float32."""
+    kept: tuple[Tensor, ...] = ()
+    """Channels that the student keeps of each of its encoder's maps, (B, C) bool; empty where it keeps all."""
 
 
 class UnlabelledWindows:
@@ -87,7 +91,13 @@ class UnlabelledWindows:
     def batch(self, step: int) -> Views:
         """Returns this process's pairs of windows: a pure function of (seed, step)."""
         pairs = [self._pair(step, index) for index in own_part(self.unlabeled.batch_size // 2)]
-        return Views(*(torch.from_numpy(np.concatenate(layer)) for layer in zip(*pairs, strict=True)))
+        weak, strong, cut = (torch.from_numpy(np.concatenate(layer)) for layer in zip(*pairs, strict=True))
+        return Views(weak, strong, cut, torch.tensor(self.weight(step)))
+
+    def weight(self, step: int) -> float:
+        """Returns the weight of the pseudo masks."""
+        done = (step - self.unlabeled.burn_in_steps + 1) / max(1, self.unlabeled.ramp_steps)
+        return self.unlabeled.weight * min(1.0, done)
 
     def _pair(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         weak, strong = zip(*(self._sample(step, 2 * index + k) for k in range(2)), strict=True)

@@ -1,0 +1,140 @@
+"""Whole steps that are recorded: nothing in them goes by the number of the step, or meets the GPU halfway."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests import recorded
+from tests.conftest import moving_squares
+from tests.unit.test_recorded_steps import Crossings, moved, on_gpu
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
+from maskcast.data.unlabeled import ClipFrames
+from maskcast.labels import LabelMap
+from maskcast.models.encoders import unet as encoder_unet
+from maskcast.models.recurrent import cells
+from maskcast.models.segmentation import loss_chunks, losses
+from maskcast.models.segmentation import unet as segmenter_unet
+from maskcast.stages.pretrain_encoder import PretrainEncoder
+from maskcast.stages.train_masker import TrainMasker
+from maskcast.training import loop
+from maskcast.training.feeding import changed
+from maskcast.training.loop import fit
+from maskcast.training.recording import WARM
+from maskcast.training.task import ChunkedTask, is_recordable
+from maskcast.training.tasks.dense import DenseTask
+from maskcast.training.tasks.encoder import EncoderTask
+from maskcast.training.tasks.segmentation import segmentation_task
+
+TRAINING: dict[str, Any] = {
+    "epochs": 1,
+    "steps_per_epoch": 12,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "precision": "fp32",
+}
+UNET: dict[str, Any] = {"arch": "unet", "width": 2}
+SQUARES = LabelMap(
+    "squares",
+    ("background", "red", "blue"),
+    attributes={"shape": (None, "square", "square"), "colour": (None, "red", "blue")},
+)
+
+
+def write_squares(root: Path) -> ClipStore:
+    """Writes clips of every split but hidden, whose classes have attributes."""
+    with ClipWriter(root, height=32, width=48, maps=[SQUARES]) as writer:
+        for k, split in enumerate(["train", "train", "val", "unlabeled", "unlabeled"]):
+            frames, masks = moving_squares(k, 6, 32, 48)
+            kind, labels = ("unlabelled", {}) if split == "unlabeled" else ("labelled", {"squares": masks})
+            writer.add(f"clip_{k}", split=split, kind=kind, frames=frames, masks=labels)
+    return ClipStore(root)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    return write_squares(tmp_path / "clips")
+
+
+def masker(**values: Any) -> Callable[[ClipStore], Any]:
+    taught = {
+        "ema": 0.9,
+        "unlabeled": {
+            "batch_size": 4,
+            "burn_in_steps": WARM + 2,
+            "ramp_steps": 3,
+            "threshold": 0.3,
+            "feature_dropout": 0.5,
+        },
+        "augment": {"crop": [16, 32]},
+    }
+
+    def made(store: ClipStore) -> Any:
+        params = TrainMasker.model_validate({"model": UNET, "training": TRAINING} | taught | values)
+        return segmentation_task(store, params, "x")
+
+    return made
+
+
+def encoder(**values: Any) -> Callable[[ClipStore], Any]:
+    def made(store: ClipStore) -> Any:
+        views = {"size": [16, 16]}
+        params = PretrainEncoder.model_validate({"model": UNET, "training": TRAINING, "views": views} | values)
+        frames = ClipFrames(store)
+        if params.network is None:
+            return EncoderTask(frames, params, params.method, "x")  # type: ignore[arg-type]
+        return DenseTask(frames, params, params.method, params.network, "x")  # type: ignore[arg-type]
+
+    return made
+
+
+TASKS = {
+    "taught": masker(recoloured={"attributes": ["colour"]}),
+    "memory": masker(
+        model={"arch": "recurrent", "base": UNET}, window={"frames": 3, "chunk": 2, "burn_in": 1, "alone": 0.5}
+    ),
+    "masked": encoder(network=UNET, method={"name": "masked", "patch": 4}),
+    "byol": encoder(method={"name": "byol", "sub_batches": 2}),
+    "moco": encoder(method={"name": "moco", "queue": 8, "sub_batches": 2}),
+}
+
+
+@pytest.mark.parametrize("made", TASKS.values(), ids=TASKS)
+def test_a_recorded_training_learns_what_a_written_one_does(
+    made: Callable[[ClipStore], Any], store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what begins in the middle, too: each shape of batches is recorded by itself."""
+    plain, task = made(store), made(store)
+    assert is_recordable(task)
+    curve = fit(plain, task.params.training, tmp_path / "plain").curve
+    monkeypatch.setattr(loop, "Learner", recorded.Learner)
+    assert fit(task, task.params.training, tmp_path / "recorded").curve == curve
+    shapes = 2 if getattr(task, "teaching", None) else 1
+    assert recorded.Learner.recorder.replays == TRAINING["steps_per_epoch"] - shapes * WARM
+    for name, weights in plain.model.state_dict().items():
+        assert torch.equal(weights, task.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("made", TASKS.values(), ids=TASKS)
+def test_host_and_device_do_not_meet(
+    made: Callable[[ClipStore], Any], store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time: what is sent once is there before a step is recorded."""
+    task, step = made(store), TRAINING["steps_per_epoch"] - 1
+    batch = task.batch(step)
+    for module in (encoder_unet, segmenter_unet, cells):
+        monkeypatch.setattr(module, "has_kernels", lambda x: False)
+    monkeypatch.setattr(losses, "_walk", lambda _: loss_chunks)
+    with FakeTensorMode():
+        moved(task.model.train())
+        batch = changed(batch, on_gpu)
+        for _ in range(2):
+            with Crossings() as crossings:
+                given = task.losses(batch, step) if isinstance(task, ChunkedTask) else [task.loss(batch, step)]
+                for loss, numbers in given:
+                    assert {each.device.type for each in (loss, *numbers.values())} == {"cuda"}
+        assert crossings.found == []
