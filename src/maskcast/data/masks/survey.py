@@ -88,11 +88,14 @@ class MaskSurvey:
 
     @property
     def two_sided(self) -> bool:
-        """Whether grey values are black and white, and few in between: soft edges of a mask, or JPEG's noise."""
-        ends = [value for value in self.pixels if value <= NEAR or 255 - NEAR <= value <= 255]
-        return (
-            not self.colours and max(self.pixels, default=0) in range(255 - NEAR, 256) and self.share(ends) > 0.9
-        )
+        """Whether grey values are black and white, and few in between: soft edges of a mask, or JPEG's noise.
+
+        White is a quarter at least of what is not black: of the numbers of many objects it is less.
+        """
+        if self.colours or max(self.pixels, default=0) not in range(255 - NEAR, 256):
+            return False
+        black, white = (self.share(v for v in self.pixels if one <= v <= one + NEAR) for one in (0, 255 - NEAR))
+        return black + white > 0.9 and white >= (1 - black) / 4
 
     def named(self, values: Sequence[int]) -> str:
         """Returns values in words, e.g. `0, 255`."""
