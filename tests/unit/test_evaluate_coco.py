@@ -195,6 +195,18 @@ def test_a_detection_matches_at_iou_50_alone() -> None:
     assert matches.threshold == 0.9
 
 
+def test_a_crowded_image_has_no_false_alarm_for_its_number_of_objects() -> None:
+    """COCO looks at the surest 100 detections of an image and category; pictures and f1 tell of all."""
+    boxes = [[20 * n, 0, 16, 16] for n in range(150)]
+    truth = Truth([{"id": 1}], [{"id": 1, "name": "cat"}], [ONE | {"bbox": box} for box in boxes])
+    found = [ONE | {"bbox": box, "score": 1 - n / 1000} for n, box in enumerate(boxes)]
+    scores = evaluate(truth, found, "bbox")
+    assert scores.summary["AR100"] == pytest.approx(100 / 150)
+    matches = match(scores)
+    assert (matches.right_I.tolist(), matches.false_I.tolist(), matches.missed_I.tolist()) == ([150], [0], [0])
+    assert matches.f1_I.tolist() == [1]
+
+
 @pytest.mark.parametrize("truths", [[ONE], []])
 @pytest.mark.parametrize("results", [[ONE | {"score": 0.5}], []])
 def test_a_report_needs_neither_truths_nor_detections(

@@ -12,7 +12,7 @@ def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_score_table_fits_a_terminal_and_no_header_is_cut(columns: int) -> None:
-    header = ["forecaster", *(text.format(first=12, last=22) for text in HEADLINE.values())]
+    header = ["forecaster", *(text.format(first=12, last=22, judged=22) for text in HEADLINE.values())]
     cells = ["constant_velocity", *[f"0.{index}234" for index in range(1, len(header))]]
     title, *lines = printed(header, [cells], "val: 3 clips").splitlines()
     assert title == "val: 3 clips" and max(map(len, lines)) <= columns

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.evaluation.metrics import macro_jaccard, mean_where_labelled
 from maskcast.models.forecasting.base import Predictor
 
 
@@ -46,13 +46,13 @@ def score_futures(
     each, best = [HorizonCounts(num_classes, horizon) for _ in range(count)], HorizonCounts(num_classes, horizon)
     for truth_hHW, futures in clips:
         found = [counts.count(truth_hHW, future) for counts, future in zip(each, futures, strict=True)]
-        means = [np.nanmean([macro_jaccard(matrix, absent="omit") for matrix in matrices]) for matrices in found]
+        scores = [[macro_jaccard(matrix, absent="omit") for matrix in matrices] for matrices in found]
+        means = [mean_where_labelled(jaccard_h) for jaccard_h in scores]
         best.matrix_hKK += np.stack(found[int(np.argmax(means))])
     every_kh = np.array([counts.per_horizon() for counts in each])
-    nearest_h = best.per_horizon()
     return {
-        f"jaccard_last_mean_of_{count}": float(every_kh[:, -1].mean()),
-        f"jaccard_mean_mean_of_{count}": float(every_kh.mean()),
-        f"jaccard_last_best_of_{count}": nearest_h[-1],
-        f"jaccard_mean_best_of_{count}": float(np.mean(nearest_h)),
+        f"jaccard_last_mean_of_{count}": float(every_kh[:, best.last].mean()),
+        f"jaccard_mean_mean_of_{count}": mean_where_labelled(every_kh.ravel().tolist()),
+        f"jaccard_last_best_of_{count}": best.per_horizon()[best.last],
+        f"jaccard_mean_best_of_{count}": best.mean(),
     }

@@ -1,5 +1,7 @@
 """Scores by horizon: one confusion matrix per forecast frame, counted over a whole split.
 
+A frame without a label in any clip has no score, and is no frame of a mean.
+
 Legend: h horizon, K classes, H height, W width.
 """
 
@@ -7,7 +9,7 @@ import math
 
 import numpy as np
 
-from maskcast.evaluation.metrics import Matrix, confusion, has_foreground, macro_jaccard
+from maskcast.evaluation.metrics import Matrix, confusion, has_foreground, macro_jaccard, mean_where_labelled
 
 
 class HorizonCounts:
@@ -36,8 +38,18 @@ class HorizonCounts:
         """Whether the true masks have any class but background."""
         return any(map(has_foreground, self.matrix_hKK))
 
+    @property
+    def last(self) -> int:
+        """The place of the last forecast frame that has a label in any clip; of the very last where none has."""
+        labelled = np.flatnonzero(self.matrix_hKK.any(axis=(1, 2)))
+        return int(labelled[-1]) if labelled.size else self.horizon - 1
+
     def per_horizon(self) -> list[float]:
         """Macro Jaccard of every forecast frame, absent classes omitted; NaN where no true mask has foreground."""
         if not self.foreground:
             return [math.nan] * self.horizon
         return [macro_jaccard(matrix, absent="omit") for matrix in self.matrix_hKK]
+
+    def mean(self) -> float:
+        """Mean of `per_horizon` over the frames that have labels."""
+        return mean_where_labelled(self.per_horizon())

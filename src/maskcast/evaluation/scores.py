@@ -30,7 +30,7 @@ class ForecastScores(HorizonCounts):
 
     Attributes:
         clip_ids: of the clips counted.
-        clip_jaccard: per clip and horizon, absent classes omitted.
+        clip_jaccard: per clip and horizon, absent classes omitted; NaN where the clip has no label.
         seconds: that forecasting took.
         peak_memory_mib: while forecasting.
         reliability: of the confidence over all pixels, and `reliability_of_objects` over those of objects.
@@ -82,13 +82,13 @@ class ForecastScores(HorizonCounts):
 
     def table(self) -> dict[str, float]:
         """All scores by name, NaN where undefined; `report.evaluation_files.DEFINITIONS` says what each means."""
-        last_KK = self.matrix_hKK[-1]
+        last_KK = self.matrix_hKK[self.last]
         scores = {
             "jaccard_last": macro_jaccard(last_KK, absent="omit"),
             "jaccard_last_no_background": macro_jaccard(last_KK, absent="omit", background=False),
             "jaccard_last_absent_zero": macro_jaccard(last_KK, absent="zero"),
             "jaccard_last_absent_zero_no_background": macro_jaccard(last_KK, absent="zero", background=False),
-            "jaccard_mean": float(np.mean(self.per_horizon())),
+            "jaccard_mean": self.mean(),
             "accuracy_last": accuracy(last_KK),
             "dice_last": macro_dice(last_KK, absent="omit"),
             "calibration_error": self.reliability.error(),

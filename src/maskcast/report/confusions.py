@@ -19,10 +19,10 @@ MOST_NAME, LETTERS = 130, 10  # pixels: widest class name, size of the font it i
 
 def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     """Returns what is confused at the last forecast frame: in words, as a list, and all of it as a heat map."""
-    matrix_KK = scores.matrix_hKK[-1]
+    matrix_KK = scores.matrix_hKK[scores.last]
     wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
     true_K = matrix_KK.sum(axis=1)
-    frame = scores.frame_numbers[-1]
+    frame = scores.frame_numbers[scores.last]
     objects = int(true_K[1:].sum())
     lead = element(
         "p",

@@ -37,7 +37,7 @@ FUTURES = {
 }
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is n/a: what could be right is background alone"
 HEADLINE = {
-    "jaccard_last": "Jaccard {last}",
+    "jaccard_last": "Jaccard {judged}",
     "jaccard_last_no_background": "without background",
     "jaccard_last_absent_zero": "absent = 0",
     "jaccard_mean": "mean {first}-{last}",
@@ -57,8 +57,10 @@ def definitions(futures: int) -> dict[str, str]:
 
 def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the score table, one row per forecaster; None one that does not apply (n/a)."""
-    numbers = next(iter(applicable(scores).values())).frame_numbers
-    header = ["forecaster", *(text.format(first=numbers[0], last=numbers[-1]) for text in HEADLINE.values())]
+    some = next(iter(applicable(scores).values()))
+    numbers = some.frame_numbers
+    told = {"first": numbers[0], "last": numbers[-1], "judged": numbers[some.last]}
+    header = ["forecaster", *(text.format(**told) for text in HEADLINE.values())]
     rows = [
         [name, *(_cell(key, one.table()[key]) if one else "n/a" for key in HEADLINE)]
         for name, one in scores.items()
@@ -90,8 +92,9 @@ def write_tables(
             for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
-    per_class = [jaccard_per_class(one.matrix_hKK[-1]) for one in scores.values()]
-    pixels_K = next(iter(scores.values())).matrix_hKK[-1].sum(axis=1)
+    per_class = [jaccard_per_class(one.matrix_hKK[one.last]) for one in scores.values()]
+    first = next(iter(scores.values()))
+    pixels_K = first.matrix_hKK[first.last].sum(axis=1)
     write_csv(
         folder / "per_class.csv",
         ["class_id", "class", "target_pixels", *scores],
@@ -104,7 +107,7 @@ def write_tables(
         folder / "per_clip.csv",
         ["clip", "model", "jaccard_last", "jaccard_mean"],
         [
-            [clip_id, name, number(jaccard_h[-1]), number(mean_where_labelled(jaccard_h))]
+            [clip_id, name, number(jaccard_h[one.last]), number(mean_where_labelled(jaccard_h))]
             for name, one in scores.items()
             for clip_id, jaccard_h in zip(one.clip_ids, one.clip_jaccard, strict=True)
         ],

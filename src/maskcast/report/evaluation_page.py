@@ -64,7 +64,7 @@ def _scores(
     known = applicable(scores)
     last = {name: one.table()["jaccard_last"] for name, one in known.items()}
     best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
-    frame = known[FORECASTER].frame_numbers[-1]
+    frame = known[FORECASTER].frame_numbers[known[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
     lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
     if known[FORECASTER].foreground:
@@ -102,10 +102,10 @@ def _horizons(known: Mapping[str, ForecastScores]) -> Html:
 
 
 def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastView]]) -> Html:
-    last = scores.frame_numbers[-1]
+    frame = scores.frame_numbers[scores.last]
     parts = [
         element(
-            "p", f"Ranked by the Jaccard of frame {last} of the clip alone. Drag a slider, or use the arrow keys."
+            "p", f"Ranked by the Jaccard of frame {frame} of the clip alone. Drag a slider, or use the arrow keys."
         ),
         legend(ERRORS, "Colours of errors"),
     ]
@@ -115,28 +115,29 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
         seen = len(view.seen)
         frames = [
             f"frame {t + 1} of {len(view.truth)}, "
-            + ("seen" if t < seen else f"forecast, Jaccard {jaccard_h[t - seen]:.3f}")
+            + ("seen" if t < seen else f"forecast, {_jaccard(jaccard_h[t - seen])}")
             for t in sprite.frames
         ]
         captions = {panel: f"seen, then {_words(panel)}" for panel in view.forecasts} | {
             "truth": "truth",
             "error": f"error of the {FORECASTER}",
         }
-        title = f"{name.capitalize()}: {view.clip_id}, Jaccard {jaccard_h[-1]:.3f}"
+        title = f"{name.capitalize()}: {view.clip_id}, {_jaccard(jaccard_h[scores.last])}"
         uri = data_uri(sprite.data, "image/webp")
         parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri, classes_shown(view)))
     return joined(parts)
 
 
 def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
-    pixels_K = known[FORECASTER].matrix_hKK[-1].sum(axis=1)
-    own_K, rival_K = (jaccard_per_class(known[name].matrix_hKK[-1]) for name in (FORECASTER, RIVAL))
+    last = known[FORECASTER].last
+    pixels_K = known[FORECASTER].matrix_hKK[last].sum(axis=1)
+    own_K, rival_K = (jaccard_per_class(known[name].matrix_hKK[last]) for name in (FORECASTER, RIVAL))
     order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
     rows = [
         [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", _score(rival_K[k]), f"{pixels_K[k]:,}"]
         for k in order
     ]
-    frame = known[FORECASTER].frame_numbers[-1]
+    frame = known[FORECASTER].frame_numbers[last]
     caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, the mark {_words(RIVAL)}"
     parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(RIVAL), "true pixels"], rows)]
     if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
@@ -206,6 +207,10 @@ def _definitions(futures: int) -> Html:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _jaccard(value: float) -> str:
+    return f"Jaccard {value:.3f}" if np.isfinite(value) else "no labels"
 
 
 def _score(value: float) -> str:

@@ -80,17 +80,19 @@ def draw_gallery(
 
     Args:
         folder: where to.
-        scores: one per clip, Jaccard of the last forecast frame.
+        scores: one per clip, Jaccard of the frame that it is judged by; a clip without labels there has NaN, is
+            neither the best nor the worst, and is drawn only where all are like it.
         count: strips to draw.
         view: gives the view of clip n.
-        frame_number: number of the last forecast frame, for the headings.
+        frame_number: number of that frame, for the headings.
 
     Returns:
         Number and view of the best, the median and the worst clip by these names; fewer where fewer are drawn.
     """
     for name in ("strips", "gifs"):
         (folder / name).mkdir()
-    ranked = sorted(range(len(scores)), key=lambda n: -scores[n])
+    scored = [n for n, score in enumerate(scores) if not np.isnan(score)] or range(len(scores))
+    ranked = sorted(scored, key=lambda n: -scores[n])
     picked = [ranked[place] for place in evenly_spaced(len(ranked), count)]
     named = {picked[len(picked) // 2]: "median"} | {picked[-1]: "worst"} | {picked[0]: "best"}
     overview, featured = [], {}

@@ -109,7 +109,8 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
 
 def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
     each, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
-    ranked = sorted(evaluation.chosen, key=lambda clip: -np.nan_to_num(each[clip.id][score]))
+    scored = [clip for clip in evaluation.chosen if np.isfinite(each[clip.id][score])] or evaluation.chosen
+    ranked = sorted(scored, key=lambda clip: -each[clip.id][score])
     return [ranked[place] for place in evenly_spaced(len(ranked), count)]
 
 

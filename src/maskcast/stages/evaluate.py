@@ -120,8 +120,8 @@ def evaluate(
     plot_confidence(report / "confidence.png", own)
     featured: dict[str, tuple[int, ForecastView]] = {}
     if params.pictures:
-        by_clip = [jaccard_h[-1] for jaccard_h in own.clip_jaccard]
-        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[-1])
+        by_clip = [jaccard_h[own.last] for jaccard_h in own.clip_jaccard]
+        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[own.last])
     maps = None
     if several and evaluation.masker_scores:
         shown = [view.clip_id for _, view in featured.values()]

@@ -74,6 +74,8 @@ def _pairs(scores: CocoScores) -> tuple[np.ndarray, np.ndarray]:
     # The library lists the pairs of all thresholds and areas together, so it is given one of each.
     evaluation.params.iouThrs = np.array([IOU])
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+    # COCO looks at 100 an image and category; what is beyond would be told to be a false alarm, right or wrong.
+    evaluation.params.maxDets = [len(scores.detections)]
     evaluation.evaluate()
     pairs_P2 = np.array([key.split("_") for key in evaluation.eval["matched"]], int).reshape(-1, 2) - 1
     return pairs_P2[:, 0], pairs_P2[:, 1]

@@ -16,7 +16,7 @@ from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import macro_jaccard
+from maskcast.evaluation.metrics import macro_jaccard, mean_where_labelled
 from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips, in_batches
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
@@ -109,7 +109,7 @@ class ForecastTask:
         """Returns the macro Jaccard (absent classes left out) of the model's forecasts from generated context.
 
         ``jaccard_last`` is that of the last future frame, ``jaccard_mean`` the mean over all of them, ``jaccard``
-        the mean of both.
+        the mean of both. Future frames that no clip has labels of are none.
         """
         scores, self.videos_M2 = self._judge(self.model)
         return scores
@@ -133,22 +133,24 @@ class ForecastTask:
         batches = in_batches(self.val, params.val_batch_size)
         own = [batches[k] for k in own_part(len(batches))]
         counts = HorizonCounts(self.clips.num_classes, params.horizon)
-        by_clip: list[tuple[str, str, float, float]] = []
+        own_steps: list[tuple[str, str, list[float]]] = []
         for batch, found in forecast_clips(model, setting, self.clips, self.masks, own):
             for clip, masks_hHW in zip(batch, found.masks, strict=True):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
                 per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
-                score = (per_step[-1] + float(np.mean(per_step))) / 2
-                by_clip.append((str(clip.meta.get("video", clip.id)), clip.id, score, per_step[-1]))
+                own_steps.append((str(clip.meta.get("video", clip.id)), clip.id, per_step))
         counts.matrix_hKK = all_counts(counts.matrix_hKK, self.model)
         if not counts.foreground:
             raise MaskcastError(
                 f"{self.clips.root}: no future frame of the validation clips has foreground in its true masks, so "
                 "no score can tell one forecaster from another; give split val clips with foreground"
             )
-        per_step = counts.per_horizon()
-        last, mean = per_step[-1], float(np.mean(per_step))
+        last, mean = counts.per_horizon()[counts.last], counts.mean()
         scores = {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
+        by_clip = [
+            (video, clip, (per_step[counts.last] + mean_where_labelled(per_step)) / 2, per_step[counts.last])
+            for video, clip, per_step in own_steps
+        ]
         return scores, by_video(all_items(by_clip))
 
 
