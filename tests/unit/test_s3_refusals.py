@@ -1,5 +1,7 @@
 """What AWS settings and servers refuse: each thing has its own line, with the variable or file to mend."""
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret-key"}
             "AWS_ENDPOINT_URL_S3: has a user or password",
         ),
         ("", KEYS | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+        ("", KEYS | {"AWS_ACCESS_KEY_ID": "key\n"}, "AWS_ACCESS_KEY_ID has blanks or line breaks; set it"),
+        ("", KEYS | {"AWS_SECRET_ACCESS_KEY": " hidden"}, "AWS_SECRET_ACCESS_KEY has blanks"),
+        ("", KEYS | {"AWS_SESSION_TOKEN": "hidden\n"}, "AWS_SESSION_TOKEN has blanks"),
     ],
 )
 def test_each_setting_has_its_line(
@@ -44,6 +49,29 @@ def test_each_setting_has_its_line(
 
 def test_a_bad_bucket_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch("s3://Bad!/x", tmp_path, monkeypatch, "", KEYS, "'Bad!' is no name of a bucket; mend the address")
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_server_that_takes_a_request_and_never_answers_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """It hangs up, or says nothing for longer than a read waits."""
+    monkeypatch.setattr("maskcast.storage.s3.TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            line, _ = server.accept()
+            with line:
+                line.recv(65536)
+                while silent and line.recv(65536):  # until the client has hung up
+                    pass
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        keys = KEYS | {"AWS_ENDPOINT_URL_S3": address}
+        fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"{address} cannot be reached .*it resumes")
+        thread.join()
 
 
 def fetch(
@@ -60,6 +88,7 @@ def fetch(
         storage.fetch(uri, folder / "back")
     assert "\n" not in str(caught.value)
     assert "ss@w" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def refusal(error: Exception, bucket: str) -> str:
         bucket: that was asked for.
     """
     environment = os.environ
-    answer = getattr(error, "response", {}).get("Error", {})
+    answer = (getattr(error, "response", None) or {}).get("Error", {})  # None where a server never answered
     own = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     facts = {
         "bucket": bucket,

@@ -24,6 +24,7 @@ from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
 ATTEMPTS = 5
 TIMEOUT_S = 30  # without a byte
 MAX_PARTS = 10_000  # of an upload, set by S3
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")  # in the order of boto3's
 _random = random.SystemRandom()  # never touches the seeded generator
 
 
@@ -60,10 +61,14 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
         region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION alone
         session = boto3.session.Session(region_name=region)
         client = session.client("s3", config=config)
-        if credentials := session.get_credentials():
-            credentials.get_frozen_credentials()  # by a program or a login, where the profile says so
+        credentials = session.get_credentials()
+        # by a program or a login, where the profile says so
+        frozen = credentials.get_frozen_credentials() if credentials else ()
     except (problems.BotoCoreError, OSError, ValueError) as error:
         raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from None
+    for name, value in zip(CREDENTIALS, frozen, strict=False):
+        if value and re.search(r"\s", value):  # as `echo` leaves in a secret; it would be shown as a bad header
+            raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
     except (problems.ClientError, problems.BotoCoreError) as error:
