@@ -118,6 +118,13 @@ def test_what_other_tools_put_is_fetched_as_it_lies_and_said(s3, tmp_path, capsy
     assert f"{s3.uri}/raw: has no SHA256SUMS; its 2 objects are fetched as they lie" in capsys.readouterr().err
 
 
+def test_an_object_that_others_lie_in_is_refused(s3, tmp_path):
+    for key in ("raw/a", "raw/a/b.png", "raw/c"):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"x")
+    with pytest.raises(MaskcastError, match=r"'a' is an object, and 'a/b.png' lies in it; rename one of them"):
+        storage.fetch(f"{s3.uri}/raw", tmp_path / "back")
+
+
 def test_what_the_bucket_holds_is_not_sent_again(s3, tree, monkeypatch):
     storage.put(tree, f"{s3.uri}/set")
     client = s3.client

@@ -1,5 +1,6 @@
 import datetime
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,9 +142,11 @@ def test_links_that_lead_in_a_circle_are_refused(tmp_path, tree):
         storage.fetch(str(tree), tmp_path / "back")
 
 
-def test_a_name_that_a_manifest_cannot_hold_is_refused(tmp_path, tree):
-    (tree / "two\nlines").write_bytes(b"x")
-    with pytest.raises(MaskcastError, match=r"'two\\nlines'; rename it"):
+@pytest.mark.parametrize("name", ["two\nlines", "back\\slash"])
+def test_a_name_that_a_manifest_or_a_server_cannot_hold_is_refused(tmp_path, tree, name):
+    """SeaweedFS makes a slash of a backslash: what was put is not found again."""
+    (tree / name).write_bytes(b"x")
+    with pytest.raises(MaskcastError, match=re.escape(f"{name!r}; rename it")):
         storage.put(tree, str(tmp_path / "kept"))
     assert not (tmp_path / "kept").exists()
 

@@ -12,12 +12,12 @@ large object. What operating systems leave behind (`.DS_Store`, `__MACOSX`, dot 
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from maskcast.digest import sha256_of
@@ -47,6 +47,7 @@ def fetch(uri: str, destination: Path) -> list[Path]:
     """
     with _open(uri) as store:
         items = _whole(store, uri)
+        _refuse_clashes(uri, {item.name for item in items})
         if isinstance(store, Folder) and store.holds(destination):
             raise MaskcastError(f"{uri}: holds the output {destination} itself; write the output elsewhere")
         parts = destination / ".parts"
@@ -88,7 +89,7 @@ def put(path: Path, uri: str) -> None:
     if not items:
         raise MaskcastError(f"{path}: no files to store; give a file or a folder that has some")
     for item in items:
-        if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", item.name):
+        if re.search(r"[\x00-\x1f\x7f\\\ud800-\udfff]", item.name):
             raise MaskcastError(f"{path}: no name for other machines: {item.name!r}; rename it")
     with ThreadPoolExecutor() as pool:
         checksums = list(pool.map(sha256_of, [Path(item.source) for item in items]))
@@ -147,6 +148,14 @@ def _whole(store: Store, uri: str) -> list[Item]:
             raise MaskcastError(f"{uri}: {name!r} of {MANIFEST} is missing; store the data again")
         items.append(replace(found[name], sha256=sha256))
     return items
+
+
+def _refuse_clashes(uri: str, names: Set[str]) -> None:
+    """Refuses what a bucket can hold and a folder cannot: an object that others lie in."""
+    for name in sorted(names):
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in names:
+                raise MaskcastError(f"{uri}: {folder!r} is an object, and {name!r} lies in it; rename one of them")
 
 
 def _pieces(items: list[Item]) -> int:
