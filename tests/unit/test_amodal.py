@@ -1,9 +1,14 @@
 """Scores of several label maps by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clips import ClipStore
 from maskcast.evaluation.amodal import AmodalScores
+from maskcast.evaluation.videos import SEGMENTER, Amodal, VideoEvaluation
 from maskcast.labels import LabelMap
 
 HANDS = [LabelMap(name, ("background", "palm", "finger")) for name in ("left", "right")]
@@ -67,3 +72,19 @@ def test_images_count_the_same_and_unknown_hands_do_not() -> None:
     scores.add("b", {"left": row(1, 0), "right": unknown}, {"left": row(0, 0), "right": row(1, 2)}, hands="left")
     assert scores.table()["miou"] == scores.table()["miou_single"] == 0.5
     assert scores.table()["pooled"] == pytest.approx(2 / 3)
+
+
+def test_where_nobody_says_what_is_seen_nothing_is_hidden(tmp_path: Path) -> None:
+    visible = LabelMap("visible", ("background", "left", "right"))
+
+    def written(name: str, left: np.ndarray) -> ClipStore:
+        masks = {"left": left, "right": row(0, 1, 0, 0), "visible": row(1, 2, 255, 255)}
+        with ClipWriter(tmp_path / name, height=1, width=4, maps=[*HANDS, visible]) as writer:
+            writer.add("a", split="val", kind="labelled", frames=np.zeros((1, 1, 4, 3), np.uint8), masks=masks)
+        return ClipStore(tmp_path / name).of("left")
+
+    truth, found = written("clips", row(1, 1, 1, 1)), written("masks", row(1, 1, 0, 0))
+    amodal = Amodal(("left", "right"), "visible", 1)
+    table = VideoEvaluation(truth, {SEGMENTER: found}, truth.clips, amodal).amodal_scores[SEGMENTER].table()
+    assert table["miou_left_occluded"] == 1
+    assert table["miou_left_visible"] == pytest.approx(1 / 3)

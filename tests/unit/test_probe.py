@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests.conftest import write_store
+from tests.conftest import moving_squares, write_store
+from tests.unit.test_partly_labelled import partly
 from torch import Tensor, nn
 
+from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.evaluation.probe import can_probe, linear, mean_class_accuracy, nearest, probe
+from maskcast.labels import LabelMap
 from maskcast.models.encoders.siamese import Normalised
 
 
@@ -61,3 +65,29 @@ def test_colours_tell_squares_and_nothing_tells_nothing(store: ClipStore) -> Non
 def test_it_takes_labelled_clips_in_both_splits(store: ClipStore, tmp_path: Path) -> None:
     assert can_probe(store)
     assert not can_probe(write_store(tmp_path / "other", train=1, unlabeled=1))
+
+
+def test_it_looks_at_the_frames_that_have_labels(store: ClipStore, tmp_path: Path) -> None:
+    """One of 22 frames of each clip has labels, and not the ones that an even choice of few frames would meet."""
+    known = {clip.id: [9] for clip in store.clips if clip.maps}
+    few = partly(tmp_path / "partly", store, known)
+    scores = probe(encoder(1.0), few)
+    assert scores["linear_probe"] > 0.9 and scores["knn"] > 0.85
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("maskcast.evaluation.probe.FRAMES", 2)
+        assert probe(encoder(1.0), few) == scores  # of each split the two frames that have labels
+    assert not can_probe(partly(tmp_path / "none", store, {clip.id: [] for clip in store.clips if clip.maps}))
+
+
+def test_clips_that_another_map_labels_are_left_alone(tmp_path: Path) -> None:
+    mine, other = LabelMap("mine", ("background", "red", "blue")), LabelMap("other", ("background", "thing"))
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=[mine, other]) as writer:
+        for k, (split, name) in enumerate(
+            (("train", "mine"), ("train", "other"), ("val", "mine"), ("val", "other"))
+        ):
+            frames, masks = moving_squares(k, 22, 32, 48)
+            labels = {name: masks if name == "mine" else (masks > 0).astype(np.uint8)}
+            writer.add(f"{split}_{name}", split=split, kind="labelled", frames=frames, masks=labels)
+    store = ClipStore(tmp_path / "clips")
+    assert can_probe(store.of("mine"))
+    assert probe(encoder(1.0), store.of("mine"))["linear_probe"] > 0.9

@@ -1,7 +1,7 @@
 """How well an encoder tells classes apart before anything is trained on it: kNN and a linear probe of pixels.
 
 A pixel's features are the encoder's last map of the whole frame, read bilinearly at the pixel. In frames spread
-evenly over the labelled clips of a split at most ``PIXELS`` pixels of each class present are drawn. Both
+evenly over those of a split that have labels at most ``PIXELS`` pixels of each class present are drawn. Both
 classifiers are fitted on the train split and scored on the val split by mean class accuracy: of each class with
 pixels there the fraction that is recognised, averaged over these classes, background included. A class that train
 does not have counts as 0.
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.data.clip_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_table import labels_of
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.relabelling import TrainingIndex
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.seed import rng
@@ -35,7 +37,7 @@ def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
 
     Args:
         encoder: takes uint8 frames; left in eval mode.
-        store: has labelled clips with frames in train and val.
+        store: of which ``can_probe`` is true.
     """
     encoder.eval()
     train_NC, labels_N = _pixels(encoder, store, "train")
@@ -49,8 +51,8 @@ def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
 
 
 def can_probe(store: ClipStore) -> bool:
-    """Whether train and val both have labelled clips with frames."""
-    return all(_labelled(store, split) for split in ("train", "val"))
+    """Whether train and val both have frames with labels in the store's chosen map."""
+    return all(len(_indexed(store, split)[1]) for split in ("train", "val"))
 
 
 def linear(train_NC: Tensor, labels_N: Tensor, val_NC: Tensor) -> Tensor:
@@ -89,15 +91,21 @@ def mean_class_accuracy(predicted_N: Tensor, truth_N: Tensor) -> float:
     return float(np.mean([right[truth_N == k].float().mean().item() for k in truth_N.unique()]))
 
 
-def _labelled(store: ClipStore, split: str) -> Sequence[Clip]:
-    return store.where(lambda group: (group.split, group.kind) == (split, "labelled") and group.has_frames)
+def _indexed(store: ClipStore, split: str) -> tuple[Sequence[Clip], TrainingIndex]:
+    """Returns the clips of a split with frames and labels, and numbers of those frames that have labels."""
+    layer = labels_of(store.label_map.name)
+    clips = store.where(
+        lambda group: (
+            (group.split, group.kind) == (split, "labelled") and group.has_frames and layer in group.layers
+        )
+    )
+    return clips, TrainingIndex(store, clips, [store.label_map], 1)
 
 
 @torch.no_grad()
 def _pixels(encoder: Normalised, store: ClipStore, split: str) -> tuple[Tensor, Tensor]:
     """Returns features (N, C) and classes (N,) of the drawn pixels."""
-    clips = _labelled(store, split)
-    index = FrameIndex(clips)
+    clips, index = _indexed(store, split)
     features, labels = [], []
     for number in evenly_spaced(len(index), FRAMES):
         k, t = index.at(number)

@@ -17,6 +17,7 @@ from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.amodal import AmodalScores
 from maskcast.evaluation.video_scores import VideoScores, beside
+from maskcast.labels import IGNORE
 
 SEGMENTER, BASE = "segmenter", "base"
 
@@ -135,12 +136,13 @@ class VideoEvaluation:
         return total.hexdigest()[:32]
 
     def _seen(self, clip: Clip) -> dict[str, np.ndarray] | None:
-        """Returns where the object of each map is seen, (T, H, W) bool."""
+        """Returns where the object of each map is seen, (T, H, W) bool; where nobody says so, it is not hidden."""
         if self.amodal is None or self.amodal.visible is None:
             return None
         visible = self.prepared.of(self.amodal.visible)
         seen_THW = visible.masks(clip)
-        return {name: seen_THW == visible.classes.index(name) for name in self.maps}
+        unknown_THW = seen_THW == IGNORE
+        return {name: unknown_THW | (seen_THW == visible.classes.index(name)) for name in self.maps}
 
     def _check_maps(self) -> None:
         if self.amodal is None:
