@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from kfp import kubernetes
 from kfp.dsl import PipelineConfig, PipelineTask
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from maskcast.errors import MaskcastError
@@ -15,12 +15,33 @@ from maskcast.params import Params, load_params_file, validate
 from maskcast.redaction import has_user
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kKMGT]i?)?$"
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
 KUEUE = "kueue.x-k8s.io"
 Kind = Literal["io", "cpu", "gpu"]
+
+
+def _cores(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?|[0-9]+m", text) or not re.search("[1-9]", text):
+        raise PydanticCustomError("cores", "write a number of cores above 0, e.g. 4, 0.5 or 500m")
+    return text
+
+
+def _size(text: str) -> str:
+    # What Kubernetes and kfp both take; without a unit it would be bytes.
+    if not re.fullmatch(r"[1-9][0-9]*([KMGT]i|[MGT])", text):
+        raise PydanticCustomError("size", "write a whole number with a unit (Mi, Gi, Ti), e.g. 512Mi or 8Gi")
+    return text
+
+
+def _as_text(value: Any) -> Any:
+    """Returns a number, as YAML has it, as Kubernetes spells it."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Cores = Annotated[str, BeforeValidator(_as_text), AfterValidator(_cores)]
+Size = Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)]
 
 
 class Toleration(Params):
@@ -35,13 +56,23 @@ class Toleration(Params):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint; null matches all."""
 
+    @model_validator(mode="after")
+    def _as_kubernetes_takes_it(self) -> Self:
+        if self.key is None and self.operator == "Equal":
+            raise PydanticCustomError(
+                UNSHOWN, "Equal needs a key; add it, or write operator: Exists for all taints"
+            )
+        if self.operator == "Exists" and self.value is not None:
+            raise PydanticCustomError(UNSHOWN, "Exists takes no value; remove it, or write operator: Equal")
+        return self
+
 
 class Pod(Params):
     """What a stage's pod asks for."""
 
-    cpu: str = Field("2", pattern=QUANTITY)
+    cpu: Cores = "2"
     """Cores, requested and at most."""
-    memory: str = Field("8Gi", pattern=QUANTITY)
+    memory: Size = "8Gi"
     """Memory, requested and at most."""
     gpus: int = Field(0, ge=0)
     """GPUs of the pod; a stage uses all it gets."""
@@ -49,7 +80,7 @@ class Pod(Params):
     """Name of the GPU resource on the nodes."""
     gpu_type: str | None = None
     """Value of the node label nvidia.com/gpu.product to run on; null takes any."""
-    shared_memory: str | None = Field(None, pattern=QUANTITY)
+    shared_memory: Size | None = None
     """Size of /dev/shm, for data loaders and processes of one pod; null leaves the 64 MB of the runtime."""
     timeout_s: int = Field(86400, ge=1)
     """Seconds after which the pod is stopped."""
@@ -85,7 +116,7 @@ class Workspace(Params):
     """Name of the PersistentVolumeClaim."""
     mount_path: str = Field("/workspace", pattern="^/")
     """Where pods see it."""
-    size: str = Field("50Gi", pattern=QUANTITY)
+    size: Size = "50Gi"
     """Size that `setup` asks for."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
     """Access that `setup` asks for; ReadWriteOnce does where all pods run on one node."""
@@ -100,9 +131,9 @@ class Serving(Params):
     """Where the MLflow server keeps what it hands out as mlflow-artifacts:/ (its `--artifacts-destination`)."""
     service_account: str = Field("maskcast-serving", pattern=DNS_LABEL)
     """Service account by which KServe reads S3."""
-    cpu: str = Field("2", pattern=QUANTITY)
+    cpu: Cores = "2"
     """Cores of a pod."""
-    memory: str = Field("8Gi", pattern=QUANTITY)
+    memory: Size = "8Gi"
     """Memory of a pod: twice the 2 GiB that a network may hold of a request, 1 GiB of bodies that wait, and what
     comes of one; larger requests are refused."""
     min_replicas: int = Field(1, ge=1)

@@ -40,9 +40,12 @@ def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
 
 
 def for_kfp(values: Any) -> Any:
-    """Returns values as KFP's dicts can hold them: None as the text ``null``, which ``Params`` turns back."""
+    """Returns values as KFP's dicts can hold them, of which ``Params`` makes the same ones again.
+
+    None is the text ``null`` there, and each key a text, also the numbers of classes and videos.
+    """
     if isinstance(values, Mapping):
-        return {key: for_kfp(value) for key, value in values.items()}
+        return {str(key): for_kfp(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return [for_kfp(value) for value in values]
     return "null" if values is None else values

@@ -10,11 +10,14 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
 from tests.conftest import ROOT
 from tests.dags import calls
 
 from maskcast.params import ByName, Params, merged, validate
 from maskcast.runner.stage import get_stage, stage_names
+from pipelines.values import for_kfp
 
 PARAMS = [path for path in ROOT.glob("recipes/*/*.yaml") if path.name != "dvc.yaml"]
 BUDGET = ROOT / "recipes/few-labels/budget.py"
@@ -33,7 +36,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check(stage: str, values: dict[str, Any], where: Path) -> None:
-    validate(get_stage(stage).params, values, str(where.relative_to(ROOT)))
+    """Makes sure that values are right, and mean the same where KFP hands them over."""
+    params, place = get_stage(stage).params, str(where.relative_to(ROOT))
+    handed_over = MessageToDict(ParseDict(for_kfp(values), Struct()))
+    assert validate(params, handed_over, place) == validate(params, values, place)
 
 
 def unordered(kind: Any, where: str, seen: set[Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from maskcast.__main__ import main
+from maskcast.runner.stage import get_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -159,6 +160,27 @@ def test_values_come_from_the_file_and_from_flags(tmp_path: Path) -> None:
     assert values == shipped
 
 
+def test_keys_that_are_numbers_reach_the_stage_as_they_are(tmp_path: Path) -> None:
+    source = {
+        "layout": "frame_folders",
+        "classes": ["background", "person"],
+        "values": {0: "background", 255: "person"},
+    }
+    pipeline, _ = compiled(
+        tmp_path, {}, "-S", f"prepare_clips.source={yaml.safe_dump(source, default_flow_style=True)}"
+    )
+    handed_over = pipeline["root"]["inputDefinitions"]["parameters"]["prepare_clips"]["defaultValue"]
+    read = get_stage("prepare_clips").params.model_validate(handed_over)
+    assert read.source.values == {"0": "background", "255": "person"}
+
+
+@pytest.mark.parametrize(("cpu", "asked"), [(4, "4"), (0.5, "0.5"), ("500m", "500m")])
+def test_cores_may_be_a_number(tmp_path: Path, cpu: Any, asked: str) -> None:
+    pipeline, _ = compiled(tmp_path, {"pods": {"gpu": {"cpu": cpu}}})
+    resources = pipeline["deploymentSpec"]["executors"]["exec-train-masker"]["container"]["resources"]
+    assert resources["resourceCpuLimit"] == asked
+
+
 def test_native_manifests_are_a_pipeline_and_its_version(tmp_path: Path) -> None:
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump({"image": DIGEST, "namespace": "team"}))
     out = tmp_path / "native.yaml"
@@ -199,7 +221,20 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ("namespace: team", "cluster.yaml: image: missing; add it"),
         ("image: x\nnamespace: Team_1", "cluster.yaml: namespace: string should match pattern"),
         ("image: x\npods: {gpu: {gpu: 1}}", "pods.gpu.gpu: unknown key; did you mean 'gpus'?"),
-        ("image: x\npods: {gpu: {memory: 4 GB}}", "pods.gpu.memory: string should match pattern"),
+        *(
+            (f"image: x\npods: {{gpu: {{memory: {size}}}}}", "pods.gpu.memory: write a whole number with a unit")
+            for size in ("4 GB", "0.5Gi", "500m", "8", "8k", "0Gi")
+        ),
+        ("image: x\npods: {gpu: {shared_memory: 1e3}}", "shared_memory: write a whole number with a unit"),
+        *(
+            (f"image: x\npods: {{gpu: {{cpu: {cores}}}}}", "pods.gpu.cpu: write a number of cores above 0")
+            for cores in ("4Gi", "4k", "0", "0.0", "1e3", "0.5m")
+        ),
+        ("image: x\npods: {gpu: {tolerations: [{value: a}]}}", "pods.gpu.tolerations[0]: Equal needs a key"),
+        (
+            "image: x\npods: {gpu: {tolerations: [{key: a, operator: Exists, value: b}]}}",
+            "pods.gpu.tolerations[0]: Exists takes no value",
+        ),
         (
             "image: x\nstages: {train: {gpus: 1}}",
             "cluster.yaml: stages.train: there is no stage 'train'; stages: ",

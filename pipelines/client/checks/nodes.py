@@ -87,9 +87,7 @@ def tolerates(toleration: Toleration, taint: Any) -> bool:
     """Tells whether a toleration lets a pod run on a tainted node, by Kubernetes' rules."""
     if toleration.effect not in (None, taint.effect):
         return False
-    if toleration.key is None:
-        return toleration.operator == "Exists"
-    if toleration.key != taint.key:
+    if toleration.key not in (None, taint.key):
         return False
     return toleration.operator == "Exists" or (toleration.value or "") == (taint.value or "")
 
