@@ -216,12 +216,7 @@ VIDEO_XML = """<annotations><version>1.1</version><meta><task><id>4</id><name>my
 @pytest.mark.parametrize("images", ["{clip}.mp4", "frames/{clip}"])
 def test_tracks_of_cvat_are_of_the_video_or_the_images_that_were_uploaded(images: str, tmp_path: Path) -> None:
     if images.endswith(".mp4"):
-        with av.open(str(tmp_path / "street.mp4"), "w") as film:
-            stream = film.add_stream("libx264", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-            for _ in range(3):
-                film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")))
-            film.mux(stream.encode())
+        write_film(tmp_path / "street.mp4", 3)
     else:
         write_frames(tmp_path, [f"frames/street/{k}.png" for k in range(1, 4)], (16, 32))
     (tmp_path / "annotations.xml").write_text(VIDEO_XML)
@@ -236,6 +231,119 @@ def test_tracks_of_cvat_are_of_the_video_or_the_images_that_were_uploaded(images
     (tmp_path / "annotations.xml").write_text(VIDEO_XML.replace("<stop_frame>2", "<stop_frame>3"))
     with pytest.raises(LabelError, match="frame 3 of 'street', which has 3, counted from 0"):
         list_raw(tmp_path, **params)
+
+
+def write_film(path: Path, count: int) -> None:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for _ in range(count):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), np.uint8), "rgb24")))
+        film.mux(stream.encode())
+
+
+def tracked(frame: int, left: int, *, number: int = 0, task: str = "", end: bool = True) -> str:
+    """Returns a box of one frame, as CVAT writes a shape: with its end in the next."""
+    sides = f'xtl="{left}.00" ytl="2.00" xbr="{left + 4}.00" ybr="6.00"'
+    shapes = [f'<box frame="{frame}" keyframe="1" outside="0" occluded="0" {sides} z_order="0"></box>']
+    shapes += [f'<box frame="{frame + 3}" keyframe="1" outside="1" occluded="0" {sides} z_order="0"></box>'] * end
+    return f'<track id="{number}" label="car" source="manual" {task}>{"".join(shapes)}</track>'
+
+
+STEPS = "<start_frame>1</start_frame><stop_frame>9</stop_frame><frame_filter>step=3</frame_filter>"
+SIZE = "<original_size><width>32</width><height>16</height></original_size>"
+# A job tells no name, and the size beside it; a track that ends beyond the last frame is one of older releases.
+TRACKS = tracked(4, 8) + tracked(7, 20, number=1)
+JOB = f"<annotations><meta><job><id>5</id><size>3</size>{STEPS}</job>{SIZE}</meta>{TRACKS}</annotations>"
+AT = {4: [8, 9, 10, 11], 7: [20, 21, 22, 23]}
+
+
+def columns(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(mask[3] == 1).tolist()
+
+
+def test_a_job_of_cvat_is_of_the_only_video_and_of_every_third_frame_of_it(tmp_path: Path) -> None:
+    write_film(tmp_path / "street.mp4", 9)
+    (tmp_path / "annotations.xml").write_text(JOB)
+    params = {"format": "cvat-video", "labels": ["annotations.xml"], "images": "{clip}.mp4", "frames": 9}
+    (mask,) = masks_of(list_raw(tmp_path, **params, empty="background"))
+    assert [frame for frame in range(9) if (mask[frame] != IGNORE).all()] == [1, 4, 7]
+    assert {frame: columns(mask[frame]) for frame in (1, 4, 7)} == AT | {1: []}
+    assert (mask[[0, 2, 3, 5, 6, 8]] == IGNORE).all(), "nobody has seen these in CVAT"
+
+
+@pytest.mark.parametrize("images", ["{clip}/images", "images/{clip}_{frame}.PNG"])
+def test_images_that_cvat_exports_beside_tracks_tell_the_frame_of_the_video(images: str, tmp_path: Path) -> None:
+    folder = images.partition("/")[0].replace("{clip}", "my task")
+    root = tmp_path / folder / "images" if folder != "images" else tmp_path / folder
+    write_frames(root, [f"frame_{k:06d}.PNG" for k in (1, 4, 7)], (16, 32))
+    (root.parent / "annotations.xml").write_text(JOB)
+    labels = [(root.parent / "annotations.xml").relative_to(tmp_path).as_posix()]
+    (mask,) = masks_of(list_raw(tmp_path, format="cvat-video", labels=labels, images=images, empty="background"))
+    assert [columns(frame) for frame in mask] == [[], AT[4], AT[7]]
+
+
+def test_tasks_of_a_project_of_cvat_count_on_from_each_other(tmp_path: Path) -> None:
+    tasks = "".join(
+        f"<task><id>{n}</id><name>task {n}</name><size>3</size><subset>{subset}</subset>"
+        "<start_frame>0</start_frame><stop_frame>2</stop_frame><frame_filter></frame_filter>"
+        f"{SIZE}<source>street{n}.mp4</source></task>"
+        for n, subset in ((7, "train"), (8, "train"), (9, "val"))
+    )
+    shapes = [(7, "train", 1, 4), (8, "train", 3 + 1, 8), (9, "val", 1, 12)]  # without end, beyond stop_frame
+    tracks = "".join(
+        tracked(frame, left, number=k, task=f'task_id="{n}" subset="{subset}"', end=False)
+        for k, (n, subset, frame, left) in enumerate(shapes)
+    )
+    project = f"<annotations><meta><project><tasks>{tasks}</tasks></project></meta>{tracks}</annotations>"
+    (tmp_path / "annotations.xml").write_text(project)
+    for n in (7, 8, 9):
+        write_film(tmp_path / f"street{n}.mp4", 3)
+    params = {"format": "cvat-video", "labels": ["annotations.xml"], "empty": "background"}
+    masks = masks_of(list_raw(tmp_path, **params, images="{clip}.mp4"))
+    assert [[columns(frame)[:1] for frame in mask] for mask in masks] == [[[], [left], []] for left in (4, 8, 12)]
+    for subset, count in (("train", 6), ("val", 3)):
+        write_frames(tmp_path / "images" / subset, [f"frame_{k:06d}.PNG" for k in range(count)], (16, 32))
+    train, val = masks_of(list_raw(tmp_path, **params, images="images/{clip}", window_step=6))
+    assert ([columns(frame)[:1] for frame in train], [columns(frame)[:1] for frame in val]) == (
+        [[], [4], []],
+        [[], [12], []],
+    )
+
+
+def test_images_of_cvat_s_project_lie_in_a_folder_for_each_subset(tmp_path: Path) -> None:
+    shape = '<polygon label="{}" points="2.00,1.00;5.00,1.00;5.00,3.00;2.00,3.00" z_order="0"></polygon>'
+    images = "".join(
+        f'<image id="0" name="img0.png" subset="{subset}" task_id="39" width="6" height="4">'
+        f"{shape.format(label)}</image>"
+        for subset, label in (("Train", "car"), ("Test", "person"))
+    )
+    for subset in ("Train", "Test"):
+        write_frames(tmp_path / "images" / subset, ["img0.png"])
+    (tmp_path / "annotations.xml").write_text(f"<annotations><meta><project/></meta>{images}</annotations>")
+    params = {"format": "cvat-images", "labels": ["annotations.xml"], "images": "images/{clip}", "frames": 1}
+    assert [mask.max() for mask in masks_of(list_raw(tmp_path, **params))] == [2, 1]  # Test, Train
+
+
+@pytest.mark.parametrize("form", ["cvat-images", "coco"])
+def test_frames_of_a_video_by_cvat_s_names_are_found_in_the_video(form: str, tmp_path: Path) -> None:
+    corners = [8, 2, 12, 2, 12, 6, 8, 6]
+    points = ";".join(f"{x}.00,{y}.00" for x, y in zip(corners[::2], corners[1::2], strict=True))
+    shape = f'<polygon label="car" points="{points}" z_order="0"/>'
+    image = f'<image id="2" name="frame_000002" width="32" height="16">{shape}</image>'
+    meta = "<meta><task><name>a</name></task><source>{}.mp4</source></meta>"
+    xml = f"<annotations>{meta}{image}</annotations>"
+    for clip in ("street", "yard"):
+        write_film(tmp_path / f"{clip}.mp4", 3)
+        (tmp_path / clip).mkdir()
+        if form == "coco":
+            content = coco(["frame_000002.PNG"], [one(1, [corners])])
+            content["images"][0] |= {"width": 32, "height": 16}
+            write_json(tmp_path / clip / "labels", content)
+        else:
+            (tmp_path / clip / "labels").write_text(xml.format(clip))
+    for mask in masks_of(list_raw(tmp_path, format=form, labels=["*/labels"], images="{clip}.mp4")):
+        assert columns(mask[2]) == [8, 9, 10, 11] and (mask[:2] == IGNORE).all()
 
 
 def test_names_are_translated(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ class FoundFrame:
         size: of the frame, as the file says; None: it does not.
         objects: class and number of the object of each region, without reading its mask.
         regions: gives its regions, those in front last, for a frame of a size; reads the masks. Can be pickled.
-        name: its image, as the file calls it; None: frames have numbers alone.
+        names: what its image may be called, the likeliest first; empty: frames have numbers alone.
+        ordered: whether the images of a clip that are called otherwise are its frames in their order.
     """
 
     where: str
@@ -57,7 +58,8 @@ class FoundFrame:
     size: Size | None
     objects: Sequence[tuple[str, int | None]]
     regions: Callable[[Size], Iterable[Region]]
-    name: str | None = None
+    names: Sequence[str] = ()
+    ordered: bool = False
 
     @property
     def empty(self) -> bool:

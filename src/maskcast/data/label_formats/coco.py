@@ -82,7 +82,7 @@ class Coco(LabelFormat):
                     sizes[n],
                     objects_of(grouped[n]),
                     partial(packed_regions, grouped[n]),
-                    image["file_name"],
+                    [image["file_name"]],
                 )
 
 

@@ -1,18 +1,23 @@
 """What CVAT's two XML formats of version 1.1 share: labels, shapes and masks.
 
 A mask is a list of run lengths, row by row, background first, of the box ``left, top, width, height`` alone.
+Numbers of frames are those of the video, or places among the images that were uploaded. In the file of a project
+they go on from task to task of a subset.
 """
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
-from maskcast.data.label_formats.base import Export, Region, Size
+from maskcast.data.label_formats.base import Export, Place, Region, Size, checked_size
 from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 
@@ -21,6 +26,62 @@ SCORE, OBJECT = "confidence", "object"  # attributes of each label
 TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
 SHAPES = ("mask", "polygon", "box", "ellipse")
 NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, or a job of one, as ``<meta>`` tells of it.
+
+    Attributes:
+        id: in the file of a project; None in that of one task.
+        subset: likewise.
+        clips: what its video or folder of images may be called, the likeliest first.
+        frames: that it has, as the video counts them; empty where the file does not tell.
+        before: how much higher the numbers of its frames are in the file.
+        size: of a video.
+    """
+
+    id: str | None
+    subset: str | None
+    clips: Sequence[str]
+    frames: range
+    before: int
+    size: Size | None
+
+    def places(self, frame: int) -> list[Place]:
+        """Returns what a frame may be, by its number in the file."""
+        return [(clip, frame - self.before) for clip in self.clips]
+
+
+def names_of(image: str, subset: str | None) -> list[str]:
+    """Returns what an image may be called: exports of projects have a folder for each subset."""
+    return [f"{subset}/{image}", image] if subset else [image]
+
+
+def tasks_of(root: ET.Element, file: Path) -> list[Task]:
+    """Returns the tasks of a file.
+
+    Raises:
+        MaskcastError: a number of frames or a size is none.
+    """
+    found: list[Task] = []
+    before, subset = 0, None
+    for task in root.findall("meta/project/tasks/task"):
+        if task.findtext("subset") != subset:
+            before, subset = 0, task.findtext("subset")
+        frames = _frames(task, file)
+        films = [Path(one.text or "").stem for one in task.findall("source")]
+        names = [task.findtext("name") or "", *films]
+        size = _size(task.find("original_size"), file)
+        found.append(Task(task.findtext("id"), subset, _clips(names), frames, before, size))
+        before += frames.start + len(frames) * frames.step
+    for tag in () if found else ("task", "job"):
+        if (alone := root.find(f"meta/{tag}")) is not None:
+            films = [Path(one.text or "").stem for one in root.findall("meta//source")]  # what was uploaded
+            names = [alone.findtext("name") or "", file.parent.name, file.stem, *films]
+            size = _size(root.find("meta//original_size"), file)  # of a job it stands beside it
+            found.append(Task(None, None, _clips(names), _frames(alone, file), 0, size))
+    return found
 
 
 def mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
@@ -178,6 +239,33 @@ def add_attributes(element: ET.Element, region: Region) -> None:
 def parts(regions: Sequence[Region]) -> Iterator[tuple[int, Region]]:
     """Yields the regions that have pixels, with the order of their layers."""
     yield from ((order, region) for order, region in enumerate(regions) if region.mask_HW.any())
+
+
+def _clips(names: Sequence[str]) -> list[str]:
+    return [unquote(name.strip()) for name in names if name.strip()]
+
+
+def _frames(task: ET.Element, file: Path) -> range:
+    first = _count(task, "start_frame", file, 0)
+    last = _count(task, "stop_frame", file, _count(task, "size", file, 0) - 1)  # older files tell the size alone
+    step = re.search(r"step\s*=\s*([1-9]\d{0,5})\b", task.findtext("frame_filter") or "")
+    return range(first, last + 1, int(step[1]) if step else 1)
+
+
+def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
+    text = (task.findtext(key) or "").strip()
+    if text and not (text.isdecimal() and len(text) < 7):
+        raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
+    return int(text) if text else default
+
+
+def _size(original: ET.Element | None, file: Path) -> Size | None:
+    if original is None:
+        return None
+    sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
+    if not all(side.isdecimal() and len(side) < 7 for side in sides):
+        raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; mend it")
+    return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
 
 
 def _told(element: ET.Element) -> dict[str | None, str]:

@@ -15,15 +15,17 @@ from maskcast.data.label_formats.cvat import (
     left_out,
     mask_attributes,
     meta_element,
+    names_of,
     object_of,
     parts,
     region_of,
+    tasks_of,
     whole,
     write_settings,
     written,
 )
 from maskcast.data.label_formats.files import files_in
-from maskcast.data.label_formats.names import frame_name, places_of
+from maskcast.data.label_formats.names import VIDEO_FRAME, frame_name, places_of
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -66,10 +68,11 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         other = "; it has tracks: use --format cvat-video" if root.find("track") is not None else ""
         raise MaskcastError(f"{file}: no <annotations> with <image>{other}; export `CVAT for images 1.1`")
     unusable: Counter[str] = Counter()
-    ids: set[tuple[str | None, str | None]] = set()
+    ids: set[tuple[str | None, ...]] = set()
+    tasks = {task.id: task for task in tasks_of(root, file)}
     for image in root.findall("image"):
         where = f"{file}: image {image.get('id')} ({image.get('name')})"
-        name, known = image.get("name"), (image.get("task_id"), image.get("id"))
+        name, known = image.get("name"), tuple(image.get(key) for key in ("subset", "task_id", "id"))
         if not name:
             raise MaskcastError(f"{where}: has no name, which tells clip and frame; export it again")
         if known in ids:
@@ -81,7 +84,12 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         shapes.sort(key=lambda pair: pair[0])
         layers = [one for _, one in shapes]
         objects = [object_of(one, one.get("label"), _place(n, one, where)) for n, one in enumerate(layers, 1)]
-        yield FoundFrame(where, places_of(name), size, objects, partial(_regions, layers, where), name)
+        task = tasks.get(image.get("task_id"))
+        places = places_of(name)
+        if task is not None and (video := VIDEO_FRAME.fullmatch(name)):
+            places = [*task.places(int(video[1])), *places]
+        names = names_of(name, image.get("subset"))
+        yield FoundFrame(where, places, size, objects, partial(_regions, layers, where), names)
     if unusable:
         say(left_out(unusable, file))
 

@@ -1,8 +1,8 @@
 """CVAT for video 1.1: an XML per task of one clip, with an element per track; frames have numbers alone.
 
-CVAT writes every frame of a track, keyframe or not. Of tracks that list keyframes alone, as other tools write
-them, boxes, ellipses and polygons are interpolated as CVAT shows them. A mask holds for its own frame, because
-CVAT has no tracks of masks: it exports each mask as a track of one frame, and reads nothing else.
+CVAT writes every frame of a track that its task has, keyframe or not. Of tracks that list keyframes alone, as
+other tools write them, boxes, ellipses and polygons are interpolated as CVAT shows them. A mask holds for its own
+frame, because CVAT has no tracks of masks: it exports each mask as a track of one frame, and reads nothing else.
 """
 
 import xml.etree.ElementTree as ET
@@ -12,22 +12,24 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import unquote
 
-from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size
 from maskcast.data.label_formats.cvat import (
     FILE,
     NO_AREA,
     SHAPES,
+    Task,
     add_attributes,
     left_out,
     mask_attributes,
     meta_element,
+    names_of,
     number,
     object_of,
     parts,
     points_of,
     region_of,
+    tasks_of,
     whole,
     write_settings,
     written,
@@ -92,65 +94,65 @@ class _Shown:
 
 def _read(file: Path) -> Iterator[FoundFrame]:
     root = read_xml(file, "CVAT for video", "give what CVAT exported")
-    task = next((found for tag in ("task", "job") if (found := root.find(f"meta/{tag}")) is not None), None)
-    if root.tag != "annotations" or task is None or root.find("image") is not None:
+    tasks = tasks_of(root, file)
+    if root.tag != "annotations" or not tasks or root.find("image") is not None:
         other = "; it has images: use --format cvat-images" if root.find("image") is not None else ""
-        raise MaskcastError(
-            f"{file}: no <annotations> of one task with tracks{other}; export `CVAT for video 1.1`"
-        )
-    first = _count(task, "start_frame", file, 0)
-    last = _count(task, "stop_frame", file, _count(task, "size", file, 0) - 1)  # older files tell the size alone
-    if last < first:
-        raise MaskcastError(f"{file}: meta tells no frames (size, stop_frame); export the whole task from CVAT")
-    size = _size(task, file)
-    films = [Path((one.text or "").strip()).stem for one in root.findall("meta//source")]  # what was uploaded
-    named = ((task.findtext("name") or "").strip(), file.parent.name, file.stem, *films)
-    clips = [unquote(name) for name in named if name]
-    shown: dict[int, list[_Shown]] = defaultdict(list)
+        raise MaskcastError(f"{file}: no <annotations> of tasks with tracks{other}; export `CVAT for video 1.1`")
+    shown: dict[tuple[str | None, int], list[_Shown]] = defaultdict(list)
     unusable: Counter[str] = Counter()
     ids: set[str | None] = set()
+    by_id = {task.id: task for task in tasks}
     for track in root.findall("track"):
         where = f"{file}: track {track.get('id')}"
         if track.get("id") in ids:
             raise MaskcastError(f"{where}: its id stands twice; give each track its own")
         ids.add(track.get("id"))
+        task = tasks[0] if tasks[0].id is None else by_id.get(track.get("task_id"))
+        if task is None:
+            raise MaskcastError(f"{where}: is of task {track.get('task_id')}, which meta lacks; export it again")
         unusable.update({one.tag for one in track if one.tag in NO_AREA})
         shapes = [one for one in track if one.tag in SHAPES]
-        for frame, one in _every_frame(shapes, first, last, where):
+        for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
-            shown[frame].append(_Shown(one, track.get("label"), len(ids), whole(one, "z_order", place, 0), place))
-    for frame in range(first, last + 1):
-        layers = sorted(shown.get(frame, ()), key=lambda one: one.z_order)
-        places = [(clip, frame) for clip in clips]
-        objects = [object_of(one.element, one.label, one.where, one.track) for one in layers]
-        yield FoundFrame(f"{file}: frame {frame}", places, size, objects, partial(_regions, layers))
+            z_order = whole(one, "z_order", place, 0)
+            shown[task.id, frame].append(_Shown(one, track.get("label"), len(ids), z_order, place))
+    for task in tasks:
+        if not task.frames:
+            raise MaskcastError(
+                f"{file}: meta tells no frames (size, stop_frame); export the whole task from CVAT"
+            )
+        for own in task.frames:
+            frame = own + task.before
+            layers = sorted(shown.get((task.id, frame), ()), key=lambda one: one.z_order)
+            objects = [object_of(one.element, one.label, one.where, one.track) for one in layers]
+            regions, names = partial(_regions, layers), names_of(f"frame_{frame:06d}", task.subset)
+            places = task.places(frame)
+            yield FoundFrame(f"{file}: frame {frame}", places, task.size, objects, regions, names, ordered=True)
     if unusable:
         say(left_out(unusable, file))
 
 
-def _every_frame(
-    shapes: Sequence[ET.Element], first: int, last: int, where: str
-) -> Iterator[tuple[int, ET.Element]]:
+def _every_frame(shapes: Sequence[ET.Element], task: Task, where: str) -> Iterator[tuple[int, ET.Element]]:
     """Yields the shapes of a track frame by frame, with those between keyframes."""
-    frames = [whole(one, "frame", where) for one in shapes]
-    if any(after <= before for before, after in pairwise(frames)):
+    numbers = [whole(one, "frame", where) for one in shapes]
+    if any(after <= before for before, after in pairwise(numbers)):
         raise MaskcastError(f"{where}: its frames must ascend, each once; export it again")
-    if frames and not first <= frames[0] <= frames[-1] <= last:
-        raise MaskcastError(
-            f"{where}: has frames {frames[0]} to {frames[-1]}, the task {first} to {last}; mend it"
-        )
-    for n, (frame, one) in enumerate(zip(frames, shapes, strict=True)):
-        if one.get("outside") == "1":
+    step, last = task.frames.step, task.before + (task.frames[-1] if task.frames else -1)
+    for n, (frame, one) in enumerate(zip(numbers, shapes, strict=True)):
+        if one.get("outside") == "1":  # older files end a shape of the last frame beyond it
             continue
+        if frame - task.before not in task.frames:
+            have = f"{task.frames.start + task.before} to {last}" + (f" by {step}" if step > 1 else "")
+            raise MaskcastError(f"{where}: has frames {numbers[0]} to {numbers[-1]}, the task {have}; mend it")
         yield frame, one
         if one.tag == "mask":
             continue
         if n + 1 < len(shapes):
-            for between in range(frame + 1, frames[n + 1]):
-                share = (between - frame) / (frames[n + 1] - frame)
+            for between in range(frame + step, numbers[n + 1], step):
+                share = (between - frame) / (numbers[n + 1] - frame)
                 yield between, _between(one, shapes[n + 1], share, where)
-        elif not (n == 0 and frame == last - 1):  # CVAT leaves out the end of a single shape there
-            yield from ((later, one) for later in range(frame + 1, last + 1))
+        elif n or (task.id is None and frame + step < task.frames.stop - 1):  # else CVAT may leave out the end
+            yield from ((later, one) for later in range(frame + step, last + 1, step))
 
 
 def _between(before: ET.Element, after: ET.Element, share: float, where: str) -> ET.Element:
@@ -185,23 +187,6 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
 
 def _mix(a: float, b: float, share: float) -> float:
     return a + share * (b - a)
-
-
-def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
-    text = (task.findtext(key) or "").strip()
-    if text and not (text.isdecimal() and len(text) < 7):
-        raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
-    return int(text) if text else default
-
-
-def _size(task: ET.Element, file: Path) -> Size | None:
-    original = task.find("original_size")
-    if original is None:
-        return None
-    sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
-    if not all(side.isdecimal() and len(side) < 7 for side in sides):
-        raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; mend it")
-    return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
 
 
 def _regions(found: Sequence[_Shown], size: Size) -> Iterator[Region]:

@@ -104,7 +104,7 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
         objects = [(one["label"], None) for one in regions]
         size = next(iter(sizes), None)
         yield FoundFrame(
-            where, _places(data), size, objects, partial(_regions, regions, where), unquote(_image(data))
+            where, _places(data), size, objects, partial(_regions, regions, where), [unquote(_image(data))]
         )
     if unusable:
         say(f"{file}: {unusable['tasks']} of {len(content)} tasks have no {part}: they stay without labels")

@@ -8,6 +8,7 @@ from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.label_formats.base import Place
 
 FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
+VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # of a video, as CVAT calls it
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
 
 

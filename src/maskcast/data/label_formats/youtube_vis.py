@@ -114,4 +114,6 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             found = grouped.get((n, k), [])
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
             own = int(heights[n]), int(widths[n])
-            yield FoundFrame(where, places_of(name), own, objects_of(found), partial(packed_regions, found), name)
+            yield FoundFrame(
+                where, places_of(name), own, objects_of(found), partial(packed_regions, found), [name]
+            )

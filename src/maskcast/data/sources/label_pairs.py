@@ -2,7 +2,8 @@
 
 A name pairs where the path of the image ends in it, or where it ends in the path of the image below the folder of
 all sequences; case and endings make no difference. Of several images that is the one whose sequence the path of
-the file names, e.g. `clip1/labels.json`.
+the file names, e.g. `clip1/labels.json`. CVAT calls the frames of a video `frame_000012`, by their numbers in it:
+these are of the video that the file or its path names, else of the only one there is.
 """
 
 import re
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.label_formats.base import FoundFrame, LabelFormat
+from maskcast.data.label_formats.names import VIDEO_FRAME
 from maskcast.data.sources.footage import Footage
 from maskcast.labels import LabelError
 from maskcast.reading import parsing
@@ -88,37 +90,49 @@ class _Images:
         Raises:
             LabelError: two images may be meant, or the frame is beyond the end of its video.
         """
-        if frame.name is not None and (place := self._named(frame.name, frame.where, own)) is not None:
+        if not frame.ordered and (place := self._named(frame, own)) is not None:
             return place
         for clip, k in frame.places:
             name = self._clips.get(_plain(clip))
-            if name is None or (frame.name is not None and not isinstance(self._footage[name].images, Path)):
-                continue
-            if k >= len(self._footage[name].masks):
-                raise LabelError(
-                    f"{frame.where}: frame {k} of {name!r}, which has {len(self._footage[name].masks)}, counted "
-                    "from 0; give the images or the video that were labelled"
-                )
-            return name, k
+            if name is not None and (frame.ordered or isinstance(self._footage[name].images, Path)):
+                return self._at(name, k, frame)
+        if frame.ordered and (place := self._named(frame, own)) is not None:
+            return place
+        alone = [name for name in self._footage if _plain(name) in own] or list(self._footage)
+        numbered = frame.ordered or isinstance(self._footage[alone[0]].images, Path)
+        if len(alone) == 1 and numbered and frame.places and any(map(VIDEO_FRAME.fullmatch, frame.names)):
+            return self._at(alone[0], frame.places[0][1], frame)
         return None
 
-    def _named(self, called: str, where: str, own: set[str]) -> tuple[str, int] | None:
-        parts = _parts(called)
-        uploaded = _UPLOADED.fullmatch(parts[-1]) if parts else None
-        for wanted in [parts, *([(*parts[:-1], uploaded[1])] if uploaded else [])]:
-            found = [
-                one for one in self._by_name.get(wanted[-1] if wanted else "", ()) if self._fits(wanted, one[0])
-            ]
-            if len(found) > 1:
-                found = [one for one in found if _plain(one[1]) in own] or found
-            if len(found) > 1:
-                first, second = ("/".join(one[0]) for one in found[:2])
-                raise LabelError(
-                    f"{where}: {called!r} may be {first} or {second}; write the folder into the names, or name "
-                    "the file of labels, or its folder, as the sequence"
-                )
-            if found:
-                return found[0][1:]
+    def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
+        """Returns the place of a frame of a sequence by its number; images that CVAT named tell theirs."""
+        found = self._footage[name]
+        if not isinstance(found.images, Path) and any(VIDEO_FRAME.fullmatch(path.name) for path in found.images):
+            same = [one for one in self._by_name[_parts(frame.names[0])[-1]] if one[1] == name]
+            return same[0][1:] if same else None
+        if k >= len(found.masks):
+            raise LabelError(
+                f"{frame.where}: frame {k} of {name!r}, which has {len(found.masks)}, counted from 0; give the "
+                "images or the video that were labelled"
+            )
+        return name, k
+
+    def _named(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
+        for called in frame.names:
+            parts = _parts(called)
+            uploaded = _UPLOADED.fullmatch(parts[-1]) if parts else None
+            for wanted in [parts, *([(*parts[:-1], uploaded[1])] if uploaded else [])]:
+                found = [one for one in self._by_name.get("".join(wanted[-1:]), ()) if self._fits(wanted, one[0])]
+                if len(found) > 1:
+                    found = [one for one in found if _plain(one[1]) in own] or found
+                if len(found) > 1:
+                    first, second = ("/".join(one[0]) for one in found[:2])
+                    raise LabelError(
+                        f"{frame.where}: {called!r} may be {first} or {second}; write the folder into the names, "
+                        "or name the file of labels, or its folder, as the sequence"
+                    )
+                if found:
+                    return found[0][1:]
         return None
 
     def _fits(self, wanted: Parts, image: Parts) -> bool:
