@@ -1,7 +1,14 @@
 """Data by reference on a volume: written once, read in place, the same data to every stage."""
 
+import errno
+import itertools
 import json
+import os
+import shutil
+import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import write_store
@@ -87,6 +94,56 @@ def test_what_a_killed_try_left_is_replaced(volume: Path, tmp_path: Path) -> Non
     run_stage("grow", {}, grown=tmp_path / "pod/one")
     assert files_of(referred(tmp_path / "pod/one")) == ["data", "seed"]
     assert list((volume / "resume").iterdir()) == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["on the volume", "on another volume"])
+def test_whenever_it_is_killed_the_next_try_leaves_the_data_and_nothing_else(
+    volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    if elsewhere:  # where a stage writes, from where data is copied
+        monkeypatch.delenv("MASKCAST_RESUME_DIR")
+        rename = os.rename
+
+        def rename_within(source: Path, target: Path, **options: Any) -> None:
+            if volume in Path(target).parents and volume not in Path(source).parents:
+                raise OSError(errno.EXDEV, "another file system")
+            rename(source, target, **options)
+
+        monkeypatch.setattr(os, "rename", rename_within)
+    out, digest = tmp_path / "pod/one", ""
+    for moment in itertools.count():
+        whole = killed_before(moment, out)
+        run_stage("grow", {}, grown=out)
+        digest = digest or referred(out).name
+        assert files_of(tmp_path) == sorted(
+            [f"pod/one/{REFERENCE}", f"volume/data/{digest}/data", f"volume/data/{digest}/seed"]
+        )
+        assert not list(volume.rglob("*.incoming"))
+        if whole:
+            break
+        shutil.rmtree(tmp_path / "volume")
+        shutil.rmtree(out)
+    assert moment > 10
+
+
+def killed_before(moment: int, out: Path) -> bool:
+    """Runs the stage in a child that is killed before the n-th thing it does to files; True if it ended."""
+    child = os.fork()
+    if not child:
+        counted = itertools.count()
+
+        def kill(event: str, _: Any) -> None:
+            watched = (
+                event.startswith(("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil")) or event == "open"
+            )
+            if watched and next(counted) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        run_stage("grow", {}, grown=out)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return status == 0
 
 
 def test_real_clips_have_the_digest_that_a_laptop_gives_them(

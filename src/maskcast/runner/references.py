@@ -9,7 +9,6 @@ by a copy that the machine keeps (``MASKCAST_DATA_CACHE``). Without ``MASKCAST_D
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -111,14 +110,16 @@ def _store() -> str | None:
 def _keep(partial: Path, target: Path) -> None:
     """Moves a folder to its digest's name; whoever is second drops theirs, which is the same."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        return
-    with tempfile.TemporaryDirectory(prefix=".incoming-", dir=target.parent) as scratch:
-        whole = Path(shutil.move(partial, Path(scratch, "data")))  # a copy where it comes from another volume
-        with suppress(OSError):  # another one was first
-            whole.rename(target)
-    if not target.is_dir():
-        raise MaskcastError(f"{target}: cannot be written; is the volume full or read-only?")
+    with sole_writer(target, waits=True):
+        if target.is_dir():
+            return
+        incoming = target.with_name(f"{target.name}.incoming")
+        remove(incoming)  # of a run that was killed here
+        try:
+            shutil.move(partial, incoming)  # a copy where it comes from another volume
+            incoming.rename(target)
+        finally:
+            remove(incoming)
 
 
 def _fetched(path: Path, store: str, digest: str) -> Path:
