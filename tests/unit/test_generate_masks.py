@@ -1,5 +1,6 @@
 """generate_masks: what it writes, that a killed run ends alike, and what it refuses."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -110,6 +111,8 @@ def generate(store: ClipStore, masker: Segmenter, scratch: Path, out: Path, devi
     """Generates masks of all clips; returns the files of the store."""
     masks = Generation(store, store.clips, masker.maps, FinishedClips(scratch, "name"))
     masks.run(
+        out,
+        {},
         masker.eval(),
         [torch.device("cpu")] * devices,
         batch_size=8,
@@ -117,7 +120,6 @@ def generate(store: ClipStore, masker: Segmenter, scratch: Path, out: Path, devi
         consistent_frames=3,
         confidence_levels=5,
     )
-    masks.write(out, {})
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
@@ -132,6 +134,29 @@ def test_a_killed_run_ends_with_the_same_bytes(store: ClipStore, masker: Path, t
     assert done in (1, 2)  # the second one may wait to be packed
     assert generate(store, again, tmp_path / "b", tmp_path / "resumed") == unbroken
     assert len(again.used.batches) == 18 - done * 22 // 8  # 143 frames are 18 batches
+
+
+def test_what_cannot_be_written_ends_the_run_and_loses_no_masks(
+    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips are written while others are masked."""
+    model, _ = load_masker(masker)
+    assert isinstance(model, Masker)
+    unbroken = generate(store, model, tmp_path / "a", tmp_path / "unbroken")
+    second, add = store.clips[1].id, ClipWriter.add
+
+    def full(writer: ClipWriter, clip_id: str, **given: Any) -> None:
+        if clip_id == second:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(writer, clip_id, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipWriter, "add", full)
+        with pytest.raises(OSError, match="No space left"):
+            generate(store, model, tmp_path / "b", tmp_path / "full")
+    assert not (tmp_path / "full" / "index.json").exists()
+    assert len(list((tmp_path / "b").rglob("*.clip"))) >= 2
+    assert generate(store, model, tmp_path / "b", tmp_path / "resumed") == unbroken
 
 
 def test_several_devices_and_processors_write_the_same_bytes(

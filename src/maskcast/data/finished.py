@@ -34,7 +34,11 @@ class FinishedClips:
 
     def count(self, most: int) -> int:
         """Returns how many of the first ``most`` clips are there before the first that is missing."""
-        return next((index for index in range(most) if not self._path(index).exists()), most)
+        return next((index for index in range(most) if not self.has(index)), most)
+
+    def has(self, index: int) -> bool:
+        """Whether a clip is there."""
+        return self._path(index).exists()
 
     def save(self, index: int, clip: FinishedClip) -> None:
         """Writes a clip; it is there whole or not at all."""

@@ -39,14 +39,14 @@ class Packer:
         counts: Sequence[int],
         finished: FinishedClips,
     ) -> None:
-        self.maps, self.consistent_frames = maps, consistent_frames
-        self._levels, self._left, self._finished = levels, list(counts), finished
+        self.maps, self.levels, self.consistent_frames = maps, levels, consistent_frames
+        self._left, self._finished = list(counts), finished
         self._growing: dict[int, _GrowingClip] = {}
 
     def __call__(self, number: int, found: Found) -> None:
         """Takes the next frames of a clip; those of one clip come in order."""
         if number not in self._growing:
-            self._growing[number] = _GrowingClip(self.maps, self._levels, self.consistent_frames)
+            self._growing[number] = _GrowingClip(self.maps, self.levels, self.consistent_frames)
         self._growing[number].add(found)
         self._left[number] -= length(found)
         if not self._left[number]:

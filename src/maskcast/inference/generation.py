@@ -5,10 +5,12 @@ Legend: T frames, H height, W width.
 
 import copy
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -73,6 +75,8 @@ class Generation:
 
     def run(
         self,
+        folder: Path,
+        meta: dict[str, Any],
         masker: Segmenter,
         devices: Sequence[torch.device],
         *,
@@ -80,72 +84,128 @@ class Generation:
         precision: str,
         consistent_frames: int | None,
         confidence_levels: int,
+        carried: CarriedLabels | None = None,
     ) -> dict[str, float]:
-        """Masks all clips from the first one on that is not finished; returns ``frames_per_second``, if it had to.
+        """Masks all clips from the first one on that is not finished, and writes the clip store; returns metrics.
 
         Args:
+            folder: made by this.
+            meta: of the store.
             masker: knows the maps.
             devices: a copy of it works on each.
             batch_size: frames per forward pass.
             precision: ``bf16`` or ``fp32``.
             consistent_frames: see ``segment``.
             confidence_levels: steps to which a confidence is rounded.
+            carried: puts labels in the place of masks, once all of these are there; None leaves them as they are.
         """
-        done, started = self._finished.count(len(self.clips)), time.monotonic()
-        if done == len(self.clips):
-            return {}
+        size, frames = (self.store.height, self.store.width), len(self._index)
+        speed: dict[str, float] = {}
+        with (
+            ClipWriter(folder, height=size[0], width=size[1], maps=self.maps, meta=meta) as writer,
+            _Writing(self.clips, self._finished, writer, carried) as writing,
+        ):
+            done, started = self._finished.count(len(self.clips)), time.monotonic()
+            if done < len(self.clips):
+                counts = frame_counts(self.clips).tolist()
+                packer = Packer(self.maps, confidence_levels, consistent_frames, counts, self._finished)
+                replicas = [copy.deepcopy(masker).to(device) for device in devices]
+                with closing(self._packed(done, replicas, packer, batch_size, precision)) as packed:
+                    for _ in packed:
+                        if carried is None:
+                            writing.go_on()
+                speed["frames_per_second"] = (frames - self._index.start(done)) / (time.monotonic() - started)
+            writing.go_on()
+        written = sum(file.stat().st_size for file in folder.glob("*.zst"))
+        result: dict[str, float] = {
+            "clips": len(self.clips),
+            "frames": frames,
+            "bytes_per_frame": written / frames,
+        }
+        return result | writing.means | speed
+
+    def _packed(
+        self, done: int, replicas: Sequence[Segmenter], packer: Packer, batch_size: int, precision: str
+    ) -> Generator[None]:
+        """Masks clips from the first one on that is not finished; yields after each piece that is to be packed."""
         start = self._index.start(done)
         # Batch k holds frames k * batch_size and on of all clips laid end to end, wherever the run starts, because
         # the last bits of a convolution may depend on what it is batched with.
-        first, place = self._index.at(start if masker.stateful else start - start % batch_size)
+        first, place = self._index.at(start if replicas[0].stateful else start - start % batch_size)
         pieces = segment_clips(
-            [copy.deepcopy(masker).to(device) for device in devices],
+            replicas,
             [self._frames(k, place if k == first else 0) for k in range(first, len(self.clips))],
             batch_size=batch_size,
             precision=precision,
-            objects=consistent_frames is not None,
-            confidence_levels=confidence_levels,
-        )
-        packer = Packer(
-            self.maps, confidence_levels, consistent_frames, frame_counts(self.clips).tolist(), self._finished
+            objects=packer.consistent_frames is not None,
+            confidence_levels=packer.levels,
         )
         pixels = batch_size * self.store.height * self.store.width
         with Packing(lanes(packer, pixels)) as packing:
             for number, found in track(pieces, "generating masks"):
                 if first + number >= done:
                     packing.add(first + number, {one.name: found[one.name] for one in self.maps})
-        return {"frames_per_second": (len(self._index) - start) / (time.monotonic() - started)}
-
-    def write(self, folder: Path, meta: dict[str, Any], carried: CarriedLabels | None = None) -> dict[str, float]:
-        """Writes the clip store; returns its metrics.
-
-        Args:
-            folder: made by this.
-            meta: of the store.
-            carried: puts labels in the place of masks; None leaves these as they are.
-        """
-        totals: defaultdict[str, list[float]] = defaultdict(list)
-        size = self.store.height, self.store.width
-        with ClipWriter(folder, height=size[0], width=size[1], maps=self.maps, meta=meta) as writer:
-            for k, clip in enumerate(self.clips if carried is None else track(self.clips, "carrying labels")):
-                done = self._finished.load(k)
-                if carried is not None:
-                    done = carried(clip, done)
-                for mean in done.meta.values():
-                    totals[clip.kind].append(mean)
-                writer.add(
-                    clip.id,
-                    split=clip.split,
-                    kind=clip.kind,
-                    masks=done.masks,
-                    confidence=done.confidence,
-                    meta=clip.meta | {name: round(mean, 4) for name, mean in done.meta.items()},
-                )
-        frames = len(self._index)
-        packed = sum(file.stat().st_size for file in folder.glob("*.zst"))
-        result: dict[str, float] = {"clips": len(self.clips), "frames": frames, "bytes_per_frame": packed / frames}
-        return result | {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in totals.items()}
+                    yield
 
     def _frames(self, k: int, start: int) -> Iterator[np.ndarray]:
         """Yields the frames of clip ``k`` from ``start`` on."""
         yield self.store.frames(self.clips[k])[start:]
+
+
+class _Writing:
+    """Writes clips in their order, each once it is finished, in a thread beside the masker's.
+
+    Args:
+        clips: all of them.
+        finished: has those that are masked.
+        writer: takes them.
+        carried: see ``Generation.run``.
+    """
+
+    def __init__(
+        self, clips: Sequence[Clip], finished: FinishedClips, writer: ClipWriter, carried: CarriedLabels | None
+    ) -> None:
+        self._clips, self._finished, self._writer, self._carried = clips, finished, writer, carried
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing")
+        self._running: deque[Future[None]] = deque()
+        self._begun = 0
+        self._totals: defaultdict[str, list[float]] = defaultdict(list)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Of the clips of each kind that are written, ``mean_confidence_<kind>``."""
+        return {f"mean_confidence_{kind}": float(np.mean(values)) for kind, values in self._totals.items()}
+
+    def go_on(self) -> None:
+        """Begins to write the clips that have got finished since the last call; raises what failed since then."""
+        while self._running and self._running[0].done():
+            self._running.popleft().result()
+        while self._begun < len(self._clips) and self._finished.has(self._begun):
+            self._running.append(self._thread.submit(self._write, self._begun))
+            self._begun += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                for each in self._running if self._carried is None else track(self._running, "carrying labels"):
+                    each.result()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _write(self, k: int) -> None:
+        clip, done = self._clips[k], self._finished.load(k)
+        if self._carried is not None:
+            done = self._carried(clip, done)
+        for mean in done.meta.values():
+            self._totals[clip.kind].append(mean)
+        self._writer.add(
+            clip.id,
+            split=clip.split,
+            kind=clip.kind,
+            masks=done.masks,
+            confidence=done.confidence,
+            meta=clip.meta | {name: round(mean, 4) for name, mean in done.meta.items()},
+        )

@@ -85,21 +85,22 @@ def generate_masks(
     if agreeing == "things":
         agreeing = CONTEXT_FRAMES if are_things(maps, store) else None
     name = fingerprint(params, clips=clips, masker=masker)
-    generation = Generation(store, found, maps, FinishedClips(resume_dir(masks), name))
-    speed = generation.run(
+    meta = params.model_dump(include={"confidence_levels", "precision"})
+    meta |= {"masks": name, "consistent_frames": agreeing}
+    carried = None
+    if params.propagated is not None:
+        carried = CarriedLabels(store, maps, params.propagated, params.confidence_levels)
+    result = Generation(store, found, maps, FinishedClips(resume_dir(masks), name)).run(
+        masks,
+        store.meta | meta,
         model,
         all_devices(),
         batch_size=params.batch_size,
         precision=params.precision,
         consistent_frames=agreeing,
         confidence_levels=params.confidence_levels,
+        carried=carried,
     )
-    meta = params.model_dump(include={"confidence_levels", "precision"})
-    meta |= {"masks": name, "consistent_frames": agreeing}
-    carried = None
-    if params.propagated is not None:
-        carried = CarriedLabels(store, maps, params.propagated, params.confidence_levels)
-    result = generation.write(masks, store.meta | meta, carried) | speed
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(
         f"masked {result['clips']:.0f} clips, {result['frames']:.0f} frames, "
