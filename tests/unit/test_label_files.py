@@ -4,6 +4,7 @@ The samples follow the documented formats: CVAT's XML 1.1, Label Studio's export
 KITTI MOTS' text, and the table of Cityscapes' scripts.
 """
 
+import base64
 import json
 import warnings
 import zipfile
@@ -376,6 +377,35 @@ def test_addresses_of_local_files_may_be_quoted(read: Read) -> None:
     np.testing.assert_array_equal(masks[2] == 1, BRUSHED)
 
 
+def bitmask(label: str = "car", size: tuple[int, int] = (W, H)) -> dict[str, Any]:
+    """Returns a region as a browser's canvas saves it: black where it was painted, else transparent."""
+    shown = np.zeros((*size[::-1], 4), np.uint8)
+    shown[..., 3][:H, :W] = np.where(BRUSHED, 255, 0)[: size[1], : size[0]]
+    text = base64.b64encode(cv2.imencode(".png", shown)[1].tobytes()).decode()
+    return region("bitmasklabels", label, imageDataURL=f"data:image/png;base64,{text}")
+
+
+def test_bitmasks_of_label_studio_are_what_is_not_transparent(read: Read) -> None:
+    masks, _ = read("label-studio", "export.json", [task(bitmask("dog"))])
+    np.testing.assert_array_equal(masks[1] == 2, BRUSHED)
+
+
+def test_regions_without_an_area_are_said(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    points = region("keypointlabels", x=50, y=50, width=0.2)
+    line = region("vectorlabels", vertices=[{"id": "a", "x": 1, "y": 1}], closed=False)
+    comment = {"id": "c", "type": "textarea", "value": {"text": ["looks odd"]}}
+    masks, _ = read("label-studio", "export.json", [task(points, line, comment, brushed(ENCODED))])
+    np.testing.assert_array_equal(masks[1] == 1, BRUSHED)
+    assert "left out 1 keypoint, 1 vector: they have no area" in capsys.readouterr().err
+
+
+def test_the_image_of_a_task_is_the_text_that_names_one(read: Read) -> None:
+    signed = "https://bucket.example/set/street_000003.png?X-Amz-Signature=0a1b"
+    data = {"caption": "a street", "audio": "a.wav", "photo": signed}
+    masks, _ = read("label-studio", "export.json", [task(brushed(ENCODED), data=data)])
+    np.testing.assert_array_equal(masks[3] == 1, BRUSHED)
+
+
 def test_shape_and_label_may_be_two_items_of_one_id(read: Read) -> None:
     shape = region("brush", format="rle", rle=ENCODED)
     del shape["value"]["brush"]
@@ -426,6 +456,12 @@ def test_what_is_not_annotated_stays_without_labels(read: Read, capsys: pytest.C
         ([task(annotations=[{"result": 5}])], r"result must be a list of objects, not 5"),
         ([task(annotations=5)], r"annotations must be a list of objects, not 5"),
         ([task(brushed(ENCODED) | {"id": []}, brushed(ENCODED) | {"id": []})], r"region \[\] stands twice"),
+        ([task(bitmask() | {"value": {"bitmasklabels": ["car"]}})], r"imageDataURL must begin with data:image/png"),
+        ([task(region("bitmasklabels", imageDataURL="data:image/png;base64,*"))], r"\(bitmask\): imageDataURL is no base64"),
+        ([task(region("bitmasklabels", imageDataURL="data:image/png;base64,AAAA"))], r"\(bitmask\): not a readable image"),
+        ([task(bitmask(size=(W + 1, H)))], r"region 1 \(bitmask\): its bitmask is 10x6, the frame 9x6"),
+        ([task(region("videorectangle", tag="labels", sequence=[]))], r"has a videorectangle, which is not read; draw brush,"),
+        ([task(region("vectorlabels", vertices=[], closed=True))], r"has a vector, which is not read; draw brush,"),
         ([task(data="a.png")], r"data must be an object, not 'a.png'"),
         ([task(annotations=[])], r"export.json: lists no labelled frame of a clip in"),
         ([], r"export.json: lists no labelled frame of a clip in"),

@@ -102,6 +102,12 @@ NAMES = {
     "another ending and case": ("{clip}", "video1/frame_000000.jpg", "video1/frame_000000.PNG"),
     "one flat folder": ("images/{clip}_{frame}.png", "images/clip_000000.png", "clip_000000.png"),
     "uploaded to Label Studio": ("images/{clip}_{frame}.png", "images/clip_0.png", "images/1234abcd-clip_0.png"),
+    "uploaded, and no folder kept": ("{clip}", "video1/00000.png", "data/upload/7/1234abcd-00000.png"),
+    "uploaded, and made an address": (
+        "images/{clip}_{frame}.png",
+        "images/Lange Straße (2)_0.png",
+        "images/1234abcd-Lange_Straße_2_0.png",
+    ),
     "Roboflow": (
         "*/{clip}-{frame}_jpg.rf.*.jpg",
         "train/street_mp4-0_jpg.rf.0f3a.jpg",
@@ -130,6 +136,14 @@ def test_files_that_lie_with_their_sequences_may_call_frames_alike(tmp_path: Pat
         LabelError, match=r"images\[0\] \(0\.png\): '0\.png' may be video1/0 or video2/0; write the"
     ):
         list_raw(tmp_path, labels=["result.json"], frames=1)
+
+
+def test_files_of_coco_are_called_as_the_folders_of_their_images(tmp_path: Path) -> None:
+    for category, subset in enumerate(("Train", "Val"), 1):
+        write_frames(tmp_path, [f"images/{subset}/0.png"])
+        write_json(tmp_path / f"annotations/instances_{subset}.json", coco(["0.png"], [one(1, category=category)]))
+    found = masks_of(list_raw(tmp_path, labels=["annotations/*.json"], images="images/{clip}", frames=1))
+    assert [mask.max() for mask in found] == [1, 2]
 
 
 def test_frames_without_objects_have_no_label_unless_the_owner_says_so(tmp_path: Path) -> None:

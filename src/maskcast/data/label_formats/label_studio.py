@@ -1,15 +1,16 @@
-"""Label Studio: a list of tasks in JSON; regions drawn by brush, as polygons, rectangles or ellipses.
+"""Label Studio: a list of tasks in JSON; regions drawn by brush, as bitmasks, polygons, rectangles or ellipses.
 
 A task's ``data`` holds clip and frame, which its exports keep; where they are missing, the name of its image tells
 them. What people drew are ``annotations``: of several of a task the last one counts that is marked as ground
 truth, else the last one. Written are ``predictions``, which are not labels until somebody submits them.
 """
 
+import binascii
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 from xml.sax.saxutils import quoteattr
@@ -17,6 +18,8 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from maskcast.data.coco_records import Records
+from maskcast.data.decoding import decode as decode_image
+from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.brush import decode, encode
 from maskcast.data.label_formats.files import files_in
@@ -29,7 +32,9 @@ from maskcast.reading import read_json, shown
 FILE = "tasks.json"
 CONFIG = "label-config.xml"
 LOCAL = "/data/local-files/?d=images/"  # below LOCAL_FILES_DOCUMENT_ROOT of Label Studio's server
-TAGS = ("brush", "polygon", "rectangle", "ellipse")
+PNG = "data:image/png;base64,"
+TAGS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
+NO_AREA = ("keypoint", "vector")  # said, and left out
 
 
 class LabelStudio(LabelFormat):
@@ -83,7 +88,8 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
     if not isinstance(content, list):
         raise MaskcastError(f"{file}: Label Studio's JSON is a list of tasks, not {shown(content)}; export `JSON`")
     tasks = Records(f"{file}: tasks", content)
-    unusable: Counter[str] = Counter()
+    unusable = 0
+    left_out: Counter[str] = Counter()
     ids: set[str] = set()
     for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
         task = tasks.records[n]
@@ -94,9 +100,9 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
             tasks.fail(n, f"data must be an object, not {shown(data)}; export it again")
         chosen = _chosen(tasks, n, part)
         if chosen is None:
-            unusable["tasks"] += 1
+            unusable += 1
             continue
-        regions = _grouped(tasks, n, chosen)
+        regions = _grouped(tasks, n, chosen, left_out)
         where = f"{tasks.where}[{n}] (id {task.get('id')})"
         sizes = {_size(one, where) for one in regions}
         if len(sizes) > 1:
@@ -107,7 +113,10 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
             where, _places(data), size, objects, partial(_regions, regions, where), [unquote(_image(data))]
         )
     if unusable:
-        say(f"{file}: {unusable['tasks']} of {len(content)} tasks have no {part}: they stay without labels")
+        say(f"{file}: {unusable} of {len(content)} tasks have no {part}: they stay without labels")
+    if left_out:
+        kinds = ", ".join(f"{count} {tag}" for tag, count in left_out.items())
+        say(f"{file}: left out {kinds}: they have no area")
 
 
 def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
@@ -125,8 +134,10 @@ def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
     return list(result)
 
 
-def _grouped(tasks: Records, n: int, result: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the regions of a result that have an area, each with its ``label``.
+def _grouped(
+    tasks: Records, n: int, result: Sequence[dict[str, Any]], left_out: Counter[str]
+) -> list[dict[str, Any]]:
+    """Returns the regions of a result that have an area, each with its ``label``; counts those that have none.
 
     Label Studio writes shape and label in one item (`brushlabels`), or in two of the same id (`brush`, `labels`).
     """
@@ -140,10 +151,15 @@ def _grouped(tasks: Records, n: int, result: Sequence[dict[str, Any]]) -> list[d
     seen: set[str] = set()
     for one in result:
         tag = str(one.get("type", "")).removesuffix("labels")
+        value = one.get("value")
+        if tag.startswith("video") or (tag == "vector" and isinstance(value, dict) and value.get("closed")):
+            tasks.fail(n, f"has a {tag}, which is not read; draw {', '.join(TAGS)} on images of the frames")
+        if tag in NO_AREA:
+            left_out[tag] += 1
         if tag not in TAGS:
             continue
-        if not isinstance(one.get("value"), dict):
-            tasks.fail(n, f"value of a region must be an object, not {shown(one.get('value'))}; export `JSON`")
+        if not isinstance(value, dict):
+            tasks.fail(n, f"value of a region must be an object, not {shown(value)}; export `JSON`")
         names = labels.get(str(one.get("id")), [])
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
             tasks.fail(n, f"a region has the labels {shown(names)}; give it one")
@@ -172,8 +188,14 @@ def _places(data: Mapping[str, Any]) -> Sequence[Place]:
 
 
 def _image(data: Mapping[str, Any]) -> str:
-    image = data.get("image") or next((value for value in data.values() if isinstance(value, str)), "")
-    return str(image).rpartition("?d=")[2]
+    """Returns the path of a task's image: what is called so, else the first text that ends as images do."""
+    texts = [value for value in (data.get("image"), *data.values()) if isinstance(value, str)]
+    paths = [
+        text.partition("?")[0] if "://" in text else text.rpartition("?d=")[2]  # a signature, or local files
+        for text in texts
+    ]
+    ends = (path for path in paths if PurePosixPath(unquote(path)).suffix.lower() in IMAGE_SUFFIXES)
+    return next(ends, paths[0] if paths else "")
 
 
 def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
@@ -190,6 +212,8 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
         if value.get("format") != "rle":
             raise MaskcastError(f"{where}: format must be rle, not {shown(value.get('format'))}; export it again")
         return decode(value.get("rle"), size, where)
+    if region["tag"] == "bitmask":
+        return _bitmask(value.get("imageDataURL"), size, where)
     scale = np.array([size[1], size[0]]) / 100
     try:
         if region["tag"] == "polygon":
@@ -203,3 +227,20 @@ def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
         return polygon(rectangle(x, y, width, height, turn, (x, y)), size, where)
     except (KeyError, TypeError, ValueError) as error:
         raise MaskcastError(f"{where}: its numbers cannot be read ({error!r}); export it again") from None
+
+
+def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a PNG within a text that are not transparent."""
+    if not isinstance(url, str) or not url.startswith(PNG):
+        raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {shown(url)}; export it again")
+    try:
+        content = binascii.a2b_base64(url.removeprefix(PNG), strict_mode=True)
+    except binascii.Error as error:
+        raise MaskcastError(f"{where}: imageDataURL is no base64 ({error}); export it again") from None
+    mask_HW: np.ndarray = np.asarray(decode_image(where, content).image.convert("RGBA"))[..., 3] > 0
+    if mask_HW.shape != size:
+        have, wanted = ("x".join(map(str, shape[::-1])) for shape in (mask_HW.shape, size))
+        raise MaskcastError(
+            f"{where}: its bitmask is {have}, the frame {wanted} (width x height); export it again"
+        )
+    return mask_HW

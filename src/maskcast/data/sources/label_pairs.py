@@ -21,7 +21,10 @@ from maskcast.labels import LabelError
 from maskcast.reading import parsing
 
 Parts = tuple[str, ...]
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
+# Label Studio puts eight digits before the name of an uploaded file, keeps no folder, makes spaces underscores and
+# takes out what else is no letter, digit, dot or hyphen.
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
+_TAKEN_OUT = re.compile(r"[^-\w.]")
 
 
 @dataclass
@@ -55,7 +58,8 @@ def read_labels(
     """
     labels, images = Labels(), _Images(raw, footage, folder)
     for file in files:
-        own = set(_parts(file.relative_to(raw).as_posix()))
+        parts = _parts(file.relative_to(raw).as_posix())
+        own = {*parts, parts[-1].removeprefix("instances_")}  # COCO's files are called as the folders of images
         with parsing(file, f"labels of {form.name}", "export them again"):
             for frame in form.read(file):
                 place = images.find(frame, own)
@@ -77,12 +81,14 @@ class _Images:
         self._footage, self._depth = footage, len(PurePosixPath(folder).parts)
         self._clips = {_plain(name): name for name in footage}
         self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
+        self._uploaded: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
         for name, found in footage.items():
             if isinstance(found.images, Path):
                 continue
             for k, path in enumerate(found.images):
                 parts = _parts(path.relative_to(raw).as_posix())
                 self._by_name[parts[-1]].append((parts, name, k))
+                self._uploaded[_TAKEN_OUT.sub("", parts[-1].replace(" ", "_"))].append((parts, name, k))
 
     def find(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
         """Returns sequence and place of a frame of a file whose path has the parts ``own``; None: it has no image.
@@ -120,19 +126,21 @@ class _Images:
     def _named(self, frame: FoundFrame, own: set[str]) -> tuple[str, int] | None:
         for called in frame.names:
             parts = _parts(called)
-            uploaded = _UPLOADED.fullmatch(parts[-1]) if parts else None
-            for wanted in [parts, *([(*parts[:-1], uploaded[1])] if uploaded else [])]:
-                found = [one for one in self._by_name.get("".join(wanted[-1:]), ()) if self._fits(wanted, one[0])]
-                if len(found) > 1:
-                    found = [one for one in found if _plain(one[1]) in own] or found
-                if len(found) > 1:
-                    first, second = ("/".join(one[0]) for one in found[:2])
+            last = "".join(parts[-1:])
+            uploaded = _UPLOADED.fullmatch(last)
+            for found in (
+                [one for one in self._by_name.get(last, ()) if self._fits(parts, one[0])],
+                self._uploaded.get(uploaded[1], []) if uploaded else [],
+            ):
+                meant = [one for one in found if len(found) == 1 or _plain(one[1]) in own] or found
+                if len(meant) > 1:
+                    first, second = ("/".join(one[0]) for one in meant[:2])
                     raise LabelError(
                         f"{frame.where}: {called!r} may be {first} or {second}; write the folder into the names, "
                         "or name the file of labels, or its folder, as the sequence"
                     )
-                if found:
-                    return found[0][1:]
+                if meant:
+                    return meant[0][1:]
         return None
 
     def _fits(self, wanted: Parts, image: Parts) -> bool:
