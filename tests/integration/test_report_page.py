@@ -18,6 +18,8 @@ from tests.conftest import lacking
 from maskcast.curves import write_curve
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
+from maskcast.data.left_out import LeftOut
+from maskcast.errors import PicturedError
 from maskcast.labels import MASK, single_map
 from maskcast.markup import picture, table
 from maskcast.models.base import save_model
@@ -26,6 +28,7 @@ from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.params import Params
 from maskcast.report.charts import line_chart
+from maskcast.report.left_out_page import write_left_out
 from maskcast.report.page import Page as ReportPage
 from maskcast.runner.run import run_stage
 
@@ -311,6 +314,28 @@ def test_the_keyboard_sees_where_it_is(opened) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+def test_pictures_beside_a_page_of_left_out_clips_are_shown(browser: Browser, tmp_path: Path) -> None:
+    found = LeftOut(tmp_path)
+    for number in range(2):
+        found.add(f"{EVIL}_{number}", PicturedError("too little screen", np.full((40, 900, 3), 99, np.uint8)))
+    path = write_left_out(found)
+    assert path is not None
+    said: list[str] = []
+    for place in (path.as_uri(), f"http://clips.test/{path.name}"):  # as a file, and from a server
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.route(
+            "http://clips.test/*", lambda route: route.fulfill(path=path.with_name(Path(route.request.url).name))
+        )
+        page.goto(place)
+        assert page.evaluate("[...document.images].map(image => image.naturalWidth)") == [900, 900]
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.get_by_role("heading", name=EVIL).count() == 2 and page.title() == "Clips that are left out"
+        assert page.get_by_text("too little screen").count() == 2
+        page.close()
+    assert said == []
 
 
 def test_the_page_of_a_registration_opens_too(opened) -> None:

@@ -123,10 +123,12 @@ def test_the_time_of_a_frame_is_that_of_a_session(clips: Path) -> None:
     assert speed.parameters == 3 and speed.clip_frames == 9
 
 
-def test_names_are_those_of_folders(tmp_path: Path) -> None:
+def test_names_are_those_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = write_masker(tmp_path / "a/x", PERSON)
     two = write_masker(tmp_path / "b/y", PERSON)
     assert find_maskers([one, tmp_path / "b"]) == {"x": one, "y": two}
+    monkeypatch.chdir(one)
+    assert find_maskers([Path()]) == {"x": Path()}
 
 
 def same_names(folder: Path) -> list[Path]:

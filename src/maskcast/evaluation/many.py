@@ -4,6 +4,7 @@ Legend: T frames, H height, W width.
 """
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -80,7 +81,8 @@ def find_maskers(folders: Sequence[Path]) -> dict[str, Path]:
         if not inside:
             raise MaskcastError(f"{folder}: holds no model ({CONFIG}); give a folder that train_masker wrote")
         for path in inside:
-            name = folder.name if path == folder else path.relative_to(folder).as_posix()
+            own = Path(os.path.abspath(folder)).name  # also of `.`; a link keeps its name
+            name = own if path == folder else path.relative_to(folder).as_posix()
             if name in found:
                 raise MaskcastError(f"{path}: has the name {name!r} of {found[name]}; give the folder above both")
             found[name] = path

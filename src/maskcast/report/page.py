@@ -114,13 +114,15 @@ def _param(value: object) -> str:
     return redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def document(title: str, sections: Mapping[str, Html], index: str | None = None) -> str:
+def document(title: str, sections: Mapping[str, Html], index: str | None = None, *, in_store: bool = False) -> str:
     """Returns a whole page.
 
     Args:
         title: its heading.
         sections: its parts, by title.
         index: name of the page beside it that links to all pages; shown where pages are files.
+        in_store: whether it is part of a data set: then its pictures may be files beside it, and it says no time,
+            so that equal data have equal bytes.
     """
     ids = {name: re.sub(r"\W+", "-", name.lower()).strip("-") for name in sections}
     links = [element("li", element("a", name, href=f"#{ids[name]}")) for name in sections]
@@ -137,10 +139,11 @@ def document(title: str, sections: Mapping[str, Html], index: str | None = None)
             element("nav", element("ul", *links), aria_label="Sections"),
         ),
         element("main", *parts, id="content", tabindex=-1),
-        element("footer", f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by maskcast."),
+        element("footer", "Written by maskcast." if in_store else f"Written {_now()} UTC by maskcast."),
         element("script", Html(SCRIPT)),
     ]
-    policy = f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}"
+    images = "data: 'self' file:" if in_store else "data:"
+    policy = f"default-src 'none'; img-src {images}; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}"
     head = [
         element("meta", charset="utf-8"),
         GENERATOR,
@@ -150,6 +153,10 @@ def document(title: str, sections: Mapping[str, Html], index: str | None = None)
         element("style", Html(STYLE)),
     ]
     return f"<!doctype html>\n{element('html', element('head', *head), element('body', *body), lang='en')}\n"
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M}"
 
 
 def _hash(text: str) -> str:

@@ -67,6 +67,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         MaskcastError: when the layout is not the one named, labels contradict the params, sizes differ although
             none is set, an id occurs twice, a split that is required has no clips, or one loses all its clips.
     """
+    from maskcast.report.left_out_page import write_left_out
+
     listing = params.source.list(raw, height=params.height, width=params.width, seed=params.seed)
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
@@ -116,10 +118,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         lost = {clip.split for clip in listing.clips} - set(written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
-    pictured.write()
-    if pictured:
-        page = final(clips) / pictured.page.relative_to(clips)
-        notes.append(f"{len(pictured)} clips are left out that {page} shows")
+    if (page := write_left_out(pictured)) is not None:
+        notes.append(f"{len(pictured)} clips are left out that {final(clips) / page.relative_to(clips)} shows")
     _report(written, [*listing.skipped, *unreadable], notes)
 
 

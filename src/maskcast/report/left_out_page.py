@@ -1,0 +1,27 @@
+"""A page of the clips that are left out of a clip store, with a picture of each and why."""
+
+from pathlib import Path
+
+from maskcast.data.left_out import LeftOut
+from maskcast.markup import element, joined, scrolling
+from maskcast.report.page import INDEX, document
+
+
+def write_left_out(found: LeftOut) -> Path | None:
+    """Writes the page beside the pictures; returns where, or None where no clip has one."""
+    if not found:
+        return None
+    lead = "What is wrong with each clip that prepare_clips could not use and can show."
+    clips = [
+        element(
+            "figure",
+            element("h3", clip_id),
+            scrolling(clip_id, element("img", alt=f"{clip_id}: {why}", src=name)),
+            element("figcaption", why),
+        )
+        for clip_id, why, name in found.clips
+    ]
+    page = found.folder / INDEX
+    sections = {"Clips": joined([element("p", lead), *clips])}
+    page.write_text(document("Clips that are left out", sections, in_store=True), encoding="utf-8")
+    return page
