@@ -75,7 +75,7 @@ def user_errors_of_disk(*places: Path) -> Iterator[None]:
         if is_disk_full(error):
             raise MaskcastError(
                 f"{_full_path(error, places)}: no space left on the device; free some and run the same command "
-                "again (it resumes)"
+                "again"
             ) from error
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             place = f"{named}: " if (named := _path_of(error)) else ""

@@ -184,9 +184,17 @@ def is_count(word: str) -> bool:
     return word.isdecimal() and len(word) <= DIGITS
 
 
-def counted(number: int, what: str) -> str:
-    """Returns a number of things as a line says it: `1 frame`, `2 frames`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, does: str = "", do: str = "") -> str:
+    """Returns a number of things as a line says it: `1 frame`, `2 frames`, and with verbs `1 frame is`.
+
+    Args:
+        number: of the things.
+        what: one of them.
+        does: what one of them does.
+        do: what several do.
+    """
+    words = (what, does) if number == 1 else (f"{what}s", do)
+    return " ".join(filter(None, (str(number), *words)))
 
 
 def shown(value: Any) -> str:

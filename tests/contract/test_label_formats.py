@@ -224,7 +224,7 @@ def test_a_class_of_another_store_is_refused_with_the_nearest(
             (HEIGHT + 1, WIDTH),
             rf"is {WIDTH}x{HEIGHT}, the clips of .* are {WIDTH}x{HEIGHT + 1}; label the frames",
         ),
-        (0, (HEIGHT, WIDTH), r"none of its \d+ frames is of a clip in .*; names must be <clip>_<frame>.png"),
+        (0, (HEIGHT, WIDTH), r"has \d+ frames?, none of a clip in .*; names must be <clip>_<frame>.png"),
     ],
 )
 def test_frames_that_contradict_the_store_are_refused(

@@ -178,7 +178,7 @@ def test_what_never_arrives_is_said(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     track_something(folder, last=10)
     said = capfd.readouterr().err
-    assert "lost 11 metrics, 1 files of train_masker" in said
+    assert "lost 11 metrics, 1 file of train_masker" in said
 
 
 @pytest.mark.usefixtures("folder")

@@ -161,7 +161,7 @@ def test_phases_change_data_loss_weight_and_rate() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"phases": [{"epochs": 1}]}, "phases: have 1 epochs, training.epochs is 2"),
+        ({"phases": [{"epochs": 1}]}, "phases: have 1 epoch, training.epochs is 2"),
         ({"phases": [{"epochs": 2, "generated": 1}]}, "phases[0].generated: needs generated masks"),
         (
             {"adversarial": None, "phases": [{"epochs": 2, "adversarial": 0.1}]},

@@ -25,7 +25,7 @@ def test_errors_are_counted_and_absent_classes_left_out() -> None:
     )
     assert rows == [("two", "a&lt;b", "2", "50.0%"), ("a&lt;b", "two", "1", "25.0%")]
     cells = re.findall(r"<title>([^<]*)</title>", text)
-    assert len(cells) == 7 and "a&lt;b forecast as rest: 25.0% (1 pixels)" in cells
+    assert len(cells) == 7 and "a&lt;b forecast as rest: 25.0% (1 pixel)" in cells
     assert "never" not in text
 
 

@@ -39,7 +39,7 @@ def rows(text: str) -> list[list[str]]:
 
 def test_sections_lead_from_the_whole_to_the_single_image(sections: Mapping[str, Html]) -> None:
     assert list(sections) == ["Scores", "By category", "Precision over recall", "Images", "What the scores mean"]
-    assert "AP 0.5000</strong>, AP50 0.5000: 2 truths in 1 images, 1 detections." in sections["Scores"]
+    assert "AP 0.5000</strong>, AP50 0.5000: 2 truths in 1 image, 1 detection." in sections["Scores"]
     header, row = rows(sections["Scores"])
     values = dict(zip(header, row, strict=True))
     assert values["AP_small"] == "0.5000" and values["AP_large"] == "n/a"

@@ -302,9 +302,9 @@ def test_missing_parts_of_label_files_are_named(tmp_path: Path) -> None:
     config = label_files(tmp_path)
     refused(source({"layout": "label_files"}), tmp_path, "validation/images: no such folder")
     (tmp_path / "training/labels/11.yml").unlink()
-    refused(config, tmp_path, "training: 1 images and label files have no partner, first labels/11.yml")
+    refused(config, tmp_path, "training: no partner for 1 image or label file, first labels/11.yml")
     (tmp_path / "training/images/2.JPEG").unlink()
-    refused(config, tmp_path, "2 images and label files have no partner, first images/2")
+    refused(config, tmp_path, "no partner for 2 image or label files, first images/2")
     for path in (tmp_path / "training/images").iterdir():
         path.unlink()
     refused(config, tmp_path, "training/images: holds no images")

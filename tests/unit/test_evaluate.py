@@ -164,11 +164,12 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
 def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> None:
     store = write_store(tmp_path / "clips", val=1)
     other = still_store(tmp_path / "other", classes=[*CLASSES, "green"])
-    nothing = write_store(tmp_path / "nothing", train=1)
+    nothing, bare = write_store(tmp_path / "nothing", train=1), still_store(tmp_path / "bare")
     cases: list[tuple[dict[str, Any], ClipStore, ClipStore, str]] = [
         ({"split": "test"}, store, store, "'test'"),
         ({"horizon": 12}, store, store, "'val_0' has 22 frames, context_frames . horizon need 23"),
-        ({}, store, nothing, "no generated masks of clip 'val_0'"),
+        ({}, store, nothing, "no generated masks of clip 'val_0'; run generate_masks on"),
+        ({}, bare, nothing, "no generated masks of clip 'video_0'; it has no frames in .*bare to be masked"),
         ({}, store, other, "classes differ .* .3 and 4."),
         ({}, other, other, "trained for 3 classes, .* has 4"),
     ]

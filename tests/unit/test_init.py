@@ -217,7 +217,7 @@ def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:
     davis(tmp_path, sequences=2, labelled=0)
     (tmp_path / "masks").mkdir()
     np.save(tmp_path / "masks/seq-0.npy", np.zeros((24, 8, 8), np.uint8))
-    assert "1 files are neither images nor videos, e.g. masks/seq-0.npy" in " ".join(look(tmp_path).warnings)
+    assert "1 file is neither images nor videos, e.g. masks/seq-0.npy" in " ".join(look(tmp_path).warnings)
 
 
 def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
@@ -361,7 +361,9 @@ def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
 def test_videos_beside_frames_are_said(tmp_path: Path) -> None:
     davis(tmp_path)
     write_mp4(tmp_path / "more/a.mp4", frames_of(9, 24)[0])
-    assert any("1 video, e.g. more/a.mp4, is left out" in warning for warning in look(tmp_path).warnings)
+    assert any(
+        "1 video is left out, e.g. more/a.mp4: one source" in warning for warning in look(tmp_path).warnings
+    )
     (tmp_path / "more/a.mp4").rename(tmp_path / "JPEGImages/480p/a.mp4")  # where the pattern finds it
     found = look(tmp_path)
     assert "a.mp4" in found.sequences and not any("left out" in warning for warning in found.warnings)
@@ -379,7 +381,7 @@ def test_videos_of_several_endings_are_all_taken(tmp_path: Path) -> None:
     assert set(start.found.sequences) == {"a", "b", "c", "d"} and set(start.found.labelled) == {"b", "c"}
     write_mp4(tmp_path / "more/deep/e.mp4", frames_of(9, 24)[0])
     assert any(
-        "1 video, e.g. more/deep/e.mp4, is left out: they do not fit the pattern films/{clip}.*" in warning
+        "1 video is left out, e.g. more/deep/e.mp4: they do not fit the pattern films/{clip}.*" in warning
         for warning in look(tmp_path).warnings
     )
 

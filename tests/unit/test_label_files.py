@@ -243,7 +243,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
         (cvat_images(image(MASK), image(MASK)), r"image 0 .*: its id stands twice"),
         (cvat_images(image(MASK), image(MASK, number=1)), r"frame 1 of clip 'street' is listed twice"),
         (cvat_images(image(MASK, "street_000009.png")), r"image 0 .*clip 'street' of .* has frames 0 to 3, not 9"),
-        (cvat_images(image(MASK, "alley_000001.png")), r"none of its 1 frames is of a clip"),
+        (cvat_images(image(MASK, "alley_000001.png")), r"has 1 frame, none of a clip"),
         (cvat_images(image('<polygon label="car" points="1,1;2,2"/>')), r"polygon 1: a polygon of 2 points has no area"),
         (cvat_images(image('<polygon label="car" points="1,1;2;3,3"/>')), r"polygon 1: points must be x,y;x,y;..., got"),
         (cvat_images(image('<polygon label="car" points="1,1;2e9,2;3,3"/>')), r"a point lies far outside of the frame"),

@@ -98,8 +98,8 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     )
     assert "a.json: images[4] (else_000004.png)" in said.err
     assert "... and 2 more" in said.err
-    assert "1 frames are listed without annotation: taken as background (--empty background)" in said.err
-    assert "labelled 1 frames of 1 clips: new" in said.out
+    assert "1 frame is listed without annotation: taken as background (--empty background)" in said.err
+    assert "labelled 1 frame of 1 clip: new" in said.out
 
 
 def test_labels_of_frames_are_added_to_those_that_a_clip_had(store: ClipStore) -> None:
@@ -229,7 +229,7 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
     assert main([*words, "--output", "labelled"]) == 0
     words = ["labels", "propagate", "--frames", "2", "--clips", "labelled"]
     assert main([*words, "--output", "near"]) == 0
-    assert capsys.readouterr().out.endswith("carried the labels of 1 frames to 4 more, of 1 clips: near\n")
+    assert capsys.readouterr().out.endswith("carried the labels of 1 frame to 4 more, of 1 clip: near\n")
     near, labelled = ClipStore(Path("near")), ClipStore(Path("labelled"))
     (clip,) = near.clips
     assert (clip.id, clip.meta["labelled_frames"]) == ("unlabeled_0", {"mask": [2, 3, 4, 5, 6]})

@@ -83,7 +83,7 @@ def test_nothing_counted_has_no_score() -> None:
 @pytest.mark.parametrize(
     ("target", "prediction", "message"),
     [
-        (np.array([0, 49], np.uint8), np.array([0, 1], np.uint8), "target masks hold class id 49 .1 pixels."),
+        (np.array([0, 49], np.uint8), np.array([0, 1], np.uint8), "target masks hold class id 49 .1 pixel."),
         (
             np.array([0, 1], np.uint8),
             np.array([60, 60], np.uint8),

@@ -204,13 +204,13 @@ def test_what_does_not_pair_is_listed_with_the_rule(tmp_path: Path) -> None:
         mask(tmp_path / f"gt/b/label_{n}.png", n)
     listing = listed(tmp_path, images="img/{clip}", masks="gt/{clip}")
     skipped = dict(listing.skipped)
-    assert skipped["a/masks"] == "1 masks (3.png) have no frame by the rule: a mask has the name of its frame"
+    assert skipped["a/masks"] == "1 mask (3.png) without a frame by the rule: a mask has the name of its frame"
     assert skipped["b"].endswith(
-        "gt/b: none of 3 masks (label_0.png, label_1.png, label_2.png) has a frame (0.png, 1.png, 2.png) by the "
+        "gt/b: no mask (label_0.png, label_1.png, label_2.png) has a frame (0.png, 1.png, 2.png) by the "
         "rule: a mask has the name of its frame; set source.mask_suffix or source.offset, or name both by {frame} "
         "in source.images and source.masks"
     )
-    assert listing.notes[1] == "1 frames of 1 labelled sequences have no mask and no label (a: 1 of 3)"
+    assert listing.notes[1] == "1 frame of 1 labelled sequence without mask and label (a: 1 of 3)"
 
 
 def test_no_clip_goes_over_a_gap_in_the_numbers(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_no_clip_goes_over_a_gap_in_the_numbers(tmp_path: Path) -> None:
         mask(tmp_path / f"gt/a/{n:03d}.png", 0)
     listing = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", frames=3)
     assert [clip.meta["start"] for clip in listing.clips] == [0, 1, 4]
-    assert "1 sequences have gaps in their numbers, and no clip goes over one (a: " in listing.notes[-1]
+    assert "1 sequence has gaps in the numbers of frames, and no clip goes over one (a: " in listing.notes[-1]
     assert "006.png" in listing.notes[-1]
     listing = listed(tmp_path, images="img/{clip}", masks="gt/{clip}", frames=5)
     assert "has 7 frames in 2 parts" in reason(listing)

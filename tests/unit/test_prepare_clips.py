@@ -109,7 +109,7 @@ def test_unreadable_clips_are_left_out_and_said(tmp_path, capsys):
     assert "video_2/image_1.png: not a readable image" in skipped["train/video_2"]
     assert "image_0.png is missing" in skipped["train/video_3"]
     said = capsys.readouterr().err
-    assert "prepared 1 clips (1 train); left out 2 items" in said
+    assert "prepared 1 clip (1 train); left out 2 items" in said
     assert "image_1.png: not a readable image" in said
     refuses(raw, tmp_path / "strict", r"image_1\.png: not a readable image", on_error="fail")
 

@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "0/255 among many classes": (
         lambda p: saved(p / "m.png", picture([[0, 255]])),
         {"classes": MANY, "encoding": "index"},
-        r"m\.png: the value 255 \(1 of 1 masks, 1 pixels\) is no class id of 0\.\.48; if it is the only "
+        r"m\.png: the value 255 \(1 of 1 mask, 1 pixel\) is no class id of 0\.\.48; if it is the only "
         r"foreground, set source\.encoding: binary",
     ),
     "0/255 that ignore would hide": (
@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "an id of 200": (
         lambda p: saved(p / "m.png", picture([[0, 3, 199, 200, 200]])),
         {"classes": MANY},
-        r"the value 200 \(1 of 1 masks, 2 pixels\) is no class id of 0\.\.48; name all classes in source\.classes",
+        r"the value 200 \(1 of 1 mask, 2 pixels\) is no class id of 0\.\.48; name all classes in source\.classes",
     ),
     "objects of DAVIS 2017 for two classes": (
         lambda p: saved(p / "m.png", palette([[0, 1, 5]], DAVIS)),
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "a colour that is not listed": (
         lambda p: saved(p / "m.png", Image.fromarray(np.array([[[128, 64, 128], [1, 2, 3]]], np.uint8))),
         {"values": {"#804080": "foreground"}},
-        r"the value #010203 \(1 of 1 masks, 1 pixels\) is not in source\.values; add it there",
+        r"the value #010203 \(1 of 1 mask, 1 pixel\) is not in source\.values; add it there",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_a_mask_that_the_survey_did_not_meet_is_held_against_the_rule(tmp_path: 
     ):
         rule.read(other)
     index = choose_rule(survey_masks([other]), encoding="auto", ignore=None, num_classes=2)
-    with pytest.raises(LabelError, match=r"0000\.png: the value 255 \(1 pixels\) is no class id of 0\.\.1"):
+    with pytest.raises(LabelError, match=r"0000\.png: the value 255 \(1 pixel\) is no class id of 0\.\.1"):
         index.read(rest[0])
     lossy = saved(tmp_path / "lossy.jpg", picture(large([[0, 255]])))
     with pytest.raises(LabelError, match=r"lossy\.jpg: JPEG changes the values"):

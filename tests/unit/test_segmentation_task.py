@@ -171,7 +171,7 @@ def test_windows_are_for_models_with_state_alone(store: ClipStore) -> None:
         MemoryTraining(training=TRAINING)
     with pytest.raises(ValidationError, match="'unet' sees each frame by itself; set window to null"):
         SegmentationTraining(training=TRAINING, window=WINDOW)
-    with pytest.raises(MaskcastError, match=r"none of the 2 training clips has the 13 frames of window\.burn_in"):
+    with pytest.raises(MaskcastError, match=r"no training clip has the 13 frames of window\.burn_in"):
         memory(store, WindowParams(frames=10, burn_in=3))
 
 

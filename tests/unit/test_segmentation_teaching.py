@@ -287,7 +287,7 @@ def test_a_store_without_unlabelled_frames_is_refused(tmp_path: Path) -> None:
 
 
 def test_clips_that_are_too_short_are_refused(store: ClipStore) -> None:
-    with pytest.raises(MaskcastError, match="none of the 2 unlabelled clips has the 30 frames of a sample; lower"):
+    with pytest.raises(MaskcastError, match="no unlabelled clip has the 30 frames of a sample; lower"):
         FrameTask(store, params(consistent_frames=30), "x")
 
 

@@ -72,7 +72,7 @@ def test_all_sets_are_listed_in_numeric_order(tmp_path, top, inner):
 def test_the_missing_tail_of_short_masks_is_ignored_and_reported(tmp_path):
     write_video(tmp_path / "train/video_0", masks=some_masks(20, np.uint16))
     listing = list_raw(tmp_path)
-    assert reasons(listing)["train/video_0/mask.npy"].startswith("the last 2 masks are missing")
+    assert reasons(listing)["train/video_0/mask.npy"].startswith("2 masks are missing at the end")
     masks = layers_of(listing.clips[0].load())[1]
     np.testing.assert_array_equal(masks[:20], some_masks(20))
     assert (masks[20:] == IGNORE).all()

@@ -207,7 +207,7 @@ def test_parts_of_a_sequence_that_hold_no_window_are_reported_and_unlabelled_one
         ("unlabeled", "unlabelled", None)
     ]
     assert listing.skipped == [
-        ("road", "has 1 frames for train, a window needs 3"),
+        ("road", "has 1 frame for train, a window needs 3"),
         ("road", "has 2 frames for val, a window needs 3"),
     ]
 

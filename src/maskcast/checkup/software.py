@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from maskcast.checkup.rows import Row, State
+from maskcast.reading import counted
 
 EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and what it is for
     "": ("missing", "all"),
@@ -87,7 +88,8 @@ def git() -> Iterator[Row]:
         yield Row("warning", "Git", f"{number}; no commit yet: runs name none", "git add --all && git commit")
     else:
         changes = len(_said("git", "status", "--porcelain", "--untracked-files=no").splitlines())
-        yield Row("ok", "Git", f"{number}, commit {commit}{f', {changes} files changed' if changes else ''}")
+        changed = f", {counted(changes, 'file')} changed" if changes else ""
+        yield Row("ok", "Git", f"{number}, commit {commit}{changed}")
 
 
 def _said(*command: str) -> str:

@@ -9,6 +9,7 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 from maskcast.memory import collector_paused
+from maskcast.reading import counted
 from maskcast.runner.outputs import beside, outputs_whole
 
 EPILOG = """\
@@ -51,7 +52,9 @@ def evaluate_coco(arguments: Sequence[str]) -> int:
     images, truths, detections = (
         len(items) for items in (scores.truth.images, scores.truth.annotations, scores.detections)
     )
-    print(f"{given.kind}: {detections} detections, {truths} truths, {images} images")
+    print(
+        f"{given.kind}: {counted(detections, 'detection')}, {counted(truths, 'truth')}, {counted(images, 'image')}"
+    )
     print(scores.table())
     return 0
 

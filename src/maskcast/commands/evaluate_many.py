@@ -105,7 +105,7 @@ def score(
             print(f"left out {result[0]}: {result[1]}")
     if not found:
         name, reason = next(iter(left_out.items()))
-        raise MaskcastError(f"none of {len(left_out)} models can be scored, first {name}: {reason}")
+        raise MaskcastError(f"no model can be scored, first {name}: {reason}")
     partial = beside(out)
     with outputs_whole({"out": out}, {"out": partial}):
         partial.mkdir()

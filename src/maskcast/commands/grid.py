@@ -13,6 +13,7 @@ from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.runner.dvc_calls import in_order, needs_of, read_calls
 from maskcast.runner.dvc_queue import Experiment, Queue
 from maskcast.runner.grid import load_grid, parts_of
@@ -81,7 +82,10 @@ def grid(arguments: Sequence[str]) -> int:
     experiments = {
         one.name: _experiment(f"{stem}-{one.name}", one.sections, used, [keys[the_grid.stage]]) for one in variants
     }
-    say(f"{len(variants)} variants; once for all: {', '.join(parts.shared)}; for each: {', '.join(parts.varied)}")
+    say(
+        f"{counted(len(variants), 'variant')}; once for all: {', '.join(parts.shared)}; for each: "
+        f"{', '.join(parts.varied)}"
+    )
     if failed := queue.run([shared], 1):
         raise MaskcastError(f"what all variants share failed: {failed[shared.name]}")
     make_database()

@@ -8,6 +8,7 @@ from maskcast.commands.parser import add_commands, command_parser, find_name
 from maskcast.data.label_formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.runner.outputs import beside, outputs_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
@@ -138,16 +139,22 @@ def _import(given: argparse.Namespace, out: Path) -> str:
     form = get_format(find_name(given.format, "format", list(FORMATS)))
     report = import_labels(out, form, given.file, store, rename=rename, empty=given.empty, split=given.split)
     if report.unpaired:
-        say(f"{len(report.unpaired)} frames are of no clip in {given.clips} ({FRAME_RULE}):")
+        say(f"{counted(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
         for name in report.unpaired[:LISTED]:
             say(f"  {name}")
         if len(report.unpaired) > LISTED:
             say(f"  ... and {len(report.unpaired) - LISTED} more")
     if report.empty:
-        say(f"{report.empty} frames are listed without annotation: taken as background (--empty background)")
+        say(
+            f"{counted(report.empty, 'frame', 'is', 'are')} listed without annotation: taken as background "
+            "(--empty background)"
+        )
     if report.unlabelled:
-        say(f"{report.unlabelled} frames are listed without annotation: left without labels (--empty unlabelled)")
-    return f"labelled {report.frames} frames of {report.clips} clips"
+        say(
+            f"{counted(report.unlabelled, 'frame', 'is', 'are')} listed without annotation: left without "
+            "labels (--empty unlabelled)"
+        )
+    return f"labelled {counted(report.frames, 'frame')} of {counted(report.clips, 'clip')}"
 
 
 def _export(given: argparse.Namespace, out: Path) -> str:
@@ -159,7 +166,7 @@ def _export(given: argparse.Namespace, out: Path) -> str:
     pictures = None if given.clips is None else ClipStore(given.clips)
     form = get_format(find_name(given.format, "format", list(FORMATS)))
     clips, count = export_labels(out, form, store, frames, pictures)
-    return f"wrote {count} frames of {clips} clips as {form.name}"
+    return f"wrote {counted(count, 'frame')} of {counted(clips, 'clip')} as {form.name}"
 
 
 def _suggest(given: argparse.Namespace, out: Path) -> str:
@@ -171,7 +178,7 @@ def _suggest(given: argparse.Namespace, out: Path) -> str:
             raise MaskcastError(f"--{name}: got {getattr(given, name)}; give {least} or more")
     params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
     count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
-    return f"suggested {count} frames by {given.method}"
+    return f"suggested {counted(count, 'frame')} by {given.method}"
 
 
 def _propagate(given: argparse.Namespace, out: Path) -> str:
@@ -181,4 +188,7 @@ def _propagate(given: argparse.Namespace, out: Path) -> str:
     if given.frames < 1:
         raise MaskcastError(f"--frames: got {given.frames}; give 1 or more")
     done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
-    return f"carried the labels of {done.labelled} frames to {done.carried} more, of {done.clips} clips"
+    return (
+        f"carried the labels of {counted(done.labelled, 'frame')} to {done.carried} more, of "
+        f"{counted(done.clips, 'clip')}"
+    )

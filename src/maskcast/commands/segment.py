@@ -8,6 +8,7 @@ from pathlib import Path
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
@@ -70,7 +71,8 @@ def segment(arguments: Sequence[str]) -> int:
     watched = segment_video(loaded, video, given.output / name, background, given.alpha)
     rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
     print(
-        f"{watched.frames} frames, {rate:.3g} a second (the model alone {model_rate:.3g}): {given.output / name}"
+        f"{counted(watched.frames, 'frame')}, {rate:.3g} a second (the model alone {model_rate:.3g}): "
+        f"{given.output / name}"
     )
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
+from maskcast.reading import counted
 from maskcast.runner.outputs import outputs_whole, remove
 
 DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
@@ -37,7 +38,7 @@ def write_lmdb(arguments: Sequence[str]) -> int:
     with outputs_whole({"output": out}, {"output": work}, _unpacked):
         count = write_hands(work / "hands", ClipStore(given.masks), given.split)
         pack(work / "hands", work / ARCHIVE, out.name.removesuffix(".tar.gz"))
-    print(f"wrote the masks of {count} images: {out}")
+    print(f"wrote the masks of {counted(count, 'image')}: {out}")
     return 0
 
 

@@ -160,6 +160,14 @@ class ClipStore:
         """Whether the store holds masks of a clip in the chosen map."""
         return labels_of(self.label_map.name) in clip.layers
 
+    def remedy_without_masks(self, clip: Clip) -> str:
+        """Returns what to do where a clip of this store has no generated masks."""
+        if clip.has_frames:
+            return f"run generate_masks on {self.root}"
+        return (
+            f"it has no frames in {self.root} to be masked: prepare it with frames, or put it into another split"
+        )
+
     def has_confidence(self, clip: Clip) -> bool:
         """Whether the store holds a confidence per mask pixel."""
         return f"confidence/{self.label_map.name}" in clip.layers

@@ -11,6 +11,7 @@ from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
+from maskcast.reading import counted
 
 NameKey = tuple[tuple[int, int | str], ...]
 SHOWN = 3  # names told in a line
@@ -42,7 +43,11 @@ def same_names(paths: Sequence[Path]) -> str:
     """Returns how many files are named as another of their folder but for the ending, or nothing where none is."""
     seen: dict[Path, Path] = {}
     twins = [(first, path) for path in paths if (first := seen.setdefault(path.with_suffix(""), path)) is not path]
-    return f"{len(twins)} images are named as another ({twins[0][0].name}, {twins[0][1].name})" if twins else ""
+    return (
+        f"{counted(len(twins), 'image', 'is', 'are')} named as another ({twins[0][0].name}, {twins[0][1].name})"
+        if twins
+        else ""
+    )
 
 
 def by_stem(files: Iterable[Path]) -> dict[str, Path]:

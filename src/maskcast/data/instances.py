@@ -10,6 +10,7 @@ import numpy as np
 from maskcast.data.clips import ALL, Clip, ClipStore
 from maskcast.data.store_view import StoreView
 from maskcast.labels import IGNORE, LabelError, LabelMap
+from maskcast.reading import counted
 
 
 class ObjectClasses(StoreView):
@@ -34,7 +35,8 @@ class ObjectClasses(StoreView):
         """How many objects a clip has at most, by class."""
         if sum(self.slots.values()) >= IGNORE:
             raise LabelError(
-                f"{store.root}: clips of map {told.name!r} have up to {sum(self.slots.values())} objects; "
+                f"{store.root}: clips of map {told.name!r} have up to "
+                f"{counted(sum(self.slots.values()), 'object')}; "
                 f"at most {IGNORE - 1} can be told apart: cut shorter clips, or leave out objects"
             )
         names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]

@@ -18,7 +18,7 @@ from maskcast.data.relabelling import labelled_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.progress import track
-from maskcast.reading import is_count, parsing, read_text
+from maskcast.reading import counted, is_count, parsing, read_text
 
 Frames = Mapping[str, Sequence[int]]  # of each clip, by its id
 
@@ -149,7 +149,7 @@ def _write_pictures(folder: Path, clips: Frames, store: ClipStore, pictures: Cli
         frames = pictures.frames(pictures.get(clip_id))
         if len(frames) <= chosen[-1]:
             raise MaskcastError(
-                f"{pictures.root}: clip {clip_id!r} has {len(frames)} frames, not {chosen[-1] + 1}"
+                f"{pictures.root}: clip {clip_id!r} has {counted(len(frames), 'frame')}, not {chosen[-1] + 1}"
             )
         for t in chosen:
             write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])

@@ -23,7 +23,7 @@ from maskcast.data.label_formats.names import FRAME_RULE
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
-from maskcast.reading import parsing
+from maskcast.reading import counted, parsing
 
 Empty = Literal["background", "unlabelled"]
 MOST_INSTANCE = (1 << 16) - 1
@@ -92,7 +92,9 @@ def import_labels(
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
         report.unpaired = [where.replace(str(opened), str(path)) for where in report.unpaired]
     if not painted:
-        listed = f"none of its {len(report.unpaired)} frames is" if report.unpaired else "lists no labelled frame"
+        listed = (
+            f"has {counted(len(report.unpaired), 'frame')}, none" if report.unpaired else "lists no labelled frame"
+        )
         first = f", first {report.unpaired[0]}" if report.unpaired else ""
         raise MaskcastError(
             f"{path}: {listed} of a clip in {store.root}{first}; names must be {FRAME_RULE}, as in exports"

@@ -23,6 +23,7 @@ from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
 from maskcast.progress import say
+from maskcast.reading import counted
 
 SEEN = (("train", "labelled"), ("unlabeled", "unlabelled"))  # split and kind of the clips that are learnt from
 T = TypeVar("T")
@@ -100,7 +101,8 @@ class ClipFrames(Frames):
         clip = self.clips[k]
         if clip.num_frames <= distance:
             raise MaskcastError(
-                f"{self.store.root}: clip {clip.id} has {clip.num_frames} frames, and none is {distance} later "
+                f"{self.store.root}: clip {clip.id} has {counted(clip.num_frames, 'frame')}, and none is "
+                f"{distance} later "
                 "than another; lower pretrain_encoder.method.distance"
             )
         t = min(t, clip.num_frames - 1 - distance)

@@ -17,6 +17,7 @@ import numpy as np
 from maskcast.data.video_file import damaged, decoded, opened, rgb_of
 from maskcast.data.video_index import FrameIndex, digest_of, index_of
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 
 NEAR = 64  # frames from the start that are decoded without asking where else decoding may begin
 TRIES = 3  # key frames that decoding is begun at, one after the other, before it begins at the start
@@ -125,5 +126,7 @@ def _from_start(path: Path, indices: Sequence[int] | None) -> list[np.ndarray]:
             if keep is not None and count == needed:
                 break
     if count < needed:
-        raise MaskcastError(f"{path}: the video has {count} frames where {needed} are needed; ask for fewer")
+        raise MaskcastError(
+            f"{path}: the video has {counted(count, 'frame')} where {needed} are needed; ask for fewer"
+        )
     return frames

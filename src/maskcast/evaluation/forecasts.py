@@ -31,6 +31,7 @@ from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
+from maskcast.reading import counted
 
 FORECASTER = "forecaster"
 RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
@@ -98,7 +99,8 @@ class Evaluation:
         for clip in self.chosen:
             if clip.num_frames < needed:
                 raise MaskcastError(
-                    f"{self.prepared.root}: clip {clip.id!r} has {clip.num_frames} frames, context_frames + "
+                    f"{self.prepared.root}: clip {clip.id!r} has {counted(clip.num_frames, 'frame')}, "
+                    "context_frames + "
                     f"horizon need {needed}; lower them or prepare longer clips"
                 )
         if self.context == "generated":
@@ -115,7 +117,7 @@ class Evaluation:
             seen += f" for the baselines, the {self.forecaster.input} themselves for the forecaster"
         notes = list(self.prepared.meta.get("notes", ()))
         return {
-            "clips": f"{len(self.chosen)} labelled clips of {size}, {classes}",
+            "clips": f"{counted(len(self.chosen), 'labelled clip')} of {size}, {classes}",
             "context": seen,
             "target": f"true masks of frames {self.context_frames + 1} to {self.context_frames + self.horizon}",
             "clip store": self.prepared.digest,

@@ -25,6 +25,7 @@ from maskcast.inference.segment import segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
+from maskcast.reading import counted
 from maskcast.stopping import children_ignore_ctrl_c
 
 CONFIG = "config.json"  # of a model
@@ -122,7 +123,8 @@ def chosen_clips(store: ClipStore, split: str) -> Sequence[Clip]:
     found = [clip for clip in labelled if clip.has_frames]
     if not found:
         raise MaskcastError(
-            f"{store.root}: none of the {len(labelled)} clips of {split!r} has frames; prepare some"
+            f"{store.root}: no labelled clip of {split!r} has frames (it has "
+            f"{counted(len(labelled), 'clip')}); prepare some"
         )
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
@@ -47,7 +48,8 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int, igno
         if outside.size:
             worst = num_classes + int(outside[0])
             raise MaskcastError(
-                f"{name} masks hold class id {worst} ({int(counts[worst])} pixels), but the classes are "
+                f"{name} masks hold class id {worst} ({counted(int(counts[worst]), 'pixel')}), but the "
+                "classes are "
                 f"0..{num_classes - 1}: correct the masks or name more classes"
             )
     return table[:num_classes, :num_classes].astype(np.int64)

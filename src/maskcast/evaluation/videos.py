@@ -52,17 +52,19 @@ class VideoEvaluation:
     amodal: Amodal | None = None
 
     def __post_init__(self) -> None:
-        remedy = f"run generate_masks on {self.prepared.root}"
         self._check_maps()
         for store, name in ((store.of(name), name) for store in self.masks.values() for name in self.maps):
             for clip in self.chosen:
                 if clip.id not in store or not store.has_masks(store.get(clip.id)):
-                    raise MaskcastError(f"{store.root}: has no masks of clip {clip.id!r}; {remedy}")
+                    raise MaskcastError(
+                        f"{store.root}: has no masks of clip {clip.id!r}; "
+                        f"{self.prepared.remedy_without_masks(clip)}"
+                    )
                 shapes = [each.masks(each.get(clip.id)).shape for each in (self.prepared.of(name), store)]
                 if shapes[0] != shapes[1]:
                     raise MaskcastError(
                         f"{store.root}: masks of clip {clip.id!r} have shape {shapes[1]}, its true masks "
-                        f"{shapes[0]}; {remedy}"
+                        f"{shapes[0]}; run generate_masks on {self.prepared.root}"
                     )
 
     @property

@@ -21,6 +21,7 @@ from maskcast.labels import MASK
 from maskcast.models.forecasting.base import Forecaster, Predictor
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.reading import counted
 
 Context = Literal["generated", "truth"]
 
@@ -193,7 +194,7 @@ def _forecast(model: Predictor, setting: ForecastSetting, source: ClipStore, bat
 def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: Clip, frames: int) -> None:
     if source is not clips and clip.id not in source:
         raise MaskcastError(
-            f"{source.root}: has no generated masks of clip {clip.id!r}; run generate_masks on {clips.root}"
+            f"{source.root}: has no generated masks of clip {clip.id!r}; {clips.remedy_without_masks(clip)}"
         )
     found = source.get(clip.id)
     if not model.input.is_in(source, found):
@@ -203,7 +204,8 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
         )
     if found.num_frames < frames:
         raise MaskcastError(
-            f"{source.root}: clip {clip.id!r} has {found.num_frames} frames, the context needs {frames}; "
+            f"{source.root}: clip {clip.id!r} has {counted(found.num_frames, 'frame')}, the context needs "
+            f"{frames}; "
             "lower context_frames or prepare longer clips"
         )
 

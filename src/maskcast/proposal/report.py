@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 
 from maskcast.proposal.write import Start
+from maskcast.reading import counted
 
 MOST = 6  # warnings, and items left out, that are told
 
@@ -51,7 +52,9 @@ def _rows(start: Start) -> list[list[str]]:
     if lengths:
         between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
         whole = sum(found.sequences[name] for name in found.labelled)
-        masked = f"{len(found.labelled)} with masks, on {sum(found.labelled.values())} of {whole} frames"
+        masked = (
+            f"{len(found.labelled)} with masks, on {sum(found.labelled.values())} of {counted(whole, 'frame')}"
+        )
         rows.append(
             ["sequences", f"{len(lengths)} of {between} frames, {masked if found.labelled else 'none with masks'}"]
         )
@@ -86,7 +89,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{max(1, round(seconds / 60))} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    return counted(max(1, round(seconds / 60)), "minute") if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _wrapped(text: str) -> str:

@@ -17,6 +17,7 @@ from maskcast.labels import LabelError
 from maskcast.params import validate
 from maskcast.proposal.duration import estimate
 from maskcast.proposal.values import Proposal, propose_params
+from maskcast.reading import counted
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
 
@@ -46,7 +47,10 @@ class Start:
         head = f"Params for {raw.resolve()}, proposed by `maskcast init`: {self.found.layout}.\n"
         head += "`maskcast <stage> --help` explains each key; comments say what of the data a value comes from."
         if self.seconds is not None:
-            head += f"\n`dvc repro` was estimated to take {self.seconds / 60:.0f} minutes: {self.formula}."
+            head += (
+                f"\n`dvc repro` was estimated to take {counted(max(1, round(self.seconds / 60)), 'minute')}: "
+                f"{self.formula}."
+            )
         return self.proposal.text(head)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from maskcast.models.base import read_description
 from maskcast.params import flatten
+from maskcast.reading import counted
 from maskcast.registry.bundle import PARTS, Description, DetectorDescription, SegmenterDescription
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
@@ -63,7 +64,7 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     if isinstance(about, DetectorDescription):
         found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
         return [
-            f"Split {facts.get('split')}, {record.scores.get('images', 0):.0f} images with "
+            f"Split {facts.get('split')}, {counted(int(record.scores.get('images', 0)), 'image')} with "
             f"{record.scores.get('truths', 0):.0f} boxes (data `{facts['data']}`); the report's README.md defines "
             "each score.",
             "",
@@ -72,13 +73,15 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     if isinstance(about, SegmenterDescription):
         found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
         return [
-            f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
+            f"Split {facts.get('split')}, {counted(int(record.scores.get('clips', 0)), 'clip')} (data "
+            f"`{facts['data']}`), "
             f"label map `{about.label_map}`; the report's README.md defines each score.",
             "",
             markdown(list(found), [list(found.values())]),
         ]
     lines = [
-        f"Split {facts.get('split')}, {record.scores.get('clips', 0):.0f} clips (data `{facts['data']}`), "
+        f"Split {facts.get('split')}, {counted(int(record.scores.get('clips', 0)), 'clip')} (data "
+        f"`{facts['data']}`), "
         f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
         "the report's README.md defines each score."
     ]

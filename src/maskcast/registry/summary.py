@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import checked, read_json
+from maskcast.reading import checked, counted, read_json
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
@@ -42,7 +42,7 @@ def summary(results: Path) -> str:
     models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
-    lines = [printed(["", *COLUMNS.values()], rows, f"{scores['clips']:.0f} clips, {title}"), ""]
+    lines = [printed(["", *COLUMNS.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
     sentence = textwrap.wrap(gain(scores, len(frames)), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     registration = results / "registration.json"

@@ -59,7 +59,10 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
         for column, j in enumerate(shown):
             if matrix_KK[i, j]:
                 share = matrix_KK[i, j] / true_K[i]
-                said = f"{classes[i]} forecast as {classes[j]}: {share:.1%} ({matrix_KK[i, j]:,} pixels)"
+                said = (
+                    f"{classes[i]} forecast as {classes[j]}: {share:.1%} "
+                    f"({matrix_KK[i, j]:,} {'pixel' if matrix_KK[i, j] == 1 else 'pixels'})"
+                )
                 place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"
                 opacity = f"{max(share**0.5, 0.08):.2f}"

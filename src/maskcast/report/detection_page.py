@@ -38,11 +38,15 @@ def _scores(scores: CocoScores) -> Html:
     lead = element(
         "p",
         element("strong", f"AP {_score(scores.summary['AP'])}"),
-        f", AP50 {_score(scores.summary['AP50'])}: {counts['truths']:,.0f} truths in {counts['images']:,.0f} "
-        f"images, {counts['detections']:,.0f} detections.",
+        f", AP50 {_score(scores.summary['AP50'])}: {_counted(counts['truths'], 'truth')} in "
+        f"{_counted(counts['images'], 'image')}, {_counted(counts['detections'], 'detection')}.",
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
     return joined([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
+
+
+def _counted(number: float, what: str) -> str:
+    return f"{number:,.0f} {what}{'s' * (number != 1)}"
 
 
 def _categories(scores: CocoScores) -> Html:

@@ -21,6 +21,7 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import overlay, resized
 from maskcast.report.page import document
@@ -61,7 +62,7 @@ def suggest(folder: Path, store: ClipStore, masker: Path, params: Suggest) -> in
     candidates = find_candidates(store, model, batch_size=BATCH, precision=PRECISION)
     chosen = choose(candidates, params.method, budget=params.budget, spacing=params.spacing, seed=params.seed)
     if len(chosen) < params.budget:
-        say(f"no more than {len(chosen)} frames lie {params.spacing} apart (--spacing)")
+        say(f"no more than {counted(len(chosen), 'frame', 'lies', 'lie')} {params.spacing} apart (--spacing)")
     folder.mkdir()
     (folder / LIST).write_text(_listed(candidates, chosen, store.classes), encoding="utf-8")
     drawn = [_figure(store, model, candidates, n) for n in chosen]

@@ -15,6 +15,7 @@ from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, data_uri, element, folded, joined, picture, table
 from maskcast.progress import show
+from maskcast.reading import counted
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
 from maskcast.report.paint import ERRORS, class_entries
@@ -163,7 +164,7 @@ def _film(path: Path, evaluation: VideoEvaluation, clip: Clip) -> Html:
         row = Row("", list(panels.values()), [name.replace("_", " ") for name in panels])
         sheets.append(grid([row], f"{clip.id} · frame {t + 1}"))
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=FILM_MS, loop=0, quality=75, method=2)
-    caption = f"{clip.id}, {count} of {clip.num_frames} frames: {path.name}"
+    caption = f"{clip.id}, {count} of {counted(clip.num_frames, 'frame')}: {path.name}"
     return picture(f"Film of {clip.id}", caption, path.read_bytes(), "image/webp")
 
 

@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.runner.waiting import waits_for
 
 Json = dict[str, Any]
@@ -78,7 +79,7 @@ class Cluster:
         while self._delete(name):  # of an earlier try that was killed; it may take a while to stop
             time.sleep(POLL_S)
         _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
-        say(f"TrainJob {name}: {trainer['numNodes']} nodes with {trainer['numProcPerNode']} processes each")
+        say(f"TrainJob {name}: {counted(trainer['numNodes'], 'node')} x {trainer['numProcPerNode']} processes")
         try:
             self._wait(name, trainer["numNodes"])
         finally:
@@ -94,7 +95,7 @@ class Cluster:
             pods = self._pods(name)
             if (now := sum(pod.status.phase != "Pending" for pod in pods)) > running:
                 running = now
-                say(f"TrainJob {name}: {running} of {nodes} nodes have started")
+                say(f"TrainJob {name}: {running} of {counted(nodes, 'node', 'has', 'have')} started")
             for pod in pods:
                 if pod.metadata.labels.get(INDEX) == "0":
                     log.show_new(pod)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, user_errors_of_disk
+from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_disk
 from maskcast.runner.locks import exchange, sole_writer
 
 RUN = "mlflow_run_id"
@@ -130,13 +130,15 @@ def _moved_into_place(
                 _replace(beside(out), out)
             for out in outputs.values():  # last of all: whoever is killed before goes on, with the same run
                 _discard(resume_dir(out))
-    except BaseException:
+    except BaseException as error:
         for partial in passing:
             remove(partial)
         for out in outputs.values():
             for cut in [*resume_dir(out).rglob("*.partial"), *resume_dir(out).rglob(".*.part")]:
                 remove(cut)  # of a write that failed; what was written before it is gone on from
             _drop_if_empty(resume_dir(out))
+        if is_disk_full(error) and any(resume_dir(out).exists() for out in outputs.values()):
+            raise MaskcastError(f"{error} (it resumes)") from error
         raise
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from maskcast.errors import MaskcastError, one_line
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
 from maskcast.runner.record import open_run
 from maskcast.runner.server import is_away, is_of_server, new_client, refusal, shown_uri, tracking_uri
@@ -128,7 +129,9 @@ class TrackedRun:
                 self._stop.wait(SEND_EVERY_S)
 
     def _say_lost(self, error: Exception, lasting: bool) -> None:
-        lost = f"{len(self._metrics)} metrics, {len(self._files)} files of {self.origin.name}"
+        lost = (
+            f"{counted(len(self._metrics), 'metric')}, {counted(len(self._files), 'file')} of {self.origin.name}"
+        )
         did = "refused them" if lasting else "did not answer"
         why = one_line(error)[:200]
         say(f"tracking: lost {lost}: {shown_uri()} {did} ({why}); the outputs of the stage are complete")

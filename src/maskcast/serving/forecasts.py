@@ -16,6 +16,7 @@ from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import beside, check_spares, outputs_whole
@@ -211,7 +212,8 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
     first = total - span if start is None else start
     if first < 0 or first + span > total:
         raise MaskcastError(
-            f"{video.path}: has {total} frames, {span if start is None else first + span} are needed for "
+            f"{video.path}: has {counted(total, 'frame')}, {span if start is None else first + span} are "
+            "needed for "
             f"{frames} of them {stride} apart; give a longer video, a smaller stride or an earlier start"
         )
     return range(first, first + span, stride)

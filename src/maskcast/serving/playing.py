@@ -18,6 +18,7 @@ from maskcast.data.images import read_image
 from maskcast.data.video_file import Upright, damaged, decoded, opened, opened_camera
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.reading import counted
 
 CAMERA = re.compile(r"(/dev/video\d+|(rtsps?|https?)://\S+)")
 FOLDER_RATE = Fraction(25)  # images a second
@@ -108,7 +109,7 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
         except (av.FFmpegError, OSError) as error:
             if not count:
                 raise
-            say(f"{name}: broke off after {count} frames ({getattr(error, 'strerror', None) or error})")
+            say(f"{name}: broke off after {counted(count, 'frame')} ({getattr(error, 'strerror', None) or error})")
 
     if path is None:
         return Playing(rate, unit, None, sound, live)

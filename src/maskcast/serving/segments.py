@@ -19,6 +19,7 @@ from maskcast.data.images import resize_frames, resize_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes
 from maskcast.progress import say, track
+from maskcast.reading import counted
 from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
@@ -196,7 +197,10 @@ def _watch(watched: Watched, writer: Writer, camera: bool) -> None:
         for frame_HWC, shown in frames:
             writer.add(watched.frames, frame_HWC, shown, watched.look(frame_HWC))
             if asked():
-                say(f"ended by Ctrl-C after {watched.frames} frames; they are kept")
+                say(
+                    f"ended by Ctrl-C after {counted(watched.frames, 'frame')}, which "
+                    f"{'is' if watched.frames == 1 else 'are'} kept"
+                )
                 break
 
 

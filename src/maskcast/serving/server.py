@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.models.bounds import done_within
+from maskcast.reading import counted
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
@@ -217,7 +218,7 @@ def _warning(warnings: list[str]) -> dict[str, str]:
     told = [f"clip {k}: {warning}" for k, warning in enumerate(warnings) if warning]
     if not told:
         return {}
-    return {"warning": told[0] + (f" (and {len(told) - 1} more clips)" if told[1:] else "")}
+    return {"warning": told[0] + (f" (and {counted(len(told) - 1, 'more clip')})" if told[1:] else "")}
 
 
 def _unknown(request: HttpRequest, name: str, version: str) -> Response | None:

@@ -11,6 +11,7 @@ from maskcast.digest import digest_tree
 from maskcast.labels import Split
 from maskcast.params import Params, is_null, is_zero
 from maskcast.progress import report_folder, say
+from maskcast.reading import counted
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -128,7 +129,12 @@ def evaluate(
         maps = write_label_maps(report, evaluation.masker_scores, prepared, generated, shown)
     show_evaluation(evaluation, scores, flat, featured, maps, read_curves(masker) | read_curves(forecaster))
     report_folder(report, "report")
-    say(printed(*headline(scores), f"{params.split}: {len(chosen)} clips, context from {params.context} masks"))
+    say(
+        printed(
+            *headline(scores),
+            f"{params.split}: {counted(len(chosen), 'clip')}, context from {params.context} masks",
+        )
+    )
     for name, one in evaluation.masker_scores.items():
         of = f" of label map {name}" if several else ""
         jaccard = one.table()["jaccard"]

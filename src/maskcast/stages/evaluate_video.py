@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from maskcast.params import Params, is_null
+from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
 
 
@@ -101,4 +102,4 @@ def evaluate_video(
         segmenter=digest_tree(masker),
     )
     report_folder(report, "report")
-    say(printed(*headline(evaluation), f"{params.split}: {len(evaluation.chosen)} clips"))
+    say(printed(*headline(evaluation), f"{params.split}: {counted(len(evaluation.chosen), 'clip')}"))

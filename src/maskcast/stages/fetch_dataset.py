@@ -20,7 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.faults import UNSHOWN
 from maskcast.params import Params
 from maskcast.progress import say
-from maskcast.reading import parsing, read_yaml
+from maskcast.reading import counted, parsing, read_yaml
 from maskcast.redaction import has_user
 from maskcast.runner.outputs import check_spares, resume_dir
 from maskcast.runner.stage import OutPath, stage
@@ -87,7 +87,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     size = f"{sum(sizes) / 1e6:.1f} MB" if sum(sizes) >= 1e5 else f"{sum(sizes) / 1e3:.1f} kB"
-    say(f"fetched {params.uri}: {note['files']} files, {size}, digest {note['digest']}")
+    say(f"fetched {params.uri}: {counted(len(sizes), 'file')}, {size}, digest {note['digest']}")
 
 
 def _take(path: Path, raw: Path, params: FetchDataset) -> None:

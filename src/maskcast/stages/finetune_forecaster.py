@@ -89,9 +89,7 @@ def finetuning(
     labelled = store.select("train", "labelled")
     train = [clip for clip in labelled if clip.has_frames or clip.id in generated]
     if not train:
-        raise MaskcastError(
-            f"{clips}: none of {len(labelled)} labelled training clips has frames to mask; prepare some that have"
-        )
+        raise MaskcastError(f"{clips}: no labelled training clip has frames to mask; prepare some that have")
     if missing := [clip for clip in train if clip.id not in generated]:
         raise MaskcastError(
             f"{masks}: has no generated masks of clip {missing[0].id!r}; run generate_masks on {clips}"

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field
 
 from maskcast.data.propagation import PropagationParams
 from maskcast.params import Params, is_null
+from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
 
 CONTEXT_FRAMES = 11  # what the stages that train and evaluate forecasters see, if nothing else is said
@@ -103,6 +104,6 @@ def generate_masks(
     )
     metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(
-        f"masked {result['clips']:.0f} clips, {result['frames']:.0f} frames, "
+        f"masked {counted(int(result['clips']), 'clip')}, {counted(int(result['frames']), 'frame')}, "
         f"{result['bytes_per_frame']:.0f} bytes a frame"
     )

@@ -14,6 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import Split, id_key
 from maskcast.params import Params, is_null
 from maskcast.progress import say, track
+from maskcast.reading import counted
 from maskcast.report.paint import PAPER, class_entries, palette, with_legend
 from maskcast.runner.stage import InPath, OutPath, stage
 
@@ -150,7 +151,7 @@ def predict(
     if not chosen:
         say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
         return
-    say(f"{len(chosen)} clips forecast, frames {params.context_frames + 1} to {last}")
+    say(f"{counted(len(chosen), 'clip')} forecast, frames {params.context_frames + 1} to {last}")
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:

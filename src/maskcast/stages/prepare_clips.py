@@ -20,6 +20,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, Split
 from maskcast.params import Params
 from maskcast.progress import say, track
+from maskcast.reading import counted
 from maskcast.rehearsal import handful, rehearsing
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -119,7 +120,8 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
     if (page := write_left_out(pictured)) is not None:
-        notes.append(f"{len(pictured)} clips are left out that {final(clips) / page.relative_to(clips)} shows")
+        where = final(clips) / page.relative_to(clips)
+        notes.append(f"{counted(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
     _report(written, [*listing.skipped, *unreadable], notes)
 
 
@@ -157,8 +159,8 @@ def _without_foreground(split: str, name: str) -> str:
 
 def _report(written: Counter[str], skipped: list[tuple[str, str]], notes: list[str]) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in written.items())
-    left_out = f"; left out {len(skipped)} items" if skipped else ""
-    say(f"prepared {written.total()} clips ({counts}){left_out}")
+    left_out = f"; left out {counted(len(skipped), 'item')}" if skipped else ""
+    say(f"prepared {counted(written.total(), 'clip')} ({counts}){left_out}")
     for note in notes:
         say(f"  {note}")
     for item, reason in skipped[:REASONS_SAID]:

@@ -18,6 +18,7 @@ from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.params import Params
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.rehearsal import handful
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import rng
@@ -74,16 +75,21 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
     if unlabeled:
         chosen_files = handful(_limited(unlabeled, params.limit, params.seed), _always("unlabeled"))
         writer.add_unlabeled(chosen_files)
-        say(f"unlabeled: {len(chosen_files)} images")
+        say(f"unlabeled: {counted(len(chosen_files), 'image')}")
     writer.finish()
-    say(f"{len(listing.classes)} classes: {', '.join(listing.classes)}")
+    say(
+        f"{len(listing.classes)} {'class' if len(listing.classes) == 1 else 'classes'}: "
+        f"{', '.join(listing.classes)}"
+    )
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
     """Returns `train` and `val`, each in the order of the source."""
     count = max(1, round(share * len(images)))
     if count == len(images):
-        raise MaskcastError(f"val_share: {share} of {len(images)} images leaves none to train on; add images")
+        raise MaskcastError(
+            f"val_share: {share} of {counted(len(images), 'image')} leaves none to train on; add images"
+        )
     chosen = set(rng(seed, 0).permutation(len(images))[:count].tolist())
     return {
         "train": [one for n, one in enumerate(images) if n not in chosen],
@@ -133,6 +139,7 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
             "corner and size in `coco`, in what source.boxes says: mend the labels"
         )
     say(
-        f"{split}: {images} images, {kept} boxes ({boxes['clipped']} clipped to their image); "
+        f"{split}: {counted(images, 'image')}, {kept} {'box' if kept == 1 else 'boxes'} ({boxes['clipped']} "
+        "clipped to their image); "
         f"dropped {dropped} ({why})"
     )

@@ -10,6 +10,7 @@ from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.seed import derive
@@ -102,7 +103,8 @@ def pretraining(
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
     say(
-        f"{len(train)} clips to train on, {len(alone)} of them masks without frames; {left_out} left out, below "
+        f"{counted(len(train), 'clip')} to train on, {len(alone)} of them masks without frames; {left_out} "
+        "left out, below "
         f"min_confidence {params.min_confidence:g}"
     )
     return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
@@ -114,7 +116,7 @@ def _confident(masks: ClipStore, min_confidence: float) -> tuple[list[Clip], int
     kept = [clip for clip in found if clip.meta.get("mean_confidence", 1.0) >= min_confidence]
     if not kept:
         raise MaskcastError(
-            f"{masks.root}: none of {len(found)} clips of the splits {' and '.join(SPLITS)} has a mean confidence "
+            f"{masks.root}: no clip of the splits {' and '.join(SPLITS)} has a mean confidence "
             f"of min_confidence = {min_confidence:g} or more; lower it or train a better masker"
         )
     return kept, len(found) - len(kept)

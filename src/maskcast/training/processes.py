@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskcast.errors import MaskcastError
 from maskcast.models.arithmetic import arithmetic
+from maskcast.reading import counted
 
 AGREE_EVERY = 10  # steps
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
@@ -41,7 +42,9 @@ class Processes:
         here, everywhere = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         gpus = torch.cuda.device_count()
         if 0 < gpus < here:
-            raise MaskcastError(f"training.processes {here} is above the {gpus} GPUs of this machine; lower it")
+            raise MaskcastError(
+                f"training.processes {here} is above the {counted(gpus, 'GPU')} of this machine; lower it"
+            )
         self.precision, self.bf16, self.several, self.here = precision, precision == "bf16", everywhere > 1, here
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpus else torch.device("cpu")
         if gpus:

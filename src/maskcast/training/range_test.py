@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
+from maskcast.reading import counted
 from maskcast.training.feeding import Feed
 from maskcast.training.learner import Learner
 from maskcast.training.optimizers import fused
@@ -104,7 +105,8 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     learner.compiled.off()
     if len(losses) < FEWEST:
         raise MaskcastError(
-            f"lowest {lowest:g}: the loss left all bounds within {len(losses)} steps; choose a lower one, or "
+            f"lowest {lowest:g}: the loss left all bounds within {counted(len(losses), 'step')}; choose a "
+            "lower one, or "
             "precision fp32"
         )
     return Sweep(rates[: len(losses)], losses, smoothed, diverged)

@@ -18,7 +18,7 @@ from maskcast.data.frame_names import by_stem
 from maskcast.data.images import image_files
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
-from maskcast.reading import read_yaml, shown
+from maskcast.reading import counted, read_yaml, shown
 
 YAML_SUFFIXES = (".yml", ".yaml")
 # libyaml is some ten times as fast; not every build of PyYAML has it.
@@ -55,7 +55,7 @@ def _images(folder: Path) -> list[NamedBoxes]:
     if alone := sorted(set(images) ^ set(labels), key=id_key):
         lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
         raise MaskcastError(
-            f"{folder}: {len(alone)} images and label files have no partner, first {lost}/{file}; add it "
+            f"{folder}: no partner for {counted(len(alone), 'image or label file')}, first {lost}/{file}; add it "
             "(empty lists where nothing is to be seen)"
         )
     return [_read(labels[stem], image) for stem, image in images.items()]

@@ -12,7 +12,7 @@ from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
-from maskcast.reading import content_of, mapped_array
+from maskcast.reading import content_of, counted, mapped_array
 
 COMPETITION = ("train", "val", "unlabeled", "hidden")
 MOST_CLASSES = 49
@@ -54,7 +54,9 @@ def clevrer(raw: Path) -> Findings | None:
     found.labelled = {f"video_{number:05d}": 128 for number in annotated}
     if len(annotated) < 50:
         found.source["window_step"] = 4
-        found.why["window_step"] = f"{len(annotated)} annotated videos are few, so windows overlap"
+        found.why["window_step"] = (
+            f"{counted(len(annotated), 'annotated video', 'is', 'are')} few, so windows overlap"
+        )
     train = [number for number in annotated if number < 10_000]
     val = [number for number in annotated if 10_000 <= number < 15_000]
     if len(annotated) >= 2 and not (train and val):

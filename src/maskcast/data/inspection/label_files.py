@@ -182,7 +182,7 @@ def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     ground = [name for name in names if name.lower() == "background"]
     shown = [name for name in names if name not in (*void, *ground)]
     found.source["classes"] = ["background", *shown]
-    found.why["classes"] = f"the classes that have masks in {len(frames)} labelled frames"
+    found.why["classes"] = f"the classes that have masks in {counted(len(frames), 'labelled frame')}"
     renamed = dict.fromkeys(void, "ignore") | {name: "background" for name in ground if name != "background"}
     if renamed:
         found.source["rename"] = renamed

@@ -87,8 +87,9 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
             if frames
             else f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
         )
-        be = "is" if len(others) == 1 else "are"
-        found.warnings.append(f"{counted(len(others), 'video')}, e.g. {'/'.join(others[0])}, {be} left out: {why}")
+        found.warnings.append(
+            f"{counted(len(others), 'video', 'is', 'are')} left out, e.g. {'/'.join(others[0])}: {why}"
+        )
     return found
 
 

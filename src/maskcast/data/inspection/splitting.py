@@ -8,6 +8,7 @@ from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
+from maskcast.reading import counted
 
 SHARE = 0.2  # of the labelled sequences that is scored on
 FEW_CLIPS = 20  # labelled clips up to which windows overlap
@@ -86,8 +87,8 @@ def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
     )
     if unlabelled and found.source["layout"] == "frame_folders":
         found.warnings.append(
-            f"{len(unlabelled)} sequences have no masks and are left out: by time, every sequence is cut. Label a "
-            "second sequence, and they are used, too"
+            f"left out: {counted(len(unlabelled), 'sequence')} without masks, because every sequence is cut by "
+            "time. Label a second sequence, and they are used, too"
         )
 
 

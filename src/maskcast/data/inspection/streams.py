@@ -19,6 +19,7 @@ from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
+from maskcast.reading import counted
 
 _ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
 SAMPLED = 3  # images of a stream that are looked at
@@ -83,7 +84,11 @@ def unread_files(raw: Path) -> str:
         for name in sorted(names)
         if PurePosixPath(name).suffix.lower() not in known
     ]
-    return f"{len(others)} files are neither images nor videos, e.g. {others[0]}" if others else ""
+    return (
+        f"{counted(len(others), 'file', 'is', 'are')} neither images nor videos, e.g. {others[0]}"
+        if others
+        else ""
+    )
 
 
 def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:

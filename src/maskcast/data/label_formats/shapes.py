@@ -15,6 +15,7 @@ from faster_coco_eval.core import mask as rle
 from maskcast.data.coco_masks import FAR
 from maskcast.data.label_formats.base import Size
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 
 ELLIPSE_POINTS = 90
 
@@ -26,7 +27,9 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
         MaskcastError: it has fewer than three points, or one far outside of the frame.
     """
     if len(points_P2) < 3:
-        raise MaskcastError(f"{where}: a polygon of {len(points_P2)} points has no area; draw at least 3")
+        raise MaskcastError(
+            f"{where}: a polygon of {counted(len(points_P2), 'point')} has no area; draw at least 3"
+        )
     flat = np.asarray(points_P2, np.float64)
     if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
         raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")

@@ -7,6 +7,7 @@ from typing import Literal
 from maskcast.data.masks.rules import LOSSY, TWO, MaskRule, palette_clash, remedy
 from maskcast.data.masks.survey import FEW, MaskSurvey, named
 from maskcast.labels import IGNORE, LabelError
+from maskcast.reading import counted
 
 Encoding = Literal["auto", "index", "binary"]
 
@@ -68,8 +69,9 @@ def _chosen(
     if wrong:
         value = wrong[-1]
         raise LabelError(
-            f"{survey.first[value]}: the value {value} ({survey.files[value]} of {survey.looked_at} masks, "
-            f"{survey.pixels[value]} pixels) is no class id of 0..{num_classes - 1}; "
+            f"{survey.first[value]}: the value {value} ({survey.files[value]} of "
+            f"{counted(survey.looked_at, 'mask')}, "
+            f"{counted(survey.pixels[value], 'pixel')}) is no class id of 0..{num_classes - 1}; "
             f"{remedy(set(wrong), alone=len(wrong) == len(shown), num_classes=num_classes)}"
         )
     if encoding == "auto" and ignore and not shown and ignore in survey.pixels:
@@ -149,7 +151,8 @@ def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) 
         if value not in table:
             raise LabelError(
                 f"{survey.first[value]}: the value {survey.named([value])} ({survey.files[value]} of "
-                f"{survey.looked_at} masks, {survey.pixels[value]} pixels) is not in source.values; add it there "
+                f"{counted(survey.looked_at, 'mask')}, {counted(survey.pixels[value], 'pixel')}) is not in "
+                "source.values; add it there "
                 "(`ignore` for no label)"
             )
     if survey.lossy is not None:

@@ -33,7 +33,7 @@ def propose(survey: MaskSurvey) -> Proposal:
             nothing to propose.
     """
     if not survey.looked_at:
-        raise LabelError(f"none of {survey.total} masks can be read; export them as PNG")
+        raise LabelError("no mask can be read; export the masks as PNG")
     check_palettes(survey)
     shown = [value for value in survey.values if value]
     two = {"classes": ["background", "foreground"]}

@@ -15,6 +15,7 @@ import numpy as np
 from maskcast.data.masks.stored import Reading, read_mask
 from maskcast.data.masks.survey import NEAR, named
 from maskcast.labels import IGNORE, LabelError
+from maskcast.reading import counted
 
 VOID = "ignore"  # instead of a class in source.values
 LOSSY = "JPEG changes the values of a mask"
@@ -97,7 +98,9 @@ class MaskRule:
             return
         values, counts = np.unique(values_HW[wrong_HW], return_counts=True)
         value, count = int(values[-1]), int(counts[-1])
-        found = f"{path}: the value {named([value], colours=self.reading == 'colours')} ({count} pixels)"
+        found = (
+            f"{path}: the value {named([value], colours=self.reading == 'colours')} ({counted(count, 'pixel')})"
+        )
         if self.kind == "nonzero":
             raise LabelError(
                 f"{found} is not among those of the set ({named(sorted(self.known or ()))}); if it is foreground, "

@@ -11,6 +11,7 @@ from pathlib import Path
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 
 MOST = 200  # masks looked at, where these show foreground
 FEW = 8  # values up to which they are labels, and not the soft edge of one
@@ -105,7 +106,7 @@ class MaskSurvey:
         """The set in words, e.g. `40 masks (palette), values 0, 1, 2`."""
         forms = ", ".join(self.forms) or "none read"
         seen = "" if self.looked_at == self.total else f", {self.looked_at} looked at"
-        return f"{self.total} masks ({forms}{seen}), values {self.named(self.values)}"
+        return f"{counted(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
 
 
 def survey_masks(paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None) -> MaskSurvey:

@@ -100,7 +100,8 @@ class AnnotationsSource(SourceConfig):
         known = known_frames(labels, self.empty)
         if not known:
             raise LabelError(
-                f"{raw}: {', '.join(self.labels)} labels no frame of {len(footage)} sequences by source.images "
+                f"{raw}: {', '.join(self.labels)} labels no frame of {counted(len(footage), 'sequence')} by "
+                "source.images "
                 f"{self.images!r}{_first(labels)}; mend source.images, or source.empty where frames are background"
             )
         for found in known.values():

@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
 from maskcast.params import ByName, is_false
-from maskcast.reading import parsing, read_json
+from maskcast.reading import counted, parsing, read_json
 from maskcast.simulator.camera import (
     ATTRIBUTES,
     CLASSES,
@@ -114,7 +114,7 @@ class ClevrerSource(SourceConfig):
             starts = window_starts(total, length, self.stride, self.window_step)
             if not starts:
                 span = (length - 1) * self.stride + 1
-                raise MaskcastError(f"{video or annotation}: has {total} frames, a window needs {span}")
+                raise MaskcastError(f"{video or annotation}: has {counted(total, 'frame')}, a window needs {span}")
         windows = [range(start, start + (length - 1) * self.stride + 1, self.stride) for start in starts]
         needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:
@@ -179,7 +179,8 @@ def load_window(
     motion = read_motion(annotation)
     if window[-1] >= len(motion.locations):
         raise MaskcastError(
-            f"{annotation}: motion_trajectory has {len(motion.locations)} frames where {window[-1] + 1} are "
+            f"{annotation}: motion_trajectory has {counted(len(motion.locations), 'frame')} where "
+            f"{window[-1] + 1} are "
             "needed; copy the file again from its origin"
         )
     rows, columns = size or (

@@ -24,7 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.params import is_false
-from maskcast.reading import mapped_array
+from maskcast.reading import counted, mapped_array
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
 FRAME = r"image_(\d+)\.(?:png|jpe?g)"
@@ -151,9 +151,12 @@ def _list_video(
             listing.skipped.append((item, str(error)))
             return
         if num_masks > max(frames) + 1:
-            raise LabelError(f"{video}/mask.npy: {num_masks} masks for {max(frames) + 1} frames; mend either")
+            raise LabelError(
+                f"{video}/mask.npy: {counted(num_masks, 'mask')} for {counted(max(frames) + 1, 'frame')}; "
+                "mend either"
+            )
         if (short := span.last + 1 - num_masks) > 0:
-            reason = f"the last {short} masks are missing and set to {IGNORE} (ignored)"
+            reason = f"{counted(short, 'mask', 'is', 'are')} missing at the end, and set to {IGNORE} (ignored)"
             listing.skipped.append((f"{item}/mask.npy", reason))
     files = [frames[number] for number in range(span.first, span.last + 1)]
     load = partial(load_video, video, files, span.first, num_classes if labelled else None)
@@ -180,7 +183,7 @@ def _read_masks(path: Path, num_classes: int) -> np.ndarray:
         wrong = low if low < 0 else high
         count = int((masks == wrong).sum())
         raise LabelError(
-            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({count} pixels); mend "
+            f"{path}: class id {wrong} is not in 0..{num_classes - 1} ({counted(int(count), 'pixel')}); mend "
             "the mask or num_classes"
         )
     return masks.astype(np.uint8)

@@ -10,6 +10,7 @@ from maskcast.data.sources.base import Listing
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import Splits, time_parts
 from maskcast.labels import KIND_OF_SPLIT
+from maskcast.reading import counted
 
 SplitBy = Literal["sequence", "time"]
 
@@ -82,7 +83,7 @@ def windows(
             for start in window_starts(len(run), how.frames, how.stride, how.window_step)
         ]
         if not starts:
-            what = f"has {len(part)} frames" + (f" for {part_split}" if by_time else "")
+            what = f"has {counted(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
             what += f" in {len(found.runs)} parts ({found.gap})" if found.gap else ""
             listing.skipped.append((name, f"{what}, a window needs {span}"))
         for start in starts:

@@ -11,6 +11,7 @@ from maskcast.data.sources.patterns import Files
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
+from maskcast.reading import counted
 
 REMEDY = "set source.mask_suffix or source.offset, or name both by {frame} in source.images and source.masks"
 
@@ -127,19 +128,22 @@ def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
     if missing := {name: count for name, count in bare.items() if count}:
         name, count = next(iter(missing.items()))
         yield (
-            f"{sum(missing.values())} frames of {len(missing)} labelled sequences have no mask and no label "
+            f"{counted(sum(missing.values()), 'frame')} of {counted(len(missing), 'labelled sequence')} "
+            "without mask and label "
             f"({name}: {count} of {len(footage[name].masks)})"
         )
     if unread := {name: found for name, found in footage.items() if found.unread}:
         name, found = next(iter(unread.items()))
         yield (
-            f"{len(unread)} sequences hold files that are no images known here ({name}: {found.unread}); save "
+            f"{counted(len(unread), 'sequence', 'holds', 'hold')} files that are no images known here "
+            f"({name}: {found.unread}); save "
             "them as PNG if they are frames"
         )
     if gaps := {name: found for name, found in footage.items() if found.gap}:
         name, found = next(iter(gaps.items()))
         yield (
-            f"{len(gaps)} sequences have gaps in their numbers, and no clip goes over one ({name}: {found.gap})"
+            f"{counted(len(gaps), 'sequence', 'has', 'have')} gaps in the numbers of frames, and no clip "
+            f"goes over one ({name}: {found.gap})"
         )
 
 
@@ -155,10 +159,10 @@ def _unpaired(pairs: Pairs, frames: str) -> str:
     """
     if not pairs.unpaired:
         return ""
-    masks = f"{len(pairs.unpaired)} masks ({first_names(pairs.unpaired)})"
+    first = first_names(pairs.unpaired)
     if not any(pairs.masks):
         raise MaskcastError(
-            f"{pairs.unpaired[0].parent}: none of {masks} has a frame ({frames}) by the rule: {pairs.rule}; "
+            f"{pairs.unpaired[0].parent}: no mask ({first}) has a frame ({frames}) by the rule: {pairs.rule}; "
             + REMEDY
         )
-    return f"{masks} have no frame by the rule: {pairs.rule}"
+    return f"{counted(len(pairs.unpaired), 'mask')} ({first}) without a frame by the rule: {pairs.rule}"

@@ -22,6 +22,7 @@ from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.params import Params, is_null
+from maskcast.reading import counted
 from maskcast.seed import derive
 
 LABELLED = ("train", "val", "test")
@@ -189,12 +190,12 @@ class GreenScreenSource(SourceConfig):
                     f"{self.mattes}: has no matte of this video; add it, or set source.mattes to null"
                 )
             if mattes is not None and (given := mattes[name].count()) != total:
-                raise MaskcastError(f"{given} mattes of {total} frames; export one for each")
+                raise MaskcastError(f"{counted(given, 'matte')} of {counted(total, 'frame')}; export one for each")
             span = (length - 1) * self.stride + 1
             starts = window_starts(total, length, self.stride, length * self.stride)
             if not starts:
                 raise MaskcastError(
-                    f"has {total} frames, a clip of {self.seconds:g} s needs {span}; lower seconds"
+                    f"has {counted(total, 'frame')}, a clip of {self.seconds:g} s needs {span}; lower seconds"
                 )
         except MaskcastError as error:
             listing.skipped.append((name, str(error)))

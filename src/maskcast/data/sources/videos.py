@@ -16,6 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
+from maskcast.reading import counted
 
 _KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
@@ -27,7 +28,10 @@ def left_out(names: Iterable[str]) -> list[tuple[str, str]]:
     """Returns what is to be said of files that are no videos by their endings: a line per ending."""
     endings = Counter(PurePosixPath(name).suffix.lower() for name in names)
     return [
-        (f"*{ending}", f"{count} files of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}")
+        (
+            f"*{ending}",
+            f"{counted(count, 'file')} of an ending that is none of {', '.join(sorted(VIDEO_SUFFIXES))}",
+        )
         for ending, count in sorted(endings.items())
         if ending not in VIDEO_SUFFIXES | BESIDE
     ]
@@ -74,7 +78,7 @@ class VideosSource(SourceConfig):
             starts = window_starts(num_frames, self.frames, self.stride, self.window_step)
             if not starts:
                 needed = (self.frames - 1) * self.stride + 1
-                listing.skipped.append((name, f"has {num_frames} frames, a window needs {needed}"))
+                listing.skipped.append((name, f"has {counted(num_frames, 'frame')}, a window needs {needed}"))
             stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
             for start in starts:
                 window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)

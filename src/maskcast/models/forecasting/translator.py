@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 
 MLP_RATIO = 2
 START = 1e-2  # weight of a block's branches at first: deep stacks then train from the first step
@@ -47,7 +48,8 @@ class Translator(nn.Module):
         """
         if horizon > self.horizon:
             raise MaskcastError(
-                f"this model forecasts {self.horizon} frames in its one pass, {horizon} were asked for; train one "
+                f"this model forecasts {counted(self.horizon, 'frame')} in its one pass, "
+                f"{counted(horizon, 'frame', 'was', 'were')} asked for; train one "
                 f"with model.horizon {horizon}"
             )
         missing = max(0, self.context - seen_BTCHW.shape[1])

@@ -62,8 +62,7 @@ class DetectorTask:
         for name, split in (("train", self.train), ("val", self.val)):
             if not any(len(split.boxes(n)) for n in range(len(split))):
                 raise MaskcastError(
-                    f"{data.root}: none of the {len(split)} images of split {name!r} has a box; "
-                    "prepare the set with annotated images"
+                    f"{data.root}: no image of split {name!r} has a box; prepare the set with annotated images"
                 )
         if params.unlabeled is not None and not data.unlabeled:
             raise MaskcastError(

@@ -26,6 +26,7 @@ from maskcast.models.forecasting.baselines import baselines_of
 from maskcast.models.forecasting.batches import Batch, Window
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import say
+from maskcast.reading import counted
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
@@ -232,7 +233,7 @@ def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
     needed = params.context_frames + params.horizon
     if short := [clip for clip in found if clip.num_frames < needed]:
         raise MaskcastError(
-            f"{store.root}: validation clip {short[0].id!r} has {short[0].num_frames} frames, "
+            f"{store.root}: validation clip {short[0].id!r} has {counted(short[0].num_frames, 'frame')}, "
             f"context_frames + horizon is {needed}; lower them or prepare longer clips"
         )
     return [found[k] for k in evenly_spaced(len(found), params.val_clips or len(found), ends=False)]

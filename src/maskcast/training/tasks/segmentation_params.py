@@ -10,6 +10,7 @@ from maskcast.data.augment.strong import StrongColours
 from maskcast.data.propagation import PropagationParams
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_false, is_null
+from maskcast.reading import counted
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation_phases import (
     AdversarialParams,
@@ -163,7 +164,8 @@ class SegmentationTraining(Params):
         phases = self.phases or []
         if phases and (total := sum(one.epochs for one in phases)) != self.training.epochs:
             raise ValueError(
-                f"phases: have {total} epochs, training.epochs is {self.training.epochs}; make them equal"
+                f"phases: have {counted(total, 'epoch')}, training.epochs is {self.training.epochs}; make "
+                "them equal"
             )
         for number, one in enumerate(phases):
             if one.generated and self.generated is None:
@@ -221,6 +223,6 @@ class SegmentationTraining(Params):
         if self.unlabeled.burn_in_steps >= self.training.steps:
             raise ValueError(
                 f"unlabeled.burn_in_steps {self.unlabeled.burn_in_steps}: training ends after "
-                f"{self.training.steps} steps, before any unlabelled frame; lower it"
+                f"{counted(self.training.steps, 'step')}, before any unlabelled frame; lower it"
             )
         return self

@@ -18,6 +18,7 @@ from maskcast.data.relabelling import LABELLED_FRAMES
 from maskcast.data.unlabeled import SEEN
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_params import SegmentationTraining, UnlabeledParams
 
@@ -84,7 +85,7 @@ class UnlabelledWindows:
         self._index = FrameIndex(self.clips, self.length)
         if not len(self._index):
             raise MaskcastError(
-                f"{store.root}: none of the {len(self.clips)} unlabelled clips has the {self.length} frames of a "
+                f"{store.root}: no unlabelled clip has the {counted(self.length, 'frame')} of a "
                 "sample; lower window.frames or unlabeled.consistent_frames, or prepare longer clips"
             )
 

@@ -21,6 +21,7 @@ from maskcast.data.relabelling import TrainingIndex
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
+from maskcast.reading import counted
 from maskcast.seed import rng
 from maskcast.training.tasks.segmentation_generated import GeneratedMasks
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
@@ -73,7 +74,7 @@ class LabelledWindows:
         self._index = TrainingIndex(store, self.clips, maps, self.length)
         if not len(self._index):
             raise MaskcastError(
-                f"{store.root}: none of the {len(self.clips)} training clips has the {self.length} frames of "
+                f"{store.root}: no training clip has the {counted(self.length, 'frame')} of "
                 "window.burn_in + window.frames; lower these or prepare longer clips"
             )
         if (generated is None) != (params.generated is None):
@@ -159,7 +160,7 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
     Raises:
         MaskcastError: if there is none.
     """
-    labelled = store.select(split, "labelled")
+    store.select(split, "labelled")  # which says what there is, where there is none
     needed = {FRAMES, *(labels_of(one.name) for one in maps)}
     found = store.where(
         lambda group: (group.split, group.kind) == (split, "labelled") and needed <= set(group.layers)
@@ -167,7 +168,7 @@ def labelled_clips(store: ClipStore, maps: Sequence[LabelMap], split: str) -> Se
     if not found:
         what = "frames" if len(maps) == 1 else f"frames and masks of {', '.join(one.name for one in maps)}"
         raise MaskcastError(
-            f"{store.root}: none of the {len(labelled)} labelled clips of split {split!r} has {what}; "
+            f"{store.root}: no labelled clip of split {split!r} has {what}; "
             f"prepare clips with {what} to train a masker"
         )
     return found
