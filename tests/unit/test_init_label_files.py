@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -307,13 +308,64 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
     assert not any("left out" in warning for warning in start.found.warnings)
 
 
-def test_files_of_labelme_are_said(tmp_path: Path) -> None:
+UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it holds, what is said
+    "labelme": (
+        "street0/0000.json",
+        '{"version": "5.4.1", "shapes": [{"label": "car", "points": [[1, 1]]}], "imagePath": "0000.png"}',
+        "street0/0000.json and others like it are labelme's, .* make one COCO .*labelme2coco\\), put",
+    ),
+    "JSON-MIN": (
+        "project-1.json",
+        '[{"image": "/data/upload/1/0000.png", "id": 1, "label": [{"points": [[1, 1]], "polygonlabels": ["car"], '
+        '"original_width": 9, "original_height": 9}], "annotator": 1, "annotation_id": 1}]',
+        "project-1.json is Label Studio's JSON-MIN, and is not read: export its JSON, put it beside the frames",
+    ),
+    "VIA": (
+        "via_region_data.json",
+        '{"0000.png9": {"filename": "0000.png", "size": 9, "regions": [{"shape_attributes": {"name": "polygon", '
+        '"all_points_x": [1], "all_points_y": [1]}, "region_attributes": {}}], "file_attributes": {}}}',
+        "via_region_data.json is VIA's, and is not read: export its labels as COCO, put it beside the frames",
+    ),
+    "YOLO": (
+        "labels/0000.txt",
+        "0 0.5 0.50 .25 1e-1\n3 0.1 0.1 0.2 0.1 0.2 0.2\n",
+        "labels/0000.txt and others like it are YOLO's, and are not read: make one COCO file of them, or export",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", UNREAD)
+def test_files_of_labels_that_are_not_read_are_said(form: str, tmp_path: Path) -> None:
+    file, content, said = UNREAD[form]
     for n in range(2):
         write_images(tmp_path / f"street{n}", frames_of(n, LENGTH)[0], "{:04d}.png")
-        shape = {"label": "car", "points": [[1, 1], [5, 1], [5, 5]], "shape_type": "polygon"}
-        dump(tmp_path / f"street{n}/0000.json", {"version": "5.4.1", "shapes": [shape], "imagePath": "0000.png"})
+    (tmp_path / "notes.txt").write_text("1 2 3 4 5\n")  # of no image
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
     (warning,) = look(tmp_path).warnings
-    assert warning.startswith("street0/0000.json and others like it are labelme's") and "labelme2coco" in warning
+    assert re.match(said, warning) and warning.endswith("and run init again")
+
+
+def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    image = next((tmp_path / "train").glob("*.jpg"))
+    image.with_name(image.name.partition(".rf.")[0] + ".rf.0123456789abcdef.jpg").write_bytes(image.read_bytes())
+    with pytest.raises(
+        MaskcastError, match=r"shows the frame of .* once more, as augmented .* without augmentation"
+    ):
+        look(tmp_path)
+
+
+def test_images_of_roboflow_may_have_been_of_several_forms(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    content = (tmp_path / "valid/_annotations.coco.json").read_text()
+    (tmp_path / "valid/_annotations.coco.json").write_text(content.replace("_jpg.rf.", "_png.rf."))
+    for path in (tmp_path / "valid").glob("*.jpg"):
+        path.rename(path.with_name(path.name.replace("_jpg.rf.", "_png.rf.")))
+    found = look(tmp_path)
+    assert found.source["images"] == "*/{clip}-{frame}_*.rf.*.jpg"
+    assert sum(found.labelled.values()) == 2 * LENGTH
 
 
 def test_tasks_of_label_studio_are_found_by_the_names_of_uploaded_images(tmp_path: Path) -> None:

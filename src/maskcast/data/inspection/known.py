@@ -9,6 +9,7 @@ from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
 from maskcast.data.inspection.streams import MASK_WORDS, videos
+from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
@@ -34,6 +35,8 @@ def plain_videos(raw: Path) -> Findings:
         )
     if (boxes := box_file(raw)) is not None:
         found.warnings.append(f"{boxes.name} is not read: a masker learns from masks, and these are boxes")
+    elif (unread := unread_labels(raw)) is not None:
+        found.warnings.append(unread)
     measure(found, {name: raw / name for name in found.sequences})
     return found
 

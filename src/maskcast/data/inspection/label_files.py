@@ -49,15 +49,6 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
     return next(((form, found[form]) for form in order if form in found), None)
 
 
-def labelme_file(raw: Path) -> Path | None:
-    """Returns the first file of labelme below a folder, which has one for each image; None without any."""
-    for path in sorted(raw.rglob("*.json")):
-        content = content_of(path)
-        if all(key in content for key in (b'"shapes"', b'"imagePath"')):
-            return path
-    return None
-
-
 def labelled_by_files(
     raw: Path, form: str, files: Sequence[Path], guess: Guess | None, streams: Sequence[Stream]
 ) -> Findings:
@@ -169,11 +160,20 @@ def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
     matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
     if not paths or not all(matches):
         return None
+    seen: dict[tuple[str, int], Path] = {}
+    for path, match in zip(paths, matches, strict=True):
+        assert match is not None
+        if (twin := seen.setdefault((match[1], int(match[3])), path)) != path:
+            raise MaskcastError(
+                f"{path}: shows the frame of {twin.name} once more, as augmented sets do; export a version "
+                "without augmentation from Roboflow"
+            )
     first, ending = matches[0], paths[0].suffix
     assert first is not None
+    forms = {match[4] for match in matches if match}
     folders = {path.relative_to(raw).parent.as_posix() for path in paths}
     folder = "*/" if len(folders) > 1 else "".join(f"{one}/" for one in folders if one != ".")
-    return f"{folder}{{clip}}{first[2]}{{frame}}_{first[4]}.rf.*{ending}"
+    return f"{folder}{{clip}}{first[2]}{{frame}}_{first[4] if len(forms) == 1 else '*'}.rf.*{ending}"
 
 
 def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:

@@ -6,13 +6,14 @@ from maskcast.data.archives import is_archive
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
-from maskcast.data.inspection.label_files import label_files, labelled_by_files, labelme_file
+from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_patterns
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
+from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.patterns import find_sequences, without_masks
@@ -119,11 +120,8 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
             found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
         _read_values(raw, found, paths)
-    elif (own := labelme_file(raw)) is not None:
-        found.warnings.append(
-            f"{own.relative_to(raw).as_posix()} and others like it are labelme's, and are not read: make one COCO "
-            "file of them (labelme2coco), put it beside the frames and run init again"
-        )
+    elif (unread := unread_labels(raw)) is not None:
+        found.warnings.append(unread)
     elif others := unread_files(raw):
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)

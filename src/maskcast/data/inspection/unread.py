@@ -1,0 +1,54 @@
+"""Files of labels in forms that are not read, and what to make of them."""
+
+import re
+from pathlib import Path
+
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.reading import content_of, read_text
+
+AGAIN = "put it beside the frames and run init again"
+JSON = {  # what all such files hold: what they are, and what to do
+    (
+        b'"shapes"',
+        b'"imagePath"',
+    ): "and others like it are labelme's, and are not read: make one COCO file of them (labelme2coco)",
+    (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
+    (b'"shape_attributes"', b'"region_attributes"'): "is VIA's, and is not read: export its labels as COCO",
+}
+YOLO = (
+    "and others like it are YOLO's, and are not read: make one COCO file of them, or export COCO from the tool "
+    "that wrote them"
+)
+_NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
+
+
+def unread_labels(raw: Path) -> str | None:
+    """Returns a line about the first file of labels below a folder that is not read; None without any."""
+    files = sorted(raw.rglob("*"))
+    stems = {
+        path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
+    }  # YOLO has a text for each image
+    for path in files:
+        if path.suffix.lower() not in (".json", ".txt") or any(map(is_junk, path.relative_to(raw).parts)):
+            continue
+        what = _yolo(path, stems) if path.suffix.lower() == ".txt" else _json(path)
+        if what is not None:
+            return f"{path.relative_to(raw).as_posix()} {what}, {AGAIN}"
+    return None
+
+
+def _json(path: Path) -> str | None:
+    content = content_of(path)
+    return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
+
+
+def _yolo(path: Path, stems: set[str]) -> str | None:
+    if path.stem not in stems:
+        return None
+    try:
+        lines = read_text(path, "text", "export it again").splitlines()
+    except MaskcastError:
+        return None
+    return YOLO if lines and all(map(_NUMBERS.fullmatch, lines)) else None
