@@ -119,6 +119,16 @@ def test_batches_are_a_function_of_seed_and_step(store: ClipStore) -> None:
     assert [masks.shape for masks in task.batch(0).masks] == [(4, 1, 24, 32)]
 
 
+def test_a_masker_that_learnt_nothing_is_said(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_masker(clips=store.root, params=params(epochs=1, learning_rate=1e-9), **outputs(tmp_path / "none"))
+    said = capsys.readouterr().err
+    assert "masks of one class alone have 0.3" in said and "has learnt next to nothing; train longer" in said
+    train_masker(clips=store.root, params=params(epochs=2, steps_per_epoch=30), **outputs(tmp_path / "some"))
+    assert "next to nothing" not in capsys.readouterr().err
+
+
 def test_every_frame_can_be_drawn_and_masks_fit(store: ClipStore) -> None:
     whole = params(batch_size=64).model_copy(
         update={

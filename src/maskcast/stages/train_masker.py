@@ -6,6 +6,8 @@ from typing import Any
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 
+LEARNT = 0.01  # of Jaccard that a masker must be better than a single class
+
 
 class TrainMasker(SegmentationTraining):
     """Params of train_masker."""
@@ -46,7 +48,8 @@ def train_masker(
     from maskcast.digest import fingerprint
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
-    from maskcast.progress import report_file
+    from maskcast.progress import report_file, say
+    from maskcast.rehearsal import rehearsing
     from maskcast.report.overlays import masker_strip, stacked
     from maskcast.report.paint import class_entries
     from maskcast.runner.outputs import resume_dir
@@ -74,7 +77,7 @@ def train_masker(
         measured = {f"val_{name}": value for name, value in scores.items() if name not in took}
         return measured | took | {"parameters": count_parameters(task.segmenter)}
 
-    finish_training(
+    scores = finish_training(
         running_name("train_masker"),
         task,
         params.schedule,
@@ -86,6 +89,12 @@ def train_masker(
         summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",
         before=start,
     )
+    alone = task.validation.of_one_class()
+    if not rehearsing() and scores["jaccard"] < alone + LEARNT:
+        say(
+            f"warning: masks of one class alone have {alone:.4f} there, so the masker has learnt next to nothing; "
+            "train longer, label more, or look at the masks of the clips"
+        )
     pictures = resume_dir(masker) / "pictures"  # outlives the run's upload
     pictures.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())

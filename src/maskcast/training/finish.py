@@ -26,8 +26,8 @@ def finish_training(
     results: Callable[[Scores], Mapping[str, float]],
     summary: str = "",
     before: Path | None = None,
-) -> None:
-    """Trains a task and writes all that comes of it.
+) -> Scores:
+    """Trains a task, writes all that comes of it, and returns its scores.
 
     Args:
         stage: names the learning curve.
@@ -52,3 +52,4 @@ def finish_training(
     metrics.write_text(json.dumps(dict(results(scores)), indent=1) + "\n", encoding="utf-8")
     if summary:
         say(summary.format(**scores))
+    return scores

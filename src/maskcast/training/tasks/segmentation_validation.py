@@ -76,6 +76,22 @@ class Validation:
         mean = {score: float(np.mean([one[score] for one in each.values()])) for score in ("jaccard", "accuracy")}
         return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
 
+    def of_one_class(self) -> float:
+        """Returns the Jaccard of masks of one class, the most frequent of each map; NaN where one is an alpha."""
+        each = []
+        for one, store in zip(self.maps, self._masks, strict=True):
+            if one.kind == "alpha":
+                return math.nan
+            counts = no_counts(one)
+            for clip in self.clips:
+                truth = taken(self.frames(clip), partial(store.masks, clip))
+                counts += counts_of(one, truth, truth)
+            pixels_K = counts.sum(axis=1)
+            alone = np.zeros_like(counts)
+            alone[:, pixels_K.argmax()] = pixels_K
+            each.append(map_scores(one, alone)["jaccard"])
+        return float(np.mean(each))
+
     def worker(self, segmenter: Segmenter) -> Worker:
         """Returns what looks for masks in one clip after the other."""
         return Worker(segmenter, self.params.training.precision, objects=False)
