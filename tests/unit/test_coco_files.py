@@ -119,6 +119,11 @@ TRUTH_FAULTS = {
     "an image without id": (change("images", 0, "id", del_), r"images\[0\]: lacks 'id' \(it has file_name"),
     "an id of text": (change("images", 0, "id", "4"), "id must be an integer, not '4'"),
     "an id of float": (change(A, 0, "image_id", 4.0), "image_id must be an integer, not 4.0"),
+    "an id in a list": (
+        change(A, 0, "id", [0]),
+        r"annotations\[0\] \(id \[0\]\): id must be an integer, not \[0\]",
+    ),
+    "ids in lists": (change("categories", [{"id": [1], "name": "x"}]), r"id must be an integer, not \[1\]"),
     "a huge id": (change(A, 0, "id", 10**20), "id must be an integer, not 1000"),
     "a category without name": (change("categories", 0, "name", del_), r"categories\[0\] \(id 0\): lacks 'name'"),
     "an annotation is no object": (change(A, 0, [1]), r"annotations\[0\]: must be an object, not \[1\]"),
@@ -128,6 +133,7 @@ TRUTH_FAULTS = {
     "a nested box": (change(A, 1, "bbox", [[1, 2, 3, 4]]), "bbox must be 4 numbers"),
     "a NaN box": (change(A, 0, "bbox", [1, 2, 3, float("nan")]), r"\(id 0\): bbox must be finite"),
     "an infinite box": (change(A, 0, "bbox", [1, 2, float("inf"), 4]), "bbox must be finite"),
+    "a box out of all bounds": (change(A, 0, "bbox", [1e300, 2, 3, 4]), r"finite and below 1e\+09 pixels, not"),
     "a negative box": (
         change(A, 0, "bbox", [1, 2, -3, 4]),
         "bbox must have a width and height of at least 0, not",

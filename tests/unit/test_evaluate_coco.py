@@ -137,6 +137,9 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(tmp_path: Path, capfd: py
     del nameless["images"][1]["file_name"]
     line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
     assert "[1] (id 2): lacks 'file_name'" in line
+    nameless["images"][1]["file_name"] = 2
+    line = refused(capfd, _write(tmp_path / "x.json", nameless), results, "--images", images, "--out", out)
+    assert "[1] (id 2): file_name must be a text, not 2" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dt.json", "gt.json", "images", "x.json"]
     out.mkdir()
     assert "already there (--out)" in refused(capfd, truth, results, "--out", out)

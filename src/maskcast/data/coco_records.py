@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
 
+FAR = 1e9  # pixels of a box; products of what is beyond overflow
+
 
 @dataclass(frozen=True)
 class Records:
@@ -49,7 +51,7 @@ class Records:
         """Returns a column of integers, (N,) int64."""
         values = self.column(key, "add it")
         column_N = _array(values)
-        if values and column_N.dtype != np.int64:
+        if values and (column_N.dtype != np.int64 or column_N.ndim != 1):
             n = next(n for n, one in enumerate(values) if type(one) is not int or abs(one) >= 2**63)
             self.fail(n, f"{key} must be an integer, not {shown(values[n])}; mend it")
         return column_N.astype(np.int64)
@@ -67,15 +69,23 @@ class Records:
         return column_N.astype(np.float64)
 
     def boxes(self, remedy: str) -> np.ndarray:
-        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite."""
+        """Returns the column `bbox`: x, y, width, height, (N, 4) float64, finite and below `FAR`."""
         values = self.column("bbox", remedy)
         boxes_N4 = _array(values)
         if values and (boxes_N4.dtype.kind not in "iuf" or boxes_N4.shape != (len(values), 4)):
             n = next(n for n, one in enumerate(values) if not _is_box(one))
             self.fail(n, f"bbox must be 4 numbers [x, y, width, height], not {shown(values[n])}; mend it")
         boxes_N4 = boxes_N4.reshape(-1, 4).astype(np.float64)
-        self.refuse(~np.isfinite(boxes_N4).all(axis=1), "bbox", "must be finite")
+        self.refuse(~(np.abs(boxes_N4) < FAR).all(axis=1), "bbox", f"must be finite and below {FAR:g} pixels")
         return boxes_N4
+
+    def texts(self, key: str, remedy: str) -> list[str]:
+        """Returns a column of texts."""
+        values = self.column(key, remedy)
+        for n, one in enumerate(values):
+            if not isinstance(one, str):
+                self.fail(n, f"{key} must be a text, not {shown(one)}; {remedy}")
+        return values
 
     def refuse(self, wrong_N: ArrayLike, key: str, rule: str) -> None:
         """Fails at the first record that is marked, e.g. with `score must be finite`."""

@@ -54,7 +54,7 @@ def draw_images(folder: Path, scores: CocoScores, matches: Matches, images: Path
     Raises:
         MaskcastError: An image has no `file_name`, is missing or cannot be read.
     """
-    names = Records("images of the ground truth", scores.truth.images).column("file_name", "needed for pictures")
+    names = Records("images of the ground truth", scores.truth.images).texts("file_name", "needed for pictures")
     best_first = (-matches.f1_I).argsort(kind="stable")
     drawn = []
     (folder / "pictures").mkdir()
