@@ -67,8 +67,8 @@ def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
         os.close(descriptor)
 
 
-def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8") -> str:
-    """Returns the text of a file, its lines ended as on Unix; see ``content_of``.
+def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -> str:
+    """Returns the text of a file, its lines ended as on Unix, without the mark that Windows may begin it with.
 
     Raises:
         MaskcastError: if it cannot be read, or is no text.

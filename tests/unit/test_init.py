@@ -231,7 +231,7 @@ def test_short_sequences_get_short_clips(tmp_path: Path) -> None:
 
 def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> None:
     LOOKALIKES["camvid"](tmp_path)
-    (tmp_path / "label_colors.txt").write_text("0 0 0\tRoad\n200 0 0\tCar\n0 0 200\tVoid\n")
+    (tmp_path / "label_colors.txt").write_text("0 0 0\tRoad\n200 0 0\tCar\n0 0 200\tVoid\n", "utf-8-sig")
     found = look(tmp_path)
     assert (found.source["classes"], found.source["ignore"]) == (["Road", "Car"], 2)
     assert not any("name them" in warning for warning in found.warnings)
@@ -300,7 +300,7 @@ def test_lists_of_splits_are_taken(tmp_path: Path) -> None:
     davis(tmp_path)
     (tmp_path / "ImageSets/2017").mkdir(parents=True)
     (tmp_path / "ImageSets/2017/train.txt").write_text("seq-0\nseq-1\n")
-    (tmp_path / "ImageSets/2017/val.txt").write_text("seq-2\nseq-3\n")
+    (tmp_path / "ImageSets/2017/val.txt").write_text("seq-2\nseq-3\n", "utf-8-sig")  # as on Windows
     found = look(tmp_path)
     assert found.source["splits"] == {"val": ("seq-2", "seq-3")}
     assert found.why["splits"] == "val: as ImageSets/2017/val.txt lists them; the rest is train"

@@ -588,6 +588,12 @@ def test_lines_of_kitti_mots(read: Read) -> None:
     assert report.empty == 3
 
 
+def test_names_of_mots_may_begin_with_the_mark_of_windows(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("dog\ncar\n", "utf-8-sig")
+    masks, _ = read("mots-txt", "street.txt", f"1 1003 1 {H} {W} {compressed(box(slice(0, 2), slice(0, 3)))}")
+    np.testing.assert_array_equal(masks[1], box(slice(0, 2), slice(0, 3), 2))
+
+
 LINE = f"1 1003 1 {H} {W} {compressed(box(slice(0, 2), slice(0, 3)))}"
 
 

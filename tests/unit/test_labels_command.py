@@ -121,7 +121,7 @@ def test_labels_of_frames_are_added_to_those_that_a_clip_had(store: ClipStore) -
 
 
 def test_a_masker_learns_from_the_frames_with_labels_alone(masks: ClipStore, masker: Path) -> None:
-    with Path("frames.csv").open("w") as file:
+    with Path("frames.csv").open("w", encoding="utf-8-sig") as file:  # as a spreadsheet saves it
         csv.writer(file).writerows([["clip", "frame"], ["unlabeled_0", 4], ["unlabeled_1", 9]])
     words = ["--format", "coco", "--masks", "masks", "--frames", "frames.csv", "--output", "out"]
     assert main(["labels", "export", *words]) == 0

@@ -43,7 +43,7 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
         MaskcastError: naming the line that is not `<video> <first> <last> <label...>` or names a video twice.
     """
     remedy = "write it with write-annotations"
-    lines = read_text(path, "text file", remedy, "utf-8-sig").splitlines()  # Windows may begin it with a mark
+    lines = read_text(path, "text file", remedy).splitlines()
     found: dict[str, Annotation] = {}
     for number, line in enumerate(lines, 1):
         columns = line.split()

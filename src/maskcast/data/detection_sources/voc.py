@@ -62,7 +62,7 @@ class VocSource(DetectionSource):
 
 def _lines(path: Path) -> list[str]:
     remedy = "mend source.train or source.val"
-    lines = read_text(path, "text", remedy, "utf-8-sig").splitlines()  # Windows may begin it with a mark
+    lines = read_text(path, "text", remedy).splitlines()
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise MaskcastError(f"{path}: names no image; give one name a line")

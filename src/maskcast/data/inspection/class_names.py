@@ -28,7 +28,7 @@ def listed_classes(raw: Path) -> tuple[list[Named], str]:
             continue
         if not path.is_file() or path.stat().st_size > LARGEST:
             continue
-        found = _read(path.read_text(encoding="utf-8", errors="replace"))
+        found = _read(path.read_text(encoding="utf-8-sig", errors="replace"))
         if len(found) > 1:
             return found, "/".join(parts)
     return [], ""

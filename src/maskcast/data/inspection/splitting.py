@@ -105,7 +105,7 @@ def _existing(raw: Path, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...
         lists = {}
         for other in sorted(path.parent.iterdir()):
             if LIST.fullmatch(other.name):
-                words = other.read_text(encoding="utf-8", errors="replace").split()
+                words = other.read_text(encoding="utf-8-sig", errors="replace").split()
                 listed = dict.fromkeys(word.strip("/").split("/")[-1] for word in words)
                 lists[other.stem.lower()] = tuple(name for name in listed if name in known)
         if lists.get("val") and set(lists["val"]) < known:
