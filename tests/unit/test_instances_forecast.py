@@ -71,6 +71,24 @@ def test_objects_are_classes_by_name_and_parts_of_masks_are_named_by_what_they_c
     )
 
 
+def test_what_has_no_label_is_no_background_of_objects(tmp_path: Path) -> None:
+    """Frames that nobody labelled, and pixels that the map of classes beside says nothing of."""
+    masks = (ids() > 0).astype(np.uint8)
+    masks[:, :4], masks[5] = 255, 255  # frame 5 has labels of objects alone
+    known = [t for t in range(FRAMES) if t % 5 == 0]
+    meta = {"labelled_frames": {"objects": known}}
+    with ClipWriter(tmp_path, height=HEIGHT, width=WIDTH, maps=[MASK, OBJECTS]) as writer:
+        both = {"mask": masks, "objects": ids()}
+        objects = {"objects": {LEFT: 1, RIGHT: 1}}
+        writer.add("a", split="val", kind="labelled", masks=both, objects=objects, meta=meta)
+    store = ObjectClasses(ClipStore(tmp_path, "objects"))
+    truth = np.select([ids() == RIGHT, ids() == LEFT], [1, 2], 0)
+    truth[[t for t in range(FRAMES) if t not in known]] = 255
+    truth[[t for t in known if t != 5], :4] = 255
+    np.testing.assert_array_equal(store.masks(store.clips[0]), truth)
+    np.testing.assert_array_equal(store.masks(store.clips[0], slice(4, 17, 3)), truth[4:17:3])
+
+
 def test_a_forecaster_learns_objects_and_is_scored_by_object(stores: tuple[Path, Path], tmp_path: Path) -> None:
     clips, masks = stores
     training = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 2, "learning_rate": 1e-6, "precision": "fp32"}

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from maskcast.data.clips import ALL, Clip, ClipStore
+from maskcast.data.relabelling import LABELLED_FRAMES, labelled_frames
 from maskcast.data.store_view import StoreView
 from maskcast.labels import IGNORE, LabelError, LabelMap
 from maskcast.reading import counted
@@ -16,7 +17,9 @@ from maskcast.reading import counted
 class ObjectClasses(StoreView):
     """A store whose chosen map of instances reads as one of classes.
 
-    In each clip the objects of a class count from 1 in the order of their ids.
+    In each clip the objects of a class count from 1 in the order of their ids. Ids cannot say that a pixel has no
+    label: frames without labels have none, and in others a pixel has none where a map of the same classes beside
+    it has none.
 
     Args:
         store: whose chosen map is of kind instances.
@@ -41,6 +44,8 @@ class ObjectClasses(StoreView):
             )
         names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]
         self._map = LabelMap(told.name, (told.classes[0], *names), things=True)
+        beside = (one for one in store.maps.values() if one.kind == "classes" and one.classes == told.classes)
+        self._beside = next((store.of(one.name) for one in beside), None)
 
     @property
     def label_map(self) -> LabelMap:
@@ -52,9 +57,16 @@ class ObjectClasses(StoreView):
         return 1 + sum(count for other, count in self.slots.items() if other < class_id)
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
-        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
+        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8, 255 where there is no label."""
         ids_THW, table, seen = self.store.masks(clip, frames), np.zeros(1 << 16, np.uint8), Counter[int]()
         for instance, class_id in sorted(clip.objects[self._map.name].items()):
             table[instance] = self.first_of(class_id) + seen[class_id]
             seen[class_id] += 1
-        return table[ids_THW]
+        found_THW: np.ndarray = table[ids_THW]
+        if LABELLED_FRAMES in clip.meta:
+            known = labelled_frames(self.store, clip)
+            found_THW[[t not in known for t in range(clip.num_frames)[frames]]] = IGNORE
+        if self._beside is not None and self._beside.has_masks(clip):
+            unknown_THW = self._beside.masks(clip, frames) == IGNORE
+            found_THW[unknown_THW & ~unknown_THW.all((1, 2), keepdims=True)] = IGNORE
+        return found_THW
