@@ -102,6 +102,7 @@ NAMES = {
     "another ending and case": ("{clip}", "video1/frame_000000.jpg", "video1/frame_000000.PNG"),
     "one flat folder": ("images/{clip}_{frame}.png", "images/clip_000000.png", "clip_000000.png"),
     "uploaded to Label Studio": ("images/{clip}_{frame}.png", "images/clip_0.png", "images/1234abcd-clip_0.png"),
+    "of Label Studio's local files": ("{clip}", "video1/0 0.png", "/data/local-files/?d=set%2Fvideo1%2F0%200.png"),
     "uploaded, and no folder kept": ("{clip}", "video1/00000.png", "data/upload/7/1234abcd-00000.png"),
     "uploaded, and made an address": (
         "images/{clip}_{frame}.png",
@@ -136,6 +137,20 @@ def test_files_that_lie_with_their_sequences_may_call_frames_alike(tmp_path: Pat
         LabelError, match=r"images\[0\] \(0\.png\): '0\.png' may be video1/0 or video2/0; write the"
     ):
         list_raw(tmp_path, labels=["result.json"], frames=1)
+
+
+def test_images_without_objects_may_lack_their_size(tmp_path: Path) -> None:
+    """Label Studio writes null for what it could not open, e.g. of a task that was skipped."""
+    write_frames(tmp_path, numbered("video1"))
+    content = coco(numbered("video1"), [one(1)])
+    content["images"][2] |= {"width": None, "height": None}
+    write_json(tmp_path / "labels.json", content)
+    (found,) = masks_of(list_raw(tmp_path, empty="background"))
+    assert (found == np.stack([SQUARE, 0 * SQUARE, 0 * SQUARE])).all()
+    content["images"][0] |= {"width": None, "height": None}
+    write_json(tmp_path / "labels.json", content)
+    with pytest.raises(MaskcastError, match=r"images\[0\] \(id 1\): height must be an integer, not None; mend it"):
+        list_raw(tmp_path)
 
 
 def test_files_of_coco_are_called_as_the_folders_of_their_images(tmp_path: Path) -> None:

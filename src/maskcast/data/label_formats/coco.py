@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
@@ -23,6 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
 
 FILE = "annotations.json"
+NO_MASK = "a box is no mask: export masks or polygons, or boxes in CVAT's or Label Studio's own format"
 Packed = tuple[str, int | None, float | None, Any]  # class, object, score and run lengths of a region
 
 
@@ -61,14 +63,10 @@ class Coco(LabelFormat):
             content = read_json(file)
             images, categories, annotations = lists_of(content, file)
             names = category_names(categories)
-            heights, widths = images.integers("height"), images.integers("width")
-            sizes = [
-                checked_size(int(height), int(width), f"{images.where}[{n}]")
-                for n, (height, width) in enumerate(zip(heights, widths, strict=True))
-            ]
             row = {one["id"]: n for n, one in enumerate(images.records)}
             refuse_empty(annotations)
             of_image = [row[one["image_id"]] for one in annotations.records]
+            sizes = _sizes(images, set(of_image))
             masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
             grouped: dict[int, list[Packed]] = defaultdict(list)
             for k, (n, one, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
@@ -82,8 +80,25 @@ class Coco(LabelFormat):
                     sizes[n],
                     objects_of(grouped[n]),
                     partial(packed_regions, grouped[n]),
-                    [image["file_name"]],
+                    list(dict.fromkeys([image["file_name"], unquote(image["file_name"])])),
                 )
+
+
+def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
+    """Returns the sizes of images; those that have no annotation may lack theirs, as Label Studio writes null."""
+    bare = {
+        n
+        for n, one in enumerate(images.records)
+        if n not in annotated and one.get("height") is None and one.get("width") is None
+    }
+    given = Records(
+        images.where, [{"height": 1, "width": 1} if n in bare else one for n, one in enumerate(images.records)]
+    )
+    heights, widths = given.integers("height"), given.integers("width")
+    return [
+        None if n in bare else checked_size(int(height), int(width), f"{images.where}[{n}]")
+        for n, (height, width) in enumerate(zip(heights, widths, strict=True))
+    ]
 
 
 def coco_mask(mask_HW: np.ndarray) -> dict[str, Any]:
@@ -106,9 +121,9 @@ def extras(region: Region) -> dict[str, Any]:
 
 def refuse_empty(annotations: Records) -> None:
     """Refuses annotations without a mask: of these boxes say nothing about pixels."""
-    for n, mask in enumerate(annotations.column("segmentation", "a box is no mask: export masks or polygons")):
+    for n, mask in enumerate(annotations.column("segmentation", NO_MASK)):
         if not mask:
-            annotations.fail(n, "segmentation is empty; a box is no mask: export masks or polygons")
+            annotations.fail(n, f"segmentation is empty; {NO_MASK}")
 
 
 def objects_of(found: Sequence[Packed]) -> list[tuple[str, int | None]]:

@@ -150,7 +150,8 @@ class _Images:
 
 def _parts(path: str) -> Parts:
     """Returns the parts of a path, without the ending of an image or text, in one case and form."""
-    found = [part for part in PurePosixPath(_plain(path.replace("\\", "/"))).parts if part not in ("/", "..")]
+    path = path.rpartition("?d=")[2].replace("\\", "/")  # a local file as Label Studio's server calls it
+    found = [part for part in PurePosixPath(_plain(path)).parts if part not in ("/", "..")]
     if found and PurePosixPath(found[-1]).suffix in {*IMAGE_SUFFIXES, ".json", ".xml"}:
         found[-1] = PurePosixPath(found[-1]).stem
     return tuple(found)
