@@ -15,6 +15,7 @@ import torch
 from tests.conftest import moving_squares
 from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 
+from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.models.config import ModelConfig
@@ -138,3 +139,19 @@ def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: p
     with pytest.raises(MaskcastError, match=r"cannot be written as one graph \(.+\); serve it"):
         export(loaded, "onnx", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("place", ["thesis", "parts/masker", "parts", ".", ".."])
+def test_an_export_replaces_exports_alone(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_registered(tmp_path / "here")
+    (tmp_path / "here/thesis").mkdir()
+    (tmp_path / "here/thesis/thesis.tex").write_text("of a year")
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["models", "export", "parts/masker", "--format", "torch-export", "--output", place]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--output is replaced as a whole, and " in said
+    assert sorted(tmp_path.rglob("*")) == before

@@ -126,7 +126,7 @@ def test_a_bad_video_does_not_lose_the_others_and_a_second_run_does_what_is_left
 
     written = (out / "b" / "forecast.json").stat().st_mtime_ns
     (videos / "a.mp4").write_bytes(whole.read_bytes())
-    (out / "c_frames" / "forecast.json").unlink()  # as if stopped: only whole folders have it
+    (out / "c_frames" / "forecast.json").write_text("{}")  # as if another model had forecast it
     code, said, _ = forecast(videos, output=out)
     assert (code, said) == (1, f"2 forecast, 1 there already, 1 failed: {out}\n")
     assert (out / "b" / "forecast.json").stat().st_mtime_ns == written
@@ -137,6 +137,19 @@ def test_a_forecast_is_not_put_in_the_place_of_the_video(forecast: Forecast, tmp
     code, _, err = forecast(frames, output=tmp_path / "videos")
     assert code == 1 and f"error: street: {frames}: --output is replaced as a whole, and the video" in err
     assert len(list(frames.iterdir())) == 12
+
+
+def test_a_forecast_replaces_forecasts_alone(forecast: Forecast, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "videos/street.mp4", enlarged(0, 12))
+    labels = tmp_path / "videos/street/labels.txt"
+    labels.parent.mkdir()
+    labels.write_text("of a month")
+    code, _, err = forecast(video, output=video.parent)
+    assert code == 1 and "videos/street: --output is replaced as a whole, and what is there was not written" in err
+    assert labels.read_text() == "of a month"
+    labels.unlink()
+    assert forecast(video, output=video.parent)[0] == 0
+    assert forecast(video, "--stride", "1", output=video.parent)[0] == 0
 
 
 def test_mistakes_are_said_in_one_line_and_nothing_is_left(

@@ -35,7 +35,7 @@ from maskcast.registry.graphs import (
     write_graph,
 )
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import beside, check_own, outputs_whole
 
 MOST_DIFFERENT = 1e-4  # share of pixels: two libraries round sums differently, and a tie may fall either way
 CLIPS = 4
@@ -52,11 +52,13 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
     Args:
         loaded: the pipeline.
         form: torch-export needs torch to run, onnx any ONNX runtime.
-        output: the folder; an older one is replaced.
+        output: the folder; an older export is replaced.
 
     Raises:
-        MaskcastError: the model cannot be written as graphs, the two disagree, or a package is missing.
+        MaskcastError: the model cannot be written as graphs, the two disagree, a package is missing, or
+            the folder holds what is no export.
     """
+    check_own(output, MANIFEST)
     if form == "onnx":
         check_packages()
     clips = check_clips(loaded)

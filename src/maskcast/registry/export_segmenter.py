@@ -20,9 +20,9 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.registry.export import MOST_DIFFERENT, check_packages, write_manifest
-from maskcast.registry.graphs import SUFFIXES, Format, loaded_graph, traced, write_graph
+from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, loaded_graph, traced, write_graph
 from maskcast.registry.loading import LoadedMasker
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import beside, check_own, outputs_whole
 from maskcast.simulator.scenes import simulate_clip
 
 CHECKED = 6  # frames
@@ -63,12 +63,13 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
     Args:
         loaded: the segmenter.
         form: torch-export needs torch to run, onnx any ONNX runtime.
-        output: the folder; an older one is replaced.
+        output: the folder; an older export is replaced.
 
     Raises:
-        MaskcastError: it cannot be written as a graph, the two disagree, its size is not known, or a package is
-            missing.
+        MaskcastError: it cannot be written as a graph, the two disagree, its size is not known, a package is
+            missing, or the folder holds what is no export.
     """
+    check_own(output, MANIFEST)
     if form == "onnx":
         check_packages()
     if loaded.model.size is None:

@@ -61,6 +61,25 @@ def check_spares(out: Path, flag: str, spared: Mapping[str, Path]) -> None:
             )
 
 
+def check_own(out: Path, record: str) -> None:
+    """Refuses an output of a command that would take with it what no run of the command has written.
+
+    Args:
+        out: A folder that is replaced as a whole; errors call it ``--output``.
+        record: The file that every run leaves in its folder.
+
+    Raises:
+        MaskcastError: The folder is there and lacks that file, or the working directory lies there.
+    """
+    check_spares(out, "output", {"the working directory": Path.cwd()})
+    if (out / record).is_file() or not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    raise MaskcastError(
+        f"{out}: --output is replaced as a whole, and what is there was not written by this command (it has no "
+        f"{record}); choose another path, or remove it"
+    )
+
+
 def _place_of(path: Path) -> Path:
     """Returns the absolute path of an entry; a link is itself, not what it leads to."""
     absolute = Path(os.path.abspath(path))

@@ -19,7 +19,7 @@ from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import beside, check_spares, outputs_whole
+from maskcast.runner.outputs import beside, check_own, check_spares, outputs_whole
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
 
@@ -170,9 +170,10 @@ def forecast_video(
 
     Raises:
         MaskcastError: the video is damaged or too short, or lies in ``output``, the model draws no futures, or
-            ``output`` cannot be written.
+            ``output`` holds what is no forecast, or cannot be written.
     """
     check_spares(output, "output", {"the video": video.path})
+    check_own(output, RECORD)
     about = loaded.about
     indices = _frames_seen(video, about.context_frames, stride, start)
     record = {
