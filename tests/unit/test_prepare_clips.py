@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from maskcast.data.clips import ClipStore
+from maskcast.data.listing_checks import check_splits, reasons
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, LabelMap
+from maskcast.labels import IGNORE, LabelMap, single_map
 from maskcast.runner.run import run_stage
 from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 
@@ -140,7 +142,20 @@ def test_a_split_that_loses_all_its_clips_stops(tmp_path):
         raw, tmp_path / "clips", r"no clip of split 'val' can be read; 1 left out, first val/video_2: .*image_0"
     )
     (raw / "train/video_1/image_0.png").write_bytes(b"")
-    refuses(raw, tmp_path / "clips", r"no clips left to prepare; 2 left out, first train/video_1")
+    refuses(raw, tmp_path / "clips", r"no clips left to prepare; 2 left out, 2 of them like train/video_1")
+
+
+def test_why_most_were_left_out_comes_before_other_remedies():
+    short = [(name, "has 9 frames, a window needs 22") for name in ("elm", "oak", "fir")]
+    wrong = [("ash", "masks/ash: no mask images; mend source.masks")]
+    assert reasons([*wrong, *short]) == "; 4 left out, 3 of them like elm: has 9 frames, a window needs 22"
+    assert reasons(wrong) == "; 1 left out, first ash: masks/ash: no mask images; mend source.masks"
+    clip = RawClip("elm_0", "unlabeled", "unlabelled", lambda: pytest.fail("was read"))
+    listing = Listing([clip], single_map(["background", "tree"]), skipped=wrong)
+    with pytest.raises(
+        MaskcastError, match=r"\(found: 1 unlabeled\); 1 left out, first ash: .*; or .*mend source"
+    ):
+        check_splits(Path("raw"), listing, FrameFoldersSource(), ["train"])
 
 
 def test_mixed_sizes_name_two_clips_and_the_remedy(tmp_path):

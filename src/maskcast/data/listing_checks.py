@@ -48,15 +48,19 @@ def check_splits(raw: Path, listing: Listing, source: SourceConfig, required: Se
     have = ", ".join(f"{count} {split}" for split, count in found.items())
     why = "and one clip cannot be both learnt from and scored; " if found.total() == 1 else ""
     others = ", ".join(split for split in required if found[split])
+    lost = f"{reasons(listing.skipped)}; or " if listing.skipped else ", "
     raise MaskcastError(
-        f"{raw}: no clip of split {missing[0]!r} (found: {have}), {why}mend {source.splits_come_from}"
-        f"{reasons(listing.skipped) if listing.skipped else ''}; where nothing is to be trained, set "
-        f"prepare_clips.required_splits to [{others}]"
+        f"{raw}: no clip of split {missing[0]!r} (found: {have}){lost}{why}mend {source.splits_come_from}; where "
+        f"nothing is to be trained, set prepare_clips.required_splits to [{others}]"
     )
 
 
 def reasons(skipped: Sequence[tuple[str, str]]) -> str:
-    """Returns the end of an error's line: how many items were left out and why the first was, or the remedy."""
+    """Returns the end of an error's line: how many items were left out, and why most were, or the remedy."""
     if not skipped:
         return "; mend the path or source.layout"
-    return f"; {len(skipped)} left out, first {skipped[0][0]}: {skipped[0][1]}"
+    kinds = [reason.replace(item, "") for item, reason in skipped]
+    kind, count = Counter(kinds).most_common(1)[0]
+    item, reason = skipped[kinds.index(kind)]
+    which = "first" if count == 1 else f"{count} of them like"
+    return f"; {len(skipped)} left out, {which} {item}: {reason}"

@@ -22,7 +22,11 @@ def assign_splits(names: Sequence[str], splits: Splits, seed: int) -> dict[str, 
         for name in members if isinstance(members, tuple) else ():
             if name not in names or name in found:
                 problem = "stands in two splits" if name in found else "is not among the sequences"
-                raise MaskcastError(f"splits.{split}: {name!r} {problem} ({', '.join(names[:20])}); mend the list")
+                known = ", ".join(names[:20]) + (", ..." if names[20:] else "")
+                raise MaskcastError(
+                    f"source.splits.{split}: {name!r} {problem} ({known}); mend the list, "
+                    "or the paths that sequences are found by"
+                )
             found[name] = split
     rest = [name for name in names if name not in found]
     order = [rest[i] for i in rng(seed).permutation(len(rest))]
