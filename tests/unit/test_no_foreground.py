@@ -18,6 +18,7 @@ from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.progress import listening
+from maskcast.report.label_maps import write_label_maps
 from maskcast.report.page import Page
 from maskcast.runner.run import run_stage
 from maskcast.stages.evaluate import Evaluate
@@ -57,6 +58,15 @@ def test_a_masker_is_not_praised_for_background() -> None:
     table = MaskerScores(label_map, ("a",), counts).table()
     assert np.isnan([table["jaccard"], table["jaccard_no_background"]]).all()
     assert map_scores(label_map, np.array([[90, 9], [1, 0]]))["jaccard"] == pytest.approx(0.45)
+
+
+def test_a_map_without_foreground_has_no_score_in_the_table_of_maps(tmp_path: Path) -> None:
+    store = bare_store(tmp_path / "clips")
+    (tmp_path / "report").mkdir()
+    scores = {"mask": MaskerScores(store.label_map, ("val",), np.diag([90, 0, 0]))}
+    page = write_label_maps(tmp_path / "report", scores, store, store, [])
+    assert "| mask | classes | 1 | n/a | 1.0000 |" in (tmp_path / "report/maps.md").read_text()
+    assert "nan" not in page
 
 
 def test_evaluate_says_it_in_its_last_lines_and_on_its_page(

@@ -97,7 +97,8 @@ def _draw(
 
 def _row(one: MaskerScores) -> list[str]:
     scores = one.table()
-    numbers = [f"{scores[name]:.4f}" for name in ("jaccard", "accuracy")]
+    found = [scores[name] for name in ("jaccard", "accuracy")]
+    numbers = [f"{score:.4f}" if np.isfinite(score) else "n/a" for score in found]
     return [one.label_map.name, one.label_map.kind, str(len(one.clips)), *numbers]
 
 
