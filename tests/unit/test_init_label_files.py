@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -345,6 +346,14 @@ def test_files_of_labels_that_are_not_read_are_said(form: str, tmp_path: Path) -
     path.write_text(content)
     (warning,) = look(tmp_path).warnings
     assert re.match(said, warning) and warning.endswith("and run init again")
+
+
+def test_an_export_that_is_not_unpacked_is_said(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "street.mp4", frames_of(0, LENGTH)[0])
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+        archive.writestr("annotations.xml", "<annotations/>")
+    said = "task.zip is an archive, and is not looked into: unpack what labels it has, put it beside the frames"
+    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
 
 
 def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:

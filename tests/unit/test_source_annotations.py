@@ -331,6 +331,13 @@ def test_tasks_of_a_project_of_cvat_count_on_from_each_other(tmp_path: Path) -> 
     params = {"format": "cvat-video", "labels": ["annotations.xml"], "empty": "background"}
     masks = masks_of(list_raw(tmp_path, **params, images="{clip}.mp4"))
     assert [[columns(frame)[:1] for frame in mask] for mask in masks] == [[[], [left], []] for left in (4, 8, 12)]
+    shape = '<polygon label="car" points="8.00,2.00;12.00,2.00;12.00,6.00;8.00,6.00" z_order="0"/>'
+    image = '<image id="4" name="frame_000004" subset="train" task_id="8" width="32" height="16">'
+    (tmp_path / "images.xml").write_text(project.replace(tracks, f"{image}{shape}</image>"))
+    by_name = params | {"format": "cvat-images", "labels": ["images.xml"]}
+    kinds = {clip.id: clip for clip in list_raw(tmp_path, **by_name, images="{clip}.mp4").clips}
+    assert {name for name, clip in kinds.items() if clip.kind == "labelled"} == {"street8_00000"}
+    assert columns(kinds["street8_00000"].load().masks["mask"][1]) == AT[4]
     for subset, count in (("train", 6), ("val", 3)):
         write_frames(tmp_path / "images" / subset, [f"frame_{k:06d}.PNG" for k in range(count)], (16, 32))
     train, val = masks_of(list_raw(tmp_path, **params, images="images/{clip}", window_step=6))

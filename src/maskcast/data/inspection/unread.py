@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from maskcast.data.archives import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
@@ -31,9 +32,16 @@ def unread_labels(raw: Path) -> str | None:
         path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
     }  # YOLO has a text for each image
     for path in files:
-        if path.suffix.lower() not in (".json", ".txt") or any(map(is_junk, path.relative_to(raw).parts)):
+        if any(map(is_junk, path.relative_to(raw).parts)):
             continue
-        what = _yolo(path, stems) if path.suffix.lower() == ".txt" else _json(path)
+        what = None
+        match path.suffix.lower():
+            case ".json":
+                what = _json(path)
+            case ".txt":
+                what = _yolo(path, stems)
+            case ".zip":
+                what = _archive(path)
         if what is not None:
             return f"{path.relative_to(raw).as_posix()} {what}, {AGAIN}"
     return None
@@ -42,6 +50,10 @@ def unread_labels(raw: Path) -> str | None:
 def _json(path: Path) -> str | None:
     content = content_of(path)
     return next((what for keys, what in JSON.items() if all(key in content for key in keys)), None)
+
+
+def _archive(path: Path) -> str | None:
+    return "is an archive, and is not looked into: unpack what labels it has" if is_archive(path) else None
 
 
 def _yolo(path: Path, stems: set[str]) -> str | None:

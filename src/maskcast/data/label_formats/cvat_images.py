@@ -87,7 +87,7 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         task = tasks.get(image.get("task_id"))
         places = places_of(name)
         if task is not None and (video := VIDEO_FRAME.fullmatch(name)):
-            places = [*task.places(int(video[1])), *places]
+            places = [*places, *task.places(int(video[1]))]
         names = names_of(name, image.get("subset"))
         yield FoundFrame(where, places, size, objects, partial(_regions, layers, where), names)
     if unusable:

@@ -107,7 +107,7 @@ class _Images:
         alone = [name for name in self._footage if _plain(name) in own] or list(self._footage)
         numbered = frame.ordered or isinstance(self._footage[alone[0]].images, Path)
         if len(alone) == 1 and numbered and frame.places and any(map(VIDEO_FRAME.fullmatch, frame.names)):
-            return self._at(alone[0], frame.places[0][1], frame)
+            return self._at(alone[0], frame.places[-1][1], frame)
         return None
 
     def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
