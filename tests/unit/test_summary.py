@@ -33,13 +33,21 @@ def write_results(folder: Path, **registration: Any) -> Path:
 
 
 def test_the_sentence_is_honest_about_what_is_lost() -> None:
-    assert gain(scores_of(**OTHERS), 11) == (
-        "After 11 frames the forecaster's Jaccard of 0.50 is 0.20 above copying the last mask, level with "
+    assert gain(scores_of(**OTHERS), 22) == (
+        "At frame 22 the forecaster's Jaccard of 0.50 is 0.20 above copying the last mask, level with "
         "constant velocity and 0.12 below `rigid_body`, which is given camera and physics."
     )
-    assert gain(scores_of(persistence=0.61), 1) == (
-        "After 1 frame the forecaster's Jaccard of 0.50 is 0.11 below copying the last mask."
+    assert gain(scores_of(persistence=0.61), 12) == (
+        "At frame 12 the forecaster's Jaccard of 0.50 is 0.11 below copying the last mask."
     )
+
+
+def test_frames_without_labels_are_not_counted(tmp_path: Path) -> None:
+    write_results(tmp_path / "results")
+    scores = {name: value for name, value in scores_of(**OTHERS).items() if name != "jaccard_h13"}
+    (tmp_path / "results/evaluate.json").write_text(json.dumps(scores | {"jaccard_h21": 0.5}))
+    said = summary(tmp_path / "results")
+    assert "macro Jaccard of frame 21 (last)" in said and "At frame 21 the forecaster's Jaccard" in said
 
 
 def test_the_summary_ends_with_report_and_commands(
@@ -60,7 +68,7 @@ def test_the_summary_ends_with_report_and_commands(
         ["rigid_body", "0.620", "0.620", "0.900"],
     ]
     end = lines.index("", 8)
-    assert " ".join(lines[8:end]) == gain(scores_of(**OTHERS), 2)
+    assert " ".join(lines[8:end]) == gain(scores_of(**OTHERS), 13)
     assert max(map(len, lines[:end])) <= 80
     assert lines[end + 1 :] == [
         f"report: {tmp_path / 'results/evaluate.html'}",

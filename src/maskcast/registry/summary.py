@@ -43,18 +43,18 @@ def summary(results: Path) -> str:
     rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
     lines = [printed(["", *COLUMNS.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
-    sentence = textwrap.wrap(gain(scores, len(frames)), shutil.get_terminal_size().columns)
+    sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     registration = results / "registration.json"
     return "\n".join([*lines, *(f"  {line}" for line in next_commands(registration))])
 
 
-def gain(scores: Mapping[str, float], horizon: int) -> str:
+def gain(scores: Mapping[str, float], frame: int) -> str:
     """Returns one sentence that says how a forecaster stands against the baselines.
 
     Args:
         scores: contents of ``evaluate.json``.
-        horizon: frames forecast.
+        frame: number of the last frame with a score; frames without labels have none.
     """
     parts = []
     for name, called in RIVALS.items():
@@ -63,8 +63,7 @@ def gain(scores: Mapping[str, float], horizon: int) -> str:
             way = "level with" if abs(ahead) < LEVEL else f"{abs(ahead):.2f} {'above' if ahead > 0 else 'below'}"
             parts.append(f"{way} {called}")
     text = f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else "".join(parts)
-    frames = f"{horizon} frame{'s' * (horizon != 1)}"
-    return f"After {frames} the forecaster's Jaccard of {scores['jaccard_last']:.2f} is {text}."
+    return f"At frame {frame} the forecaster's Jaccard of {scores['jaccard_last']:.2f} is {text}."
 
 
 def next_commands(registration: Path) -> list[str]:
