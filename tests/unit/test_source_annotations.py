@@ -312,6 +312,18 @@ def test_images_that_cvat_exports_beside_tracks_tell_the_frame_of_the_video(imag
     assert [columns(frame) for frame in mask] == [[], AT[4], AT[7]]
 
 
+def test_frames_by_number_alone_are_refused_where_images_may_have_been_sorted_by_name(tmp_path: Path) -> None:
+    write_frames(tmp_path, [f"street/{k}.png" for k in range(11)], (16, 32))
+    (tmp_path / "annotations.xml").write_text(VIDEO_XML)
+    params = {"format": "cvat-video", "labels": ["annotations.xml"], "images": "{clip}"}
+    with pytest.raises(
+        LabelError, match=r"sorted the images of 'street' by name, 0\.png, 1\.png, 10\.png, \.\.\.; export"
+    ):
+        list_raw(tmp_path, **params)
+    (tmp_path / "street/10.png").unlink()
+    assert columns(masks_of(list_raw(tmp_path, **params))[0][1]) == [6, 7, 8, 9]
+
+
 def test_tasks_of_a_project_of_cvat_count_on_from_each_other(tmp_path: Path) -> None:
     tasks = "".join(
         f"<task><id>{n}</id><name>task {n}</name><size>3</size><subset>{subset}</subset>"

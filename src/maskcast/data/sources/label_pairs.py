@@ -82,9 +82,16 @@ class _Images:
         self._clips = {_plain(name): name for name in footage}
         self._by_name: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
         self._uploaded: dict[str, list[tuple[Parts, str, int]]] = defaultdict(list)
+        self._of_video: set[str] = set()  # whose images are called as CVAT calls the frames of a video
+        self._doubtful: dict[str, list[str]] = {}  # whose images have another order by name than by number
         for name, found in footage.items():
             if isinstance(found.images, Path):
                 continue
+            names = [path.name for path in found.images]
+            if any(map(VIDEO_FRAME.fullmatch, names)):
+                self._of_video.add(name)
+            if (by_name := sorted(names)) != names:
+                self._doubtful[name] = by_name[:3]
             for k, path in enumerate(found.images):
                 parts = _parts(path.relative_to(raw).as_posix())
                 self._by_name[parts[-1]].append((parts, name, k))
@@ -113,9 +120,14 @@ class _Images:
     def _at(self, name: str, k: int, frame: FoundFrame) -> tuple[str, int] | None:
         """Returns the place of a frame of a sequence by its number; images that CVAT named tell theirs."""
         found = self._footage[name]
-        if not isinstance(found.images, Path) and any(VIDEO_FRAME.fullmatch(path.name) for path in found.images):
+        if name in self._of_video:
             same = [one for one in self._by_name[_parts(frame.names[0])[-1]] if one[1] == name]
             return same[0][1:] if same else None
+        if name in self._doubtful:
+            raise LabelError(
+                f"{frame.where}: frames have numbers alone, and CVAT may have sorted the images of {name!r} by "
+                f"name, {', '.join(self._doubtful[name])}, ...; export `CVAT for images 1.1` of the task"
+            )
         if k >= len(found.masks):
             raise LabelError(
                 f"{frame.where}: frame {k} of {name!r}, which has {len(found.masks)}, counted from 0; give the "
