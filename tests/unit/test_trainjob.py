@@ -1,6 +1,8 @@
 """The manifest of a TrainJob: like the pod that asks for it, and what Trainer's API has a place for."""
 
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ from kubernetes import client
 
 from maskcast.errors import MaskcastError
 from maskcast.runner import kube
-from maskcast.runner.trainjob import train_job
+from maskcast.runner.trainjob import title, train_job
 
 POD: dict[str, Any] = {
     "metadata": {"name": "launcher", "namespace": "team", "uid": "1-2-3"},
@@ -150,3 +152,11 @@ def test_what_holds_a_job_up_is_said_once(
     monkeypatch.setattr(kube, "PATIENCE_S", 60.0)
     kube._Told("job-1").say_new(cluster._holds_up("job-1", {}, [pod]))
     assert not capsys.readouterr().err  # it is only starting
+
+
+def test_pods_of_a_stage_of_any_name_have_names_that_kubernetes_takes() -> None:
+    """JobSet refuses longer ones, which is told of in events alone: the stage would wait."""
+    names = {title(name, Path("/volume/resume", name)) for name in ("a" * 40, "a" * 39 + "b", "train_masker")}
+    assert len(names) == 3
+    for name in names:
+        assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", f"{name}-node-0-999-abcde")

@@ -62,12 +62,16 @@ def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
             command += ["--name", job.name]
             for flag, path in {"params": params_file, **seen, **written}.items():
                 command += [f"--{flag}", str(path)]
-            title = f"maskcast-{job.name.replace('_', '-')}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
-            cluster.run(train_job(title, pod, command, nodes=nodes, processes=processes))
+            cluster.run(train_job(title(job.name, work), pod, command, nodes=nodes, processes=processes))
         for port, path in written.items():
             shutil.move(path, job.outputs[port])
     metrics: dict[str, float] = json.loads(job.outputs["metrics"].read_text(encoding="utf-8"))
     return metrics
+
+
+def title(name: str, work: Path) -> str:
+    """Returns what the TrainJob of a stage is called: with `-node-0-999-abcde` behind it, a pod's name of 63."""
+    return f"maskcast-{name.replace('_', '-')[:28]}-{hashlib.sha256(str(work).encode()).hexdigest()[:8]}"
 
 
 def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, processes: int) -> Json:
