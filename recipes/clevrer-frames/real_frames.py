@@ -26,6 +26,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.params import merged
+from maskcast.runner.locks import changed_for_a_while
 from maskcast.runner.run import run_stage
 
 HERE = Path(__file__).resolve().parent
@@ -81,15 +82,12 @@ def main() -> None:
 def changed_params(changes: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """Changes the section train_masker of params.yaml for the block, and gives it."""
     path = HERE / "params.yaml"
-    text = path.read_text(encoding="utf-8")
-    params: dict[str, Any] = yaml.safe_load(text)
-    for change in changes:
-        params["train_masker"] = merged(params["train_masker"], change)
-    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    try:
+    with changed_for_a_while(path) as text:
+        params: dict[str, Any] = yaml.safe_load(text)
+        for change in changes:
+            params["train_masker"] = merged(params["train_masker"], change)
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         yield params["train_masker"]
-    finally:
-        path.write_text(text, encoding="utf-8")
 
 
 def train(values: dict[str, Any], clevrer: Path | None) -> None:

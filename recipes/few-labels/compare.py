@@ -25,6 +25,8 @@ from maskcast.evaluation.probe import probe
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
+from maskcast.params import load_params_file, section
+from maskcast.runner.locks import changed_for_a_while
 from maskcast.seed import derive
 
 HERE = Path(__file__).resolve().parent
@@ -40,26 +42,25 @@ def main() -> None:
     given = parser.parse_args()
     seeds = given.seeds
     path = HERE / "params.yaml"
-    shipped = path.read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(shipped)
-    pretraining = yaml.safe_load((HERE / given.pretraining).read_text(encoding="utf-8"))
-    values["pretrain_encoder"] = pretraining["pretrain_encoder"]
-    values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False, "recoloured": None}
-    values["train_masker"]["training"]["epochs"] = 4
-    method = values["pretrain_encoder"]["method"]
+    file = HERE / given.pretraining
+    pretraining = section(
+        load_params_file(file, "file of values", "e.g. moco.yaml"), "pretrain_encoder", str(file)
+    )
     jaccard: dict[str, list[float]] = {start: [] for start in STARTS}
-    try:
+    with changed_for_a_while(path) as shipped:
+        values: dict[str, Any] = yaml.safe_load(shipped)
+        values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False, "recoloured": None}
+        values["train_masker"]["training"]["epochs"] = 4
         for start in reversed(STARTS):
-            values["pretrain_encoder"]["method"] = method if start == "pretrained" else {"name": "none"}
+            method = {} if start == "pretrained" else {"method": {"name": "none"}}
+            values["pretrain_encoder"] = pretraining | method
             for seed in seeds:
                 values["train_masker"]["training"]["seed"] = seed
                 path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
                 call("dvc", "repro", "train_masker")
                 jaccard[start].append(read("train_masker")["val_jaccard"])
             if start == "pretrained":
-                few, many = read("pretrain_encoder"), probed_on_many_labels(values["pretrain_encoder"])
-    finally:
-        path.write_text(shipped, encoding="utf-8")
+                few, many = read("pretrain_encoder"), probed_on_many_labels(pretraining)
     print_table(few, many, jaccard, seeds)
 
 

@@ -22,7 +22,8 @@ import yaml
 
 from maskcast.data.clips import ClipStore
 from maskcast.errors import mistakes_in_one_line
-from maskcast.params import merged
+from maskcast.params import load_params_file, merged
+from maskcast.runner.locks import changed_for_a_while
 
 HERE = Path(__file__).resolve().parent
 TRAINED = ("train_masker", "pretrain_forecaster", "finetune_forecaster")
@@ -56,7 +57,9 @@ def main() -> None:
     parser.add_argument("--clevrer", type=Path, help="folder of CLEVRER's official release")
     parser.add_argument("--values", type=Path, help="of this folder: gpu.yaml")
     given = parser.parse_args()
-    change = yaml.safe_load((HERE / given.values).read_text(encoding="utf-8")) if given.values else {}
+    if given.clevrer and not given.clevrer.is_dir():
+        parser.error(f"--clevrer {given.clevrer}: no such folder; give that of CLEVRER's release")
+    change = load_params_file(HERE / given.values, "file of values", "e.g. gpu.yaml") if given.values else {}
     scores: dict[str, list[dict[str, float]]] = {"masks": [], "frames": [], "real": []}
     for seed in given.seeds:
         for source in ("masks", "frames"):
@@ -73,20 +76,17 @@ def main() -> None:
 def params_of(seed: int, source: str, masker_seed: int, change: Mapping[str, Any]) -> Iterator[None]:
     """Sets seeds and input in params.yaml for the block, and what else is to change."""
     path = HERE / "params.yaml"
-    text = path.read_text(encoding="utf-8")
-    params = merged(yaml.safe_load(text), change)
-    for stage in TRAINED:
-        params[stage]["training"]["seed"] = masker_seed if stage == "train_masker" else seed
-    if source == "frames":
-        params["pretrain_forecaster"]["model"] = FRAMES
-        for stage, training in FRAMES_TRAINING.items():
-            own = params[stage]["training"]
-            own |= {key: min(most, own[key]) for key, most in training.items()}
-    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    try:
+    with changed_for_a_while(path) as text:
+        params = merged(yaml.safe_load(text), change)
+        for stage in TRAINED:
+            params[stage]["training"]["seed"] = masker_seed if stage == "train_masker" else seed
+        if source == "frames":
+            params["pretrain_forecaster"]["model"] = FRAMES
+            for stage, training in FRAMES_TRAINING.items():
+                own = params[stage]["training"]
+                own |= {key: min(most, own[key]) for key, most in training.items()}
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         yield
-    finally:
-        path.write_text(text, encoding="utf-8")
 
 
 def metrics() -> dict[str, float]:

@@ -52,11 +52,19 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """Ends a script, where a user's mistake stops it, with the line that says so in the place of a traceback."""
+    """Ends a script, where a user's mistake stops it, with the line that says so in the place of a traceback.
+
+    A command that it runs has said its own.
+    """
+    from subprocess import CalledProcessError
+
     try:
         yield
     except MaskcastError as error:
         raise SystemExit(f"error: {one_line(error)}") from None
+    except CalledProcessError as error:
+        command = " ".join(map(str, error.cmd[:4]))
+        raise SystemExit(f"error: `{command}` failed (exit code {error.returncode}); see above") from None
 
 
 @contextmanager

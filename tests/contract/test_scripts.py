@@ -2,10 +2,13 @@
 
 import ast
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from maskcast.errors import mistakes_in_one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDING = 'if __name__ == "__main__":\n    with mistakes_in_one_line():\n        main()\n'
@@ -30,3 +33,9 @@ def test_the_line_is_that_of_the_mistake(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "recipes/video/davis_green.py"), run_name="__main__")
     assert ended.value.code == "error: nowhere: has no JPEGImages/480p; give the root of DAVIS 2016"
+
+
+def test_a_command_that_fails_ends_a_script_in_one_line() -> None:
+    with pytest.raises(SystemExit) as ended, mistakes_in_one_line():
+        subprocess.run([sys.executable, "-c", "raise SystemExit(3)"], check=True)
+    assert str(ended.value) == f"error: `{sys.executable} -c raise SystemExit(3)` failed (exit code 3); see above"

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from maskcast.errors import MaskcastError
 from maskcast.runner import locks, outputs
-from maskcast.runner.locks import sole_writer
+from maskcast.runner.locks import changed_for_a_while, sole_writer
 from maskcast.runner.outputs import outputs_whole
 
 HOLD = """
@@ -152,3 +153,47 @@ def test_the_volume_of_a_cluster_keeps_no_empty_folders(tmp_path: Path, monkeypa
     (volume / "run-1/masker.resume").mkdir(parents=True)
     write(tmp_path / "clips", "text")
     assert [path.name for path in (volume / "run-1").iterdir()] == ["masker.resume"]
+
+
+CHANGE = """
+import sys, time
+from pathlib import Path
+from maskcast.runner.locks import changed_for_a_while
+path = Path(sys.argv[1])
+with changed_for_a_while(path) as text:
+    path.write_text("changed")
+    print(text, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_file_that_is_changed_for_a_while_is_put_back_however_that_ends(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("as it was")
+
+    def stopped_by(number: int) -> None:
+        command = [sys.executable, "-c", CHANGE, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "as it was\n"
+            assert path.read_text() == "changed"
+            with pytest.raises(MaskcastError, match=r"params.yaml: process \d+ on"), changed_for_a_while(path):
+                pass
+            child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stopped_by(number)
+        assert path.read_text() == "as it was"
+    stopped_by(signal.SIGKILL)
+    with (
+        pytest.raises(
+            MaskcastError, match=r"killed; params.yaml.kept is what it was: rename that to params.yaml,"
+        ),
+        changed_for_a_while(path),
+    ):
+        pass
+    (tmp_path / "params.yaml.kept").rename(path)
+    with changed_for_a_while(path) as text:
+        path.write_text("changed")
+    assert text == path.read_text() == "as it was"
+    assert [each.name for each in tmp_path.iterdir()] == ["params.yaml"]

@@ -1,10 +1,11 @@
-"""Who writes an output: one process at a time, of which the others are told; and a swap without a gap."""
+"""Who writes a file: one process at a time, of which the others are told; a swap without a gap, and a way back."""
 
 import ctypes
 import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
+from maskcast.stopping import stopped_by_signals
 
 SUFFIX = ".partial.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # what file systems without locks answer
@@ -40,6 +42,29 @@ def sole_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
         if lock is not None:
             place.unlink(missing_ok=True)  # while it is held: whoever waits sees that it is another file's
             os.close(lock)
+
+
+@contextmanager
+def changed_for_a_while(path: Path) -> Iterator[str]:
+    """Yields the text of a file that the block changes, and puts the file back when the block ends or is stopped.
+
+    Raises:
+        MaskcastError: another process changes it, or one that was killed has not put it back.
+    """
+    kept = path.with_name(path.name + ".kept")
+    with sole_writer(path), stopped_by_signals():
+        if kept.exists():
+            raise MaskcastError(
+                f"{path}: was changed by a run that was killed; {kept.name} is what it was: rename that to "
+                f"{path.name}, or remove it to go on from what is there"
+            )
+        partial = kept.with_name(kept.name + ".partial")
+        shutil.copyfile(path, partial)
+        partial.rename(kept)
+        try:
+            yield path.read_text(encoding="utf-8")
+        finally:
+            kept.replace(path)
 
 
 def exchange(one: Path, other: Path) -> bool:
