@@ -46,7 +46,7 @@ class _Stop:
     def __call__(self, number: int, _: Any) -> None:
         # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
         signal.signal(signal.SIGTERM, _do_nothing)
-        signal.signal(signal.SIGINT, _end_at_once)
+        signal.signal(signal.SIGINT, end_at_once)
         raise Stopped(number)
 
 
@@ -141,7 +141,8 @@ def _do_nothing(*_: Any) -> None:
     """Is the handler of a signal that has been heard already."""
 
 
-def _end_at_once(number: int, _: Any) -> None:
+def end_at_once(number: int, _: Any) -> None:
+    """Is the handler of a signal that is not to wait for anything."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

@@ -2,37 +2,78 @@
 
 import http.client
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import uvicorn
 from tests.integration.conftest import free_ports
+from tests.registered import write_registered
 
+from maskcast.__main__ import main
 from maskcast.models.bounds import check_time
+from maskcast.registry.loading import load_servable
 from maskcast.serving import connections, server
-from maskcast.serving.server import PROTOCOLS, Served, make_app
+from maskcast.serving.protocol import HEADER
+from maskcast.serving.server import PROTOCOLS, Served, make_app, serving
 
 CLIENTS, IDLE = 64, 34
+SLOW = 16  # rows of clips that take as long as a test likes
+STUBBORN = """\
+import sys
+import time
+
+from maskcast.serving.server import Served, listen, run_server
+
+def answer(clips):
+    print("computing", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+(socket,) = listen("127.0.0.1", 0)
+print(socket.getsockname()[1], file=sys.stderr, flush=True)
+shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
+run_server(Served("toy", "1", "0" * 64, {}, shapes, answer), [socket], 1, 60.0)
+"""
 
 
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A server of a model that takes a moment; it is patient for half a second."""
-    monkeypatch.setattr(connections, "HEADER_S", 0.5)
+class Work:
+    """A model: it keeps the rows of the clips that it began with, and waits with slow ones until it may go on."""
 
-    def predict(clips: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.may_go_on = threading.Event()
+
+    def predict(self, clips: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        self.rows.append(clips.shape[2])
         time.sleep(0.005)
+        if clips.shape[2] == SLOW:
+            assert self.may_go_on.wait(60)
         check_time()
         return np.zeros((len(clips), 2, *clips.shape[2:4]), np.uint8), [""] * len(clips)
 
+
+@pytest.fixture
+def work() -> Work:
+    return Work()
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch, work: Work) -> Iterator[int]:
+    """A server of a model that takes a moment; it is patient for half a second."""
+    monkeypatch.setattr(connections, "HEADER_S", 0.5)
+
     (number,) = free_ports(1)
     shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
-    app = make_app(Served("toy", "1", "0" * 64, {}, shapes, predict))
+    app = make_app(Served("toy", "1", "0" * 64, {}, shapes, work.predict))
     config = uvicorn.Config(app, port=number, log_level="critical", **PROTOCOLS)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
@@ -59,6 +100,16 @@ def answer_to(port: int) -> tuple[int, bytes]:
         return answer.status, answer.read()
     finally:
         connection.close()
+
+
+def binary_request(frames: np.ndarray) -> bytes:
+    """Returns a request of one clip, whole, whose answer is binary, too."""
+    tensor = {"name": "frames", "shape": frames.shape, "datatype": "UINT8"}
+    inputs = [tensor | {"parameters": {"binary_data_size": frames.size}}]
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    lines = ["POST /v2/models/toy/infer HTTP/1.1", "Host: x", f"{HEADER}: {len(head)}"]
+    lines += [f"Content-Length: {len(head) + frames.size}", "", ""]
+    return "\r\n".join(lines).encode() + head + frames.tobytes()
 
 
 def healthy(port: int) -> float:
@@ -103,3 +154,74 @@ def test_a_connection_that_asks_again_and_again_is_kept(port: int) -> None:
         time.sleep(0.3)
     assert connection.sock is not None
     connection.close()
+
+
+def test_an_answer_that_nobody_reads_is_thrown_away(port: int) -> None:
+    frames = np.zeros((1, 1, 2000, 2000, 3), np.uint8)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(binary_request(frames))
+        client.settimeout(60)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        time.sleep(2)  # four times as long as the server is patient
+        read = 0
+        with suppress(ConnectionError):
+            while piece := client.recv(1 << 20):
+                read += len(piece)
+        assert read < 2 * 2000 * 2000  # pixels of the masks: what the kernel held is all that comes
+    assert ask(port) == 200
+
+
+def test_nobody_waits_for_the_answers_to_clients_that_have_gone(port: int, work: Work) -> None:
+    request = binary_request(np.zeros((1, 3, SLOW, 8, 3), np.uint8))
+    with socket.create_connection(("127.0.0.1", port)) as first:
+        first.sendall(request)
+        while not work.rows:
+            time.sleep(0.01)
+        for _ in range(8):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(request)
+        healthy(port)  # the server has seen them come and go
+        work.may_go_on.set()
+        assert first.recv(12) == b"HTTP/1.1 200"
+    assert ask(port) == 200
+    assert work.rows == [SLOW, 8]
+
+
+def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
+    (tmp_path / "serve.py").write_text(STUBBORN)
+    command = [sys.executable, "serve.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        port = int(process.stderr.readline())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(binary_request(np.zeros((1, 3, 8, 8, 3), np.uint8)))
+            assert process.stderr.readline() == "computing\n"
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.readline()
+            assert said == "stops when 1 request or session is done; Ctrl-C again stops at once\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+            assert process.stderr.read() == ""
+
+
+def test_a_place_that_is_taken_is_said_before_it_is_said_that_something_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_registered(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for words, message in (
+            (["--port", port], f"--host 127.0.0.1 --port {port}: cannot listen there (Address already in use); "),
+            (["--port", "99999"], "--port: got 99999; give 0 to 65535"),
+            (["--host", "256.1.1.1"], "--host 256.1.1.1 --port 8080: cannot listen there ("),
+        ):
+            assert main(["serve", "--model", str(model), *words]) == 2
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1 and message in said, said
+
+
+def test_a_folder_is_called_by_its_name_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_registered(tmp_path))
+    assert [serving(load_servable(address)).name for address in (".", "../artifact/")] == ["artifact"] * 2

@@ -36,8 +36,10 @@ def serve(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.sessions < 0 or given.idle <= 0:
         raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
+    if not 0 <= given.port < 2**16:
+        raise MaskcastError(f"--port: got {given.port}; give 0 to 65535, where 0 takes any that is free")
     from maskcast.registry.loading import load_servable, registered_as
-    from maskcast.serving.server import run_server, serving
+    from maskcast.serving.server import listen, run_server, serving
 
     loaded = load_servable(given.model)
     if given.digest is not None and loaded.digest != given.digest:
@@ -46,8 +48,10 @@ def serve(arguments: Sequence[str]) -> int:
         )
     if given.registered is not None:
         loaded = registered_as(loaded, given.registered)
-    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{given.port}")
-    run_server(serving(loaded), given.host, given.port, given.sessions, given.idle)
+    sockets = listen(given.host, given.port)
+    port = sockets[0].getsockname()[1]
+    say(f"serving {loaded.title}, digest {loaded.digest[:12]}, on http://{given.host}:{port}")
+    run_server(serving(loaded), sockets, given.sessions, given.idle)
     return 0
 
 

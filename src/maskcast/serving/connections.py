@@ -1,4 +1,4 @@
-"""Connections on which nobody asks for anything: they are closed, so that they hold up no client."""
+"""Connections on which nobody asks for anything, or reads the answer: they are closed and hold up no client."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_S = 30.0
-"""A client that sends no whole request head for so long, or at most twice as long, is given up."""
+"""A client that sends no whole request head, or reads nothing of an answer, for so long is given up; it may take
+twice as long."""
 
 
 class PatientProtocol(H11Protocol):
@@ -16,6 +17,7 @@ class PatientProtocol(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._seen: object = None
+        self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -38,9 +40,17 @@ class PatientProtocol(H11Protocol):
             self._timer.cancel()
 
     def _look(self) -> None:
-        """Closes the connection if it waits for a request, and none has come since the last look."""
-        if self.conn.their_state is h11.IDLE and self.cycle is self._seen:
-            self.transport.close()
-            return
-        self._seen = self.cycle
+        """Closes the connection if nothing has moved on it since the last look, and it is the client's turn.
+
+        Either no request has come, or nothing was read of an answer, which would stay in memory for ever.
+        """
+        unread = self.transport.get_write_buffer_size()
+        if self.cycle is self._seen:
+            if unread and unread == self._unread:
+                self.transport.abort()
+                return
+            if self.conn.their_state is h11.IDLE:
+                self.transport.close()
+                return
+        self._seen, self._unread = self.cycle, unread
         self._timer = self.loop.call_later(HEADER_S, self._look)

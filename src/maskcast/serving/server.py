@@ -1,10 +1,16 @@
 """A registered model behind HTTP, by the Open Inference Protocol (v2) of KServe, with sessions over WebSocket."""
 
 import asyncio
+import errno
+import os
+import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -19,6 +25,7 @@ from starlette.websockets import WebSocket
 from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.models.bounds import done_within
+from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
@@ -26,12 +33,14 @@ from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
 from maskcast.serving.sessions import BAD, MAX_FRAME, Sessions, refuse
+from maskcast.stopping import end_at_once
 
 INPUT, OUTPUT = "frames", "masks"
 MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more of them than the kernel holds
 SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
 BODY_S, STALL_S = 60.0, 10.0  # a client that sends its body more slowly, or nothing for so long, is given up
 ANSWER_S = 300.0  # that one answer may take to compute: the others wait for it
+ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # of IPv6 where there is none
 FIRST_BYTES = 64 << 10  # of a body that are read before it is among the few: who sends little holds up nobody
 PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
     "http": PatientProtocol,
@@ -76,7 +85,7 @@ def serving(loaded: Servable) -> Served:
     def answer(frames: Any) -> tuple[Any, list[str]]:
         return masker.predict(frames), []
 
-    name = loaded.name.rstrip("/").rpartition("/")[2]
+    name = loaded.name if loaded.version else Path(os.path.abspath(loaded.name)).name  # of `.`, too
     version, shapes = loaded.version or "0", (model.shape_in, model.shape_out)
     if isinstance(model, PipelineModel) and isinstance(loaded, LoadedPipeline):
         facts = loaded.about.model_dump(mode="json", exclude={"format", "kind"})
@@ -84,10 +93,58 @@ def serving(loaded: Servable) -> Served:
     return Served(name, version, loaded.digest, facts, shapes, answer, masker)
 
 
-def run_server(served: Served, host: str, port: int, sessions: int, idle_s: float) -> None:
-    """Answers for a model until the process is told to stop."""
-    app = make_app(served, sessions, idle_s)
-    uvicorn.run(app, host=host, port=port, log_level="warning", **PROTOCOLS)
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Returns sockets that listen at every address of a host.
+
+    Raises:
+        MaskcastError: the port is taken, or this machine has no such address.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, *_, place in dict.fromkeys(found):
+            try:
+                sockets.append(socket.create_server(place[:2], family=family))
+            except OSError as error:
+                if error.errno not in ABSENT or len(found) == 1:
+                    raise
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]  # which goes on with the address
+        raise MaskcastError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); give an address of this machine and a "
+            "port that is free"
+        ) from None
+    return sockets
+
+
+def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
+    """Answers for a model until the process is told to stop, and then what it was asked before.
+
+    Args:
+        served: the model.
+        sockets: see ``listen``.
+        sessions: see ``make_app``.
+        idle_s: see ``make_app``.
+    """
+    config = uvicorn.Config(make_app(served, sessions, idle_s), log_level="warning", lifespan="off", **PROTOCOLS)
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal anew when it is done
+        _Server(config).run(sockets)
+
+
+class _Server(uvicorn.Server):
+    """Says what it waits for when it is told to stop, and does not wait where Ctrl-C comes again."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends after what is under way."""
+        if count := len(self.server_state.tasks):
+            say(f"stops when {counted(count, 'request')} or session is done; Ctrl-C again stops at once")
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Hears a signal."""
+        if self.should_exit and sig == signal.SIGINT:
+            end_at_once(sig, frame)
+        super().handle_exit(sig, frame)
 
 
 def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
@@ -98,7 +155,8 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
         sessions: how many there may be at once.
         idle_s: seconds without a frame after which one ends.
     """
-    worker, turns = ThreadPoolExecutor(1, thread_name_prefix="model"), asyncio.Semaphore(MAX_BODIES)
+    worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+    turns, computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
     name, version = served.name, served.version
     identity = {"model_name": name, "model_version": version}
     inputs, outputs = (list(shape) for shape in served.shapes)
@@ -148,10 +206,13 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
             parameters = {"digest": served.digest} | _warning(warnings)
             return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
 
-        try:
-            answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
-        except MaskcastError as error:
-            return _error(400, str(error))
+        async with computing:
+            if await request.is_disconnected():  # nobody waits for what others would have to wait for
+                return Response()
+            try:
+                answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
+            except MaskcastError as error:
+                return _error(400, str(error))
         return Response(answer, headers=headers)
 
     routes: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
@@ -205,7 +266,8 @@ async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> by
                     waits, end = False, now() + BODY_S
                 limit.reschedule(min(end, now() + STALL_S))
     except TimeoutError:
-        return _error(408, f"body: did not arrive within {BODY_S:.0f} s; send it faster, or less")
+        slow = f"nothing of it for {STALL_S:.0f} s, or not all of it within {BODY_S:.0f} s"
+        return _error(408, f"body: {slow}; send it faster, or less")
     if size > MAX_BYTES:
         return _error(413, f"body: more than {MAX_BYTES >> 20} MiB; send fewer clips, or smaller frames")
     if waits:
