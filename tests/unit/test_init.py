@@ -244,6 +244,26 @@ def test_names_of_classes_come_from_a_list_beside_the_masks(tmp_path: Path) -> N
     assert "Other" not in look(tmp_path).source["classes"]
 
 
+def test_masks_of_cvat_have_names_in_a_map_and_objects_beside_the_classes(tmp_path: Path) -> None:
+    """CVAT's export `Segmentation mask 1.1` of the frames of a video, which has the form of Pascal VOC."""
+    frames, masks = frames_of(0, 48)
+    write_images(tmp_path / "JPEGImages", frames, "frame_{:06d}.PNG")
+    for folder, colours in (
+        ("SegmentationClass", [(0, 0, 0), (250, 42, 93), (51, 221, 255)]),
+        ("SegmentationObject", [(0, 0, 0), (128, 0, 0), (0, 128, 0)]),
+    ):
+        write_images(tmp_path / folder, np.array(colours, np.uint8)[masks], "frame_{:06d}.png")
+    (tmp_path / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\nred car:250,42,93::\nperson:51,221,255::\n"
+    )
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("frame_000000\n")
+    found = look(tmp_path)
+    assert found.source["masks"] == "SegmentationClass/{clip}_{frame}.png"
+    assert found.source["values"] == {"#000000": "background", "#fa2a5d": "red car", "#33ddff": "person"}
+    assert found.source["classes"] == ["background", "red car", "person"]
+
+
 def sparse(root: Path, every: int) -> None:
     """Writes two sequences of 48 frames, of which every so-manyth has a mask."""
     for k in range(2):

@@ -1,4 +1,7 @@
-"""Names of classes, from a list that lies beside the data: `label_colors.txt`, `class_dict.csv`, `classes.txt`."""
+"""Names of classes, from a list that lies beside the data.
+
+It is called `label_colors.txt`, `class_dict.csv`, `classes.txt`, or `labelmap.txt` as CVAT writes it.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,6 +12,7 @@ from maskcast.data.masks.rules import VOID
 from maskcast.junk import is_junk
 
 LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
+_LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
 LARGEST = 65536  # bytes of a list
 NO_LABEL = re.compile(r"void|ignore|unlabell?ed|unknown|none", re.IGNORECASE)
 
@@ -60,9 +64,12 @@ def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, A
 
 
 def _read(text: str) -> list[Named]:
-    """Returns the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, or names alone."""
+    """Returns the lines of a list: `64 128 64 Animal`, `Animal,64,128,64`, `Animal:64,128,64::` or names alone."""
     found, bare = [], []
     for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        line = _LABELMAP.sub(r"\1 \2", line)
         words = [word for word in re.split(r"[,;\t ]+", line.strip()) if word]
         numbers = [int(word) for word in words if word.isdigit()]
         name = " ".join(word for word in words if not word.isdigit())

@@ -49,7 +49,7 @@ def look(raw: Path) -> Findings:
             raise MaskcastError(unread[0].unread)
         have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    found = _look(raw, frames, masks, films)
+    found = _look(raw, frames, _of_classes(masks), films)
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {one.unread}" for one in unread]
     return found
 
@@ -149,6 +149,12 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     top = sorted(known.items(), key=lambda item: -item[1])[:6]
     found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
     found.shares = {survey.named([value]): survey.share([value]) for value in survey.values}
+
+
+def _of_classes(masks: list[Stream]) -> list[Stream]:
+    """Returns masks without those of objects, which Pascal VOC and CVAT's export of masks have beside classes."""
+    beside = {one.parts[:-1] for one in masks if one.parts[-1:] == ("SegmentationClass",)}
+    return [one for one in masks if one.parts[-1:] != ("SegmentationObject",) or one.parts[:-1] not in beside]
 
 
 def _places(streams: list[Stream]) -> str:
