@@ -14,6 +14,7 @@ from maskcast.curves import read_curves
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import score_futures
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.labels import IGNORE, MASK
@@ -78,6 +79,16 @@ def test_the_page_speaks_of_frames_with_labels_and_ranks_clips_that_have_some(
     assert strips == ["val_0", "val_2"]  # the others have no label there
     assert "Jaccard 21" in (tmp_path / "out/report/scores.md").read_text()
     assert {"jaccard_last_mean_of_2", "jaccard_mean_mean_of_2", "jaccard_mean_best_of_2"} <= flat.keys()
+
+
+def test_forecasts_start_from_true_masks_where_there_are_some(tmp_path: Path) -> None:
+    """Else they would start from background, in silence."""
+    whole = write_store(tmp_path / "whole", val=1)
+    store = partly(tmp_path / "clips", whole, {"val_0": [*range(5), *range(6, 22)]})
+    with pytest.raises(MaskcastError, match=r"clip 'val_0' has no labels in frame 6, .* set context to generated"):
+        evaluation(store, store, Spy(), "truth")
+    later = partly(tmp_path / "later", whole, {"val_0": list(range(15))})
+    assert 0 < evaluation(later, later, Spy(), "truth").scores()["forecaster"].table()["jaccard_last"] < 1
 
 
 def test_futures_are_scored_where_there_are_labels() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.relabelling import labelled_frames
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
@@ -79,7 +80,8 @@ class Evaluation:
         futures: drawn of each clip and scored, beside the forecast; of a forecaster of masks.
 
     Raises:
-        MaskcastError: a clip is too short, or generated masks of the context know of frames after it.
+        MaskcastError: a clip is too short, generated masks of the context know of frames after it, or true ones
+            are not there.
     """
 
     prepared: ClipStore
@@ -105,6 +107,15 @@ class Evaluation:
                 )
         if self.context == "generated":
             check_agreement(self.generated, self.context_frames)
+            return
+        for clip in self.chosen:
+            known = labelled_frames(self.prepared, clip)
+            if missing := [t for t in range(self.context_frames) if t not in known]:
+                raise MaskcastError(
+                    f"{self.prepared.root}: clip {clip.id!r} has no labels in frame {missing[0] + 1}, and "
+                    f"forecasts start from the true masks of frames 1 to {self.context_frames}; set context to "
+                    "generated, or label these frames"
+                )
 
     @property
     def facts(self) -> dict[str, Any]:
