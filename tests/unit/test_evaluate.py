@@ -167,7 +167,12 @@ def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> No
     nothing, bare = write_store(tmp_path / "nothing", train=1), still_store(tmp_path / "bare")
     cases: list[tuple[dict[str, Any], ClipStore, ClipStore, str]] = [
         ({"split": "test"}, store, store, "'test'"),
-        ({"horizon": 12}, store, store, "'val_0' has 22 frames, context_frames . horizon need 23"),
+        (
+            {"horizon": 12},
+            store,
+            store,
+            "'val_0' has 22 frames, context_frames . horizon need 23; lower them in each section",
+        ),
         ({}, store, nothing, "no generated masks of clip 'val_0'; run generate_masks on"),
         ({}, bare, nothing, "no generated masks of clip 'video_0'; it has no frames in .*bare to be masked"),
         ({}, store, other, "classes differ .* .3 and 4."),

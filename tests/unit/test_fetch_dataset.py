@@ -41,10 +41,11 @@ def refuses(tmp_path: Path, match: str, uri: str | Path, **params) -> None:
     assert set(tmp_path.iterdir()) == before
 
 
-def test_synthetic_needs_nothing(tmp_path):
+def test_synthetic_needs_nothing(tmp_path, capsys):
     note = fetch("synthetic", tmp_path / "raw")
     assert (note["uri"], note["files"], note["bytes"]) == ("synthetic", 0, 0)
     assert [p.name for p in (tmp_path / "raw").iterdir()] == ["SOURCE.json"]
+    assert capsys.readouterr().err == "synthetic: nothing to fetch; prepare_clips draws the clips\n"
 
 
 def test_a_folder_is_linked_and_noted(tmp_path, tree):

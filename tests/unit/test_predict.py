@@ -102,7 +102,11 @@ def test_bad_input_is_named(tmp_path: Path, inputs: dict[str, Path]) -> None:
     empty = write_store(tmp_path / "empty", val=1)
     cases: list[tuple[dict[str, Any], dict[str, Path], str]] = [
         ({"split": "hiden"}, {}, r"split: input should be 'train', 'val', 'test', 'unlabeled' or 'hidden'"),
-        ({"context_frames": 12}, {}, "'video_9' has 11 frames, the context needs 12"),
+        (
+            {"context_frames": 12},
+            {},
+            "'video_9' has 11 frames, the context needs 12; lower context_frames in each section",
+        ),
         ({"frame_png": 22}, {}, "predict.frame_png: 22 .* forecasts masks"),
         ({}, {"masks": empty.root}, "no generated masks of clip 'video_9'"),
         ({}, {"masks": unlike.root}, "height differ .*32 and 16"),

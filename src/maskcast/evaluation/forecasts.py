@@ -102,8 +102,8 @@ class Evaluation:
             if clip.num_frames < needed:
                 raise MaskcastError(
                     f"{self.prepared.root}: clip {clip.id!r} has {counted(clip.num_frames, 'frame')}, "
-                    "context_frames + "
-                    f"horizon need {needed}; lower them or prepare longer clips"
+                    f"context_frames + horizon need {needed}; lower them in each section that has them, or "
+                    "prepare longer clips"
                 )
         if self.context == "generated":
             check_agreement(self.generated, self.context_frames)

@@ -101,7 +101,7 @@ def check_agreement(masks: ClipStore, context_frames: int) -> None:
     if consistent is not None and context_frames % consistent:
         raise MaskcastError(
             f"{masks.root}: made with consistent_frames {consistent}, so masks of the {context_frames} context "
-            "frames know of frames after them; generate masks with a consistent_frames that divides "
+            "frames know of frames after them; set generate_masks.consistent_frames to what divides "
             "context_frames, or with null"
         )
 
@@ -206,7 +206,7 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
         raise MaskcastError(
             f"{source.root}: clip {clip.id!r} has {counted(found.num_frames, 'frame')}, the context needs "
             f"{frames}; "
-            "lower context_frames or prepare longer clips"
+            "lower context_frames in each section that has it, or prepare longer clips"
         )
 
 

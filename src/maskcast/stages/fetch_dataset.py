@@ -87,6 +87,9 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
     (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     size = f"{sum(sizes) / 1e6:.1f} MB" if sum(sizes) >= 1e5 else f"{sum(sizes) / 1e3:.1f} kB"
+    if params.uri == "synthetic":
+        say("synthetic: nothing to fetch; prepare_clips draws the clips")
+        return
     say(f"fetched {params.uri}: {counted(len(sizes), 'file')}, {size}, digest {note['digest']}")
 
 

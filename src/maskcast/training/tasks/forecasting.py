@@ -234,6 +234,7 @@ def _validation_clips(store: ClipStore, params: ForecastTraining) -> list[Clip]:
     if short := [clip for clip in found if clip.num_frames < needed]:
         raise MaskcastError(
             f"{store.root}: validation clip {short[0].id!r} has {counted(short[0].num_frames, 'frame')}, "
-            f"context_frames + horizon is {needed}; lower them or prepare longer clips"
+            f"context_frames + horizon is {needed}; lower them in each section that has them, or prepare "
+            "longer clips"
         )
     return [found[k] for k in evenly_spaced(len(found), params.val_clips or len(found), ends=False)]
