@@ -327,6 +327,18 @@ UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it hold
         '"all_points_x": [1], "all_points_y": [1]}, "region_attributes": {}}], "file_attributes": {}}}',
         "via_region_data.json is VIA's, and is not read: export its labels as COCO, put it beside the frames",
     ),
+    "Supervisely": (
+        "ann/0000.png.json",
+        '{"description": "", "size": {"height": 9, "width": 9}, "objects": [{"classTitle": "car", "geometryType": '
+        '"polygon", "points": {"exterior": [[1, 1]], "interior": []}}]}',
+        "ann/0000.png.json and others like it are Supervisely's, and are not read: export its labels as COCO, put",
+    ),
+    "BURST": (
+        "all_classes.json",
+        '{"sequences": [{"seq_name": "a", "annotated_image_paths": ["0000.png"], "segmentations": [{"1": {}}], '
+        '"track_category_ids": {"1": 3}}], "categories": [], "split": "train"}',
+        "all_classes.json is BURST's, and is not read: make a file in the form of YouTube-VIS of it, put it",
+    ),
     "YOLO": (
         "labels/0000.txt",
         "0 0.5 0.50 .25 1e-1\n3 0.1 0.1 0.2 0.1 0.2 0.2\n",

@@ -406,6 +406,16 @@ def test_the_image_of_a_task_is_the_text_that_names_one(read: Read) -> None:
     np.testing.assert_array_equal(masks[3] == 1, BRUSHED)
 
 
+def test_a_task_may_have_several_images(read: Read) -> None:
+    """As the interface `<Image valueList="$pages">` makes them; a region tells its image by number."""
+    pages = [f"/data/upload/1/0a1b2c3d-street_{t:06d}.png" for t in (1, 3)]
+    second = brushed(ENCODED, "dog") | {"item_index": 1}
+    masks, report = read("label-studio", "export.json", [task(second, data={"pages": pages})])
+    np.testing.assert_array_equal(masks[3] == 2, BRUSHED)
+    assert (masks[1] == 0).all() and (masks[[0, 2]] == IGNORE).all()
+    assert (report.frames, report.empty) == (2, 1)
+
+
 def test_shape_and_label_may_be_two_items_of_one_id(read: Read) -> None:
     shape = region("brush", format="rle", rle=ENCODED)
     del shape["value"]["brush"]

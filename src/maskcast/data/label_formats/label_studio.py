@@ -102,16 +102,18 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
         if chosen is None:
             unusable += 1
             continue
-        regions = _grouped(tasks, n, chosen, left_out)
-        where = f"{tasks.where}[{n}] (id {task.get('id')})"
-        sizes = {_size(one, where) for one in regions}
-        if len(sizes) > 1:
-            tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
-        objects = [(one["label"], None) for one in regions]
-        size = next(iter(sizes), None)
-        yield FoundFrame(
-            where, _places(data), size, objects, partial(_regions, regions, where), [unquote(_image(data))]
-        )
+        found = _grouped(tasks, n, chosen, left_out)
+        pages = _pages(data)
+        for page, address in enumerate(pages):
+            regions = [one for one in found if len(pages) == 1 or one.get("item_index", 0) == page]
+            where = f"{tasks.where}[{n}] (id {task.get('id')})" + (f" image {page}" if len(pages) > 1 else "")
+            sizes = {_size(one, where) for one in regions}
+            if len(sizes) > 1:
+                tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
+            objects = [(one["label"], None) for one in regions]
+            places = [*_told(data), *places_of(address), *places_of(unquote(address))]
+            show = partial(_regions, regions, where)
+            yield FoundFrame(where, places, next(iter(sizes), None), objects, show, [unquote(address)])
     if unusable:
         say(f"{file}: {unusable} of {len(content)} tasks have no {part}: they stay without labels")
     if left_out:
@@ -179,23 +181,35 @@ def _size(region: Mapping[str, Any], where: str) -> Size:
     return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
 
 
-def _places(data: Mapping[str, Any]) -> Sequence[Place]:
-    found: list[Place] = []
-    if isinstance(data.get("clip"), str) and type(data.get("frame")) is int:
-        found.append((data["clip"], data["frame"]))
-    address = _image(data)
-    return [*found, *places_of(address), *places_of(unquote(address))]
+def _told(data: Mapping[str, Any]) -> list[Place]:
+    """Returns clip and frame of a task that maskcast wrote."""
+    told = isinstance(data.get("clip"), str) and type(data.get("frame")) is int
+    return [(data["clip"], data["frame"])] if told else []
 
 
-def _image(data: Mapping[str, Any]) -> str:
-    """Returns the path of a task's image: what is called so, else the first text that ends as images do."""
-    texts = [value for value in (data.get("image"), *data.values()) if isinstance(value, str)]
-    paths = [
-        text.partition("?")[0] if "://" in text else text.rpartition("?d=")[2]  # a signature, or local files
-        for text in texts
-    ]
-    ends = (path for path in paths if PurePosixPath(unquote(path)).suffix.lower() in IMAGE_SUFFIXES)
-    return next(ends, paths[0] if paths else "")
+def _pages(data: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of a task's images: those of a list, else the one that a text names.
+
+    That is what is called `image`, else the first text that ends as images do.
+    """
+    paths = [_path(value) for value in (data.get("image"), *data.values()) if isinstance(value, str)]
+    if ends := [path for path in paths if _is_image(path)]:
+        return ends[:1]
+    for value in data.values():
+        if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+            pages = [_path(one) for one in value]
+            if all(map(_is_image, pages)):
+                return pages
+    return paths[:1] or [""]
+
+
+def _path(address: str) -> str:
+    """Returns an address without a signature, or as a local file."""
+    return address.partition("?")[0] if "://" in address else address.rpartition("?d=")[2]
+
+
+def _is_image(path: str) -> bool:
+    return PurePosixPath(unquote(path)).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
