@@ -104,32 +104,49 @@ def main() -> None:
             scores = trained(done, rounds, pool, chosen, encoder, Path(scratch))
             minutes = scores["train_seconds"] / 60
             point = Point(name, given.order, percent, count, seed, scores["val_jaccard"], minutes)
-            (done / "point.json").write_text(json.dumps(point._asdict()), encoding="utf-8")
+            write(done / "point.json", json.dumps(point._asdict()))
             said = f"{name}, {given.order}, {count} clips, seed {seed}: Jaccard {point.jaccard:.3f}"
             print(f"[{number}/{len(asked)}] {said}, {minutes:.1f} minutes", flush=True)
-            found = [
+            points = [
                 Point(**json.loads(path.read_text(encoding="utf-8"))) for path in results.glob("*/point.json")
             ]
+            found = [one for one in points if one.arm in plan.arms]  # not those of an older plan
             write_budget(results, sorted(found, key=lambda one: ([*plan.arms].index(one.arm), one[1:])))
 
 
 def prepared(section: dict[str, Any]) -> Path:
-    """Returns the clips of params.yaml, all with labels, made once."""
+    """Returns the clips of params.yaml, all with labels, made once with the same values."""
     clips, source = HERE / "data/pool", section["source"]
-    if not clips.exists():
+    pool = section | {"source": source | {"train": source["train"] + source["unlabeled"], "unlabeled": 0}}
+    note = clips.with_name("pool.txt")
+    if not is_made(clips, note, key := json.dumps(pool)):
         (HERE / "data/raw").mkdir(parents=True, exist_ok=True)  # simulated clips need no raw files
-        pool = source | {"train": source["train"] + source["unlabeled"], "unlabeled": 0}
-        run_stage("prepare_clips", section | {"source": pool}, raw=HERE / "data/raw", clips=clips)
+        run_stage("prepare_clips", pool, raw=HERE / "data/raw", clips=clips)
+        write(note, key)
     return clips
 
 
 def pretrained(plan: Plan, pool: ClipStore, results: Path) -> Path:
-    """Returns the encoder that has learnt from all frames, made once."""
+    """Returns the encoder that has learnt from all frames, made once with the same values from the same clips."""
     encoder = HERE / f"models/{results.name}-encoder"
-    if not encoder.exists():
+    note = encoder.with_name(f"{encoder.name}.txt")
+    if not is_made(encoder, note, key := json.dumps([plan.pretrain_encoder, pool.digest])):
         metrics = results.with_name(f"{results.name}-encoder.json")
         run_stage("pretrain_encoder", plan.pretrain_encoder, unlabeled=pool.root, encoder=encoder, metrics=metrics)
+        write(note, key)
     return encoder
+
+
+def is_made(path: Path, note: Path, key: str) -> bool:
+    """Tells whether something is there, and made as its note says."""
+    return path.exists() and note.exists() and note.read_text(encoding="utf-8") == key
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def hidden(pool: ClipStore, labelled: Sequence[str], scratch: Path) -> ClipStore:
@@ -184,7 +201,7 @@ def trained(
         shutil.rmtree(done)
     if not (done / "metrics.json").exists():
         done.mkdir(parents=True, exist_ok=True)
-        (done / "key.txt").write_text(key, encoding="utf-8")
+        write(done / "key.txt", key)
         clips: dict[str, Any] = {"clips": hidden(pool, labelled, scratch).root}
         keys = {path.parent / "masker": path.read_text(encoding="utf-8") for path in done.parent.glob("*/key.txt")}
         same = [one for one, other in keys.items() if other == alone and one.exists()]  # an arm of one round
@@ -197,7 +214,7 @@ def trained(
             scores = round_of(done / "masker", more[1], clips | {"start": masker, "masks": masks})
             shutil.rmtree(masks)
             scores |= {"train_seconds": took + scores["train_seconds"]}
-        (done / "metrics.json").write_text(json.dumps(scores), encoding="utf-8")
+        write(done / "metrics.json", json.dumps(scores))
     found: dict[str, float] = json.loads((done / "metrics.json").read_text(encoding="utf-8"))
     return found
 
@@ -205,7 +222,7 @@ def trained(
 def round_of(masker: Path, values: dict[str, Any], inputs: Mapping[str, Path]) -> dict[str, float]:
     """Trains a masker, unless it is there, and returns its scores."""
     metrics = masker.with_name(f"{masker.name}.json")
-    if not masker.exists():
+    if not metrics.exists():  # it comes after the masker
         paths: dict[str, Any] = {**inputs, "masker": masker, "metrics": metrics}
         run_stage("train_masker", values, **paths)
         shutil.rmtree(masker.with_name(f"{masker.name}.resume"), ignore_errors=True)

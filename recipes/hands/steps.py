@@ -4,13 +4,14 @@
 
 arms.yaml says what is trained, the params file the rest: simulated hands, or real ones (real-single.yaml,
 real-pairs.yaml) that `real.py DATA recipes/hands/data/real` lays out. Each arm is a run of train_masker,
-generate_masks and evaluate_video on the test pictures, whose numbers stay in results/steps: what is there is not
-made again, so a killed comparison goes on where it was. The seed is that of the trainings. An arm that learns from
-the masks of another one starts when that one is done.
+generate_masks and evaluate_video on the test pictures, whose numbers stay in results/steps: what is there, made of
+the same values, is not made again, so a killed comparison goes on where it was. The seed is that of the trainings.
+An arm that learns from the masks of another one starts when that one is done.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from maskcast.data.clips import ClipStore
 from maskcast.errors import mistakes_in_one_line
 from maskcast.params import merged
 from maskcast.runner.run import run_stage
@@ -68,12 +70,15 @@ class Steps:
         self.values: dict[str, Any] = yaml.safe_load(params.read_text(encoding="utf-8"))
         self.scores = AMODAL if "amodal" in self.values["evaluate_video"] else SINGLE
         self.clips, self.results = (HERE / part / "steps" / params.stem for part in ("data", "results"))
-        if not self.clips.exists():
+        note, key = self.clips.with_name(f"{params.stem}.txt"), json.dumps(self.values["prepare_clips"])
+        if not self.clips.exists() or is_outdated(note, key):
             raw = HERE / "data/raw"  # simulated pictures need no raw files
             raw.mkdir(parents=True, exist_ok=True)
             if (uri := self.values["fetch_dataset"]["uri"]) != "synthetic":
                 raw = HERE / uri
             run_stage("prepare_clips", self.values["prepare_clips"], raw=raw, clips=self.clips)
+            note.write_text(key, encoding="utf-8")
+        self.digest = ClipStore(self.clips).digest
 
     def scored(self, name: str, seed: int) -> dict[str, float]:
         """Returns the scores of an arm and how long its own training took, made once."""
@@ -83,27 +88,47 @@ class Steps:
             if key in arm:
                 self.scored(arm[key], seed)
                 inputs[port] = self.place(arm[key], seed) / what
+        note, key = done / "made.txt", self.key(name, seed)
+        if is_outdated(note, key):
+            shutil.rmtree(done)
         done.mkdir(parents=True, exist_ok=True)
-        section = "second" if "second" in arm else "first"
-        params = merged(merged(self.values[section], arm.get(section, {})), {"training": {"seed": seed}})
+        note.write_text(key, encoding="utf-8")
+        section, params = self.training(name, seed)
         masker, masks, report = (done / part for part in ("masker", "masks", "report"))
         metrics = {stage: done / f"{stage}.json" for stage in ("train", "generate", "evaluate")}
-        if not masker.exists():
+        if not metrics["train"].exists():  # it comes after the masker, and so below
             run_stage("train_masker", params, name=section, **inputs, masker=masker, metrics=metrics["train"])
         found: dict[str, Any] = {"clips": self.clips, "masker": masker}
-        if not masks.exists():
+        if not metrics["generate"].exists():
             own = self.values["generate_masks"]
             run_stage("generate_masks", own, **found, masks=masks, metrics=metrics["generate"])
-        if not report.exists():
+        if not metrics["evaluate"].exists():
             own = self.values["evaluate_video"] | {"pictures": 0}
             run_stage("evaluate_video", own, **found, masks=masks, report=report, metrics=metrics["evaluate"])
         scores: dict[str, float] = json.loads(metrics["evaluate"].read_text(encoding="utf-8"))
         took: dict[str, float] = json.loads(metrics["train"].read_text(encoding="utf-8"))
         return scores | {"minutes": took["train_seconds"] / 60}
 
+    def training(self, name: str, seed: int) -> tuple[str, dict[str, Any]]:
+        """Returns the section of an arm's training, and its values."""
+        arm = self.arms[name]
+        section = "second" if "second" in arm else "first"
+        return section, merged(merged(self.values[section], arm.get(section, {})), {"training": {"seed": seed}})
+
+    def key(self, name: str, seed: int) -> str:
+        """Returns what an arm is made of: clips, values, and the arms that it learns from."""
+        others = [self.key(self.arms[name][key], seed) for key in ("of", "start") if key in self.arms[name]]
+        values = [self.values[stage] for stage in ("generate_masks", "evaluate_video")]
+        return json.dumps([self.digest, self.training(name, seed), *values, *others])
+
     def place(self, name: str, seed: int) -> Path:
         """Returns the folder of an arm."""
         return self.results / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def is_outdated(note: Path, key: str) -> bool:
+    """Tells whether a note says that something was made of other values."""
+    return note.exists() and note.read_text(encoding="utf-8") != key
 
 
 def table(found: Mapping[str, list[dict[str, float]]], names: Sequence[str]) -> str:

@@ -209,6 +209,17 @@ def test_hands_are_compared_and_go_on_where_they_were(
     trained = {path: path.stat().st_mtime_ns for path in folder.glob("results/steps/params/*/train.json")}
     run(monkeypatch, folder / "steps.py", *arms)
     assert len(trained) == 3 and all(path.stat().st_mtime_ns == then for path, then in trained.items())
+    (folder / "results/steps/params/first-network-3/train.json").unlink()  # killed before it came there
+    capfd.readouterr()
+    run(monkeypatch, folder / "steps.py", "--seeds", "3", "--arms", "first network")
+    assert capfd.readouterr().out.startswith(said.partition("\n")[0])
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["first"]["model"]["width"] = 3
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run(monkeypatch, folder / "steps.py", *arms)
+    config = json.loads((folder / "results/steps/params/first-network-3/masker/config.json").read_text())
+    assert config["model"]["width"] == 3
+    assert all(path.stat().st_mtime_ns > then for path, then in trained.items())
 
 
 def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
@@ -251,6 +262,20 @@ def test_the_label_budget_is_a_page_and_goes_on_where_it_was(
     with pytest.raises(SystemExit):
         run(monkeypatch, folder / "budget.py", "--plan", "gpu.yaml", "--arms", "scratch")
     assert "gpu.yaml has no arm 'scratch', but 'scratch, attributes', " in capfd.readouterr().err
+    plan = yaml.safe_load(
+        (folder / "quick.yaml").read_text()
+    )  # of which an arm gets another name and other values
+    plan["arms"] = {"another": plan["arms"]["scratch, attributes"]}
+    plan["arms"]["another"]["train_masker"]["training"] = {"learning_rate": 0.04}
+    (folder / "quick.yaml").write_text(yaml.safe_dump(plan))
+    quick = ["--plan", "quick.yaml", "--seeds", "3", "--percent", "25"]
+    run(monkeypatch, folder / "budget.py", *quick)
+    with (folder / "results/quick.csv").open() as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == ["another"]
+    (folder / "results/quick/another-random-1-3/metrics.json").unlink()  # killed after the masker had come
+    (folder / "results/quick/another-random-1-3/masker.json").unlink()
+    run(monkeypatch, folder / "budget.py", *quick)
+    assert (folder / "results/quick/another-random-1-3/masker.json").exists()
 
 
 def test_the_masker_of_real_frames_is_scored_in_four_ways(
