@@ -3,7 +3,9 @@
 A sample is a folder; its files are attacked one at a time, and then all of it is read as the project does.
 """
 
+import base64
 import hashlib
+import io
 import json
 import os
 import tarfile
@@ -240,11 +242,15 @@ def read_labels(folder: Path, name: str) -> None:
 
 
 def write_annotated(folder: Path) -> None:
-    """Tasks of Label Studio that people annotated: shapes and brushes."""
+    """Tasks of Label Studio that people annotated: shapes, brushes and bitmasks."""
     write_labels(folder, "label-studio")
     file = next((folder / "labels").rglob("*.json"))
     tasks = json.loads(file.read_text())
-    shapes = {"polygonlabels": {"points": [[10, 10], [90, 10], [50, 90]]}, "ellipselabels": {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10}}  # fmt: skip
+    shapes: dict[str, dict[str, Any]] = {"polygonlabels": {"points": [[10, 10], [90, 10], [50, 90]]}, "ellipselabels": {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10}}  # fmt: skip
+    picture = io.BytesIO()
+    Image.fromarray(np.full((*SIZE, 4), 255, np.uint8)).save(picture, "PNG")
+    text = base64.b64encode(picture.getvalue()).decode()
+    shapes["bitmasklabels"] = {"imageDataURL": f"data:image/png;base64,{text}"}
     for number, task in enumerate(tasks):
         task["id"], result = number, task.pop("predictions")[0]["result"]
         for kind, value in shapes.items():

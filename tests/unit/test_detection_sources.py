@@ -130,6 +130,9 @@ def test_coco_keeps_ids_sizes_and_crowds(tmp_path: Path) -> None:
     assert [one.id for one in listing.splits["train"]] == [100, 99, 98]
     assert {one.size for one in listing.splits["train"]} == {(30, 40)}
     assert [one.crowd_N.sum() for one in listing.splits["train"]] == [1, 0, 0]
+    content["annotations"][-1]["attributes"] = {"occluded": False}  # a mask that was painted in CVAT is no crowd
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    assert not any(one.crowd_N.any() for one in config.list(tmp_path).splits["train"])
 
 
 def test_a_project_of_roboflow_may_be_called_as_one_of_its_classes(tmp_path: Path) -> None:

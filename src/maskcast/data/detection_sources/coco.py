@@ -1,7 +1,8 @@
 """COCO JSON: one file of images, categories and annotations per split, and the folder of its images."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
     labels_N = np.searchsorted(
         np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
     )
-    crowd_N = np.array([bool(one.get("iscrowd", 0)) for one in annotations.records], bool)
+    crowd_N = np.array([_is_crowd(one) for one in annotations.records], bool)
     # Sorted by image once, so that each image takes a slice.
     ids_I = images.integers("id")
     image_N = annotations.integers("image_id")
@@ -74,6 +75,13 @@ def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]
             )
         )
     return classes, listed
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Tells whether a box is around many objects; CVAT, known by its attributes, says so of each painted mask."""
+    attributes = annotation.get("attributes")
+    painted = isinstance(attributes, dict) and "occluded" in attributes
+    return bool(annotation.get("iscrowd", 0)) and not painted
 
 
 def _size(images: Records, n: int) -> tuple[int, int] | None:

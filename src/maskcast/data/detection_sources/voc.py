@@ -61,7 +61,7 @@ class VocSource(DetectionSource):
 
 
 def _lines(path: Path) -> list[str]:
-    remedy = "mend source.train or source.val"
+    remedy = "write a name of an image a line into it, or mend source.train or source.val"
     lines = read_text(path, "text", remedy).splitlines()
     found = [line.strip() for line in lines if line.strip()]
     if not found:
