@@ -52,6 +52,20 @@ def test_the_best_category_is_first_and_one_without_truth_is_last(sections: Mapp
     assert found[0][-2:] == ["1", "1"]
 
 
+def test_the_table_of_categories_says_that_it_leaves_out_crowds(
+    sections: Mapping[str, Html], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "leave out" not in sections["By category"]
+    shown: dict[str, Html] = {}
+    monkeypatch.setattr("maskcast.report.detection_page.show", shown.__setitem__)
+    found = scored()
+    blue, red = found.truth.annotations
+    truth = Truth(found.truth.images, found.truth.categories, [blue, red, blue | {"id": 3, "iscrowd": 1}])
+    show_detections(evaluate(truth, found.detections, "bbox"), [])
+    assert ": 3 truths in 1 image" in shown["Scores"]
+    assert "best AP first; its truths leave out 1 crowd<" in shown["By category"]
+
+
 def test_images_have_a_key_and_a_text(sections: Mapping[str, Html]) -> None:
     images = sections["Images"]
     for name in ("found", "missed", "false alarm", "crowd, may be found or not"):

@@ -61,7 +61,10 @@ def _categories(scores: CocoScores) -> Html:
         for one in best_first
     ]
     header = ["category", *OF_A_CATEGORY, "truths", "detections"]
-    return table("Scores of each category, best AP first", header, rows)
+    caption = "Scores of each category, best AP first"
+    if crowds := len(scores.truth.annotations) - sum(one.truths for one in best_first):
+        caption += f"; its truths leave out {_counted(crowds, 'crowd')}"
+    return table(caption, header, rows)
 
 
 def _curves(scores: CocoScores) -> Html:
