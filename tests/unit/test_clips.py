@@ -1,8 +1,10 @@
 """The clip store: what is written is read back, and everything broken is said in one line."""
 
 import json
+import resource
 import shutil
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,21 @@ def test_bad_clips_are_refused(tmp_path: Path, change: dict, said: str) -> None:
         for clip in (first, good | change):
             w.add(**clip)
     assert not (tmp_path / "s/index.json").exists()
+
+
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match="File too large"), writer(tmp_path / "s") as w:
+            w.add("v_1", split="train", kind="labelled", frames=FRAMES, masks={MASK: MASKS})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))  # what is written is still in memory
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the listing itself
+            found.append(link.readlink())
+    assert found and not [path for path in found if path.is_relative_to(tmp_path)]
 
 
 def test_ignore_is_a_valid_mask_value(tmp_path: Path) -> None:

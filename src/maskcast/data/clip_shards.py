@@ -42,9 +42,9 @@ class FrameShards:
         shape = (self._rows, *self.row)
         text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
         header = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little")
-        self._file.seek(0)
-        self._file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
-        self._file.close()
+        with self._file:
+            self._file.seek(0)
+            self._file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
         self.shards[self._name]["frames"] = self._rows
         self._file = None
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -71,15 +72,17 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._frames.close()
-        self._lines.close()
-        for layer in self._layers.values():
-            layer.close()
-        try:
+        with ExitStack() as last:
+            last.callback(self._columns.close)
+            with ExitStack() as shards:  # all are closed, also where the disk is full for one
+                for close in (
+                    self._frames.close,
+                    self._lines.close,
+                    *(each.close for each in self._layers.values()),
+                ):
+                    shards.callback(close)
             if error is None:
                 self._write_index()
-        finally:
-            self._columns.close()
 
     def add(
         self,
