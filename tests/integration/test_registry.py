@@ -1,6 +1,7 @@
 """Registering, promoting and rolling back on a real MLflow server, and on the embedded default."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -285,6 +286,44 @@ def test_the_embedded_default_and_what_commands_refuse(
     (blind / "per_clip.csv").unlink()
     with pytest.raises(MaskcastError, match=r"per_clip\.csv: no such table of scores"):
         run(inputs | {"report": blind})
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_version_without_its_files_is_no_champion(
+    workshop: Workshop,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    for seed in (21, 22):
+        run(workshop.forecaster(seed), gate={"margin": 1.0})
+    with monkeypatch.context() as patched:
+        patched.setattr("getpass.getuser", nameless)  # as in a container of a number without a name
+        code, said = command(capsys, "promote", "1", "--force", "--reason", "first")
+    assert (code, f"(decision 1 by user {os.getuid()})" in said) == (0, True), said
+    run_id = Registry("maskcast").find("2").run_id
+    shutil.rmtree(tmp_path / "mlartifacts" / run_id / "artifacts" / "pipeline")
+    code, said = command(capsys, "promote", "2", "--force", "--reason", "second")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "maskcast version 2: its files are gone from " in said and "bring them back, or name another" in said
+    assert Registry("maskcast").aliases()["champion"] == 1 and len(decisions("maskcast")) == 1
+    with pytest.raises(MaskcastError, match="maskcast version 2: its files are gone from "):
+        load_address("models:/maskcast/2")
+
+
+@pytest.mark.usefixtures("embedded")
+def test_what_others_have_registered_is_refused_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Registry("theirs", creates=True).create("file:///their/model", None, {})
+    for words in (["lineage", "1"], ["promote", "1", "--force", "--reason", "why not"], ["compare", "1", "1"]):
+        code, said = command(capsys, "--name", "theirs", *words)
+        assert (code, said.count("\n"), said.startswith("error: theirs ")) == (2, 1, True), said
+    with pytest.raises(MaskcastError, match="theirs version 1: was not registered by a stage of maskcast; name"):
+        load_address("models:/theirs/1")
 
 
 @pytest.mark.usefixtures("embedded")

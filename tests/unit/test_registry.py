@@ -524,6 +524,14 @@ def test_a_load_hashes_each_file_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sorted(hashed) == sorted(["digests.json", "model.json", *parts])
 
 
+@pytest.mark.parametrize("example", ["[1, 2, 3]", "[]", "7"])
+def test_an_example_that_is_no_clip_is_refused(example: str, tmp_path: Path) -> None:
+    folder = write_registered(tmp_path)
+    (folder / "input_example.json").write_text(example)  # no digest covers it
+    with pytest.raises(MaskcastError, match=r"input_example\.json: "):
+        load_address(str(folder))
+
+
 def test_a_part_that_is_missing_is_named(tmp_path: Path, parts: dict[str, Path]) -> None:
     about = ForecastDescription(kind="forecaster", **ABOUT, precision="fp32")
     with pytest.raises(MaskcastError, match=r"nothing/config\.json: no such file"):

@@ -29,7 +29,7 @@ def lineage(registry: Registry, which: str) -> str:
     """Returns what is known of a version's origin, as text.
 
     Raises:
-        MaskcastError: there is no such version.
+        MaskcastError: there is no such version, or it has no evaluation.
     """
     version = registry.find(which)
     lines = [
@@ -69,7 +69,7 @@ def runs_behind(registry: Registry, version: Version) -> list[Any]:
     is from each digest to the last run that made it before the version was evaluated. Stages that neither learn
     nor measure have no runs; what they made stands as inputs of the others.
     """
-    last = registry.client.get_run(version.tags["maskcast.evaluation_run"])
+    last = registry.client.get_run(registry.evaluation_run(version))
     found = {last.info.run_id: last}
     open_digests = {value for name, value in version.tags.items() if name.startswith(DATA_HASH)} | _inputs(last)
     seen: set[str] = set()

@@ -14,6 +14,7 @@ from maskcast.reading import parsing, read_json
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.bundle import Description, ForecastDescription, bundle_digest
 from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.inputs import batched
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
 from maskcast.runner.server import user_errors_of_server
@@ -125,9 +126,12 @@ def load_version(registry: Registry, which: str) -> Loaded:
 
 
 def download(registry: Registry, version: Version, folder: Path) -> Path:
-    """Brings what was registered as a version into a folder; returns where it lies there."""
-    source = registry.client.get_model_version_download_uri(registry.name, str(version.number))
-    return Path(registry.client.download_artifacts(version.run_id, source.rpartition("/")[2], str(folder)))
+    """Brings what was registered as a version into a folder; returns where it lies there.
+
+    Raises:
+        MaskcastError: it is not there.
+    """
+    return Path(registry.client.download_artifacts(*registry.files(version), str(folder)))
 
 
 def load_pipeline(address: str) -> LoadedPipeline:
@@ -210,7 +214,7 @@ def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
     path = folder / "input_example.json"
     values = read_json(path, "example of an input", "register the model again")
     with parsing(path, "an example of an input", "register the model again"):
-        example = np.array(values, np.uint8)
+        example, _ = batched(np.array(values, np.uint8), model.shape_in, str(path))
     if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
         return LoadedPipeline(model, about, name, version, digest, example)
     return Loaded(model, about, name, version, digest, example)

@@ -9,6 +9,7 @@ told. These versions are the audit trail, overtaken attempts included; their sou
 import getpass
 import os
 import time
+from contextlib import suppress
 from typing import Literal
 
 from maskcast.errors import MaskcastError
@@ -82,14 +83,15 @@ class Turn:
         """Moves the aliases, unless somebody else has decided since this turn began.
 
         Raises:
-            MaskcastError: if so; the line says what they did.
+            MaskcastError: if so; the line says what they did. Or the version's files are gone.
         """
         name = self.registry.name
+        self.registry.files(version)  # nobody could use a champion without them
         entry = {
             "maskcast.action": action,
             "maskcast.version": str(version.number),
             "maskcast.champion": str(self.champion),
-            "maskcast.user": os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser(),
+            "maskcast.user": os.environ.get("MLFLOW_TRACKING_USERNAME") or _user(),
             "maskcast.reason": reason,
             "maskcast.outcome": "open",
         }
@@ -115,6 +117,13 @@ class Turn:
                 "look at `maskcast models list` and decide again"
             )
         return next(each for each in decisions(name) if each.number == number)
+
+
+def _user() -> str:
+    """Returns who runs this process; a container may run as a number that has no name."""
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return f"user {os.getuid()}"
 
 
 def _check_gate(registry: Registry, version: Version) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.server import new_client, shown_uri
 
@@ -134,8 +135,25 @@ class Registry:
         """Removes an alias."""
         self.client.delete_registered_model_alias(self.name, alias)
 
-    def evaluation(self, version: Version) -> EvaluationRecord:
-        """Returns the evaluation that a version was last registered with.
+    def files(self, version: Version) -> tuple[str, str]:
+        """Returns the run that holds the files of a version, and the folder of that run where they lie.
+
+        Raises:
+            MaskcastError: the files are gone, or no stage of maskcast has registered the version.
+        """
+        title = f"{self.name} version {version.number}"
+        if not version.run_id or not version.digest:
+            raise MaskcastError(f"{title}: was not registered by a stage of maskcast; name another version")
+        source = self.client.get_model_version_download_uri(self.name, str(version.number))
+        folder = source.rpartition("/")[2]
+        if not self.client.list_artifacts(version.run_id, folder):
+            raise MaskcastError(
+                f"{title}: its files are gone from {redacted(source)}; bring them back, or name another version"
+            )
+        return version.run_id, folder
+
+    def evaluation_run(self, version: Version) -> str:
+        """Returns the run that holds the evaluation that a version was last registered with.
 
         Raises:
             MaskcastError: if it has none.
@@ -143,5 +161,14 @@ class Registry:
         run_id = version.tags.get("maskcast.evaluation_run")
         if run_id is None:
             raise MaskcastError(f"{self.name} {version.number}: has no evaluation; register it again")
+        return run_id
+
+    def evaluation(self, version: Version) -> EvaluationRecord:
+        """Returns the evaluation that a version was last registered with.
+
+        Raises:
+            MaskcastError: if it has none.
+        """
+        run_id = self.evaluation_run(version)
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
             return read_evaluation(Path(self.client.download_artifacts(run_id, EVALUATION, scratch)))

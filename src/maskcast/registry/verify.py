@@ -21,6 +21,7 @@ from maskcast.progress import say
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import known_of, runs_behind
+from maskcast.registry.loading import download
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
 
@@ -130,9 +131,9 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
 
 def _weights(registry: Registry, known: Version, folder: Path) -> Path:
     """Downloads the artifact of a version and makes sure that it is what was registered."""
-    where = registry.client.download_artifacts(known.run_id, "pipeline", str(folder))
-    read_bundle(Path(where) / "data", known.digest)
-    return Path(where)
+    where = download(registry, known, folder)
+    read_bundle(where / "data", known.digest)
+    return where
 
 
 def _say_packages(requirements: Path, title: str) -> None:
