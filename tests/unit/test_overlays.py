@@ -1,5 +1,6 @@
 """Pictures, pixel by pixel where it matters."""
 
+from colorsys import rgb_to_hsv
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,24 @@ def test_colours_of_neighbouring_classes_differ() -> None:
     assert colours.shape == (256, 3)
     near = [np.abs(colours[k] - colours[k + step]).sum() for step in (1, 2, 8, 16) for k in range(1, 49)]
     assert min(near) > 60
+
+
+@pytest.mark.parametrize(
+    "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 220, 0), (255, 255, 255), (0, 0, 0)]
+)
+def test_a_mask_has_the_hue_of_its_key_on_frames_of_any_colour(colour: tuple[int, int, int]) -> None:
+    frame = np.full((8, 8, 3), colour, np.uint8)
+    for k in range(1, 49):
+        painted, key = overlay(frame, np.full((8, 8), k, np.uint8))[4, 4], palette()[k]
+        hues = [rgb_to_hsv(*(shown / 255))[0] for shown in (painted, key)]
+        off = abs(hues[0] - hues[1])
+        assert min(off, 1 - off) < 0.02, (k, painted, key)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2000, 2), (1, 2000)])
+def test_a_picture_of_a_narrow_frame_can_be_drawn(height: int, width: int) -> None:
+    sheet = grid([Row("", [np.zeros((height, width, 3), np.uint8)])], "narrow", (320, 640))
+    assert sheet.width > 0 and sheet.height < 5000
 
 
 def test_an_overlay_changes_objects_and_leaves_background() -> None:

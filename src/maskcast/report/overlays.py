@@ -31,6 +31,7 @@ from maskcast.report.paint import (
 )
 
 CELL_WIDTHS = (120, 176)  # pixels: smaller cells are enlarged, larger ones shrunk
+TALLEST = 4000  # rows of a cell: a film of more than 16384 rows cannot be written
 MAX_COLUMNS = 11
 
 
@@ -45,6 +46,8 @@ class Row:
 
 def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: float = 0.6) -> np.ndarray:
     """Paints a mask over its frame, each region with a bright rim.
+
+    Under a mask the frame is grey: what is painted there has the hue that stands beside the class's name.
 
     Args:
         frame_HWC: None paints the mask on a plain canvas.
@@ -61,7 +64,8 @@ def overlay(frame_HWC: np.ndarray | None, mask_HW: np.ndarray | None, opacity: f
     object_HW1 = ((mask_HW != 0) & (mask_HW != IGNORE))[..., None]
     picture_HWC = colour_HWC
     if frame_HWC is not None:
-        picture_HWC = np.where(object_HW1, opacity * colour_HWC + (1 - opacity) * frame_HWC, frame_HWC)
+        grey_HW1 = frame_HWC.mean(-1, dtype=np.float32, keepdims=True)
+        picture_HWC = np.where(object_HW1, opacity * colour_HWC + (1 - opacity) * grey_HW1, frame_HWC)
     rim_HW1 = rim(mask_HW)[..., None] & object_HW1
     picture_HWC = np.where(rim_HW1, 0.45 * colour_HWC + 0.55 * 255, picture_HWC)
     return np.round(picture_HWC).astype(np.uint8)
@@ -121,12 +125,12 @@ def grid(
     Args:
         rows: All pictures of the size of the first one.
         title: Heading; where it is too long, its middle is left out.
-        widths: Least and greatest width of a picture on the sheet, pixels.
+        widths: Least and greatest width of a picture on the sheet, pixels; less where it would be too tall.
         legend: Names and colours of classes; those of errors are added where a row shows some.
     """
     height, width = next(cell.shape[:2] for row in rows for cell in row.cells if cell is not None)
-    cell_width = min(max(width, widths[0]), widths[1])
-    cell_height = round(height * cell_width / width)
+    cell_width = min(max(width, widths[0]), widths[1], max(1, TALLEST * width // height))
+    cell_height = max(1, round(height * cell_width / width))
     gap, margin = 4, 16
     gutter = margin + max(round(font(13, row.label).getlength(row.label)) + 12 if row.label else 0 for row in rows)
     columns = max(len(row.cells) for row in rows)
