@@ -6,6 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maskcast.data.clip_index import evenly_spaced
+
+MOST_TICKS = 22  # of places with dots: more would run into each other
 INK, GRID = "#24292f", "#d8dee4"
 Bin = tuple[float, float, float]
 COLOURS = ("#0969da", "#8c959f", "#bc4c00", "#1a7f37", "#8250df")
@@ -30,7 +33,7 @@ def plot_lines(
         title: Heading.
         x_label: What `x` is.
         y_label: What the values are.
-        points: Whether each value has a dot, and each place its tick.
+        points: Whether each value has a dot, and each place, or an even choice of many, its tick.
     """
     figure, axes = _figure(title, x_label, y_label)
     for (name, values), colour in zip(lines.items(), COLOURS, strict=False):
@@ -38,8 +41,8 @@ def plot_lines(
         style = {"lw": 2.4, "zorder": 3} if first else {"lw": 1.6, "ls": (0, (4, 2))}
         axes.plot(x, values, color=colour, marker="o" if points else None, ms=4, label=name, **style)
     if points:
-        axes.set_xticks(list(x))
-    axes.legend(frameon=False, ncols=len(lines), loc="upper right")
+        axes.set_xticks([x[n] for n in evenly_spaced(len(x), MOST_TICKS)])
+    axes.legend(frameon=False, ncols=len(lines), loc="best")  # upper right, where no line is in the way
     figure.savefig(path, metadata={"Software": None})
 
 
