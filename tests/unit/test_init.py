@@ -429,6 +429,11 @@ def test_numbers_of_objects_are_no_classes(tmp_path: Path) -> None:
     start = plan(tmp_path)
     assert start.found.source["instances"] and start.found.source["classes"] == ["background", "foreground"]
     assert any("are taken for numbers of objects, all of one class" in one for one in start.found.warnings)
+    assert "consistent_frames" not in start.proposal.sections["generate_masks"]
+    for path in tmp_path.glob("*/*/00*.*"):  # sequences too short for 11 + 11: objects agree in the frames seen
+        if int(path.stem) >= 10:
+            path.unlink()
+    assert plan(tmp_path).proposal.sections["generate_masks"]["consistent_frames"] == 5
 
 
 def test_the_estimate_is_steps_times_what_they_take() -> None:

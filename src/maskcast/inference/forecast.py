@@ -101,8 +101,8 @@ def check_agreement(masks: ClipStore, context_frames: int) -> None:
     if consistent is not None and context_frames % consistent:
         raise MaskcastError(
             f"{masks.root}: made with consistent_frames {consistent}, so masks of the {context_frames} context "
-            "frames know of frames after them; set generate_masks.consistent_frames to what divides "
-            "context_frames, or with null"
+            "frames know of frames after them; set generate_masks.consistent_frames to "
+            f"{context_frames} or null"
         )
 
 
