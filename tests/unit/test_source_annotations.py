@@ -407,6 +407,16 @@ def test_names_are_translated(tmp_path: Path) -> None:
         list_raw(tmp_path, rename={"car": "bus"})
 
 
+def test_a_list_of_classes_without_the_background_is_refused(tmp_path: Path) -> None:
+    write_coco(tmp_path, ["video1"])
+    with pytest.raises(
+        LabelError, match=r"'car' has objects, and stands first .* classes: \[background, car, \.\.\.\]"
+    ):
+        list_raw(tmp_path, classes=["car", "person"])
+    (found,) = masks_of(list_raw(tmp_path, classes=["other", "person"], rename={"car": "other"}))
+    assert not found.any()
+
+
 def test_sequences_without_labels_are_unlabelled(tmp_path: Path) -> None:
     write_coco(tmp_path)
     write_frames(tmp_path, [*numbered("video3"), *numbered("video4")])

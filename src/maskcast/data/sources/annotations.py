@@ -3,6 +3,7 @@
 Shapes: T frames, H rows, W columns.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,7 @@ Sequences = Mapping[str, Footage]
 Known = Mapping[str, Mapping[int, FoundFrame]]
 MOST_NUMBER = (1 << 16) - 1
 RENAME = "source.rename: {{{!r}: {}}}"
+_NO_OBJECT = re.compile(r".*background.*|bg|other|none|void|unlabell?ed", re.IGNORECASE)  # what tools call class 0
 
 
 def _below(value: str) -> str:
@@ -105,7 +107,7 @@ class AnnotationsSource(SourceConfig):
                 f"{self.images!r}{_first(labels)}; mend source.images, or source.empty where frames are background"
             )
         for found in known.values():
-            _check(found.values(), names, instances=self.instances)
+            _check(found.values(), names, classes[0], instances=self.instances)
         for name, split in _splits(self, footage, known, seed).items():
             mine = known.get(name, {})
             if not mine and KIND_OF_SPLIT[split] == "labelled":
@@ -165,12 +167,17 @@ def _splits(source: AnnotationsSource, names: Iterable[str], known: Known, seed:
     return {name: found.get(name, "unlabeled") for name in names}
 
 
-def _check(frames: Iterable[FoundFrame], names: ClassNames, *, instances: bool) -> None:
+def _check(frames: Iterable[FoundFrame], names: ClassNames, first: str, *, instances: bool) -> None:
     """Refuses classes and objects that the params or each other contradict, before a mask is read."""
     classes: dict[int, str] = {}
     for frame in frames:
         for name, number in frame.objects:
             class_id = names.id_of(name, frame.where)
+            if class_id == 0 and name == first and not _NO_OBJECT.fullmatch(first):
+                raise LabelError(
+                    f"{frame.where}: {name!r} has objects, and stands first in source.classes, where the "
+                    f"background belongs; write classes: [background, {name}, ...]"
+                )
             if not instances or class_id in (0, IGNORE):
                 continue
             if number is None:
