@@ -4,6 +4,7 @@ from colorsys import rgb_to_hsv
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,6 +154,21 @@ def test_names_of_many_alphabets_are_drawn_in_letters(name: str) -> None:
     rows = [Row(name, [overlay(None, masks[0])], [name])]
     entries = paint.class_entries(masks, ("", name))
     assert grid(rows, name, legend=entries).tobytes() == grid(rows, name, legend=entries).tobytes()
+
+
+def test_letters_that_no_shipped_font_has_are_drawn_in_one_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Letters of nobody's alphabet, which a font that comes with matplotlib has, stand for Chinese ones.
+    (tmp_path / "broken.ttf").write_text("no font")
+    rare = Path(matplotlib.get_data_path(), "fonts/ttf/STIXNonUni.ttf")
+    found = [str(tmp_path / "broken.ttf"), str(rare)]
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: found)
+    for text, drawn in (("\ue000 \ue001", True), ("\ue002\u732b", False)):
+        letters = font(17, text)
+        boxes = [bytes(letters.getmask(each)) == bytes(letters.getmask(paint.NO_LETTER)) for each in text]
+        assert any(boxes) != drawn
+        assert elided(text, 1000, 17) == text
 
 
 def test_what_is_plain_is_drawn_in_one_font() -> None:

@@ -4,6 +4,7 @@ Legend: T frames, H height, W width; masks are uint8 class ids.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -46,29 +47,43 @@ def palette() -> np.ndarray:
 def font(size: int, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Returns the font of a text on all pictures, at this size in pixels.
 
-    Both fonts ship with a package, which makes the same picture on every machine. That of Pillow knows ASCII and
-    few other signs; that of matplotlib has the letters of most alphabets, but no Chinese, Japanese or Korean.
+    Two fonts ship with a package, which makes the same picture on every machine. That of Pillow knows ASCII and
+    few other signs; that of matplotlib has the letters of most alphabets, but no Chinese, Japanese or Korean. For
+    these any font of this machine is taken that has them; where there is none, boxes stand for them.
     """
-    return _ascii_font(size) if all(map(_in_ascii_font, text)) else _wide_font(size)
+    return _font(size, None) if _draws(None, text) else _font(size, _font_file(text))
 
 
 @cache
-def _ascii_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int, file: Path | None) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns a font; None is that of Pillow."""
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(file, size)
 
 
 @cache
-def _in_ascii_font(letter: str) -> bool:
-    """Says whether a letter is drawn, and not the box that stands for letters that the font lacks."""
-    drawn, box = (bytes(_ascii_font(LEGEND_SIZE).getmask(each)) for each in (letter, NO_LETTER))
-    return drawn != box
-
-
-@cache
-def _wide_font(size: int) -> ImageFont.FreeTypeFont:
+def _font_file(text: str) -> Path:
+    """Returns a font that draws a text; where none does, that of matplotlib."""
     import matplotlib  # slow to import, and few need it
+    from matplotlib.font_manager import findSystemFonts
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    shipped = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+    others = [Path(file) for file in sorted(findSystemFonts())]
+    for file in (shipped, *(other for other in others if "LastResort" not in other.name)):  # which has boxes alone
+        with suppress(OSError):  # of a format, or of sizes, that Pillow does not know
+            if _draws(file, text):
+                return file
+    return shipped
+
+
+def _draws(file: Path | None, text: str) -> bool:
+    return all(_has(file, letter) for letter in text)
+
+
+@cache
+def _has(file: Path | None, letter: str) -> bool:
+    """Says whether a letter is drawn, and not the box that stands for letters that the font lacks."""
+    drawn, box = (bytes(_font(LEGEND_SIZE, file).getmask(each)) for each in (letter, NO_LETTER))
+    return drawn != box
 
 
 def elided(text: str, width: float, size: int) -> str:
