@@ -378,6 +378,18 @@ def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:
         look(tmp_path)
 
 
+def test_frames_of_roboflow_may_have_letters_before_their_numbers(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    for split in ("train", "valid"):
+        file = tmp_path / split / "_annotations.coco.json"
+        file.write_text(file.read_text().replace("_mp4-", "_t"))
+        for path in (tmp_path / split).glob("*.jpg"):
+            path.rename(path.with_name(path.name.replace("_mp4-", "_t")))
+    found = look(tmp_path)
+    assert found.source["images"] == "*/{clip}_{frame}_jpg.rf.*.jpg"
+    assert found.labelled == {"street0": LENGTH, "street1": LENGTH}
+
+
 def test_images_of_roboflow_may_have_been_of_several_forms(tmp_path: Path) -> None:
     roboflow(tmp_path)
     content = (tmp_path / "valid/_annotations.coco.json").read_text()

@@ -31,7 +31,7 @@ FORMATS = {  # name of a format: what people call it
     "cvat-images": "CVAT for images",
     "label-studio": "Label Studio",
 }
-_ROBOFLOW = re.compile(r"(.+)([_-])(\d+)_(jpe?g|png)\.rf\..+", re.IGNORECASE)
+_ROBOFLOW = re.compile(r"(.+)([_-])([A-Z]*\d+)_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
 def label_files(raw: Path) -> tuple[str, list[Path]] | None:
@@ -160,10 +160,10 @@ def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
     matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
     if not paths or not all(matches):
         return None
-    seen: dict[tuple[str, int], Path] = {}
+    seen: dict[tuple[str, str], Path] = {}
     for path, match in zip(paths, matches, strict=True):
         assert match is not None
-        if (twin := seen.setdefault((match[1], int(match[3])), path)) != path:
+        if (twin := seen.setdefault((match[1], match[3]), path)) != path:
             raise MaskcastError(
                 f"{path}: shows the frame of {twin.name} once more, as augmented sets do; export a version "
                 "without augmentation from Roboflow"
