@@ -107,3 +107,11 @@ def test_eight_lines_look_different() -> None:
     assert styles == {f"line-{k}" for k in range(8)}
     assert all(f".{style} {{" in STYLE and f"--{style}:" in STYLE for style in styles)
     assert all(f".{style.replace('line', 'dot')} {{" in STYLE for style in styles)
+
+
+def test_more_lines_than_colours_look_different_too() -> None:
+    chart = line_chart("Loss", {f"run {k}": [(1, k), (2, k + 1)] for k in range(12)}, x_label="rate")
+    drawn = [each.get("class") for each in parsed(chart).iter("polyline")]
+    keys = [each.get("class") for each in parsed(chart).iter("path")]
+    assert len(set(drawn)) == 12 and keys == drawn[::-1]  # the first line lies on top
+    assert STYLE.index(".again {") > STYLE.index(".line-7 {")  # so that its dots count

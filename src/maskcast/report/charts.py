@@ -71,8 +71,7 @@ def line_chart(
     parts.append(element("text", x_label, x=(left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
     for k, points in reversed(list(enumerate(finite.values()))):  # the first line lies on top
         at = [place(*point) for point in points]
-        style = f"line line-{k % STYLES}"
-        parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=style))
+        parts.append(element("polyline", points=" ".join(f"{x},{y}" for x, y in at), class_=_style(k)))
         if len(at) <= DOTTED_UP_TO:
             parts += [element("circle", cx=x, cy=y, r=2.5, class_=f"dot dot-{k % STYLES}") for x, y in at]
     said = f"{title}, {y_label + ' ' if y_label else ''}by {x_label}; the numbers follow as a table"
@@ -81,14 +80,17 @@ def line_chart(
     return element("figure", caption, chart, _legend(list(lines)), _numbers(title, x_label, lines), class_="chart")
 
 
+def _style(k: int) -> str:
+    """Returns the classes of line k; beyond `STYLES` the colours come again, dotted."""
+    return f"line line-{k % STYLES}" + (" again" if k >= STYLES else "")
+
+
 def _legend(names: Sequence[str]) -> Html:
     if len(names) < 2:
         return Html()
     swatch = {"viewBox": "0 0 28 8", "aria_hidden": "true"}
     entries = [
-        element(
-            "li", element("svg", element("path", d="M0 4H28", class_=f"line line-{k % STYLES}"), **swatch), name
-        )
+        element("li", element("svg", element("path", d="M0 4H28", class_=_style(k)), **swatch), name)
         for k, name in enumerate(names)
     ]
     return element("ul", *entries, class_="legend")

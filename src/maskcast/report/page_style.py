@@ -46,6 +46,7 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .line-4 { stroke: var(--line-4); stroke-dasharray: 4 2 }
 .line-5 { stroke: var(--line-5); stroke-dasharray: 1 2 } .line-6 { stroke: var(--line-6); stroke-dasharray: 10 2 }
 .line-7 { stroke: var(--line-7); stroke-dasharray: 7 2 1 2 }
+.again { stroke-dasharray: 0 6; stroke-linecap: round; stroke-width: 3.5 }
 .dot-0 { fill: var(--line-0) } .dot-1 { fill: var(--line-1) } .dot-2 { fill: var(--line-2) }
 .dot-3 { fill: var(--line-3) } .dot-4 { fill: var(--line-4) } .dot-5 { fill: var(--line-5) }
 .dot-6 { fill: var(--line-6) } .dot-7 { fill: var(--line-7) }
