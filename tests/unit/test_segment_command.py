@@ -153,6 +153,21 @@ def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Pat
     assert heard >= 12 * 1024
 
 
+@pytest.mark.parametrize(("name", "codec", "sound"), [("a.ts", "libx264", "aac"), ("a.mpg", "mpeg2video", "mp2")])
+def test_a_film_of_joined_files_goes_on_where_their_times_begin_again(
+    name: str, codec: str, sound: str, segment: Segment, tmp_path: Path
+) -> None:
+    videos.encode(tmp_path / name, codec, frames=50, sound=sound)
+    once = (tmp_path / name).read_bytes()
+    (tmp_path / f"twice_{name}").write_bytes(once + once)
+    code, said, err = segment(tmp_path / f"twice_{name}")
+    assert (code, said[:11]) == (0, "100 frames,"), err
+    path = tmp_path / f"out/twice_{name[0]}/overlay.mp4"
+    times = film(path)[1]
+    assert np.diff(times) == pytest.approx(times[1] - times[0], abs=1e-3)
+    assert 1.5 * times[50] < sounds(path)[-1][1] < times[-1] + 1
+
+
 @pytest.mark.parametrize(
     "matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (1, 0, 0, -1)], ids=["upright", "turned", "flipped"]
 )

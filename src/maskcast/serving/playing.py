@@ -88,13 +88,21 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
     start = Fraction(container.start_time or 0, 1_000_000)
 
     def frames(hear: Hear) -> Iterator[tuple[np.ndarray, int]]:
-        step, before = max(1, round(1 / (rate * unit))), round(start / unit)
-        last, upright = -step, Upright()
-        listen = None if sound is None else lambda packet: hear(packet, start)
-        for number, frame in enumerate(decoded(path, container, stream, sound, listen)):
+        step, second, first = max(1, round(1 / (rate * unit))), round(1 / unit), round(start / unit)
+        last, before, upright = -step, first, Upright()
+
+        def listen(packet: Any) -> None:
+            hear(packet, start + (before - first) * unit)
+
+        hears = None if sound is None else listen
+        for number, frame in enumerate(decoded(path, container, stream, sound, hears)):
             if frame.is_corrupt and path is not None:
                 raise damaged(path, number)
-            time = last + step if frame.pts is None else max(last + 1, frame.pts - before)
+            time = last + step if frame.pts is None else frame.pts - before
+            if time < last - second:  # files were joined, and times begin again: it goes on after the last frame
+                before += time - last - step
+                time = last + step
+            time = max(last + 1, time)
             yield upright(frame), time
             last = time
 

@@ -1,5 +1,6 @@
 """The sound of a film: taken over from another one."""
 
+import math
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
@@ -21,7 +22,7 @@ class Track:
     """
 
     def __init__(self, container: Any, source: Any) -> None:
-        self._container = container
+        self._container, self._last = container, -math.inf
         self._copies = source.codec_context.codec.canonical_name in COPIED
         if self._copies:
             self._stream = container.add_stream_from_template(source)
@@ -31,11 +32,17 @@ class Track:
             self._resampler = av.AudioResampler("fltp", layout, RATE)
 
     def add(self, packet: Any, start: Fraction) -> None:
-        """Adds a packet of the source, whose times count from ``start`` seconds; an empty one ends it."""
+        """Adds a packet of the source, whose times count from ``start`` seconds; an empty one ends it.
+
+        What lies before the sound that is there already is left out: where files were joined, times begin again.
+        """
         if self._copies:
             if not packet.size or packet.dts is None:
                 return
             before = round(start / packet.time_base)
+            if packet.dts - before <= self._last:
+                return
+            self._last = packet.dts - before
             copy = av.Packet(bytes(packet))  # muxing takes a packet's content away, and another film may want it
             copy.pts, copy.dts = packet.pts - before, packet.dts - before
             copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, self._stream
@@ -44,6 +51,9 @@ class Track:
         for frame in _decoded(packet):
             if frame.pts is not None:
                 frame.pts -= round(start / frame.time_base)
+                if frame.pts <= self._last:
+                    continue
+                self._last = frame.pts
             self._encode(frame)
 
     def end(self) -> None:
