@@ -111,6 +111,11 @@ KINDS: dict[str, tuple[Make, dict[str, Any], Any]] = {
     ),
     "16 bits": (lambda p: saved(p / "m.png", picture([[0, 48]], "I;16")), {"classes": MANY}, [[0, 48]]),
     "16 bits, TIFF": (lambda p: saved(p / "m.tif", picture([[0, 7]], "I;16")), {"classes": MANY}, [[0, 7]]),
+    "16 bits, numbers of objects": (
+        lambda p: saved(p / "m.png", picture([[0, 3, 200, 700]], "I;16")),
+        {"encoding": "binary"},
+        [[0, 1, 1, 1]],
+    ),
     "16 bits, white": (lambda p: saved(p / "m.png", picture([[0, 65535]], "I;16")), {}, [[0, 1]]),
     "floats": (lambda p: saved(p / "m.tif", picture([[0.0, 3.0]], "F")), {"classes": MANY}, [[0, 3]]),
     "255 is no label": (

@@ -78,8 +78,6 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
         "predict": {**context, "png": True},
         "register_models": {"gate": {"margin": 0.01}},
     }
-    if context and found.source.get("instances"):
-        sections["generate_masks"]["consistent_frames"] = found.context
     if found.partly:
         sections["generate_masks"]["propagated"] = {"frames": 8}
     why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
@@ -87,7 +85,6 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
         "train_masker.augment.crop_on_object": f"background takes {background:.0%} of the labelled pixels",
-        "generate_masks.consistent_frames": "masks of the frames seen know of none after them",
         "generate_masks.propagated": "few frames have masks: these keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",

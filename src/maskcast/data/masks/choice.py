@@ -124,7 +124,8 @@ def _binary(
             "else say the class of each value in source.values"
         )
     if len(shown) > 1:
-        mixed = not (numbers or survey.colours or survey.indexed) and shown[0] < 128 <= shown[-1]
+        known_form = numbers or survey.colours or survey.indexed or survey.numbered
+        mixed = not known_form and shown[0] < 128 <= shown[-1]
         if not sure or mixed:
             raise LabelError(
                 f"{survey.first[shown[-1]]}: the masks hold {survey.named(survey.values)}, which may be one "

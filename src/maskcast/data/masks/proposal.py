@@ -8,7 +8,6 @@ from maskcast.data.masks.rules import LOSSY
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
-WHITE = 0xFFFF  # of 16 bits
 DENSE = 2  # ids up to this many times their number are class ids, else values to be named
 
 
@@ -47,10 +46,12 @@ def propose(survey: MaskSurvey) -> Proposal:
         return Proposal(two, () if shown else ("no mask has foreground: every value is 0",))
     void = {"ignore": IGNORE} if IGNORE in shown else {}
     ids = [value for value in shown if value != IGNORE]
-    if IGNORE < ids[-1] < WHITE:
-        why = f"values up to {ids[-1]} are taken for numbers of objects, all of one class"
-        note = f"{why}: where they are classes, name each in source.values, in place of instances"
-        return Proposal({**two, "instances": True}, (note,))
+    if survey.numbered:
+        note = (
+            f"values up to {ids[-1]} are taken for numbers of objects, and all of them for foreground: where they "
+            "are classes, name each in source.values, in place of encoding"
+        )
+        return Proposal({**two, "encoding": "binary"}, (note,))
     if ids[-1] >= IGNORE or ids[-1] > DENSE * len(ids) + FEW:
         return _named_values(survey, "the values are not 0, 1, 2, ... without gaps")
     names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
@@ -67,6 +68,6 @@ def _named_values(survey: MaskSurvey, why: str) -> Proposal:
     names = ["background", *(f"class {text.removeprefix('#')}" for text in texts[1:])]
     note = f"{why}: rename {names[-1]!r} and so on in source.values and classes, `ignore` for no label"
     if not survey.colours:
-        note += "; if they number objects, take instances: true and two classes in place of values"
+        note += "; if they number objects, take encoding: binary and two classes in place of values"
     notes = (note,)
     return Proposal({"classes": names, "values": dict(zip(texts, names, strict=True))}, notes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 from maskcast.reading import counted
 
 MOST = 200  # masks looked at, where these show foreground
@@ -82,6 +83,11 @@ class MaskSurvey:
     def values(self) -> list[int]:
         """All values, ascending."""
         return sorted(self.pixels)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether values are above 255 and below the white of 16 bits: no brightness, but numbers of objects."""
+        return not self.colours and IGNORE < max(self.pixels, default=0) < 0xFFFF
 
     def share(self, values: Iterable[int]) -> float:
         """Returns the share of some values among all pixels."""
