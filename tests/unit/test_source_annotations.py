@@ -301,6 +301,19 @@ def test_a_job_of_cvat_is_of_the_only_video_and_of_every_third_frame_of_it(tmp_p
     assert (mask[[0, 2, 3, 5, 6, 8]] == IGNORE).all(), "nobody has seen these in CVAT"
 
 
+def test_jobs_of_one_video_have_tracks_of_their_own(tmp_path: Path) -> None:
+    write_film(tmp_path / "street.mp4", 4)
+    for name, first, label in (("job1", 0, "car"), ("job2", 2, "person")):
+        meta = f"<start_frame>{first}</start_frame><stop_frame>{first + 1}</stop_frame><size>2</size>"
+        shape = tracked(first, 8, end=False).replace('label="car"', f'label="{label}"')
+        xml = f"<annotations><meta><job>{meta}</job>{SIZE}</meta>{shape}</annotations>"
+        (tmp_path / f"{name}.xml").write_text(xml)
+    params = {"format": "cvat-video", "labels": ["*.xml"], "images": "{clip}.mp4", "frames": 4}
+    arrays = list_raw(tmp_path, **params, instances=True, empty="background").clips[0].load()
+    assert arrays.objects == {"objects": {1: 1, 2: 2}}
+    assert [int(frame.max()) for frame in arrays.masks["objects"]] == [1, 0, 2, 0]
+
+
 @pytest.mark.parametrize("images", ["{clip}/images", "images/{clip}_{frame}.PNG"])
 def test_images_that_cvat_exports_beside_tracks_tell_the_frame_of_the_video(images: str, tmp_path: Path) -> None:
     folder = images.partition("/")[0].replace("{clip}", "my task")

@@ -18,6 +18,7 @@ from maskcast.data.label_formats.cvat import (
     FILE,
     NO_AREA,
     SHAPES,
+    TRACKS,
     Task,
     add_attributes,
     left_out,
@@ -115,7 +116,8 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
             z_order = whole(one, "z_order", place, 0)
-            shown[task.id, frame].append(_Shown(one, track.get("label"), len(ids), z_order, place))
+            number_of = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
+            shown[task.id, frame].append(_Shown(one, track.get("label"), number_of, z_order, place))
     for task in tasks:
         if not task.frames:
             raise MaskcastError(
