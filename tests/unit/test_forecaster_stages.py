@@ -63,8 +63,12 @@ def pretrain(stores: dict[str, Path], out: Path, **params: Any) -> dict[str, flo
     return run_stage("pretrain_forecaster", values, **stores, pretrained=out, metrics=out.with_suffix(".json"))
 
 
-def test_pretrain_then_finetune_writes_models_and_scores(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_pretrain_then_finetune_writes_models_and_scores(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = pretrain(stores, tmp_path / "pretrained", min_confidence=0.5)
+    said = capsys.readouterr().err
+    assert "5 clips to train on; 1 left out, below min_confidence 0.5\n" in said and " (best so far)\n" in said
     assert scores["clips_left_out"] == 1 and scores["clips"] == 5
     assert scores["val_jaccard_last"] >= scores["persistence_val_jaccard_last"]
     assert scores["sequences_per_second"] > 0

@@ -102,11 +102,9 @@ def pretraining(
         masker=masker_for(model, masker, store),
         fingerprint=fingerprint(params, clips=clips, masks=masks, masker=masker),
     )
-    say(
-        f"{counted(len(train), 'clip')} to train on, {len(alone)} of them masks without frames; {left_out} "
-        "left out, below "
-        f"min_confidence {params.min_confidence:g}"
-    )
+    without = f", {len(alone)} of them masks without frames" if alone else ""
+    unsure = f"; {left_out} left out, below min_confidence {params.min_confidence:g}" if left_out else ""
+    say(f"{counted(len(train), 'clip')} to train on{without}{unsure}")
     return task, {"clips": float(len(train)), "clips_left_out": float(left_out)}
 
 

@@ -46,7 +46,7 @@ class Progress:
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale
         doubt = "" if sure else " (not surely better than the start)"
-        mark = " *" if better else " (stopping early)" if self.stopped else doubt
+        mark = " (best so far)" if better else " (stopping early)" if self.stopped else doubt
         shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         say(f"epoch {epoch}/{params.total_epochs}: {shown}{mark}")
 
