@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import platform
@@ -19,6 +20,13 @@ import torch
 from maskcast.report.tables import printed
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def at_least_one(text: str) -> int:
+    """Returns a number of rounds, clips, ... that a command line gives."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
+    return int(text)
 
 
 def interleaved(

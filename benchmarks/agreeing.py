@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.finished import FinishedClips
 from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.clip_packing import Packer, Packing, lanes
@@ -36,8 +36,8 @@ FRAMES, HEIGHT, WIDTH, AGREEING, LEVELS, DISTINCT = 22, 160, 240, 11, 8, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--rounds", type=at_least_one, default=7)
+    parser.add_argument("--clips", type=at_least_one, default=24)
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as every stage does

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clip_table import Clip
 from maskcast.data.clip_writer import ClipWriter
@@ -30,9 +30,9 @@ FRAMES, SIZE, BATCH, PAGE = 4, 8, 16, 50
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--few", type=int, default=1000, help="clips of the small store")
-    parser.add_argument("--many", type=int, default=100_000, help="clips of the large store")
+    parser.add_argument("--rounds", type=at_least_one, default=21)
+    parser.add_argument("--few", type=at_least_one, default=1000, help="clips of the small store")
+    parser.add_argument("--many", type=at_least_one, default=100_000, help="clips of the large store")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"few": given.few, "many": given.many}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import interleaved, peer, print_table, ratio
+from _common import at_least_one, interleaved, peer, print_table, ratio
 from maskcast.commands.evaluate_coco import evaluate_files
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.coco.evaluator import LINES
@@ -77,8 +77,8 @@ def write_files(folder: Path, images: int, seed: int) -> tuple[int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--images", type=at_least_one, default=5000)
     given = parser.parse_args()
     coco, cocoeval = peer("pycocotools.coco"), peer("pycocotools.cocoeval")
     with tempfile.TemporaryDirectory() as name:

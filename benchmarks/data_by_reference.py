@@ -21,9 +21,10 @@ from unittest.mock import patch
 
 import yaml
 
-from _common import ROOT, print_table
+from _common import ROOT, at_least_one, print_table
 from maskcast.digest import digest_tree
 from maskcast.errors import mistakes_in_one_line
+from maskcast.params import load_params_file
 from maskcast.runner import references
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -36,11 +37,17 @@ ALIKE = ("raw", "clips", "masks", "predictions")  # by port: without seconds in 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml", help="of a synthetic data set")
-    parser.add_argument("--clips", type=int, default=60, help="number of training clips")
+    parser.add_argument("--clips", type=at_least_one, default=60, help="number of training clips")
     parser.add_argument("--least", type=float, default=1, help="MiB from which on an output stays on the volume")
-    parser.add_argument("--until", default="register_models", help="the last stage (default: %(default)s)")
+    parser.add_argument(
+        "--until",
+        metavar="STAGE",
+        choices=[name for name, _ in stages(ROOT / "dvc.yaml")],
+        default="register_models",
+        help="the last stage (default: %(default)s)",
+    )
     given = parser.parse_args()
-    params = shortened(yaml.safe_load(given.params.read_text()), given.clips)
+    params = shortened(load_params_file(given.params), given.clips)
     with (
         tempfile.TemporaryDirectory() as folder,
         patch.dict(os.environ, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db"),

@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from _common import commit
+from _common import at_least_one, commit
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.labels import IGNORE
-from maskcast.params import merged, validate
+from maskcast.params import load_params_file, merged, validate
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -49,12 +48,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("few_labels_real"), help="folder for what is made")
     parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--shares", type=int, nargs="+", default=[5, 20], help="per cent of labelled frames")
+    parser.add_argument(
+        "--shares", type=at_least_one, nargs="+", default=[5, 20], help="per cent of labelled frames"
+    )
     parser.add_argument("--only", nargs="+", metavar="SET", help="default: all")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="default: all")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    values: Values = yaml.safe_load(given.values.read_text(encoding="utf-8"))
+    values: Values = load_params_file(given.values, "file of values", f"e.g. {SHIPPED}")
+    for flag, part, names in (("--only", "sets", given.only), ("--arms", "arms", given.arms)):
+        if unknown := set(names or ()) - values[part].keys():
+            raise MaskcastError(f"{flag}: {', '.join(unknown)}: choose among {', '.join(values[part])}")
     for name in given.only or values["sets"]:
         truth = prepared(given.data / name, given.work / "sets" / name, values["sets"][name])
         for seed in given.seeds:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import print_table
+from _common import at_least_one, print_table
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.models.forecasting.base import Predictor
@@ -156,11 +156,11 @@ def _case(world: World, seen: int, class_index: int, known: set[int]) -> str:
 def add_windows(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which windows are forecast."""
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
-    parser.add_argument("--stride", type=int, default=5)
-    parser.add_argument("--step", type=int, default=2, help="frames between the windows of a video")
-    parser.add_argument("--clips", type=int, default=100, help="simulated windows")
-    parser.add_argument("--frames", type=int, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
-    parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--stride", type=at_least_one, default=5)
+    parser.add_argument("--step", type=at_least_one, default=2, help="frames between the windows of a video")
+    parser.add_argument("--clips", type=at_least_one, default=100, help="simulated windows")
+    parser.add_argument("--frames", type=at_least_one, nargs=2, default=[11, 11], metavar=("SEEN", "FORECAST"))
+    parser.add_argument("--size", type=at_least_one, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
 
 
 def main() -> None:

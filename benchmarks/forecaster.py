@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.errors import mistakes_in_one_line
 from maskcast.models.forecasting.batches import TrackBatch
 from maskcast.models.forecasting.configs import ConvLSTMConfig
@@ -68,10 +68,10 @@ def train_step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="training speed of the forecaster")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=ConvLSTMConfig().hidden)
-    parser.add_argument("--batch", type=int, default=32, help="windows per step of ours; plain takes one")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--hidden", type=at_least_one, default=ConvLSTMConfig().hidden)
+    parser.add_argument("--batch", type=at_least_one, default=32, help="windows per step of ours; plain takes one")
+    parser.add_argument("--threads", type=at_least_one, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clips = [torch.from_numpy(simulate_clip(seed, render=False)[1]) for seed in range(arguments.batch)]

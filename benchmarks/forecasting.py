@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from _common import commit
+from _common import at_least_one, commit
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError, mistakes_in_one_line
+from maskcast.params import load_params_file
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
@@ -45,10 +45,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="forecasters (default: all)")
     parser.add_argument("--values", type=Path, default=SHIPPED, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=at_least_one, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    values: dict[str, Any] = yaml.safe_load(given.values.read_text(encoding="utf-8"))
+    values = load_params_file(given.values, "file of values", f"e.g. {SHIPPED}")
     names = given.only or list(values["forecasters"])
     if unknown := set(names) - set(values["forecasters"]):
         raise MaskcastError(f"--only: {', '.join(unknown)}: choose among {', '.join(values['forecasters'])}")

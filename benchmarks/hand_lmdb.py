@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from _common import print_table
+from _common import at_least_one, print_table
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.listing_checks import check_ids, check_splits
@@ -33,8 +33,8 @@ SIZE, BATCH = 16, 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--few", type=int, default=1000, help="keys of the small set")
-    parser.add_argument("--many", type=int, default=100_000, help="keys of the large set")
+    parser.add_argument("--few", type=at_least_one, default=1000, help="keys of the small set")
+    parser.add_argument("--many", type=at_least_one, default=100_000, help="keys of the large set")
     given = parser.parse_args()
     counts = (given.few, given.many)
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from _common import interleaved, peer, print_table, ratio
+from _common import at_least_one, interleaved, peer, print_table, ratio
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 
@@ -39,8 +39,8 @@ def make_masks(masks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--masks", type=int, default=110)
+    parser.add_argument("--rounds", type=at_least_one, default=9)
+    parser.add_argument("--masks", type=at_least_one, default=110)
     given = parser.parse_args()
     torch.set_num_threads(1)
     target, prediction = make_masks(given.masks, 0)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import commit
+from _common import at_least_one, commit
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, write_relabelled
@@ -48,11 +48,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("label_suggestions"), help="folder for what is made")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40], help="labelled frames, ascending")
-    parser.add_argument("--clips", type=int, default=100, help="clips whose frames may be labelled")
-    parser.add_argument("--validation", type=int, default=40, help="clips to score")
-    parser.add_argument("--steps", type=int, default=500, help="training steps of each masker")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--budgets", type=at_least_one, nargs="+", default=[10, 20, 40], help="labelled frames, ascending"
+    )
+    parser.add_argument("--clips", type=at_least_one, default=100, help="clips whose frames may be labelled")
+    parser.add_argument("--validation", type=at_least_one, default=40, help="clips to score")
+    parser.add_argument("--steps", type=at_least_one, default=500, help="training steps of each masker")
+    parser.add_argument("--batch", type=at_least_one, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
     truth = simulated(given)

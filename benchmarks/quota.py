@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _common import print_table
+from _common import at_least_one, print_table
 
 PERIOD_US = 100_000
 CGROUP = Path("/sys/fs/cgroup")
@@ -75,8 +75,8 @@ def steps_a_second(procs: Path, threads: int | None, steps: int) -> tuple[float,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quota", type=float, default=1.0, help="processors (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="of each training (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--steps", type=at_least_one, default=20, help="of each training (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="default: %(default)s")
     given = parser.parse_args()
     speeds: dict[str, list[float]] = {}
     with group(given.quota) as procs:

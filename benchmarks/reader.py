@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.packing import packed
@@ -34,8 +34,8 @@ FRAMES, HEIGHT, WIDTH, READ = 22, 160, 240, 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--rounds", type=at_least_one, default=7)
+    parser.add_argument("--clips", type=at_least_one, default=40)
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = compare(given.rounds, given.clips)

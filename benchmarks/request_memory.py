@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from _common import print_table, write_untrained
+from _common import at_least_one, print_table, write_untrained
 
 ADDRESSES = {"masker": "masker", "pipeline": "maskcast"}  # in the folder that `write_untrained` fills
 PIECES, WHOLE = "in pieces", "all at once"
@@ -54,11 +54,11 @@ for form in forms:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--models", nargs="+", choices=tuple(ADDRESSES), default=list(ADDRESSES))
-    parser.add_argument("--frames", type=int, default=11, help="of the clip, and of its future")
-    parser.add_argument("--size", type=int, nargs=2, default=[640, 776], metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--classes", type=int, default=49)
+    parser.add_argument("--frames", type=at_least_one, default=11, help="of the clip, and of its future")
+    parser.add_argument("--size", type=at_least_one, nargs=2, default=[640, 776], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--classes", type=at_least_one, default=49)
     given = parser.parse_args()
     rises: dict[tuple[str, str], list[float]] = {}
     answers: dict[str, set[str]] = {name: set() for name in given.models}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import mistakes_in_one_line
@@ -75,10 +75,10 @@ def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], No
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--labelled", type=int, default=64, help="frames with labels in a step")
-    parser.add_argument("--unlabelled", type=int, default=48, help="frames without labels in a step")
+    parser.add_argument("--labelled", type=at_least_one, default=64, help="frames with labels in a step")
+    parser.add_argument("--unlabelled", type=at_least_one, default=48, help="frames without labels in a step")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=at_least_one, default=7)
     args = parser.parse_args()
     torch.set_num_threads(1)
 

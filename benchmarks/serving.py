@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import interleaved, print_table, write_untrained
+from _common import at_least_one, interleaved, print_table, write_untrained
 from maskcast.errors import mistakes_in_one_line
 from maskcast.registry.loading import LoadedPipeline, load_pipeline
 from maskcast.simulator.scenes import simulate_clip
@@ -39,7 +39,7 @@ DIRECT = "direct call, 1 client"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=at_least_one, default=30)
     parser.add_argument("--model", help="address of a registered pipeline; default: an untrained one")
     parser.add_argument("--mlflow", action="store_true", help="measure `mlflow models serve`, too")
     given = parser.parse_args()

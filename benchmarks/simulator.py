@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import ROOT, print_table
+from _common import ROOT, at_least_one, print_table
 from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
 from maskcast.errors import mistakes_in_one_line
@@ -73,9 +73,9 @@ def clips_per_minute(render: bool, clips: int, pool: ProcessPoolExecutor) -> flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=300)
-    parser.add_argument("--groups", type=int, default=12, help="sets of seven simulated videos")
-    parser.add_argument("--strides", type=int, nargs="+", default=[5, 3])
+    parser.add_argument("--clips", type=at_least_one, default=300)
+    parser.add_argument("--groups", type=at_least_one, default=12, help="sets of seven simulated videos")
+    parser.add_argument("--strides", type=at_least_one, nargs="+", default=[5, 3])
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[tuple[object, ...]] = []

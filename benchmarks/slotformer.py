@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from _common import print_table
+from _common import at_least_one, print_table
 from forecast_losses import motions
 from maskcast.data.images import resize_masks
 from maskcast.errors import MaskcastError, mistakes_in_one_line
@@ -69,9 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="folder of CLEVRER's release, or `simulated`")
     parser.add_argument("--model", nargs="+", default=[], metavar="NAME=FOLDER", help="trained forecasters")
-    parser.add_argument("--step", type=int, default=2, help="frames between the windows of a video")
-    parser.add_argument("--clips", type=int, default=100, help="simulated videos")
-    parser.add_argument("--size", type=int, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--step", type=at_least_one, default=2, help="frames between the windows of a video")
+    parser.add_argument("--clips", type=at_least_one, default=100, help="simulated videos")
+    parser.add_argument("--size", type=at_least_one, nargs=2, default=[160, 240], metavar=("HEIGHT", "WIDTH"))
     given = parser.parse_args()
     predictors: dict[str, Predictor] = {"copy": Persistence(), "constant velocity": ConstantVelocity()}
     predictors["rigid_body"] = RigidBody(CLEVRER_CAMERA, STRIDE)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _common import interleaved, print_table, ratio
+from _common import at_least_one, interleaved, print_table, ratio
 from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
@@ -48,9 +48,11 @@ sys.exit(code)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, nargs="*", default=[500, 10_000], help="none leaves memory out")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, nargs=2, default=[270, 512], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--frames", type=at_least_one, nargs="*", default=[500, 10_000], help="none leaves memory out"
+    )
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--size", type=at_least_one, nargs=2, default=[270, 512], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--base", default="smp_deeplabv3plus", help="smp_unet, smp_deeplabv3plus, ... or unet")
     parser.add_argument("--encoder", default="mobilenet_v2", help="of an smp base")
     given = parser.parse_args()

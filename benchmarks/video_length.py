@@ -22,7 +22,7 @@ import av
 import numpy as np
 import yaml
 
-from _common import print_table, write_untrained
+from _common import at_least_one, print_table, write_untrained
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import single_map
@@ -40,8 +40,8 @@ sys.exit(code)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, nargs=2, default=[500, 10_000], metavar=("SHORT", "LONG"))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=at_least_one, nargs=2, default=[500, 10_000], metavar=("SHORT", "LONG"))
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from _common import at_least_one
 from forecast_losses import CASES, Informed, World, add_windows, cases, worlds
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
@@ -100,7 +101,7 @@ def main() -> None:
     add_windows(parser)
     parser.add_argument("forecaster", type=Path, help="folder of a trained forecaster")
     parser.add_argument("--out", type=Path, default=Path("worst"), help="folder that is made")
-    parser.add_argument("--windows", type=int, default=8, help="how many are drawn")
+    parser.add_argument("--windows", type=at_least_one, default=8, help="how many are drawn")
     given = parser.parse_args()
     seen, horizon = given.frames
     physics = CLEVRER_CAMERA, given.stride

@@ -75,6 +75,26 @@ def test_each_is_here() -> None:
     assert scripts == TOY.keys() | ELSEWHERE.keys(), "a new benchmark needs a toy size in TOY"
 
 
+WRONG = {
+    "agreeing": (["--rounds", "0"], "--rounds: '0': give a whole number from 1 on"),
+    "coco": (["--images", "-1"], "--images: '-1': give a whole number from 1 on"),
+    "data_by_reference": (["--until", "genrate_masks"], "--until: invalid choice: 'genrate_masks'"),
+    "few_labels_real": ([".", "--arms", "nobody"], "--arms: nobody: choose among "),
+    "forecast_losses": (["simulated", "--stride", "0"], "--stride: '0': give a whole number from 1 on"),
+    "forecasting": ([".", "--values", "nowhere.yaml"], "nowhere.yaml: no such file of values"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    arguments, said = WRONG[name]
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, name, *arguments)
+    assert said in (capsys.readouterr().err.splitlines() or [ended.value.code])[-1]
+
+
 @pytest.mark.parametrize("name", TOY)
 def test_it_measures_at_toy_size(
     name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
