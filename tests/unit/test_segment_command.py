@@ -3,7 +3,9 @@
 import gc
 import http.server
 import json
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -151,6 +153,21 @@ def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Pat
         assert container.streams.audio[0].codec_context.codec.canonical_name == "aac"
         heard = sum(frame.samples for frame in container.decode(audio=0))
     assert heard >= 12 * 1024
+
+
+def test_a_full_disk_is_not_blamed_on_the_video(
+    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would leave halves of it
+    videos.encode(tmp_path / "talk.mp4", "libx264", frames=200)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+        code, _, err = segment(tmp_path / "talk.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert code == 2 and "talk.partial/overlay.mp4: no space left on the device; free some" in err
+    assert not list(tmp_path.glob("out/*"))
 
 
 @pytest.mark.parametrize(("name", "codec", "sound"), [("a.ts", "libx264", "aac"), ("a.mpg", "mpeg2video", "mp2")])

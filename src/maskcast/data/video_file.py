@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, is_disk_full
 
 LIMITED = 1  # FFmpeg's color range of which 16 is black and 235 white
 CAMERA_S = 10.0  # a camera over a network that is silent for so long is gone
@@ -36,6 +36,8 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
             stream.thread_type = threads
             yield container, stream
     except (av.FFmpegError, OSError) as error:
+        if is_disk_full(error):  # of what is written meanwhile
+            raise
         raise MaskcastError(
             f"{path}: damaged or no video ({_reason(error)}); copy it again from its origin"
         ) from error
@@ -59,6 +61,8 @@ def opened_camera(address: str) -> Iterator[tuple[Any, Any]]:
         with av.open(address, metadata_errors="replace", **options) as container:
             yield container, _first_video(container, address)
     except (av.FFmpegError, OSError) as error:
+        if is_disk_full(error):
+            raise
         remedy = "`ls /dev/video*` lists those there are" if device else "mend the address, or start it"
         raise MaskcastError(f"{address}: no such camera, or it is gone ({_reason(error)}); {remedy}") from error
 
