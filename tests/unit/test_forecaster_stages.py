@@ -96,6 +96,15 @@ def test_pretrain_then_finetune_writes_models_and_scores(
     assert any(not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
+def test_a_forecaster_that_learnt_nothing_is_said(
+    stores: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = pretrain(stores, tmp_path / "pretrained", training=TRAINING | {"learning_rate": 3.0})
+    best = max(scores[f"{name}_val_jaccard_last"] for name in ("persistence", "constant_velocity"))
+    assert scores["val_jaccard_last"] <= best
+    assert f"which learns nothing, has {best:.4f} there; train longer" in capsys.readouterr().err
+
+
 def add_motion(folder: Path, clips: ClipStore) -> Path:
     """Writes the clips again, and four clips of masks alone."""
     with ClipWriter(folder, height=32, width=48, maps=[clips.label_map]) as writer:

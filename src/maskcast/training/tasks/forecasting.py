@@ -27,10 +27,13 @@ from maskcast.models.forecasting.batches import Batch, Window
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import say
 from maskcast.reading import counted
+from maskcast.rehearsal import rehearsing
 from maskcast.seed import rng
 from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.surpassing import by_video, surpasses
+
+UNLEARNT = ("persistence", "constant_velocity")  # baselines that any forecaster should surpass
 
 
 class ForecastTask:
@@ -202,7 +205,7 @@ def train_forecaster(
             "parameters": count_parameters(task.model),
         }
 
-    finish_training(
+    scores = finish_training(
         stage,
         task,
         params.training,
@@ -214,6 +217,12 @@ def train_forecaster(
         summary="forecaster: validation Jaccard {jaccard_last:.4f} at the last frame",
         before=before,
     )
+    reached, name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
+    if not rehearsing() and scores["jaccard_last"] <= reached:
+        say(
+            f"warning: {name}, which learns nothing, has {reached:.4f} there; train longer or on more "
+            "clips, or look at the masks: where they are poor, no forecast is good"
+        )
 
 
 def _baseline_scores(task: ForecastTask) -> dict[str, float]:
