@@ -1,7 +1,8 @@
 """Every benchmark, at toy size: it starts, measures and prints its table."""
 
 import csv
-import importlib
+import importlib.util
+import re
 import runpy
 import sys
 from contextlib import nullcontext, suppress
@@ -49,6 +50,7 @@ TOY: dict[str, list[str]] = {
 }
 ELSEWHERE = {
     "few_labels_real": "test_real_sets_are_learnt_from_few_labels",
+    "gpu_kernels": "test_every_kernel_compiles_for_a_gpu",
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
     "image_startup": "needs a Docker Engine and an image of this project",
     "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
@@ -106,6 +108,24 @@ def test_it_measures_at_toy_size(
     said = capfd.readouterr().out
     assert "commit " in said
     assert name not in PEERS or (PEERS[name] in said and "(equal)" in said)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="PyTorch's CPU builds come without Triton")
+def test_every_kernel_compiles_for_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ends with an error where one spills more than a little."""
+    run(monkeypatch, "gpu_kernels", "--first", "--compute", "80")
+    said = capfd.readouterr().out
+    models = ROOT / "src/maskcast/models"
+    sources = [*(models / "kernels").glob("*.py"), models / "segmentation/loss_kernels.py"]
+    kernels = [
+        f"{path.stem}.{name}" for path in sources for name in re.findall(r"def (\w+_kernel)\(", path.read_text())
+    ]
+    assert len(kernels) > 15
+    for kernel in kernels:
+        assert kernel in said
+    assert "still_loss.still_kernel, backward" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a card")

@@ -4,7 +4,12 @@ Each module offers functions that take tensors in channels_last and compute what
 rounding. ``TRITON_INTERPRET=1`` runs them on a CPU, which is how they are tested there.
 """
 
+import os
+
 import torch
+
+# Triton 3.9 warns until this is said, and 3.10 turns it off; the kernels were measured with fused products
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 
 def dot_precision(dtype: torch.dtype) -> str:

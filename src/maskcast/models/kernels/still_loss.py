@@ -82,7 +82,7 @@ def still_kernel(
         at = block * PB + tl.arange(0, PB)
         inside = at < small_pixels
         i, j = at // small_width, at % small_width
-        for part in tl.static_range(F * F):
+        for part in range(F * F):
             row, column = i * F + part // F, j * F + part % F
             seen = inside & (row < height) & (column < width)
             place = row * width + column
