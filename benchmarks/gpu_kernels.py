@@ -100,8 +100,8 @@ class Compiled:
         for module in (encoder_unet, segmenter_unet, losses, cells, label_codec, pixels):
             stack.enter_context(mock.patch.object(module, "has_kernels", lambda x: x.dtype != torch.float64))
         for module in (tracks, warp):
-            stack.enter_context(mock.patch.object(module, "shapes_are_fixed", lambda: True))
-        stack.enter_context(mock.patch.object(Pixels, "draw", lambda *_, **__: Draw(warp.ALL, warp.ALL, warp.ALL)))
+            stack.enter_context(mock.patch.object(module, "shapes_are_fixed", return_value=True))
+        stack.enter_context(mock.patch.object(Pixels, "draw", return_value=Draw(warp.ALL, warp.ALL, warp.ALL)))
         stack.enter_context(mock.patch.object(jit.JITFunction, "run", run))
         stack.enter_context(mock.patch.object(driver, "_active", _Card(self.compute)))
         cache = stack.enter_context(tempfile.TemporaryDirectory())
