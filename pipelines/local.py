@@ -120,14 +120,18 @@ def run_local(
         MaskcastError: when a stage fails or no Docker Engine answers.
     """
     out = out.absolute()
-    out.mkdir(parents=True, exist_ok=True)
+    log, failure = out / f"log-{os.getpid()}.txt", ""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        log.touch()
+    except OSError as error:
+        raise MaskcastError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     before = set(out.iterdir())
     runner = _docker_runner(out, mounts) if image else local.SubprocessRunner(use_venv=False)
     # Components are started as `python3`: it must be the interpreter that has maskcast.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     local.init(runner, pipeline_root=str(out))
     warnings.filterwarnings("ignore", "Task .* have no effect in the current local runner")
-    log, failure = out / f"log-{os.getpid()}.txt", ""
     with log.open("w", encoding="utf-8") as file:
         stages = StageLog(file, total or 0)
         try:

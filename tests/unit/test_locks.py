@@ -155,6 +155,30 @@ def test_the_volume_of_a_cluster_keeps_no_empty_folders(tmp_path: Path, monkeypa
     assert [path.name for path in (volume / "run-1").iterdir()] == ["masker.resume"]
 
 
+def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> None:
+    """A lock's file that may be read alone, in a folder that many write to."""
+    out, left = Path("out"), Path("out.partial.lock")
+    tmp_path.chmod(0o777)
+    (tmp_path / left).touch(0o444)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.chdir(tmp_path)  # below folders of root's own
+            if os.geteuid() == 0:  # who may write everything
+                os.seteuid(65534)
+            with left.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                with pytest.raises(MaskcastError, match="another process is writing it"), sole_writer(out):
+                    pass
+            with sole_writer(out):
+                out.write_text("whole")
+            code = 0 if os.listdir() == ["out"] else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 CHANGE = """
 import sys, time
 from pathlib import Path

@@ -306,6 +306,14 @@ def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
     assert f"no Docker Engine answers at unix://{tmp_path}/no.sock" in done.stderr.strip().splitlines()[-1]
 
 
+def test_run_local_says_where_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("of somebody")
+    for out in (tmp_path / "file", tmp_path / "file/folder"):
+        assert main(["pipeline", "run-local", "--out", str(out)]) == 2
+        assert f"{out}: cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "of somebody"
+
+
 def test_a_recipe_is_compiled_in_its_folder(tmp_path: Path) -> None:
     """Its params lie there; pipelines and the sample cluster file are the project's."""
     command = ["pipeline", "compile", "--pipeline", "detection", "--out", str(tmp_path / "detection.yaml")]

@@ -79,7 +79,7 @@ def exchange(one: Path, other: Path) -> bool:
 def _taken(place: Path, waits: bool) -> int | None:
     """Returns the descriptor that holds the lock, or None where the file system knows no locks."""
     while True:
-        lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock, mine = _opened(place)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -91,13 +91,26 @@ def _taken(place: Path, waits: bool) -> int | None:
                 place.unlink(missing_ok=True)
                 return None
             raise
-        if _is_at(lock, place):  # else who held it has ended meanwhile, and removed it
+        here = _is_at(lock, place)  # else who held it has ended meanwhile, and removed it
+        if here and not mine:  # of somebody who was killed
+            place.unlink()
+        elif here:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
             os.ftruncate(lock, 0)
             os.write(lock, json.dumps(holder).encode())
             return lock
         os.close(lock)
+
+
+def _opened(place: Path) -> tuple[int, bool]:
+    """Opens a lock's file; tells whether it may be written: that of another user may be read alone."""
+    try:
+        return os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), True
+    except PermissionError:
+        if not place.exists():  # it is the folder that may not be written
+            raise
+        return os.open(place, os.O_RDONLY | os.O_CLOEXEC), False
 
 
 def _is_at(lock: int, place: Path) -> bool:
