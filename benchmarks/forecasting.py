@@ -10,6 +10,7 @@ FOLDER/<forecaster>/<seed>/real_stride_5.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import statistics
@@ -90,12 +91,12 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
 
 
 def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> dict[str, Any]:
-    """Runs a stage unless `out` was made with these params; returns what is known of it: CPU seconds, commit."""
-    record = out.with_name(f"{out.name}.made.json")
-    what = {"stage": stage, "params": params}
+    """Runs a stage unless `out` was made with these params of these inputs; returns its CPU seconds and commit."""
+    record = record_of(out)
+    what = {"stage": stage, "params": params, "of": {port: made_of(path) for port, path in inputs.items()}}
     if out.exists() and record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))
-        if known["what"] == what:
+        if {"of": what["of"]} | known["what"] == what:  # a record from before it said of what
             return known
     out.parent.mkdir(parents=True, exist_ok=True)
     (port,) = (port.name for port in get_stage(stage).ports if port.direction == "out" and port.name not in PLUS)
@@ -106,6 +107,20 @@ def made(stage: str, params: Mapping[str, Any], out: Path, **inputs: Path) -> di
     known = {"what": what, "cpu_seconds": spent, "commit": commit()}
     record.write_text(json.dumps(known) + "\n", encoding="utf-8")
     return known
+
+
+def record_of(out: Path) -> Path:
+    """Returns the file that says how something was made."""
+    return out.with_name(f"{out.name}.made.json")
+
+
+def made_of(path: Path) -> str | None:
+    """Returns a digest of how an input was made; None where it is data of others."""
+    record = record_of(path)
+    if not record.exists():
+        return None
+    what = json.loads(record.read_text(encoding="utf-8"))["what"]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def results(scores: Scores, values: Mapping[str, Any], work: Path, seeds: list[int]) -> str:

@@ -186,6 +186,12 @@ def test_the_tables_of_forecasters_are_rebuilt(
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
     assert "finetune" not in capsys.readouterr().err  # what is there is not made again
+    trained = tmp_path / "work/objects/0/model.made.json"
+    before = trained.stat().st_mtime_ns
+    values["stores"]["simulated"]["source"] = simulated | {"train": 3}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
+    assert trained.stat().st_mtime_ns > before  # what it learns from is another store
 
 
 def test_the_truth_says_what_happened_to_an_object() -> None:
