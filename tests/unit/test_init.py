@@ -203,14 +203,17 @@ def test_sequences_and_files_that_cannot_be_read_are_said(tmp_path: Path) -> Non
     davis(tmp_path, sequences=3, labelled=3)
     for kind in ("JPEGImages", "Annotations"):
         (tmp_path / kind / "480p/empty").mkdir()
+    write_images(tmp_path / "Annotations/480p/lonely", frames_of(0, 2)[1], "{:05d}.png")
     for path in tmp_path.glob("Annotations/480p/*/00003.png"):
         path.write_bytes(b"")
     start = plan(tmp_path)
+    assert "masks of lonely (1 sequence) have no frames" in start.found.warnings
     assert list(start.found.sequences) == ["seq-0", "seq-1", "seq-2"]
     assert [name for name, _ in start.left_out] == ["empty"]
     for split in ("train", "val"):
         line = next(line for line in start.found.warnings if f"({split}) will be left out" in line)
         assert "00003.png: not a readable image" in line
+        assert line in start.found.warnings[:2]  # of many warnings a few are told
 
 
 def test_masks_that_are_no_images_are_said(tmp_path: Path) -> None:

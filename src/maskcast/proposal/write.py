@@ -79,7 +79,7 @@ def plan(raw: Path) -> Start:
             f"{raw}: no clip of split {lacking[0]!r} ({dict(clips)}): a clip to learn from and one to be scored "
             f"on need {found.frames} frames each; label a second sequence, or longer ones"
         )
-    found.warnings += _damaged(listing.clips)
+    found.warnings[:0] = _damaged(listing.clips)  # first: without them there may be nothing to learn from
     seconds, formula = None, ""
     if found.trainable:
         seconds, formula = estimate(proposal.sections, clips.total() * found.frames, clips["val"] * found.frames)

@@ -107,7 +107,9 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
     if all(isinstance(files, Path) and files.is_file() for files in images.values()):
         found.layout = "videos and mask images by sequence"
     if lonely := sorted(labels.keys() - images.keys()):
-        found.warnings.append(f"masks of {', '.join(lonely[:3])} ({len(lonely)} sequences) have no frames")
+        found.warnings.append(
+            f"masks of {', '.join(lonely[:3])} ({counted(len(lonely), 'sequence')}) have no frames"
+        )
     footage = pair_masks(images, labels, guess.mask_suffix or "", found)
     paths = [path for one in footage.values() for path in one.masks if path is not None]
     for name, one in footage.items():
