@@ -17,6 +17,7 @@ SAID_OF_FULL = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
 LONGEST = 1200  # characters of an error's line
 
@@ -85,7 +86,7 @@ def user_errors_of_disk(*places: Path) -> Iterator[None]:
                 f"{_full_path(error, places)}: no space left on the device; free some and run the same command "
                 "again"
             ) from error
-        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
             place = f"{named}: " if (named := _path_of(error)) else ""
             raise MaskcastError(
                 f"{place}cannot be written or read ({error.strerror}); choose another path or mend its rights"

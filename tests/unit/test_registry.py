@@ -524,6 +524,14 @@ def test_a_load_hashes_each_file_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sorted(hashed) == sorted(["digests.json", "model.json", *parts])
 
 
+def test_a_device_in_the_place_of_a_file_is_not_read(tmp_path: Path) -> None:
+    folder = write_registered(tmp_path)
+    (folder / "data/model.json").unlink()
+    (folder / "data/model.json").symlink_to("/dev/null")  # of /dev/zero the digest would never be known
+    with pytest.raises(MaskcastError, match=r"model\.json: is missing; fetch or register the model again"):
+        load_address(str(folder))
+
+
 @pytest.mark.parametrize("example", ["[1, 2, 3]", "[]", "7"])
 def test_an_example_that_is_no_clip_is_refused(example: str, tmp_path: Path) -> None:
     folder = write_registered(tmp_path)

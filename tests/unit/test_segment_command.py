@@ -290,6 +290,12 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
         ([tmp_path / "none.mp4"], masker, "none.mp4: no such video or folder; mend the path"),
+        (["n" * 300], masker, "nnn: cannot be written or read (File name too long); choose another path"),
+        (
+            [video, "--background", "n" * 300],
+            masker,
+            "nnn: cannot be written or read (File name too long); choose",
+        ),
         ([text], masker, "notes.txt: no video there; give a file (.3gp, "),
         ([tmp_path / "fake.mp4"], masker, "fake.mp4: damaged or no video ("),
         ([half], masker, "half.mp4: damaged or no video ("),

@@ -154,8 +154,9 @@ def read_bundle(folder: Path, digest: str | None = None) -> Description:
     for name in sorted({*found, *digests}):
         if name not in digests:
             raise MaskcastError(f"{folder / name}: does not belong to the model; somebody put it there: remove it")
-        if name not in found or sha256_of(folder / name) != digests[name]:
-            fault = "differs from what was registered" if name in found else "is missing"
+        there = name in found and (folder / name).is_file()  # a pipe or a device would be read for ever
+        if not there or sha256_of(folder / name) != digests[name]:
+            fault = "differs from what was registered" if there else "is missing"
             raise MaskcastError(f"{folder / name}: {fault}; fetch or register the model again")
     values = read_json(folder / "model.json", "description of a model", "register it again")
     description = validate(_ModelFile, values, f"{folder / 'model.json'}: ").root
