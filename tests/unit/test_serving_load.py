@@ -20,11 +20,12 @@ from tests.integration.conftest import free_ports
 from tests.registered import write_registered
 
 from maskcast.__main__ import main
+from maskcast.errors import MaskcastError
 from maskcast.models.bounds import check_time
 from maskcast.registry.loading import load_servable
 from maskcast.serving import connections, server
 from maskcast.serving.protocol import HEADER
-from maskcast.serving.server import PROTOCOLS, Served, make_app, serving
+from maskcast.serving.server import PROTOCOLS, Served, listen, make_app, serving
 
 CLIENTS, IDLE = 64, 34
 SLOW = 16  # rows of clips that take as long as a test likes
@@ -225,3 +226,10 @@ def test_a_folder_is_called_by_its_name_wherever_one_stands(
 ) -> None:
     monkeypatch.chdir(write_registered(tmp_path))
     assert [serving(load_servable(address)).name for address in (".", "../artifact/")] == ["artifact"] * 2
+
+
+def test_a_name_whose_addresses_are_all_of_other_machines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{k}", 8080)) for k in (1, 2)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: elsewhere)
+    with pytest.raises(MaskcastError, match=r"^--host far --port 8080: cannot listen there \(Cannot assign"):
+        listen("far", 8080)

@@ -102,11 +102,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, *_, place in dict.fromkeys(found):
+        places = [*dict.fromkeys((family, place[:2]) for family, *_, place in found)]
+        for number, (family, place) in enumerate(places, 1):
             try:
-                sockets.append(socket.create_server(place[:2], family=family))
+                sockets.append(socket.create_server(place, family=family))
             except OSError as error:
-                if error.errno not in ABSENT or len(found) == 1:
+                if error.errno not in ABSENT or (number == len(places) and not sockets):
                     raise
     except OSError as error:
         reason = str(error.strerror).partition(" (while")[0]  # which goes on with the address
