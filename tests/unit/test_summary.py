@@ -124,3 +124,12 @@ def test_results_without_scores_are_refused(
         (tmp_path / "evaluate.json").write_text(content)
     assert main(["summary", str(tmp_path)]) == 2
     assert "evaluate.json: " in capsys.readouterr().err
+
+
+def test_scores_without_foreground_are_not_taken_for_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evaluate.json").write_text('{"clips": 3, "accuracy_last": 1.0}')
+    assert main(["summary", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "evaluate.json: has no Jaccard, since no true mask has foreground; " in said and "dvc" not in said

@@ -37,6 +37,11 @@ def summary(results: Path) -> str:
     scores = _read(results / "evaluate.json")
     ends = [name.removeprefix("jaccard_h") for name in scores]
     frames = sorted(int(end) for end in ends if end.isdecimal())
+    if "jaccard_last" not in scores and "accuracy_last" in scores:
+        raise MaskcastError(
+            f"{results / 'evaluate.json'}: has no Jaccard, since no true mask has foreground; evaluate clips "
+            "whose last frames show objects"
+        )
     if "jaccard_last" not in scores or not frames:
         raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
     models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
