@@ -1,7 +1,8 @@
 """Processes that are forked beside threads, and end with the one that started them.
 
 A forked process starts in milliseconds and finds all modules loaded. It must leave the GPU alone, and whatever a
-thread of its parent may have held a lock of at that moment. Numpy, OpenCV and zstandard are fine.
+thread of its parent may have held a lock of at that moment. Numpy and zstandard are fine; OpenCV is where no
+thread that used it is about to end (``short_lived``).
 """
 
 import gc
@@ -9,10 +10,14 @@ import mmap
 import multiprocessing
 import pickle
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,6 +28,29 @@ from maskcast.memory import collector_paused
 from maskcast.stopping import children_ignore_ctrl_c
 
 ALIGNED = 64  # bytes: where an array begins in shared memory
+TASKS = Path("/proc/self/task")  # the threads of this process, as Linux knows them
+_forked = False
+
+
+def is_forked() -> bool:
+    """Whether this is a process that began with ``begin``: one of as many as there are processors."""
+    return _forked
+
+
+@contextmanager
+def short_lived(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """A pool for threads that use OpenCV, after which processes may be forked.
+
+    A thread that Python has joined is still about to end, and takes a lock of OpenCV's then. A process that is
+    forked at that moment waits for this lock for ever. So the block ends when the system has no such thread left.
+    """
+    ids: list[int] = []
+    with ThreadPoolExecutor(
+        threads, thread_name_prefix=name, initializer=lambda: ids.append(threading.get_native_id())
+    ) as pool:
+        yield pool
+    while any((TASKS / str(one)).exists() for one in ids):
+        time.sleep(0)
 
 
 @contextmanager
@@ -42,6 +70,8 @@ def ready_to_fork() -> Iterator[None]:
 
 def begin() -> None:
     """Prepares a forked process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
+    global _forked
+    _forked = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
     gc.freeze()  # what the parent has not cleaned up yet, either

@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
+from maskcast.data import unlabeled
 from maskcast.data.augment.views import ViewParams, same_views
 from maskcast.data.clips import ClipStore
 from maskcast.data.unlabeled import ClipFrames
@@ -117,11 +118,14 @@ def test_riddles_are_a_function_of_seed_and_step(store: ClipStore, method: str) 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_forked_process_makes_the_same_riddles(store: ClipStore, threads: int) -> None:
-    """As where a GPU trains; batches were made before, too."""
+def test_a_forked_process_makes_the_same_riddles(
+    store: ClipStore, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a GPU trains; batches were made before, too, by threads, which a forked process does without."""
     task = task_of(store, "masked")
     task.frames.threads = threads
     first = task.batch(0), task.batch(1)
+    monkeypatch.delattr(unlabeled, "short_lived")
     again = list(forked(task, range(2), workers=1))
     for one, two in zip(first, again, strict=True):
         assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(one, two, strict=True))

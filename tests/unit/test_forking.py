@@ -1,7 +1,10 @@
 """Functions in processes of their own: what comes back, and that nothing stays."""
 
+import ctypes
 import os
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.forking import Aside
+from maskcast.forking import TASKS, Aside, short_lived
 
 
 class Sum:
@@ -84,3 +87,19 @@ def gone(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there processes are forked beside threads")
+def test_threads_have_ended_when_their_pool_is_over() -> None:
+    """Python has joined a thread before the system has: here the thread takes long to end."""
+    libc, key = ctypes.CDLL(None), ctypes.c_uint()
+    libc.pthread_key_create(ctypes.byref(key), ctypes.cast(libc.usleep, ctypes.c_void_p))
+
+    def work(_: int) -> int:
+        libc.pthread_setspecific(key, ctypes.c_void_p(200_000))  # microseconds, once the thread ends
+        return threading.get_native_id()
+
+    with short_lived(2, "test") as pool:
+        ids = set(pool.map(work, range(8)))
+    assert ids and not any((TASKS / str(one)).exists() for one in ids)
+    libc.pthread_key_delete(key)

@@ -6,7 +6,6 @@ Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.forking import is_forked, short_lived
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
@@ -39,11 +39,12 @@ class Frames(ABC):
     def each(self, make: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
         """Returns what ``make`` makes of each number, by as many threads as may read; none outlives the call.
 
-        A pool that is kept would come through a fork without its threads, and wait for them.
+        A pool that is kept would come through a fork without its threads, and wait for them. A forked process has
+        a processor, and no threads.
         """
-        if self.threads == 1:
+        if self.threads == 1 or is_forked():
             return list(map(make, numbers))
-        with ThreadPoolExecutor(self.threads, thread_name_prefix="views") as pool:
+        with short_lived(self.threads, "views") as pool:
             return list(pool.map(make, numbers))
 
     @abstractmethod

@@ -4,7 +4,6 @@ Legend: T frames, H height, W width.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from maskcast.data.packing import PackedLayer, packed, unpacked
 from maskcast.data.propagation import propagate
 from maskcast.data.relabelling import LABELLED_FRAMES, TrainingIndex, labelled_frames
 from maskcast.errors import MaskcastError
+from maskcast.forking import short_lived
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.processors import num_processors
 from maskcast.progress import say, track
@@ -71,9 +71,7 @@ class PropagatedLabels:
         def carry(clip: Clip) -> Layers:
             return {one: self._layer(store.frames(clip), masks, clip) for one, masks in self._masks.items()}
 
-        with ThreadPoolExecutor(
-            num_processors(), thread_name_prefix="flow"
-        ) as pool:  # OpenCV lets go of Python's lock
+        with short_lived(num_processors(), "flow") as pool:  # OpenCV lets go of Python's lock
             yield from track(
                 pool.map(carry, self.clips), "carrying labels", len(self.clips), AllOf(splits=("train",))
             )
