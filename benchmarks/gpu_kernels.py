@@ -25,6 +25,7 @@ from unittest import mock
 import torch
 
 from _common import print_table
+from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import single_map
 from maskcast.models.encoders import unet as encoder_unet
 from maskcast.models.forecasting import label_codec, pixels
@@ -184,4 +185,5 @@ def suppression() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_one_line():
+        main()

@@ -127,7 +127,7 @@ def test_an_answer_has_a_warning_where_a_clip_is_unlike(artifact: Path) -> None:
     clips[1:] = 255 - clips[1:]
     warning = parameters(clips)["warning"]
     assert warning.startswith("clip 1: unlike what the model was trained on")
-    assert warning.endswith("(and 1 more clips)")
+    assert warning.endswith("(and 1 more clip)")
 
 
 def test_a_pipeline_from_before_it_says_nothing(tmp_path: Path) -> None:
