@@ -159,6 +159,21 @@ def test_what_cannot_be_written_ends_the_run_and_loses_no_masks(
     assert generate(store, model, tmp_path / "b", tmp_path / "resumed") == unbroken
 
 
+def test_a_clip_whose_masks_are_not_there_is_an_error(
+    store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no store of the clips before it."""
+    model, _ = load_masker(masker)
+    assert isinstance(model, Masker)
+    save = FinishedClips.save
+    monkeypatch.setattr(
+        FinishedClips, "save", lambda own, index, clip: save(own, index, clip) if index != 1 else None
+    )
+    with pytest.raises(MaskcastError, match=r"0000001\.clip"):
+        generate(store, model, tmp_path / "a", tmp_path / "out")
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
 def test_several_devices_and_processors_write_the_same_bytes(
     store: ClipStore, masker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,6 @@ class Generation:
                         if carried is None:
                             writing.go_on()
                 speed["frames_per_second"] = (frames - self._index.start(done)) / (time.monotonic() - started)
-            writing.go_on()
         written = sum(file.stat().st_size for file in folder.glob("*.zst"))
         result: dict[str, float] = {
             "clips": len(self.clips),
@@ -181,8 +180,7 @@ class _Writing:
         while self._running and self._running[0].done():
             self._running.popleft().result()
         while self._begun < len(self._clips) and self._finished.has(self._begun):
-            self._running.append(self._thread.submit(self._write, self._begun))
-            self._begun += 1
+            self._begin()
 
     def __enter__(self) -> Self:
         return self
@@ -190,10 +188,16 @@ class _Writing:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
+                while self._begun < len(self._clips):  # one that is not there is an error
+                    self._begin()
                 for each in self._running if self._carried is None else track(self._running, "carrying labels"):
                     each.result()
         finally:
             self._thread.shutdown(cancel_futures=True)
+
+    def _begin(self) -> None:
+        self._running.append(self._thread.submit(self._write, self._begun))
+        self._begun += 1
 
     def _write(self, k: int) -> None:
         clip, done = self._clips[k], self._finished.load(k)
