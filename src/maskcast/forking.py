@@ -29,12 +29,6 @@ from maskcast.stopping import children_ignore_ctrl_c
 
 ALIGNED = 64  # bytes: where an array begins in shared memory
 TASKS = Path("/proc/self/task")  # the threads of this process, as Linux knows them
-_forked = False
-
-
-def is_forked() -> bool:
-    """Whether this is a process that began with ``begin``: one of as many as there are processors."""
-    return _forked
 
 
 @contextmanager
@@ -70,8 +64,6 @@ def ready_to_fork() -> Iterator[None]:
 
 def begin() -> None:
     """Prepares a forked process: SIGTERM ends it, and what it was born with on the GPU is left alone."""
-    global _forked
-    _forked = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # which cluster managers send to all processes of a job
     gc.freeze()  # what the parent has not cleaned up yet, either

@@ -3,6 +3,7 @@
 Legend: H height, W width, C = 3 channels (RGB); all images are uint8.
 """
 
+import multiprocessing
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.forking import is_forked, short_lived
+from maskcast.forking import short_lived
 from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
@@ -42,7 +43,7 @@ class Frames(ABC):
         A pool that is kept would come through a fork without its threads, and wait for them. A forked process has
         a processor, and no threads.
         """
-        if self.threads == 1 or is_forked():
+        if self.threads == 1 or multiprocessing.parent_process() is not None:
             return list(map(make, numbers))
         with short_lived(self.threads, "views") as pool:
             return list(pool.map(make, numbers))
