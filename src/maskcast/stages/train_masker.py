@@ -89,8 +89,7 @@ def train_masker(
         summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",
         before=start,
     )
-    alone = task.validation.of_one_class()
-    if not rehearsing() and scores["jaccard"] < alone + LEARNT:
+    if not rehearsing() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:
         say(
             f"warning: masks of one class alone have {alone:.4f} there, so the masker has learnt next to nothing; "
             "train longer, label more, or look at the masks of the clips"
