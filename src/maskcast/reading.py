@@ -193,7 +193,7 @@ def counted(number: int, what: str, does: str = "", do: str = "") -> str:
         does: what one of them does.
         do: what several do.
     """
-    words = (what, does) if number == 1 else (f"{what}s", do)
+    words = (what, does) if number == 1 else (f"{what}{'es' if what[-1] in 'sx' else 's'}", do)
     return " ".join(filter(None, (str(number), *words)))
 
 

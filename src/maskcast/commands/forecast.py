@@ -7,6 +7,7 @@ from pathlib import Path
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, track
+from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
@@ -54,7 +55,7 @@ def forecast(arguments: Sequence[str]) -> int:
     samples = check_samples(given.samples, "--samples")
     failed, there = 0, 0
     videos = find_videos(given.videos, given.output / FETCHED, given.output)
-    say(f"{loaded.title} forecasts {len(videos)} video{'s' * (len(videos) != 1)}")
+    say(f"{loaded.title} forecasts {counted(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
             there += not forecast_video(video, loaded, given.output / video.name, stride, given.start, samples)

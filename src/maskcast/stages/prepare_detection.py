@@ -77,10 +77,7 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
         writer.add_unlabeled(chosen_files)
         say(f"unlabeled: {counted(len(chosen_files), 'image')}")
     writer.finish()
-    say(
-        f"{len(listing.classes)} {'class' if len(listing.classes) == 1 else 'classes'}: "
-        f"{', '.join(listing.classes)}"
-    )
+    say(f"{counted(len(listing.classes), 'class')}: {', '.join(listing.classes)}")
 
 
 def _held_out(images: Sequence[LabelledImage], share: float, seed: int) -> dict[str, list[LabelledImage]]:
@@ -139,7 +136,7 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
             "corner and size in `coco`, in what source.boxes says: mend the labels"
         )
     say(
-        f"{split}: {counted(images, 'image')}, {kept} {'box' if kept == 1 else 'boxes'} ({boxes['clipped']} "
+        f"{split}: {counted(images, 'image')}, {counted(kept, 'box')} ({boxes['clipped']} "
         "clipped to their image); "
         f"dropped {dropped} ({why})"
     )
