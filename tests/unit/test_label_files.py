@@ -592,7 +592,7 @@ def compressed(mask: np.ndarray) -> str:
 def test_lines_of_kitti_mots(read: Read) -> None:
     car, nothing = box(slice(0, 2), slice(0, 3)), box(slice(5, 6), slice(0, 9))
     lines = [f"1 1003 1 {H} {W} {compressed(car)}", f"1 10000 10 {H} {W} {compressed(nothing)}"]
-    masks, report = read("mots-txt", "street.txt", "\n".join(lines) + "\n")
+    masks, report = read("mots-txt", "street.txt", "\n".join(lines) + "\n", first=0)
     np.testing.assert_array_equal(masks[1], np.where(nothing, IGNORE, car))
     assert (masks[[0, 2, 3]] == 0).all(), "a file of a clip is of all its frames"
     assert report.empty == 3
@@ -600,11 +600,82 @@ def test_lines_of_kitti_mots(read: Read) -> None:
 
 def test_names_of_mots_may_begin_with_the_mark_of_windows(read: Read, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("dog\ncar\n", "utf-8-sig")
-    masks, _ = read("mots-txt", "street.txt", f"1 1003 1 {H} {W} {compressed(box(slice(0, 2), slice(0, 3)))}")
+    masks, _ = read("mots-txt", "street.txt", LINE, first=0)
     np.testing.assert_array_equal(masks[1], box(slice(0, 2), slice(0, 3), 2))
 
 
 LINE = f"1 1003 1 {H} {W} {compressed(box(slice(0, 2), slice(0, 3)))}"
+
+
+def of_frame(t: int) -> str:
+    return f"{t}{LINE[1:]}"
+
+
+@pytest.mark.parametrize(
+    ("frames", "first", "labelled"),
+    [
+        ((0, 2), None, [0, 2]),  # KITTI MOTS shows it by a frame 0
+        ((2, FRAMES), None, [1, 3]),  # MOTSChallenge by a frame after the last one
+        ((2,), 0, [2]),
+        ((2,), 1, [1]),
+        ((), None, []),
+    ],
+)
+def test_frames_of_mots_count_from_0_or_from_1(
+    frames: tuple[int, ...], first: int | None, labelled: list[int], read: Read
+) -> None:
+    masks, report = read(
+        "mots-txt", "street.txt", "".join(f"{of_frame(t)}\n" for t in frames) or "\n", first=first
+    )
+    assert np.flatnonzero(masks.any((1, 2))).tolist() == labelled
+    assert report.frames == FRAMES
+
+
+@pytest.mark.parametrize("other", [0, FRAMES])
+def test_one_file_of_mots_shows_how_all_count(other: int, store: ClipStore, tmp_path: Path) -> None:
+    folder = tmp_path / "instances_txt"
+    folder.mkdir()
+    (folder / "street.txt").write_text(of_frame(2))
+    (folder / "yard.txt").write_text(of_frame(other))
+    import_labels(tmp_path / "back", get_format("mots-txt"), folder, store, **OPTIONS)
+    found = ClipStore(tmp_path / "back")
+    masks = [found.masks(found.get(clip)).any((1, 2)).tolist() for clip in ("street", "yard")]
+    shift = int(other == FRAMES)
+    assert masks == [[t == 2 - shift for t in range(FRAMES)], [t == other - shift for t in range(FRAMES)]]
+
+
+def test_images_of_mots_count_alike(store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "instances" / "street"
+    folder.mkdir(parents=True)
+    for t in range(1, 1 + FRAMES):
+        cv2.imwrite(str(folder / f"{t:06d}.png"), np.full((H, W), 1000 * (1 + t % 2), np.uint16))
+    (folder.parent / "labels.txt").write_text("car\ndog\n")
+    import_labels(tmp_path / "back", get_format("mots"), folder.parent, store, **OPTIONS)
+    found = ClipStore(tmp_path / "back")
+    assert found.masks(found.get("street"))[:, 0, 0].tolist() == [2, 1, 2, 1]
+    assert "counted from" not in capsys.readouterr().err
+    (folder / f"{FRAMES:06d}.png").unlink()
+    import_labels(tmp_path / "again", get_format("mots"), folder.parent, store, **OPTIONS)
+    found = ClipStore(tmp_path / "again")
+    assert found.masks(found.get("street"))[:, 0, 0].tolist() == [IGNORE, 2, 1, 2]
+    assert "counted from 0 (--first-frame 1: from 1)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("frames", "first", "message"),
+    [
+        ((2,), None, r"street.txt: no line is of frame 0 or of a clip's last frame, .*; give --first-frame 0"),
+        ((0, 2), 1, r"--first-frame 1: .*street.txt has a frame 0; leave the flag out"),
+        ((2, FRAMES), 0, r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
+        ((0, FRAMES), None, r"frame 4: clip 'street' of .* has frames 0 to 3, not 4"),
+        ((1 + FRAMES,), 1, r"frame 5: clip 'street' of .* has frames 0 to 3, not 4"),
+    ],
+)
+def test_frames_of_mots_are_never_guessed(
+    frames: tuple[int, ...], first: int | None, message: str, read: Read, tmp_path: Path
+) -> None:
+    content = "".join(f"{of_frame(t)}\n" for t in frames)
+    refused(lambda: read("mots-txt", "street.txt", content, first=first), message, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -621,7 +692,7 @@ LINE = f"1 1003 1 {H} {W} {compressed(box(slice(0, 2), slice(0, 3)))}"
     ],
 )  # fmt: skip
 def test_faulty_lines_of_mots(content: str, message: str, read: Read, tmp_path: Path) -> None:
-    refused(lambda: read("mots-txt", "street.txt", content), message, tmp_path)
+    refused(lambda: read("mots-txt", "street.txt", content, first=0), message, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -630,7 +701,7 @@ def test_faulty_lines_of_mots(content: str, message: str, read: Read, tmp_path: 
         ("mots", "street/000001.png", np.full((H, W), 3001, np.uint16), r"value 3001 is of class 3; there are 1 to 2"),
         ("mots", "street/000001.png", np.full((H, W, 3), (9, 0, 1), np.uint8), r"holds .* where ids are wanted"),
         ("mots", "street/000001.png", np.zeros((H + 1, W), np.uint16), r"is 9x7, the clips of .* are 9x6"),
-        ("mots", "street/000004.png", np.zeros((H, W), np.uint16), r"has frames 0 to 3, not 4"),
+        ("mots", "street/000005.png", np.zeros((H, W), np.uint16), r"has frames 0 to 3, not 5"),
         ("cityscapes", "street_000000_000001_gtFine_labelIds.png", np.full((H, W), 34, np.uint8), r"value 34 is no id of Cityscapes"),
         ("cityscapes", "street_000000_000001_gtFine_instanceIds.png", np.full((H, W), 40001, np.uint16), r"value 40001 is no id"),
         ("cityscapes", "street_000000_000001_gtFine_labelIds.png", np.full((H, W), 33, np.uint8), r"no class 'bicycle'"),

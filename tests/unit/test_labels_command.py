@@ -239,3 +239,9 @@ def test_labels_are_carried_and_go_out_to_be_corrected(
     assert len(list(Path("again/images").iterdir())) == 5
     assert "nothing to carry; give clips" in failed(capsys, *words[:-1], "clips", "--output", "none")
     assert "--frames: got 0; give 1 or more" in failed(capsys, *words, "--frames", "0", "--output", "none")
+
+
+def test_where_frames_count_from_is_a_matter_of_mots(store: ClipStore, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("labels", "import", "--first-frame", "1", "--clips", "clips", "--output", "out", "labels.json")
+    line = failed(capsys, *words, "--format", "coco")
+    assert line.endswith("--first-frame: coco tells frames by their names; it is for mots and mots-txt")

@@ -79,6 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="train",
         help="of clips that had no labels (default: %(default)s)",
     )
+    one.add_argument(
+        "--first-frame",
+        type=int,
+        choices=(0, 1),
+        help="number of a clip's first frame in files of MOTS (default: as they show)",
+    )
     one.add_argument("--output", metavar="STORE", type=Path, required=True, help="new store")
     one = commands.add_parser("export", help="write masks as pre-annotations, with their confidence")
     one.add_argument("--format", metavar="FORMAT", required=True, help=known)
@@ -137,7 +143,18 @@ def _import(given: argparse.Namespace, out: Path) -> str:
         rename[theirs] = ours
     store = ClipStore(given.clips, given.map)
     form = get_format(find_name(given.format, "format", list(FORMATS)))
-    report = import_labels(out, form, given.file, store, rename=rename, empty=given.empty, split=given.split)
+    if given.first_frame is not None and not form.numbered:
+        raise MaskcastError(f"--first-frame: {form.name} tells frames by their names; it is for mots and mots-txt")
+    report = import_labels(
+        out,
+        form,
+        given.file,
+        store,
+        rename=rename,
+        empty=given.empty,
+        split=given.split,
+        first=given.first_frame,
+    )
     if report.unpaired:
         say(f"{counted(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
         for name in report.unpaired[:LISTED]:

@@ -57,6 +57,7 @@ def import_labels(
     rename: Mapping[str, str],
     empty: Empty,
     split: str,
+    first: int | None = None,
 ) -> ImportReport:
     """Writes a store with the clips of another one and labels of a file.
 
@@ -68,6 +69,7 @@ def import_labels(
         rename: class names of the store by those of the file.
         empty: what a frame is that is listed without any region.
         split: of clips that had no labels before.
+        first: the number of a clip's first frame, of a format that is ``numbered``; None: as the file shows.
 
     Raises:
         MaskcastError: the file is damaged or contradicts the store, or none of its frames is in the store.
@@ -78,6 +80,8 @@ def import_labels(
     painted: dict[str, _Clip] = {}
     with unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
+            if form.numbered:
+                form.count_frames(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
             for frame in form.read(opened):
                 place = _place(frame, store)
                 if place is None:
@@ -95,9 +99,9 @@ def import_labels(
         listed = (
             f"has {counted(len(report.unpaired), 'frame')}, none" if report.unpaired else "lists no labelled frame"
         )
-        first = f", first {report.unpaired[0]}" if report.unpaired else ""
+        example = f", first {report.unpaired[0]}" if report.unpaired else ""
         raise MaskcastError(
-            f"{path}: {listed} of a clip in {store.root}{first}; names must be {FRAME_RULE}, as in exports"
+            f"{path}: {listed} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
         )
     if form.fills and empty == "background":
         for clip in painted.values():

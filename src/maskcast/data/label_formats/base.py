@@ -107,6 +107,7 @@ class LabelFormat(ABC):
         scores: whether it has room for a confidence.
         whole_clips: whether frames have no name but their number in a clip, so that clips are written whole.
         fills: whether a file of a clip stands for all its frames, though it lists those with regions alone.
+        numbered: whether its writers count frames from 0 or from 1.
         known: the classes, of a format that has a table of them.
         void: those of them whose pixels count as not labelled, unless the map has such a class.
         unnamed: the one of them that stands for a background that the table does not know.
@@ -118,6 +119,7 @@ class LabelFormat(ABC):
     scores: ClassVar[bool]
     whole_clips: ClassVar[bool] = False
     fills: ClassVar[bool] = False
+    numbered: ClassVar[bool] = False
     known: ClassVar[tuple[str, ...]] = ()
     void: ClassVar[tuple[str, ...]] = ()
     unnamed: ClassVar[str | None] = None
@@ -129,6 +131,19 @@ class LabelFormat(ABC):
         Raises:
             MaskcastError: the format has no room for something.
         """
+
+    def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+        """Settles, before a format that is ``numbered`` is read, which number its first frames have.
+
+        Args:
+            path: what will be read.
+            lengths: number of frames of the clips that it may be of.
+            first: what the user says; None: nothing.
+
+        Raises:
+            MaskcastError: nobody says it, and the files do not show it.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[FoundFrame]:

@@ -1,6 +1,6 @@
 """MOTS as text: a file per clip, a line per object and frame: frame, object, class, height, width, run lengths.
 
-Frames count from 0, as in KITTI MOTS. A frame without a line has no object.
+A frame without a line has no object, so a file need not show whether its frames count from 0 or from 1.
 """
 
 from collections import defaultdict
@@ -15,12 +15,13 @@ from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records
-from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.label_formats.base import Export, FoundFrame, Region, Size, checked_size
 from maskcast.data.label_formats.coco import coco_mask
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.mots import (
     LABELS,
     PER_CLASS,
+    Mots,
     named,
     read_labels,
     value_of,
@@ -33,13 +34,11 @@ from maskcast.reading import is_count, read_text
 FIELDS = ("frame", "object", "class", "height", "width", "run lengths")
 
 
-class MotsTxt(LabelFormat):
+class MotsTxt(Mots):
     """MOTS as text."""
 
     name = "mots-txt"
     files = ("*.txt",)
-    tracks = True
-    scores = False
     whole_clips = True
     fills = True
 
@@ -61,18 +60,38 @@ class MotsTxt(LabelFormat):
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the frames that have a line, or the first one, of all files (see `LabelFormat.read`)."""
         names = read_labels(path)
-        for file in files_in(path, self.files, "MOTS"):
-            if file.name != LABELS:
-                yield from _read(file, names)
+        for file in self._files(path):
+            yield from _read(file, names, self.first)
+
+    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+        """Yields the first words of all lines (see `Mots.numbers`)."""
+        for file in self._files(path):
+            words = (line.partition(" ")[0] for line in _lines(file))
+            yield from ((file, unquote(file.stem), int(word)) for word in words if is_count(word))
+
+    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+        """Refuses to guess; files without a line need no number."""
+        if not numbers:
+            return 0
+        raise MaskcastError(
+            f"{path}: no line is of frame 0 or of a clip's last frame, so nothing shows where frames count from; "
+            "give --first-frame 0 (KITTI MOTS) or 1 (MOTSChallenge)"
+        )
+
+    def _files(self, path: Path) -> list[Path]:
+        return [file for file in files_in(path, self.files, "MOTS") if file.name != LABELS]
 
 
-def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
+def _lines(file: Path) -> list[str]:
+    return read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
+
+
+def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
     found: dict[int, list[tuple[int, str, int]]] = defaultdict(list)
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
-    lines = read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         words, where = line.split(), f"{file}: line {number}"
@@ -93,13 +112,12 @@ def _read(file: Path, names: Sequence[str]) -> Iterator[FoundFrame]:
         raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: mend it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
-    for t in sorted(found) or [0]:
+    for t in sorted(found) or [first]:
         here = found.get(t, [])
         objects = [named(value, names, where) for value, where, _ in here]
         regions = partial(_regions, here, masks, names)
-        yield FoundFrame(
-            f"{file}: frame {t}", [(unquote(file.stem), t)], next(iter(sizes), None), objects, regions
-        )
+        places = [(unquote(file.stem), t - first)]
+        yield FoundFrame(f"{file}: frame {t}", places, next(iter(sizes), None), objects, regions)
 
 
 def _regions(
