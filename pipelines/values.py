@@ -12,23 +12,25 @@ from maskcast.runner.stage import get_stage
 
 
 def load_values(path: Path, overrides: Sequence[str], stages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the sections of a params file, each as the params class of its stage accepts it.
+    """Returns the sections of a pipeline's stages, each as the params class of its stage accepts it.
+
+    As with DVC, a section that no stage of the pipeline reads may hold whatever its owner likes.
 
     Args:
         path: the params file.
         overrides: ``section.key=value`` each; the value is read as YAML.
-        stages: the stages of the pipeline by their sections; another section is that of the stage of its name.
+        stages: the stages of the pipeline by their sections.
 
     Raises:
         MaskcastError: naming the file or the override, the key at fault and what is allowed.
     """
     content = load_params_file(path)
-    values = {name: section(content, name, str(path)) for name in content}
+    values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
         _set(values, override)
     for name, given in values.items():
         where = f"{path}: {name}" if not overrides else f"{path} with -S: {name}"
-        validate(get_stage(stages.get(name, name)).params, given, where)
+        validate(get_stage(stages[name]).params, given, where)
     return values
 
 

@@ -90,8 +90,10 @@ def test_what_does_not_pair_is_listed(store: ClipStore, capsys: pytest.CaptureFi
     images = [{"id": k, "file_name": name, "height": 16, "width": 24} for k, name in enumerate(names)]
     content = {"images": images, "categories": [{"id": 1, "name": "red"}], "annotations": []}
     Path("a.json").write_text(json.dumps(content))
-    assert main(["labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--output", "new"]) == 0
+    words = ["labels", "import", "--format", "coco", "a.json", "--clips", "clips", "--rename", "rot=red"]
+    assert main([*words, "--output", "new"]) == 0
     said = capsys.readouterr()
+    assert "--rename 'rot=red': no labelled frame has 'rot'" in said.err
     assert (
         "7 frames are of no clip in clips (<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on):"
         in said.err

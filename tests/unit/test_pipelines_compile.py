@@ -289,7 +289,27 @@ def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "params.yaml").write_text("fetch_dataset: {uri: synthetic}")
     files = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files]) == 2
-    assert "pipeline forecasting needs a section 'prepare_clips'; add it" in capsys.readouterr().err
+    missing = "params.yaml: section 'prepare_clips' is missing (sections: fetch_dataset); add it"
+    assert missing in capsys.readouterr().err
+
+
+def test_sections_that_no_stage_reads_are_their_owner_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "x-seed: &seed 3\nx-common: {epochs: 2}\n.shared: [1]\nplots: {dpi: 90}\n"
+    file = tmp_path / "params.yaml"
+    text = (ROOT / "params.yaml").read_text()
+    file.write_text(own + text)
+    for params, out in ((ROOT / "params.yaml", "plain.yaml"), (file, "own.yaml")):
+        assert main(["pipeline", "compile", "--params", str(params), "--out", str(tmp_path / out)]) == 0
+    assert (tmp_path / "own.yaml").read_bytes() == (tmp_path / "plain.yaml").read_bytes()
+    files = ["--params", str(file), "--out", str(tmp_path / "out.yaml")]
+    assert main(["pipeline", "compile", *files, "-S", "x-common.epochs=3"]) == 2
+    assert "-S x-common.epochs=3: no section 'x-common'; sections: fetch_dataset" in capsys.readouterr().err
+    file.write_text(text.replace("train_masker:", "train_maskr:"))
+    assert main(["pipeline", "compile", *files]) == 2
+    assert "section 'train_masker' is missing" in (said := capsys.readouterr().err)
+    assert said.strip().endswith("is 'train_maskr' meant to be it?")
 
 
 def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:

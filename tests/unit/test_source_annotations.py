@@ -314,6 +314,26 @@ def test_jobs_of_one_video_have_tracks_of_their_own(tmp_path: Path) -> None:
     assert [int(frame.max()) for frame in arrays.masks["objects"]] == [1, 0, 2, 0]
 
 
+@pytest.mark.parametrize("other", ["", tracked(2, 8, end=False)])
+def test_jobs_that_overlap_are_refused_whatever_they_say(other: str, tmp_path: Path) -> None:
+    write_film(tmp_path / "street.mp4", 5)
+    for name, first, shapes in (("job1", 0, tracked(2, 8, end=False)), ("job2", 2, other)):
+        meta = f"<start_frame>{first}</start_frame><stop_frame>{first + 2}</stop_frame><size>3</size>"
+        xml = f"<annotations><meta><job>{meta}</job>{SIZE}</meta>{shapes}</annotations>"
+        (tmp_path / f"{name}.xml").write_text(xml)
+    params = {"format": "cvat-video", "labels": ["*.xml"], "images": "{clip}.mp4", "frames": 5}
+    same = r"job2.xml: frame 2: the same frame as .*job1.xml: frame 2; where jobs overlap, export their task, "
+    with pytest.raises(LabelError, match=same):
+        list_raw(tmp_path, **params)
+
+
+def test_a_class_that_is_renamed_and_that_no_frame_has_is_said(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    notes = list_raw(tmp_path, rename={"carr": "person"}).notes
+    assert "source.rename: {'carr': person}: no labelled frame has 'carr'; did you mean 'car'?" in notes
+    assert not any("rename" in note for note in list_raw(tmp_path, rename={"car": "person"}).notes)
+
+
 @pytest.mark.parametrize("images", ["{clip}/images", "images/{clip}_{frame}.PNG"])
 def test_images_that_cvat_exports_beside_tracks_tell_the_frame_of_the_video(images: str, tmp_path: Path) -> None:
     folder = images.partition("/")[0].replace("{clip}", "my task")

@@ -66,7 +66,7 @@ def grid(arguments: Sequence[str]) -> int:
         raise MaskcastError(f"{file}: runs no stage of maskcast; a grid varies one that does")
     calls = {entry: found[entry] for entry in in_order(found)}
     content = load_params_file(Path("params.yaml"))
-    values = {name: section(content, name, "params.yaml") for name in content}
+    values = {one.name: section(content, one.name, "params.yaml") for one in calls.values() if one.name in content}
     the_grid, variants = load_grid(given.grid, values, {one.name: one.stage.name for one in calls.values()})
     keys = {call.name: entry for entry, call in calls.items()}
     needs = {calls[entry].name: {calls[n].name for n in needed} for entry, needed in needs_of(calls).items()}

@@ -155,6 +155,8 @@ def _import(given: argparse.Namespace, out: Path) -> str:
         split=given.split,
         first=given.first_frame,
     )
+    for line in report.unmet:
+        say(line)
     if report.unpaired:
         say(f"{counted(len(report.unpaired), 'frame', 'is', 'are')} of no clip in {given.clips} ({FRAME_RULE}):")
         for name in report.unpaired[:LISTED]:

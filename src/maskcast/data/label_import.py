@@ -39,6 +39,7 @@ class ImportReport:
         empty: of these, frames that are listed without any region.
         unlabelled: frames that are listed without any region and stay without labels.
         unpaired: names of frames that belong to no clip of the store.
+        unmet: what is to be said of renamed classes that no labelled frame has.
     """
 
     clips: int = 0
@@ -46,6 +47,7 @@ class ImportReport:
     empty: int = 0
     unlabelled: int = 0
     unpaired: list[str] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
 
 
 def import_labels(
@@ -90,7 +92,7 @@ def import_labels(
                     report.unlabelled += 1
                 else:
                     report.empty += frame.empty
-                    clip = painted.setdefault(place[0], _Clip(store, place[0]))
+                    clip = painted.setdefault(place[0], _Clip(store, place[0], form.twice))
                     clip.paint(place[1], frame, names)
         except MaskcastError as error:  # which of an archive names what it was unpacked into
             raise MaskcastError(str(error).replace(str(opened), str(path))) from None
@@ -106,6 +108,7 @@ def import_labels(
     if form.fills and empty == "background":
         for clip in painted.values():
             report.empty += clip.fill()
+    report.unmet = list(names.unmet())
     labels = {clip_id: clip.finish() for clip_id, clip in painted.items() if clip.frames}
     report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in painted.values())
     write_relabelled(root, store, labels, split)
@@ -133,8 +136,8 @@ def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:
 class _Clip:
     """The new labels of a clip, frame by frame; memory holds them compressed."""
 
-    def __init__(self, store: ClipStore, clip_id: str) -> None:
-        self._store, self._clip = store, store.get(clip_id)
+    def __init__(self, store: ClipStore, clip_id: str, twice: str) -> None:
+        self._store, self._clip, self._twice = store, store.get(clip_id), twice
         if self._clip.kind == "hidden":
             raise MaskcastError(
                 f"{store.root}: clip {clip_id!r} is hidden; it is there to be forecast, not to be labelled"
@@ -155,7 +158,7 @@ class _Clip:
         """
         where = frame.where
         if t in self.frames:
-            raise MaskcastError(f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; leave one out")
+            raise MaskcastError(f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; {self._twice}")
         if frame.size is not None and frame.size != self._size:
             raise MaskcastError(
                 f"{where}: is {frame.size[1]}x{frame.size[0]}, the clips of {self._store.root} are "

@@ -107,6 +107,7 @@ class LabelFormat(ABC):
         scores: whether it has room for a confidence.
         whole_clips: whether frames have no name but their number in a clip, so that clips are written whole.
         fills: whether a file of a clip stands for all its frames, though it lists those with regions alone.
+        twice: what to do where a frame is listed twice.
         numbered: whether its writers count frames from 0 or from 1.
         known: the classes, of a format that has a table of them.
         void: those of them whose pixels count as not labelled, unless the map has such a class.
@@ -119,6 +120,7 @@ class LabelFormat(ABC):
     scores: ClassVar[bool]
     whole_clips: ClassVar[bool] = False
     fills: ClassVar[bool] = False
+    twice: ClassVar[str] = "leave one of the two out"
     numbered: ClassVar[bool] = False
     known: ClassVar[tuple[str, ...]] = ()
     void: ClassVar[tuple[str, ...]] = ()

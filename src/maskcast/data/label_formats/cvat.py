@@ -24,6 +24,7 @@ from maskcast.errors import MaskcastError
 FILE = "annotations.xml"
 SCORE, OBJECT = "confidence", "object"  # attributes of each label
 TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
+TWICE = "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
 SHAPES = ("mask", "polygon", "box", "ellipse")
 NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
 

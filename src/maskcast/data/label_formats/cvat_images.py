@@ -11,6 +11,7 @@ from maskcast.data.label_formats.cvat import (
     FILE,
     NO_AREA,
     SHAPES,
+    TWICE,
     add_attributes,
     left_out,
     mask_attributes,
@@ -36,6 +37,7 @@ class CvatImages(LabelFormat):
 
     name = "cvat-images"
     files = (FILE, "*.xml")
+    twice = TWICE
     tracks = True
     scores = True
 

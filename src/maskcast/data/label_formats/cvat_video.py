@@ -19,6 +19,7 @@ from maskcast.data.label_formats.cvat import (
     NO_AREA,
     SHAPES,
     TRACKS,
+    TWICE,
     Task,
     add_attributes,
     left_out,
@@ -49,6 +50,7 @@ class CvatVideo(LabelFormat):
 
     name = "cvat-video"
     files = (FILE, "*.xml")
+    twice = TWICE
     tracks = True
     scores = True
     whole_clips = True

@@ -108,6 +108,7 @@ class AnnotationsSource(SourceConfig):
             )
         for found in known.values():
             _check(found.values(), names, classes[0], instances=self.instances)
+        listing.notes += names.unmet()
         for name, split in _splits(self, footage, known, seed).items():
             mine = known.get(name, {})
             if not mine and KIND_OF_SPLIT[split] == "labelled":

@@ -69,7 +69,7 @@ def read_labels(
                 name, k = place
                 if k in labels.frames[name]:
                     other = labels.frames[name][k].where
-                    raise LabelError(f"{frame.where}: the same frame as {other}; leave one of the two out")
+                    raise LabelError(f"{frame.where}: the same frame as {other}; {form.twice}")
                 labels.frames[name][k] = frame
     return labels
 
