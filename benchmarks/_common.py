@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maskcast.reading import parsing, read_json
 from maskcast.report.tables import printed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,14 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 1 on")
     return int(text)
+
+
+def read_record(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Returns what a run has left in a file, which is not run again; other keys of the file are left out."""
+    remedy = "remove it, and its run is made again"
+    record = read_json(path, "record of a run", remedy)
+    with parsing(path, "a record of a run", remedy):
+        return {key: record[key] for key in keys}
 
 
 def interleaved(

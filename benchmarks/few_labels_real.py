@@ -23,20 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import at_least_one, commit
+from _common import at_least_one, commit, read_record
 from maskcast.data.clip_index import FrameIndex
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.labels import IGNORE
-from maskcast.params import load_params_file, merged, validate
+from maskcast.params import load_params_file, merged, section, validate
 from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage
 from maskcast.seed import rng
 
 SHIPPED = Path(__file__).with_suffix(".yaml")
+PARTS = ("sets", "arms", "pretrain_encoder", "train_masker", "generate_masks")
+RECORD = ("set", "share", "arm", "labelled", "seed", "jaccard", "between", "cpu_seconds")
 Values = dict[str, Any]
 Record = dict[str, Any]
 
@@ -56,6 +58,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     values: Values = load_params_file(given.values, "file of values", f"e.g. {SHIPPED}")
+    values |= {part: section(values, part, str(given.values)) for part in PARTS}
     for flag, part, names in (("--only", "sets", given.only), ("--arms", "arms", given.arms)):
         if unknown := set(names or ()) - values[part].keys():
             raise MaskcastError(f"{flag}: {', '.join(unknown)}: choose among {', '.join(values[part])}")
@@ -69,9 +72,9 @@ def main() -> None:
                         record = one_run(given.work, truth, values, share, arm, seed)
                         out.parent.mkdir(parents=True, exist_ok=True)
                         out.write_text(json.dumps({"set": name, "share": share, "arm": arm} | record) + "\n")
-    records = [json.loads(path.read_text()) for path in sorted((given.work / "runs").glob("*.json"))]
+    records = [read_record(path, RECORD) for path in sorted((given.work / "runs").glob("*.json"))]
     with (given.work / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, records[0].keys())
+        writer = csv.DictWriter(file, RECORD)
         writer.writeheader()
         writer.writerows(records)
     print(f"Macro Jaccard, mean [lowest to highest] of the seeds; commit {commit()}")

@@ -17,16 +17,17 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from _common import at_least_one, commit
+from _common import at_least_one, commit, read_record
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.relabelling import NewLabels, write_relabelled
-from maskcast.errors import mistakes_in_one_line
+from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.inference.suggestions import METHODS, choose, find_candidates
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.table import load_masker
@@ -39,6 +40,7 @@ from maskcast.simulator.camera import CLASSES, COLORS
 
 SIZE = 48, 72
 CLIP = {"frames": 6, "context": 3, "stride": 15}
+RECORD = ("frames", "jaccard", "cpu_seconds")
 SPACING = 2  # frames of such a clip
 Frames = dict[str, list[int]]  # labelled ones, by clip
 
@@ -56,6 +58,8 @@ def main() -> None:
     parser.add_argument("--steps", type=at_least_one, default=500, help="training steps of each masker")
     parser.add_argument("--batch", type=at_least_one, default=16)
     given = parser.parse_args()
+    if any(after <= before for before, after in pairwise(given.budgets)):
+        raise MaskcastError(f"--budgets {' '.join(map(str, given.budgets))}: give them ascending, each once")
     torch.set_num_threads(1)
     truth = simulated(given)
     runs = {name: [one_run(given, truth, name, seed) for seed in given.seeds] for name in METHODS}
@@ -93,7 +97,7 @@ def one_run(given: argparse.Namespace, truth: ClipStore, method: str, seed: int)
         folder = given.work / f"{name}_{seed}_{budget}"
         if not (folder / "record.json").exists():
             one_round(given, truth, method, seed, budget, before, folder)
-        scores.append(json.loads((folder / "record.json").read_text())["jaccard"])
+        scores.append(read_record(folder / "record.json", RECORD)["jaccard"])
         before = folder
     return scores
 
@@ -117,7 +121,7 @@ def one_round(
         for clip in (truth.select("train")[int(k)] for k in clips):
             frames.setdefault(clip.id, []).append(int(random.integers(clip.num_frames)))
     else:
-        frames = json.loads((before / "record.json").read_text())["frames"]
+        frames = read_record(before / "record.json", RECORD)["frames"]
         with tempfile.TemporaryDirectory(dir=given.work) as scratch:
             store = labelled(Path(scratch) / "clips", truth, frames)
             candidates = find_candidates(store, load_masker(before / "masker")[0], batch_size=64, precision="bf16")
@@ -149,7 +153,7 @@ def one_round(
             params=validate(train.params, params, "label_suggestions"),
         )
     jaccard = json.loads((folder / "metrics.json").read_text())["val_jaccard"]
-    record = {"frames": frames, "jaccard": jaccard, "cpu_seconds": time.process_time() - start}
+    record = dict(zip(RECORD, (frames, jaccard, time.process_time() - start), strict=True))
     (folder / "record.json").write_text(json.dumps(record) + "\n")
 
 

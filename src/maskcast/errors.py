@@ -17,7 +17,7 @@ SAID_OF_FULL = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
-UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
 LONGEST = 1200  # characters of an error's line
 
@@ -60,7 +60,8 @@ def mistakes_in_one_line() -> Iterator[None]:
     from subprocess import CalledProcessError
 
     try:
-        yield
+        with user_errors_of_disk():
+            yield
     except MaskcastError as error:
         raise SystemExit(f"error: {one_line(error)}") from None
     except CalledProcessError as error:

@@ -184,7 +184,7 @@ def is_count(word: str) -> bool:
     return word.isdecimal() and len(word) <= DIGITS
 
 
-def counted(number: int, what: str, does: str = "", do: str = "") -> str:
+def counted(number: int, what: str, does: str = "", do: str = "", *, commas: bool = False) -> str:
     """Returns a number of things as a line says it: `1 frame`, `2 frames`, and with verbs `1 frame is`.
 
     Args:
@@ -192,9 +192,10 @@ def counted(number: int, what: str, does: str = "", do: str = "") -> str:
         what: one of them.
         does: what one of them does.
         do: what several do.
+        commas: between thousands, as on pages.
     """
     words = (what, does) if number == 1 else (f"{what}{'es' if what[-1] in 'sx' else 's'}", do)
-    return " ".join(filter(None, (str(number), *words)))
+    return " ".join(filter(None, (f"{number:,}" if commas else str(number), *words)))
 
 
 def shown(value: Any) -> str:

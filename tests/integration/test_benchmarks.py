@@ -84,6 +84,7 @@ WRONG = {
     "few_labels_real": ([".", "--arms", "nobody"], "--arms: nobody: choose among "),
     "forecast_losses": (["simulated", "--stride", "0"], "--stride: '0': give a whole number from 1 on"),
     "forecasting": ([".", "--values", "nowhere.yaml"], "nowhere.yaml: no such file of values"),
+    "label_suggestions": (["--budgets", "20", "10"], "--budgets 20 10: give them ascending, each once"),
 }
 
 
@@ -95,6 +96,37 @@ def test_a_wrong_argument_is_one_line(
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, name, *arguments)
     assert said in (capsys.readouterr().err.splitlines() or [ended.value.code])[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("{", "not valid JSON"), ("{}", "lacks 'set'"), ("3", "not a record of a run")]
+)
+def test_a_damaged_record_of_a_run_is_one_line(monkeypatch: pytest.MonkeyPatch, content: str, why: str) -> None:
+    Path("work/runs").mkdir(parents=True)
+    Path("work/runs/a_5_b_0.json").write_text(content)
+    Path("values.yaml").write_text("{sets: {}, arms: {}, pretrain_encoder: , train_masker: , generate_masks: }")
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "few_labels_real", ".", "--work", "work", "--values", "values.yaml")
+    assert str(ended.value.code).startswith("error: work/runs/a_5_b_0.json: not ")
+    assert why in str(ended.value.code) and str(ended.value.code).endswith("and its run is made again")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("few_labels_real", ["."], "values.yaml: section 'sets' is missing (sections: arms); add it"),
+        ("label_suggestions", [], "work: cannot be written or read (File exists); choose another path"),
+    ],
+)
+def test_a_folder_or_file_of_another_kind_is_one_line(
+    name: str, words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("work").write_text("of somebody")
+    Path("values.yaml").write_text("arms: {}")
+    values = ["--values", "values.yaml"] if name == "few_labels_real" else []
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, name, *words, "--work", "work", *values)
+    assert said in str(ended.value.code)
 
 
 @pytest.mark.parametrize("name", TOY)

@@ -74,17 +74,31 @@ def test_images_count_the_same_and_unknown_hands_do_not() -> None:
     assert scores.table()["pooled"] == pytest.approx(2 / 3)
 
 
-def test_where_nobody_says_what_is_seen_nothing_is_hidden(tmp_path: Path) -> None:
+VISIBLE = Amodal(("left", "right"), "visible", 1)
+
+
+def written(root: Path, left: np.ndarray, seen: np.ndarray) -> ClipStore:
+    """Writes a clip of one frame, and what is seen in it."""
+    masks = {"left": left, "right": row(0, 1, 0, 0), "visible": seen}
     visible = LabelMap("visible", ("background", "left", "right"))
+    with ClipWriter(root, height=1, width=4, maps=[*HANDS, visible]) as writer:
+        writer.add("a", split="val", kind="labelled", frames=np.zeros((1, 1, 4, 3), np.uint8), masks=masks)
+    return ClipStore(root).of("left")
 
-    def written(name: str, left: np.ndarray) -> ClipStore:
-        masks = {"left": left, "right": row(0, 1, 0, 0), "visible": row(1, 2, 255, 255)}
-        with ClipWriter(tmp_path / name, height=1, width=4, maps=[*HANDS, visible]) as writer:
-            writer.add("a", split="val", kind="labelled", frames=np.zeros((1, 1, 4, 3), np.uint8), masks=masks)
-        return ClipStore(tmp_path / name).of("left")
 
-    truth, found = written("clips", row(1, 1, 1, 1)), written("masks", row(1, 1, 0, 0))
-    amodal = Amodal(("left", "right"), "visible", 1)
-    table = VideoEvaluation(truth, {SEGMENTER: found}, truth.clips, amodal).amodal_scores[SEGMENTER].table()
+def test_where_nobody_says_what_is_seen_nothing_is_hidden(tmp_path: Path) -> None:
+    seen = row(1, 2, 255, 255)
+    truth = written(tmp_path / "clips", row(1, 1, 1, 1), seen)
+    found = written(tmp_path / "masks", row(1, 1, 0, 0), seen)
+    table = VideoEvaluation(truth, {SEGMENTER: found}, truth.clips, VISIBLE).amodal_scores[SEGMENTER].table()
     assert table["miou_left_occluded"] == 1
     assert table["miou_left_visible"] == pytest.approx(1 / 3)
+
+
+def test_what_is_seen_is_a_part_of_the_data_that_is_scored(tmp_path: Path) -> None:
+    seen = {"a": row(1, 2, 1, 1), "b": row(1, 1, 1, 1), "again": row(1, 2, 1, 1)}
+    digests = {}
+    for name, each in seen.items():
+        truth = written(tmp_path / name, row(1, 1, 1, 1), each)
+        digests[name] = VideoEvaluation(truth, {}, truth.clips, VISIBLE).data_digest()
+    assert digests["a"] == digests["again"] != digests["b"]

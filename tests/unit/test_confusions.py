@@ -29,6 +29,16 @@ def test_errors_are_counted_and_absent_classes_left_out() -> None:
     assert "never" not in text
 
 
+def test_thousands_have_commas_and_one_pixel_is_no_pixels() -> None:
+    truth, forecast = np.zeros((2, 1001), np.uint8), np.zeros((2, 1001), np.uint8)
+    truth[0, 0] = forecast[0, 0] = 1
+    text = confusions(scored(truth, forecast, 2), ["rest", "one"])
+    assert "Of 1 object pixel of frame 12, " in text and "Of 2,001 background pixels " in text
+    assert (
+        "rest forecast as rest: 100.0% (2,001 pixels)" in text and "one forecast as one: 100.0% (1 pixel)" in text
+    )
+
+
 def test_of_very_many_classes_those_with_errors_are_drawn() -> None:
     truth = np.arange(200, dtype=np.uint8)[None].repeat(2, axis=0)
     forecast = truth.copy()

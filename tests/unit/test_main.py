@@ -148,6 +148,33 @@ def test_a_mistyped_word_is_answered_with_the_nearest(
     assert (code, capsys.readouterr().err.splitlines()[-1]) == (2, line)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("segment", ""), "VIDEO"),
+        (("segment", "sample", "--background", ""), "--background"),
+        (("segment", "sample", "--output="), "--output"),
+        (("forecast", "sample", ""), "VIDEO"),
+        (("init", ""), "FOLDER"),
+        (("prepare-clips", "--params", "params.yaml", "--raw", "", "--clips", "clips"), "--raw"),
+        (("evaluate-coco", "a.json", ""), "DT"),
+        (("labels", "import", "", "--format", "coco", "--clips", "clips", "--output", "new"), "FILE"),
+        (("models", "promote", "--reason", ""), "--reason"),
+        (("pipeline", "compile", "--params="), "--params"),
+        (("serve", "--model", ""), "--model"),
+    ],
+)
+def test_an_empty_text_is_no_path_and_no_value(
+    words: tuple[str, ...], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2
+    assert f"error: argument {name}" in line
+    assert line.endswith("got an empty text; give a value (is a variable of the shell unset?)")
+
+
 def test_a_word_like_no_other_is_answered_with_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["xyzzy"]) == 2
     said = capsys.readouterr().err

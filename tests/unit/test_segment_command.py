@@ -245,7 +245,7 @@ def test_a_camera_is_watched_until_it_ends_or_ctrl_c(
     stop_at(monkeypatch, 50)  # in its second round
     code, said, err = segment(f"{camera}/live")
     assert code == 0 and said.startswith("50 frames, ")
-    assert "ended by Ctrl-C after 50 frames, which are kept" in err
+    assert "ended by Ctrl-C: 50 frames are kept" in err
     assert len(film(tmp_path / "out/live/overlay.mp4")[0]) == 50
 
 

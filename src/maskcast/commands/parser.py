@@ -44,6 +44,13 @@ class CommandParser(argparse.ArgumentParser):
                 message += f"; did you mean {near!r} by {word!r}?"
         super().error(as_written(message))
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.nargs != argparse.PARSER and "" in arg_strings:  # which as a path would be the working directory
+            raise argparse.ArgumentError(
+                action, "got an empty text; give a value (is a variable of the shell unset?)"
+            )
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = [str(choice) for choice in action.choices]

@@ -128,12 +128,14 @@ class VideoEvaluation:
         return {name: value for name, value in flat.items() if np.isfinite(value)}
 
     def data_digest(self) -> str:
-        """Returns 32 hex digits that name what is scored: classes, ids, true masks and frames."""
+        """Returns 32 hex digits that name what is scored: classes, ids, true masks, what is seen, and frames."""
         told = [self.prepared.label_map.name] if self.amodal is None else list(self.amodal)
         total = hashlib.sha256(repr((*told, self.prepared.classes)).encode())
         for clip in self.chosen:
             total.update(f"\0{clip.id}\0".encode())
             total.update(self.below_each_other(self.prepared, clip).tobytes())
+            for name, seen_THW in (self._seen(clip) or {}).items():
+                total.update(f"\0{name}\0".encode() + seen_THW.tobytes())
             total.update(self.prepared.frames(clip).tobytes())
         return total.hexdigest()[:32]
 

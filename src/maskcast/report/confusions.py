@@ -9,6 +9,7 @@ import numpy as np
 
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.markup import Html, element, joined, scrolling, table
+from maskcast.reading import counted
 from maskcast.report.paint import elided, font
 
 LISTED = 12  # pairs of classes
@@ -24,10 +25,11 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     true_K = matrix_KK.sum(axis=1)
     frame = scores.frame_numbers[scores.last]
     objects = int(true_K[1:].sum())
+    missed, other = (_share(part.sum(), objects) for part in (wrong_KK[1:, 0], wrong_KK[1:, 1:]))
     lead = element(
         "p",
-        f"Of {objects:,} object pixels of frame {frame}, {_share(wrong_KK[1:, 0].sum(), objects)} were missed and "
-        f"{_share(wrong_KK[1:, 1:].sum(), objects)} forecast as another class. Of {true_K[0]:,} background pixels "
+        f"Of {counted(objects, 'object pixel', commas=True)} of frame {frame}, {missed} were missed and {other} "
+        f"forecast as another class. Of {counted(true_K[0], 'background pixel', commas=True)} "
         f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as objects.",
     )
     among_objects = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
@@ -61,7 +63,7 @@ def _heat_map(matrix_KK: np.ndarray, wrong_KK: np.ndarray, classes: Sequence[str
                 share = matrix_KK[i, j] / true_K[i]
                 said = (
                     f"{classes[i]} forecast as {classes[j]}: {share:.1%} "
-                    f"({matrix_KK[i, j]:,} {'pixel' if matrix_KK[i, j] == 1 else 'pixels'})"
+                    f"({counted(matrix_KK[i, j], 'pixel', commas=True)})"
                 )
                 place = {"x": left + CELL * column, "y": top + CELL * row, "width": CELL - 1, "height": CELL - 1}
                 kind = "cell" if i == j else "cell cell-off"

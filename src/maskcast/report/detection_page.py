@@ -1,6 +1,6 @@
 """The sections of an evaluation of a detector on its page: scores, categories, curves, pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from maskcast.evaluation.coco.evaluator import CocoScores
 from maskcast.evaluation.coco.matches import IOU
 from maskcast.markup import Html, element, folded, joined, picture, table
 from maskcast.progress import show
+from maskcast.reading import counted
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
 from maskcast.report.detection_files import DEFINITIONS
@@ -38,15 +39,15 @@ def _scores(scores: CocoScores) -> Html:
     lead = element(
         "p",
         element("strong", f"AP {_score(scores.summary['AP'])}"),
-        f", AP50 {_score(scores.summary['AP50'])}: {_counted(counts['truths'], 'truth')} in "
-        f"{_counted(counts['images'], 'image')}, {_counted(counts['detections'], 'detection')}.",
+        f", AP50 {_score(scores.summary['AP50'])}: {_counted(counts, 'truth')} in "
+        f"{_counted(counts, 'image')}, {_counted(counts, 'detection')}.",
     )
     row = ["detector", *(_score(scores.summary[name]) for name in HEADLINE)]
     return joined([lead, table("Scores of all categories", ["", *HEADLINE], [row])])
 
 
-def _counted(number: float, what: str) -> str:
-    return f"{number:,.0f} {what}{'s' * (number != 1)}"
+def _counted(counts: Mapping[str, float], what: str) -> str:
+    return counted(round(counts[f"{what}s"]), what, commas=True)
 
 
 def _categories(scores: CocoScores) -> Html:
@@ -63,7 +64,7 @@ def _categories(scores: CocoScores) -> Html:
     header = ["category", *OF_A_CATEGORY, "truths", "detections"]
     caption = "Scores of each category, best AP first"
     if crowds := len(scores.truth.annotations) - sum(one.truths for one in best_first):
-        caption += f"; its truths leave out {_counted(crowds, 'crowd')}"
+        caption += f"; its truths leave out {counted(crowds, 'crowd', commas=True)}"
     return table(caption, header, rows)
 
 

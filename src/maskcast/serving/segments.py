@@ -197,10 +197,7 @@ def _watch(watched: Watched, writer: Writer, camera: bool) -> None:
         for frame_HWC, shown in frames:
             writer.add(watched.frames, frame_HWC, shown, watched.look(frame_HWC))
             if asked():
-                say(
-                    f"ended by Ctrl-C after {counted(watched.frames, 'frame')}, which "
-                    f"{'is' if watched.frames == 1 else 'are'} kept"
-                )
+                say(f"ended by Ctrl-C: {counted(watched.frames, 'frame', 'is', 'are')} kept")
                 break
 
 
