@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.commands.parser import command_parser
 from maskcast.runner.closure import closure
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import output_whole
 from maskcast.runner.stage import stage_names
 
 EPILOG = """\
@@ -26,8 +26,7 @@ def code(arguments: Sequence[str]) -> int:
     parser = command_parser("code", "Writes the modules that each stage imports, by digest.", EPILOG)
     add_arguments(parser)
     out: Path = parser.parse_args(arguments).out
-    partial = beside(out)
-    with outputs_whole({"out": out}, {"out": partial}):
+    with output_whole(out, "out") as partial:
         partial.mkdir()
         for stage in stage_names():
             lines = [f"{digest}  {path}\n" for path, digest in closure(f"maskcast.stages.{stage}").items()]

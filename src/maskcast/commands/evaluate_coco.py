@@ -10,7 +10,7 @@ from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
 from maskcast.memory import collector_paused
 from maskcast.reading import counted
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import check_new, output_whole
 
 EPILOG = """\
 GT.json is an object with the lists
@@ -45,8 +45,7 @@ def evaluate_coco(arguments: Sequence[str]) -> int:
     if given.out is not None:
         from maskcast.report.detection_files import write_report
 
-        partial = beside(given.out)
-        with outputs_whole({"out": given.out}, {"out": partial}):
+        with output_whole(given.out, "out") as partial:
             partial.mkdir()
             write_report(partial, scores, given.images)
     images, truths, detections = (
@@ -86,5 +85,5 @@ def _check_folders(images: Path | None, out: Path | None) -> None:
         raise MaskcastError("--images: pictures need a place; name a folder with --out")
     if images is not None and not images.is_dir():
         raise MaskcastError(f"{images}: no such folder (--images); give the one that GT.json's file_name lie in")
-    if out is not None and out.exists():
-        raise MaskcastError(f"{out}: already there (--out); name a new folder, or remove this one")
+    if out is not None:
+        check_new(out, "out")

@@ -11,7 +11,7 @@ from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import check_new, output_whole
 from maskcast.runner.references import referred
 from maskcast.runner.variants import failure
 
@@ -41,8 +41,7 @@ def evaluate_many(arguments: Sequence[str]) -> int:
     )
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    if given.out.exists():
-        raise MaskcastError(f"{given.out}: already there (--out); name a new folder, or remove this one")
+    check_new(given.out, "out")
     if given.batch_size < 1:
         raise MaskcastError(f"--batch-size {given.batch_size}: give 1 or more")
     from maskcast.evaluation import many
@@ -106,8 +105,7 @@ def score(
     if not found:
         name, reason = next(iter(left_out.items()))
         raise MaskcastError(f"no model can be scored, first {name}: {reason}")
-    partial = beside(out)
-    with outputs_whole({"out": out}, {"out": partial}):
+    with output_whole(out, "out") as partial:
         partial.mkdir()
         write_many(partial, found, left_out, task)
     for map_name in dict.fromkeys(name for one in found for name in one.scores):

@@ -17,6 +17,7 @@ from maskcast.reading import counted
 from maskcast.runner.dvc_calls import in_order, needs_of, read_calls
 from maskcast.runner.dvc_queue import Experiment, Queue
 from maskcast.runner.grid import load_grid, parts_of
+from maskcast.runner.outputs import check_new
 from maskcast.runner.server import make_database
 
 EPILOG = """\
@@ -55,8 +56,7 @@ def grid(arguments: Sequence[str]) -> int:
     add_arguments(parser)
     given = parser.parse_args(arguments)
     out = given.out or Path("results", given.grid.stem)
-    if out.exists():
-        raise MaskcastError(f"{out}: already there (--out); name a new folder, or remove this one")
+    check_new(out, "out")
     if given.jobs < 1:
         raise MaskcastError(f"--jobs {given.jobs}: give 1 or more")
     if not (file := Path("dvc.yaml")).is_file():

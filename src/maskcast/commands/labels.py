@@ -9,7 +9,7 @@ from maskcast.data.label_formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import check_new, output_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
 LISTED = 5  # frames that do not pair
@@ -41,11 +41,9 @@ def labels(arguments: Sequence[str]) -> int:
     parser = command_parser("labels", about, EPILOG.format(formats=formats))
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    if given.output.exists():
-        raise MaskcastError(f"{given.output}: already there (--output); name a new folder, or remove this one")
-    partial = beside(given.output)
+    check_new(given.output, "output")
     run = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
-    with outputs_whole({"output": given.output}, {"output": partial}):
+    with output_whole(given.output) as partial:
         done = run(given, partial)
     print(f"{done}: {given.output}")
     return 0

@@ -8,7 +8,7 @@ from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.reading import counted
-from maskcast.runner.outputs import outputs_whole, remove
+from maskcast.runner.outputs import check_new, outputs_whole, remove
 
 DESCRIPTION = "Writes the masks of both hands, <path>__l and <path>__r, as an LMDB with a list of images."
 EPILOG = """\
@@ -29,8 +29,7 @@ def write_lmdb(arguments: Sequence[str]) -> int:
     out: Path = given.output
     if not out.name.endswith(".tar.gz"):
         raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
-    if out.exists():
-        raise MaskcastError(f"{out}: already there (--output); name a new file, or remove this one")
+    check_new(out, "output", "file")
     from maskcast.data.clips import ClipStore
     from maskcast.data.hand_export import pack, write_hands
 

@@ -19,7 +19,7 @@ from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.report.overlays import stacked
 from maskcast.report.pictures import draw_strip
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import check_new, output_whole
 
 SCORE = "jaccard_mean"
 EACH_WAY = 3  # clips on which A is better, and on which B is
@@ -46,15 +46,13 @@ def draw_differences(a: Evaluated, b: Evaluated, clips: Path, folder: Path) -> l
     Raises:
         MaskcastError: the folder is there, the store is another one or has no frames.
     """
-    if folder.exists():
-        raise MaskcastError(f"{folder}: already there (--pictures); name a new folder, or remove this one")
+    check_new(folder, "pictures")
     picked = _pick(*(record.per_item.get(SCORE, {}) for _, record in (a, b)))
     store = ClipStore(clips, a[1].facts.get("label_map"))
     _check_evaluated(store, picked.values(), *a)
     if not picked:
         return []
-    partial = beside(folder)
-    with outputs_whole({"pictures": folder}, {"pictures": partial}):
+    with output_whole(folder, "pictures") as partial:
         partial.mkdir()
         for name, clip_id in picked.items():
             strips = [_draw_strip(store, clip_id, *each) for each in (a, b)]

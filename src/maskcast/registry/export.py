@@ -35,7 +35,7 @@ from maskcast.registry.graphs import (
     write_graph,
 )
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import beside, check_own, outputs_whole
+from maskcast.runner.outputs import check_own, output_whole
 
 MOST_DIFFERENT = 1e-4  # share of pixels: two libraries round sums differently, and a tie may fall either way
 CLIPS = 4
@@ -63,8 +63,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         check_packages()
     clips = check_clips(loaded)
     wanted = _in_float32(loaded.model, clips)
-    partial = beside(output)
-    with outputs_whole({"output": output}, {"output": partial}):
+    with output_whole(output) as partial:
         partial.mkdir()
         steps = _steps(loaded.model, form)
         about = _about(loaded, form) | {"steps": steps}
@@ -165,7 +164,7 @@ def _about(loaded: LoadedPipeline, form: Format) -> dict[str, Any]:
     clip = ["clips", about.context_frames, about.height, about.width, 3]
     return {
         "format": form,
-        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
+        "model": loaded.identity,
         "input": {"name": "frames", "dtype": "uint8", "shape": clip, "frame_stride": about.frame_stride},
         "output": {"name": "masks", "dtype": "uint8", "shape": ["clips", about.horizon, *clip[2:4]]},
         "classes": list(about.classes),

@@ -22,7 +22,7 @@ from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.registry.export import MOST_DIFFERENT, check_packages, write_manifest
 from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, loaded_graph, traced, write_graph
 from maskcast.registry.loading import LoadedMasker
-from maskcast.runner.outputs import beside, check_own, outputs_whole
+from maskcast.runner.outputs import check_own, output_whole
 from maskcast.simulator.scenes import simulate_clip
 
 CHECKED = 6  # frames
@@ -81,8 +81,7 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
     about = _about(loaded, form, file, starts)
     inputs = [about["input"]["name"], *(each["input"] for each in about["states"])]
     outputs = [*(each["name"] for each in about["outputs"]), *(each["output"] for each in about["states"])]
-    partial = beside(output)
-    with outputs_whole({"output": output}, {"output": partial}):
+    with output_whole(output) as partial:
         partial.mkdir()
         program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
         write_graph(program, partial / file, inputs, outputs, about)
@@ -145,7 +144,7 @@ def _about(loaded: LoadedMasker, form: Format, file: str, starts: list[np.ndarra
         logits.append({"name": f"{one.name}_logits", "dtype": "float32", "shape": shape} | told)
     return {
         "format": form,
-        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
+        "model": loaded.identity,
         "file": file,
         "input": {"name": "frames", "dtype": "uint8", "shape": ["clips", *size, 3]},
         "outputs": maps + logits,

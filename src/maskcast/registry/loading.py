@@ -24,29 +24,43 @@ SHIPPED = SAMPLES / "pipeline"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model and what it is.
+class _Identified:
+    """What a loaded model is called.
 
     Args:
-        model: ready to predict.
-        about: its description.
-        name: of the registered model, or the folder that it was read from.
+        name: of the registered model that it is or belongs to, or the folder that it was read from.
         version: its number; empty where it was read from a folder.
-        digest: of its bundle.
-        example: the small input that it was registered with, uint8 with a batch axis.
+        digest: of the registered bundle, or of the weights in the folder.
     """
 
-    model: Model
-    about: Description
     name: str
     version: str
     digest: str
-    example: np.ndarray
 
     @property
     def title(self) -> str:
         """What lines of text call it."""
         return f"{self.name} version {self.version}" if self.version else self.name
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What records of its work say of it."""
+        return {"name": self.name, "version": self.version, "digest": self.digest}
+
+
+@dataclass(frozen=True)
+class Loaded(_Identified):
+    """A model and what it is.
+
+    Args:
+        model: ready to predict.
+        about: its description.
+        example: the small input that it was registered with, uint8 with a batch axis.
+    """
+
+    model: Model
+    about: Description
+    example: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,25 +72,10 @@ class LoadedPipeline(Loaded):
 
 
 @dataclass(frozen=True)
-class LoadedMasker:
-    """A masker and what it is: frames of a video in, their masks out.
-
-    Args:
-        model: ready to predict.
-        name: of the registered model that it is or belongs to, or the folder that it was read from.
-        version: its number; empty where it was read from a folder.
-        digest: of the registered bundle, or of the weights in the folder.
-    """
+class LoadedMasker(_Identified):
+    """A masker and what it is: frames of a video in, their masks out."""
 
     model: MaskerModel
-    name: str
-    version: str
-    digest: str
-
-    @property
-    def title(self) -> str:
-        """What lines of text call it."""
-        return f"{self.name} version {self.version}" if self.version else self.name
 
 
 Servable = LoadedPipeline | LoadedMasker
@@ -181,7 +180,7 @@ def load_masker_at(address: str) -> LoadedMasker:
         MaskcastError: there is no such model, it is not what was registered, or it masks no frames.
     """
     if (weights := Path(address) / WEIGHTS).is_file():
-        return LoadedMasker(MaskerModel(Path(address), "fp32"), address, "", sha256_of(weights))
+        return LoadedMasker(address, "", sha256_of(weights), MaskerModel(Path(address), "fp32"))
     return masker_of(load_address(address))
 
 
@@ -206,7 +205,7 @@ def masker_of(loaded: Loaded) -> LoadedMasker:
     model = loaded.model.masker if isinstance(loaded.model, PipelineModel) else loaded.model
     if not isinstance(model, MaskerModel):
         raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
-    return LoadedMasker(model, loaded.name, loaded.version, loaded.digest)
+    return LoadedMasker(loaded.name, loaded.version, loaded.digest, model)
 
 
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
@@ -216,5 +215,5 @@ def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:
     with parsing(path, "an example of an input", "register the model again"):
         example, _ = batched(np.array(values, np.uint8), model.shape_in, str(path))
     if isinstance(model, PipelineModel) and isinstance(about, ForecastDescription):
-        return LoadedPipeline(model, about, name, version, digest, example)
-    return Loaded(model, about, name, version, digest, example)
+        return LoadedPipeline(name, version, digest, model, about, example)
+    return Loaded(name, version, digest, model, about, example)

@@ -80,6 +80,21 @@ def check_own(out: Path, record: str) -> None:
     )
 
 
+def check_new(out: Path, flag: str, kind: str = "folder") -> None:
+    """Refuses an output of a command where there is something already, which it would not replace.
+
+    Args:
+        out: The output.
+        flag: Names it.
+        kind: What the output is.
+
+    Raises:
+        MaskcastError: Something is there.
+    """
+    if out.exists():
+        raise MaskcastError(f"{out}: already there (--{flag}); name a new {kind}, or remove this one")
+
+
 def _place_of(path: Path) -> Path:
     """Returns the absolute path of an entry; a link is itself, not what it leads to."""
     absolute = Path(os.path.abspath(path))
@@ -89,6 +104,14 @@ def _place_of(path: Path) -> Path:
 def _real(path: Path) -> Path:
     """Returns where links lead; a loop of them leads nowhere, and whoever reads it says so."""
     return Path(os.path.realpath(path))
+
+
+@contextmanager
+def output_whole(out: Path, flag: str = "output") -> Iterator[Path]:
+    """Yields where the block writes an output of a command, which ``outputs_whole`` then moves into place."""
+    partial = beside(out)
+    with outputs_whole({flag: out}, {flag: partial}):
+        yield partial
 
 
 @contextmanager

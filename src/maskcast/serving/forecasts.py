@@ -19,7 +19,7 @@ from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.forecast_models import Observed
 from maskcast.registry.loading import LoadedPipeline
-from maskcast.runner.outputs import beside, check_own, check_spares, outputs_whole
+from maskcast.runner.outputs import check_own, check_spares, output_whole
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
 
@@ -178,7 +178,7 @@ def forecast_video(
     indices = _frames_seen(video, about.context_frames, stride, start)
     record = {
         "format": "maskcast-forecast/1",
-        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
+        "model": loaded.identity,
         "video": {"name": video.path.name, "digest": video.digest()},
         "frames_seen": list(indices),
         "frames_forecast": [indices[-1] + stride * step for step in range(1, about.horizon + 1)],
@@ -189,8 +189,7 @@ def forecast_video(
     }
     if _read(output / RECORD) == record:
         return False
-    partial = beside(output)
-    with outputs_whole({"output": output}, {"output": partial}):
+    with output_whole(output) as partial:
         found = look(video, loaded, stride, start, samples)
         if found.warning:
             say(f"{video.name}: {found.warning}")

@@ -24,7 +24,7 @@ from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
 from maskcast.report.paint import palette
-from maskcast.runner.outputs import beside, outputs_whole
+from maskcast.runner.outputs import output_whole
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
@@ -177,10 +177,10 @@ def segment_video(
     """
     if output.exists():
         raise MaskcastError(f"{output}: is there already; remove it, or give another --output")
-    watched, partial = Watched(loaded), beside(output)
+    watched = Watched(loaded)
     foreground_of(watched.maps, alpha)
     with (
-        outputs_whole({"output": output}, {"output": partial}),
+        output_whole(output) as partial,
         saying_where(lambda: f" at frame {watched.frames}: nothing is written, run the same command again"),
         playing(video) as opened,
     ):
@@ -205,7 +205,7 @@ def _write_record(folder: Path, loaded: LoadedMasker, name: str, watched: Watche
     """Writes what was done: which model, which video, when what was remembered was dropped."""
     record = {
         "format": "maskcast-segments/1",
-        "model": {"name": loaded.name, "version": loaded.version, "digest": loaded.digest},
+        "model": loaded.identity,
         "video": redacted(name.rpartition("/")[2]),
         "frames": watched.frames,
         "frames_per_second": float(video.rate),
