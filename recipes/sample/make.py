@@ -24,6 +24,7 @@ from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.registry.loading import LoadedPipeline, download, load_pipeline
 from maskcast.registry.store import Registry
 from maskcast.simulator.scenes import simulate_clip
+from maskcast.writing import write_json
 
 SAMPLES = Path(__file__).resolve().parents[2] / "src/maskcast/samples"
 SEED = 9035  # one of 60 that were looked at: five whole objects are seen, of which four collide in what follows
@@ -50,7 +51,7 @@ def main() -> None:
     assert video is not None
     write_video(clip, video)
     scores = {"seed": SEED, "frames": frames, **sample_scores(loaded, clip, SEED)}
-    (given.output / "sample.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    write_json(given.output / "sample.json", scores)
     print(f"{given.output}: {json.dumps(scores)}")
 
 

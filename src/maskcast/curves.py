@@ -4,11 +4,11 @@ learning.json   by stage, the epochs in order: ``epoch``, the mean training ``lo
                 it started with), and the validation scores
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskcast.reading import checked, read_json
+from maskcast.writing import write_json
 
 NAME = "learning.json"
 Curve = Sequence[Mapping[str, float]]
@@ -17,7 +17,7 @@ Curve = Sequence[Mapping[str, float]]
 def write_curve(folder: Path, stage: str, curve: Curve, before: Path | None = None) -> None:
     """Writes the curve of a stage into the folder of its model, after those of the model that it started from."""
     curves = {**(read_curves(before) if before else {}), stage: list(curve)}
-    (folder / NAME).write_text(json.dumps(curves, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / NAME, curves)
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:

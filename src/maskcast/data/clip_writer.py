@@ -1,6 +1,5 @@
 """Writes a clip store (see ``clips.py`` for its form)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from maskcast.data.packing import frames_per_chunk, packed
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
+from maskcast.writing import write_json
 
 
 class ClipWriter:
@@ -162,5 +162,5 @@ class ClipWriter:
             "shards": shards,
         }
         partial = self.root / "index.json.partial"
-        partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+        write_json(partial, index)
         partial.rename(self.root / "index.json")

@@ -23,6 +23,7 @@ from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.processors import num_processors
 from maskcast.progress import track
+from maskcast.writing import write_json
 
 CHUNK = 256  # images that the threads are given at once
 JPEG = {".jpg", ".jpeg"}
@@ -118,7 +119,7 @@ class DetectionWriter:
     def finish(self) -> None:
         """Writes `dataset.json`."""
         path = self.root / "dataset.json"
-        path.write_text(json.dumps(self._about, indent=1) + "\n", encoding="utf-8")
+        write_json(path, self._about)
 
     def _write(
         self, folder: str, images: Sequence[tuple[Path, str]], what: str

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from maskcast.writing import write_json
+
 FORECASTS = "maskcast-evaluation/1"
 DETECTIONS = "maskcast-detection-evaluation/1"
 VIDEOS = "maskcast-video-evaluation/1"
@@ -25,4 +27,4 @@ def write_record(
     """
     digest = hashlib.sha256(json.dumps(dict(definitions), sort_keys=True).encode()).hexdigest()[:32]
     record = {"format": form, "definitions": digest, **measured, "scores": dict(scores)}
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(path, record)

@@ -1,6 +1,5 @@
 """Weights on disk without pickle, and the devices there are: what every network shares."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.weights import build_like, load_weights
 from maskcast.params import Params
 from maskcast.reading import read_json
+from maskcast.writing import write_json
 
 FORMAT = "maskcast-model/1"
 WEIGHTS = "model.safetensors"
@@ -43,7 +43,7 @@ def save_description(folder: Path, config: Params, *, num_classes: int, meta: di
         "num_classes": num_classes,
         "meta": meta,
     }
-    (folder / "config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", description)
 
 
 def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:

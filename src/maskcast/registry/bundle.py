@@ -10,7 +10,6 @@ digests.json        the sha256 of every other file
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from maskcast.models.base import WEIGHTS
 from maskcast.params import Params, is_null, validate
 from maskcast.reading import content_of, parsing, read_json
 from maskcast.registry.inputs import MAX_FRAMES
+from maskcast.writing import write_json
 
 DIGESTS = "digests.json"
 FILES = ("config.json", WEIGHTS)  # of each part
@@ -124,7 +124,7 @@ def write_bundle(folder: Path, description: Description, parts: Mapping[str, Pat
                 raise MaskcastError(f"{source}: no such file; give the folder that a training stage wrote")
             shutil.copyfile(source, folder / part / name)
     digests = {name: sha256_of(folder / name) for name in _files(folder)}
-    (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / DIGESTS, digests)
     return bundle_digest(folder)
 
 

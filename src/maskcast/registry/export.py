@@ -9,7 +9,6 @@ Legend: B clips, T frames seen, h horizon, H height, W width, C = 3 channels.
 """
 
 import copy
-import json
 import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -36,6 +35,7 @@ from maskcast.registry.graphs import (
 )
 from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import check_own, output_whole
+from maskcast.writing import write_json
 
 MOST_DIFFERENT = 1e-4  # share of pixels: two libraries round sums differently, and a tie may fall either way
 CLIPS = 4
@@ -145,7 +145,7 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Writes what stands beside graphs."""
-    (folder / MANIFEST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, about)
 
 
 def check_packages() -> None:

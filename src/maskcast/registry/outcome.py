@@ -1,6 +1,5 @@
 """What a registration leaves: the verdict as JSON, on a page beside the champion, and as a line of the log."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from maskcast.registry.page import write_page
 from maskcast.registry.store import Registry
 from maskcast.registry.verdict import Verdict
 from maskcast.runner.provenance import Origin
+from maskcast.writing import write_json
 
 
 def write_outcome(
@@ -45,5 +45,5 @@ def write_outcome(
         if page is not None:
             shutil.copy(file, page)
     outcome = {"model": name, "versions": versions, **verdict.as_json()}
-    registration.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
+    write_json(registration, outcome)
     say(f"gate: {name} version {versions[name]} {verdict.line}")

@@ -1,6 +1,5 @@
 """The report of an evaluation: numbers, tables, curves and pictures in one folder."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from maskcast.evaluation.coco.matches import IOU, Matches, match
 from maskcast.report.detection_pictures import draw_images
 from maskcast.report.plots import plot_lines
 from maskcast.report.tables import markdown, number, write_csv
+from maskcast.writing import write_json
 
 DEFINITIONS = {
     "AP": "average precision: mean of the precision at 101 recalls, over ten IoU thresholds 0.50:0.05:0.95 and "
@@ -51,7 +51,7 @@ def write_report(folder: Path, scores: CocoScores, images: Path | None = None, p
     """
     matches = match(scores)
     (folder / "table.txt").write_text(scores.table() + "\n", encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(scores.flat(), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", scores.flat())
     _write_categories(folder, scores)
     _write_curves(folder, scores)
     _write_images(folder, scores, matches)

@@ -22,6 +22,7 @@ from maskcast.registry.loading import LoadedPipeline
 from maskcast.runner.outputs import check_own, check_spares, output_whole
 from maskcast.serving.film import draw_film, write_film
 from maskcast.serving.videos import Video
+from maskcast.writing import write_json
 
 RECORD = "forecast.json"
 FILMS = ("overlay.mp4", "overlay.gif")
@@ -198,7 +199,7 @@ def forecast_video(
         film = found.film()
         for name in FILMS:
             write_film(partial / name, film)
-        (partial / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(partial / RECORD, record)
     return True
 
 

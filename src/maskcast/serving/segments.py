@@ -3,7 +3,6 @@
 Legend: H height, W width, C = 3 channels (RGB); arrays are uint8.
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -29,6 +28,7 @@ from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
 from maskcast.stopping import ctrl_c_asks, saying_where
+from maskcast.writing import write_json
 
 RECORD = "segment.json"
 FOLDERS = {"classes": "masks", "alpha": "mattes"}  # of a label map's images, by its kind
@@ -213,4 +213,4 @@ def _write_record(folder: Path, loaded: LoadedMasker, name: str, watched: Watche
         "maps": [one.to_entry() for one in watched.maps],
         "resets": watched.resets,
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / RECORD, record)

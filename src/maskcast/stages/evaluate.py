@@ -1,6 +1,5 @@
 """Score a forecaster and its masker against two baselines, with tables and pictures."""
 
-import json
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +13,7 @@ from maskcast.progress import report_folder, say
 from maskcast.reading import counted
 from maskcast.runner.outputs import final
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.writing import write_json
 
 if TYPE_CHECKING:
     from maskcast.evaluation.view import ForecastView
@@ -93,7 +93,7 @@ def evaluate(
     )
     scores = evaluation.scores()
     flat = evaluation.flat(scores)
-    metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, flat)
 
     several = len(prepared.maps) > 1
     told = {"label_map": prepared.label_map.name} if several else {}

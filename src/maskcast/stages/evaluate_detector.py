@@ -9,6 +9,7 @@ from pydantic import Field
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.writing import write_json
 
 
 class EvaluateDetector(Params):
@@ -66,7 +67,7 @@ def evaluate_detector(
     found = list(detect(model.to(best_device()), split, places, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), found, "bbox")
     flat = scores.flat()
-    metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, flat)
 
     report.mkdir()
     write_report(report, scores, dataset / "images" / params.split, params.pictures)

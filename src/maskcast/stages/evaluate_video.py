@@ -1,6 +1,5 @@
 """evaluate_video: masks of videos against the truth: how right they are, and how steady."""
 
-import json
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,6 +7,7 @@ from pydantic import Field, model_validator
 from maskcast.params import Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.writing import write_json
 
 
 class AmodalParams(Params):
@@ -85,7 +85,7 @@ def evaluate_video(
         found[BASE] = open_stores(clips, base_masks, label_map)[1]
     evaluation = VideoEvaluation(prepared, found, scored_clips(prepared, params.split), amodal)
     flat = evaluation.flat()
-    metrics.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, flat)
     report.mkdir()
     write_report(report, evaluation, params.pictures)
     write_record(

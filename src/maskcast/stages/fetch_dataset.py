@@ -1,7 +1,6 @@
 """fetch_dataset: a data set from wherever it lies -> one local folder, with a note of where it came from."""
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from maskcast.runner.outputs import check_spares, resume_dir
 from maskcast.runner.stage import OutPath, stage
 from maskcast.storage import store as storage
 from maskcast.storage.folder import link
+from maskcast.writing import write_json
 
 NOTE = "SOURCE.json"
 QUIET_S = 300  # after which a download by DVC is given up; it may take as long as it likes while bytes arrive
@@ -85,7 +85,7 @@ def fetch_dataset(*, raw: OutPath, params: FetchDataset) -> None:
     (raw / NOTE).unlink(missing_ok=True)  # a hard link: never write through it
     sizes = [path.stat().st_size for path in raw.rglob("*") if path.is_file()]
     note = {"uri": params.uri, "files": len(sizes), "bytes": sum(sizes), "digest": digest_tree(raw)}
-    (raw / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    write_json(raw / NOTE, note)
     size = f"{sum(sizes) / 1e6:.1f} MB" if sum(sizes) >= 1e5 else f"{sum(sizes) / 1e3:.1f} kB"
     if params.uri == "synthetic":
         say("synthetic: nothing to fetch; prepare_clips draws the clips")

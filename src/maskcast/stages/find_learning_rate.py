@@ -1,6 +1,5 @@
 """find_learning_rate: one short training at rates that grow -> the loss at each, and a rate to begin with."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -12,6 +11,7 @@ from maskcast.markup import Html, element, joined
 from maskcast.params import Params, validate
 from maskcast.progress import report_file, say, show
 from maskcast.runner.stage import InPath, OutPath, get_stage, stage
+from maskcast.writing import write_json
 
 if TYPE_CHECKING:
     from maskcast.training.range_test import Sweep
@@ -99,7 +99,7 @@ def find_learning_rate(
     for title, sweep in sweeps.items():
         if sweep.suggestion is not None:
             numbers[f"suggestion/{title}" if len(sweeps) > 1 else "suggestion"] = sweep.suggestion
-    metrics.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, numbers)
 
 
 def _variants(params: FindLearningRate) -> dict[str, Any]:
@@ -171,17 +171,16 @@ def _shown(sweeps: Mapping[str, "Sweep"]) -> Html:
 
 def _write(folder: Path, sweeps: Mapping[str, "Sweep"]) -> None:
     """Writes losses.csv and losses.png."""
-    import csv
-
     from maskcast.report.plots import plot_sweeps
+    from maskcast.report.tables import write_csv
 
     folder.mkdir()
-    with (folder / "losses.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("sweep", "step", "learning_rate", "loss", "smoothed"))
-        for title, sweep in sweeps.items():
-            for step, (rate, loss, mean) in enumerate(zip(sweep.rates, sweep.losses, sweep.smoothed, strict=True)):
-                writer.writerow((title, step, f"{rate:.6g}", f"{loss:.6g}", f"{mean:.6g}"))
+    rows = [
+        [title, step, *(f"{value:.6g}" for value in values)]
+        for title, sweep in sweeps.items()
+        for step, values in enumerate(zip(sweep.rates, sweep.losses, sweep.smoothed, strict=True))
+    ]
+    write_csv(folder / "losses.csv", ["sweep", "step", "learning_rate", "loss", "smoothed"], rows)
     plot_sweeps(
         folder / "losses.png",
         {title: (sweep.rates, sweep.smoothed, sweep.suggestion) for title, sweep in sweeps.items()},

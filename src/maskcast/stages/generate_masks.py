@@ -8,6 +8,7 @@ from maskcast.data.propagation import PropagationParams
 from maskcast.params import Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.writing import write_json
 
 CONTEXT_FRAMES = 11  # what the stages that train and evaluate forecasters see, if nothing else is said
 
@@ -63,8 +64,6 @@ def generate_masks(
     Raises:
         MaskcastError: when no clip has frames, or the masker was trained for other maps or classes.
     """
-    import json
-
     from maskcast.data.clips import ClipStore
     from maskcast.data.finished import FinishedClips
     from maskcast.digest import fingerprint
@@ -102,7 +101,7 @@ def generate_masks(
         confidence_levels=params.confidence_levels,
         carried=carried,
     )
-    metrics.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, result)
     say(
         f"masked {counted(int(result['clips']), 'clip')}, {counted(int(result['frames']), 'frame')}, "
         f"{result['bytes_per_frame']:.0f} bytes a frame"

@@ -1,6 +1,5 @@
 """How every training stage ends: with a model folder, its learning curve, the metrics and a line."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from maskcast.rehearsal import rehearsing
 from maskcast.training.loop import Task, fit
 from maskcast.training.rehearsing import rehearse
 from maskcast.training.schedule import Schedule
+from maskcast.writing import write_json
 
 Scores = Mapping[str, float]
 
@@ -49,7 +49,7 @@ def finish_training(
     scores, curve = train(task, schedule, resume, start_counts=before is not None)
     save(out)
     write_curve(out, stage, curve, before)
-    metrics.write_text(json.dumps(dict(results(scores)), indent=1) + "\n", encoding="utf-8")
+    write_json(metrics, dict(results(scores)))
     if summary:
         say(summary.format(**scores))
     return scores

@@ -5,7 +5,6 @@ Numbers of frames are those of the video, or places among the images that were u
 they go on from task to task of a subset.
 """
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -20,6 +19,7 @@ import numpy as np
 from maskcast.data.label_formats.base import Export, Place, Region, Size, checked_size
 from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
+from maskcast.writing import write_json
 
 FILE = "annotations.xml"
 SCORE, OBJECT = "confidence", "object"  # attributes of each label
@@ -220,7 +220,7 @@ def write_settings(folder: Path, export: Export) -> None:
     """Writes the labels as CVAT's task constructor takes them (`Raw`): ``labels.json``."""
     attributes = [one | {"mutable": True, "values": [""]} for one in _attributes(export)]
     labels = [{"name": name, "attributes": attributes} for name in export.labels]
-    (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "labels.json", labels)
 
 
 def written(root: ET.Element, file: Path) -> None:
