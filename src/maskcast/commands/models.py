@@ -42,36 +42,24 @@ def models(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     _check_used(given)
     with user_errors_of_server():
-        if given.command == "list":
-            print(_list(given.name))
-        elif given.command == "promote":
-            print(_said(given.name, promote(given.name, given.version, given.reason or "", given.force)))
-        elif given.command == "rollback":
-            print(_said(given.name, rollback(given.name)))
-        elif given.command == "compare":
-            print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
-        elif given.command == "export":
-            print(_export(given))
-        elif given.command == "deploy":
-            with told_what_is_missing("models deploy"):
-                project_module("client.deploy").deploy(
-                    Registry(given.name),
-                    given.version,
-                    given.cluster,
-                    given.service,
-                    given.canary,
-                    dry_run=given.dry_run,
-                    wait=given.wait,
-                )
-        elif given.command == "undeploy":
-            with told_what_is_missing("models undeploy"):
-                project_module("client.deploy").undeploy(
-                    given.name, given.cluster, given.service, canary=given.canary
-                )
-        else:
-            print(lineage(Registry(given.name), given.version))
-            if given.verify:
-                return _verify(given)
+        match given.command:
+            case "list":
+                print(_list(given.name))
+            case "promote":
+                print(_said(given.name, promote(given.name, given.version, given.reason or "", given.force)))
+            case "rollback":
+                print(_said(given.name, rollback(given.name)))
+            case "compare":
+                print(_compare(Registry(given.name), given.a, given.b, given.pictures, given.clips or CLIPS))
+            case "export":
+                print(_export(given))
+            case "deploy":
+                _deploy(given)
+            case "undeploy":
+                _undeploy(given)
+            case "lineage":
+                print(lineage(Registry(given.name), given.version))
+                return _verify(given) if given.verify else 0
     return 0
 
 
@@ -138,6 +126,24 @@ def _check_used(given: argparse.Namespace) -> None:
             raise MaskcastError(
                 f"{given.command}: --{option} is for {spelled} alone; give that too, or leave it out"
             )
+
+
+def _deploy(given: argparse.Namespace) -> None:
+    with told_what_is_missing("models deploy"):
+        project_module("client.deploy").deploy(
+            Registry(given.name),
+            given.version,
+            given.cluster,
+            given.service,
+            given.canary,
+            dry_run=given.dry_run,
+            wait=given.wait,
+        )
+
+
+def _undeploy(given: argparse.Namespace) -> None:
+    with told_what_is_missing("models undeploy"):
+        project_module("client.deploy").undeploy(given.name, given.cluster, given.service, canary=given.canary)
 
 
 def _export(given: argparse.Namespace) -> str:
