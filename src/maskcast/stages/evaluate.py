@@ -16,7 +16,10 @@ from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
 if TYPE_CHECKING:
-    from maskcast.evaluation.view import ForecastView
+    from collections.abc import Mapping
+
+    from maskcast.evaluation.forecasts import Evaluation
+    from maskcast.evaluation.scores import ForecastScores
 
 
 class Evaluate(Params):
@@ -65,22 +68,12 @@ def evaluate(
             was measured on what.
         params: what to score and how much to draw.
     """
-    from maskcast.evaluation.forecasts import FORECASTER, Evaluation, data_digest, scored_clips
+    from maskcast.evaluation.forecasts import Evaluation, data_digest, scored_clips
     from maskcast.evaluation.record import FORECASTS, write_record
-    from maskcast.evaluation.scores import applicable
     from maskcast.inference.forecast import load_models, open_stores
     from maskcast.models.base import best_device
-    from maskcast.report.evaluation_files import (
-        NO_FOREGROUND,
-        definitions,
-        headline,
-        plot_confidence,
-        plot_horizons,
-        write_tables,
-    )
-    from maskcast.report.evaluation_page import show_evaluation
-    from maskcast.report.label_maps import write_label_maps
-    from maskcast.report.pictures import OVERVIEW, draw_gallery
+    from maskcast.report.evaluation_files import definitions, headline
+    from maskcast.report.evaluation_report import write_report
     from maskcast.report.tables import printed
 
     prepared, generated = open_stores(clips, masks, params.label_map)
@@ -95,19 +88,19 @@ def evaluate(
     flat = evaluation.flat(scores)
     write_json(metrics, flat)
 
-    several = len(prepared.maps) > 1
-    told = {"label_map": prepared.label_map.name} if several else {}
     report.mkdir()
-    meanings = definitions(params.futures)
-    write_tables(report, scores, prepared.classes, {"split": params.split, **evaluation.facts}, meanings)
+    curves = read_curves(masker) | read_curves(forecaster)
+    overview = write_report(
+        report, evaluation, scores, flat, split=params.split, pictures=params.pictures, curves=curves
+    )
     write_record(
         report / "evaluation.json",
         FORECASTS,
-        meanings,
+        definitions(params.futures),
         scores=flat,
         split=params.split,
         **settings,
-        **told,
+        **({"label_map": prepared.label_map.name} if len(prepared.maps) > 1 else {}),
         data=data_digest(prepared, chosen, params.context_frames, params.horizon),
         clip_store=prepared.digest,
         mask_store=generated.digest,
@@ -116,31 +109,23 @@ def evaluate(
         masker=digest_tree(masker),
         forecaster=digest_tree(forecaster),
     )
-    plot_horizons(report / "per_horizon.png", scores)
-    own = applicable(scores)[FORECASTER]
-    plot_confidence(report / "confidence.png", own)
-    featured: dict[str, tuple[int, ForecastView]] = {}
-    if params.pictures:
-        by_clip = [jaccard_h[own.last] for jaccard_h in own.clip_jaccard]
-        featured = draw_gallery(report, by_clip, params.pictures, evaluation.view, own.frame_numbers[own.last])
-    maps = None
-    if several and evaluation.masker_scores:
-        shown = [view.clip_id for _, view in featured.values()]
-        maps = write_label_maps(report, evaluation.masker_scores, prepared, generated, shown)
-    show_evaluation(evaluation, scores, flat, featured, maps, read_curves(masker) | read_curves(forecaster))
     report_folder(report, "report")
-    say(
-        printed(
-            *headline(scores),
-            f"{params.split}: {counted(len(chosen), 'clip')}, context from {params.context} masks",
-        )
-    )
+    title = f"{params.split}: {counted(len(chosen), 'clip')}, context from {params.context} masks"
+    say(printed(*headline(scores), title))
+    _say_of_masks(evaluation, scores, params.split)
+    say(f"picture: {final(report) / overview}")
+
+
+def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores | None]", split: str) -> None:
+    """Says how right the masker is, and where the truth says nothing of it."""
+    from maskcast.evaluation.forecasts import FORECASTER
+    from maskcast.evaluation.scores import applicable
+    from maskcast.report.evaluation_files import NO_FOREGROUND
+
     for name, one in evaluation.masker_scores.items():
-        of = f" of label map {name}" if several else ""
+        of = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
         jaccard = one.table()["jaccard"]
         found = "n/a, no true mask has foreground" if math.isnan(jaccard) else f"{jaccard:.4f} over all frames"
         say(f"masker: Jaccard {found}{of}")
-    if not own.foreground:
-        say(f"warning: split {params.split!r}: {NO_FOREGROUND}")
-    overview = OVERVIEW if featured else "per_horizon.png"
-    say(f"picture: {final(report) / overview}")
+    if not applicable(scores)[FORECASTER].foreground:
+        say(f"warning: split {split!r}: {NO_FOREGROUND}")

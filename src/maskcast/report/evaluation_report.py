@@ -1,0 +1,57 @@
+"""The report of an evaluation of a forecaster: tables, plots and pictures in a folder, and the run's page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from maskcast.curves import Curve
+from maskcast.evaluation.forecasts import FORECASTER, Evaluation
+from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.evaluation.view import ForecastView
+from maskcast.report.evaluation_files import definitions, plot_confidence, plot_horizons, write_tables
+from maskcast.report.evaluation_page import show_evaluation
+from maskcast.report.label_maps import write_label_maps
+from maskcast.report.pictures import OVERVIEW, draw_gallery
+
+HORIZONS = "per_horizon.png"
+
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation,
+    scores: Mapping[str, ForecastScores | None],
+    flat: Mapping[str, float],
+    *,
+    split: str,
+    pictures: int,
+    curves: Mapping[str, Curve],
+) -> str:
+    """Writes tables, plots and pictures, and shows all on the run's page.
+
+    Args:
+        folder: an empty folder.
+        evaluation: what was scored.
+        scores: of the forecaster and the baselines.
+        flat: all scores as flat numbers.
+        split: whose clips were scored.
+        pictures: clips to draw, spread from the best to the worst.
+        curves: of the trainings that led here, by stage.
+
+    Returns:
+        The name of the picture to look at first.
+    """
+    prepared = evaluation.prepared
+    facts = {"split": split, **evaluation.facts}
+    write_tables(folder, scores, prepared.classes, facts, definitions(evaluation.futures))
+    plot_horizons(folder / HORIZONS, scores)
+    own = applicable(scores)[FORECASTER]
+    plot_confidence(folder / "confidence.png", own)
+    featured: dict[str, tuple[int, ForecastView]] = {}
+    if pictures:
+        by_clip = [jaccard_h[own.last] for jaccard_h in own.clip_jaccard]
+        featured = draw_gallery(folder, by_clip, pictures, evaluation.view, own.frame_numbers[own.last])
+    maps = None
+    if len(prepared.maps) > 1 and evaluation.masker_scores:
+        shown = [view.clip_id for _, view in featured.values()]
+        maps = write_label_maps(folder, evaluation.masker_scores, prepared, evaluation.generated, shown)
+    show_evaluation(evaluation, scores, flat, featured, maps, curves)
+    return OVERVIEW if featured else HORIZONS
