@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import Field
 
 from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import Clip
+from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split, id_key
 from maskcast.params import Params, is_null
@@ -73,8 +73,6 @@ def predict(
     Raises:
         MaskcastError: models and stores do not fit, or a key asks for what there is not.
     """
-    import torch
-
     from maskcast.inference.forecast import (
         ForecastSetting,
         check_agreement,
@@ -86,8 +84,7 @@ def predict(
     from maskcast.models.base import best_device
 
     prepared, generated = open_stores(clips, masks, params.label_map)
-    found_clips = prepared.where(lambda group: group.split == params.split)
-    chosen = sorted(found_clips, key=lambda clip: id_key(clip.id))
+    chosen = sorted(prepared.where(lambda group: group.split == params.split), key=lambda clip: id_key(clip.id))
     device = best_device()
     model, masking = load_models(forecaster, masker, prepared, device)
     last = params.context_frames + params.horizon
@@ -104,54 +101,96 @@ def predict(
     setting = ForecastSetting(masking, params.context_frames, params.horizon, device)
     batches = in_batches(chosen, params.batch_size)
     forecasts = forecast_clips(model, setting, prepared, generated, batches)
-    label_map = prepared.label_map
-    writer = ClipWriter(
-        predictions,
-        height=prepared.height,
-        width=prepared.width,
-        maps=[label_map],
-        meta={"clips": prepared.digest, "context_frames": params.context_frames},
-    )
-    frames = None
-    if makes_frames:
-        shape = (len(chosen), params.horizon, prepared.height, prepared.width, 3)
-        frames = _new_array(predictions / "frames.npy", shape)
-    last_masks: list[np.ndarray] = []
-    done, shown = 0, set[int]()
-    with writer:
+    out = _Predictions(predictions, prepared, chosen, params, makes_frames=makes_frames)
+    with out.writer:
         for batch, found in track(forecasts, "predict", total=len(batches)):
-            for n, clip in enumerate(batch):
-                writer.add(
-                    clip.id,
-                    split=clip.split,
-                    kind="hidden" if clip.kind == "hidden" else "unlabelled",
-                    masks={label_map.name: found.masks[n]},
-                    confidence={} if found.confidence is None else {label_map.name: found.confidence[n]},
-                    meta={**clip.meta, "first_frame": params.context_frames},
-                )
-            part = slice(done, done + len(batch))
-            if params.submission:
-                last_masks.append(found.masks[:, -1].copy())  # a view would keep the others
-            if frames is not None:
-                frames[part] = found.frames
-            _draw(predictions / "png", batch, found, params)
-            shown |= set(np.unique(found.masks).tolist())
-            done = part.stop
-    if frames is not None:
-        frames.flush()
-    if params.png:
-        (predictions / "png").mkdir(exist_ok=True)
-        legend = class_entries([np.array(sorted(shown))], label_map.classes)
-        with_legend(Image.new("RGB", LEGEND, PAPER), legend).save(predictions / "png" / "classes.png")
-    if params.submission:
-        none = np.empty((0, prepared.height, prepared.width), np.uint8)
-        torch.save(torch.from_numpy(np.concatenate([none, *last_masks])), predictions / "submission.pt")
-        ids = "".join(f"{clip.id}\n" for clip in chosen)
-        (predictions / "submission_ids.txt").write_text(ids, encoding="utf-8")
+            out.add(batch, found)
+    out.finish()
     if not chosen:
         say(f"nothing to predict: no clip of split {params.split!r} in {clips}; the output is an empty clip store")
         return
     say(f"{counted(len(chosen), 'clip')} forecast, frames {params.context_frames + 1} to {last}")
+
+
+class _Predictions:
+    """What predict writes: a clip store, and what the params ask for besides.
+
+    Args:
+        root: folder of all.
+        prepared: the clip store.
+        chosen: clips of it that are forecast, in their order.
+        params: of the stage.
+        makes_frames: whether the forecaster forecasts frames, too.
+    """
+
+    def __init__(
+        self, root: Path, prepared: ClipStore, chosen: Sequence[Clip], params: Predict, *, makes_frames: bool
+    ) -> None:
+        self.root, self.params, self.chosen, self.label_map = root, params, chosen, prepared.label_map
+        self.size = prepared.height, prepared.width
+        self.writer = ClipWriter(
+            root,
+            height=prepared.height,
+            width=prepared.width,
+            maps=[self.label_map],
+            meta={"clips": prepared.digest, "context_frames": params.context_frames},
+        )
+        self._frames = None
+        if makes_frames:
+            self._frames = _new_array(root / "frames.npy", (len(chosen), params.horizon, *self.size, 3))
+        self._last_masks = [np.empty((0, *self.size), np.uint8)]
+        self._done, self._class_ids = 0, set[int]()
+
+    def add(self, batch: Sequence[Clip], found: "Forecast") -> None:
+        """Writes the forecast of a batch."""
+        name = self.label_map.name
+        for n, clip in enumerate(batch):
+            self.writer.add(
+                clip.id,
+                split=clip.split,
+                kind="hidden" if clip.kind == "hidden" else "unlabelled",
+                masks={name: found.masks[n]},
+                confidence={} if found.confidence is None else {name: found.confidence[n]},
+                meta={**clip.meta, "first_frame": self.params.context_frames},
+            )
+            self._draw(n, clip, found)
+        if self.params.submission:
+            self._last_masks.append(found.masks[:, -1].copy())  # a view would keep the others
+        if self._frames is not None:
+            self._frames[self._done : self._done + len(batch)] = found.frames
+        self._class_ids |= set(np.unique(found.masks).tolist())
+        self._done += len(batch)
+
+    def finish(self) -> None:
+        """Writes what is of all clips together."""
+        import torch
+
+        if self._frames is not None:
+            self._frames.flush()
+        if self.params.png:
+            folder = self.root / "png"
+            folder.mkdir(exist_ok=True)
+            legend = class_entries([np.array(sorted(self._class_ids))], self.label_map.classes)
+            with_legend(Image.new("RGB", LEGEND, PAPER), legend).save(folder / "classes.png")
+        if self.params.submission:
+            torch.save(torch.from_numpy(np.concatenate(self._last_masks)), self.root / "submission.pt")
+            ids = "".join(f"{clip.id}\n" for clip in self.chosen)
+            (self.root / "submission_ids.txt").write_text(ids, encoding="utf-8")
+
+    def _draw(self, n: int, clip: Clip, found: "Forecast") -> None:
+        """Writes the images of clip n of a batch that the params ask for."""
+        first, folder = self.params.context_frames, self.root / "png" / _folder_name(clip)
+        if self.params.png or self.params.frame_png is not None:
+            folder.mkdir(parents=True)
+        if self.params.png:
+            for k, mask_HW in enumerate(found.masks[n], start=first):
+                image = Image.fromarray(mask_HW)
+                image.putpalette(palette().tobytes())
+                image.save(folder / f"mask_{k}.png")
+        if self.params.frame_png is not None:
+            assert found.frames is not None
+            k = self.params.frame_png - 1
+            Image.fromarray(found.frames[n, k - first]).save(folder / f"image_{k}.png")
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap | None:
@@ -180,19 +219,3 @@ def _check_folders(clips: Sequence[Clip]) -> None:
 
 def _folder_name(clip: Clip) -> str:
     return clip.id.replace("/", "_")
-
-
-def _draw(folder: Path, batch: Sequence[Clip], found: "Forecast", params: Predict) -> None:
-    for n, clip in enumerate(batch):
-        place = folder / _folder_name(clip)
-        if params.png or params.frame_png is not None:
-            place.mkdir(parents=True)
-        if params.png:
-            for k, mask_HW in enumerate(found.masks[n], start=params.context_frames):
-                image = Image.fromarray(mask_HW)
-                image.putpalette(palette().tobytes())
-                image.save(place / f"mask_{k}.png")
-        if params.frame_png is not None:
-            assert found.frames is not None
-            k = params.frame_png - 1
-            Image.fromarray(found.frames[n, k - params.context_frames]).save(place / f"image_{k}.png")
