@@ -1,10 +1,13 @@
 """train_masker: labelled clips -> a masker that gives the class of every pixel of a frame."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
+
+if TYPE_CHECKING:
+    from maskcast.training.tasks.segmentation_base import SegmentationTask
 
 LEARNT = 0.01  # of Jaccard that a masker must be better than a single class
 
@@ -48,10 +51,8 @@ def train_masker(
     from maskcast.digest import fingerprint
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
-    from maskcast.progress import report_file, say
+    from maskcast.progress import say
     from maskcast.rehearsal import rehearsing
-    from maskcast.report.overlays import masker_strip, stacked
-    from maskcast.report.paint import class_entries
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.segmentation import segmentation_task
@@ -94,8 +95,17 @@ def train_masker(
             f"warning: masks of one class alone have {alone:.4f} there, so the masker has learnt next to nothing; "
             "train longer, label more, or look at the masks of the clips"
         )
-    pictures = resume_dir(masker) / "pictures"  # outlives the run's upload
-    pictures.mkdir(parents=True, exist_ok=True)
+    _report_pictures(task, resume_dir(masker) / "pictures")
+
+
+def _report_pictures(task: "SegmentationTask", folder: Path) -> None:
+    """Draws what the masker finds in validation clips, into a folder that outlives the run's upload."""
+    from maskcast.models.base import best_device
+    from maskcast.progress import report_file
+    from maskcast.report.overlays import masker_strip, stacked
+    from maskcast.report.paint import class_entries
+
+    folder.mkdir(parents=True, exist_ok=True)
     task.segmenter.to(best_device())
     for index, (clip, frames, maps) in enumerate(task.validation.examples(task.segmenter)):
         strips = []
@@ -103,5 +113,5 @@ def train_masker(
             title = clip if len(maps) == 1 else f"{clip} · {one.name}"
             key = class_entries([truth, found], one.classes) if one.kind == "classes" else []
             strips.append(masker_strip(frames, truth, found, title, one.kind, key))
-        stacked(strips).save(pictures / f"val_{index}.png")
-        report_file(pictures / f"val_{index}.png", "masker")
+        stacked(strips).save(folder / f"val_{index}.png")
+        report_file(folder / f"val_{index}.png", "masker")
