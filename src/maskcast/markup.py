@@ -3,7 +3,7 @@
 import base64
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 NUMBER = re.compile(r"[-+]?\d[\d,.]*(e[-+]?\d+)?%?( to \S+)?|n/a|-|")  # what a column of numbers holds
 VOID = frozenset({"br", "img", "input", "meta"})  # of those used here: they have no end tag
@@ -71,6 +71,12 @@ def picture(alt: str, caption: str, data: bytes, kind: str = "image/png") -> Htm
 def folded(summary: str, *children: object) -> Html:
     """Returns what a reader unfolds."""
     return element("details", element("summary", summary), *children)
+
+
+def definition_list(meanings: Mapping[str, str]) -> Html:
+    """Returns what names mean, which a reader unfolds."""
+    entries = [part for name, text in meanings.items() for part in (element("dt", name), element("dd", text))]
+    return folded("Definitions", element("dl", *entries))
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from maskcast.evaluation.coco.evaluator import CocoScores
 from maskcast.evaluation.coco.matches import IOU
-from maskcast.markup import Html, element, folded, joined, picture, table
+from maskcast.markup import Html, definition_list, element, joined, picture, table
 from maskcast.progress import show
 from maskcast.reading import counted
 from maskcast.report.charts import line_chart
@@ -31,7 +31,7 @@ def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
     show("Precision over recall", _curves(scores))
     if pictures:
         show("Images", _images(pictures))
-    show("What the scores mean", _definitions())
+    show("What the scores mean", definition_list(DEFINITIONS))
 
 
 def _scores(scores: CocoScores) -> Html:
@@ -82,11 +82,6 @@ def _images(pictures: Sequence[Path]) -> Html:
         for path in pictures
     ]
     return joined([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])
-
-
-def _definitions() -> Html:
-    entries = [part for name, text in DEFINITIONS.items() for part in (element("dt", name), element("dd", text))]
-    return folded("Definitions", element("dl", *entries))
 
 
 def _score(value: float) -> str:

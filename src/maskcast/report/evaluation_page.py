@@ -13,7 +13,7 @@ from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, data_uri, element, folded, joined, table
+from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, table
 from maskcast.progress import show
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import draw_sprite, legend, player
@@ -55,7 +55,7 @@ def show_evaluation(
         show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning(curves))
     show("Timing", _timing(known, evaluation.device))
-    show("What the scores mean", _definitions(evaluation.futures))
+    show("What the scores mean", definition_list(definitions(evaluation.futures)))
 
 
 def _scores(
@@ -197,12 +197,6 @@ def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:
         rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])
     header = ["forecaster", "seconds a clip", "clips a second", "peak MiB"]
     return table(f"Reading the context and forecasting, on {where}", header, rows)
-
-
-def _definitions(futures: int) -> Html:
-    told = definitions(futures).items()
-    entries = [part for name, text in told for part in (element("dt", name), element("dd", text))]
-    return folded("Definitions", element("dl", *entries))
 
 
 def _words(name: str) -> str:

@@ -13,7 +13,7 @@ from maskcast.data.clips import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
-from maskcast.markup import Html, data_uri, element, folded, joined, picture, table
+from maskcast.markup import Html, data_uri, definition_list, element, joined, picture, table
 from maskcast.progress import show
 from maskcast.reading import counted
 from maskcast.report.clip_player import legend, player, sprite_of
@@ -66,7 +66,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         show("Clips", _clips(evaluation, shown))
         if (middle := shown[len(shown) // 2]).num_frames > 1:
             show("Film", _film(folder / FILM, evaluation, middle))
-    show("What the scores mean", _definitions(evaluation))
+    show("What the scores mean", definition_list(definitions(evaluation)))
 
 
 def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
@@ -187,15 +187,6 @@ def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.nd
         for one, masks in layers[name].items():
             panels[f"error_of_{name}{ends[one]}"] = error_map(maps[one][t], masks[t])
     return {"frame": np.asarray(frame), **panels}
-
-
-def _definitions(evaluation: VideoEvaluation) -> Html:
-    told = definitions(evaluation).items()
-    return folded("Definitions", element("dl", *(part for name, text in told for part in _defined(name, text))))
-
-
-def _defined(name: str, text: str) -> tuple[Html, Html]:
-    return element("dt", name), element("dd", text)
 
 
 def _cell(value: float) -> str:
