@@ -51,6 +51,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), "")
+
+
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
     """Ends a script, where a user's mistake stops it, with the line that says so in the place of a traceback.

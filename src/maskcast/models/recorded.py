@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from maskcast.errors import first_line
 from maskcast.progress import say
 
 AFTER = 8  # calls with one shape, after which it is worth to record one
@@ -52,8 +53,7 @@ class Recorded(Generic[R]):
         try:
             self._found, self._replay = self._record(lambda: self._function(self._input))
         except Exception as error:  # of any library: the call as it is does the same
-            first = next(iter(str(error).strip().splitlines()), "")
-            say(f"not recorded as a CUDA graph: {type(error).__name__}: {first}")
+            say(f"not recorded as a CUDA graph: {type(error).__name__}: {first_line(error)}")
 
 
 class Recorder:

@@ -68,7 +68,7 @@ def _run(
     job = Job(the_stage.name, name, dict(params), inputs, partials)
     training = getattr(values, "training", None)  # of the stages that train
     with _stoppable(outputs), outputs_whole(outputs, partials, placed) if first_process() else nullcontext():
-        if training is None or training.processes * training.nodes == 1 or "RANK" in os.environ:
+        if training is None or training.world_size == 1 or "RANK" in os.environ:
             metrics = execute(job)
         else:
             from maskcast.runner.launch import launch

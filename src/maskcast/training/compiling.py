@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, first_line
 from maskcast.models.arithmetic import why_not_compiled
 from maskcast.progress import say
 
@@ -64,8 +64,7 @@ class Compiled:
             return False
         self.off()
         self._methods = []
-        first = next(iter(str(error).strip().splitlines()), "")
-        say(f"training: not compiled: {type(error).__name__}: {first}; set training.compile to false")
+        say(f"training: not compiled: {type(error).__name__}: {first_line(error)}; set training.compile to false")
         return True
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from maskcast.errors import first_line
 from maskcast.progress import say
 from maskcast.training.feeding import changed, tensors_of
 from maskcast.training.numbers import Logged
@@ -73,8 +74,7 @@ class Recording:
         try:
             found, replay = self._record(lambda: self._plain(kept))
         except Exception as error:  # of any library: the step as it is written does the same
-            first = next(iter(str(error).strip().splitlines()), "")
-            say(f"training: a step is not recorded: {type(error).__name__}: {first}")
+            say(f"training: a step is not recorded: {type(error).__name__}: {first_line(error)}")
             self._possible = False
             for parameter in self._parameters:
                 parameter.grad = None

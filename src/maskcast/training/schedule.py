@@ -77,9 +77,14 @@ class Schedule(Params, ABC):
         """Optimiser steps in all."""
         return self.total_epochs * self.steps_per_epoch
 
+    @property
+    def world_size(self) -> int:
+        """Processes on all nodes."""
+        return self.processes * self.nodes
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.batch_size % (self.processes * self.nodes):
+        if self.batch_size % self.world_size:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be divided among nodes x processes = "
                 f"{self.nodes} x {self.processes}"

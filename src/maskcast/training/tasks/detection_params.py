@@ -46,6 +46,6 @@ class DetectorTraining(Params):
         if self.unlabeled is not None:
             if self.ema is None:
                 raise ValueError("unlabeled needs a teacher: set ema, e.g. to 0.9996")
-            if self.training.processes * self.training.nodes > 1:
+            if self.training.world_size > 1:
                 raise ValueError("unlabeled trains on one process: set training.processes and training.nodes to 1")
         return self

@@ -42,7 +42,7 @@ class EncoderTraining(Params):
             batch, parts = self.training.batch_size, self.method.sub_batches
             if batch % parts:
                 raise ValueError(f"training.batch_size {batch} is no multiple of method.sub_batches {parts}")
-            processes = self.training.processes * self.training.nodes
+            processes = self.training.world_size
             if parts % processes:
                 raise ValueError(f"method.sub_batches {parts} is no multiple of the {processes} processes")
             if batch // parts < 2:

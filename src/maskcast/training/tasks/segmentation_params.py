@@ -214,7 +214,7 @@ class SegmentationTraining(Params):
             return self
         if self.ema is None:
             raise ValueError("unlabeled needs a teacher: set ema, e.g. to 0.99")
-        processes = self.training.processes * self.training.nodes
+        processes = self.training.world_size
         if self.unlabeled.batch_size % (2 * processes):
             raise ValueError(
                 f"unlabeled.batch_size {self.unlabeled.batch_size}: samples are mixed in pairs, which cannot be "
