@@ -1,9 +1,10 @@
 """prepare_clips: raw videos of any layout -> a clip store of one size."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,10 +15,10 @@ from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
 from maskcast.data.relabelling import LABELLED_FRAMES, partly_labelled
-from maskcast.data.sources.base import Listing
+from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError
-from maskcast.labels import IGNORE, Split
+from maskcast.labels import IGNORE, LabelMap, Split
 from maskcast.params import Params
 from maskcast.progress import say, track
 from maskcast.reading import counted
@@ -87,42 +88,78 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     height, width = size_of(first[1])
     if listing.backgrounds:
         meta[BACKGROUNDS] = _write_backgrounds(clips / BACKGROUNDS, listing, (height, width), params.workers)
-    written: Counter[str] = Counter()
-    shown: dict[tuple[str, str], bool] = {}  # by split and map: whether a mask has foreground
-    void = {one.name: IGNORE if one.kind == "classes" else 0 for one in listing.maps}
-    partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
-    narrowest, widest = first[2], first[2]
+    survey = _Survey(listing.maps)
     with ClipWriter(clips, height=height, width=width, maps=listing.maps, meta=meta) as writer:
         for clip, arrays, aspect in chain([first], found):
-            narrowest, widest = min(narrowest, aspect), max(widest, aspect)
             if (own := size_of(arrays)) != (height, width):
                 sizes = f"{own[0]}x{own[1]}, {first[0].id!r} is {height}x{width}"
                 raise MaskcastError(f"{raw}: clip {clip.id!r} is {sizes}; set height and width of prepare_clips")
-            known = partly_labelled(listing.maps, arrays.masks) if clip.kind == "labelled" else {}
-            partly |= known.keys()
-            own_meta = clip.meta | ({LABELLED_FRAMES: known} if known else {})
+            own_meta = clip.meta | survey.add(clip, arrays, aspect)
             writer.add(clip.id, split=clip.split, kind=clip.kind, meta=own_meta, **vars(arrays))
-            written[clip.split] += 1
-            for name, mask in arrays.masks.items():
-                shown[clip.split, name] = shown.get((clip.split, name), False) or bool(
-                    ((mask != 0) & (mask != void.get(name))).any()
-                )
         for name, reason in [*listing.skipped, *unreadable]:
             writer.skip(name, reason)
-        notes = [*listing.notes, *(_without_foreground(*place) for place, some in shown.items() if not some)]
-        if notes:
-            writer.meta["notes"] = notes
-        if partly:
-            writer.meta[LABELLED_FRAMES] = sorted(partly)
-        if max(abs(aspect * height - width) for aspect in (narrowest, widest)) > 1:  # frames are stretched
-            writer.meta["source_aspect"] = [round(narrowest, 3), round(widest, 3)]
-        lost = {clip.split for clip in listing.clips} - set(written)
+        notes = [*listing.notes, *survey.warnings()]
+        writer.meta |= ({"notes": notes} if notes else {}) | survey.meta(height, width)
+        lost = {clip.split for clip in listing.clips} - set(survey.written)
         if lost:
             raise MaskcastError(f"{raw}: no clip of split {min(lost)!r} can be read{reasons(unreadable)}")
     if (page := write_left_out(pictured)) is not None:
         where = final(clips) / page.relative_to(clips)
         notes.append(f"{counted(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
-    _report(written, [*listing.skipped, *unreadable], notes)
+    _report(survey.written, [*listing.skipped, *unreadable], notes)
+
+
+class _Survey:
+    """What the clips of a store are like, gathered as they are written.
+
+    Args:
+        maps: of the store.
+
+    Attributes:
+        written: the number of clips of each split.
+    """
+
+    def __init__(self, maps: Sequence[LabelMap]) -> None:
+        self.written: Counter[str] = Counter()
+        self._maps = maps
+        self._void = {one.name: IGNORE if one.kind == "classes" else 0 for one in maps}
+        self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
+        self._partly: set[str] = set()  # maps that some frames of labelled clips have no labels of
+        self._aspects: list[float] = []  # least and greatest
+
+    def add(self, clip: RawClip, arrays: Arrays, aspect: float) -> dict[str, Any]:
+        """Takes in a clip; returns what its meta is to say of frames without labels."""
+        self.written[clip.split] += 1
+        aspects = [*self._aspects, aspect]
+        self._aspects = [min(aspects), max(aspects)]
+        for name, mask in arrays.masks.items():
+            place = clip.split, name
+            if not self._has_foreground.get(place):
+                self._has_foreground[place] = bool(((mask != 0) & (mask != self._void.get(name))).any())
+        partly = partly_labelled(self._maps, arrays.masks) if clip.kind == "labelled" else {}
+        self._partly |= partly.keys()
+        return {LABELLED_FRAMES: partly} if partly else {}
+
+    def warnings(self) -> list[str]:
+        """Returns what to say of label maps without foreground."""
+        return [
+            f"warning: no {name} of split {split!r} has foreground, so scores on it say nothing; look at the "
+            "files, and at what source says of their values"
+            for (split, name), found in self._has_foreground.items()
+            if not found
+        ]
+
+    def meta(self, height: int, width: int) -> dict[str, Any]:
+        """Returns what the meta of the store is to say of labels of some frames, and of frames that are stretched.
+
+        Args:
+            height: rows of the clips.
+            width: their columns.
+        """
+        meta: dict[str, Any] = {LABELLED_FRAMES: sorted(self._partly)} if self._partly else {}
+        if max(abs(aspect * height - width) for aspect in self._aspects) > 1:
+            meta["source_aspect"] = [round(aspect, 3) for aspect in self._aspects]
+        return meta
 
 
 def _take_handful(listing: Listing) -> None:
@@ -148,13 +185,6 @@ def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], work
             else:
                 writer.add(clip.id, split=clip.split, kind=clip.kind, frames=result[0].frames, meta=clip.meta)
     return ClipStore(root).digest
-
-
-def _without_foreground(split: str, name: str) -> str:
-    return (
-        f"warning: no {name} of split {split!r} has foreground, so scores on it say nothing; look at the "
-        "files, and at what source says of their values"
-    )
 
 
 def _report(written: Counter[str], skipped: list[tuple[str, str]], notes: list[str]) -> None:
