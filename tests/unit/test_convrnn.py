@@ -108,7 +108,7 @@ def test_tracks_of_a_square() -> None:
     masks[1, :, 1:3, 1:3] = 255
     objects = find_objects(masks[:, -1], 5)
     assert objects.tolist() == [[3], [0]]
-    tracks = track(masks, objects, 5)
+    tracks = track(masks, objects)
     assert tracks.visible_BTN.squeeze(-1).tolist() == [[True, True], [False, False]]
     assert tracks.truncated_BTN[0, :, 0].tolist() == [False, True]
     expected = torch.tensor([(5.5 - 9.5) / 20, (12.5 - 14.5) / 20])
@@ -121,7 +121,7 @@ def test_drawing_moves_scales_and_puts_the_lower_object_in_front() -> None:
     last = torch.zeros(1, 24, 24, dtype=torch.uint8)
     last[0, 2:6, 2:6], last[0, 12:16, 2:6] = 1, 2
     objects = find_objects(last, 4)
-    tracks = track(last[:, None], objects, 4)
+    tracks = track(last[:, None], objects)
     centre = still(tracks, 1).centre_BhN2 + torch.tensor([[8 / 24, 6 / 24], [0.0, 6 / 24]])
     scale = torch.tensor([[0.0, 0.0], [0.0, math.log(0.5)]]).expand_as(centre)
     seen = tracks.last_observation()

@@ -33,12 +33,6 @@ class Row:
 Check = Callable[[], Iterator[Row]]
 
 
-def failed(check: str, error: Exception, state: State = "missing") -> Row:
-    """Returns the row of a check that an error ended; what to do stands after the first semicolon."""
-    found, _, remedy = one_line(error).partition("; ")
-    return Row(state, check, found, remedy)
-
-
 def side_by_side(checks: Mapping[str, Check], limit_s: float = LIMIT_S) -> list[Row]:
     """Returns the rows of all checks, in order; one that is late is missing, and nobody waits for it.
 
@@ -70,7 +64,8 @@ def _rows(name: str, check: Check) -> list[Row]:
     try:
         rows += check()
     except MaskcastError as error:
-        rows.append(failed(name, error))
+        found, _, remedy = one_line(error).partition("; ")
+        rows.append(Row("missing", name, found, remedy))
     except Exception as error:  # whatever a broken installation raises: the other checks go on
         rows.append(Row("missing", name, f"{type(error).__name__}: {one_line(error)[:300]}", "mend that"))
     return rows

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 from maskcast.reading import counted
 
 Matrix = NDArray[np.int64]
 Absent = Literal["omit", "zero"]
 
 
-def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int, ignore: int | None = 255) -> Matrix:
-    """Count the pixels of every (target class, predicted class) pair.
+def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> Matrix:
+    """Count the pixels of every (target class, predicted class) pair, where the target has a label.
 
     Args:
-        target: Class ids, any shape, an integer dtype with values 0..255.
+        target: Class ids, any shape, an integer dtype with values 0..255; `IGNORE` is no label.
         prediction: Class ids, same shape as `target`.
         num_classes: K, at most 255; ids 0..K-1 are classes.
-        ignore: Pixels whose *target* has this value are left out, whatever was predicted there.
 
     Returns:
         M_KK int64, rows = target, columns = prediction; matrices of the parts of a split add up to its own.
@@ -41,8 +41,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int, igno
     # 8 + 8 bits index a 256 x 256 table, so bad ids land in rows and columns of their own: no pass to check.
     pairs = (_bytes(target).astype(np.uint16) << 8) | _bytes(prediction)
     table = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
-    if ignore is not None:
-        table[ignore] = 0
+    table[IGNORE] = 0
     for name, counts in (("target", table.sum(axis=1)), ("predicted", table.sum(axis=0))):
         outside = np.flatnonzero(counts[num_classes:])
         if outside.size:
@@ -95,9 +94,9 @@ def dice_per_class(matrix: Matrix) -> NDArray[np.float64]:
     return _divide(2 * hit, target + predicted)
 
 
-def macro_dice(matrix: Matrix, *, absent: Absent, background: bool = True) -> float:
-    """Unweighted mean over classes of the pooled per-class Dice; arguments as `macro_jaccard`."""
-    return _macro(dice_per_class(matrix), absent, background)
+def macro_dice(matrix: Matrix) -> float:
+    """Unweighted mean over classes of the pooled per-class Dice; absent classes are left out, NaN without any."""
+    return _macro(dice_per_class(matrix), "omit", background=True)
 
 
 def accuracy(matrix: Matrix) -> float:

@@ -90,7 +90,7 @@ class ForecastScores(HorizonCounts):
             "jaccard_last_absent_zero_no_background": macro_jaccard(last_KK, absent="zero", background=False),
             "jaccard_mean": self.mean(),
             "accuracy_last": accuracy(last_KK),
-            "dice_last": macro_dice(last_KK, absent="omit"),
+            "dice_last": macro_dice(last_KK),
             "calibration_error": self.reliability.error(),
             "calibration_error_objects": self.reliability_of_objects.error(),
         }

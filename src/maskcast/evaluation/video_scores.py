@@ -84,7 +84,7 @@ class VideoScores:
         return {
             "jaccard": macro_jaccard(self._counts, absent="omit") if some else float("nan"),
             "jaccard_frames": mean_where_labelled(self._frames) if some else float("nan"),
-            "dice": macro_dice(self._counts, absent="omit") if some else float("nan"),
+            "dice": macro_dice(self._counts) if some else float("nan"),
             "accuracy": accuracy(self._counts),
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
             "flicker": errors,

@@ -62,23 +62,9 @@ def segment_by(
     yield from _agreeing((found for _, found in parts if found is not None), consistent_frames)
 
 
-def segment_whole(
-    segmenter: Segmenter,
-    frames_THWC: np.ndarray,
-    *,
-    batch_size: int,
-    precision: str,
-    consistent_frames: int | None = None,
-) -> Found:
-    """Returns all that ``segment`` finds in a clip that fits into memory."""
-    pieces = segment(
-        segmenter,
-        [frames_THWC],
-        batch_size=batch_size,
-        precision=precision,
-        consistent_frames=consistent_frames,
-    )
-    return joined(list(pieces))
+def segment_whole(segmenter: Segmenter, frames_THWC: np.ndarray, *, batch_size: int, precision: str) -> Found:
+    """Returns all that ``segment`` finds in a clip that fits into memory, each frame masked by itself."""
+    return joined(list(segment(segmenter, [frames_THWC], batch_size=batch_size, precision=precision)))
 
 
 def segment_both(

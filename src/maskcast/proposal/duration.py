@@ -11,6 +11,8 @@ from typing import Any
 FORECASTER_STEP = 0.1  # seconds of 32 windows of `objects` on one thread (docs/forecasting.md)
 STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
 STAGES = 11
+FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
+TRIES = 3  # of which the fastest counts
 
 
 def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: int) -> tuple[float, str]:
@@ -35,9 +37,6 @@ def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: 
         f"{forecast} forecaster steps x {FORECASTER_STEP} s + {STAGES} stages x {STAGE:.0f} s"
     )
     return seconds, told
-
-
-FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
 
 
 def _steps(section: Mapping[str, Any]) -> int:
@@ -66,9 +65,9 @@ def _measured(width: int, batch: int, crop: tuple[int, ...], size: tuple[int, in
     return _fastest(train), _fastest(mask) / 4
 
 
-def _fastest(work: Callable[[], None], tries: int = 3) -> float:
+def _fastest(work: Callable[[], None]) -> float:
     taken = []
-    for _ in range(tries):
+    for _ in range(TRIES):
         start = time.perf_counter()
         work()
         taken.append(time.perf_counter() - start)

@@ -21,7 +21,7 @@ ABANDONED_S = 60  # a decision that takes longer was killed; clocks must not dif
 Action = Literal["promote", "rollback"]
 
 
-def promote(name: str, which: str = CANDIDATE, reason: str = "", force: bool = False) -> Decision:
+def promote(name: str, which: str, reason: str, force: bool) -> Decision:
     """Makes a version the champion, and the champion the previous one.
 
     Args:

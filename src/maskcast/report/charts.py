@@ -11,6 +11,7 @@ RIGHT, TOP, BOTTOM = 10, 10, 38
 LEAST_LEFT, DIGIT = 44, 7  # widths: of the axis at the left, and of a digit
 MOST_POINTS, MOST_ROWS = 400, 40
 DOTTED_UP_TO = 30  # points of a line that are drawn as dots, too
+TICKS = 5  # on an axis, about
 STYLES = 8  # classes line-0 to line-7 of the style sheet
 
 Points = Sequence[tuple[float, float]]
@@ -141,12 +142,12 @@ def _log_ticks(xs: Sequence[float]) -> Sequence[float]:
     return powers if len(xs) > DOTTED_UP_TO and len(powers) > 1 else xs
 
 
-def _ticks(low: float, high: float, count: int = 5, *, whole: bool = False) -> list[float]:
+def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """Returns round numbers (1, 2, 2.5 or 5 times a power of ten apart) from below `low` to above `high`."""
     if high <= low:
         margin = abs(low) / 10 or 0.5
         low, high = low - margin, high + margin
-    raw = (high - low) / count
+    raw = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     step = max(math.ceil(step), 1) if whole else step

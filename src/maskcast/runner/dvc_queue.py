@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,18 +84,7 @@ class Queue:
             say(f"done before: {', '.join(kept)}")
         if not wanted:
             return {}
-        states, workers = self._status()
-        if others := [name for name, (_, state) in states.items() if state in OPEN and name not in wanted]:
-            raise MaskcastError(
-                f"DVC's queue is in use: {', '.join(others)}; wait for them (`dvc queue status`), "
-                "or `dvc queue remove --queued`"
-            )
-        for name, (task, state) in states.items():
-            if name in wanted and state == "Running" and not workers:  # killed with its worker
-                self._must("queue", "kill", task)
-                state = "Failed"
-            if name in wanted and state not in OPEN:
-                self._must("queue", "remove", task)
+        self._clear(wanted)
         waiting = {name for name, (_, state) in self._status()[0].items() if state in OPEN}
         try:
             for one in wanted.values():
@@ -125,6 +114,25 @@ class Queue:
         top = Path(self._git("rev-parse", "--show-toplevel").stdout.strip())
         inside = (self._folder.resolve() / path).relative_to(top.resolve())
         self._must("get", str(top), str(inside), "--rev", self._ref(name), "--out", str(to))
+
+    def _clear(self, wanted: Container[str]) -> None:
+        """Takes experiments that have ended, or were killed with their worker, out of the queue.
+
+        Raises:
+            MaskcastError: somebody else's experiments wait there.
+        """
+        states, workers = self._status()
+        if others := [name for name, (_, state) in states.items() if state in OPEN and name not in wanted]:
+            raise MaskcastError(
+                f"DVC's queue is in use: {', '.join(others)}; wait for them (`dvc queue status`), "
+                "or `dvc queue remove --queued`"
+            )
+        for name, (task, state) in states.items():
+            killed = state == "Running" and not workers
+            if name in wanted and killed:
+                self._must("queue", "kill", task)
+            if name in wanted and (killed or state not in OPEN):
+                self._must("queue", "remove", task)
 
     def _put(self, one: Experiment) -> None:
         changes = []

@@ -25,6 +25,7 @@ from maskcast.rehearsal import AllOf, rehearsing
 from maskcast.seed import rng
 
 SPECK = 0.02  # size (standard deviation), in picture heights, below which an object is too small to measure
+MEASURED, CUT_FROM = 200, 1200  # clips at most, whose whole objects are measured, and whose sights are cut
 CUT = 7  # seed of where sights are cut
 SIGHTINGS = 3  # frames of a clip in which an object must be larger than that, or it is taken for noise
 
@@ -116,15 +117,14 @@ def prepare_motion(motion: ObjectMotion, store: ClipStore, clips: Sequence[Clip]
         learn(motion.completion, cuts(store, clips))
 
 
-def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> tuple[Tensor, Tensor, Tensor]:
+def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tensor, Tensor]:
     """Returns class (M,), centre (M, 2) and size (M,) of every whole object in every frame of some of the clips.
 
     Args:
         store: holds their masks.
         clips: of that store.
-        limit: clips read at most, spread evenly.
     """
-    some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
+    some = _spread(clips, MEASURED)
     packed = [_pack(store, clip).flatten(0, 1) for clip in some]
     rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
     size_M = rows_M8[:, 4:6].mean(-1)
@@ -132,12 +132,15 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip], limit: int = 200) -> 
     return rows_M8[:, 0].long(), rows_M8[:, 2:4], size_M
 
 
-def cuts(store: ClipStore, clips: Sequence[Clip], limit: int = 1200) -> list[CutSights]:
+def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
     """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
-    some = [clips[k] for k in evenly_spaced(len(clips), limit, ends=False)]
-    drawn = enumerate(track(some, "cutting sights", of=AllOf(limit, _splits(clips))))
-    found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in drawn]
+    some = enumerate(track(_spread(clips, CUT_FROM), "cutting sights", of=AllOf(CUT_FROM, _splits(clips))))
+    found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
     return [sights for sights in found if sights is not None]
+
+
+def _spread(clips: Sequence[Clip], most: int) -> list[Clip]:
+    return [clips[k] for k in evenly_spaced(len(clips), most, ends=False)]
 
 
 def _splits(clips: Sequence[Clip]) -> list[str]:

@@ -38,7 +38,7 @@ class ObjectForecaster(Forecaster):
 
     same_each_step = True
 
-    def __init__(self, hidden: int, num_classes: int, *, whole: bool = False, several: bool = False) -> None:
+    def __init__(self, hidden: int, num_classes: int, *, whole: bool, several: bool) -> None:
         super().__init__()
         self.num_classes, self.several = num_classes, several
         self.motion = ObjectMotion(hidden, num_classes, whole=whole)

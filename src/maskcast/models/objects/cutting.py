@@ -65,7 +65,7 @@ def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generato
     ids_MHW, whole_M8 = torch.from_numpy(np.stack(pictures)), torch.stack(wholes)
     class_M = whole_M8[:, 0].long()
     own_MHW = ids_MHW * (ids_MHW == class_M[:, None, None])
-    seen = track(own_MHW[:, None], class_M[:, None], num_classes)
+    seen = track(own_MHW[:, None], class_M[:, None])
     sights = class_M, seen.centre_BTN2[:, 0, 0], seen.std_BTN2[:, 0, 0]
     window = windows(ids_MHW, torch.arange(len(class_M)), *sights)
     return CutSights(window, *sights, whole_M8[:, 2:4], whole_M8[:, 4:6]).pick(is_cut(window))

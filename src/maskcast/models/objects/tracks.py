@@ -99,10 +99,10 @@ def find_objects(ids_BHW: Tensor, num_classes: int) -> Tensor:
     return (order_BK + 1) * seen_BK.gather(1, order_BK)
 
 
-def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
+def track(ids_BTHW: Tensor, object_BN: Tensor) -> Tracks:
     """Returns the tracks of the objects ``object_BN`` (class ids, 0 = none) in (B, T, H, W) uint8 masks."""
     sums = _sums_of_all if shapes_are_fixed() else _sums_of_few
-    count, touching, moments = sums(ids_BTHW, object_BN, num_classes)
+    count, touching, moments = sums(ids_BTHW, object_BN)
     height, width = ids_BTHW.shape[2:]
     mean = moments / count.clamp(min=1)[..., None]
     centre, square = mean.split(2, dim=-1)
@@ -111,7 +111,7 @@ def track(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> Tracks:
     return Tracks(visible, centre, std * visible[..., None], touching > 0, width / height)
 
 
-def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns pixels (B, T, N), those at the border (B, T, N), and sums (B, T, N, 4) of y, x and their squares.
 
     It touches only the few pixels that are not background.
@@ -137,7 +137,7 @@ def _sums_of_few(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple
     return sums[..., 0], sums[..., 5], sums[..., 1:5]
 
 
-def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def _sums_of_all(ids_BTHW: Tensor, object_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the same, by the number of pixels in each row and column; no atomic addition, no shape of data."""
     height, width = ids_BTHW.shape[2:]
     here_BTNHW = ids_BTHW.long()[:, :, None] == object_BN.masked_fill(object_BN == 0, -1)[:, None, :, None, None]
@@ -166,7 +166,7 @@ def pack_tracks(ids_THW: Tensor, num_classes: int) -> Tensor:
     object_S = found_K[1:].nonzero().flatten() + 1
     if not len(object_S):
         return torch.zeros(len(ids_THW), 0, len(PACKED))
-    tracks = track(ids_THW[None], object_S[None], num_classes)
+    tracks = track(ids_THW[None], object_S[None])
     fields = [object_S.expand(len(ids_THW), -1), tracks.visible_BTN[0], tracks.truncated_BTN[0]]
     class_id, visible, truncated = (field[..., None].float() for field in fields)
     aspect = torch.full_like(truncated, float(tracks.aspect))

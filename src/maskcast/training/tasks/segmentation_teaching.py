@@ -37,7 +37,7 @@ class Teaching:
         params: SegmentationTraining,
         unlabeled: UnlabeledParams,
         averaged: BetterModel[Segmenter],
-        others: ClipStore | None = None,
+        others: ClipStore | None,
     ) -> None:
         self.params, self.unlabeled, self._averaged = params, unlabeled, averaged
         self.windows = UnlabelledWindows(store, params, unlabeled, others)
