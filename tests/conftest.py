@@ -39,6 +39,11 @@ def shared_data() -> Path:
     return folder
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Returns the contents of all files below a folder, by their paths."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def layers_of(arrays: Arrays) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Returns the frames and the masks of a clip that a source with one label map loaded."""
     return arrays.frames, arrays.masks.get(MASK)

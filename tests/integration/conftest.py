@@ -21,6 +21,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.integration import images
 from tests.integration.kfp_server import KfpServer
+from tests.integration.mlflow_server import free_port, mlflow_server
 from tests.integration.project import Project
 
 from maskcast.__main__ import main
@@ -208,6 +209,15 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
+    """The address of an MLflow server."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "server.db")
+    with mlflow_server(folder, free_port()) as uri:
+        yield uri
 
 
 Once = Callable[[str, Callable[[], str]], str]

@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import write_store
-from tests.integration.mlflow_server import free_port, mlflow_server
+from tests.integration.mlflow_server import free_port
 from tests.integration.promoters import promote_at_once
 from tests.integration.workshop import Workshop
 from tests.registered import HORIZON, SEEN, write_parts
@@ -43,14 +43,6 @@ Run = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("workshop"))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "server.db")
-    with mlflow_server(folder, free_port()) as uri:
-        yield uri
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.conftest import files_of
 from tests.integration.faults import Fault, faulty_proxy
 
 from maskcast.digest import digest_tree
@@ -18,10 +19,6 @@ from maskcast.errors import MaskcastError
 from maskcast.runner.run import run_stage
 from maskcast.stages import fetch_dataset
 from maskcast.storage import store as storage
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.conftest import files_of
 from tests.integration.conftest import new_bucket
 from tests.integration.faults import Fault, FaultyProxy, faulty_proxy
 
@@ -24,10 +25,6 @@ LARGE = 9 * MIB  # two pieces
 WAIT_S = 60
 FETCH = "import sys, pathlib, maskcast.storage.store as s; s.fetch(sys.argv[1], pathlib.Path(sys.argv[2]))"
 PUT = "import sys, pathlib, maskcast.storage.store as s; s.put(pathlib.Path(sys.argv[1]), sys.argv[2])"
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def wait_for(condition) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import mlflow
 import pytest
-from tests.integration.mlflow_server import free_port, mlflow_server
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -47,14 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     (tmp_path / "clips").write_text("data")
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "server.db")
-    with mlflow_server(folder, free_port()) as uri:
-        yield uri
 
 
 def origin(folder: Path, stage: str = "train_masker", **training: Any) -> Origin:

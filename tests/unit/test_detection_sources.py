@@ -221,6 +221,15 @@ def coco_fault(raw: Path, *path: Any) -> CocoSource:
         (("images", 0, "file_name", 7), "file_name must be a relative path, not 7"),
         (("images", 0, "height", "30"), "height must be an integer, not '30'"),
         (("images", []), "labels.json: images is empty"),
+        (("annotations", None), "labels.json: annotations must be a list, not None"),
+        (("annotations", 0, "bbox", None), "(id 20): bbox must be 4 numbers [x, y, width, height], not None"),
+        (("annotations", 0, "bbox", [1, 2, None, 4]), "(id 20): bbox must be 4 numbers"),
+        (("annotations", 0, "image_id", None), "image_id must be an integer, not None"),
+        (("annotations", 0, None), "annotations[0]: must be an object, not None"),
+        (("images", 0, "file_name", None), "file_name must be a relative path, not None"),
+        (("images", 0, "id", None), "id must be an integer, not None"),
+        (("categories", 0, "name", None), "(id 7): name must be a text, not None"),
+        (("categories", 0, "name", "cat"), "stands twice; give each category its own"),
     ],
 )
 def test_malformed_coco_files_are_refused(tmp_path: Path, edit: tuple[Any, ...], line: str) -> None:
@@ -360,26 +369,6 @@ def test_the_size_that_voc_states_is_kept(tmp_path: Path, size: str, found: tupl
     assert config.list(tmp_path).splits["train"][0].size == found
     path.write_text("<annotation><size><width>wide</width><height>3</height></size></annotation>")
     refused(config, tmp_path, "2.xml: width of size must be a finite number, not 'wide'")
-
-
-@pytest.mark.parametrize(
-    ("edit", "line"),
-    [
-        (("annotations", None), "labels.json: annotations must be a list, not None"),
-        (("annotations", 0, "bbox", None), "(id 20): bbox must be 4 numbers [x, y, width, height], not None"),
-        (("annotations", 0, "bbox", [1, 2, None, 4]), "(id 20): bbox must be 4 numbers"),
-        (("annotations", 0, "image_id", None), "image_id must be an integer, not None"),
-        (("annotations", 0, None), "annotations[0]: must be an object, not None"),
-        (("images", 0, "file_name", None), "file_name must be a relative path, not None"),
-        (("images", 0, "id", None), "id must be an integer, not None"),
-        (("categories", 0, "name", None), "(id 7): name must be a text, not None"),
-        (("categories", 0, "name", "cat"), "stands twice; give each category its own"),
-    ],
-)
-def test_nulls_in_coco_files_are_refused_where_a_value_is_needed(
-    tmp_path: Path, edit: tuple[Any, ...], line: str
-) -> None:
-    refused(coco_fault(tmp_path, *edit), tmp_path, line)
 
 
 def test_nulls_in_coco_files_are_nothing_said_elsewhere(tmp_path: Path) -> None:

@@ -9,14 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.conftest import files_of
 
 from maskcast.errors import MaskcastError
 from maskcast.storage import store as storage
 from maskcast.storage.s3 import Bucket, open_bucket
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
