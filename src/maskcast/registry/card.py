@@ -60,34 +60,25 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
             "labels, the page of `pretrain_encoder` says what a linear probe and kNN make of its features.",
             "",
         ]
-    facts = record.facts
+    facts, scores = record.facts, record.scores
+    what = counted(int(scores.get("clips", 0)), "clip")
     if isinstance(about, DetectorDescription):
-        found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
-        return [
-            f"Split {facts.get('split')}, {counted(int(record.scores.get('images', 0)), 'image')} with "
-            f"{record.scores.get('truths', 0):.0f} boxes (data `{facts['data']}`); the report's README.md defines "
-            "each score.",
+        what, how = (
+            f"{counted(int(scores.get('images', 0)), 'image')} with {scores.get('truths', 0):.0f} boxes",
             "",
-            markdown(list(found), [list(found.values())]),
-        ]
-    if isinstance(about, SegmenterDescription):
-        found = {name: f"{record.scores[name]:.4f}" for name in record.measure.headline if name in record.scores}
-        return [
-            f"Split {facts.get('split')}, {counted(int(record.scores.get('clips', 0)), 'clip')} (data "
-            f"`{facts['data']}`), "
-            f"label map `{about.label_map}`; the report's README.md defines each score.",
-            "",
-            markdown(list(found), [list(found.values())]),
-        ]
-    lines = [
-        f"Split {facts.get('split')}, {counted(int(record.scores.get('clips', 0)), 'clip')} (data "
-        f"`{facts['data']}`), "
-        f"{about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast; "
-        "the report's README.md defines each score."
-    ]
-    lines += ["", _score_table(record)]
-    if "masker_jaccard" in record.scores:
-        lines += [f"The masker's own Jaccard over all frames is {record.scores['masker_jaccard']:.4f}.", ""]
+        )
+    elif isinstance(about, SegmenterDescription):
+        how = f", label map `{about.label_map}`"
+    else:
+        how = f", {about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast"
+    told = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){how}"
+    lines = [f"{told}; the report's README.md defines each score.", ""]
+    if isinstance(about, DetectorDescription | SegmenterDescription):
+        found = {name: f"{scores[name]:.4f}" for name in record.measure.headline if name in scores}
+        return [*lines, markdown(list(found), [list(found.values())])]
+    lines.append(_score_table(record))
+    if "masker_jaccard" in scores:
+        lines += [f"The masker's own Jaccard over all frames is {scores['masker_jaccard']:.4f}.", ""]
     return lines
 
 
