@@ -52,8 +52,8 @@ def one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says."""
-    return next(iter(str(error).strip().splitlines()), "")
+    """Returns the first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

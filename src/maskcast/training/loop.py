@@ -21,6 +21,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from torch.optim import Optimizer
+
 from maskcast.distributed import from_first, join_batch_norms, rank, world_size
 from maskcast.errors import MaskcastError
 from maskcast.progress import report, say, track
@@ -29,6 +31,7 @@ from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.epochs import Progress, weights_of
 from maskcast.training.feeding import Feed
 from maskcast.training.learner import Learner
+from maskcast.training.numbers import StepNumbers
 from maskcast.training.optimizers import fused, load_state
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
@@ -85,14 +88,7 @@ def fit(
     if world_size() > 1:
         join_batch_norms(task.model)
     checkpoints = Checkpoints(resume, task.fingerprint)
-    run = Progress(best={}, best_weights=weights_of(task.model))
-    state = from_first(checkpoints.load() if rank() == 0 else None)
-    if state is not None:
-        with checkpoints.fitting():
-            task.model.load_state_dict(state["model"])
-            load_state(optimizer, state["optimizer"])
-            run = Progress(**state["progress"])
-        say(f"resuming at step {run.step} of {params.steps}")
+    run = _begun(checkpoints, task, optimizer, params)
     started = time.monotonic() - run.seconds
     learner = Learner(task, params, processes, optimizer)
 
@@ -123,9 +119,7 @@ def fit(
                 saves = pauses or run.step % params.checkpoint_every == 0
                 for numbers in learner.numbers.read(all_steps=ends or saves):
                     run.losses += numbers.loss
-                    found = {"loss": numbers.loss, "grad_norm": numbers.norm}
-                    found |= {"learning_rate": params.rate(numbers.step)} | numbers.logged
-                    report({f"train/{name}": value for name, value in found.items()}, step=numbers.step + 1)
+                    _report(numbers, params.rate(numbers.step))
                 if ends:
                     learner.compiled.off()
                     run.end_epoch(task, params)
@@ -143,3 +137,22 @@ def fit(
     epochs = run.step // params.steps_per_epoch
     took = {"best_epoch": run.best_epoch, "epochs": epochs, "train_seconds": time.monotonic() - started}
     return Trained(run.best | took, run.curve)
+
+
+def _begun(checkpoints: Checkpoints, task: Task, optimizer: Optimizer, params: Schedule) -> Progress:
+    """Returns how far a training is, after loading the last checkpoint, where there is one."""
+    state = from_first(checkpoints.load() if rank() == 0 else None)
+    if state is None:
+        return Progress(best={}, best_weights=weights_of(task.model))
+    with checkpoints.fitting():
+        task.model.load_state_dict(state["model"])
+        load_state(optimizer, state["optimizer"])
+        run = Progress(**state["progress"])
+    say(f"resuming at step {run.step} of {params.steps}")
+    return run
+
+
+def _report(numbers: StepNumbers, rate: float) -> None:
+    """Reports what a step gave."""
+    found = {"loss": numbers.loss, "grad_norm": numbers.norm, "learning_rate": rate} | numbers.logged
+    report({f"train/{name}": value for name, value in found.items()}, step=numbers.step + 1)

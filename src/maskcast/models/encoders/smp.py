@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, first_line
 from maskcast.models.weights import load_weights, read_weights
 
 REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
@@ -28,7 +28,7 @@ def build_encoder(name: str, arch: str) -> nn.Module:
     try:
         encoder: nn.Module = smp.encoders.get_encoder(name, in_channels=3, depth=5, weights=None)
     except REFUSALS as error:
-        raise MaskcastError(f"encoder {name!r}: {reason(error)}; choose another") from None
+        raise MaskcastError(f"encoder {name!r}: {first_line(error)}; choose another") from None
     return encoder
 
 
@@ -137,8 +137,3 @@ def check_encoder(name: str, own: list[str]) -> None:
         close = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
         raise MaskcastError(f"encoder {name!r} is unknown to segmentation-models-pytorch; {hint}")
-
-
-def reason(error: Exception) -> str:
-    """Returns the first line of what a library said."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

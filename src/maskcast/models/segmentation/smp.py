@@ -6,8 +6,8 @@ imported when a network is built, because that takes seconds.
 
 from torch import nn
 
-from maskcast.errors import MaskcastError
-from maskcast.models.encoders.smp import REFUSALS, check_encoder, library, reason
+from maskcast.errors import MaskcastError, first_line
+from maskcast.models.encoders.smp import REFUSALS, check_encoder, library
 
 CLASS_NAMES = {
     "smp_unet": "Unet",
@@ -35,7 +35,8 @@ def build_network(arch: str, encoder: str, channels: int) -> tuple[nn.Module, in
     try:
         network: nn.Module = make(encoder, encoder_weights=None, in_channels=3, classes=channels)
     except REFUSALS as error:
-        raise MaskcastError(f"encoder {encoder!r} does not fit {arch}: {reason(error)}; choose another") from None
+        why = f"encoder {encoder!r} does not fit {arch}: {first_line(error)}"
+        raise MaskcastError(f"{why}; choose another") from None
     stride = network.get_submodule("encoder").output_stride
     assert isinstance(stride, int)
     return network, stride
