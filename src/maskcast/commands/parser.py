@@ -57,7 +57,7 @@ class CommandParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {nearest(str(value), names)}")
 
 
-def command_parser(name: str, description: str, epilog: str | None = None) -> CommandParser:
+def command_parser(name: str, description: str, epilog: str) -> CommandParser:
     """Returns a parser of ``maskcast NAME``, whose help ends in ``epilog``."""
     return CommandParser(prog=f"maskcast {name}", description=description, epilog=epilog)
 

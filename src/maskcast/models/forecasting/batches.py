@@ -77,7 +77,7 @@ class ObjectTracks:
     ``completion`` they are those of whole objects.
     """
 
-    def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None = None) -> None:
+    def __init__(self, store: ClipStore, clips: Sequence[Clip], completion: Completion | None) -> None:
         own = deepcopy(completion)  # stays on the CPU, as the batches do
         self.read = cache(lambda clip: _pack(store, clips[clip], own))
         if rehearsing():
@@ -99,9 +99,7 @@ class ObjectTracks:
 class TracksAndMasks:
     """Tracks of all windows and masks of the first ``count``: few are enough for what is learned from pixels."""
 
-    def __init__(
-        self, store: ClipStore, clips: Sequence[Clip], count: int, completion: Completion | None = None
-    ) -> None:
+    def __init__(self, store: ClipStore, clips: Sequence[Clip], count: int, completion: Completion | None) -> None:
         self.tracks = ObjectTracks(store, clips, completion)
         self.masks, self.count = Pictures(store, clips, Input.MASKS), count
 
