@@ -61,7 +61,7 @@ def _run_command(arguments: Sequence[str]) -> int:
 
 
 def console() -> None:
-    """Is what the console command `maskcast` runs."""
+    """Runs the console command `maskcast`."""
     try:
         sys.exit(main())
     finally:

@@ -70,8 +70,8 @@ def begin() -> None:
     gc.enable()
 
 
-class Aside:
-    """A function that runs in a process of its own, one call after the other, with arrays in shared memory.
+class ForkedFunction:
+    """A function that runs in a forked process, one call after the other, with arrays in shared memory.
 
     A pipe would take ten times as long. The memory has no name, so nothing of it is left behind, and only as much
     as was used counts. The process ends with this one, however that ends: its pipe is closed then.
@@ -131,7 +131,7 @@ class Aside:
 
 
 def _serve(function: Callable[..., Any], shared: np.ndarray, pipe: Connection, theirs: Connection) -> None:
-    """Is the process: answers until it is told to end, or the other end of the pipe is closed.
+    """Runs in the forked process: answers until it is told to end, or the other end of the pipe is closed.
 
     Processes forked after this one hold that end, too. So the last one sees it closed first, then the one before.
     """

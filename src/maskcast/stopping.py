@@ -138,11 +138,11 @@ def children_ignore_ctrl_c() -> Iterator[None]:
 
 
 def _do_nothing(*_: Any) -> None:
-    """Is the handler of a signal that has been heard already."""
+    """Handles a signal that has been heard already."""
 
 
 def end_at_once(number: int, _: Any) -> None:
-    """Is the handler of a signal that is not to wait for anything."""
+    """Handles a signal that ends the process at once."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.forking import TASKS, Aside, short_lived
+from maskcast.forking import TASKS, ForkedFunction, short_lived
 
 
 class Sum:
@@ -37,7 +37,7 @@ def test_a_process_remembers_and_gets_the_arrays_as_they_are() -> None:
         np.empty((0, 4)),
         np.full(9, 0.25),
     ]
-    total, ours = Sum(), Aside(Sum(), 1000, "adds")
+    total, ours = Sum(), ForkedFunction(Sum(), 1000, "adds")
     for word in ("one", "two"):
         process, *found = ours(word, {"some": arrays})
         assert process != os.getpid()
@@ -47,7 +47,7 @@ def test_a_process_remembers_and_gets_the_arrays_as_they_are() -> None:
 
 
 def test_what_it_raises_is_raised_here_and_it_goes_on() -> None:
-    ours = Aside(Sum(), 1000, "adds")
+    ours = ForkedFunction(Sum(), 1000, "adds")
     with pytest.raises(MaskcastError, match=r"^params: refused; give other ones$"):
         ours("refused", {})
     assert ours("fine", {"some": [np.ones(3)]})[1:] == ("fine", 3.0)
@@ -55,7 +55,7 @@ def test_what_it_raises_is_raised_here_and_it_goes_on() -> None:
 
 
 def test_one_that_dies_is_said_in_a_line() -> None:
-    first, second = Aside(Sum(), 1000, "adds"), Aside(Sum(), 1000, "adds")
+    first, second = ForkedFunction(Sum(), 1000, "adds"), ForkedFunction(Sum(), 1000, "adds")
     with pytest.raises(
         MaskcastError, match=r"^a process that adds died, perhaps for lack of memory; give it more"
     ):
@@ -69,7 +69,7 @@ def test_one_that_dies_is_said_in_a_line() -> None:
 
 def test_they_end_with_the_process_that_is_killed(tmp_path: Path) -> None:
     if not (parent := os.fork()):
-        several = [Aside(Sum(), 1000, "adds") for _ in range(3)]
+        several = [ForkedFunction(Sum(), 1000, "adds") for _ in range(3)]
         (tmp_path / "pids").write_text(" ".join(str(one("", {"some": []})[0]) for one in several))
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(parent, 0)

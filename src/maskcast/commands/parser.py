@@ -63,7 +63,7 @@ def command_parser(name: str, description: str, epilog: str) -> CommandParser:
 
 
 def add_commands(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction[argparse.ArgumentParser]":
-    """Lets a command consist of commands; which was given is ``command``."""
+    """Adds subcommands to a command; the one that was given is ``command``."""
     return parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True, action=_Commands
     )

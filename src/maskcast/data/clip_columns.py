@@ -54,7 +54,7 @@ class ColumnWriter:
         return np.bincount(rows_N4[:, 3].astype(np.int64)).tolist()
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._rows.close()
 
     def _check_ids(self, ends_N: np.ndarray, hashes_N: np.ndarray) -> None:

@@ -121,7 +121,7 @@ class _Flows:
         )
 
     def forget(self, before: int) -> None:
-        """Lets go of what lies before a frame with labels: no way goes past it."""
+        """Drops what lies before a frame with labels: no path goes past it."""
         self._found = {pair: flow for pair, flow in self._found.items() if max(pair) > before}
         self._grey = {t: grey for t, grey in self._grey.items() if t >= before}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskcast.data.finished import FinishedClip, FinishedClips
 from maskcast.data.packing import LayerPacker
-from maskcast.forking import Aside
+from maskcast.forking import ForkedFunction
 from maskcast.inference.agreement import Agreement
 from maskcast.inference.found import Found, MeanConfidence, length, quantise
 from maskcast.labels import LabelMap
@@ -53,7 +53,7 @@ class Packer:
             self._finished.save(number, self._growing.pop(number).finish())
 
 
-def lanes(packer: Packer, pixels: int) -> list[Packer | Aside]:
+def lanes(packer: Packer, pixels: int) -> list[Packer | ForkedFunction]:
     """Returns what packs clips side by side, one for each processor.
 
     Where frames agree, each is a copy in a process of its own: half of the work is Python's, under whose lock two
@@ -68,7 +68,7 @@ def lanes(packer: Packer, pixels: int) -> list[Packer | Aside]:
         return [packer] * count
     # a byte and a float for each pixel, and a float for each of its classes, were all pixels objects
     numbers = sum(5 + 4 * one.num_classes for one in packer.maps)
-    return [Aside(packer, pixels * numbers + SPARE, "makes masks agree") for _ in range(count)]
+    return [ForkedFunction(packer, pixels * numbers + SPARE, "makes masks agree") for _ in range(count)]
 
 
 class Packing:
@@ -78,7 +78,7 @@ class Packing:
         packers: each works in a thread of its own, at least.
     """
 
-    def __init__(self, packers: Sequence[Packer | Aside]) -> None:
+    def __init__(self, packers: Sequence[Packer | ForkedFunction]) -> None:
         self._packers = packers
         self._threads = [ThreadPoolExecutor(1, thread_name_prefix="packing") for _ in packers]
         self._running: deque[Future[None]] = deque()
@@ -101,7 +101,7 @@ class Packing:
             for thread in self._threads:
                 thread.shutdown(cancel_futures=True)
             for packer in self._packers:
-                if isinstance(packer, Aside):
+                if isinstance(packer, ForkedFunction):
                     packer.close()
 
 

@@ -117,7 +117,7 @@ def _size(seen: Seen, reference: Reference) -> str:
 
 
 def _colours(seen: Seen, reference: Reference) -> str:
-    """Tells of the colour that is farthest away, in what the clips leave room for."""
+    """Names the colour that is farthest from the reference, measured by its spread over clips."""
     colours = colours_of(seen.frames)
     far = {
         name: abs(colours[name] - known.mean) / max(FAR * known.std, LEAST_COLOUR)

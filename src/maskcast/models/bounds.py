@@ -23,7 +23,7 @@ _limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf,
 
 @contextmanager
 def done_within(seconds: float) -> Iterator[None]:
-    """Lets the work of the block, in this thread, take so long; see ``check_time``."""
+    """Limits how long the work of the block, in this thread, may take; ``check_time`` enforces it."""
     token = _limit.set((seconds, time.monotonic() + seconds))
     try:
         yield
@@ -32,7 +32,7 @@ def done_within(seconds: float) -> Iterator[None]:
 
 
 def check_time() -> None:
-    """Is called between pieces of work.
+    """Checks the time limit; long work calls it between its pieces.
 
     Raises:
         MaskcastError: the work has taken longer than it may.

@@ -96,10 +96,10 @@ def build_like(path: Path, build: Callable[[], N]) -> N:
 
 
 class _Room(TorchFunctionMode):
-    """Lets so many numbers be allocated.
+    """Limits how many numbers are allocated.
 
     Args:
-        numbers: that may be.
+        numbers: at most.
         path: what errors name.
     """
 

@@ -56,7 +56,7 @@ class Checkpoints:
         partial.replace(self.folder / STATE)
 
     def fitting(self) -> AbstractContextManager[None]:
-        """Is put around what takes up a loaded state: what does not fit becomes one line."""
+        """Returns a context for taking up a loaded state: what does not fit becomes one line."""
         return parsing(self.folder / STATE, "a checkpoint of this training", self._remedy)
 
     def _written(self, name: str, write: Callable[[BinaryIO], object]) -> Path:

@@ -25,11 +25,11 @@ AT_ONCE = 2**24  # numbers that are summed at once: memory is a few times as man
 ALIKE = 0.05  # how alike regions of entirely different classes count: an object's class may flip
 
 
-Check = Callable[[], None]  # is called between pieces of work; may raise
+Check = Callable[[], None]  # called between pieces of work; may raise
 
 
 def unchecked() -> None:
-    """Lets the work go on: this file runs without the rest of maskcast, too."""
+    """Checks nothing: this file runs without the rest of maskcast, too."""
 
 
 @dataclass(frozen=True)

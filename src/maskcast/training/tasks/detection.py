@@ -130,7 +130,7 @@ class DetectorTask:
         return fitted(height, width, self.params.model.min_size, self.params.model.max_size)
 
     def begin_step(self, step: int) -> None:
-        """Lets the running average take in the weights."""
+        """Updates the running average of the weights."""
         self.averaged.update(step)
 
     def loss(self, batch: dict[str, list[Tensor]], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:

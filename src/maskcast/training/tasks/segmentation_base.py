@@ -133,7 +133,7 @@ class SegmentationTask:
             fold_parts(self.params.model.head_of(self.segmenter))
 
     def begin_step(self, step: int) -> None:
-        """Lets the running average take in the weights."""
+        """Updates the running average of the weights."""
         if self.averaged is not None:
             self.averaged.update(step)
 
