@@ -7,7 +7,7 @@ DATA holds CLEVRER's annotations (`simulated` draws `--clips` windows instead), 
 are those of forecast_losses.py: the truth about the world says what was hit, cut or hidden. Beside each object's
 IoU stands that of the physics, and of the physics told the true velocity, or the true place and velocity, at the
 last seen frame: where these are better, the forecaster did not know what it could have seen; where they are as
-bad, what follows cannot be foretold from there.
+bad, what follows cannot be predicted from there.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Dense pretraining: riddles by hand, whole maskers that come back, errors that name the param."""
+"""Dense pretraining: samples by hand, whole maskers that come back, errors that name the param."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.encoders.configs import DenoiseConfig, MaskedConfig, NextFrameConfig
-from maskcast.models.encoders.dense import Riddle, riddle, sums
+from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
 from maskcast.models.encoders.table import load_encoder
 from maskcast.models.segmentation.configs import SegmenterConfig
 from maskcast.models.segmentation.pretrained import DECODER, load_decoder, save_decoder
@@ -67,16 +67,18 @@ def task_of(store: ClipStore, method: str, **change: Any) -> DenseTask:
     return DenseTask(ClipFrames(store), params, params.method, params.network, "x")  # type: ignore[arg-type]
 
 
-def test_noise_is_added_in_deviations_of_the_colours_and_foretold() -> None:
+def test_noise_is_added_in_deviations_of_the_colours_and_predicted() -> None:
     view = np.full((8, 8, 3), 100, np.uint8)
-    seen, noise, weight = riddle(DenoiseConfig(sigma=2.0), view, view, COLOURS, np.random.default_rng(0))
+    seen, noise, weight = pretext_sample(DenoiseConfig(sigma=2.0), view, view, COLOURS, np.random.default_rng(0))
     np.testing.assert_allclose(seen, 100 + 2 * 255 * COLOURS[1] * noise, rtol=1e-5)
     assert 0.8 < np.std(noise) < 1.2 and np.asarray(weight).min() == 1
 
 
 def test_hidden_patches_are_the_mean_colour_and_alone_count() -> None:
     view = np.random.default_rng(1).integers(0, 256, (10, 8, 3), dtype=np.uint8)
-    seen, target, weight = riddle(MaskedConfig(patch=4, ratio=0.5), view, view, COLOURS, np.random.default_rng(0))
+    seen, target, weight = pretext_sample(
+        MaskedConfig(patch=4, ratio=0.5), view, view, COLOURS, np.random.default_rng(0)
+    )
     hidden = np.asarray(weight) == 1
     assert (np.asarray(seen)[hidden] == 127.5).all() and (np.asarray(seen)[~hidden] == view[~hidden]).all()
     np.testing.assert_allclose(target, (view / 255 - COLOURS[0]) / COLOURS[1], rtol=1e-4, atol=1e-5)
@@ -84,9 +86,9 @@ def test_hidden_patches_are_the_mean_colour_and_alone_count() -> None:
     assert corners.sum() == 3 and (hidden == corners.repeat(4, 0).repeat(4, 1)[:10, :8]).all()
 
 
-def test_foretold_is_what_the_later_frame_has_more() -> None:
+def test_predicted_is_what_the_later_frame_has_more() -> None:
     now, later = np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 5, np.uint8)
-    seen, target, _ = riddle(NextFrameConfig(), now, later, COLOURS, np.random.default_rng(0))
+    seen, target, _ = pretext_sample(NextFrameConfig(), now, later, COLOURS, np.random.default_rng(0))
     assert (np.asarray(seen) == 10).all()
     np.testing.assert_allclose(np.asarray(target)[0, 0], -5 / (255 * COLOURS[1]), rtol=1e-5)
 
@@ -94,9 +96,9 @@ def test_foretold_is_what_the_later_frame_has_more() -> None:
 def test_the_loss_is_the_mean_square_over_what_counts() -> None:
     target = torch.tensor([[[[1.0, 0, 0], [0, 2, 0]]]])
     weight = torch.tensor([[[1.0, 0.0]]])
-    error, nothing, count = sums(torch.zeros(1, 3, 1, 2), Riddle(target, target, weight))
+    error, nothing, count = sums(torch.zeros(1, 3, 1, 2), PretextSample(target, target, weight))
     assert (error.item(), nothing.item(), count.item()) == pytest.approx((1 / 3, 1 / 3, 1))
-    assert sums(target.permute(0, 3, 1, 2), Riddle(target, target, weight))[0].item() == 0
+    assert sums(target.permute(0, 3, 1, 2), PretextSample(target, target, weight))[0].item() == 0
 
 
 def test_the_same_place_of_two_frames_in_the_same_colours() -> None:
@@ -108,7 +110,7 @@ def test_the_same_place_of_two_frames_in_the_same_colours() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_riddles_are_a_function_of_seed_and_step(store: ClipStore, method: str) -> None:
+def test_samples_are_a_function_of_seed_and_step(store: ClipStore, method: str) -> None:
     task, again = task_of(store, method), task_of(store, method)
     one, same, later = task.batch(3), again.batch(3), task.batch(4)
     assert all(torch.equal(torch.as_tensor(x), torch.as_tensor(y)) for x, y in zip(one, same, strict=True))
@@ -118,7 +120,7 @@ def test_riddles_are_a_function_of_seed_and_step(store: ClipStore, method: str) 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_forked_process_makes_the_same_riddles(
+def test_a_forked_process_makes_the_same_samples(
     store: ClipStore, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a GPU trains; batches were made before, too, by threads, which a forked process does without."""
@@ -173,7 +175,7 @@ def test_a_masker_starts_from_encoder_and_decoder(store: ClipStore, tmp_path: Pa
     torch.testing.assert_close(masker.mean, torch.tensor(description["meta"]["mean"]))
 
 
-def test_it_learns_to_foretell(store: ClipStore, tmp_path: Path) -> None:
+def test_it_learns_to_predict(store: ClipStore, tmp_path: Path) -> None:
     training = PARAMS["training"] | {"steps_per_epoch": 30, "learning_rate": 0.2}
     pretrained(store, tmp_path / "out", method=METHODS["masked"], training=training)
     assert json.loads((tmp_path / "out/m.json").read_text())["explained"] > 0.3

@@ -163,11 +163,11 @@ def test_every_model_with_an_encoder_goes_without_features(store: ClipStore, mod
     task = segmentation_task(store, TrainMasker.model_validate(values() | {"model": model} | window), "x")
     batch = task.batch(3)
     assert task.teaching is not None and batch.views is not None
-    lesson, student = task.teaching.lesson(batch, batch.views), task.student.eval()
+    both, student = task.teaching.student_batch(batch, batch.views), task.student.eval()
     with torch.no_grad():
-        (plain,), _ = student(lesson.frames_BTHWC)
-        with task.teaching.perturbed(batch.views, 2 / len(lesson.frames_BTHWC)):
-            (perturbed,), _ = student(lesson.frames_BTHWC)
+        (plain,), _ = student(both.frames_BTHWC)
+        with task.teaching.perturbed(batch.views, 2 / len(both.frames_BTHWC)):
+            (perturbed,), _ = student(both.frames_BTHWC)
     torch.testing.assert_close(perturbed[:2], plain[:2])
     assert not any(torch.allclose(one, two) for one, two in zip(perturbed[2:], plain[2:], strict=True))
 

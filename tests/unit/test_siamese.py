@@ -78,9 +78,9 @@ def test_cells_are_matched_by_their_features() -> None:
 
 
 def test_byol_by_hand() -> None:
-    foretold = torch.tensor([[2.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    predicted = torch.tensor([[2.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
     target = torch.tensor([[5.0, 0.0], [1.0, 0.0], [-3.0, 0.0]])
-    assert byol_loss(foretold, target).tolist() == pytest.approx([0, 2 - math.sqrt(2), 4])
+    assert byol_loss(predicted, target).tolist() == pytest.approx([0, 2 - math.sqrt(2), 4])
 
 
 def test_the_spread_of_embeddings() -> None:

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al. 2020, arXiv 2006.07733): foretell how the slow copy sees the other view; no negatives."""
+"""BYOL (Grill et al. 2020, arXiv 2006.07733): predict how the slow copy sees the other view; no negatives."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,8 +23,8 @@ class Byol(Siamese):
         losses = []
         for mine, other in ((0, 1), (1, 0)):
             (target_BD,) = self.targets(views.shuffled[other], views.order, self._projections)
-            foretold_bD = self.predictor(self.head(pool(self.encoder(views.own[mine]))))
-            own_b = byol_loss(foretold_bD.float(), self.own(target_BD))
+            predicted_bD = self.predictor(self.head(pool(self.encoder(views.own[mine]))))
+            own_b = byol_loss(predicted_bD.float(), self.own(target_BD))
             losses.append(all_sum(own_b.sum()) / len(target_BD))
         return losses[0] + losses[1], {"embedding_spread": embedding_spread(target_BD)}
 
@@ -32,10 +32,10 @@ class Byol(Siamese):
         return [F.normalize(self.target[1](pool(map_nChw)).float(), dim=1)]
 
 
-def byol_loss(foretold_bD: Tensor, target_bD: Tensor) -> Tensor:
-    """Returns ``2 - 2 cos(foretold, target)`` of each row, (b,)."""
+def byol_loss(predicted_bD: Tensor, target_bD: Tensor) -> Tensor:
+    """Returns ``2 - 2 cos(predicted, target)`` of each row, (b,)."""
     # torch's cosine_similarity makes a tensor of a number, which a recorded step must not
-    return 2 - 2 * (F.normalize(foretold_bD, dim=1) * F.normalize(target_bD, dim=1)).sum(1)
+    return 2 - 2 * (F.normalize(predicted_bD, dim=1) * F.normalize(target_bD, dim=1)).sum(1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -153,7 +153,7 @@ class ByolConfig(SiameseConfig):
 
 
 class DenseConfig(MethodConfig):
-    """Base of the config of a method that foretells a picture, and trains encoder and decoder (``dense.py``)."""
+    """Base of the config of a method that predicts a picture, and trains encoder and decoder (``dense.py``)."""
 
 
 class DenoiseConfig(DenseConfig):

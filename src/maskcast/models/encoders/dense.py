@@ -1,11 +1,11 @@
-"""Dense, generative pretraining: from a spoilt view of a frame, foretell each pixel of a picture.
+"""Dense, generative pretraining: from a corrupted view of a frame, predict each pixel of a picture.
 
 The network is the whole masker, with three channels of colour for its logits. So its decoder learns, too, which
-with few labels is what lacks (Brempong et al. 2022, arXiv 2205.11423).
+few labels alone do not teach (Brempong et al. 2022, arXiv 2205.11423).
 
-- ``denoise``: noise is added, and foretold; the noise is a better target than the frame (same paper, section 3.2).
-- ``masked``: patches are hidden by the mean colour, and foretold (He et al. 2021, arXiv 2111.06377).
-- ``next_frame``: the view is whole; foretold is how the same place differs some frames later.
+- ``denoise``: noise is added; the target is the noise, a better one than the frame (same paper, section 3.2).
+- ``masked``: patches get the mean colour; the target is what was there (He et al. 2021, arXiv 2111.06377).
+- ``next_frame``: the view is whole; the target is how the same place differs some frames later.
 
 Legend: B samples, H height, W width, C = 3 channels (RGB).
 """
@@ -20,8 +20,8 @@ from maskcast.distributed import all_sum
 from maskcast.models.encoders.configs import DenoiseConfig, DenseConfig, MaskedConfig
 
 
-class Riddle(NamedTuple):
-    """What is shown of samples, and what to foretell, float32."""
+class PretextSample(NamedTuple):
+    """What is shown of samples, and what to predict, float32."""
 
     seen: Tensor | np.ndarray
     """(B, H, W, C), in levels of 255."""
@@ -31,14 +31,14 @@ class Riddle(NamedTuple):
     """(B, H, W) of each pixel in the loss."""
 
 
-def riddle(
+def pretext_sample(
     config: DenseConfig,
     view_HWC: np.ndarray,
     later_HWC: np.ndarray,
     colours: tuple[np.ndarray, np.ndarray],
     random: np.random.Generator,
-) -> Riddle:
-    """Returns the riddle of one sample, without the axis B.
+) -> PretextSample:
+    """Returns what one sample shows and asks for, without the axis B.
 
     Args:
         config: of the method.
@@ -52,22 +52,22 @@ def riddle(
     everywhere_HW = np.ones(view_HWC.shape[:2], np.float32)
     if isinstance(config, DenoiseConfig):
         noise_HWC = random.standard_normal(view_HWC.shape, np.float32)
-        return Riddle(shown_HWC + np.float32(config.sigma) * std_C * noise_HWC, noise_HWC, everywhere_HW)
+        return PretextSample(shown_HWC + np.float32(config.sigma) * std_C * noise_HWC, noise_HWC, everywhere_HW)
     if isinstance(config, MaskedConfig):
         hidden_HW = _patches(config, view_HWC.shape[:2], random)
         seen_HWC = np.where(hidden_HW[..., None], mean_C, shown_HWC)
-        return Riddle(seen_HWC, (shown_HWC - mean_C) / std_C, hidden_HW.astype(np.float32))
-    return Riddle(shown_HWC, (later_HWC - shown_HWC) / std_C, everywhere_HW)
+        return PretextSample(seen_HWC, (shown_HWC - mean_C) / std_C, hidden_HW.astype(np.float32))
+    return PretextSample(shown_HWC, (later_HWC - shown_HWC) / std_C, everywhere_HW)
 
 
-def sums(foretold_BCHW: Tensor, riddles: Riddle) -> tuple[Tensor, Tensor, Tensor]:
+def sums(predicted_BCHW: Tensor, samples: PretextSample) -> tuple[Tensor, Tensor, Tensor]:
     """Returns weighted sums over the batches of all processes.
 
     Returns:
-        Of the squared errors, of the squared targets (the errors of who foretells nothing), and of the weights.
+        Of the squared errors, of the squared targets (the errors of a prediction of zeros), and of the weights.
     """
-    target_BCHW, weight_BHW = torch.as_tensor(riddles.target).permute(0, 3, 1, 2), torch.as_tensor(riddles.weight)
-    error_BHW = (foretold_BCHW.float() - target_BCHW).square().mean(1)
+    target_BCHW, weight_BHW = torch.as_tensor(samples.target).permute(0, 3, 1, 2), torch.as_tensor(samples.weight)
+    error_BHW = (predicted_BCHW.float() - target_BCHW).square().mean(1)
     nothing_BHW = target_BCHW.square().mean(1)
     parts = [(weight_BHW * x).sum() for x in (error_BHW, nothing_BHW)]
     error, nothing, weight = all_sum(torch.stack([*parts, weight_BHW.sum()]))

@@ -21,7 +21,7 @@ from maskcast.rehearsal import AllOf, few, rehearsing
 
 BORDER, OBJECT = 0.4, 0.4  # shares of the sights that a border cuts, and another object; the others stay whole
 BEHIND = 0.25  # share of the other objects that lie behind, and hide nothing
-SPOILED = 0.5  # share of the sights that are spoiled as a masker's are
+CORRUPTED = 0.5  # share of the sights that are corrupted as a masker's are
 SPECKS, SPECK_SIZE = 4, 4  # at most: specks of nothing or of other classes, and pixels of their radius
 FRAMES = 4  # of a clip that are cut
 LEAST, ENOUGH = 8, 60  # pixels of what is seen, and of a whole object
@@ -56,7 +56,7 @@ def cut_sights(ids_THW: np.ndarray, num_classes: int, random: np.random.Generato
         class_id = int(packed_FS8[frame, slot, 0])
         if np.count_nonzero(ids_FHW[frame] == class_id) < ENOUGH:
             continue
-        cut_HW = _spoiled(_cut(ids_FHW[frame], class_id, random), class_id, random)
+        cut_HW = _corrupted(_cut(ids_FHW[frame], class_id, random), class_id, random)
         if np.count_nonzero(cut_HW == class_id) >= LEAST:
             pictures.append(cut_HW)
             wholes.append(packed_FS8[frame, slot])
@@ -156,23 +156,23 @@ def _cut(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.n
     return cut_HW
 
 
-def _spoiled(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
+def _corrupted(ids_HW: np.ndarray, class_id: int, random: np.random.Generator) -> np.ndarray:
     """Returns a frame as a masker might see it: a rim of the object is lost or won, specks lie about it."""
-    if random.random() > SPOILED or not (ids_HW == class_id).any():
+    if random.random() > CORRUPTED or not (ids_HW == class_id).any():
         return ids_HW
-    spoiled_HW, cross = ids_HW.copy(), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    corrupted_HW, cross = ids_HW.copy(), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     own_HW = (ids_HW == class_id).astype(np.uint8)
     rim = random.integers(3)
     if rim == 1:
-        spoiled_HW[(own_HW > 0) & (cv2.erode(own_HW, cross) == 0)] = 0
+        corrupted_HW[(own_HW > 0) & (cv2.erode(own_HW, cross) == 0)] = 0
     if rim == 2:
-        spoiled_HW[(cv2.dilate(own_HW, cross) > 0) & (ids_HW == 0)] = class_id
+        corrupted_HW[(cv2.dilate(own_HW, cross) > 0) & (ids_HW == 0)] = class_id
     y, x = np.nonzero(own_HW)
     for _ in range(random.integers(SPECKS + 1)):
         near = random.integers(len(y))
         place = (x[near] + random.normal() * x.std() / 2, y[near] + random.normal() * y.std() / 2)
         center = (round(float(place[0])), round(float(place[1])))
         speck = int(random.integers(2)) * OTHER[class_id == OTHER[0]]
-        cv2.circle(spoiled_HW, center, int(random.integers(SPECK_SIZE)), speck, -1)
-    spoiled_HW[ids_HW == IGNORE] = IGNORE
-    return spoiled_HW
+        cv2.circle(corrupted_HW, center, int(random.integers(SPECK_SIZE)), speck, -1)
+    corrupted_HW[ids_HW == IGNORE] = IGNORE
+    return corrupted_HW

@@ -140,7 +140,7 @@ class ObjectMotion(nn.Module):
             centres.append(centre)
             sizes.append(log_size)
             looks.append(inputs)
-        # detached: no trajectory is bent so that its error is easier to foretell
+        # detached: no trajectory is bent so that its error is easier to predict
         grows = F.softplus(self.doubt(torch.stack(looks, 1).detach()) + SCALE_BIAS)
         scales = seen.expected_error[:, None] + grows.cumsum(1)
         trajectory = Trajectory(torch.stack(centres, 1), torch.stack(sizes, 1), scales)

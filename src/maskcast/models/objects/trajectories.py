@@ -123,6 +123,6 @@ def _held(side: Tensor, limit_2: Tensor) -> Tensor:
 def _robust(squared: Tensor, future: Tracks) -> Tensor:
     """Returns half of a small squared error, and about the length of a large one; of whole objects its logarithm.
 
-    What nothing can foretell, such as where a hit sends an object, has large errors: so they drown others less.
+    What nothing can predict, such as where a hit sends an object, has large errors: so they drown others less.
     """
     return (1 + squared).sqrt() - 1 if future.doubt_BTN2 is None else torch.log1p(squared) / 2

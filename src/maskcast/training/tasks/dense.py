@@ -1,4 +1,4 @@
-"""Training a whole masker without labels: it foretells a picture (``models/encoders/dense.py``).
+"""Training a whole masker without labels: it predicts a picture (``models/encoders/dense.py``).
 
 Legend: B samples of a batch, T = 1 frame of each, H height, W width, C = 3 channels (RGB).
 """
@@ -16,14 +16,14 @@ from maskcast.data.unlabeled import Frames
 from maskcast.distributed import own_part
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import DenseConfig, NextFrameConfig
-from maskcast.models.encoders.dense import Riddle, riddle, sums
+from maskcast.models.encoders.dense import PretextSample, pretext_sample, sums
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.seed import derive, rng
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
-COLOURS = LabelMap("colours", ("red", "green", "blue"))  # what the head foretells in the place of classes
+COLOURS = LabelMap("colours", ("red", "green", "blue"))  # what the head predicts in the place of classes
 
 
 class DenseTask:
@@ -61,33 +61,35 @@ class DenseTask:
         self.encoder = Normalised(network.encoder_of(self.segmenter), *map(torch.from_numpy, self.colours))
         self.model: nn.Module = self.segmenter
 
-    def batch(self, step: int) -> Riddle:
-        """Returns this process's riddles: a pure function of (seed, step)."""
-        each = self.frames.each(partial(self._riddle, step), own_part(self.params.training.batch_size))
-        return Riddle(*(torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True)))
+    def batch(self, step: int) -> PretextSample:
+        """Returns this process's samples: a pure function of (seed, step)."""
+        each = self.frames.each(partial(self._sample, step), own_part(self.params.training.batch_size))
+        return PretextSample(*(torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True)))
 
-    def loss(self, batch: Riddle, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: PretextSample, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the mean squared error over the whole batch."""
         error, nothing, weight = self._sums(batch)
         return error / weight, {"explained": 1 - (error / nothing).detach()}
 
     def validate(self) -> dict[str, float]:
-        """Returns ``explained``: the part of the targets' square that is foretold, in a batch of no step."""
+        """Returns ``explained``: the part of the targets' square that is predicted, in a batch of no step."""
         device = self.segmenter.mean.device
-        batch = Riddle(*(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps)))
+        batch = PretextSample(
+            *(torch.as_tensor(part).to(device) for part in self.batch(self.params.training.steps))
+        )
         error, nothing, _ = self._sums(batch)
         return {"explained": 1 - (error / nothing).item()}
 
     def pictures(self, count: int) -> np.ndarray:
-        """Returns what is shown of some samples, and below it what to foretell, (2, count, H, W, C) uint8."""
+        """Returns what is shown of some samples, and below it what to predict, (2, count, H, W, C) uint8."""
         seen_BHWC, target_BHWC, _ = (np.asarray(part)[:count] for part in self.batch(0))
         return np.clip(np.stack([seen_BHWC, 127.5 + 64 * target_BHWC]), 0, 255).astype(np.uint8)
 
-    def _sums(self, batch: Riddle) -> tuple[Tensor, Tensor, Tensor]:
-        (foretold_BTCHW,), _ = self.segmenter(torch.as_tensor(batch.seen)[:, None])
-        return sums(foretold_BTCHW[:, 0], batch)
+    def _sums(self, batch: PretextSample) -> tuple[Tensor, Tensor, Tensor]:
+        (predicted_BTCHW,), _ = self.segmenter(torch.as_tensor(batch.seen)[:, None])
+        return sums(predicted_BTCHW[:, 0], batch)
 
-    def _riddle(self, step: int, index: int) -> Riddle:
+    def _sample(self, step: int, index: int) -> PretextSample:
         random = rng(self.params.training.seed, step, index)
         drawn = int(random.integers(len(self.frames)))
         if isinstance(self.method, NextFrameConfig):
@@ -95,4 +97,4 @@ class DenseTask:
         else:
             pair = (self.frames.frame(drawn),) * 2
         view_HWC, later_HWC = same_views(*pair, self.params.views, random)
-        return riddle(self.method, view_HWC, later_HWC, (self.colours[0], self.colours[1]), random)
+        return pretext_sample(self.method, view_HWC, later_HWC, (self.colours[0], self.colours[1]), random)

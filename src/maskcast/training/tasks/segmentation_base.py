@@ -152,7 +152,7 @@ class SegmentationTask:
             torch.manual_seed(derive(self.params.training.seed, step, rank()))
         if self.teaching is None or batch.views is None:
             return batch
-        return self.teaching.lesson(batch, batch.views)
+        return self.teaching.student_batch(batch, batch.views)
 
     def _perturbed(self, batch: Windows, windows: Windows) -> AbstractContextManager[None]:
         """Returns a context in which the student's features are perturbed where samples have no labels."""

@@ -1,6 +1,6 @@
 """Labelled samples in other colours: they teach of a class all but what its colours say.
 
-With few labels, colour foretells shape: the only purple things may be spheres. A sample whose hue is turned shows
+With few labels, colour predicts shape: the only purple things may be spheres. A sample whose hue is turned shows
 a known shape in a colour that is not known, so it is learnt that it is one of the classes of this shape: the
 probabilities of classes that are alike in all other attributes are added up.
 

@@ -59,7 +59,7 @@ class Teaching:
             return views
         return views._replace(kept=self._dropout.draw(self.params.training.seed, step))
 
-    def lesson(self, batch: Windows, views: Views) -> Windows:
+    def student_batch(self, batch: Windows, views: Views) -> Windows:
         """Returns labelled windows and, after them, the student's views with the teacher's masks."""
         teacher = self._averaged.average
         assert teacher is not None
