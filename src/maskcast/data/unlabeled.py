@@ -104,8 +104,7 @@ class ClipFrames(Frames):
         if clip.num_frames <= distance:
             raise MaskcastError(
                 f"{self.store.root}: clip {clip.id} has {counted(clip.num_frames, 'frame')}, and none is "
-                f"{distance} later "
-                "than another; lower pretrain_encoder.method.distance"
+                f"{distance} later than another; lower pretrain_encoder.method.distance"
             )
         t = min(t, clip.num_frames - 1 - distance)
         frames = self.store.frames(clip)

@@ -48,8 +48,7 @@ def confusion(target: np.ndarray, prediction: np.ndarray, num_classes: int) -> M
             worst = num_classes + int(outside[0])
             raise MaskcastError(
                 f"{name} masks hold class id {worst} ({counted(int(counts[worst]), 'pixel')}), but the "
-                "classes are "
-                f"0..{num_classes - 1}: correct the masks or name more classes"
+                f"classes are 0..{num_classes - 1}: correct the masks or name more classes"
             )
     return table[:num_classes, :num_classes].astype(np.int64)
 

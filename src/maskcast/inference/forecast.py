@@ -205,8 +205,7 @@ def _check_context(model: Predictor, clips: ClipStore, source: ClipStore, clip: 
     if found.num_frames < frames:
         raise MaskcastError(
             f"{source.root}: clip {clip.id!r} has {counted(found.num_frames, 'frame')}, the context needs "
-            f"{frames}; "
-            "lower context_frames in each section that has it, or prepare longer clips"
+            f"{frames}; lower context_frames in each section that has it, or prepare longer clips"
         )
 
 

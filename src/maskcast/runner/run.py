@@ -96,9 +96,8 @@ def _stoppable(outputs: Mapping[str, Path]) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as stop:
-            found_again = (
-                not ours or "MASKCAST_RESUME_DIR" in os.environ
-            )  # each run of Kubeflow has paths of its own
+            # each run of Kubeflow has paths of its own
+            found_again = not ours or "MASKCAST_RESUME_DIR" in os.environ
             kept = any(resume_dir(out).exists() for out in outputs.values())
             stop.add_note(AGAIN if kept and found_again else ": nothing was written")
             if ours and isinstance(stop, Stopped):

@@ -214,8 +214,8 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
     if first < 0 or first + span > total:
         raise MaskcastError(
             f"{video.path}: has {counted(total, 'frame')}, {span if start is None else first + span} are "
-            "needed for "
-            f"{frames} of them {stride} apart; give a longer video, a smaller stride or an earlier start"
+            f"needed for {frames} of them {stride} apart; give a longer video, a smaller stride or an earlier "
+            "start"
         )
     return range(first, first + span, stride)
 

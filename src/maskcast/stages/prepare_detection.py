@@ -137,6 +137,5 @@ def _report(raw: Path, split: str, images: int, boxes: Counter[str]) -> None:
         )
     say(
         f"{split}: {counted(images, 'image')}, {counted(kept, 'box')} ({boxes['clipped']} "
-        "clipped to their image); "
-        f"dropped {dropped} ({why})"
+        f"clipped to their image); dropped {dropped} ({why})"
     )

@@ -106,7 +106,6 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     if len(losses) < FEWEST:
         raise MaskcastError(
             f"lowest {lowest:g}: the loss left all bounds within {counted(len(losses), 'step')}; choose a "
-            "lower one, or "
-            "precision fp32"
+            "lower one, or precision fp32"
         )
     return Sweep(rates[: len(losses)], losses, smoothed, diverged)

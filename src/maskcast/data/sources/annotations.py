@@ -103,8 +103,8 @@ class AnnotationsSource(SourceConfig):
         if not known:
             raise LabelError(
                 f"{raw}: {', '.join(self.labels)} labels no frame of {counted(len(footage), 'sequence')} by "
-                "source.images "
-                f"{self.images!r}{_first(labels)}; mend source.images, or source.empty where frames are background"
+                f"source.images {self.images!r}{_first(labels)}; mend source.images, or source.empty where frames "
+                "are background"
             )
         for found in known.values():
             _check(found.values(), names, classes[0], instances=self.instances)

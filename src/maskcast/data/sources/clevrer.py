@@ -180,8 +180,7 @@ def load_window(
     if window[-1] >= len(motion.locations):
         raise MaskcastError(
             f"{annotation}: motion_trajectory has {counted(len(motion.locations), 'frame')} where "
-            f"{window[-1] + 1} are "
-            "needed; copy the file again from its origin"
+            f"{window[-1] + 1} are needed; copy the file again from its origin"
         )
     rows, columns = size or (
         (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width) if frames is None else frames.shape[1:3]

@@ -129,8 +129,7 @@ def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
         name, count = next(iter(missing.items()))
         yield (
             f"{counted(sum(missing.values()), 'frame')} of {counted(len(missing), 'labelled sequence')} "
-            "without mask and label "
-            f"({name}: {count} of {len(footage[name].masks)})"
+            f"without mask and label ({name}: {count} of {len(footage[name].masks)})"
         )
     if unread := {name: found for name, found in footage.items() if found.unread}:
         name, found = next(iter(unread.items()))
