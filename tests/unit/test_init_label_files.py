@@ -310,6 +310,23 @@ def test_one_labelled_sequence_is_cut_by_time_and_others_are_unlabelled(tmp_path
 
 
 UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it holds, what is said
+    "SA-V": (
+        "sav_000001_manual.json",
+        '{"video_id": "sav_000001", "video_frame_count": 483.0, "masklet": [[{"size": [2, 2], "counts": "1"}]]}',
+        "sav_000001_manual.json and others like it are SA-V's, and are not read: make one file in the form of You",
+    ),
+    "SA-1B": (
+        "sa_1.json",
+        '{"image": {"image_id": 1}, "annotations": [{"segmentation": {"size": [2, 2], "counts": "1"}, '
+        '"predicted_iou": 0.9, "stability_score": 0.9}]}',
+        "sa_1.json and others like it are SA-1B's, and are not read: make one COCO file of them, put",
+    ),
+    "V7": (
+        "annotations/0000.json",
+        '{"version": "2.0", "item": {"name": "0000.png", "slots": []}, "annotations": [{"name": "car", '
+        '"polygon": {"paths": [[{"x": 1, "y": 1}]]}, "slot_names": ["0"]}]}',
+        "annotations/0000.json and others like it are V7's, and are not read: export its labels as COCO, put",
+    ),
     "labelme": (
         "street0/0000.json",
         '{"version": "5.4.1", "shapes": [{"label": "car", "points": [[1, 1]]}], "imagePath": "0000.png"}',

@@ -3,18 +3,20 @@
 from pathlib import Path
 
 from maskcast.data.archives import is_archive
+from maskcast.data.inspection.choosing import for_people, of_classes
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import pair_masks
-from maskcast.data.inspection.patterns import Guess, guess_patterns
+from maskcast.data.inspection.patterns import Guess, guess_patterns, widened
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
-from maskcast.data.inspection.unread import unread_labels
+from maskcast.data.inspection.unread import panoptic_file, unread_labels
 from maskcast.data.masks.proposal import propose
+from maskcast.data.masks.rules import has_colours
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.patterns import find_sequences, without_masks
 from maskcast.errors import MaskcastError
@@ -42,6 +44,8 @@ def look(raw: Path) -> Findings:
             "(docs/green-screen.md)"
         )
     streams, films = image_streams(raw), videos(raw)
+    shown = [one for one in streams if for_people(one)]
+    streams = [one for one in streams if one not in shown]
     unread = [one for one in streams if one.unread]
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
     if not frames and not films:
@@ -49,8 +53,10 @@ def look(raw: Path) -> Findings:
             raise MaskcastError(unread[0].unread)
         have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
-    found = _look(raw, frames, _of_classes(masks), films)
-    found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {one.unread}" for one in unread]
+    found = _look(raw, frames, of_classes(masks), films)
+    why = [(one, one.unread) for one in unread]
+    why += [(one, f"{'/'.join(one.parts)} shows masks to people") for one in shown]
+    found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
     return found
 
 
@@ -74,7 +80,25 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)
-    return _without_films(raw, _frame_folders(raw, guess), frames, films)
+    found = _frame_folders(raw, guess)
+    _say_left_out(raw, found, [*frames, *masks])
+    return _without_films(raw, found, frames, films)
+
+
+def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
+    """Adds how many images no pattern finds."""
+    patterns = [str(found.source[key]) for key in ("images", "masks") if key in found.source]
+    taken: set[Path] = set()
+    for pattern in patterns:
+        for files in find_sequences(raw, pattern).values():
+            taken |= {files} if isinstance(files, Path) else set(files.values())
+    others = [path for one in streams for path in one.files if not taken & {path, path.parent}]
+    if others:
+        first = others[0].relative_to(raw).as_posix()
+        found.warnings.append(
+            f"{counted(len(others), 'image', 'is', 'are')} left out, e.g. {first}: no pattern finds them "
+            f"({', '.join(patterns)})"
+        )
 
 
 def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list[tuple[str, ...]]) -> Findings:
@@ -95,6 +119,9 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
 
 
 def _frame_folders(raw: Path, guess: Guess) -> Findings:
+    folders: dict[str, str] = {}
+    if guess.masks:
+        guess, folders = widened(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
     labels = find_sequences(raw, guess.masks) if guess.masks else {}
     labels = {name: files for name, files in labels.items() if isinstance(files, dict) or files.is_dir()}
@@ -122,12 +149,17 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
             found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
         _read_values(raw, found, paths)
+        if has_colours(found.source.get("values", {})) and (segments := panoptic_file(raw)) is not None:
+            found.warnings.append(
+                f"{segments} is COCO's panoptic form: colours of such masks number segments, and are no classes. "
+                "Make masks of classes, or one COCO file, of it and run init again"
+            )
     elif (unread := unread_labels(raw)) is not None:
         found.warnings.append(unread)
     elif others := unread_files(raw):
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
-    propose_splits(raw, found)
+    propose_splits(raw, found, folders)
     cover_horizon(found, {name: [path is not None for path in one.masks] for name, one in footage.items()})
     return found
 
@@ -151,12 +183,6 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     top = sorted(known.items(), key=lambda item: -item[1])[:6]
     found.rows.append(("pixels", ", ".join(f"{survey.named([value])}: {share:.1%}" for value, share in top)))
     found.shares = {survey.named([value]): survey.share([value]) for value in survey.values}
-
-
-def _of_classes(masks: list[Stream]) -> list[Stream]:
-    """Returns masks without those of objects, which Pascal VOC and CVAT's export of masks have beside classes."""
-    beside = {one.parts[:-1] for one in masks if one.parts[-1:] == ("SegmentationClass",)}
-    return [one for one in masks if one.parts[-1:] != ("SegmentationObject",) or one.parts[:-1] not in beside]
 
 
 def _places(streams: list[Stream]) -> str:

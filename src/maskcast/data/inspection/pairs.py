@@ -23,7 +23,7 @@ def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Finding
     if failed or any(one.unpaired for one in footage.values()):
         offset = _offset(images, labels, suffix)
         by_number, wrong = ({}, failed) if offset is None else _gathered(images, labels, suffix, offset)
-        if by_number and not wrong and not any(one.unpaired for one in by_number.values()):
+        if by_number and not wrong.keys() & labels.keys() and not any(one.unpaired for one in by_number.values()):
             footage, failed = by_number, {}
             found.source["offset"] = offset
             found.why["offset"] = "taken from the numbers of the first frame and the first mask: check a picture"

@@ -2,12 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.streams import Stream
-from maskcast.data.sources.patterns import CLIP, FRAME
+from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
 
 Parts = tuple[str, ...]
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
@@ -24,6 +24,10 @@ class Family:
 
     parts: Parts
     names: frozenset[str]
+
+    def at(self, name: str) -> Parts:
+        """Returns the place with a name."""
+        return tuple(part or name for part in self.parts)
 
     def pattern(self, before: str = "", after: str = "") -> str:
         """Returns the pattern where ``{clip}`` stands between two texts."""
@@ -61,7 +65,7 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         flat = _in_names(frames, masks)
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
             return flat
-    if masks and (found := _paired(places, [stream.parts for stream in masks])):
+    if masks and (found := _paired(places, {stream.parts: len(stream.files) for stream in masks})):
         images, labels = found
         return _with_names(images, labels, frames, masks)
     if frames and (flat := _in_names(frames, masks)):
@@ -76,6 +80,42 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
 
 
+def widened(raw: Path, guess: Guess) -> tuple[Guess, dict[str, str]]:
+    """Returns patterns with `*` for a folder that others with masks lie beside, e.g. `train` beside `val`.
+
+    Args:
+        raw: the folder of the data.
+        guess: patterns that spell one of them out, for frames and masks alike.
+
+    Returns:
+        The patterns, and the folder of each sequence; as they were and none where there is nothing to add.
+    """
+    ours, theirs = fixed_folder(guess.images).split("/"), fixed_folder(guess.masks or "").split("/")
+    for place, part in enumerate(ours):
+        if not part or part not in theirs:
+            continue
+        folders: dict[str, str] = {}
+        count = 0
+        for other in sorted(path.name for path in raw.joinpath(*ours[:place]).iterdir() if path.is_dir()):
+            narrow = _with_part(guess, part, other)
+            images = find_sequences(raw, narrow.images)
+            if images.keys() & find_sequences(raw, str(narrow.masks)).keys():
+                folders |= dict.fromkeys(images, other)
+                count += len(images)
+        if len(set(folders.values())) > 1 and count == len(folders):  # no two of one name
+            return _with_part(guess, part, "*"), folders
+    return guess, {}
+
+
+def _with_part(guess: Guess, part: str, other: str) -> Guess:
+    """Returns patterns with another folder in the place of one."""
+    images, masks = (
+        "/".join(other if one == part else one for one in pattern.split("/"))
+        for pattern in (guess.images, str(guess.masks))
+    )
+    return replace(guess, images=images, masks=masks)
+
+
 def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
     """Returns the places of videos; `*` stands for endings that differ, unless two differ in nothing else."""
     endings = {PurePosixPath(parts[-1]).suffix for parts in videos}
@@ -83,17 +123,30 @@ def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
-def _paired(places: Iterable[Parts], masks: Iterable[Parts]) -> tuple[str, str] | None:
-    """Returns the patterns of frames and masks under which most sequences have both."""
-    best: tuple[tuple[int, int, int], str, str] | None = None
+def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, str] | None:
+    """Returns the patterns of frames and masks under which most sequences have both.
+
+    Args:
+        places: of frames.
+        masks: places of masks, and how many are there.
+    """
+    best: tuple[tuple[int, ...], str, str] | None = None
     mask_families = families(masks)
     for images in families(places):
         for labels in mask_families:
             for count, ours, theirs in _affixes(images.names, labels.names):
-                rank = (count, len(images.names), images.parts.index(""))
+                cores = (_inner(name, *ours) for name in images.names)
+                there = sum(masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), 0) for core in cores if core)
+                rank = (count, len(images.names), images.parts.index(""), there)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
     return None if best is None else best[1:]
+
+
+def _inner(name: str, before: str, after: str) -> str:
+    """Returns what stands between two texts in a name; nothing where they are not there."""
+    inner = name.removeprefix(before).removesuffix(after)
+    return inner if name == f"{before}{inner}{after}" else ""
 
 
 def _affixes(

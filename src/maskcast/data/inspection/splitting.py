@@ -1,7 +1,7 @@
 """Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
@@ -16,8 +16,13 @@ LIST = re.compile(r"(train|val|test)\.txt", re.IGNORECASE)
 SPLIT_NAMES = {"validation": "val", "valid": "val", "val": "val", "test": "test", "testing": "test"}
 
 
-def propose_splits(raw: Path, found: Findings) -> None:
+def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None = None) -> None:
     """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
+
+    Args:
+        raw: the folder of the data.
+        found: what is in it.
+        folders: of sequences, which may be named as splits; else sequences are.
 
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast.
@@ -35,7 +40,7 @@ def propose_splits(raw: Path, found: Findings) -> None:
     if len(long_enough) == 1:
         _by_time(found, long_enough[0], unlabelled)
     else:
-        named, origin = _existing(raw, sorted(lengths, key=id_key))
+        named, origin = _existing(raw, sorted(lengths, key=id_key), folders or {})
         if not named or not set(named.get("val", ())) & set(long_enough):
             drawn = assign_splits(long_enough, {"val": SHARE}, 0)
             named = {"val": tuple(name for name, split in drawn.items() if split == "val")}
@@ -92,9 +97,12 @@ def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
         )
 
 
-def _existing(raw: Path, names: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], str]:
+def _existing(
+    raw: Path, names: Sequence[str], folders: Mapping[str, str]
+) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns the splits that a data set comes with: by the names of its sequences, or by lists in text files."""
-    by_name = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    lower = {name: folders.get(name, name).lower() for name in names}
+    by_name = {name: SPLIT_NAMES[word] for name, word in lower.items() if word in SPLIT_NAMES}
     if by_name and len(by_name) < len(names):
         named = {
             split: tuple(n for n in names if by_name.get(n) == split) for split in sorted({*by_name.values()})

@@ -23,6 +23,15 @@ JSON = {  # what all such files hold: what they are, and what to do
         b'"track_category_ids"',
     ): "is BURST's, and is not read: make a file in the form of YouTube-VIS of it",
     (b'"shape_attributes"', b'"region_attributes"'): "is VIA's, and is not read: export its labels as COCO",
+    (
+        b'"masklet"',
+        b'"video_frame_count"',
+    ): "and others like it are SA-V's, and are not read: make one file in the form of YouTube-VIS of them",
+    (b'"item"', b'"slot_names"'): "and others like it are V7's, and are not read: export its labels as COCO",
+    (
+        b'"predicted_iou"',
+        b'"stability_score"',
+    ): "and others like it are SA-1B's, and are not read: make one COCO file of them",
 }
 YOLO = (
     "and others like it are YOLO's, and are not read: make one COCO file of them, or export COCO from the tool "
@@ -50,6 +59,15 @@ def unread_labels(raw: Path) -> str | None:
                 what = _archive(path)
         if what is not None:
             return f"{path.relative_to(raw).as_posix()} {what}, {AGAIN}"
+    return None
+
+
+def panoptic_file(raw: Path) -> str | None:
+    """Returns the first file below a folder that says which colour is which segment; None without any."""
+    for path in sorted(raw.rglob("*.json")):
+        name = path.relative_to(raw)
+        if not any(map(is_junk, name.parts)) and b'"segments_info"' in content_of(path):
+            return name.as_posix()
     return None
 
 

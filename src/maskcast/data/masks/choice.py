@@ -80,7 +80,7 @@ def _chosen(
             f"all that is no background; if {ignore} is the foreground, leave out source.ignore and {TWO}; "
             "else set source.encoding: index"
         )
-    told = _one_foreground(survey, shown) if num_classes == 2 else f"{survey}: each value is a class id"
+    told = _one_foreground(survey, shown, ignore) if num_classes == 2 else f"{survey}: each value is a class id"
     return MaskRule("index", num_classes, ignore, told=told)
 
 
@@ -137,14 +137,15 @@ def _binary(
                 )
             )
     known = None if sure else frozenset({0, *shown})
-    told = _one_foreground(survey, shown)
+    told = _one_foreground(survey, shown, ignore)
     return MaskRule("nonzero", 2, ignore, known, told=told)
 
 
-def _one_foreground(survey: MaskSurvey, shown: list[int]) -> str:
+def _one_foreground(survey: MaskSurvey, shown: list[int], ignore: int | None) -> str:
     share = survey.share(shown)
     hint = "; if that is the background, say so in source.values" if share > 0.5 else ""
-    return f"{survey}: every value but 0 is foreground ({share:.1%} of the pixels{hint})"
+    others = f"0 and {survey.named([ignore])}" if ignore in survey.values and ignore else "0"
+    return f"{survey}: every value but {others} is foreground ({share:.1%} of the pixels{hint})"
 
 
 def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) -> MaskRule:

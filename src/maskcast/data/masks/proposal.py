@@ -8,6 +8,7 @@ from maskcast.data.masks.rules import LOSSY
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
+MOTS_VOID = 10_000  # beside objects of class * 1000 + number
 DENSE = 2  # ids up to this many times their number are class ids, else values to be named
 
 
@@ -44,6 +45,11 @@ def propose(survey: MaskSurvey) -> Proposal:
         raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
     if len(shown) < 2:
         return Proposal(two, () if shown else ("no mask has foreground: every value is 0",))
+    if survey.numbered and MOTS_VOID in shown and shown[0] * 10 >= MOTS_VOID:
+        note = (
+            f"{MOTS_VOID} is taken for no label and the others for objects, as in MOTS; all of them are foreground"
+        )
+        return Proposal({**two, "encoding": "binary", "ignore": MOTS_VOID}, (note,))
     void = {"ignore": IGNORE} if IGNORE in shown else {}
     ids = [value for value in shown if value != IGNORE]
     if survey.numbered:

@@ -63,7 +63,12 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
 
 def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
     """Returns the sequences but for folders with the masks of another one, e.g. `trainannot` beside `train`."""
-    of_others = {path: name for name, path in masks.items() if isinstance(path, Path) and name in images}
+    of_others = {
+        folder: name
+        for name, path in masks.items()
+        if isinstance(path, Path) and name in images
+        for folder in (*path.parents, path)  # `01_GT/SEG` beside `01`
+    }
     return {
         name: files
         for name, files in images.items()

@@ -1,0 +1,37 @@
+"""Of several images of the same frames those that are to be read: masks of classes, no pictures for people."""
+
+import re
+from collections.abc import Sequence
+
+from maskcast.data.inspection.streams import Stream
+
+# What tools and data sets write: masks of classes, and in the folder beside them the same with objects, or marks.
+BESIDE = {
+    "SegmentationObject": "SegmentationClass",  # Pascal VOC, CVAT
+    "SegmentationObjectPNG": "SegmentationClassPNG",  # labelme
+    "instances": "labels",  # Mapillary Vistas
+    "panoptic": "labels",
+    "TRA": "SEG",  # Cell Tracking Challenge
+}
+IDS = ("_labelIds", "_labelTrainIds")  # Cityscapes has these, the best first, beside colours and objects
+FOR_PEOPLE = re.compile(r".*Visualization", re.IGNORECASE)  # labelme's scripts: frames under their masks
+
+
+def for_people(stream: Stream) -> bool:
+    """Whether images show frames and masks to people."""
+    return bool(FOR_PEOPLE.fullmatch("/".join(stream.parts[-1:])))
+
+
+def of_classes(masks: Sequence[Stream]) -> list[Stream]:
+    """Returns the masks without those that show the frames of others in another way."""
+    places = {one.parts for one in masks}
+    kept = []
+    for one in masks:
+        classes = BESIDE.get("".join(one.parts[-1:]))
+        if classes is not None and (*one.parts[:-1], classes) in places:
+            continue
+        rivals = [other.tail for other in masks if other.parts == one.parts]
+        best = next((tail for ids in IDS for tail in rivals if tail.endswith(ids)), one.tail)
+        if best == one.tail:
+            kept.append(one)
+    return kept

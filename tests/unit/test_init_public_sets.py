@@ -1,0 +1,170 @@
+"""`maskcast init` in folders that lie as public data sets, and the scripts of tools, have them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.lookalikes import frames_of, write_images
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.inspection.look import look
+from maskcast.proposal import duration
+from maskcast.proposal.write import plan
+from maskcast.runner.run import run_stage
+
+LENGTH = 24
+COLOURS = np.array([(0, 0, 0), (220, 20, 60), (0, 0, 142)], np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are not timed: what they take is no matter of these tests."""
+    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+
+
+def cityscapes(root: Path) -> None:
+    """Writes all files that Cityscapes has of a frame, in folders of splits."""
+    for k, city in enumerate(("train/aachen", "train/bochum", "val/lindau", "test/bonn")):
+        frames, masks = frames_of(k, LENGTH)
+        name = city.partition("/")[2] + "_000000_{:06d}"
+        write_images(root / f"leftImg8bit/{city}", frames, f"{name}_leftImg8bit.png")
+        gt = root / f"gtFine/{city}"
+        write_images(gt, COLOURS[masks], f"{name}_gtFine_color.png")
+        write_images(gt, masks.astype(np.uint16) * 1000, f"{name}_gtFine_instanceIds.png")
+        write_images(gt, masks, f"{name}_gtFine_labelIds.png")
+        write_images(gt, np.where(masks == 0, 255, masks).astype(np.uint8), f"{name}_gtFine_labelTrainIds.png")
+
+
+def cells(root: Path) -> None:
+    """Writes the form of the Cell Tracking Challenge: grey frames, marks of tracks, masks of some or all."""
+    for k, name in enumerate(("01", "02")):
+        frames, masks = frames_of(k, LENGTH)
+        deep = (frames.astype(np.uint16).mean(-1) * 257).astype(np.uint16)
+        write_images(root / name, deep, "t{:03d}.tif")
+        write_images(root / f"{name}_GT/TRA", masks.astype(np.uint16) * 300, "man_track{:03d}.tif")
+        write_images(root / f"{name}_ST/SEG", masks.astype(np.uint16) * 300, "man_seg{:03d}.tif")
+        write_images(root / f"{name}_GT/SEG", masks[:2].astype(np.uint16) * 300, "man_seg{:03d}.tif")
+        (root / f"{name}_GT/TRA/man_track.txt").write_text("300 0 23 0\n600 0 23 0\n")
+
+
+def labelme(root: Path) -> None:
+    """Writes what labelme's script for Pascal VOC makes of its files."""
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(root / "JPEGImages", frames, name + "_{:04d}.jpg")
+        write_images(root / "SegmentationClassPNG", masks, name + "_{:04d}.png", indexed=True)
+        write_images(root / "SegmentationObjectPNG", masks, name + "_{:04d}.png", indexed=True)
+        write_images(root / "SegmentationClassVisualization", frames // 2, name + "_{:04d}.jpg")
+    (root / "class_names.txt").write_text("_background_\ncar\nperson\n")
+
+
+def mots(root: Path) -> None:
+    """Writes KITTI MOTS: class * 1000 + object, 10000 where nobody says what is there."""
+    for k, name in enumerate(("0000", "0001")):
+        frames, masks = frames_of(k, LENGTH)
+        values = (masks * np.uint16(1000) + (masks > 0)).astype(np.uint16)
+        values[:, :2] = 10_000
+        write_images(root / f"training/image_02/{name}", frames, "{:06d}.png")
+        write_images(root / f"instances/{name}", values, "{:06d}.png")
+
+
+def vistas(root: Path) -> None:
+    """Writes Mapillary Vistas: images of labels, of objects and of segments for each image."""
+    for k, split in enumerate(("training", "validation")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(root / f"{split}/images", frames, "{:04d}.jpg")
+        write_images(root / f"{split}/v2.0/instances", masks * np.uint16(256), "{:04d}.png")
+        write_images(root / f"{split}/v2.0/labels", masks, "{:04d}.png", indexed=True)
+        write_images(root / f"{split}/v2.0/panoptic", COLOURS[masks], "{:04d}.png")
+
+
+FOUND: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
+    "Cityscapes": (
+        cityscapes,
+        {
+            "images": "leftImg8bit/*/{clip}/{frame}_leftImg8bit.png",
+            "masks": "gtFine/*/{clip}/{frame}_gtFine_labelIds.png",
+            "splits": {"val": ("lindau",), "test": ("bonn",)},
+        },
+    ),
+    "Cell Tracking Challenge": (
+        cells,
+        {"images": "{clip}", "masks": "{clip}_ST/SEG", "offset": 0, "encoding": "binary"},
+    ),
+    "labelme": (
+        labelme,
+        {
+            "images": "JPEGImages/{clip}_{frame}.jpg",
+            "masks": "SegmentationClassPNG/{clip}_{frame}.png",
+            "classes": ["_background_", "car", "person"],
+        },
+    ),
+    "KITTI MOTS": (mots, {"masks": "instances/{clip}", "encoding": "binary", "ignore": 10_000}),
+    "Mapillary Vistas": (vistas, {"masks": "{clip}/v2.0/labels", "splits": {"val": ("validation",)}}),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_masks_of_classes_are_found_among_all_that_a_set_has(name: str, tmp_path: Path) -> None:
+    write, expected = FOUND[name]
+    write(tmp_path / "raw")
+    start = plan(tmp_path / "raw")
+    source = start.found.source
+    assert {key: source.get(key) for key in expected} == expected
+    assert start.clips["train"] >= 1 and start.clips["val"] >= 1
+    params = {"source": source, "height": 40, "width": 64, "workers": 1}
+    run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store, lengths = ClipStore(tmp_path / "clips"), set()
+    for clip in store.clips:
+        sequence, start_frame = clip.id.rsplit("_", 1)
+        number = sorted(start.found.sequences).index(sequence)
+        seed = {"Cityscapes": [0, 1, 3, 2]}.get(name, [0, 1])[number]
+        truth = frames_of(seed, LENGTH)[1][int(start_frame) :][: clip.num_frames]
+        if source.get("encoding") == "binary":
+            truth = (truth > 0).astype(np.uint8)
+        masks = store.masks(clip)
+        lengths.add(clip.num_frames)
+        rows = slice(2, None) if name == "KITTI MOTS" else slice(None)
+        np.testing.assert_array_equal(masks[:, rows], truth[:, rows])
+        assert name != "KITTI MOTS" or (masks[:, :2] == 255).all()
+    assert lengths == {22}
+
+
+def test_pictures_for_people_are_left_out(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    assert "48 images left out: SegmentationClassVisualization shows masks to people" in look(tmp_path).warnings
+
+
+def test_images_that_no_pattern_finds_are_said(tmp_path: Path) -> None:
+    mots(tmp_path)
+    assert not any("left out" in warning for warning in look(tmp_path).warnings)
+    write_images(tmp_path / "other/deep", frames_of(5, 3)[0], "{:06d}.png")
+    said = (
+        "3 images are left out, e.g. other/deep/000000.png: no pattern finds them (training/image_02/{clip}, inst"
+    )
+    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+
+
+def test_sequences_of_one_name_in_two_folders_stay_apart(tmp_path: Path) -> None:
+    for k, split in enumerate(("train", "val")):
+        frames, masks = frames_of(k, LENGTH)
+        for name in ("a", "b"):
+            write_images(tmp_path / f"images/{split}/{name}", frames, "{:04d}.jpg")
+            write_images(tmp_path / f"labels/{split}/{name}", masks, "{:04d}.png")
+    found = look(tmp_path)
+    assert found.source["images"] == "images/train/{clip}"
+    assert any("96 images are left out, e.g. images/val/a/0000.jpg" in warning for warning in found.warnings)
+
+
+def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"images/{name}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"panoptic/{name}", COLOURS[masks], "{:04d}.png")
+    assert not any("panoptic form" in warning for warning in look(tmp_path).warnings)
+    content = {"images": [], "annotations": [{"segments_info": [{"id": 1, "category_id": 1}]}], "categories": []}
+    (tmp_path / "panoptic.json").write_text(json.dumps(content))
+    said = "panoptic.json is COCO's panoptic form: colours of such masks number segments, and are no classes. "
+    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
