@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +18,7 @@ from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.data.sources.base import Arrays
 from maskcast.labels import MASK, single_map
+from maskcast.runner import server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +27,28 @@ ROOT = Path(__file__).resolve().parents[1]
 def _one_thread() -> None:
     """Bit-for-bit comparisons need one thread, and the test processes share two cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def new_tables(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Makes MLflow's tables in a new file; MLflow takes a second for the first, the others are copies."""
+    folder, make, lock = tmp_path_factory.mktemp("mlflow"), server.make_tables, threading.Lock()
+
+    def copy(path: Path) -> None:
+        with lock:
+            if not (made := folder / "whole.db").exists():
+                make(begun := folder / f"{os.getpid()}.db")  # a child that was forked may be killed over it
+                begun.replace(made)
+        shutil.copy(made, path)
+
+    return copy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_made_once(new_tables: Callable[[Path], None]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "make_tables", new_tables)
+        yield
 
 
 def lacking(what: str) -> NoReturn:

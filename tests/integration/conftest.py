@@ -16,7 +16,6 @@ from uuid import uuid4
 
 import boto3
 import kfp
-import mlflow
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.integration import images
@@ -204,10 +203,10 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["KubeApi"]
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs; making one takes seconds, copying it nothing."""
+def empty_database(tmp_path_factory: pytest.TempPathFactory, new_tables: Callable[[Path], None]) -> Path:
+    """An MLflow database without runs."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    new_tables(path)
     return path
 
 

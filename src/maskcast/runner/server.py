@@ -282,8 +282,6 @@ def _make_database(path: Path) -> None:
 
     Of processes that begin at once one makes it, and the others wait; they would make its tables each.
     """
-    import mlflow
-
     with sole_writer(path, waits=True):
         if not _is_empty(path):
             return
@@ -292,11 +290,18 @@ def _make_database(path: Path) -> None:
         folder.mkdir()
         try:
             made = folder / f"{uuid.uuid4().hex}.db"  # MLflow never opens an address twice, be it another file's
-            with user_errors_of_server():
-                mlflow.MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+            make_tables(made)
             made.replace(path)
         finally:
             remove(folder)
+
+
+def make_tables(path: Path) -> None:
+    """Lets MLflow make a database with its tables, which takes a second, in a file that is not there yet."""
+    import mlflow
+
+    with user_errors_of_server():
+        mlflow.MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
 
 
 def _passing(status: int) -> bool:
