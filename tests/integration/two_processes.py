@@ -1,6 +1,6 @@
-"""Tasks in float64. Run by torchrun it fits one and writes the loss of every step to the file it is given.
+"""Tasks in float64. It fits each in two processes and writes the loss of every step to the file it is given.
 
-python -m torch.distributed.run --nproc-per-node 2 -m tests.integration.two_processes TASK FILE
+python -m tests.integration.two_processes FILE
 """
 
 import json
@@ -8,10 +8,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from tests.conftest import write_store
+from tests.integration.mlflow_server import free_port
 from tests.two_maps import MemoryTraining, write_two_maps
 from torch import Tensor, nn
 
@@ -149,8 +151,31 @@ TASKS: dict[str, Callable[[Path], PlainTask | WindowTask | FrameTask]] = {
     "taught": taught,
 }
 
-if __name__ == "__main__":
+
+def fit_as(rank: int, port: int, task: str, file: Path) -> None:
+    """Fits a task as one of two processes, whose environment is as torchrun sets it; the first writes losses."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    losses = fitted(task)
+    if rank == 0:
+        file.write_text(json.dumps(losses))
+
+
+def main(file: Path) -> None:
+    """Forks the processes: this one has imported torch, and runs no threads."""
     torch.set_num_threads(1)
-    losses = fitted(sys.argv[1])
-    if os.environ["RANK"] == "0":
-        Path(sys.argv[2]).write_text(json.dumps(losses))
+    found = {}
+    for task in TASKS:
+        port = free_port()
+        both = [get_context("fork").Process(target=fit_as, args=(rank, port, task, file)) for rank in range(2)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join()
+        assert [process.exitcode for process in both] == [0, 0], task
+        found[task] = json.loads(file.read_text())
+    file.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
