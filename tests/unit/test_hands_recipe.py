@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,16 +18,18 @@ RECIPE = Path(__file__).resolve().parents[2] / "recipes/hands"
 COUNTS = {"train": 6, "val": 2, "unlabeled": 3, "hidden": 1}
 
 
-def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(RECIPE / script), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run(monkeypatch: pytest.MonkeyPatch, script: str, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    runpy.run_path(str(RECIPE / script), run_name="__main__")
 
 
-def test_a_set_like_interhand_is_made_and_read_as_it_is(tmp_path: Path) -> None:
+def test_a_set_like_interhand_is_made_and_read_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = tmp_path / "raw"
     flags = [word for split, count in COUNTS.items() for word in (f"--{split}", count)]
-    done = run("make_lmdb.py", raw, "--size", 48, *flags)
-    assert done.returncode == 0 and "wrote 12 images" in done.stdout, done.stderr
+    run(monkeypatch, "make_lmdb.py", raw, "--size", 48, *flags)
+    assert "wrote 12 images" in capsys.readouterr().out
     values = yaml.safe_load((raw / "params.yaml").read_text())["prepare_clips"]
     run_stage("prepare_clips", values | {"workers": 1, "on_error": "fail"}, raw=raw, clips=tmp_path / "clips")
     store = ClipStore(tmp_path / "clips")
@@ -42,16 +43,18 @@ def test_a_set_like_interhand_is_made_and_read_as_it_is(tmp_path: Path) -> None:
     assert max(shown) <= 16 and len(shown) > 10
 
 
-def test_lists_become_json_lines_and_run_code_only_when_trusted(tmp_path: Path) -> None:
+def test_lists_become_json_lines_and_run_code_only_when_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     entry = {"img_path": "./a.jpg", "bbox": np.array([1, 2, 3, 4], np.float64), "hand_type": "left"}
     torch.save([entry, entry], tmp_path / "list.pt")
     torch.save([Path("a")], tmp_path / "code.pt")  # an object of a class that is not allowed
-    done = run("list_to_jsonl.py", tmp_path / "list.pt", tmp_path / "list.jsonl")
-    assert done.returncode == 0 and "wrote 2 entries" in done.stdout, done.stderr
+    run(monkeypatch, "list_to_jsonl.py", tmp_path / "list.pt", tmp_path / "list.jsonl")
+    assert "wrote 2 entries" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "list.jsonl").read_text().splitlines()]
     assert lines == [entry | {"bbox": [1.0, 2.0, 3.0, 4.0]}] * 2
-    refused = run("list_to_jsonl.py", tmp_path / "code.pt", tmp_path / "code.jsonl")
-    assert refused.returncode and "loading it could run code" in refused.stderr
+    with pytest.raises(SystemExit, match="loading it could run code"):
+        run(monkeypatch, "list_to_jsonl.py", tmp_path / "code.pt", tmp_path / "code.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["code.pt", "list.jsonl", "list.pt"]
 
 
@@ -70,8 +73,7 @@ def test_photographs_of_real_hands_are_laid_out_by_person(
             Image.fromarray(np.full((32, 512, 3), 90, np.uint8)).save(photos / f"{name}.jpg")
             Image.fromarray(hand_HW).convert("1").save(masks / f"{name}.bmp")
     Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(frames / "7.png")
-    monkeypatch.setattr(sys, "argv", ["real.py", str(tmp_path / "data"), str(tmp_path / "real")])
-    runpy.run_path(str(RECIPE / "real.py"), run_name="__main__")
+    run(monkeypatch, "real.py", tmp_path / "data", tmp_path / "real")
     assert "wrote 11 images" in capsys.readouterr().out
     pairs = {"train": 2, "val": 1, "test": 1, "unlabeled": 2}
     for name, counts in (("single", {"train": 6, "val": 2, "test": 2, "unlabeled": 1}), ("pairs", pairs)):
@@ -106,8 +108,7 @@ def test_what_a_script_cannot_work_with_is_one_line_and_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit):
-        runpy.run_path(str(RECIPE / words[0]), run_name="__main__")
+        run(monkeypatch, *words)
     assert line in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
