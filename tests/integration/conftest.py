@@ -22,6 +22,7 @@ from tests.integration import images
 from tests.integration.kfp_server import KfpServer
 from tests.integration.mlflow_server import free_port, mlflow_server
 from tests.integration.project import Project
+from tests.integration.warm import warm
 
 from maskcast.__main__ import main
 from pipelines.client import transport, watch
@@ -219,6 +220,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
         yield uri
 
 
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """The folder of commands that start at once."""
+    with warm() as folder:
+        yield folder
+
+
 Once = Callable[[str, Callable[[], str]], str]
 
 
@@ -258,7 +266,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Project:
             project.add_packages(folder / "torch")
         project.run("git", "init", "--quiet")
         project.commit("start")
-        project.dvc("repro")
+        with warm(project.packages) as programs:
+            project.add_programs(programs)
+            project.dvc("repro")
         project.commit("first run")
         return str(folder)
 

@@ -22,10 +22,14 @@ class Project:
     Args:
         folder: where commands run.
         root: where the project lies, if that is another folder.
+
+    Attributes:
+        packages: what `add_packages` was given.
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
         self.folder = folder
+        self.packages: Path | None = None
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))
         }
@@ -65,6 +69,7 @@ class Project:
 
     def add_packages(self, folder: Path) -> None:
         """Lets commands import what was installed into a folder before what is installed here."""
+        self.packages = folder
         self.environment["PYTHONPATH"] += f"{os.pathsep}{folder}"
 
     def add_programs(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 from tests.conftest import ROOT, moving_squares
+from tests.integration.project import shrink
 
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
@@ -21,7 +22,9 @@ from maskcast.simulator.camera import Motion, paint_masks, yaw_rotations
 
 BENCHMARKS = ROOT / "benchmarks"
 TOY: dict[str, list[str]] = {
-    "data_by_reference": ["--clips", "2", "--least", "0.05", "--until", "generate_masks"],
+    "data_by_reference": [
+        *("--params", "small.yaml", "--clips", "2", "--least", "0.01", "--until", "generate_masks"),
+    ],
     "hand_lmdb": ["--few", "5", "--many", "12"],
     "agreeing": ["--rounds", "1", "--clips", "2"],
     "clip_store": ["--rounds", "1", "--few", "10", "--many", "20"],
@@ -55,6 +58,7 @@ ELSEWHERE = {
     "image_startup": "needs a Docker Engine and an image of this project",
     "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
 }
+STARTED = ("request_memory", "startup", "streaming", "video_length")  # whose commands need not import torch each
 PEERS = {"coco": "pycocotools", "jaccard": "torchmetrics"}  # what the extra `benchmarks` installs
 
 
@@ -135,6 +139,10 @@ def test_it_measures_at_toy_size(
 ) -> None:
     if name == "simulator":
         monkeypatch.setenv("MASKCAST_SHARED_DATA", str(request.getfixturevalue("shared_data")))
+    if name in STARTED:
+        monkeypatch.setattr(sys, "executable", str(request.getfixturevalue("programs") / "python3"))
+    if name == "data_by_reference":
+        Path("small.yaml").write_text(yaml.safe_dump(shrink(yaml.safe_load((ROOT / "params.yaml").read_text()))))
     with suppress(SystemExit) if name in PEERS else nullcontext():  # toy sizes say nothing about speed
         run(monkeypatch, name, *TOY[name])
     said = capfd.readouterr().out

@@ -5,14 +5,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import moving_squares
 from tests.documented import RUN, Command, commands
 from tests.integration.project import Project
-from tests.integration.warm import warm
 from tests.unit.test_evaluate_coco import content
 from tests.unit.test_forecast_command import write_video
 
@@ -47,13 +45,6 @@ def alone(patch: pytest.MonkeyPatch, folder: Path) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         patch.delenv(name)
     patch.chdir(folder)
-
-
-@pytest.fixture(scope="module")
-def programs() -> Iterator[Path]:
-    """The folder of commands that start at once."""
-    with warm() as folder:
-        yield folder
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

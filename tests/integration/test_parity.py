@@ -85,24 +85,34 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def programs() -> Iterator[tuple[Path, Path]]:
-    """Commands that start at once, for DVC and for KFP, whose hash seeds differ."""
-    with warm() as by_dvc, warm() as by_kfp:
-        yield by_dvc, by_kfp
+def other_programs() -> Iterator[Path]:
+    """Commands that start at once, with another hash seed than those of ``programs``."""
+    with warm() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def forecasting(first_run: Project) -> Iterator[Project]:
+    """The first run, whose commands start at once and have another hash seed than those that DVC has run."""
+    project = Project(first_run.folder)
+    if first_run.packages is not None:
+        project.add_packages(first_run.packages)
+    with warm(project.packages) as by_kfp:
+        project.add_programs(by_kfp)
+        yield project
 
 
 @pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
-    """Each pipeline after `dvc repro`; the first by real commands, of the torch that the image has."""
+    """Each pipeline after `dvc repro`; the first has the torch that the image has."""
     if request.param == "forecasting":
-        project = place = request.getfixturevalue("first_run")
+        project = place = request.getfixturevalue("forecasting")
     else:
         project = Project.copy_to(tmp_path_factory.mktemp(request.param))  # torchvision fits the installed torch
         project.run("git", "init", "--quiet")
         place = getattr(project, request.param)()
-        by_dvc, by_kfp = request.getfixturevalue("programs")
-        for each, commands in ((place, by_dvc), (project, by_kfp)):
-            each.add_programs(commands)
+        for each, commands in ((place, "programs"), (project, "other_programs")):
+            each.add_programs(request.getfixturevalue(commands))
             shutil.copy(request.getfixturevalue("empty_database"), each.folder / "mlflow.db")
         place.dvc("repro")
     return Pipeline(request.param, project, place)

@@ -24,7 +24,14 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, s3: S3, kube: KubeApi, kfp_server: KfpServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    tmp_path: Path,
+    s3: S3,
+    kube: KubeApi,
+    kfp_server: KfpServer,
+    programs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """A checkout, and a cluster with the namespace, nodes and servers that the sample cluster file names."""
     folder = tmp_path / "checkout"
     folder.mkdir()
@@ -37,7 +44,9 @@ def folder(tmp_path: Path, s3: S3, kube: KubeApi, kfp_server: KfpServer, monkeyp
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "team")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-the-team")
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv(
+        "PATH", os.pathsep.join(map(str, (programs, Path(sys.executable).parent, os.environ["PATH"])))
+    )
     kfp_server.namespaces = {NS}
     finished = {"state": "SUCCEEDED", "finished_at": "2099-01-01T00:00:00Z"}
     kfp_server.script.append(finished | {"run_details": {"task_details": [task("train-masker", "SUCCEEDED")]}})

@@ -20,7 +20,6 @@ from tests.integration.conftest import CREDENTIALS
 from tests.integration.project import Project
 from tests.integration.promoters import promote_at_once
 from tests.integration.team_servers import TeamServers
-from tests.integration.warm import warm
 from tests.integration.workshop import Workshop
 
 from maskcast.__main__ import main
@@ -200,7 +199,9 @@ def write_squares(raw: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(1800)  # 30 processes, each of which imports torch
-def test_the_commands_of_the_tutorial_do_what_it_says(accounts: list[dict[str, str]], tmp_path: Path) -> None:
+def test_the_commands_of_the_tutorial_do_what_it_says(
+    accounts: list[dict[str, str]], programs: Path, tmp_path: Path
+) -> None:
     project = Project.copy_to(tmp_path / "project")
     params = project.params() | write_squares(tmp_path / "raw")
     params["train_masker"]["training"] |= {"steps_per_epoch": 60, "batch_size": 8}
@@ -215,13 +216,12 @@ def test_the_commands_of_the_tutorial_do_what_it_says(accounts: list[dict[str, s
         line for block in re.findall(r"```bash\n(.*?)```", TUTORIAL, re.DOTALL) for line in block.splitlines()
     ]
     said = {}
-    with warm() as programs:
-        project.add_programs(programs)
-        for line in lines:
-            if not line.endswith("# by hand"):
-                # The installation and the prediction of hidden clips are other tests' matter.
-                command = "dvc repro register_models" if line == "make repro" else line
-                said[line] = project.run("bash", "-c", command)
+    project.add_programs(programs)
+    for line in lines:
+        if not line.endswith("# by hand"):
+            # The installation and the prediction of hidden clips are other tests' matter.
+            command = "dvc repro register_models" if line == "make repro" else line
+            said[line] = project.run("bash", "-c", command)
     assert "gate: maskcast version 1 passed: no champion to compare with" in said["make repro"]
     worse, better = (text for line, text in said.items() if line.startswith("dvc exp run"))
     assert "gate: maskcast version 2 failed: jaccard_mean against champion 1: -0." in worse

@@ -1,5 +1,7 @@
 """Commands that start at once: forked from a process that has imported torch, MLflow and what else takes seconds.
 
+`maskcast`, and `python3` with `-c` or with `-m` and maskcast or KFP's executor; another `python3` is the real one.
+
 A command stays a process of its own, with the environment, folder and streams of who starts it, and imports
 maskcast itself anew. All commands of a server have one hash seed, those of another server another. Signals do not
 reach a command. So whoever tests how one starts or stops takes the real one.
@@ -26,31 +28,34 @@ IMPORTED = [
     *("alembic", "av", "cv2", "faster_coco_eval", "kfp.dsl.executor_main", "kfp.local", "numpy", "pandas"),
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.Image", "pydantic", "yaml", "zstandard"),
     *("mlflow", "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
-    *("safetensors.torch", "segmentation_models_pytorch", "torch", "torchvision"),
+    *("multiprocessing.spawn", "safetensors.torch", "torch"),  # the first starts what it starts by the real Python
 ]
+OF_TORCHVISION = ["segmentation_models_pytorch", "torchvision"]  # which fits the torch that is installed
 OWN = ("maskcast", "components", "pipelines", "tests")
 MODULES = ("kfp.dsl.executor_main", "maskcast")  # what KFP's local runner and maskcast itself start by `python -m`
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
-module, words = "maskcast", sys.argv[1:]
-if {name!r} == "python3":
-    if words[:1] != ["-m"] or words[1] not in {modules!r}:
-        os.execv({python!r}, [{python!r}, *words])
-    module, words = words[1], words[2:]
+words = sys.argv[1:] if {name!r} == "python3" else ["-m", "maskcast", *sys.argv[1:]]
+if words[:1] != ["-c"] and (words[:1] != ["-m"] or words[1] not in {modules!r}):
+    os.execv({python!r}, [{python!r}, *words])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     streams = array.array("i", [0, 1, 2])
     server.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-    server.sendall(json.dumps([module, words, os.getcwd(), dict(os.environ)]).encode())
+    server.sendall(json.dumps([words, os.getcwd(), dict(os.environ)]).encode())
     server.shutdown(socket.SHUT_WR)
     code = server.recv(1)
-os._exit(code[0] if code else 70)  # 70: it was killed
+os._exit(code[0])
 """
 
 
 @contextmanager
-def warm() -> Iterator[Path]:
-    """Serves commands for the block; yields the folder of these that is to stand first in PATH."""
+def warm(torch: Path | None = None) -> Iterator[Path]:
+    """Serves commands for the block; yields the folder of these that is to stand first in PATH.
+
+    Args:
+        torch: a folder with another torch than the one that is installed.
+    """
     with TemporaryDirectory(prefix="maskcast-", dir="/tmp") as folder:  # addresses of sockets are short
         address, programs = f"{folder}/socket", Path(folder, "bin")
         programs.mkdir()
@@ -59,6 +64,7 @@ def warm() -> Iterator[Path]:
             (programs / name).write_text(script)
             (programs / name).chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {} if torch is None else {"PYTHONPATH": str(torch)}
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(address)
             listening.listen(64)
@@ -78,7 +84,7 @@ def warm() -> Iterator[Path]:
 def serve(listening: socket.socket, programs: Path) -> None:
     """Forks a process for each command, until who started the server is gone."""
     parent = os.getppid()
-    for name in IMPORTED:
+    for name in [*IMPORTED, *(() if "PYTHONPATH" in os.environ else OF_TORCHVISION)]:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.partition(".")[0] in OWN]
     assert threading.active_count() == 1  # others would be missing in the fork
@@ -90,29 +96,35 @@ def serve(listening: socket.socket, programs: Path) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listening.close()
-            code = command(client, programs)
-            client.sendall(bytes([code]))
-            os._exit(code)
+            if (child := os.fork()) == 0:
+                os._exit(command(client, programs))
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            client.sendall(bytes([code if code >= 0 else 128 - code]))  # as a shell tells a signal
+            os._exit(0)
         client.close()
 
 
 def command(client: socket.socket, programs: Path) -> int:
-    """Runs a command and returns its exit code."""
+    """Runs what follows `python` and returns its exit code."""
     _, [(_, _, sent)], *_ = client.recvmsg(1, socket.CMSG_SPACE(3 * 4))
     for number, stream in enumerate(array.array("i", sent)):
         os.dup2(stream, number)
         os.close(stream)
     with client.makefile("rb") as told:
-        module, words, folder, environment = json.load(told)
+        (flag, code_or_module, *words), folder, environment = json.load(told)
+    client.close()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:1] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv, sys.executable = [module, *words], str(programs / "python3")
+    sys.argv, sys.executable = [flag, *words], str(programs / "python3")
     importlib.invalidate_caches()
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if flag == "-c":
+            exec(code_or_module, {"__name__": "__main__"})
+        else:
+            runpy.run_module(code_or_module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
