@@ -104,6 +104,14 @@ class VideoEvaluation:
                 found[name].add(clip.id, truth, masks, self._seen(clip), clip.meta.get("hands"))
         return found
 
+    @property
+    def tables(self) -> dict[str, dict[str, float]]:
+        """All scores of each model by name, NaN where nothing was to be scored."""
+        found = {name: one.table() for name, one in self.scores.items()}
+        for name, amodal in self.amodal_scores.items():
+            found[name] |= amodal.table()
+        return found
+
     def per_clip(self, name: str) -> dict[str, dict[str, float]]:
         """Returns all scores of each clip alone, of a model."""
         each = self.scores[name].per_clip
@@ -114,9 +122,7 @@ class VideoEvaluation:
     def flat(self) -> dict[str, float]:
         """Returns all scores as flat finite numbers; those of the base carry its name."""
         flat = {"clips": float(len(self.chosen)), "frames": float(sum(clip.num_frames for clip in self.chosen))}
-        tables = {name: one.table() for name, one in self.scores.items()}
-        for name, amodal in self.amodal_scores.items():
-            tables[name] |= amodal.table()
+        tables = self.tables
         for name, table in tables.items():
             suffix = "" if name == SEGMENTER else f"_{name}"
             flat |= {f"{score}{suffix}": value for score, value in table.items()}

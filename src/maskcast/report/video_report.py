@@ -76,11 +76,8 @@ def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
 
 def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of scores, a row for each model."""
-    tables = {name: one.table() for name, one in evaluation.scores.items()}
-    for name, amodal in evaluation.amodal_scores.items():
-        tables[name] |= amodal.table()
     shown = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
-    rows = [[name, *(_cell(one.get(score, np.nan)) for score in shown)] for name, one in tables.items()]
+    rows = [[name, *(_cell(one.get(score, np.nan)) for score in shown)] for name, one in evaluation.tables.items()]
     return ["model", *shown], rows
 
 

@@ -154,8 +154,7 @@ def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) 
             raise LabelError(
                 f"{survey.first[value]}: the value {survey.named([value])} ({survey.files[value]} of "
                 f"{counted(survey.looked_at, 'mask')}, {counted(survey.pixels[value], 'pixel')}) is not in "
-                "source.values; add it there "
-                "(`ignore` for no label)"
+                "source.values; add it there (`ignore` for no label)"
             )
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY}, so source.values cannot name them; export them as PNG")

@@ -135,8 +135,7 @@ def notes_of(footage: Mapping[str, Footage]) -> Iterator[str]:
         name, found = next(iter(unread.items()))
         yield (
             f"{counted(len(unread), 'sequence', 'holds', 'hold')} files that are no images known here "
-            f"({name}: {found.unread}); save "
-            "them as PNG if they are frames"
+            f"({name}: {found.unread}); save them as PNG if they are frames"
         )
     if gaps := {name: found for name, found in footage.items() if found.gap}:
         name, found = next(iter(gaps.items()))
