@@ -63,7 +63,8 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise MaskcastError(
-            f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage"
+            f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage, or install the "
+            "package that has it"
         ) from None
     model = build_like(folder / WEIGHTS, lambda: config.build(description["num_classes"]))
     load_weights(model, folder / WEIGHTS)

@@ -1,7 +1,8 @@
 """What a module runs of this package: the modules that it imports, those that these import, and so on.
 
 The sources are read, not run, so it takes no torch. Imports inside functions count, those for type checkers do
-not. Not followed are modules that are found by name at run time: tables of commands, ``get_stage``.
+not. Not followed are modules that are found by name at run time: tables of commands, ``get_stage``. Where a union
+takes the configs of other packages, all modules of these packages count (``maskcast.plugins``).
 """
 
 import ast
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import maskcast
 from maskcast.digest import sha256_of
+from maskcast.plugins import sources
 
 PACKAGE = maskcast.__name__
 ROOT = Path(maskcast.__path__[0])
 
 
 def closure(module: str) -> dict[str, str]:
-    """Returns the sha256 of the module and of all that it runs, by path below the package's parent, sorted.
+    """Returns the sha256 of the module and of all that it runs, by path below its package's parent, sorted.
 
     A package counts where its ``__init__`` holds more than a docstring.
 
@@ -34,7 +36,8 @@ def closure(module: str) -> dict[str, str]:
             waiting += _imported(name)
     files = {_file(name): name for name in seen}
     paths = sorted(file for file in files if file is not None and (file.name != "__init__.py" or _defines(file)))
-    return {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
+    own = {path.relative_to(ROOT.parent).as_posix(): _digest(path) for path in paths}
+    return own | {place: _digest(path) for name in sorted(seen) for place, path in sources(name).items()}
 
 
 @cache

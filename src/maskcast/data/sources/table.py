@@ -1,10 +1,9 @@
-"""The table of raw layouts: add a module and name it here."""
+"""The table of raw layouts: add a module and name it here, or a plugin."""
 
-from typing import Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from maskcast.data.sources.annotations import AnnotationsSource
+from maskcast.data.sources.base import SourceConfig
 from maskcast.data.sources.clevrer import ClevrerSource
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.data.sources.frame_folders import FrameFoldersSource
@@ -15,8 +14,9 @@ from maskcast.data.sources.pasted_hands import PastedHandsSource
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.data.sources.synthetic_hands import SyntheticHandsSource
 from maskcast.data.sources.videos import VideosSource
+from maskcast.plugins import with_plugins
 
-Source = Annotated[
+_Own = (
     CompetitionSource
     | ClevrerSource
     | FrameFoldersSource
@@ -27,6 +27,9 @@ Source = Annotated[
     | SyntheticHandsSource
     | HandLmdbSource
     | ImageMapsSource
-    | PastedHandsSource,
-    Field(discriminator="layout"),
-]
+    | PastedHandsSource
+)
+if TYPE_CHECKING:
+    Source = _Own
+else:
+    Source = with_plugins(_Own, "maskcast.layouts", SourceConfig, "layout")

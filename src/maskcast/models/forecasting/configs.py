@@ -1,14 +1,16 @@
 """The forecasters there are, and what can be chosen of each. Nothing here imports torch.
 
-A new one: a module with its config, whose ``build`` imports what it needs, and a place in ``ForecasterConfig``.
+A new one: a module with its config, whose ``build`` imports what it needs, and a place in ``ForecasterConfig``; or
+a plugin.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from maskcast.models.config import ModelConfig
 from maskcast.params import is_false
+from maskcast.plugins import with_plugins
 
 if TYPE_CHECKING:
     from maskcast.models.forecasting.base import Forecaster
@@ -209,6 +211,8 @@ class ObjectsConfig(ModelConfig):
         return ObjectForecaster(self.hidden, num_classes, whole=self.whole, several=self.several)
 
 
-ForecasterConfig = Annotated[
-    ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig, Field(discriminator="arch")
-]
+_Own = ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig
+if TYPE_CHECKING:
+    ForecasterConfig = _Own
+else:
+    ForecasterConfig = with_plugins(_Own, "maskcast.forecasters", ModelConfig, "arch")

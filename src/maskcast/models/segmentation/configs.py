@@ -1,6 +1,6 @@
 """Configs of the segmenters and of their loss; nothing here imports torch.
 
-A new segmenter is a module with its network and its config, which is named in the union below.
+A new segmenter is a module with its network and its config, which is named in the union below; or a plugin.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfi
 from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
 from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
 from maskcast.params import Params, is_null
+from maskcast.plugins import with_plugins
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,9 +172,6 @@ class RecurrentConfig(SegmenterModelConfig):
         return self.base.load_pretrained(segmenter)
 
 
-SegmenterConfig = Annotated[UNetConfig | SmpConfig | RecurrentConfig, Field(discriminator="arch")]
-
-
 class MaskLossConfig(Params):
     """Weights and reductions of ``losses.MaskLoss``; the defaults are system 0's (smp 0.3.2 semantics)."""
 
@@ -234,3 +232,10 @@ class MatteLossConfig(Params):
         if not (self.l1 or self.laplacian):
             raise ValueError("l1 and laplacian are 0, so no opacity would be learnt; give one of them a weight")
         return self
+
+
+_Own = UNetConfig | SmpConfig | RecurrentConfig
+if TYPE_CHECKING:
+    SegmenterConfig = _Own
+else:
+    SegmenterConfig = with_plugins(_Own, "maskcast.segmenters", SegmenterModelConfig, "arch")

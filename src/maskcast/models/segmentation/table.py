@@ -49,7 +49,9 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
         maps = _maps(description["meta"])
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        raise MaskcastError(f"{path}: model: {fault['msg']}; give a model of another stage") from None
+        raise MaskcastError(
+            f"{path}: model: {fault['msg']}; give a model of another stage, or install the package that has it"
+        ) from None
     except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MaskcastError(
             f"{path}: no classes or label maps ({reason_of(error)}); train the masker again"

@@ -1,0 +1,233 @@
+"""Models and layouts of another package: a small one is installed beside maskcast, for one test."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import moving_squares, write_store
+from tests.toy_segmenter import MemoryConfig
+
+from maskcast import plugins
+from maskcast.data.clips import ClipStore
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.models.forecasting.table import load_forecaster
+from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.models.segmentation.configs import UNetConfig
+from maskcast.models.segmentation.table import load_masker
+from maskcast.registry.artifact import write_artifact
+from maskcast.runner.closure import closure
+
+SEGMENTERS = "maskcast.segmenters"
+PAGE = (Path(__file__).parents[2] / "docs/add-a-model.md").read_text(encoding="utf-8")
+MODULES = {
+    "fcn": PAGE.partition("```python\n")[2].partition("```")[0],
+    "still": """
+from typing import Any, Literal
+
+from maskcast.models.config import ModelConfig
+
+class StillConfig(ModelConfig):
+    arch: Literal["still"] = "still"
+
+    def build(self, num_classes: int) -> Any:
+        from mynets.still_network import Still
+
+        return Still()
+""",
+    "still_network": """
+import torch
+
+from maskcast.models.forecasting.base import Forecaster, known
+
+class Still(Forecaster):
+    def __init__(self):
+        super().__init__()
+        self.sure = torch.nn.Parameter(torch.zeros(()))
+
+    def forecast(self, context, horizon):
+        return known(context)[:, -1:].repeat(1, horizon, 1, 1)
+
+    def loss(self, context, target):
+        return self.sure**2, {}
+
+    def reset_to_persistence(self):
+        pass
+""",
+    "numpy_clips": """
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.labels import single_map
+
+def read(file):
+    arrays = np.load(file)
+    return Arrays(arrays["frames"], {"mask": arrays["masks"]})
+
+class NumpyClips(SourceConfig):
+    layout: Literal["numpy_clips"] = "numpy_clips"
+
+    def list(self, raw, *, height, width, seed):
+        listing = Listing([], single_map(["background", "thing"]))
+        for file in sorted(Path(raw).glob("*.npz")):
+            listing.add(RawClip(file.stem, file.stem.partition("_")[0], "labelled", partial(read, file)))
+        return listing
+""",
+    "nameless": """
+from maskcast.models.segmentation.config import SegmenterModelConfig
+
+class Nameless(SegmenterModelConfig):
+    width: int = 1
+""",
+    "broken": "import no_such_module_anywhere",
+    "taken": """
+from typing import Literal
+
+from maskcast.models.segmentation.config import SegmenterModelConfig
+
+class Taken(SegmenterModelConfig):
+    arch: Literal["unet"] = "unet"
+""",
+}
+ALL = {SEGMENTERS: "mynets.fcn:FcnConfig", "maskcast.forecasters": "mynets.still:StillConfig"}
+ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClips"}
+Install = Callable[[dict[str, str]], Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs the package with some entry points, as pip would: modules, and metadata beside them."""
+
+    def installed(points: dict[str, str]) -> Path:
+        site = tmp_path / "site"
+        (site / "mynets").mkdir(parents=True)
+        (site / "mynets" / "__init__.py").touch()
+        for name, source in MODULES.items():
+            (site / "mynets" / f"{name}.py").write_text(source, encoding="utf-8")
+        about = site / "mynets-1.2.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mynets\nVersion: 1.2\n", encoding="utf-8")
+        groups = [f"[{group}]\n{value.partition(':')[2].lower()} = {value}\n" for group, value in points.items()]
+        (about / "entry_points.txt").write_text("\n".join(groups), encoding="utf-8")
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        plugins.plugins.cache_clear()
+        return site
+
+    yield installed
+    plugins.plugins.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mynets"]:
+        del sys.modules[name]
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+
+from maskcast.commands.help import describe
+from maskcast.stages.generate_masks import GenerateMasks, generate_masks
+from maskcast.stages.pretrain_forecaster import PretrainForecaster, pretrain_forecaster
+from maskcast.stages.train_masker import TrainMasker, train_masker
+
+clips, masker, masks, still, metrics = map(Path, ("clips", "masker", "masks", "still", "metrics.json"))
+training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
+own = {"model": {"arch": "fcn", "width": 4}, "training": training}
+train_masker(clips=clips, masker=masker, metrics=metrics, params=TrainMasker.model_validate(own))
+generate_masks(clips=clips, masker=masker, masks=masks, metrics=metrics, params=GenerateMasks())
+own = PretrainForecaster.model_validate({"model": {"arch": "still"}, "training": training})
+pretrain_forecaster(clips=clips, masks=masks, masker=masker, pretrained=still, metrics=metrics, params=own)
+print(describe(TrainMasker))
+"""
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a process of its own, which finds the package that is installed."""
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, check=False)
+
+
+def test_models_of_another_package_train_and_load(install: Install, tmp_path: Path) -> None:
+    install(ALL)
+    write_store(tmp_path / "clips")
+    done = run("-c", TRAIN, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "masker/config.json").read_text())["model"] == {"arch": "fcn", "width": 4}
+    assert json.loads((tmp_path / "still/config.json").read_text())["model"] == {"arch": "still"}
+    assert "arch: fcn" in done.stdout and "Channels of the hidden layer." in done.stdout
+
+
+def test_the_page_declares_what_it_shows() -> None:
+    assert f'[project.entry-points."{SEGMENTERS}"]\nfcn = "{ALL[SEGMENTERS]}"\n' in PAGE
+    assert all(f"`{group}`" in PAGE for group in plugins.JOINED_IN)
+
+
+def test_a_model_whose_package_is_gone_says_so(tmp_path: Path) -> None:
+    about = {"format": "maskcast-model/1", "model": {"arch": "fcn"}, "num_classes": 2, "meta": {}}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    for load in (load_masker, load_forecaster):
+        with pytest.raises(
+            MaskcastError, match=r"config\.json: model: .*'fcn'.* install the package that has it$"
+        ):
+            load(tmp_path)
+
+
+def test_a_layout_of_another_package_is_read(install: Install, tmp_path: Path) -> None:
+    install(ALL)
+    (tmp_path / "raw").mkdir()
+    for name in ("train_0", "val_0"):
+        frames, masks = moving_squares(1, 22, 32, 48)
+        np.savez(tmp_path / "raw" / f"{name}.npz", frames=frames, masks=masks.clip(0, 1))
+    (tmp_path / "params.yaml").write_text("prepare_clips: {source: {layout: numpy_clips}}\n")
+    words = ["prepare_clips", "--params", "params.yaml", "--raw", "raw", "--clips", "clips"]
+    done = run("-m", "maskcast", *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = ClipStore(tmp_path / "clips")
+    assert [(clip.id, clip.split) for clip in store.clips] == [("train_0", "train"), ("val_0", "val")]
+
+
+def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> None:
+    bare = closure("maskcast.stages.train_masker")
+    site = install({SEGMENTERS: ALL[SEGMENTERS]})
+    named = closure("maskcast.stages.train_masker")
+    assert set(named) - set(bare) == {f"mynets/{file.name}" for file in (site / "mynets").iterdir()}
+    assert named["mynets/fcn.py"] == sha256_of(site / "mynets" / "fcn.py")
+    assert not any(place.startswith("mynets") for place in closure("maskcast.stages.fetch_dataset"))
+    assert "mynets" not in sys.modules  # it was read, not run
+
+
+def test_a_registered_model_names_the_package(install: Install, tmp_path: Path) -> None:
+    install(ALL)
+    write_artifact(tmp_path, "a card", np.zeros((1, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
+    assert (tmp_path / "requirements.txt").read_text().splitlines().count("mynets==1.2") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("mynets.broken:Broken", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module_any"),
+        ("mynets.fcn:Missing", r"cannot be imported \(AttributeError: .*; mend that package, or uninstall it"),
+        ("mynets.still:StillConfig", r"is no subclass of maskcast\.models\.segmentation\.config\.Segm.*; make it"),
+        ("mynets.taken:Taken", r"arch: 'unet'; give it a Literal of names that are free \(taken: memory, unet\)"),
+        ("mynets.nameless:Nameless", r"arch: missing; give it a Literal"),
+    ],
+)
+def test_a_package_at_fault_is_named(install: Install, value: str, said: str) -> None:
+    install({SEGMENTERS: value})
+    with pytest.raises(MaskcastError, match=rf"^mynets: plugin '.*' of {SEGMENTERS} \({value}\): {said}"):
+        plugins.with_plugins(UNetConfig | MemoryConfig, SEGMENTERS, SegmenterModelConfig, "arch")
+
+
+def test_a_package_at_fault_ends_a_command_in_one_line(install: Install, tmp_path: Path) -> None:
+    install({SEGMENTERS: "mynets.broken:Broken"})
+    done = run("-m", "maskcast", "train_masker", "--help", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: mynets: plugin 'broken'") and done.stderr.count("\n") == 1
