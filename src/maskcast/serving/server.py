@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -31,6 +32,7 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import MAX_BYTES, Shape, check_size
 from maskcast.registry.loading import LoadedPipeline, Servable
 from maskcast.serving.connections import PatientProtocol
+from maskcast.serving.measured import GONE, MEDIA_TYPE, Measured
 from maskcast.serving.protocol import HEADER, check_answer, read_request, write_answer
 from maskcast.serving.sessions import BAD, MAX_FRAME, Sessions, refuse
 from maskcast.stopping import end_at_once
@@ -160,6 +162,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     turns, computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
     name, version = served.name, served.version
     identity = {"model_name": name, "model_version": version}
+    measured = Measured(name, version, served.digest)
     inputs, outputs = (list(shape) for shape in served.shapes)
     metadata = {
         "name": name,
@@ -188,14 +191,22 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     async def infer(request: HttpRequest) -> Response:
         if (unknown := _unknown(request, name, version)) is not None:
             return unknown
-        async with AsyncExitStack() as held:
-            return await answer_to(request, lambda: held.enter_async_context(turns))
+        begin, code = time.perf_counter(), 500
+        measured.under_way += 1
+        try:
+            async with AsyncExitStack() as held:
+                answer = await answer_to(request, lambda: held.enter_async_context(turns))
+            code = answer.status_code
+            return answer
+        finally:
+            measured.under_way -= 1
+            measured.answered(code, time.perf_counter() - begin)
 
     async def answer_to(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> Response:
         try:
             body = await _body(request, turn)
         except ClientDisconnect:  # it has waited long enough for its turn
-            return Response()
+            return Response(status_code=GONE)
         if isinstance(body, Response):
             return body
 
@@ -204,16 +215,21 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
             check_answer(asked, check_size(asked.tensor.shape, *served.shapes))
             with done_within(ANSWER_S):
                 masks, warnings = served.answer(asked.tensor)
+            measured.inputs += len(masks)
+            measured.unlike += sum(map(bool, warnings))
             parameters = {"digest": served.digest} | _warning(warnings)
             return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
 
         async with computing:
             if await request.is_disconnected():  # nobody waits for what others would have to wait for
-                return Response()
+                return Response(status_code=GONE)
+            begin = time.perf_counter()
             try:
                 answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
             except MaskcastError as error:
                 return _error(400, str(error))
+            finally:
+                measured.computed_s += time.perf_counter() - begin
         return Response(answer, headers=headers)
 
     routes: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
@@ -225,6 +241,12 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     talk = None
     if served.masker is not None:
         talk = Sessions(served.masker, identity | {"digest": served.digest}, worker, sessions, idle_s)
+
+    async def metrics(_: HttpRequest) -> Response:
+        counts = (0, 0) if talk is None else (talk.open, talk.frames)
+        return Response(measured.text(*counts), media_type=MEDIA_TYPE)
+
+    routes.append(Route("/metrics", metrics))
 
     async def session(socket: WebSocket) -> None:
         asked = socket.path_params

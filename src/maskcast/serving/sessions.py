@@ -45,7 +45,7 @@ class Sessions:
         self.model, self.worker, self.most, self.idle_s = model, worker, most, idle_s
         maps = [one.to_entry() for one in model.network.maps]
         self.greeting = {**greeting, "maps": maps, "idle_s": idle_s}
-        self.open = 0
+        self.open = self.frames = 0  # sessions, and frames of all that there were
 
     async def __call__(self, socket: WebSocket) -> None:
         """Talks with one client until it leaves, makes a mistake or falls silent."""
@@ -83,6 +83,7 @@ class Sessions:
             async with asyncio.timeout(self.idle_s):  # a client that does not read is idle, too
                 await socket.send_bytes(answer)
             count += 1
+            self.frames += 1
 
 
 async def refuse(socket: WebSocket, code: int, why: str) -> None:

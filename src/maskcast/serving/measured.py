@@ -1,0 +1,77 @@
+"""What a server counts of itself, as Prometheus reads it (text format 0.0.4)."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from itertools import accumulate
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+Samples = list[tuple[str, dict[str, str], float]]  # ending of the name, labels, value
+GONE = 499  # what is counted, as by nginx, where a client did not wait for its answer
+
+
+class Measured:
+    """Numbers of one server since it started.
+
+    Attributes:
+        under_way: requests that have no answer yet.
+        computed_s: seconds in which the model computed answers.
+        inputs: clips that were answered; of a masker, frames.
+        unlike: those among them that had a warning: they are unlike what the model was trained on.
+    """
+
+    def __init__(self, name: str, version: str, digest: str) -> None:
+        self.model = {"name": name, "version": version, "digest": digest}
+        self.under_way, self.computed_s, self.inputs, self.unlike = 0, 0.0, 0, 0
+        self._answers: Counter[int] = Counter()
+        self._within = [0] * (len(BOUNDS_S) + 1)
+        self._seconds = 0.0
+
+    def answered(self, code: int, seconds: float) -> None:
+        """Counts an answer.
+
+        Args:
+            code: its status.
+            seconds: since the request arrived.
+        """
+        self._answers[code] += 1
+        self._within[bisect_left(BOUNDS_S, seconds)] += 1
+        self._seconds += seconds
+
+    def text(self, sessions: int, frames: int) -> str:
+        """Returns all numbers.
+
+        Args:
+            sessions: how many are open.
+            frames: that sessions have masked.
+        """
+        within = zip([*map(str, BOUNDS_S), "+Inf"], accumulate(self._within), strict=True)
+        seconds: Samples = [("_bucket", {"le": bound}, count) for bound, count in within]
+        seconds += [("_sum", {}, self._seconds), ("_count", {}, sum(self._within))]
+        answers: Samples = [("", {"code": str(code)}, count) for code, count in sorted(self._answers.items())]
+        families: tuple[tuple[str, str, str, Samples], ...] = (
+            ("model_info", "gauge", "The model that answers.", [("", self.model, 1)]),
+            ("requests_total", "counter", "Requests to infer, by the status of the answer.", answers),
+            ("request_seconds", "histogram", "Seconds from a request to its answer.", seconds),
+            ("requests_under_way", "gauge", "Requests that have no answer yet.", [("", {}, self.under_way)]),
+            ("computed_seconds_total", "counter", "Seconds of computing.", [("", {}, self.computed_s)]),
+            ("inputs_total", "counter", "Clips answered; of a masker, frames.", [("", {}, self.inputs)]),
+            ("inputs_unlike_total", "counter", "Clips unlike those of the training.", [("", {}, self.unlike)]),
+            ("sessions", "gauge", "Sessions that are open.", [("", {}, sessions)]),
+            ("session_frames_total", "counter", "Frames that sessions masked.", [("", {}, frames)]),
+        )
+        lines = []
+        for name, kind, meaning, samples in families:
+            lines += [f"# HELP maskcast_{name} {meaning}", f"# TYPE maskcast_{name} {kind}"]
+            lines += [f"maskcast_{name}{end}{_labels(labels)} {value}" for end, labels, value in samples]
+        return "\n".join([*lines, ""])
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    shown = [f'{name}="{_escaped(value)}"' for name, value in labels.items()]
+    return f"{{{','.join(shown)}}}" if shown else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
