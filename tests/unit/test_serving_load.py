@@ -179,6 +179,24 @@ def test_an_answer_that_nobody_reads_is_thrown_away(running: uvicorn.Server, por
     assert ask(port) == 200
 
 
+@pytest.mark.timeout(120)
+def test_an_answer_that_was_computed_for_long_and_that_nobody_reads_is_thrown_away(
+    running: uvicorn.Server, port: int, work: Work
+) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(binary_request(np.zeros((1, 1, SLOW, 250_000, 3), np.uint8)))
+        while not work.rows:
+            time.sleep(0.01)
+        (connection,) = running.server_state.connections
+        while connection._seen is not connection.cycle:  # the server has looked, and there was no answer yet
+            time.sleep(0.01)
+        work.may_go_on.set()
+        client.settimeout(60)
+        assert client.recv(12) == b"HTTP/1.1 200"
+        while running.server_state.connections:
+            time.sleep(0.01)
+
+
 def test_nobody_waits_for_the_answers_to_clients_that_have_gone(port: int, work: Work) -> None:
     request = binary_request(np.zeros((1, 3, SLOW, 8, 3), np.uint8))
     with socket.create_connection(("127.0.0.1", port)) as first:

@@ -49,7 +49,7 @@ class PatientProtocol(H11Protocol):
             if unread and unread == self._unread:
                 self.transport.abort()
                 return
-            if self.conn.their_state is h11.IDLE:
+            if not unread and self.conn.their_state is h11.IDLE:  # to close waits for what is unread
                 self.transport.close()
                 return
         self._seen, self._unread = self.cycle, unread
