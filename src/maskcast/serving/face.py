@@ -14,7 +14,7 @@ from maskcast.inference.familiar import Seen, unlike
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.base import WEIGHTS
-from maskcast.registry.forecast_models import MaskerModel, PipelineModel
+from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline, load_shipped
 from maskcast.serving.forecasts import Forecast, check_samples, look, stride_of
@@ -54,6 +54,11 @@ class Pipeline:
     def segmenter(self) -> "Segmenter":
         """Its masker; what it is shown agrees through time as what the pipeline sees does."""
         return Segmenter(self.loaded.model)
+
+    @property
+    def forecaster(self) -> ForecasterModel:
+        """Its forecaster alone: ``predict`` continues masks of whoever made them, (T, H, W) or (B, T, H, W)."""
+        return self.loaded.model.forecaster
 
     def forecast(
         self,
