@@ -13,7 +13,9 @@ import av
 import numpy as np
 
 FRAMES, HEIGHT, WIDTH, KEYS = 36, 48, 64, 8  # KEYS: frames from one key frame to the next
+WRAP = 2**33 * 25 // 90_000  # frames after which the times of a transport stream begin again
 X264 = {"preset": "ultrafast"}
+VP9_ALPHA = {"cpu-used": "8", "auto-alt-ref": "0"}
 AV1 = {"preset": "12", "svtav1-params": "lp=1"}
 DIVX = b"\x00\x00\x01\xb2DivX503b1393p"  # user data that announces packed B-frames
 NOTHING_NEW = b"\x00\x00\x01\xb6\x50\x40\x7f"  # an MPEG-4 frame that says so: what stands after a packed pair
@@ -247,6 +249,8 @@ FILES: dict[str, Callable[[Path], None]] = {
     "equal_times.mkv": equal_times,
     "late.mp4": partial(h264, times=range(500, 500 + FRAMES)),
     "late.ts": partial(h264, times=range(500, 500 + FRAMES)),
+    "wrapped.ts": partial(h264, times=range(WRAP - 10, WRAP - 10 + FRAMES)),
+    "huge.mkv": partial(h264, times=range(2**40, 2**40 + FRAMES), unit=Fraction(1, 1000)),
     "negative.mkv": partial(h264, times=range(-5, FRAMES - 5), options={"avoid_negative_ts": "disabled"}),
     "sound.mp4": partial(h264, sound="aac"),
     "sound.mpg": partial(encode, codec="mpeg2video", b_frames=2, sound="mp2"),
@@ -282,6 +286,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "joined.mpg": joined,
     "sound_from_the_middle.ts": sound_from_the_middle,
     "vp8.webm": partial(encode, codec="libvpx", codec_options={"auto-alt-ref": "1", "lag-in-frames": "10"}),
+    "vp9_alpha.webm": partial(encode, codec="libvpx-vp9", pix_fmt="yuva420p", codec_options=VP9_ALPHA),
     "vp9.webm": partial(encode, codec="libvpx-vp9", codec_options={"cpu-used": "8", "lag-in-frames": "10"}),
     "av1.mp4": partial(encode, codec="libsvtav1", codec_options=AV1),
     "ffv1.mkv": partial(encode, codec="ffv1"),
