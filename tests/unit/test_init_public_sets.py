@@ -147,15 +147,24 @@ def test_images_that_no_pattern_finds_are_said(tmp_path: Path) -> None:
     assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
 
 
-def test_sequences_of_one_name_in_two_folders_stay_apart(tmp_path: Path) -> None:
-    for k, split in enumerate(("train", "val")):
+@pytest.mark.parametrize(
+    ("other", "labelled", "left_out"),
+    [
+        ("val/a", True, "48 images are left out, e.g. images/val/a/0000.jpg"),
+        ("test/a", False, "24 images are left"),
+    ],
+)
+def test_sequences_of_one_name_in_two_folders_stay_apart(
+    other: str, labelled: bool, left_out: str, tmp_path: Path
+) -> None:
+    for k, name in enumerate(("train/a", "train/b", other)):
         frames, masks = frames_of(k, LENGTH)
-        for name in ("a", "b"):
-            write_images(tmp_path / f"images/{split}/{name}", frames, "{:04d}.jpg")
-            write_images(tmp_path / f"labels/{split}/{name}", masks, "{:04d}.png")
+        write_images(tmp_path / f"images/{name}", frames, "{:04d}.jpg")
+        if name != other or labelled:
+            write_images(tmp_path / f"labels/{name}", masks, "{:04d}.png")
     found = look(tmp_path)
     assert found.source["images"] == "images/train/{clip}"
-    assert any("96 images are left out, e.g. images/val/a/0000.jpg" in warning for warning in found.warnings)
+    assert any(left_out in warning for warning in found.warnings)
 
 
 def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:

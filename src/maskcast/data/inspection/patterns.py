@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
+from maskcast.errors import MaskcastError
 
 Parts = tuple[str, ...]
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
@@ -94,16 +95,20 @@ def widened(raw: Path, guess: Guess) -> tuple[Guess, dict[str, str]]:
     for place, part in enumerate(ours):
         if not part or part not in theirs:
             continue
+        wide, count, paired = _with_part(guess, part, "*"), 0, 0
         folders: dict[str, str] = {}
-        count = 0
-        for other in sorted(path.name for path in raw.joinpath(*ours[:place]).iterdir() if path.is_dir()):
-            narrow = _with_part(guess, part, other)
-            images = find_sequences(raw, narrow.images)
-            if images.keys() & find_sequences(raw, str(narrow.masks)).keys():
+        try:
+            for other in sorted(path.name for path in raw.joinpath(*ours[:place]).iterdir() if path.is_dir()):
+                narrow = _with_part(guess, part, other)
+                images = find_sequences(raw, narrow.images)
                 folders |= dict.fromkeys(images, other)
                 count += len(images)
-        if len(set(folders.values())) > 1 and count == len(folders):  # no two of one name
-            return _with_part(guess, part, "*"), folders
+                paired += bool(images.keys() & find_sequences(raw, str(narrow.masks)).keys())
+            find_sequences(raw, str(wide.masks))
+        except MaskcastError:  # two are of one name
+            continue
+        if paired > 1 and count == len(folders):
+            return wide, folders
     return guess, {}
 
 
