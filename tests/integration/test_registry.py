@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from tests.conftest import write_store
 from tests.integration.mlflow_server import free_port
 from tests.integration.promoters import promote_at_once
-from tests.integration.workshop import Workshop
+from tests.integration.workshop import NO_BASELINE, Workshop
 from tests.registered import HORIZON, SEEN, write_parts
 
 from maskcast.__main__ import main
@@ -30,7 +31,7 @@ from maskcast.models.forecasting.table import load_forecaster
 from maskcast.registry.artifact import load_artifact
 from maskcast.registry.forecast_models import PipelineModel
 from maskcast.registry.loading import load_address, pipeline_of
-from maskcast.registry.promotion import Turn, decisions
+from maskcast.registry.promotion import Turn, decisions, promote, rollback
 from maskcast.registry.store import Registry
 from maskcast.runner.server import tracking_uri
 from maskcast.stages.evaluate import Evaluate, evaluate
@@ -54,9 +55,9 @@ def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path) -> Run:
     """Runs register_models and returns what it wrote."""
 
-    def register(inputs: dict[str, Path], **params: Any) -> dict[str, Any]:
+    def register(inputs: dict[str, Path], gate: dict[str, Any] = NO_BASELINE, **params: Any) -> dict[str, Any]:
         out = tmp_path / "registration.json"
-        register_models(**inputs, registration=out, params=RegisterModels.model_validate(params))
+        register_models(**inputs, registration=out, params=RegisterModels.model_validate({"gate": gate, **params}))
         return json.loads(out.read_text())
 
     return register
@@ -270,6 +271,8 @@ def test_the_embedded_default_and_what_commands_refuse(
     assert Registry("maskcast").aliases() == {}
     code, said = command(capsys, "promote", "1")
     assert (code, "version 1 did not pass the gate" in said) == (2, True)
+    assert run(inputs, gate={})["passed"] is False  # by default a copy of the last mask is no candidate
+    assert re.search(r"failed: jaccard_mean (0\.\d{4}) <= \1 of persistence; ", capsys.readouterr().err)
 
     with pytest.raises(MaskcastError, match=r"scores another forecaster than .*; run evaluate on this one"):
         run(inputs | {"forecaster": workshop.forecaster(0, 0.3)["forecaster"]})
@@ -278,6 +281,34 @@ def test_the_embedded_default_and_what_commands_refuse(
     (blind / "per_clip.csv").unlink()
     with pytest.raises(MaskcastError, match=r"per_clip\.csv: no such table of scores"):
         run(inputs | {"report": blind})
+
+
+@pytest.mark.usefixtures("embedded")
+def test_aliases_versions_and_decisions_that_are_deleted_by_other_means_stop_nobody(
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setattr(Registry, "files", lambda *_: ("run", "pipeline"))  # as if there were some
+    registry = Registry("maskcast")
+    for number in (1, 2):
+        registry.create("file:///nowhere", None, {"maskcast.digest": str(number)})
+        promote("maskcast", str(number), "a test", force=True)
+    registry.drop_alias("champion")
+    rollback("maskcast")
+    assert registry.aliases() == {"champion": 1}  # and nothing to go back to
+
+    Registry("maskcast-promotions").delete(3)
+    with pytest.raises(
+        MaskcastError,
+        match=r"^maskcast: decision 3 was deleted from maskcast-promotions; nothing of yours",
+    ):
+        promote("maskcast", "2", "again", force=True)
+    promote("maskcast", "2", "again", force=True)
+    assert registry.aliases() == {"champion": 2, "previous": 1}
+
+    registry.delete(2)
+    rollback("maskcast")
+    assert registry.aliases() == {"champion": 1}
 
 
 @pytest.mark.usefixtures("embedded")

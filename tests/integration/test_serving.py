@@ -22,6 +22,7 @@ import psutil
 import pytest
 from tests.conftest import write_store
 from tests.integration.conftest import S3, free_ports
+from tests.integration.workshop import NO_BASELINE
 from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_parts
 from tests.unit.test_forecast_command import enlarged, write_video
 
@@ -59,9 +60,8 @@ def registered(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.chdir(folder)
-        register_models(
-            clips=clips, **parts, report=report, registration=folder / "r.json", params=RegisterModels()
-        )
+        anything = RegisterModels.model_validate({"gate": NO_BASELINE})
+        register_models(clips=clips, **parts, report=report, registration=folder / "r.json", params=anything)
         yield Registered(folder, load_address("models:/maskcast@candidate"), dict(os.environ))
 
 
@@ -145,6 +145,8 @@ def test_mlflow_serves_the_model_under_load_and_survives_bad_requests(registered
             )
 
         assert load(ask, process) < GROWTH
+        status, answer, _ = post(f"{uri}/invocations", json.dumps({"instances": clips[:1].tolist()}).encode())
+        assert (status, json.loads(answer)["predictions"]) == (200, wanted[:1].tolist())
         many = np.zeros((1, MAX_FRAMES + 1, 1, 1, 3), np.uint8)
         flat = np.zeros((1, 2, 2, 3), np.uint8)
         for body, reason in (
@@ -152,6 +154,8 @@ def test_mlflow_serves_the_model_under_load_and_survives_bad_requests(registered
             (bodies[0][: len(bodies[0]) // 2], "valid JSON"),
             (json.dumps({"inputs": flat.tolist()}).encode(), "shape"),
             (b'{"frames": 3}', "exactly one of the input fields"),
+            (json.dumps({"inputs": {"frames": flat.tolist()}}).encode(), "expects a single n-dimensional array"),
+            (json.dumps({"dataframe_split": {"columns": ["frames"], "data": [[3]]}}).encode(), "Tensor("),
             (b"\xff\xfe", "valid JSON"),
         ):
             status, answer, _ = post(f"{uri}/invocations", body)

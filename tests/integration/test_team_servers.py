@@ -20,7 +20,7 @@ from tests.integration.conftest import CREDENTIALS
 from tests.integration.project import Project
 from tests.integration.promoters import promote_at_once
 from tests.integration.team_servers import TeamServers
-from tests.integration.workshop import Workshop
+from tests.integration.workshop import NO_BASELINE, Workshop
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
@@ -68,7 +68,7 @@ def registering(folder: Path, name: str) -> Run:
     names = {"pipeline": name, "masker": f"{name}-masker", "forecaster": f"{name}-forecaster"}
 
     def run(inputs: dict[str, Path], output: str = "registration.json") -> dict[str, Any]:
-        params = RegisterModels.model_validate({"names": names})
+        params = RegisterModels.model_validate({"names": names, "gate": NO_BASELINE})
         register_models(**inputs, registration=folder / output, params=params)
         return json.loads((folder / output).read_text())
 

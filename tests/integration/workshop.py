@@ -1,6 +1,7 @@
 """Clips, maskers and forecasters that are evaluated and ready to be registered."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.conftest import write_store
@@ -11,6 +12,9 @@ from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.stages.evaluate import Evaluate, evaluate
+
+NO_BASELINE: dict[str, Any] = {"beats": []}
+"""Of a gate that lets forecasters pass that learnt nothing: none is better than a copy of the last mask."""
 
 
 class Workshop:

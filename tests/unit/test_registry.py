@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
     return EvaluationRecord("report", FORECASTS, known, scores, {"jaccard_mean": per_clip}, ())
 
 
+def gate(**given: Any) -> ForecastGate:
+    """A gate that asks for no better score than the baselines', unless it is given some."""
+    return ForecastGate(**{"beats": ()} | given)
+
+
 def test_an_equal_difference_has_no_width() -> None:
     theirs = {f"c{k}": k / 10 for k in range(5)}
     ours = {clip: value + 0.25 for clip, value in theirs.items()}
@@ -104,10 +110,10 @@ def test_the_same_seed_gives_the_same_interval_and_pairs_are_matched_by_clip() -
 
 def test_thresholds_decide() -> None:
     ours = record({"a": 0.5, "b": 0.7})
-    verdict = judge(ours, None, None, ForecastGate(least={"jaccard_mean": 0.6}))
+    verdict = judge(ours, None, None, gate(least={"jaccard_mean": 0.6}))
     assert verdict.passed
     assert verdict.line == "passed: jaccard_mean 0.6000 >= 0.6; no champion to compare with"
-    verdict = judge(ours, None, None, ForecastGate(least={"jaccard_mean": 0.61}))
+    verdict = judge(ours, None, None, gate(least={"jaccard_mean": 0.61}))
     assert not verdict.passed
     assert verdict.as_json()["thresholds"] == [
         {"score": "jaccard_mean", "value": 0.6, "least": 0.61, "passed": False}
@@ -115,10 +121,41 @@ def test_thresholds_decide() -> None:
     with pytest.raises(
         MaskcastError, match=r"gate\.least: 'jaccard_h99' was not measured; scores: clips, jaccard_mean"
     ):
-        judge(ours, None, None, ForecastGate(least={"jaccard_h99": 0.5}))
+        judge(ours, None, None, gate(least={"jaccard_h99": 0.5}))
 
 
-def gated(stage: str, **gate: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("theirs", "passed", "line"),
+    [
+        (0.59, True, "passed: jaccard_mean 0.6000 > 0.5900 of persistence; no champion to compare with"),
+        (0.6, False, "failed: jaccard_mean 0.6000 <= 0.6000 of persistence; no champion to compare with"),
+        (0.7, False, "failed: jaccard_mean 0.6000 <= 0.7000 of persistence; no champion to compare with"),
+    ],
+)
+def test_who_is_no_better_than_copying_does_not_pass_unless_it_is_allowed(
+    theirs: float, passed: bool, line: str
+) -> None:
+    ours = record({"a": 0.5, "b": 0.7})
+    ours.scores["jaccard_mean_persistence"] = theirs
+    verdict = judge(ours, None, None, ForecastGate())
+    assert (verdict.passed, verdict.line) == (passed, line)
+    assert verdict.as_json()["thresholds"] == [
+        {"score": "jaccard_mean", "value": 0.6, "baseline": "persistence", "theirs": theirs, "passed": passed}
+    ]
+    assert judge(ours, None, None, gate()).passed
+
+
+def test_a_baseline_that_was_not_scored_is_said() -> None:
+    ours = replace(record({"a": 0.5}), baselines=("persistence", "constant_velocity"))
+    with pytest.raises(
+        MaskcastError,
+        match=r"^register_models\.gate\.beats: 'rigid_body' has no jaccard_mean in report; baselines scored "
+        r"there: persistence, constant_velocity$",
+    ):
+        judge(ours, None, None, gate(beats=["rigid_body"]))
+
+
+def gated(stage: str, **gate: Any) -> None:
     validate(get_stage(stage).params, {"gate": gate}, f"params.yaml: {stage}")
 
 
@@ -137,6 +174,11 @@ def test_a_score_that_nothing_measures_is_refused_as_params_are_read(
     key = next(iter(gate))
     with pytest.raises(MaskcastError, match=rf"^params\.yaml: {stage}\.gate\.{key}: {line}"):
         gated(stage, **gate)
+
+
+def test_a_baseline_that_is_none_is_refused_as_params_are_read() -> None:
+    with pytest.raises(MaskcastError, match=r"gate\.beats\[0\]: .*; did you mean 'persistence'\?"):
+        gated("register_models", beats=["persistance"])
 
 
 @pytest.mark.parametrize(
@@ -174,15 +216,15 @@ def test_a_score_that_no_clip_has_is_refused(tmp_path: Path) -> None:
         with pytest.raises(
             MaskcastError, match=r"gate\.score: no clip of .* has the score jaccard_mean; .*: jaccard_last$"
         ):
-            judge(ours, 1, champion, ForecastGate())
-    assert judge(ours, 1, ours, ForecastGate(score="jaccard_last")).passed
+            judge(ours, 1, champion, gate())
+    assert judge(ours, 1, ours, gate(score="jaccard_last")).passed
 
 
 @pytest.mark.parametrize(("worse_by", "passed"), [(-0.1, True), (0.009, True), (0.011, False)])
 def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, passed: bool) -> None:
     champion = {f"c{k}": 0.5 + k / 100 for k in range(9)}
     ours = record({clip: value - worse_by for clip, value in champion.items()})
-    verdict = judge(ours, 3, record(champion), ForecastGate(margin=0.01))
+    verdict = judge(ours, 3, record(champion), gate(margin=0.01))
     assert verdict.passed is passed
     assert verdict.champion == 3
     assert verdict.as_json()["difference"]["mean"] == pytest.approx(-worse_by)
@@ -199,11 +241,11 @@ def test_the_champion_may_be_better_by_the_margin_and_no_more(worse_by: float, p
 )
 def test_what_cannot_be_compared_is_said_and_passes_only_when_allowed(theirs: EvaluationRecord, why: str) -> None:
     ours = record({"a": 0.9})
-    verdict = judge(ours, 2, theirs, ForecastGate())
+    verdict = judge(ours, 2, theirs, gate())
     assert not verdict.passed
     assert verdict.difference is None
     assert re.search(f"failed: not comparable with champion 2: .*{why}", verdict.line)
-    assert judge(ours, 2, theirs, ForecastGate(allow_incomparable=True)).passed
+    assert judge(ours, 2, theirs, gate(allow_incomparable=True)).passed
     assert why_incomparable(ours, ours) is None
 
 

@@ -23,7 +23,7 @@ def record(offset: float, *, data: str = "d" * 32) -> EvaluationRecord:
 
 
 def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None, *aliases: str) -> str:
-    gate = ForecastGate(least={"jaccard_last": 0.5}, margin=0.1)
+    gate = ForecastGate(least={"jaccard_last": 0.5}, margin=0.1, beats=())
     verdict = judge(ours, None if champion is None else 3, champion, gate)
     tags = {"maskcast.name": "register_models", "maskcast.git_sha": "abc", "maskcast.data_hash.report": "def"}
     model = Version("maskcast", 4, "run", 0, {}, aliases)

@@ -1,13 +1,13 @@
-"""The gate before a model may become champion: least scores, and not worse than the champion on the same data."""
+"""The gate before a model may become champion: least scores, better than baselines, no worse than the champion."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
-from maskcast.registry.gate_params import Bootstrap, Gate
-from maskcast.registry.verdict import Ceiling, Difference, Threshold, Verdict
+from maskcast.registry.gate_params import Bootstrap, ForecastGate, Gate
+from maskcast.registry.verdict import Ceiling, Difference, Rival, Threshold, Verdict
 
 
 def judge(
@@ -28,7 +28,8 @@ def judge(
         elsewhere: the champion in use, where it is of another series and this one has none.
 
     Raises:
-        MaskcastError: the gate names a score that was not measured, or that no clip has.
+        MaskcastError: the gate names a score that was not measured or that no clip has, or a baseline that was
+            not scored.
     """
     measure = ours.measure
     for key in ("least", "most"):
@@ -43,9 +44,10 @@ def judge(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
             f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
         )
-    thresholds: tuple[Threshold | Ceiling, ...] = (
+    thresholds: tuple[Threshold | Ceiling | Rival, ...] = (
         *(Threshold(name, ours.scores[name], least) for name, least in gate.least.items()),
         *(Ceiling(name, ours.scores[name], most) for name, most in gate.most.items()),
+        *(_rivals(ours, gate) if isinstance(gate, ForecastGate) else ()),
     )
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate, elsewhere)
@@ -53,6 +55,17 @@ def judge(
         return Verdict(thresholds, champion, None, why, gate)
     difference = paired_difference(ours.per_item[gate.score], theirs.per_item[gate.score], gate, measure.of)
     return Verdict(thresholds, champion, difference, None, gate)
+
+
+def _rivals(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[Rival]:
+    for baseline in gate.beats:
+        theirs = ours.scores.get(f"{gate.score}_{baseline}")
+        if theirs is None:
+            raise MaskcastError(
+                f"{ours.measure.registers}.gate.beats: {baseline!r} has no {gate.score} in {ours.place}; "
+                f"baselines scored there: {', '.join(ours.baselines) or 'none'}"
+            )
+        yield Rival(gate.score, ours.scores[gate.score], baseline, theirs)
 
 
 def paired_difference(

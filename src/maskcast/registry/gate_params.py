@@ -81,7 +81,9 @@ class ForecastGate(Gate):
     )
     rivals = ("persistence", "constant_velocity", "rigid_body")
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
-    """Score of each clip that is compared with the champion's."""
+    """Score of each clip that is compared with the champion's, and over all clips with the baselines'."""
+    beats: tuple[Literal["persistence", "constant_velocity", "rigid_body"], ...] = ("persistence",)
+    """Baselines of the evaluation that must score less; `[]` asks for none. `persistence` copies the last mask."""
 
 
 class DetectionGate(Gate):

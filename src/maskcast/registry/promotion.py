@@ -98,14 +98,18 @@ class Turn:
         number = self._trail.create(f"models:/{name}/{version.number}", None, entry)
         if number != self._last + 1:
             self._trail.tag(number, {"maskcast.outcome": "overtaken"})
-            first = next(each for each in decisions(name) if each.number == self._last + 1)
-            did = f"decision {first.number}: {first.action} version {first.version}"
+            first = next((each for each in decisions(name) if each.number == self._last + 1), None)
+            if first is None:
+                was = f"decision {self._last + 1} was deleted from {self._trail.name}"
+            else:
+                was = f"{first.user} was first (decision {first.number}: {first.action} version {first.version})"
             raise MaskcastError(
-                f"{name}: {first.user} was first ({did}); nothing of yours was done: "
-                "look at `maskcast models list` and decide again"
+                f"{name}: {was}; nothing of yours was done: look at `maskcast models list` and decide again"
             )
         if self.champion:
             self.registry.set_alias(PREVIOUS, self.champion)
+        elif PREVIOUS in version.aliases:  # somebody has dropped the champion by other means
+            self.registry.drop_alias(PREVIOUS)
         self.registry.set_alias(CHAMPION, version.number)
         if CANDIDATE in version.aliases:
             self.registry.drop_alias(CANDIDATE)

@@ -69,11 +69,36 @@ class Ceiling:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """One score and that of a baseline, which it must exceed."""
+
+    score: str
+    value: float
+    baseline: str
+    theirs: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is exceeded."""
+        return self.value > self.theirs
+
+    @property
+    def asked(self) -> str:
+        """What is asked for."""
+        return f"> {self.theirs:.4f} of {self.baseline}"
+
+    @property
+    def found(self) -> str:
+        """What it is."""
+        return f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the gate says, with the numbers it rests on.
 
     Args:
-        thresholds: one for each of the gate's least and greatest scores.
+        thresholds: one for each of the gate's least and greatest scores, and of the baselines to beat.
         champion: the version that the model was held against, None where there was none.
         difference: to the champion; None where there was none or it is not comparable.
         incomparable: why the champion cannot be compared, if so.
@@ -81,7 +106,7 @@ class Verdict:
         elsewhere: the champion in use, where that was scored on other data and this model begins a series.
     """
 
-    thresholds: tuple[Threshold | Ceiling, ...]
+    thresholds: tuple[Threshold | Ceiling | Rival, ...]
     champion: int | None
     difference: Difference | None
     incomparable: str | None
