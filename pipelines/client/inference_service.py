@@ -183,6 +183,7 @@ def _container(cluster: Cluster, release: Release) -> Manifest:
         "startupProbe": live | {"failureThreshold": 60, "periodSeconds": 5},  # five minutes to load the model
         "readinessProbe": ready,
         "livenessProbe": live | {"timeoutSeconds": 10},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},  # until nobody is sent here any more
         "resources": {"requests": size, "limits": size},
         "securityContext": {
             "allowPrivilegeEscalation": False,

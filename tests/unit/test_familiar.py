@@ -149,6 +149,7 @@ def test_what_the_server_does_not_speak_is_said(artifact: Path) -> None:
         answer = client.request(method, path)
         line = f"{method} {path}: not here; this server speaks the v2 protocol: POST /v2/models/artifact/infer"
         assert (answer.status_code, answer.json()) == (status, {"error": line})
+        assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
 
 
 def test_the_shipped_pipeline_knows_its_own_kind() -> None:

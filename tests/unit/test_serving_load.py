@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 from tests.integration.conftest import free_ports
 from tests.registered import write_registered
 
@@ -30,15 +32,22 @@ from maskcast.serving.server import PROTOCOLS, Served, listen, make_app, serving
 
 CLIENTS, IDLE = 64, 34
 SLOW = 16  # rows of clips that take as long as a test likes
-STUBBORN = """\
+SERVER = """\
 import sys
 import time
 
+import numpy as np
+
+from maskcast.serving import server
 from maskcast.serving.server import Served, listen, run_server
+
+compute_s, drain_s = map(float, sys.argv[1:])
+server.DRAIN_S = drain_s
 
 def answer(clips):
     print("computing", file=sys.stderr, flush=True)
-    time.sleep(600)
+    time.sleep(compute_s)
+    return np.zeros((len(clips), 2, *clips.shape[2:4]), np.uint8), [""]
 
 (socket,) = listen("127.0.0.1", 0)
 print(socket.getsockname()[1], file=sys.stderr, flush=True)
@@ -213,21 +222,69 @@ def test_nobody_waits_for_the_answers_to_clients_that_have_gone(port: int, work:
     assert work.rows == [SLOW, 8]
 
 
-def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
-    (tmp_path / "serve.py").write_text(STUBBORN)
-    command = [sys.executable, "serve.py"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+@contextmanager
+def asked(folder: Path, count: int, compute_s: float, drain_s: float) -> Iterator[tuple[Any, list[socket.socket]]]:
+    """Runs a server that holds so many requests, the first of which it computes; gives it and the connections."""
+    (folder / "serve.py").write_text(SERVER)
+    command = [sys.executable, "serve.py", str(compute_s), str(drain_s)]
+    with ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True))
+        stack.callback(process.kill)
         assert process.stderr is not None
         port = int(process.stderr.readline())
-        with socket.create_connection(("127.0.0.1", port)) as client:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(count)
+        ]
+        for client in clients:
             client.sendall(binary_request(np.zeros((1, 3, 8, 8, 3), np.uint8)))
-            assert process.stderr.readline() == "computing\n"
-            process.send_signal(signal.SIGINT)
-            said = process.stderr.readline()
-            assert said == "stops when 1 request or session is done; Ctrl-C again stops at once\n"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == -signal.SIGINT
-            assert process.stderr.read() == ""
+        assert process.stderr.readline() == "computing\n"
+        healthy(port)  # the others have been heard, too
+        yield process, clients
+
+
+def test_a_second_ctrl_c_ends_a_server_that_works(tmp_path: Path) -> None:
+    with asked(tmp_path, 1, 600, 20) as (process, _):
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        assert said == "stops when 1 request or session is done, in 20.0 s at most; Ctrl-C again stops at once\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+        assert process.stderr.read() == ""
+
+
+def test_a_server_that_is_told_to_stop_answers_what_it_holds(tmp_path: Path) -> None:
+    with asked(tmp_path, 4, 0.1, 60) as (process, clients):
+        process.send_signal(signal.SIGTERM)
+        assert [client.recv(12) for client in clients] == [b"HTTP/1.1 200"] * 4
+        assert process.wait(60) == -signal.SIGTERM
+
+
+def test_a_server_that_is_told_to_stop_refuses_after_a_while_and_ends(tmp_path: Path) -> None:
+    with asked(tmp_path, 4, 600, 0.1) as (process, clients):
+        process.send_signal(signal.SIGTERM)
+        for client in clients:
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+            assert json.load(answer)["error"].startswith("this server stops; ")
+        assert process.wait(60) == -signal.SIGTERM
+
+
+def test_every_refusal_is_json() -> None:
+    """By the protocol the body of an error is an object with the key `error`."""
+
+    def fail(_: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        raise RuntimeError
+
+    app = make_app(Served("toy", "1", "0" * 64, {}, ((-1, -1, -1, -1, 3), (-1, 2, -1, -1)), fail))
+    client = TestClient(app, raise_server_exceptions=False)
+    tensor = {"name": "frames", "shape": [1, 1, 1, 1, 3], "datatype": "UINT8", "data": [0, 0, 0]}
+    for headers, status, line in (
+        ({}, 500, "the model failed; the server's log says why"),
+        ({"Content-Encoding": "gzip"}, 415, "Content-Encoding: got 'gzip'; send the body as it is"),
+    ):
+        answer = client.post("/v2/models/toy/infer", json={"inputs": [tensor]}, headers=headers)
+        assert (answer.status_code, answer.json()) == (status, {"error": line})
 
 
 def test_a_place_that_is_taken_is_said_before_it_is_said_that_something_is_served(

@@ -42,6 +42,8 @@ MAX_BODIES = 16  # in memory at once; further requests wait unread, with no more
 SESSIONS, IDLE_S = 8, 60.0  # at once, and seconds without a frame after which one ends
 BODY_S, STALL_S = 60.0, 10.0  # a client that sends its body more slowly, or nothing for so long, is given up
 ANSWER_S = 300.0  # that one answer may take to compute: the others wait for it
+DRAIN_S = 20  # to answer what is held when the server is told to stop; Kubernetes kills it after 30
+LAST_S = 2  # after that, to send the refusals
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # of IPv6 where there is none
 FIRST_BYTES = 64 << 10  # of a body that are read before it is among the few: who sends little holds up nobody
 PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
@@ -121,7 +123,9 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle_s: float) -> None:
-    """Answers for a model until the process is told to stop, and then what it was asked before.
+    """Answers for a model until the process is told to stop, and then what it was asked before, for ``DRAIN_S``.
+
+    A process that is still computing then ends by the signal, since nobody waits for that any more.
 
     Args:
         served: the model.
@@ -129,19 +133,39 @@ def run_server(served: Served, sockets: list[socket.socket], sessions: int, idle
         sessions: see ``make_app``.
         idle_s: see ``make_app``.
     """
-    config = uvicorn.Config(make_app(served, sessions, idle_s), log_level="warning", lifespan="off", **PROTOCOLS)
+    app = make_app(served, sessions, idle_s)
+    last = DRAIN_S + LAST_S
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=last, **PROTOCOLS)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal anew when it is done
-        _Server(config).run(sockets)
+        _Server(config, app.state.refuse_held).run(sockets)
 
 
 class _Server(uvicorn.Server):
-    """Says what it waits for when it is told to stop, and does not wait where Ctrl-C comes again."""
+    """Says what it waits for when it is told to stop, and does not wait where Ctrl-C comes again.
+
+    Args:
+        config: of uvicorn.
+        refuse_held: refuses what has waited for too long.
+    """
+
+    def __init__(self, config: uvicorn.Config, refuse_held: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._refuse_held, self._late = refuse_held, False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends after what is under way."""
+        """Ends after what is under way, or when that takes too long."""
         if count := len(self.server_state.tasks):
-            say(f"stops when {counted(count, 'request')} or session is done; Ctrl-C again stops at once")
+            held = f"{counted(count, 'request')} or session is done"
+            say(f"stops when {held}, in {DRAIN_S} s at most; Ctrl-C again stops at once")
+        limit = asyncio.get_running_loop().call_later(DRAIN_S, self._end_late)
         await super().shutdown(sockets)
+        limit.cancel()
+        if self._late:
+            end_at_once(signal.SIGTERM, None)
+
+    def _end_late(self) -> None:
+        self._late = True
+        self._refuse_held()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Hears a signal."""
@@ -151,7 +175,7 @@ class _Server(uvicorn.Server):
 
 
 def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -> Starlette:
-    """Returns the application that answers for a model.
+    """Returns the application that answers for a model; its ``state.refuse_held()`` refuses what waits for that.
 
     Args:
         served: the model.
@@ -160,6 +184,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     """
     worker = ThreadPoolExecutor(1, thread_name_prefix="model")
     turns, computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
+    holds: set[asyncio.Task[Response]] = set()
     name, version = served.name, served.version
     identity = {"model_name": name, "model_version": version}
     measured = Measured(name, version, served.digest)
@@ -194,13 +219,33 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
         begin, code = time.perf_counter(), 500
         measured.under_way += 1
         try:
-            async with AsyncExitStack() as held:
-                answer = await answer_to(request, lambda: held.enter_async_context(turns))
+            answer = await answer_or_refuse(request)
             code = answer.status_code
             return answer
         finally:
             measured.under_way -= 1
             measured.answered(code, time.perf_counter() - begin)
+
+    async def answer_or_refuse(request: HttpRequest) -> Response:
+        if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            return _error(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
+        answer = asyncio.create_task(held(request))
+        holds.add(answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            stops = "this server stops; ask again in a second, where another may answer"
+            return _error(503, stops, {"Retry-After": "1"})
+        finally:
+            holds.discard(answer)
+
+    def refuse_held() -> None:
+        for answer in holds:
+            answer.cancel()
+
+    async def held(request: HttpRequest) -> Response:
+        async with AsyncExitStack() as stack:
+            return await answer_to(request, lambda: stack.enter_async_context(turns))
 
     async def answer_to(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> Response:
         try:
@@ -259,12 +304,18 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes.append(WebSocketRoute(f"{place}/session", session))
 
-    async def elsewhere(request: HttpRequest, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        what = f"{request.method} {request.url.path}: not here"
-        return _error(status, f"{what}; this server speaks the v2 protocol: POST /v2/models/{name}/infer")
+    async def failed(_: HttpRequest, __: Exception) -> Response:
+        return _error(500, "the model failed; the server's log says why")
 
-    return Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere})
+    async def elsewhere(request: HttpRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        what = f"{request.method} {request.url.path}: not here"
+        line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{name}/infer"
+        return _error(error.status_code, line, error.headers)
+
+    app = Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
+    app.state.refuse_held = refuse_held
+    return app
 
 
 async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> bytearray | Response:
@@ -314,5 +365,5 @@ def _unknown(request: HttpRequest, name: str, version: str) -> Response | None:
     return _error(404, f"no such model here; this server has {name!r}, version {version!r}")
 
 
-def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
