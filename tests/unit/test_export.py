@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from tests.conftest import moving_squares
+from tests.integration.test_full_disk import full_disk
 from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 
 from maskcast.__main__ import main
@@ -59,6 +60,9 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     assert np.array_equal(loaded.model.predict(clips), wanted)
     # tracing takes seconds: all forms are written from one trace
     monkeypatch.setattr(exporting, "traced", cache_of(exporting.traced))
+    with full_disk(), pytest.raises(MaskcastError, match=f"^{tmp_path}/full.*free some"):  # and no abort
+        export(loaded, "torch-export", tmp_path / "full")
+    assert not list(tmp_path.glob("full*"))
     for form, suffix in SUFFIXES.items():
         told = export(loaded, form, tmp_path / form)
         assert "pixels differ from the model in float32" in told

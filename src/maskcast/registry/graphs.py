@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from runpy import run_path
 from typing import Any, Literal
@@ -113,7 +114,9 @@ def write_graph(program: Any, path: Path, inputs: list[str], outputs: list[str],
     """Writes what ``traced`` returned, in the format that the suffix of ``path`` names, with ``about`` in it."""
     with _quiet():
         if path.suffix == SUFFIXES["torch-export"]:
-            torch.export.save(program, path, extra_files={"maskcast.json": json.dumps(about)})
+            archive = BytesIO()  # torch's writer of files ends the process where the disk is full
+            torch.export.save(program, archive, extra_files={"maskcast.json": json.dumps(about)})
+            path.write_bytes(archive.getbuffer())
             return
         # ONNX Runtime optimizes when it loads; the optimizer of onnxscript 0.7 breaks the graph
         names: dict[str, Any] = {"input_names": inputs, "output_names": outputs}
