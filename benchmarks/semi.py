@@ -56,7 +56,7 @@ def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], No
     training = TRAINING | {"batch_size": labelled, "precision": precision}
     params = SegmentationTraining.model_validate(RECIPE | {"training": training} | changes)
     task, steps = FrameTask(store, params, "x"), count()
-    optimizer = params.training.optimizer(task.model)
+    optimizer = params.training.make_optimizer(task.model)
     task.model.train()
 
     def step() -> None:

@@ -106,7 +106,7 @@ def _measured(case: Case, form: Form, top: Ceilings, seconds: float, counted: Pa
         _as_nchw(task.segmenter)
     if form.mode:
         case.compiled(task, form.mode)
-    optimizer = task.params.training.optimizer(task.model)
+    optimizer = task.params.training.make_optimizer(task.model)
     for group in optimizer.param_groups:
         group |= {"fused": form.fused and CARD, "foreach": False if form.fused and CARD else None}
         group["capturable"] = form.graph and "betas" in group

@@ -269,7 +269,7 @@ def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypat
 def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:
     """That of a GPU says that it is fused, which no other device has to be."""
     model, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    first, second = PARAMS.optimizer(model), PARAMS.optimizer(other)
+    first, second = PARAMS.make_optimizer(model), PARAMS.make_optimizer(other)
     model(torch.ones(1, 2)).sum().backward()
     first.step()
     state = first.state_dict()

@@ -135,7 +135,7 @@ def test_gradients_of_chunks_add_up_to_one_step(tmp_path: Path) -> None:
     with listening(kept):
         task = Memory()
         fit(task, params, tmp_path)
-    optimizer = params.optimizer(by_hand.model)
+    optimizer = params.make_optimizer(by_hand.model)
     for step in range(5):
         by_hand.model.train()
         for group in optimizer.param_groups:
@@ -320,6 +320,7 @@ def test_phases_follow_each_other_after_the_warm_up() -> None:
 def test_sgd_learns_and_spares_biases_and_norms_the_decay(tmp_path: Path) -> None:
     params = SgdCosine(epochs=20, steps_per_epoch=5, batch_size=8, learning_rate=0.02, weight_decay=0.1)
     task = Regression()
-    decays = {group["weight_decay"]: len(group["params"]) for group in params.optimizer(task.model).param_groups}
+    groups = params.make_optimizer(task.model).param_groups
+    decays = {group["weight_decay"]: len(group["params"]) for group in groups}
     assert decays == {0.1: 2, 0.0: 4}
     assert fit(task, params, tmp_path).scores["score"] > -2.0  # the variance of the target is 4

@@ -47,6 +47,17 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
         cudnn.benchmark = before[2]
 
 
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Inside the block products of float32 matrices take no TensorFloat32, by either rule."""
+    matmul, convolutions, _ = _flags()
+    _set_flags("highest", convolutions)
+    try:
+        yield
+    finally:
+        _set_flags(matmul, convolutions)
+
+
 def has_kernels(x: torch.Tensor) -> bool:
     """Whether kernels of ours (``models.kernels``) take this tensor: on a GPU, and outside PyTorch's compiler."""
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():

@@ -83,7 +83,7 @@ def fit(
             "choose a multiple"
         )
     task.model.to(processes.device)
-    optimizer = params.optimizer(task.model)
+    optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
     if world_size() > 1:
         join_batch_norms(task.model)

@@ -5,11 +5,20 @@ Many methods of ``torch.optim`` are decorated to tell the compiler to stay away.
 before the decorators.
 """
 
+from collections.abc import Iterable
 from inspect import unwrap
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from maskcast.models.arithmetic import whole_float32
+
+MOMENTUM = 0.95
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+LIKE_ADAMW = 0.2  # the root mean square of a step of AdamW, in learning rates
 
 
 class _Eager(Optimizer):
@@ -23,6 +32,77 @@ class AdamW(_Eager, torch.optim.AdamW):
     """AdamW as PyTorch has it."""
 
     step: Any = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+class Muon(AdamW):
+    """Muon for the weights of convolutions, AdamW for everything else.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes such a weight as a matrix, outputs x
+    (inputs * height * width), and steps along its momentum with all singular values made about equal: directions
+    that few samples ask for are learnt as fast as those of all. A step is as large as one of AdamW (Liu et al.
+    2025, arXiv 2502.16982), so a learning rate and a weight decay mean the same for both kinds of weights.
+
+    ``torch.optim.Muon`` takes matrices alone, and computes in bf16, where the short iterations of ``orthogonal`` would
+    go astray.
+
+    Args:
+        groups: parameters, as for AdamW.
+        lr: the learning rate.
+        matrices: those of them that Muon steps.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, matrices: Iterable[Tensor]) -> None:
+        super().__init__(groups, lr=lr)
+        self._matrices = set(matrices)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Takes a step; gradients of what Muon steps are gone after it."""
+        with whole_float32():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    if weight in self._matrices and weight.grad is not None:
+                        self._step_matrix(weight, weight.grad, group["lr"], group["weight_decay"])
+                        weight.grad = None  # AdamW passes over what has none
+        return super().step(closure)
+
+    def _step_matrix(self, weight: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.zeros(())  # AdamW loads no state without one
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        ahead_MN = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's
+        scale = LIKE_ADAMW * max(ahead_MN.shape) ** 0.5
+        weight.mul_(1 - rate * decay).add_(orthogonal(ahead_MN).view_as(weight), alpha=-rate * scale)
+
+
+def convolutions(model: nn.Module) -> list[Tensor]:
+    """Returns the learnable weights of convolutions over all channels."""
+    found = [each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
+    return [weight for weight in found if weight.requires_grad]
+
+
+def orthogonal(matrix_MN: Tensor) -> Tensor:
+    """Returns a float32 matrix with the same singular vectors, and singular values of about 1 (0.7 to 1.2).
+
+    Those below a thousandth of the norm become smaller. Five Newton-Schulz iterations of Jordan's quintic,
+    X <- (a + b G + c G^2) X with G = X X^T. All of these factors are polynomials of the first G, so the iterations
+    go on with G, which is small, and their product meets X once: a third of the time for a 3x3 convolution.
+    """
+    a, b, c = QUINTIC
+    wide = matrix_MN.shape[0] <= matrix_MN.shape[1]
+    x_MN = matrix_MN if wide else matrix_MN.T
+    x_MN = x_MN / (x_MN.norm() + 1e-7)
+    gram_MM = x_MN @ x_MN.T
+    product_MM = torch.eye(len(x_MN), device=x_MN.device)
+    for _ in range(ITERATIONS):
+        factor_MM = torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c)
+        factor_MM.diagonal().add_(a)
+        product_MM = factor_MM @ product_MM
+        gram_MM = factor_MM @ gram_MM @ factor_MM
+    x_MN = product_MM @ x_MN
+    return x_MN if wide else x_MN.T
 
 
 class SGD(_Eager, torch.optim.SGD):

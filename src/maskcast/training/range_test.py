@@ -81,7 +81,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     if processes.several:
         raise MaskcastError("a range test runs in one process: set training.processes and training.nodes to 1")
     task.model.to(processes.device)
-    optimizer = params.optimizer(task.model)
+    optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
     learner = Learner(task, params, processes, optimizer)
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]

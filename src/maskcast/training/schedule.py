@@ -18,6 +18,10 @@ def _is_auto(value: object) -> bool:
     return value == "auto"
 
 
+def _is_adamw(value: object) -> bool:
+    return value == "adamw"
+
+
 def _choice(value: Any) -> Any:
     """Checks what may be one of two types, so that one line tells both; 1.0 is KFP's true."""
     if value == "auto" or value in (True, False):
@@ -69,7 +73,7 @@ class Schedule(Params, ABC):
         """Returns the learning rate of a step."""
 
     @abstractmethod
-    def optimizer(self, model: "nn.Module") -> "Optimizer":
+    def make_optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns the optimiser of the learnable parameters; ``rate`` sets its learning rate before each step."""
 
     @property
@@ -124,16 +128,22 @@ class CosineSchedule(Schedule):
 
 
 class TrainingParams(CosineSchedule):
-    """How long and how fast to train, by AdamW; an epoch ends with a validation."""
+    """How long and how fast to train, by AdamW or Muon; an epoch ends with a validation."""
 
+    optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=_is_adamw)
+    """`muon` steps weights of convolutions along their momentum with equal singular values, and the rest as AdamW
+    does: a network of convolutions learns more in as many steps."""
     weight_decay: float = Field(default=0.005, ge=0)
-    """Decoupled weight decay of AdamW, on tensors of two or more dimensions."""
+    """Decoupled weight decay, on tensors of two or more dimensions."""
 
-    def optimizer(self, model: "nn.Module") -> "Optimizer":
-        """Returns AdamW; biases and norms do not decay."""
-        from maskcast.training.optimizers import AdamW
+    def make_optimizer(self, model: "nn.Module") -> "Optimizer":
+        """Returns the optimiser; biases and norms do not decay."""
+        from maskcast.training.optimizers import AdamW, Muon, convolutions
 
-        return AdamW(decay_groups(model, self.weight_decay), lr=self.learning_rate)
+        groups = decay_groups(model, self.weight_decay)
+        if self.optimizer == "adamw":
+            return AdamW(groups, lr=self.learning_rate)
+        return Muon(groups, lr=self.learning_rate, matrices=convolutions(model))
 
 
 class _Sgd(Schedule):
@@ -142,7 +152,7 @@ class _Sgd(Schedule):
     weight_decay: float = Field(default=1e-4, ge=0)
     """L2 penalty of SGD, on tensors of two or more dimensions."""
 
-    def optimizer(self, model: "nn.Module") -> "Optimizer":
+    def make_optimizer(self, model: "nn.Module") -> "Optimizer":
         """Returns SGD with momentum; biases and norms do not decay."""
         from maskcast.training.optimizers import SGD
 
