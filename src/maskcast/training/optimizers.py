@@ -42,8 +42,8 @@ class Muon(AdamW):
     that few samples ask for are learnt as fast as those of all. A step is as large as one of AdamW (Liu et al.
     2025, arXiv 2502.16982), so a learning rate and a weight decay mean the same for both kinds of weights.
 
-    ``torch.optim.Muon`` takes matrices alone, and computes in bf16, where the short iterations of ``orthogonal`` would
-    go astray.
+    ``torch.optim.Muon`` takes matrices alone, and computes in bf16, where the short iterations of ``orthogonal``
+    would go astray.
 
     Args:
         groups: parameters, as for AdamW.
