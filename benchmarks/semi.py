@@ -1,4 +1,4 @@
-"""A semi-supervised step of a masker against a supervised one with as many labelled pixels: CPU time, one table.
+"""Steps of a masker against a supervised one by AdamW: semi-supervised ones, and Muon's. CPU time, one table.
 
 A step makes its batch, gives the loss, its gradient and the optimiser's update: the U-Net of width 16 and crops of
 32x48 of `recipes/few-labels`. Rounds are interleaved; the cost is the median of the rounds' paired ratios.
@@ -52,8 +52,8 @@ def write_clips(root: Path) -> ClipStore:
 
 def stepper(store: ClipStore, precision: str, **changes: Any) -> Callable[[], None]:
     """Returns what takes one step after the other."""
-    labelled = changes.pop("labelled")
-    training = TRAINING | {"batch_size": labelled, "precision": precision}
+    labelled, optimizer_name = changes.pop("labelled"), changes.pop("optimizer", "adamw")
+    training = TRAINING | {"batch_size": labelled, "precision": precision, "optimizer": optimizer_name}
     params = SegmentationTraining.model_validate(RECIPE | {"training": training} | changes)
     task, steps = FrameTask(store, params, "x"), count()
     optimizer = params.training.make_optimizer(task.model)
@@ -88,6 +88,7 @@ def main() -> None:
     variants: dict[str, dict[str, Any]] = {
         "supervised": {},
         "supervised, with a running average": {"ema": 0.99},
+        "supervised, by Muon": {"optimizer": "muon"},
         f"semi-supervised, {args.unlabelled} unlabelled": semi(args.unlabelled),
         "half of the features dropped": semi(args.unlabelled, feature_dropout=0.5),
         "without CutMix": semi(args.unlabelled, cutmix=0),
