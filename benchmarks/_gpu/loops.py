@@ -24,6 +24,7 @@ from maskcast.training.schedule import Schedule
 BURST = 2e-3  # seconds within which reports come together
 PLAIN_STEPS = 10  # of a loop that has no batches in store that might run out
 LOOP_SECONDS = 3.0  # for which a loop is timed at most, at the pace of the plain one
+BY_MUON = ("U-Net", "DeepLabV3+", "ConvLSTM stride 4", "simvp")  # networks of convolutions
 AHEAD = 4  # batches that the plain loop's loader makes ahead, in a thread
 
 
@@ -47,6 +48,8 @@ class Loops:
             yield functools.partial(self.plain, False)
         yield functools.partial(self.ours, True)
         yield functools.partial(self.ours, False)
+        if self.case.name in BY_MUON:
+            yield self.by_muon
 
     def plain(self, tf32: bool) -> Row:
         """Returns the row of the plain loop, by PyTorch's default or without TF32."""
@@ -69,12 +72,9 @@ class Loops:
         """Returns the row of the product's loop, on batches as they come or on one batch."""
         forget()
         task = self.case.task()
-        most = self.sizes.steps
         if fixed:
             task.batch = functools.partial(_same, task.batch(0))
-            most = min(PLAIN_STEPS, most)
-        pace = self.case.batch * self._seconds.get("plain", 0.1)
-        steps = min(most, max(PLAIN_STEPS, int(LOOP_SECONDS / pace)))
+        steps = min(PLAIN_STEPS, self._steps()) if fixed else self._steps()
         taken = _seconds_per_step(task, task.params.training, steps, self.folder)
         if self.case.name == "U-Net" and not fixed:
             save_masker(self.folder / "masker", task.segmenter, task.params.model, {})
@@ -83,6 +83,18 @@ class Loops:
         if "fixed" in self._seconds and "ours" in self._seconds:
             found.wait = max(0.0, 100 * (1 - self._seconds["fixed"] / self._seconds["ours"]))
         return found
+
+    def by_muon(self) -> Row:
+        """Returns the row of the product's loop by Muon."""
+        forget()
+        task = self.case.task()
+        training = task.params.training.model_copy(update={"optimizer": "muon"})
+        taken = _seconds_per_step(task, training, self._steps(), self.folder)
+        return self._row("maskcast's loop, Muon", taken, self.case.batch)
+
+    def _steps(self) -> int:
+        pace = self.case.batch * self._seconds.get("plain", 0.1)
+        return min(self.sizes.steps, max(PLAIN_STEPS, int(LOOP_SECONDS / pace)))
 
     def _row(self, form: str, taken: float, samples: int) -> Row:
         row = Row("loops", self.case.name, form, samples, self.case.unit, 1e3 * taken, samples / taken)
