@@ -131,8 +131,8 @@ class TrainingParams(CosineSchedule):
     """How long and how fast to train, by AdamW or Muon; an epoch ends with a validation."""
 
     optimizer: Literal["adamw", "muon"] = Field(default="adamw", exclude_if=_is_adamw)
-    """`muon` steps weights of convolutions along their momentum with equal singular values, and the rest as AdamW
-    does: a network of convolutions learns more in as many steps."""
+    """`muon` makes the singular values of each convolution's step equal, and leaves the rest to AdamW: a masker
+    learns more in as many steps."""
     weight_decay: float = Field(default=0.005, ge=0)
     """Decoupled weight decay, on tensors of two or more dimensions."""
 
