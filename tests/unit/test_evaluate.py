@@ -24,7 +24,10 @@ from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.forecasting.input import Input
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
-from maskcast.stages.evaluate import Evaluate, evaluate
+from maskcast.progress import listening
+from maskcast.report.evaluation_page import show_evaluation
+from maskcast.report.page import Page
+from maskcast.stages.evaluate import Evaluate, _say_of_masks, evaluate
 
 CLASSES = ["background", "red", "blue"]
 
@@ -159,6 +162,27 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     }
     for name in names - {"scores.md", "scores.csv", "README.md", "evaluation.json"}:
         assert (report / name).read_bytes() == (tmp_path / "b" / "report" / name).read_bytes(), name
+
+
+def test_one_class_is_told_beside_the_score_with_background(
+    tmp_path: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {}
+    for classes in (CLASSES[:2], CLASSES):
+        name = str(len(classes))
+        stores = [still_store(tmp_path / f"{name}_{n}", shift=5 * n, classes=classes) for n in range(2)]
+        evaluated = evaluation(*stores, Spy())
+        scores, page = evaluated.scores(), Page("evaluate")
+        with listening(page):
+            show_evaluation(evaluated, scores, evaluated.flat(scores), {}, None, {})
+        page.write(tmp_path / "page.html", {}, Evaluate(), {})
+        _say_of_masks(evaluated, scores, "val")
+        found[name] = (tmp_path / "page.html").read_text(), capsys.readouterr().err
+    # half of the square, of 100 pixels, is found: 50 of 150
+    shown, said = found["2"]
+    assert " (foreground 0.333) at frame 22: " in shown and " (foreground 0.333) over all frames of the" in shown
+    assert said.endswith(" (foreground 0.3333) over all frames\n")
+    assert "(foreground" not in "".join(found["3"])
 
 
 def test_what_is_missing_is_named(tmp_path: Path, models: dict[str, Path]) -> None:

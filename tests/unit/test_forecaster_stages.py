@@ -117,6 +117,24 @@ def add_motion(folder: Path, clips: ClipStore) -> Path:
     return folder
 
 
+def test_one_class_has_its_score_beside_the_one_with_background(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = np.zeros((22, 32, 48), np.uint8)
+    masks[:, 10:14, 20:24] = 1
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(["background", "car"])) as writer:
+        for split in ("train", "val"):
+            writer.add(split, split=split, kind="labelled", masks={MASK: masks})
+    stores = {"clips": tmp_path / "clips", "masks": tmp_path / "clips", "masker": tmp_path / "clips"}
+    scores = pretrain(stores, tmp_path / "pretrained")
+    assert scores["val_jaccard_last_no_background"] <= scores["val_jaccard_last"]
+    assert scores["persistence_val_jaccard_last_no_background"] == 1
+    told = (
+        f"{scores['val_jaccard_last']:.4f} (foreground {scores['val_jaccard_last_no_background']:.4f}) at the last"
+    )
+    assert f"forecaster: validation Jaccard {told} frame\n" in capsys.readouterr().err
+
+
 def test_motion_is_learned_from_masks_without_frames(stores: dict[str, Path], tmp_path: Path) -> None:
     stores |= {"clips": add_motion(tmp_path / "more", ClipStore(stores["clips"]))}
     store, generated = ClipStore(stores["clips"]), ClipStore(stores["masks"])

@@ -42,6 +42,23 @@ def test_the_sentence_is_honest_about_what_is_lost() -> None:
     )
 
 
+def test_the_foreground_stands_beside_what_the_background_lifts(tmp_path: Path) -> None:
+    scores = scores_of(persistence=0.49) | {"jaccard_last_no_background": 0.12}
+    assert gain(scores, 22) == (
+        "At frame 22 the forecaster's Jaccard of 0.50 (0.12 without background) is 0.01 above copying the last "
+        "mask."
+    )
+    write_results(tmp_path / "results")
+    scores |= {"jaccard_last_no_background_persistence": 0.1}
+    (tmp_path / "results/evaluate.json").write_text(json.dumps(scores))
+    header, _, *rows = summary(tmp_path / "results").splitlines()[1:5]
+    assert header.split() == ["last", "without", "background", "mean", "accuracy"]
+    assert [row.split()[:3] for row in rows] == [
+        ["forecaster", "0.500", "0.120"],
+        ["persistence", "0.490", "0.100"],
+    ]
+
+
 def test_frames_without_labels_are_not_counted(tmp_path: Path) -> None:
     write_results(tmp_path / "results")
     scores = {name: value for name, value in scores_of(**OTHERS).items() if name != "jaccard_h13"}

@@ -84,6 +84,23 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
         assert shown.height > 1.8 * one.height  # a strip of each map, the matte's without a legend
 
 
+def test_one_class_has_its_score_beside_the_one_with_background(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = np.zeros((2, 32, 48), np.uint8)
+    masks[:, 10:14, 20:24] = 1
+    with ClipWriter(tmp_path / "clips", height=32, width=48, maps=single_map(["background", "car"])) as writer:
+        for split in ("train", "val"):
+            frames = np.repeat(200 * masks[..., None], 3, axis=-1)
+            writer.add(split, split=split, kind="labelled", masks={MASK: masks}, frames=frames)
+    out = outputs(tmp_path / "out")
+    train_masker(clips=tmp_path / "clips", params=params(epochs=1, steps_per_epoch=1), **out)
+    metrics = json.loads(out["metrics"].read_text())
+    assert metrics["val_jaccard_no_background"] < metrics["val_jaccard"]
+    told = f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}) after 1 epochs"
+    assert f"masker: validation Jaccard {told}\n" in capsys.readouterr().err
+
+
 class Killed(BaseException):
     """Stands for SIGKILL."""
 

@@ -22,6 +22,7 @@ def test_scores_pool_frames_and_stay_within_clips() -> None:
     table = scores.table()
     # confusion of a: background 3 right 1 wrong, foreground 5 right 2 wrong; of b: all 11 right
     assert table["jaccard"] == pytest.approx(((3 + 4) / 10 + (5 + 7) / 15) / 2)
+    assert table["jaccard_no_background"] == pytest.approx((5 + 7) / 15)
     assert table["accuracy"] == pytest.approx(19 / 22)
     assert table["flicker"] == pytest.approx(3 / 14) and table["change"] == pytest.approx(5 / 14)
     assert np.isnan(table["mvc8"]) and np.isnan(table["mvc16"])

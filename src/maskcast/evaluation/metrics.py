@@ -8,7 +8,7 @@ Legend: K classes; a matrix M_KK has rows = target class, columns = predicted cl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -85,6 +85,22 @@ def macro_jaccard(matrix: Matrix, *, absent: Absent, background: bool = True) ->
         The score in 0..1; NaN when "omit" leaves no class over.
     """
     return _macro(jaccard_per_class(matrix), absent, background)
+
+
+def foreground_jaccard(matrix: Matrix) -> dict[str, float]:
+    """Jaccard of the one class beside the background, as ``jaccard_no_background``.
+
+    Half of such a map's macro Jaccard is the background's, which is near 1 where objects are small. Empty where
+    there are other classes, or the target has no foreground.
+    """
+    if len(matrix) != 2 or not has_foreground(matrix):
+        return {}
+    return {"jaccard_no_background": macro_jaccard(matrix, absent="omit", background=False)}
+
+
+def foreground_words(scores: Mapping[str, float], name: str = "jaccard_no_background", digits: int = 4) -> str:
+    """Words that tell the foreground's score beside the macro Jaccard; none where there is no such score."""
+    return f" (foreground {scores[name]:.{digits}f})" if name in scores else ""
 
 
 def dice_per_class(matrix: Matrix) -> NDArray[np.float64]:

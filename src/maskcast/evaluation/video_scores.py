@@ -14,6 +14,7 @@ from maskcast.evaluation.metrics import (
     accuracy,
     accuracy_per_class,
     confusion,
+    foreground_jaccard,
     has_foreground,
     macro_dice,
     macro_jaccard,
@@ -35,6 +36,11 @@ DEFINITIONS = {
     "mvc8": "video consistency: of the pixels whose true class stays the same through 8 frames, the fraction "
     "whose mask stays the same, too, right or wrong; mean over all such windows, as the scripts of VSPW count",
     "mvc16": "the same through 16 frames",
+}
+
+# Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
+FOREGROUND = {
+    "jaccard_no_background": "the same as jaccard without the background, where it has one class beside it"
 }
 
 
@@ -81,6 +87,7 @@ class VideoScores:
     def table(self) -> dict[str, float]:
         """Returns all scores by name, NaN where nothing was to be scored."""
         some, (errors, changes) = has_foreground(self._counts), self._changes.rates()
+        steady = {f"mvc{length}": mean_where_labelled(found) for length, found in self._windows.items()}
         return {
             "jaccard": macro_jaccard(self._counts, absent="omit") if some else float("nan"),
             "jaccard_frames": mean_where_labelled(self._frames) if some else float("nan"),
@@ -89,7 +96,9 @@ class VideoScores:
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
             "flicker": errors,
             "change": changes,
-        } | {f"mvc{length}": mean_where_labelled(found) for length, found in self._windows.items()}
+            **steady,
+            **foreground_jaccard(self._counts),
+        }
 
 
 def beside(ours: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:

@@ -15,7 +15,12 @@ from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
 
-COLUMNS = {"jaccard_last": "last", "jaccard_mean": "mean", "accuracy_last": "accuracy"}
+COLUMNS = {
+    "jaccard_last": "last",
+    "jaccard_last_no_background": "without background",
+    "jaccard_mean": "mean",
+    "accuracy_last": "accuracy",
+}
 RIVALS = {  # by name: what the sentence calls them
     "persistence": "copying the last mask",
     "constant_velocity": "constant velocity",
@@ -45,9 +50,10 @@ def summary(results: Path) -> str:
     if "jaccard_last" not in scores or not frames:
         raise MaskcastError(f"{results / 'evaluate.json'}: holds no scores of forecasts; run `dvc repro` first")
     models = {"forecaster": "", **{name: f"_{name}" for name in RIVALS if f"jaccard_last_{name}" in scores}}
-    rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in COLUMNS)] for name, suffix in models.items()]
+    columns = {key: title for key, title in COLUMNS.items() if key in scores}
+    rows = [[name, *(f"{scores[key + suffix]:.3f}" for key in columns)] for name, suffix in models.items()]
     title = f"macro Jaccard of frame {frames[-1]} (last) and of frames {frames[0]} to {frames[-1]} (mean)"
-    lines = [printed(["", *COLUMNS.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
+    lines = [printed(["", *columns.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
     registration = results / "registration.json"
@@ -67,8 +73,10 @@ def gain(scores: Mapping[str, float], frame: int) -> str:
             ahead = scores["jaccard_last"] - scores[f"jaccard_last_{name}"]
             way = "level with" if abs(ahead) < LEVEL else f"{abs(ahead):.2f} {'above' if ahead > 0 else 'below'}"
             parts.append(f"{way} {called}")
+    alone = scores.get("jaccard_last_no_background")
+    without = "" if alone is None else f" ({alone:.2f} without background)"
     text = f"{', '.join(parts[:-1])} and {parts[-1]}" if parts[1:] else "".join(parts)
-    return f"At frame {frame} the forecaster's Jaccard of {scores['jaccard_last']:.2f} is {text}."
+    return f"At frame {frame} the forecaster's Jaccard of {scores['jaccard_last']:.2f}{without} is {text}."
 
 
 def next_commands(registration: Path) -> list[str]:

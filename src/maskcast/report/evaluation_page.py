@@ -10,7 +10,7 @@ import torch
 
 from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
-from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, table
@@ -66,13 +66,17 @@ def _scores(
     best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
     frame = known[FORECASTER].frame_numbers[known[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
+    alone = {
+        name: foreground_words(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
+        for name, one in known.items()
+    }
     lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
     if known[FORECASTER].foreground:
         lead = element(
             "p",
-            f"Jaccard {last[FORECASTER]:.3f} at frame {frame}: ",
+            f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
             element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
-            f" the best baseline, {_words(best)}, with {last[best]:.3f}.",
+            f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}.",
         )
     header, rows = headline(known)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
@@ -83,11 +87,9 @@ def _scores(
     if without := [_words(name) for name, one in scores.items() if one is None]:
         parts.append(element("p", f"Not applicable to these clips: {', '.join(without)}."))
     if "masker_jaccard" in flat:
-        parts.append(
-            element(
-                "p", f"The masker's own masks: Jaccard {flat['masker_jaccard']:.3f} over all frames of the split."
-            )
-        )
+        masks = evaluation.masker_scores[evaluation.prepared.label_map.name]
+        told = f"{flat['masker_jaccard']:.3f}{foreground_words(foreground_jaccard(masks.counts), digits=3)}"
+        parts.append(element("p", f"The masker's own masks: Jaccard {told} over all frames of the split."))
     return joined([*parts, folded("What was measured", facts)])
 
 

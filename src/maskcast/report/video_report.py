@@ -11,7 +11,9 @@ import numpy as np
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
+from maskcast.evaluation.metrics import foreground_words
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
+from maskcast.evaluation.video_scores import FOREGROUND
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, data_uri, definition_list, element, joined, picture, table
 from maskcast.progress import show
@@ -53,7 +55,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     _write_clips(folder / "per_clip.csv", evaluation)
     lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in definitions(evaluation).items()]
+    lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
     lines += ["", "In per_clip.csv a score is that of one clip alone.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     show("Scores", _scores(evaluation))
@@ -66,17 +68,23 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         show("Clips", _clips(evaluation, shown))
         if (middle := shown[len(shown) // 2]).num_frames > 1:
             show("Film", _film(folder / FILM, evaluation, middle))
-    show("What the scores mean", definition_list(definitions(evaluation)))
+    show("What the scores mean", definition_list(_meanings(evaluation)))
 
 
 def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
-    """Returns what the scores mean, by name."""
+    """Returns what the scores mean that evaluations are held together by, by name."""
     return DEFINITIONS if evaluation.amodal is None else DEFINITIONS | AMODAL_DEFINITIONS
+
+
+def _meanings(evaluation: VideoEvaluation) -> dict[str, str]:
+    return definitions(evaluation) | (FOREGROUND if evaluation.prepared.num_classes == 2 else {})
 
 
 def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows of the table of scores, a row for each model."""
-    shown = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
+    shown: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
+    if not evaluation.amodal_scores and evaluation.prepared.num_classes == 2:
+        shown = ("jaccard", *FOREGROUND, *HEADLINE[1:])
     rows = [[name, *(_cell(one.get(score, np.nan)) for score in shown)] for name, one in evaluation.tables.items()]
     return ["model", *shown], rows
 
@@ -115,7 +123,10 @@ def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
 def _scores(evaluation: VideoEvaluation) -> Html:
     flat = evaluation.flat()
     header, rows = headline(evaluation)
-    lead = ", ".join(f"{words} {_cell(flat.get(name, np.nan))}" for name, words in _told(evaluation))
+    told = [f"{words} {_cell(flat.get(name, np.nan))}" for name, words in _told(evaluation)]
+    if evaluation.amodal is None:
+        told[0] += foreground_words(flat)
+    lead = ", ".join(told)
     if "miou_gain" in flat:
         lead += f"; beside its base {flat['miou_gain']:+.4f} in mIoU"
     elif "flicker_ratio" in flat and "jaccard_gain" in flat:

@@ -119,13 +119,14 @@ def evaluate(
 def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores | None]", split: str) -> None:
     """Says how right the masker is, and where the truth says nothing of it."""
     from maskcast.evaluation.forecasts import FORECASTER
+    from maskcast.evaluation.metrics import foreground_jaccard, foreground_words
     from maskcast.evaluation.scores import applicable
     from maskcast.report.evaluation_files import NO_FOREGROUND
 
     for name, one in evaluation.masker_scores.items():
         of = f" of label map {name}" if len(evaluation.prepared.maps) > 1 else ""
         jaccard = one.table()["jaccard"]
-        found = "n/a, no true mask has foreground" if math.isnan(jaccard) else f"{jaccard:.4f} over all frames"
-        say(f"masker: Jaccard {found}{of}")
+        found = f"{jaccard:.4f}{foreground_words(foreground_jaccard(one.counts))} over all frames"
+        say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else found}{of}")
     if not applicable(scores)[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")

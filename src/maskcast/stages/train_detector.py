@@ -65,5 +65,5 @@ def train_detector(
         ),
         metrics=metrics,
         results=results,
-        summary="detector: validation AP {AP:.4f}, AP50 {AP50:.4f} (epoch {best_epoch:.0f})",
+        summary="detector: validation AP {AP:.4f}, AP50 {AP50:.4f} (epoch {best_epoch:.0f})".format_map,
     )

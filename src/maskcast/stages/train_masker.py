@@ -49,6 +49,7 @@ def train_masker(
     """
     from maskcast.data.clips import ClipStore
     from maskcast.digest import fingerprint
+    from maskcast.evaluation.metrics import foreground_words
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import say
@@ -78,6 +79,10 @@ def train_masker(
         measured = {f"val_{name}": value for name, value in scores.items() if name not in took}
         return measured | took | {"parameters": count_parameters(task.segmenter)}
 
+    def summary(scores: Scores) -> str:
+        told = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
+        return f"masker: validation Jaccard {told} after {scores['epochs']:.0f} epochs"
+
     scores = finish_training(
         running_name("train_masker"),
         task,
@@ -87,7 +92,7 @@ def train_masker(
         save=save,
         metrics=metrics,
         results=results,
-        summary="masker: validation Jaccard {jaccard:.4f} after {epochs:.0f} epochs",
+        summary=summary,
         before=start,
     )
     if not rehearsing() and scores["jaccard"] < (alone := task.validation.of_one_class()) + LEARNT:

@@ -24,7 +24,7 @@ def finish_training(
     save: Callable[[Path], None],
     metrics: Path,
     results: Callable[[Scores], Mapping[str, float]],
-    summary: str = "",
+    summary: Callable[[Scores], str] | None = None,
     before: Path | None = None,
 ) -> Scores:
     """Trains a task, writes all that comes of it, and returns its scores.
@@ -38,7 +38,7 @@ def finish_training(
         save: writes the trained model there.
         metrics: JSON, flat numbers.
         results: gives them, in order, from ``Trained.scores``.
-        summary: the line that ends the training, with the names of scores in braces; none by default.
+        summary: gives the line that ends the training; none by default.
         before: the model that the training starts from; its weights are kept where no epoch is better, and its
             learning curves come before this one.
 
@@ -51,5 +51,5 @@ def finish_training(
     write_curve(out, stage, curve, before)
     write_json(metrics, dict(results(scores)))
     if summary:
-        say(summary.format(**scores))
+        say(summary(scores))
     return scores

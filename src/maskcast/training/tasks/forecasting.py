@@ -16,7 +16,7 @@ from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import macro_jaccard, mean_where_labelled
+from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, macro_jaccard, mean_where_labelled
 from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips, in_batches
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
@@ -33,6 +33,8 @@ from maskcast.training.finish import Scores, finish_training
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 from maskcast.training.tasks.surpassing import by_video, surpasses
 
+FOREGROUND = "jaccard_last_no_background"  # where there is one class beside the background
+SCORES = ("jaccard_last", "jaccard_mean", FOREGROUND)
 UNLEARNT = ("persistence", "constant_velocity")  # baselines that any forecaster should surpass
 
 
@@ -113,7 +115,8 @@ class ForecastTask:
         """Returns the macro Jaccard (absent classes left out) of the model's forecasts from generated context.
 
         ``jaccard_last`` is that of the last future frame, ``jaccard_mean`` the mean over all of them, ``jaccard``
-        the mean of both. Future frames that no clip has labels of are none.
+        the mean of both. Future frames that no clip has labels of are none. Where there is one class beside the
+        background, ``jaccard_last_no_background`` is its own.
         """
         scores, self.videos_M2 = self._judge(self.model)
         return scores
@@ -151,6 +154,8 @@ class ForecastTask:
             )
         last, mean = counts.per_horizon()[counts.last], counts.mean()
         scores = {"jaccard": (last + mean) / 2, "jaccard_last": last, "jaccard_mean": mean}
+        if alone := foreground_jaccard(counts.matrix_hKK[counts.last]):
+            scores[FOREGROUND] = alone["jaccard_no_background"]
         by_clip = [
             (video, clip, (per_step[counts.last] + mean_where_labelled(per_step)) / 2, per_step[counts.last])
             for video, clip, per_step in own_steps
@@ -194,8 +199,7 @@ def train_forecaster(
     def results(scores: Scores) -> Scores:
         windows = scores["epochs"] * params.training.steps_per_epoch * params.training.batch_size
         return {
-            "val_jaccard_last": scores["jaccard_last"],
-            "val_jaccard_mean": scores["jaccard_mean"],
+            **{f"val_{name}": scores[name] for name in SCORES if name in scores},
             **clip_counts,
             **baselines,
             "best_epoch": scores["best_epoch"],
@@ -204,6 +208,10 @@ def train_forecaster(
             "sequences_per_second": windows / max(scores["train_seconds"], 1e-9),
             "parameters": count_parameters(task.model),
         }
+
+    def summary(scores: Scores) -> str:
+        told = f"{scores['jaccard_last']:.4f}{foreground_words(scores, FOREGROUND)}"
+        return f"forecaster: validation Jaccard {told} at the last frame"
 
     scores = finish_training(
         stage,
@@ -214,7 +222,7 @@ def train_forecaster(
         save=partial(save_model, model=task.model, config=config, num_classes=task.clips.num_classes, meta=meta),
         metrics=metrics,
         results=results,
-        summary="forecaster: validation Jaccard {jaccard_last:.4f} at the last frame",
+        summary=summary,
         before=before,
     )
     reached, name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
@@ -232,8 +240,9 @@ def _baseline_scores(task: ForecastTask) -> dict[str, float]:
         if baseline is None:
             continue
         found = task.score(baseline)
-        scores |= {f"{name}_val_{score}": found[score] for score in ("jaccard_last", "jaccard_mean")}
-        say(f"{name}: jaccard_last {found['jaccard_last']:.4f}, jaccard_mean {found['jaccard_mean']:.4f}")
+        told = {score: found[score] for score in SCORES if score in found}
+        scores |= {f"{name}_val_{score}": value for score, value in told.items()}
+        say(f"{name}: {', '.join(f'{score} {value:.4f}' for score, value in told.items())}")
     return scores
 
 

@@ -17,6 +17,7 @@ from maskcast.data.relabelling import labelled_frames
 from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
+from maskcast.evaluation.metrics import foreground_jaccard
 from maskcast.inference.found import Found, joined, length, sliced
 from maskcast.inference.segment import segment_by
 from maskcast.inference.worker import Worker
@@ -26,6 +27,7 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining
 from maskcast.training.tasks.segmentation_windows import labelled_clips
 
 PICTURED = 4  # clips
+MEANS = ("jaccard", "accuracy", "jaccard_no_background")  # over the maps, where all have them
 
 
 class Shown(NamedTuple):
@@ -57,7 +59,8 @@ class Validation:
     def scores(self, segmenter: Segmenter) -> dict[str, float]:
         """Returns ``jaccard`` and ``accuracy`` over the pooled validation frames, the mean over the maps.
 
-        Where there are several maps, the scores of each carry its name, too.
+        Maps of one class beside the background have its Jaccard, ``jaccard_no_background``, too. Where there are
+        several maps, the scores of each carry its name as well.
         """
         counts = [no_counts(label_map) for label_map in self.maps]
         worker = self.worker(segmenter)
@@ -67,13 +70,14 @@ class Validation:
                 for n, label_map in enumerate(self.maps):
                     truth = taken(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
-        each = {
-            one.name: map_scores(one, all_counts(sums, segmenter))
-            for one, sums in zip(self.maps, counts, strict=True)
-        }
+        each = {}
+        for one, own in zip(self.maps, counts, strict=True):
+            total = all_counts(own, segmenter)
+            each[one.name] = map_scores(one, total) | ({} if one.kind == "alpha" else foreground_jaccard(total))
         if len(each) == 1:
             return next(iter(each.values()))
-        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in ("jaccard", "accuracy")}
+        shared = [score for score in MEANS if all(score in one for one in each.values())]
+        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in shared}
         return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
 
     def of_one_class(self) -> float:
