@@ -167,29 +167,18 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)
     package = root / "src/maskcast"
-    for module, text, table, union, config in (
-        ("data/sources/toy", SOURCE, "data/sources/table.py", "Source = ", "ToySource"),
-        (
-            "models/segmentation/toy",
-            SEGMENTER,
-            "models/segmentation/configs.py",
-            "SegmenterConfig = ",
-            "MemoryConfig",
-        ),
-        (
-            "models/forecasting/toy",
-            FORECASTER,
-            "models/forecasting/configs.py",
-            "ForecasterConfig = ",
-            "ToyConfig",
-        ),
+    for module, text, table, config in (
+        ("data/sources/toy", SOURCE, "data/sources/table.py", "ToySource"),
+        ("models/segmentation/toy", SEGMENTER, "models/segmentation/configs.py", "MemoryConfig"),
+        ("models/forecasting/toy", FORECASTER, "models/forecasting/configs.py", "ToyConfig"),
     ):
         (package / f"{module}.py").write_text(text, encoding="utf-8")
         import_line = f"from maskcast.{module.replace('/', '.')} import {config}\n\n"
-        content = (package / table).read_text(encoding="utf-8")
-        before, found, after = content.partition(f"\n{union}Annotated[")
-        assert found, f"{table} has no union {union!r}"
-        (package / table).write_text(f"{before}\n{import_line}{union}Annotated[{config} | {after.lstrip()}")
+        before, union, after = (package / table).read_text(encoding="utf-8").partition("\n_Own = ")
+        assert union, f"{table} has no union _Own"
+        opening = "(" if after.startswith("(") else ""
+        members = f"{opening}{config} | {after.removeprefix('(').lstrip()}"
+        (package / table).write_text(f"{before}\n{import_line}{union}{members}", encoding="utf-8")
     cases = root / "tests/contract"
     one_line(cases / "test_sources.py", '    "synthetic": write_nothing', '    "toy": lambda raw: {},\n')
     toy = '    "toy": TypeAdapter(SegmenterConfig).validate_python({"arch": "toy"}),\n'
