@@ -19,6 +19,7 @@ from pipelines.cluster import Cluster
 GROUP, API_VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
 MOUNT = "/mnt/models"  # where KServe puts what STORAGE_URI names
 PORT = 8080
+SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"}
 CONTAINER = "kserve-container"
 
 
@@ -72,7 +73,7 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
         canary: KServe gives a canary as many pods as its share of the requests asks for.
     """
     serving = cluster.serving
-    found: Manifest = {"name": name, "timeout": serving.timeout_s}
+    found: Manifest = {"name": name, "annotations": dict(SCRAPED), "timeout": serving.timeout_s}
     if not canary:
         found |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
         # The new pods answer before the old ones go.

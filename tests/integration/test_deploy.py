@@ -72,6 +72,12 @@ def test_an_alias_becomes_a_service_whose_weights_kserve_fetches(kube, versions,
     predictor = kube.objects[SERVICE]["spec"]["predictor"]
     assert served(predictor) == ("maskcast/1", "s3://bucket/one/pipeline")
     assert predictor["containers"][0]["args"][-4:] == ["--model", "/mnt/models", "--as", "maskcast/1"]
+    (port,) = predictor["containers"][0]["ports"]
+    assert predictor["annotations"] == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(port["containerPort"]),
+        "prometheus.io/path": "/metrics",
+    }
     account = kube.get("serviceaccounts", predictor["serviceAccountName"], "team")
     assert [each.name for each in account.secrets] == ["maskcast-s3"]
     assert secret.data == {"AWS_ACCESS_KEY_ID": "YQ=="}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from maskcast.__main__ import main
+from maskcast.registry.loading import SHIPPED
 from maskcast.registry.summary import gain, spoken, summary
 
 SCORES = {"clips": 20, "jaccard_h12": 0.7, "jaccard_h13": 0.5, "jaccard_last": 0.5, "jaccard_mean": 0.6}
@@ -116,6 +117,17 @@ def test_the_last_command_depends_on_the_gate(
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     monkeypatch.setattr("maskcast.registry.summary._is_champion", lambda name, number: champion)
     assert summary(write_results(tmp_path / "results", **registration)).endswith(f"\n  {last}")
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_sample_is_left_to_models_of_its_classes(own: bool, tmp_path: Path) -> None:
+    results = write_results(tmp_path / "results", passed=True)
+    classes = ["background", "car"] if own else json.loads((SHIPPED / "data/model.json").read_text())["classes"]
+    rows = "".join(f"{k},{name},9\n" for k, name in enumerate(classes))
+    (results / "report").mkdir()
+    (results / "report/per_class.csv").write_text(f"class_id,class,target_pixels\n{rows}")
+    video = "VIDEO" if own else "sample"
+    assert f"maskcast forecast {video} --model models:/maskcast/3\n" in summary(results)
 
 
 def test_a_shell_without_the_environment_is_told_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a finished run says: its scores, what was gained, where the report is, and what to do next."""
 
+import csv
 import os
 import shlex
 import shutil
@@ -14,6 +15,7 @@ from maskcast.reading import checked, counted, read_json
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
 from maskcast.runner.server import user_errors_of_server
+from maskcast.simulator.camera import CLASSES
 
 COLUMNS = {
     "jaccard_last": "last",
@@ -56,8 +58,7 @@ def summary(results: Path) -> str:
     lines = [printed(["", *columns.values()], rows, f"{counted(int(scores['clips']), 'clip')}, {title}"), ""]
     sentence = textwrap.wrap(gain(scores, frames[-1]), shutil.get_terminal_size().columns)
     lines += [*sentence, "", f"report: {(results / 'evaluate.html').resolve()}", "next:"]
-    registration = results / "registration.json"
-    return "\n".join([*lines, *(f"  {line}" for line in next_commands(registration))])
+    return "\n".join([*lines, *(f"  {line}" for line in next_commands(results))])
 
 
 def gain(scores: Mapping[str, float], frame: int) -> str:
@@ -79,19 +80,21 @@ def gain(scores: Mapping[str, float], frame: int) -> str:
     return f"At frame {frame} the forecaster's Jaccard of {scores['jaccard_last']:.2f}{without} is {text}."
 
 
-def next_commands(registration: Path) -> list[str]:
+def next_commands(results: Path) -> list[str]:
     """Returns the three commands that come next, as the shell that asks takes them.
 
     Args:
-        registration: what ``register_models`` wrote; need not be there.
+        results: folder with what ``register_models`` wrote; it need not be there.
     """
+    registration = results / "registration.json"
     maskcast = spoken()
     if not registration.is_file():
         return [f"{maskcast} {words}" for words in ("forecast sample", "register_models --help", "models list")]
     content = _read(registration)
     name, number, champion = content["model"], content["versions"][content["model"]], content["champion"]
     models = f"{maskcast} models" + ("" if name == PIPELINE else f" --name {name}")
-    film = f"{maskcast} forecast sample --model models:/{name}/{number}"
+    video = "sample" if _knows_sample(results / "report/per_class.csv") else "VIDEO"
+    film = f"{maskcast} forecast {video} --model models:/{name}/{number}"
     if _is_champion(name, number):
         return [film, f"{models} list", f"{maskcast} serve --model models:/{name}@{CHAMPION}"]
     if content["passed"]:
@@ -106,6 +109,15 @@ def spoken() -> str:
     if sys.prefix == sys.base_prefix or Path(os.environ.get("VIRTUAL_ENV", "")) == Path(sys.prefix):
         return "maskcast"
     return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
+
+
+def _knows_sample(per_class: Path) -> bool:
+    """Whether an evaluated model has the classes of the sample; one whose classes nobody wrote down may."""
+    if not per_class.is_file():
+        return True
+    with per_class.open(encoding="utf-8", newline="") as file:
+        classes = [row.get("class") for row in csv.DictReader(file)]
+    return classes == list(CLASSES)
 
 
 def _is_champion(name: str, number: int) -> bool:
