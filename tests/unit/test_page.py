@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from maskcast.markup import Html, element, table
@@ -130,6 +131,26 @@ def test_the_index_links_to_all_pages_of_ours_and_leaves_the_index_of_others_alo
     index.write_text("<title>of somebody else</title>")
     assert write_index(tmp_path) is None and index.read_text() == "<title>of somebody else</title>"
     assert write_index(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        ({"epochs": 3.0, "val_jaccard": 0.51234}, "validation Jaccard 0.5123"),
+        (
+            {"jaccard": 0.9, "jaccard_last": 0.517, "jaccard_last_no_background": 0.12},
+            "Jaccard of the last frame 0.5170 (0.1200 without background)",
+        ),
+        ({"AP": 0.25, "AP50": 0.5}, "AP 0.2500"),
+        ({"epochs": 3.0}, ""),
+    ],
+)
+def test_the_index_tells_the_main_score_of_each_page(metrics: dict[str, float], told: str, tmp_path: Path) -> None:
+    Page("stage").write(tmp_path / "stage.html", metrics, Params(), {})
+    index = write_index(tmp_path)
+    assert index is not None
+    (row,) = re.findall('<tr><th scope="row"><a href="stage.html">.*?</tr>', index.read_text())
+    assert re.findall("<td[^>]*>(.*?)</td>", row)[0] == told
 
 
 def test_columns_of_numbers_stand_to_the_right_and_words_to_the_left() -> None:

@@ -29,8 +29,11 @@ def write_index(folder: Path) -> Path | None:
         title = re.search("<title>(.*?)</title>", pages[path])
         name = html.unescape(title[1]) if title else path.stem
         written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        rows.append([element("a", name, href=path.name), f"{written:%Y-%m-%d %H:%M} UTC"])
-    written_table = table("One page a stage, in the order in which they were written", ["stage", "written"], rows)
+        score = re.search('<meta name="description" content="(.*?)">', pages[path])
+        told = html.unescape(score[1]) if score else ""
+        rows.append([element("a", name, href=path.name), told, f"{written:%Y-%m-%d %H:%M} UTC"])
+    header = ["stage", "score", "written"]
+    written_table = table("One page a stage, in the order in which they were written", header, rows)
     partial = index.with_name(f"{INDEX}.partial")
     partial.write_text(
         document("maskcast", {"Pages": element("div", written_table, class_="facts")}), encoding="utf-8"

@@ -28,6 +28,15 @@ INDEX = "index.html"  # beside pages, with links to all
 GENERATOR = element("meta", name="generator", content="maskcast")  # tells our pages from those of others
 PICTURES = {".png": "image/png", ".gif": "image/gif"}
 TEXTS = (".md",)
+SCORES = {  # by name in the metrics, most telling first: what the index calls the score that a stage ends with
+    "miou": "mIoU",
+    "jaccard_last": "Jaccard of the last frame",
+    "jaccard": "Jaccard",
+    "val_jaccard_last": "validation Jaccard of the last frame",
+    "val_jaccard": "validation Jaccard",
+    "AP": "AP",
+    "val_AP": "validation AP",
+}
 ORIGIN = {
     "maskcast.git_sha": "commit",
     "maskcast.image": "image",
@@ -84,7 +93,17 @@ class Page:
         if self._files and not own:
             sections["Pictures and texts"] = joined(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
-        path.write_text(document(self.stage, sections, INDEX), encoding="utf-8")
+        path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
+
+
+def _score(metrics: Mapping[str, float]) -> str:
+    """Returns the main score of a stage in words; empty where none is recorded."""
+    name = next((name for name in SCORES if name in metrics), None)
+    if name is None:
+        return ""
+    alone = metrics.get(f"{name}_no_background")
+    beside = "" if alone is None else f" ({alone:.4f} without background)"
+    return f"{SCORES[name]} {metrics[name]:.4f}{beside}"
 
 
 def _lineage(params: BaseModel, tags: Mapping[str, str]) -> Html:
@@ -114,13 +133,21 @@ def _param(value: object) -> str:
     return redacted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def document(title: str, sections: Mapping[str, Html], index: str | None = None, *, in_store: bool = False) -> str:
+def document(
+    title: str,
+    sections: Mapping[str, Html],
+    index: str | None = None,
+    score: str = "",
+    *,
+    in_store: bool = False,
+) -> str:
     """Returns a whole page.
 
     Args:
         title: its heading.
         sections: its parts, by title.
         index: name of the page beside it that links to all pages; shown where pages are files.
+        score: what that page says of it, its description.
         in_store: whether it is part of a data set: then its pictures may be files beside it, and it says no time,
             so that equal data have equal bytes.
     """
@@ -147,6 +174,7 @@ def document(title: str, sections: Mapping[str, Html], index: str | None = None,
     head = [
         element("meta", charset="utf-8"),
         GENERATOR,
+        element("meta", name="description", content=score) if score else "",
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
