@@ -65,7 +65,7 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
             "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
             "augment": {"crop": crop, "crop_on_object": on_object},
             "val_frame_step": 1 if found.partly else 4,  # of the frames that have masks
-            "training": _training(5, 100, 16, 5.0e-3, 50) | {"optimizer": "muon"},
+            "training": _training(5, 100, 16, 5.0e-3, 50),
         },
         "generate_masks": {"confidence_levels": 8},
         "pretrain_forecaster": {
