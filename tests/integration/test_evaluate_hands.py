@@ -58,7 +58,7 @@ def test_both_hands_are_scored_shown_and_registered(made: dict[str, Path], tmp_p
     assert {"miou_left", "miou_right", "miou_single", "miou_interacting", "pooled_visible"} <= scores.keys()
     report, page = tmp_path / "out/report", (tmp_path / "out/page.html").read_text()
     assert (report / "per_class.csv").read_text().startswith('map,class,"all, segmenter"')
-    assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,miou,miou_visible,miou_occ")
+    assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,j,f,j_and_f,miou,miou_vis")
     for words in (
         "truth left",
         "segmenter right",

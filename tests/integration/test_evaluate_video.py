@@ -72,12 +72,14 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
         scores["flicker_ratio"] == pytest.approx(scores["flicker"] / scores["flicker_base"])
         and scores["flicker"] > 0
     )
+    assert 0.5 < scores["j_and_f_base"] < scores["j_and_f"] == pytest.approx((scores["j"] + scores["f"]) / 2)
     report = tmp_path / "out/report"
     record = json.loads((report / "evaluation.json").read_text())
     assert record["segmenter"] == digest_tree(made["masker"]) and record["label_map"] == MASK
-    assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,jaccard_base,flicker_base,")
+    assert (report / "per_clip.csv").read_text().startswith("clip,jaccard,flicker,mvc8,j,f,j_and_f,jaccard_base,")
     page = (tmp_path / "out/page.html").read_text()
     assert page.count('type="range"') == 2 and "Film of val_" in page and "beside its base +0." in page
+    assert f"{scores['j_and_f']:.4f}" in page and "contour accuracy F of DAVIS" in page
     assert (report / "film.webp").read_bytes()[8:12] == b"WEBP"
 
     verdict = register(made, tmp_path / "out")

@@ -89,6 +89,8 @@ def test_a_steady_clip_and_a_flickering_one_by_hand() -> None:
     assert scores["jaccard"] == pytest.approx((7 / 8 + 4 / 5) / 2)
     # per frame: 1; (1/2 + 2/3) / 2; 1, of background alone
     assert scores["jaccard_frames"] == pytest.approx((1 + (1 / 2 + 2 / 3) / 2 + 1) / 3)
+    # of the one object: right in the first frame, then 2 of 3 pixels; its contour, one pixel, is one pixel away
+    assert (scores["j"], scores["f"], scores["j_and_f"]) == pytest.approx(((1 + 2 / 3) / 2, 1, (5 / 6 + 1) / 2))
     assert scores["dice"] == pytest.approx((14 / 15 + 8 / 9) / 2)
     assert scores["accuracy"] == pytest.approx(11 / 12)
     assert scores["class_accuracy"] == pytest.approx((7 / 8 + 1) / 2)

@@ -68,7 +68,8 @@ def test_a_row_for_each_model_and_map_and_one_page(
         assert min(float(row[cost]) for cost in ("frame_ms", "clip_ms", "memory_mib", "parameters")) > 0
         assert float(row["clip_frames"]) == 9
         classes = [
-            row[name] for name in ("jaccard", "jaccard_frames", "dice", "class_accuracy", "flicker", "mvc8")
+            row[name]
+            for name in ("jaccard", "jaccard_frames", "j_and_f", "dice", "class_accuracy", "flicker", "mvc8")
         ]
         assert all(classes) == (row["map"] == "person") and bool(row["mad"]) == (row["map"] == "alpha")
         assert row["mvc16"] == ""  # no clip is as long

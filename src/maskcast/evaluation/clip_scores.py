@@ -11,10 +11,15 @@ from maskcast.evaluation.metrics import mean_where_labelled
 from maskcast.evaluation.video_scores import VideoScores
 from maskcast.labels import LabelMap
 
-DEFINITIONS = video_scores.DEFINITIONS | {
-    "mad": "mean absolute difference of opacity, in thousandths",
-    "dtssd": "root mean squared difference of the changes of opacity from frame to frame, in hundredths",
-}
+DEFINITIONS = (
+    video_scores.DEFINITIONS
+    | video_scores.DAVIS
+    | video_scores.FOREGROUND
+    | {
+        "mad": "mean absolute difference of opacity, in thousandths",
+        "dtssd": "root mean squared difference of the changes of opacity from frame to frame, in hundredths",
+    }
+)
 LOWER_IS_BETTER = frozenset({"flicker", "change", "mad", "dtssd"})
 
 

@@ -5,11 +5,12 @@ What compares a frame with the one before stays within a clip.
 Legend: T frames, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from maskcast.evaluation.boundary import region_and_boundary
 from maskcast.evaluation.metrics import (
     accuracy,
     accuracy_per_class,
@@ -39,6 +40,14 @@ DEFINITIONS = {
 }
 
 # Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
+DAVIS = {
+    "j": "region similarity J of DAVIS: the Jaccard of one class in one frame, 1 where neither truth nor mask has "
+    "it; mean over the labelled frames of a clip, then over the objects of all clips: the classes but background "
+    "that the clip's truth has",
+    "f": "contour accuracy F of DAVIS, reduced like j: F measure of the contours' pixels, right if the other "
+    "contour is within 0.008 of the frame's diagonal; a pixel without a label is of no class",
+    "j_and_f": "J&F of DAVIS, the mean of j and f; the first and the last frame count, too",
+}
 FOREGROUND = {
     "jaccard_no_background": "the same as jaccard without the background, where it has one class beside it"
 }
@@ -46,13 +55,15 @@ FOREGROUND = {
 
 @dataclass
 class VideoScores:
-    """Scores of one masker over clips; `DEFINITIONS` says what each is.
+    """Scores of one masker over clips; `DEFINITIONS`, `DAVIS` and `FOREGROUND` say what each is.
 
     Args:
         num_classes: of the label map, background included.
+        maps: label maps that stand one below the other in each frame.
     """
 
     num_classes: int
+    maps: int = 1
     per_clip: dict[str, dict[str, float]] = field(default_factory=dict)
     """Scores of each clip alone, NaN where it has none."""
 
@@ -60,6 +71,7 @@ class VideoScores:
         self._counts = np.zeros((self.num_classes,) * 2, np.int64)
         self._changes = Flicker(0, 0, 0)
         self._frames: list[float] = []
+        self._objects: list[tuple[float, float]] = []
         self._windows: dict[int, list[float]] = {length: [] for length in WINDOWS}
 
     def add(self, clip: str, truth_THW: np.ndarray, found_THW: np.ndarray) -> None:
@@ -70,18 +82,24 @@ class VideoScores:
             truth_THW: true masks, uint8, 255 where there is no label.
             found_THW: masks to score, uint8.
         """
-        frames = [confusion(*pair, self.num_classes) for pair in zip(truth_THW, found_THW, strict=True)]
-        counts, changes = np.sum(frames, axis=0), flicker(truth_THW, found_THW)
+        frames, objects = np.zeros((len(truth_THW), *self._counts.shape), np.int64), []
+        for truth, found in zip(*(np.split(each, self.maps, 1) for each in (truth_THW, found_THW)), strict=True):
+            counts_TKK = np.array([confusion(*pair, self.num_classes) for pair in zip(truth, found, strict=True)])
+            objects += region_and_boundary(truth, found, counts_TKK)
+            frames += counts_TKK
+        counts, changes = frames.sum(0), flicker(truth_THW, found_THW)
         windows = {length: consistency(truth_THW, found_THW, length) for length in WINDOWS}
         self._counts += counts
         self._changes = Flicker(*(sum(pair) for pair in zip(self._changes, changes, strict=True)))
         self._frames += [macro_jaccard(one, absent="omit") for one in frames if one.any()]
+        self._objects += objects
         for length, found in windows.items():
             self._windows[length] += found
         self.per_clip[clip] = {
             "jaccard": macro_jaccard(counts, absent="omit") if has_foreground(counts) else float("nan"),
             "flicker": changes.rates()[0],
             "mvc8": mean_where_labelled(windows[8]),
+            **_j_and_f(objects),
         }
 
     def table(self) -> dict[str, float]:
@@ -91,6 +109,7 @@ class VideoScores:
         return {
             "jaccard": macro_jaccard(self._counts, absent="omit") if some else float("nan"),
             "jaccard_frames": mean_where_labelled(self._frames) if some else float("nan"),
+            **_j_and_f(self._objects),
             "dice": macro_dice(self._counts) if some else float("nan"),
             "accuracy": accuracy(self._counts),
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
@@ -99,6 +118,11 @@ class VideoScores:
             **steady,
             **foreground_jaccard(self._counts),
         }
+
+
+def _j_and_f(objects: Sequence[tuple[float, float]]) -> dict[str, float]:
+    j, f = (mean_where_labelled([each[place] for each in objects]) for place in (0, 1))
+    return {"j": j, "f": f, "j_and_f": (j + f) / 2}
 
 
 def beside(ours: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:

@@ -85,7 +85,7 @@ class VideoEvaluation:
         """The scores of each model."""
         found = {}
         for name, store in self.masks.items():
-            found[name] = VideoScores(self.prepared.num_classes)
+            found[name] = VideoScores(self.prepared.num_classes, len(self.maps))
             for clip in self.chosen:
                 found[name].add(clip.id, *(self.below_each_other(each, clip) for each in (self.prepared, store)))
         return found

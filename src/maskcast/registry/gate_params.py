@@ -99,6 +99,7 @@ class VideoGate(Gate):
 
     scores = (
         *("jaccard", "jaccard_frames", "jaccard_gain", "dice", "accuracy", "class_accuracy"),
+        *("j", "f", "j_and_f"),
         *("flicker", "flicker_ratio", "change", "mvc8", "mvc16"),
         *("miou", "miou_occluded", "miou_visible", "miou_<map>", "miou_gain", "miou_occluded_gain"),
         *("pooled", "pooled_occluded", "pooled_visible", "clips", "frames"),

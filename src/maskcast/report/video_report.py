@@ -12,8 +12,8 @@ from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.metrics import foreground_words
+from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
-from maskcast.evaluation.video_scores import FOREGROUND
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
 from maskcast.markup import Html, data_uri, definition_list, element, joined, picture, table
 from maskcast.progress import show
@@ -38,7 +38,19 @@ AMODAL_HEADLINE = (
     "pooled",
     "accuracy",
 )
-HEADLINE = ("jaccard", "jaccard_frames", "flicker", "change", "mvc8", "mvc16", "dice", "accuracy")
+HEADLINE = (
+    "jaccard",
+    "jaccard_frames",
+    "j",
+    "f",
+    "j_and_f",
+    "flicker",
+    "change",
+    "mvc8",
+    "mvc16",
+    "dice",
+    "accuracy",
+)
 
 
 def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> None:
@@ -77,7 +89,7 @@ def definitions(evaluation: VideoEvaluation) -> dict[str, str]:
 
 
 def _meanings(evaluation: VideoEvaluation) -> dict[str, str]:
-    return definitions(evaluation) | (FOREGROUND if evaluation.prepared.num_classes == 2 else {})
+    return definitions(evaluation) | DAVIS | (FOREGROUND if evaluation.prepared.num_classes == 2 else {})
 
 
 def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:

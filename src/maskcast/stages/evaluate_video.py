@@ -53,7 +53,7 @@ def evaluate_video(
     report: OutPath,
     params: EvaluateVideo,
 ) -> None:
-    """Score masks of videos: Jaccard, flicker, video consistency, beside the single-frame base.
+    """Score masks of videos: Jaccard, J&F, flicker, video consistency, beside the single-frame base.
 
     Args:
         clips: clip store with the true masks.
