@@ -15,7 +15,7 @@ from tests.integration.test_stopping import TRAIN, start, stop
 from maskcast.__main__ import main
 
 SCRIPTS = ROOT / "recipes/slurm"
-TRAINING = {"epochs": 10, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
+TRAINING = {"epochs": 10, "steps_per_epoch": 40, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 DVC_SAYS = "echo 'ERROR: failed to run: maskcast train_masker, exited with 75' >&2; exit 255"
 CASES = {  # what the command does, and the exit code of each manager's script: SLURM, Grid Engine, LSF
     "exit 0": (0, 0, 0),

@@ -17,7 +17,7 @@ from tests.unit.test_forecast_command import SCALE, enlarged, write_video
 
 import maskcast
 from maskcast.__main__ import main
-from maskcast.inference.segment import segment_whole
+from maskcast.inference.segment import segment_both, segment_whole
 from maskcast.models.forecasting.configs import ConvLSTMConfig
 from maskcast.models.segmentation.table import load_masker
 
@@ -105,7 +105,7 @@ def test_a_segmenter_is_the_masker_that_was_trained_or_the_pipelines(artifact: P
     setting = {"batch_size": 16, "precision": "fp32"}
     alone = maskcast.Segmenter(parts / "masker").segment(clip)
     np.testing.assert_array_equal(alone.masks, segment_whole(trained, clip, **setting)["mask"].masks)
-    agreed = segment_whole(trained, clip, **setting, consistent_frames=2)["mask"]
+    agreed = segment_both(trained, clip, **setting, consistent_frames=2)[1]["mask"]
     for segmenter in (maskcast.Segmenter(artifact), maskcast.load(artifact).segmenter):
         found = segmenter.segment(clip)
         np.testing.assert_array_equal(found.masks, agreed.masks)

@@ -24,7 +24,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference import clip_packing
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.inference.generation import Generation, check_maps
-from maskcast.inference.segment import segment_whole
+from maskcast.inference.segment import segment_both, segment_whole
 from maskcast.labels import MASK, LabelMap, single_map
 from maskcast.models.segmentation.base import PROBE, Masker, Segmenter, State
 from maskcast.models.segmentation.configs import UNetConfig
@@ -221,7 +221,7 @@ def test_a_masker_with_state_sees_each_clip_from_its_first_frame(
     generate(store, model, tmp_path / "a", tmp_path / "masks", devices)
     masks = ClipStore(tmp_path / "masks")
     for clip in store.clips:
-        found = segment_whole(model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3)[
+        found = segment_both(model, store.frames(clip), batch_size=8, precision="fp32", consistent_frames=3)[1][
             "mask"
         ]
         np.testing.assert_array_equal(masks.masks(masks.get(clip.id)), found.masks)
@@ -254,9 +254,9 @@ def test_frames_that_agree_know_nothing_of_those_after_them(
     masker = tmp_path / "moody"
     masks, _ = run(store, masker, tmp_path / "out", PARAMS.model_copy(update={"consistent_frames": 11}))
     for part in (slice(0, 11), slice(11, 22)):
-        expected, confidence, _ = segment_whole(
+        expected, confidence, _ = segment_both(
             model, store.frames(clip)[part], batch_size=11, precision="fp32", consistent_frames=11
-        )["mask"]
+        )[1]["mask"]
         assert confidence is not None
         assert (masks.masks(masks.get(clip.id))[part] == expected).mean() > 0.99
         levels = masks.confidence(masks.get(clip.id))[part]

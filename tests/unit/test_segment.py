@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import joined
-from maskcast.inference.segment import segment, segment_clips, segment_future, segment_whole
+from maskcast.inference.segment import segment, segment_both, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models.objects.consistency import agree
 from maskcast.models.recorded import AFTER, Recorded
@@ -78,7 +78,7 @@ def test_frames_are_read_when_they_are_needed_and_forgotten() -> None:
 @pytest.mark.parametrize("frames", [3, 8, 9, 11])
 def test_frames_agree_as_in_an_exported_program_to_the_last_one(frames: int) -> None:
     clip = numbered(frames, frames)
-    found = segment_whole(Known(), clip, **SETTING, consistent_frames=4)["classes"].masks
+    found = segment_both(Known(), clip, **SETTING, consistent_frames=4)[1]["classes"].masks
     sure = np.exp(3 * np.eye(4, dtype=np.float32)[clip[..., 0]])
     np.testing.assert_array_equal(found, agree(clip[..., 0], sure / sure.sum(-1, keepdims=True), 4))
 
