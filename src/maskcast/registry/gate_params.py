@@ -1,7 +1,7 @@
 """Params of the gates; nothing here imports what takes long."""
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,7 @@ _COCO = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
+Baseline = Literal["persistence", "constant_velocity", "rigid_body"]  # scored beside a forecaster
 
 
 class Bootstrap(Params):
@@ -79,10 +80,10 @@ class ForecastGate(Gate):
         *("jaccard_last_mean_of_<n>", "jaccard_mean_mean_of_<n>"),
         *("jaccard_last_best_of_<n>", "jaccard_mean_best_of_<n>"),
     )
-    rivals = ("persistence", "constant_velocity", "rigid_body")
+    rivals = get_args(Baseline)
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
     """Score of each clip that is compared with the champion's, and over all clips with the baselines'."""
-    beats: tuple[Literal["persistence", "constant_velocity", "rigid_body"], ...] = ("persistence",)
+    beats: tuple[Baseline, ...] = ("persistence",)
     """Baselines of the evaluation that must score less; `[]` asks for none. `persistence` copies the last mask."""
 
 
