@@ -84,7 +84,8 @@ class ForecastGate(Gate):
     score: Literal["jaccard_last", "jaccard_mean"] = "jaccard_mean"
     """Score of each clip that is compared with the champion's, and over all clips with the baselines'."""
     beats: tuple[Baseline, ...] = ("persistence",)
-    """Baselines of the evaluation that must score less; `[]` asks for none. `persistence` copies the last mask."""
+    """Baselines of the evaluation that must score less, of `persistence` (a copy of the last mask),
+    `constant_velocity` and `rigid_body`; `[]` asks for none."""
 
 
 class DetectionGate(Gate):
