@@ -297,7 +297,7 @@ def test_missing_parts_of_voc_are_named(tmp_path: Path) -> None:
         ("labels: [", "labels/2.yml: line 2: not valid YAML"),
         ("- 1", "2.yml: lacks the list 'labels'"),
         ("labels: [dog]", "2.yml: lacks the list 'bboxes'"),
-        ("labels: [dog]\nbboxes: []", "2.yml: has 1 labels and 0 bboxes"),
+        ("labels: [dog]\nbboxes: []", "2.yml: has 1 label and 0 bboxes"),
         ("labels: [dog]\nbboxes: [[1, 2, 3]]", "2.yml: box 1 must be [xmin, ymin, xmax, ymax], not [1, 2, 3]"),
         ("labels: [dog]\nbboxes: [[1, 2, 3, .nan]]", "2.yml: box 1 must be a finite number, not nan"),
         ("labels: [dog]\nbboxes: [[1, 2, 3, a]]", "2.yml: box 1 must be a finite number, not 'a'"),

@@ -43,6 +43,7 @@ from maskcast.registry.bundle import (
     read_bundle,
     write_bundle,
 )
+from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import (
     DETECTIONS,
     FORECASTS,
@@ -82,6 +83,23 @@ def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
 def gate(**given: Any) -> ForecastGate:
     """A gate that asks for no better score than the baselines', unless it is given some."""
     return ForecastGate(**{"beats": ()} | given)
+
+
+@pytest.mark.parametrize("classes", [("background", "hand"), ("background", "red", "blue")])
+def test_a_card_tells_the_score_of_the_one_class_beside_the_background(
+    classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    masker = UNetConfig(width=2)
+    save_masker(tmp_path, masker.build(single_map(classes)), masker, {"height": 32, "width": 48})
+    whole = {"jaccard_last": 0.75, "masker_jaccard": 0.85}
+    whole |= {f"{name}_no_background": value - 0.25 for name, value in whole.items()}
+    scored = replace(record({"a": 0.7}), scores={"clips": 1.0, **whole})
+    about = ForecastDescription(
+        kind="masker", precision="fp32", **ABOUT | {"classes": classes, "context_frames": 1}
+    )
+    card = model_card(about, {"masker": tmp_path}, scored, {})
+    assert ", 1 frame seen (generated masks), 3 forecast" in card
+    assert ("| 0.7500 | 0.5000 |" in card) == (len(classes) == 2) == ("0.8500 (foreground 0.6000)." in card)
 
 
 def test_an_equal_difference_has_no_width() -> None:

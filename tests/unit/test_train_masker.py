@@ -97,7 +97,7 @@ def test_one_class_has_its_score_beside_the_one_with_background(
     train_masker(clips=tmp_path / "clips", params=params(epochs=1, steps_per_epoch=1), **out)
     metrics = json.loads(out["metrics"].read_text())
     assert metrics["val_jaccard_no_background"] < metrics["val_jaccard"]
-    told = f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}) after 1 epochs"
+    told = f"{metrics['val_jaccard']:.4f} (foreground {metrics['val_jaccard_no_background']:.4f}) after 1 epoch"
     assert f"masker: validation Jaccard {told}\n" in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
+from maskcast.reading import counted
 from pipelines.client.checks import Row, Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import Pod, Toleration
@@ -52,7 +53,8 @@ def quota(subject: Subject) -> Iterator[Row]:
                 found = f"{stages}: {who} allows {key} {most}, asked {asked}"
                 yield Row("quota", "failed", found, "ask for less in the cluster file, or for more quota")
     if not forbidden:
-        yield Row("quota", "ok", f"{len(quotas)} quotas and {len(ranges)} limit ranges let every pod in")
+        found = f"{counted(len(quotas), 'quota')} and {counted(len(ranges), 'limit range')}"
+        yield Row("quota", "ok", f"{found} let every pod in")
 
 
 def resources(pod: Pod) -> dict[str, str]:

@@ -11,6 +11,7 @@ from kubernetes import client
 
 from maskcast.checkup.tracking import write_and_remove
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE
 from pipelines.client.checks import NotCheckedError, Row, Subject
@@ -80,7 +81,7 @@ def _stored(uri: str) -> str:
         if bucket.has_above(INCOMPLETE):
             raise MaskcastError(f"{uri}: is being stored or was left half way; store the data set again")
         sizes = [item.size for item in bucket.items().values()]
-    return f"{len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
+    return f"{counted(len(sizes), 'object')}, {sum(sizes) / 1e6:.1f} MB"
 
 
 def _in_remote(uri: str) -> str:
@@ -103,7 +104,7 @@ def _in_remote(uri: str) -> str:
         ) from None
     if not found:
         raise MaskcastError(f"{uri}: {repository} tracks no {path!r}; mend the path or push the commit")
-    return f"in its remote, {len(found)} files"
+    return f"in its remote, {counted(len(found), 'file')}"
 
 
 def _root(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import counted
 from maskcast.seed import rng
 
 
@@ -41,7 +42,9 @@ class WindowSampler:
 
     def __init__(self, lengths: Sequence[int], *, context: int, min_context: int, horizon: int, seed: int) -> None:
         if not any(length > min_context for length in lengths):
-            longest = f"the longest of {len(lengths)} has {max(lengths)} frames" if lengths else "there is none"
+            longest = "there is none"
+            if lengths:
+                longest = f"the longest of {len(lengths)} has {counted(max(lengths), 'frame')}"
             raise MaskcastError(
                 f"no clip is longer than min_context_frames = {min_context} ({longest}); lower it or "
                 "prepare longer clips"

@@ -1,10 +1,11 @@
 """The model card: what people read before they promote a model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskcast.evaluation.metrics import foreground_words
 from maskcast.models.base import read_description
 from maskcast.params import flatten
 from maskcast.reading import counted
@@ -13,6 +14,7 @@ from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.report.tables import markdown
 
 SCORES = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP")
+ONE_CLASS = ("jaccard_last", "jaccard_last_no_background", *SCORES[1:])  # beside the background
 PURPOSE = {
     "pipeline": "RGB frames of a clip in, class masks of the frames that follow out.",
     "masker": "RGB frames in, class masks of these frames out.",
@@ -63,22 +65,24 @@ def _scores(about: Description, record: EvaluationRecord) -> list[str]:
     facts, scores = record.facts, record.scores
     what = counted(int(scores.get("clips", 0)), "clip")
     if isinstance(about, DetectorDescription):
-        what, how = (
-            f"{counted(int(scores.get('images', 0)), 'image')} with {scores.get('truths', 0):.0f} boxes",
-            "",
-        )
+        boxes, how = counted(int(scores.get("truths", 0)), "box"), ""
+        what = f"{counted(int(scores.get('images', 0)), 'image')} with {boxes}"
     elif isinstance(about, SegmenterDescription):
         how = f", label map `{about.label_map}`"
     else:
-        how = f", {about.context_frames} frames seen ({facts['context']} masks), {about.horizon} forecast"
+        how = (
+            f", {counted(about.context_frames, 'frame')} seen ({facts['context']} masks), {about.horizon} forecast"
+        )
     told = f"Split {facts.get('split')}, {what} (data `{facts['data']}`){how}"
     lines = [f"{told}; the report's README.md defines each score.", ""]
     if isinstance(about, DetectorDescription | SegmenterDescription):
         found = {name: f"{scores[name]:.4f}" for name in record.measure.headline if name in scores}
         return [*lines, markdown(list(found), [list(found.values())])]
-    lines.append(_score_table(record))
+    alone = len(about.classes) == 2
+    lines.append(_score_table(record, ONE_CLASS if alone else SCORES))
     if "masker_jaccard" in scores:
-        lines += [f"The masker's own Jaccard over all frames is {scores['masker_jaccard']:.4f}.", ""]
+        words = foreground_words(scores, "masker_jaccard_no_background") if alone else ""
+        lines += [f"The masker's own Jaccard over all frames is {scores['masker_jaccard']:.4f}{words}.", ""]
     return lines
 
 
@@ -115,14 +119,15 @@ def _limits(about: Description, parts: Mapping[str, Path]) -> list[str]:
             f"- Of the frames seen the first {count}, the next {count}, ... agree on each object's class."
         )
     if about.kind != "masker":
-        lines.append(f"- Measured with {about.context_frames} frames seen; it forecasts {about.horizon}, no more.")
+        seen = counted(about.context_frames, "frame")
+        lines.append(f"- Measured with {seen} seen; it forecasts {about.horizon}, no more.")
     return lines
 
 
-def _score_table(record: EvaluationRecord) -> str:
+def _score_table(record: EvaluationRecord, names: Sequence[str]) -> str:
     models = ("forecaster", *record.baselines)
     rows = []
     for model in models:
-        keys = [name if model == "forecaster" else f"{name}_{model}" for name in SCORES]
+        keys = [name if model == "forecaster" else f"{name}_{model}" for name in names]
         rows.append([model, *(f"{record.scores[key]:.4f}" if key in record.scores else "-" for key in keys)])
-    return markdown(["forecaster", *SCORES], rows)
+    return markdown(["forecaster", *names], rows)

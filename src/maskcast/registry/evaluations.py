@@ -104,6 +104,7 @@ VIDEOS = Measure(
     about=("data", "clip_store", "mask_store"),
     headline=(
         "jaccard",
+        "jaccard_no_background",
         "j_and_f",
         "flicker",
         "mvc8",

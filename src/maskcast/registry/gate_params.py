@@ -100,7 +100,8 @@ class VideoGate(Gate):
     """What a masker of videos must reach."""
 
     scores = (
-        *("jaccard", "jaccard_frames", "jaccard_gain", "dice", "accuracy", "class_accuracy"),
+        *("jaccard", "jaccard_no_background", "jaccard_frames", "jaccard_gain"),
+        *("dice", "accuracy", "class_accuracy"),
         *("j", "f", "j_and_f"),
         *("flicker", "flicker_ratio", "change", "mvc8", "mvc16"),
         *("miou", "miou_occluded", "miou_visible", "miou_<map>", "miou_gain", "miou_occluded_gain"),

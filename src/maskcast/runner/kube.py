@@ -79,7 +79,8 @@ class Cluster:
         while self._delete(name):  # of an earlier try that was killed; it may take a while to stop
             time.sleep(POLL_S)
         _ask("create a TrainJob", self.custom.create_namespaced_custom_object, *self._jobs, job)
-        say(f"TrainJob {name}: {counted(trainer['numNodes'], 'node')} x {trainer['numProcPerNode']} processes")
+        nodes, processes = trainer["numNodes"], trainer["numProcPerNode"]
+        say(f"TrainJob {name}: {counted(nodes, 'node')} x {counted(processes, 'process')}")
         try:
             self._wait(name, trainer["numNodes"])
         finally:

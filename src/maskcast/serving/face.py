@@ -14,6 +14,7 @@ from maskcast.inference.familiar import Seen, unlike
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
 from maskcast.models.base import WEIGHTS
+from maskcast.reading import counted
 from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline, load_shipped
@@ -102,8 +103,8 @@ class Pipeline:
     def __repr__(self) -> str:
         about = self.loaded.about
         return (
-            f"<Pipeline {self.loaded.title}: {about.context_frames} frames of {about.height}x{about.width} seen, "
-            f"{about.horizon} forecast, {len(about.classes)} classes>"
+            f"<Pipeline {self.loaded.title}: {counted(about.context_frames, 'frame')} of "
+            f"{about.height}x{about.width} seen, {about.horizon} forecast, {len(about.classes)} classes>"
         )
 
 

@@ -53,6 +53,7 @@ def train_masker(
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import say
+    from maskcast.reading import counted
     from maskcast.rehearsal import rehearsing
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
@@ -81,7 +82,7 @@ def train_masker(
 
     def summary(scores: Scores) -> str:
         told = f"{scores['jaccard']:.4f}{foreground_words(scores)}"
-        return f"masker: validation Jaccard {told} after {scores['epochs']:.0f} epochs"
+        return f"masker: validation Jaccard {told} after {counted(int(scores['epochs']), 'epoch')}"
 
     scores = finish_training(
         running_name("train_masker"),

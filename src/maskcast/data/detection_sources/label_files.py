@@ -65,7 +65,8 @@ def _read(path: Path, image: Path) -> NamedBoxes:
     content = read_yaml(path, "file of labels", "mend it", LOADER)
     names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
     if len(names) != len(boxes):
-        raise MaskcastError(f"{path}: has {len(names)} labels and {len(boxes)} bboxes; give one for each")
+        have = f"{counted(len(names), 'label')} and {counted(len(boxes), 'bbox')}"
+        raise MaskcastError(f"{path}: has {have}; give one for each")
     for n, name in enumerate(names, 1):
         if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
             raise MaskcastError(

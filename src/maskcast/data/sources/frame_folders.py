@@ -26,6 +26,7 @@ from maskcast.data.video import read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false, is_null
+from maskcast.reading import counted
 
 
 def _text_keys(values: Any) -> Any:
@@ -99,7 +100,9 @@ class FrameFoldersSource(SourceConfig):
         if self.lookback and self.split_by != "time":
             raise ValueError("lookback is for split_by: time; whole sequences have no split before them")
         if self.lookback >= self.span:
-            raise ValueError(f"lookback {self.lookback} must be below the {self.span} frames that a window spans")
+            raise ValueError(
+                f"lookback {self.lookback} must be below the {counted(self.span, 'frame')} that a window spans"
+            )
         return self
 
     @model_validator(mode="after")

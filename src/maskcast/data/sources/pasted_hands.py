@@ -27,6 +27,7 @@ from maskcast.data.sources.splits import Splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import KIND_OF_SPLIT, SPLITS, Split
 from maskcast.params import ByName, is_null
+from maskcast.reading import counted
 from maskcast.seed import derive, rng
 
 CLASSES = ("background", "hand")
@@ -87,7 +88,8 @@ class PastedHandsSource(SourceConfig):
                 pool = [key for key in photos if split_of[key] == "train"]
             if len(pool) < 2:
                 raise MaskcastError(
-                    f"{raw}: {len(pool)} photographs of split {split!r}, a pair needs 2; mend source.splits"
+                    f"{raw}: {counted(len(pool), 'photograph')} of split {split!r}, a pair needs 2; mend "
+                    "source.splits"
                 )
             for index in range(count):
                 one = derive(seed, SPLITS.index(split), index)

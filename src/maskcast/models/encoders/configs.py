@@ -9,6 +9,7 @@ from pydantic import Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
+from maskcast.reading import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,8 +116,8 @@ class MocoConfig(SiameseConfig):
             )
         if self.queue >= frames:
             raise MaskcastError(
-                f"method.queue {self.queue} is not below the {frames} frames to learn from, so each would be "
-                f"told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
+                f"method.queue {self.queue} is not below the {counted(frames, 'frame')} to learn from, so each "
+                f"would be told from itself; choose at most {(frames - 1) // batch_size * batch_size}"
             )
 
 

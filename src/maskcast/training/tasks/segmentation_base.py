@@ -22,6 +22,7 @@ from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.reading import counted
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.tasks.segmentation_adversarial import Adversary
@@ -208,8 +209,8 @@ def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: MaskLoss
         given = loss.class_weights
         if given is not None and len(given) != label_map.num_classes:
             raise MaskcastError(
-                f"train_masker.loss.class_weights: has {len(given)} weights, map {label_map.name!r} has "
-                f"{label_map.num_classes} classes; give one of each class, background first"
+                f"train_masker.loss.class_weights: has {counted(len(given), 'weight')}, map {label_map.name!r} "
+                f"has {counted(label_map.num_classes, 'class')}; give one of each class, background first"
             )
         return MaskLoss(loss)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
