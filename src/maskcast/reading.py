@@ -27,6 +27,8 @@ SHOWN = 60  # characters of a value in a line
 DIGITS = 9  # of a number that counts something
 REASON = 200  # characters of what a parser says
 UNQUOTED = re.compile(r":\s+\{\w+\}")  # {clip} in the place of "{clip}", which is a mapping in YAML
+LFS_HEAD = b"version https://git-lfs"
+LFS_POINTER = "is a pointer of Git LFS and not the file itself; run `git lfs pull` in its repository"
 MOST_NODES = 1_000_000  # of a YAML file, each counted as often as aliases repeat it
 
 
@@ -65,6 +67,12 @@ def opened(path: Path, what: str, remedy: str) -> Iterator[BinaryIO]:
         raise MaskcastError(f"{path}: cannot be read ({reason_of(error)}); {remedy}") from None
     finally:
         os.close(descriptor)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS puts in the place of a large one, until that is fetched, too."""
+    with opened(path, "file", "give the path of a file") as file:
+        return file.read(len(LFS_HEAD)) == LFS_HEAD
 
 
 def read_text(path: Path, what: str, remedy: str, encoding: str = "utf-8-sig") -> str:

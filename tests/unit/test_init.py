@@ -1,5 +1,6 @@
 """maskcast init: what it finds in folders of users, and what it writes."""
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 from maskcast.data.inspection.look import look
 from maskcast.data.relabelling import labelled_frames
+from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.proposal import duration
@@ -451,3 +453,135 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
     seconds, told = duration.estimate(sections, frames=100, validated=40)
     assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 11 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
+
+
+def test_a_folder_of_frames_and_one_of_masks_are_found_among_others(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "images", frames, "{:03d}_image.png", 1)
+    write_images(tmp_path / "annotations", masks, "{:03d}_annotation.png", 1)
+    write_images(tmp_path / "plants", (masks > 0) * np.uint8(255), "{:03d}_mask.png", 1)
+    write_images(tmp_path / "test", frames_of(1, 24)[0], "take-{:02d}.jpg")
+    found = look(tmp_path)
+    assert found.source["images"] == "images/{frame}_image.png"
+    assert found.source["masks"] == "annotations/{frame}_annotation.png"
+    assert found.labelled == {"sequence": 60}
+    assert any("84 images are left out, e.g. test/take-00.jpg" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(("images", "masks"), [("{}_images", "{}_masks"), ("img-{}", "gt-{}")])
+def test_the_names_of_folders_may_say_what_they_hold(images: str, masks: str, tmp_path: Path) -> None:
+    for k, split in enumerate(("train", "val")):
+        frames, labels = frames_of(k, 24)
+        write_images(tmp_path / images.format(split), frames, "{:03d}.png")
+        write_images(tmp_path / masks.format(split), labels, "{:03d}.png")
+    source = plan(tmp_path).found.source
+    assert (source["images"], source["masks"]) == (images.format("{clip}"), masks.format("{clip}"))
+    assert source["splits"] == {"val": ("val",)}
+
+
+def test_masks_that_fit_two_folders_of_frames_are_paired_with_the_one_they_cover(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "film/all", frames_of(1, 90)[0], "{}.png")
+    write_images(tmp_path / "shots", frames, "{}.png")
+    write_images(tmp_path / "masks", masks, "{}.png")
+    assert look(tmp_path).source["images"] == "shots/{frame}.png"
+
+
+def test_pictures_that_pair_with_no_frame_are_no_masks_in_silence(tmp_path: Path) -> None:
+    """Curves that a trainer draws into `runs/train` beside the frames of `train`."""
+    for k, split in enumerate(("train", "validation")):
+        write_images(tmp_path / f"set/{split}/images", frames_of(k, 30)[0], "{:04d}.png")
+    for name in ("Box", "Mask"):
+        write_images(tmp_path / "runs/train28", frames_of(0, 1)[1], f"{name}F{{}}_curve.png", 1)
+    with pytest.raises(MaskcastError, match=r"no sequence with masks can be read: .*/runs/train28: .*move"):
+        look(tmp_path)
+
+
+def test_a_poster_beside_videos_is_no_sequence(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 30)
+    for name in ("a", "b"):
+        write_mp4(tmp_path / f"{name}.mp4", frames)
+    write_images(tmp_path, frames[:1], "poster{}.jpg")
+    found = look(tmp_path)
+    assert found.source["layout"] == "videos" and found.sequences == {"a.mp4": 30, "b.mp4": 30}
+    write_images(tmp_path / "masks/a", masks, "{:04d}.png")
+    found = look(tmp_path)
+    assert found.labelled == {"a": 30}
+    assert "1 image left out: . has too few for a clip, and there are videos" in found.warnings
+
+
+def test_short_videos_get_short_clips(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "a.mp4", frames_of(0, 10)[0])
+    (tmp_path / "notes.doc").write_text("none")
+    start = plan(tmp_path)
+    assert start.found.source["frames"] == 10 and dict(start.clips) == {"unlabeled": 1}
+
+
+def test_a_single_sequence_is_cut_where_its_numbers_leave_no_gap(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 65)
+    for folder, images, ending in (("images", frames, "jpg"), ("masks", masks, "png")):
+        write_images(tmp_path / folder, images[:63], f"frame_{{:04d}}.{ending}", 1)
+        write_images(tmp_path / folder, images[63:], f"photo_{{}}_12-34.{ending}", 4)
+    start = plan(tmp_path)
+    assert start.clips["train"] >= 1 and start.clips["val"] == 1
+    assert any("they do not go on at photo_4_12-34.jpg" in warning for warning in start.found.warnings)
+
+
+def test_parts_too_short_between_gaps_are_said(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 36)
+    for folder, images in (("images", frames), ("masks", masks)):
+        for first in range(0, 36, 12):
+            write_images(tmp_path / folder, images[first : first + 12], "{:03d}.png", 2 * first)
+    with pytest.raises(MaskcastError, match="have 12 frames without a gap in their numbers: a clip to learn from"):
+        look(tmp_path)
+
+
+def test_grey_masks_in_three_channels_are_masks(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    soft = np.array([np.asarray(Image.fromarray((one > 0) * np.uint8(255)).resize((640, 400))) for one in masks])
+    write_images(tmp_path / "images", frames.repeat(10, 1).repeat(10, 2), "{:03d}.png")
+    write_images(tmp_path / "masks", soft[..., None].repeat(3, -1), "{:03d}.png")
+    assert len(np.unique(soft)) > 64  # and so no ids
+    assert look(tmp_path).labelled == {"sequence": 60}
+
+
+def test_masks_with_the_colours_of_photographs_are_said(tmp_path: Path) -> None:
+    for k, split in enumerate(("train", "val")):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / f"{split}_images", frames, "{:03d}.jpg")
+        noise = np.random.default_rng(k).integers(0, 40, frames.shape, np.uint8)
+        write_images(tmp_path / f"{split}_masks", (masks > 0)[..., None] * np.uint8(200) + noise, "{:03d}.jpg")
+    with pytest.raises(MaskcastError, match="train_masks is called after masks and has the names of train_images"):
+        look(tmp_path)
+    for split in ("train", "val"):  # overlays beside masks
+        write_images(tmp_path / f"{split}_labels", frames_of(0, 24)[1], "{:03d}.png")
+    found = look(tmp_path)
+    assert set(found.labelled) == {"train", "val"} and found.source["images"] == "{clip}_images"
+    assert "24 images left out: train_masks shows photographs of train_images" in found.warnings
+
+
+def test_values_that_are_too_many_for_classes_are_foreground(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "images", frames, "{:03d}.png")
+    (tmp_path / "masks").mkdir()
+    for k, mask in enumerate(masks):
+        coloured = np.where(mask[..., None] > 0, np.array([k * 4, 255 - k, 9], np.uint8), np.uint8(0))
+        coloured[0, :5] = [[200 + one, k, 200] for one in range(5)]
+        Image.fromarray(coloured).save(tmp_path / f"masks/{k:03d}.png")
+    start = plan(tmp_path)
+    assert start.found.source["encoding"] == "binary"
+    assert any("values are too many for classes" in warning for warning in start.found.warnings)
+
+
+@pytest.mark.parametrize("name", ["frames/000.png", "a.mp4", "labels.json"])
+def test_pointers_of_git_lfs_are_said(name: str, tmp_path: Path) -> None:
+    write_images(tmp_path / "b", frames_of(0, 24)[0], "{:03d}.png")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    line = f"{Path(name).name} is a pointer of Git LFS and not the file itself; run `git lfs pull`"
+    if path.suffix == ".mp4":
+        with pytest.raises(MaskcastError, match=re.escape(line.replace(" is", ": is"))):
+            count_frames(path)
+    else:
+        assert any(line.replace("png is", "png: is") in warning for warning in look(tmp_path).warnings)

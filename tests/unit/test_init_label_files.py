@@ -356,10 +356,15 @@ UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it hold
         '"track_category_ids": {"1": 3}}], "categories": [], "split": "train"}',
         "all_classes.json is BURST's, and is not read: make a file in the form of YouTube-VIS of it, put it",
     ),
+    "YOLO's boxes": (
+        "labels/0000.txt",
+        "0 0.645312 0.105208 0.246875 0.122917\n",
+        "labels/0000.txt and others like it are YOLO's boxes, .* masker learns from masks: label polygons",
+    ),
     "YOLO": (
         "labels/0000.txt",
         "0 0.5 0.50 .25 1e-1\n3 0.1 0.1 0.2 0.1 0.2 0.2\n",
-        "labels/0000.txt and others like it are YOLO's, and are not read: make one COCO file of them, or export",
+        "labels/0000.txt and others like it are YOLO's, .* export COCO .*from_yolo .*as_coco\\), put",
     ),
 }
 
@@ -393,6 +398,22 @@ def test_augmented_copies_of_roboflow_are_refused(tmp_path: Path) -> None:
         MaskcastError, match=r"shows the frame of .* once more, as augmented .* without augmentation"
     ):
         look(tmp_path)
+
+
+def test_an_export_of_roboflow_may_lie_deeper(tmp_path: Path) -> None:
+    roboflow(tmp_path / "training/data")
+    source = look(tmp_path).source
+    assert source["images"].startswith("training/data/*/{clip}")
+    (tmp_path / "training/data/train").rename(tmp_path / "old")
+    with pytest.raises(MaskcastError, match=r"several depths \(old, training/data/.*; give one folder with train"):
+        look(tmp_path)
+
+
+def test_gaps_between_labelled_frames_are_said(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    for path in (tmp_path / "train").glob("*-13_*"):
+        path.unlink()
+    assert any("a gap in the numbers, over which no clip goes" in one for one in look(tmp_path).warnings)
 
 
 def test_frames_of_roboflow_may_have_letters_before_their_numbers(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import content_of, reason_of
+from maskcast.reading import LFS_HEAD, LFS_POINTER, content_of, reason_of
 
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # tags of EXIF and TIFF
 # Pillow warns of many pixels, without the file's name; twice as many are an error, which gets it here.
@@ -69,10 +69,13 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
         content: of a file that lies in another one; None reads the path.
 
     Raises:
-        MaskcastError: when the file is missing, damaged, no image, too large or has several pages.
+        MaskcastError: when the file is missing, a pointer of Git LFS, damaged, no image, too large or has several
+            pages.
     """
     if content is None:
         content = content_of(Path(path), "image", "copy it again from its origin")
+    if content.startswith(LFS_HEAD):
+        raise MaskcastError(f"{path}: {LFS_POINTER}")
     try:
         # From memory: Pillow maps some files at a path, and maps turned ones wrongly.
         image = Image.open(io.BytesIO(content))

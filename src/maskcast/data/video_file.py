@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.errors import MaskcastError, is_disk_full
+from maskcast.reading import LFS_POINTER, is_lfs_pointer
 
 LIMITED = 1  # FFmpeg's color range of which 16 is black and 235 white
 CAMERA_S = 10.0  # a camera over a network that is silent for so long is gone
@@ -38,6 +39,8 @@ def opened(path: Path, threads: str = "SLICE") -> Iterator[tuple[Any, Any]]:
     except (av.FFmpegError, OSError) as error:
         if is_disk_full(error):  # of what is written meanwhile
             raise
+        if is_lfs_pointer(path):
+            raise MaskcastError(f"{path}: {LFS_POINTER}") from error
         raise MaskcastError(
             f"{path}: damaged or no video ({_reason(error)}); copy it again from its origin"
         ) from error

@@ -71,7 +71,8 @@ def plan(raw: Path) -> Start:
     listing = prepare.source.list(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
     clips = Counter(clip.split for clip in listing.clips)
     if not clips:
-        first = "; ".join(": ".join(one) for one in listing.skipped[:1])
+        of_clips = sorted(listing.skipped, key=lambda one: one[0].startswith("*"))  # `*.txt`: of files beside them
+        first = "; ".join(": ".join(one) for one in of_clips[:1])
         raise MaskcastError(f"{raw}: no clip of {found.frames} frames can be cut ({first}); give longer sequences")
     lacking = [split for split in ("train", "val") if not clips[split]] if found.trainable else []
     if lacking:

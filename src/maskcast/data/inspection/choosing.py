@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from maskcast.data.inspection.streams import Stream
+from maskcast.data.inspection.streams import MASK_WORDS, Stream
 
 # What tools and data sets write: masks of classes, and in the folder beside them the same with objects, or marks.
 BESIDE = {
@@ -20,6 +20,18 @@ FOR_PEOPLE = re.compile(r".*Visualization", re.IGNORECASE)  # labelme's scripts:
 def for_people(stream: Stream) -> bool:
     """Whether images show frames and masks to people."""
     return bool(FOR_PEOPLE.fullmatch("/".join(stream.parts[-1:])))
+
+
+def photographs_of(stream: Stream, frames: Sequence[Stream]) -> Stream | None:
+    """Returns the frames whose names images have that are called after masks, and are none by their colours."""
+    if not _called_masks(stream):
+        return None
+    names = stream.keys()
+    return next((one for one in frames if not _called_masks(one) and names <= one.keys()), None)
+
+
+def _called_masks(stream: Stream) -> bool:
+    return bool(MASK_WORDS.search("/".join((*stream.parts, stream.tail))))
 
 
 def of_classes(masks: Sequence[Stream]) -> list[Stream]:

@@ -1,8 +1,11 @@
 """What was found in a folder of data, and the source that reads it."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from maskcast.data.sources.footage import Footage
 
 SEEN = 11  # frames that a forecaster sees, and as many that it forecasts
 LEAST_SEEN = 4
@@ -17,6 +20,7 @@ class Findings:
         source: the params `prepare_clips.source`.
         why: where a key of the source comes from, in words, by key.
         sequences: frames of each sequence.
+        gaps: the parts of sequences that have gaps in the numbers of their frames; no clip goes over one.
         labelled: of these the frames with a mask, of each sequence with any.
         sizes: (height, width) of sequences, upright, and how many have it.
         rate: frames a second of videos; None where nothing says.
@@ -31,6 +35,7 @@ class Findings:
     source: dict[str, Any]
     why: dict[str, str] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
+    gaps: dict[str, Sequence[range]] = field(default_factory=dict)
     labelled: dict[str, int] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     rate: float | None = None
@@ -39,6 +44,18 @@ class Findings:
     trainable: bool = True
     context: int = SEEN
     shares: dict[str, float] = field(default_factory=dict)
+
+    def add_sequences(self, footage: Mapping[str, Footage]) -> None:
+        """Adds the sequences of a source, and warns of gaps."""
+        for name, one in footage.items():
+            self.sequences[name] = len(one.masks)
+            if one.gap:
+                self.gaps[name] = one.runs
+                self.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
+
+    def runs(self, name: str) -> Sequence[range]:
+        """Returns the parts of a sequence whose frames follow each other."""
+        return self.gaps.get(name, (range(self.sequences[name]),))
 
     @property
     def frames(self) -> int:

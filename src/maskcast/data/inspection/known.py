@@ -8,6 +8,7 @@ from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
+from maskcast.data.inspection.splitting import set_length
 from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.video import count_frames
@@ -38,6 +39,8 @@ def plain_videos(raw: Path) -> Findings:
     elif (unread := unread_labels(raw)) is not None:
         found.warnings.append(unread)
     measure(found, {name: raw / name for name in found.sequences})
+    if found.sequences:
+        set_length(raw, found, sorted(found.sequences.values(), reverse=True), apart=False)
     return found
 
 

@@ -90,7 +90,7 @@ def labelled_by_files(
             "it has them"
         )
     frames = [one for mine in known.values() for one in mine.values()]
-    found.sequences = {name: len(one.masks) for name, one in footage.items()}
+    found.add_sequences(footage)
     found.labelled = {name: len(mine) for name, mine in known.items()}
     empty = sum(one.empty for mine in labels.frames.values() for one in mine.values())
     _add_classes(found, frames)
@@ -171,9 +171,20 @@ def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
     first, ending = matches[0], paths[0].suffix
     assert first is not None
     forms = {match[4] for match in matches if match}
-    folders = {path.relative_to(raw).parent.as_posix() for path in paths}
-    folder = "*/" if len(folders) > 1 else "".join(f"{one}/" for one in folders if one != ".")
+    folders = {path.relative_to(raw).parent.parts for path in paths}
+    if len(set(map(len, folders))) > 1:
+        raise MaskcastError(
+            f"{raw}: frames of Roboflow lie in folders of several depths ({_two_of(folders)}); give one folder "
+            "with train, valid and test, as Roboflow exports it"
+        )
+    folder = "".join(f"{one[0] if len(set(one)) == 1 else '*'}/" for one in zip(*folders, strict=True))
     return f"{folder}{{clip}}{first[2]}{{frame}}_{first[4] if len(forms) == 1 else '*'}.rf.*{ending}"
+
+
+def _two_of(folders: set[tuple[str, ...]]) -> str:
+    """Returns the shallowest and the deepest of some folders."""
+    ordered = sorted(folders, key=lambda parts: (len(parts), parts))
+    return ", ".join("/".join(parts) or "." for parts in (ordered[0], ordered[-1]))
 
 
 def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from maskcast.data.archives import is_archive
-from maskcast.data.inspection.choosing import for_people, of_classes
+from maskcast.data.inspection.choosing import for_people, of_classes, photographs_of
 from maskcast.data.inspection.class_names import listed_classes, named_source
-from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
@@ -48,6 +48,16 @@ def look(raw: Path) -> Findings:
     streams = [one for one in streams if one not in shown]
     unread = [one for one in streams if one.unread]
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
+    stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # a poster, a thumbnail
+    frames = [one for one in frames if one not in stills]
+    blurred = {one: twin for one in frames if (twin := photographs_of(one, frames)) is not None}
+    frames = [one for one in frames if one not in blurred]
+    if blurred and not masks and label_files(raw) is None:
+        one, twin = next(iter(blurred.items()))
+        raise MaskcastError(
+            f"{raw}: {one.place} is called after masks and has the names of {twin.place}, but as many colours as "
+            "photographs, as JPEG and resizing make of masks; save masks as PNG, unblurred, or move them away"
+        )
     if not frames and not films:
         if unread:
             raise MaskcastError(unread[0].unread)
@@ -55,7 +65,10 @@ def look(raw: Path) -> Findings:
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
     found = _look(raw, frames, of_classes(masks), films)
     why = [(one, one.unread) for one in unread]
-    why += [(one, f"{'/'.join(one.parts)} shows masks to people") for one in shown]
+    why += [(one, f"{one.place} shows masks to people") for one in shown]
+    if found.source["layout"] != "videos":  # which says itself what is none
+        why += [(one, f"{one.place} has too few for a clip, and there are videos") for one in stills]
+    why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
     return found
 
@@ -139,14 +152,12 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
         )
     footage = pair_masks(images, labels, guess.mask_suffix or "", found)
     paths = [path for one in footage.values() for path in one.masks if path is not None]
+    found.add_sequences(footage)
     for name, one in footage.items():
-        found.sequences[name] = len(one.masks)
         if given := len(one.masks) - one.masks.count(None):
             found.labelled[name] = given
         if one.unpaired:
             found.warnings.append(f"{name}: {one.unpaired}")
-        if one.gap:
-            found.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
     if paths:
         _read_values(raw, found, paths)
         if has_colours(found.source.get("values", {})) and (segments := panoptic_file(raw)) is not None:
@@ -186,4 +197,4 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
 
 
 def _places(streams: list[Stream]) -> str:
-    return ", ".join("/".join(one.parts) or "." for one in streams[:3])
+    return ", ".join(one.place for one in streams[:3])

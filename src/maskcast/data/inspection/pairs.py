@@ -32,6 +32,9 @@ def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Finding
             )
     if not footage:
         raise MaskcastError(f"no sequence can be read: {next(iter(failed.values()))}")
+    unread = [failed[name] for name in labels if name in failed]
+    if unread and not any(any(one.masks) for one in footage.values()):
+        raise MaskcastError(f"no sequence with masks can be read: {unread[0]}; or move away what is no mask")
     return footage
 
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.streams import Stream
@@ -11,6 +12,7 @@ from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_fo
 from maskcast.errors import MaskcastError
 
 Parts = tuple[str, ...]
+_SEPARATOR = re.compile(r"[_\-. ]")
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
 
 
@@ -72,7 +74,9 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     if frames and (flat := _in_names(frames, masks)):
         return flat
     alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
-    if alone is None or masks:
+    if masks:
+        return _by_shared_names(frames, masks)
+    if alone is None:
         return None
     if frames:
         return Guess(alone.pattern())
@@ -169,6 +173,18 @@ def _affixes(
                     count = sum(f"{before}{one}{after}" in longer for one in shorter)
                     around = (before, after)
                     yield count, *(((("", "")), around) if swapped else (around, ("", "")))
+    for ours, theirs in product(sorted(images)[:50], sorted(labels)[:50]):
+        for cut in _SEPARATOR.finditer(ours):  # img_train and gt_train, train_img and train_gt
+            core, tail = ours[: cut.start()], ours[cut.start() :]
+            if core and theirs.startswith(core + cut[0]):
+                other = theirs.removeprefix(core)
+                cores = [name.removesuffix(tail) for name in images if name.endswith(tail)]
+                yield sum(f"{one}{other}" in labels for one in cores), ("", tail), ("", other)
+            head, core = ours[: cut.end()], ours[cut.end() :]
+            if core and theirs.endswith(cut[0] + core):
+                other = theirs.removesuffix(core)
+                cores = [name.removeprefix(head) for name in images if name.startswith(head)]
+                yield sum(f"{other}{one}" in labels for one in cores), (head, ""), (other, "")
 
 
 def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
@@ -197,6 +213,25 @@ def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None
     if len({CLIP in name for name in names}) > 1:
         return None
     return Guess(names[0], names[1] if masks else None)
+
+
+def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+    """Returns patterns for the one folder of frames, and that of masks, of several, that share most names.
+
+    None where the names of masks fit two folders of frames equally well. Of several folders of masks that fit, the
+    first counts.
+    """
+    shared = []
+    for one in frames:
+        ours = one.keys()
+        both = [len(ours & other.keys()) for other in masks]
+        most = max(both)
+        shared.append(((most, most / len(ours)), one, masks[both.index(most)]))
+    ranks = [rank for rank, _, _ in shared]
+    if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:
+        return None
+    _, images, labels = shared[ranks.index(max(ranks))]
+    return _in_names([images], [labels])
 
 
 def _sequences_in_names(stream: Stream) -> set[str]:

@@ -53,7 +53,8 @@ def _covered(
     return any(
         marked[name][start + frame]
         for name, part in parts.items()
-        for start in range(part.start, part.stop - found.frames + 1, step)
+        for run in found.runs(name)
+        for start in range(max(run.start, part.start), min(run.stop, part.stop) - found.frames + 1, step)
     )
 
 

@@ -27,8 +27,8 @@ def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast.
     """
-    lengths = {name: found.sequences[name] for name in found.labelled} or found.sequences
-    _set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled))
+    lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
+    set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled))
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     if not found.labelled:
         found.source["splits"] = {"unlabeled": 1.0}
@@ -47,7 +47,7 @@ def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None
             origin = f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
         found.source["splits"] = named | short
         found.why["splits"] = f"val: {origin}; the rest is train"
-        clips = sum(lengths[name] // found.frames for name in long_enough)
+        clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
         if clips < FEW_CLIPS:
             found.source["window_step"] = found.context
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
@@ -55,17 +55,24 @@ def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
 
 
-def _set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool) -> None:
+def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool) -> None:
     """Sets the context: half of a clip, and 11 where the sequences are long enough for 22 frames.
 
-    Long enough are two sequences or both parts of one where some clips are scored on (``apart``), else one.
+    Args:
+        raw: the folder of the data.
+        found: what is in it.
+        lengths: of the longest part without a gap of each sequence, the longest first.
+        apart: whether some clips are scored on: then two sequences or both parts of one must be long enough.
+
+    Raises:
+        MaskcastError: when they are too short for a forecast.
     """
     second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
     found.context = min(SEEN, (second if apart else lengths[0]) // 2)
     if found.context < LEAST_SEEN:
-        need = 2 * LEAST_SEEN
+        need, apart_from_gaps = 2 * LEAST_SEEN, " without a gap in their numbers" if found.gaps else ""
         raise MaskcastError(
-            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames: a clip "
+            f"{raw}: the sequences have {', '.join(map(str, lengths[:5]))} frames{apart_from_gaps}: a clip "
             f"{'to learn from and one to be scored on need' if apart else 'needs'} {need} frames"
             f"{' each' if apart else ''}, half of them seen; give longer ones"
         )
@@ -82,7 +89,8 @@ def _set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bo
 def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
     """Cuts a single sequence into a beginning to learn from and an end to be scored on."""
     length = found.sequences[name]
-    share = max(SHARE, round(found.frames / length + 0.005, 2))
+    last = max(run.stop for run in found.runs(name) if len(run) >= found.frames) - found.frames
+    share = max(SHARE, round((length - last) / length + 0.005, 2))
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
     found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
     found.why["splits"] = f"the last {share:.0%} of {length} frames"

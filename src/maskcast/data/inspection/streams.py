@@ -13,7 +13,7 @@ import numpy as np
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
-from maskcast.data.frame_names import BESIDE
+from maskcast.data.frame_names import BESIDE, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
@@ -44,6 +44,15 @@ class Stream:
     files: tuple[Path, ...]
     masks: bool
     unread: str = ""
+
+    @property
+    def place(self) -> str:
+        """The folder in words."""
+        return "/".join(self.parts) or "."
+
+    def keys(self) -> set[NameKey]:
+        """Returns what names a frame in the names of its files."""
+        return {name_key(path.stem.removesuffix(self.tail)) for path in self.files}
 
 
 def image_streams(raw: Path) -> list[Stream]:
@@ -92,7 +101,7 @@ def unread_files(raw: Path) -> str:
 
 
 def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
-    """Returns whether images hold few values, or are named as masks and no photos; and why none can be read."""
+    """Returns whether images hold few values, or are named as masks and grey; and why none can be read."""
     named = bool(MASK_WORDS.search(place))
     votes, unread = [], ""
     for number in evenly_spaced(len(files), SAMPLED):
@@ -107,7 +116,7 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
         pixels = np.asarray(image)
         flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)
         count = len(np.unique(flat[:: max(1, len(flat) // 20000)], axis=0))
-        votes.append(count <= FEW_VALUES or (named and flat.shape[1] == 1))
+        votes.append(count <= FEW_VALUES or (named and bool((flat == flat[:, :1]).all())))
     return bool(votes) and sum(votes) * 2 > len(votes), "" if votes else unread
 
 

@@ -7,7 +7,7 @@ from maskcast.data.archives import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
-from maskcast.reading import content_of, read_text
+from maskcast.reading import LFS_POINTER, content_of, is_lfs_pointer, read_text
 
 AGAIN = "put it beside the frames and run init again"
 JSON = {  # what all such files hold: what they are, and what to do
@@ -34,10 +34,15 @@ JSON = {  # what all such files hold: what they are, and what to do
     ): "and others like it are SA-1B's, and are not read: make one COCO file of them",
 }
 YOLO = (
-    "and others like it are YOLO's, and are not read: make one COCO file of them, or export COCO from the tool "
-    "that wrote them"
+    "and others like it are YOLO's, and are not read: export COCO from the tool that wrote them, or make one COCO "
+    "file of them (supervision's DetectionDataset.from_yolo with force_masks, then as_coco)"
+)
+YOLO_BOXES = (
+    "and others like it are YOLO's boxes, and are not read, because a masker learns from masks: label polygons, "
+    "export them as COCO"
 )
 _NUMBERS = re.compile(r"\d+(\s+[-+]?\d*\.?\d+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
+LEAST_POLYGON = 7  # words of a line: the class, and three points
 
 
 def unread_labels(raw: Path) -> str | None:
@@ -51,6 +56,8 @@ def unread_labels(raw: Path) -> str | None:
             continue
         what = None
         match path.suffix.lower():
+            case ".json" | ".xml" | ".zip" if is_lfs_pointer(path):
+                return f"{path.relative_to(raw).as_posix()} {LFS_POINTER}"
             case ".json":
                 what = _json(path)
             case ".txt":
@@ -87,4 +94,6 @@ def _yolo(path: Path, stems: set[str]) -> str | None:
         lines = read_text(path, "text", "export it again").splitlines()
     except MaskcastError:
         return None
-    return YOLO if lines and all(map(_NUMBERS.fullmatch, lines)) else None
+    if not lines or not all(map(_NUMBERS.fullmatch, lines)):
+        return None
+    return YOLO if any(len(line.split()) >= LEAST_POLYGON for line in lines) else YOLO_BOXES

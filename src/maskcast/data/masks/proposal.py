@@ -70,7 +70,13 @@ def propose(survey: MaskSurvey) -> Proposal:
 
 
 def _named_values(survey: MaskSurvey, why: str) -> Proposal:
-    texts = [f"#{value:06x}" if survey.colours else str(value) for value in survey.values[:IGNORE]]
+    if len(survey.values) > IGNORE:
+        note = (
+            f"{len(survey.values)} values are too many for classes, and all but 0 are taken for foreground: where "
+            "they are classes, export the masks without soft edges"
+        )
+        return Proposal({"classes": ["background", "foreground"], "encoding": "binary"}, (note,))
+    texts = [f"#{value:06x}" if survey.colours else str(value) for value in survey.values]
     names = ["background", *(f"class {text.removeprefix('#')}" for text in texts[1:])]
     note = f"{why}: rename {names[-1]!r} and so on in source.values and classes, `ignore` for no label"
     if not survey.colours:
