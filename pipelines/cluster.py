@@ -195,7 +195,7 @@ class Cluster(Params):
         """Returns what keeps nodes from running the image that was tried, and the remedy; None if nothing does."""
         if EXAMPLE.search(self.image):
             short = self.image.partition("@")[0]
-            return f"{short} is an example that nobody can pull", f"set `image:` in {self.file} to yours"
+            return f"{short} is an example that nobody can pull", "set `image:` in your cluster file (--cluster)"
         if not PINNED.search(self.image):
             remedy = f"pin it in {self.file}: registry/name@sha256:... (`docker buildx imagetools inspect` tells)"
             return f"{self.image} may change after it was submitted", remedy

@@ -223,7 +223,7 @@ def test_the_rows_of_a_cluster_are_those_of_preflight(
     from maskcast.commands import doctor
 
     asked = [("failed", "nodes", "none fits", "ask for less"), ("not checked", "quota", "forbidden", "")]
-    monkeypatch.setattr(doctor, "project_module", lambda _: SimpleNamespace(rows=lambda file: asked))
+    monkeypatch.setattr(doctor, "pipelines_module", lambda _: SimpleNamespace(rows=lambda file: asked))
     assert main(["doctor", "--cluster", "my-cluster.yaml"]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "missing cluster: nodes none fits -> ask for less" in text

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import yaml
 from tests.conftest import ROOT
 
 import pipelines.cli
+from maskcast import __version__, installation
 from maskcast.__main__ import main
 from maskcast.commands import COMMANDS
 from maskcast.commands.completion import all_parsers, tree
+from maskcast.commands.pipeline import pipelines_folder
 from maskcast.runner.stage import get_stage, stage_names
 
 MODELS = "maskcast models: error: argument COMMAND:"
@@ -192,15 +195,28 @@ def test_the_version_tells_the_commit_of_a_checkout_or_an_image(
     assert said("--version").endswith(", commit 0123456789ab\n")
 
 
-def test_a_pipeline_is_found_from_its_project_alone(
+def test_the_package_and_its_metadata_have_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__
+
+
+def test_pipelines_are_those_of_the_clone_or_those_that_came_along(
     said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(ROOT / "recipes/detection")  # has a dvc.yaml; the pipelines lie above it
-    assert "usage: maskcast pipeline" in said("pipeline", "--help")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines/cli.py").touch()  # of somebody else
+    for folder in (ROOT / "recipes/detection", tmp_path):
+        monkeypatch.chdir(folder)
+        assert pipelines_folder() == ROOT
+        assert "usage: maskcast pipeline" in said("pipeline", "--help")
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components/_image.py").touch()
+    assert pipelines_folder() == tmp_path
+    monkeypatch.chdir(tmp_path.parent)
+    for name in ("CLONE", "IN_WHEEL"):
+        monkeypatch.setattr(installation, name, tmp_path / "nowhere")
     assert main(["pipeline", "compile"]) == 2
-    line = capsys.readouterr().err
-    assert line.startswith(f"error: pipeline: neither {tmp_path} nor a folder above it is a project of maskcast")
+    assert capsys.readouterr().err.endswith("work where `pip install` or a clone brought maskcast\n")
 
 
 HELPS = """

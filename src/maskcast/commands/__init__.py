@@ -27,6 +27,7 @@ COMMANDS = {  # by name: where it is, and what it does
         "maskcast.commands.models:models",
         "list, compare, promote, roll back, export and deploy registered models",
     ),
+    "new": ("maskcast.commands.new:new", "begin a project of your own: a folder with a pipeline and its params"),
     "pipeline": (
         "maskcast.commands.pipeline:pipeline",
         "compile and run the pipelines on Kubeflow, here or on a cluster",

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from maskcast.commands.parser import command_parser
-from maskcast.commands.pipeline import project_module, told_what_is_missing
+from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 
 DESCRIPTION = """\
 Looks at versions, devices, memory, disks, Git, DVC and its remote, MLflow, and a cluster where one is named, from
@@ -54,7 +54,7 @@ def doctor(arguments: Sequence[str]) -> int:
     found = [(row.state, row.check, row.found, row.remedy) for row in side_by_side(checks)]
     if given.cluster is not None:
         with told_what_is_missing("doctor --cluster"):
-            asked = project_module("client.preflight").rows(given.cluster)
+            asked = pipelines_module("client.preflight").rows(given.cluster)
         found += [(STATES[state], f"cluster: {check}", *said) for state, check, *said in asked]
     _show(found)
     return 1 if any(state == "missing" for state, *_ in found) else 0

@@ -1,9 +1,7 @@
 """What ``--help`` says: of all stages and commands, and of the params of one stage. Nothing here imports torch."""
 
 import ast
-import os
 import shutil
-import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -12,8 +10,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from maskcast import __version__, stages
+from maskcast import stages
 from maskcast.commands import COMMANDS
+from maskcast.installation import described
 from maskcast.runner.stage import Stage, stage_names
 
 GROUPS = {  # in which order the overview names commands and stages
@@ -26,7 +25,7 @@ GROUPS = {  # in which order the overview names commands and stages
         "evaluate-coco",
         "evaluate-many",
     ),
-    "pipelines": ("doctor", "dry-run", "summary", "pipeline", "grid", "code"),
+    "pipelines": ("new", "doctor", "dry-run", "summary", "pipeline", "grid", "code"),
     "the shell": ("completion",),
     "stages of a forecaster": (
         "fetch_dataset",
@@ -88,15 +87,8 @@ def overview() -> str:
 
 
 def version() -> str:
-    """Returns the version, and the commit where it is known: in a checkout, or in an image."""
-    root = Path(__file__).parents[3]
-    commit = os.environ.get("MASKCAST_GIT_SHA", "")
-    if not commit and (root / ".git").exists():
-        # `--exclude=*`: tags are no part of the commit's name; with local changes it ends in -dirty.
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit = done.stdout.strip()
-    return f"maskcast {__version__}" + (f", commit {commit}" if commit else "")
+    """Returns the version, and the commit where it is known: in a clone, a wheel or an image."""
+    return f"maskcast {described()}"
 
 
 def example(stage: Stage) -> str:

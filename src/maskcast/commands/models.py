@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from maskcast.commands.parser import add_commands, command_parser
-from maskcast.commands.pipeline import project_module, told_what_is_missing
+from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 from maskcast.errors import MaskcastError
 from maskcast.registry.evaluations import MEASURES, why_incomparable
 from maskcast.registry.gate import paired_difference
@@ -109,7 +109,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="FILE",
         type=Path,
-        help="image, namespace, `serving` (default: the project's pipelines/cluster.yaml)",
+        help="image, namespace, `serving` (default: pipelines/cluster.yaml, an example)",
     )
 
 
@@ -130,7 +130,7 @@ def _check_used(given: argparse.Namespace) -> None:
 
 def _deploy(given: argparse.Namespace) -> None:
     with told_what_is_missing("models deploy"):
-        project_module("client.deploy").deploy(
+        pipelines_module("client.deploy").deploy(
             Registry(given.name),
             given.version,
             given.cluster,
@@ -143,7 +143,7 @@ def _deploy(given: argparse.Namespace) -> None:
 
 def _undeploy(given: argparse.Namespace) -> None:
     with told_what_is_missing("models undeploy"):
-        project_module("client.deploy").undeploy(given.name, given.cluster, given.service, canary=given.canary)
+        pipelines_module("client.deploy").undeploy(given.name, given.cluster, given.service, canary=given.canary)
 
 
 def _export(given: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""The command `pipeline`: the project's pipelines on Kubeflow, whose code lies in the project's folder."""
+"""The command `pipeline`: pipelines on Kubeflow: those of the clone it is run in, else the installed ones."""
 
 import argparse
 import importlib
@@ -9,43 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.installation import has_pipelines, shipped
 
 
 def pipeline(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit code.
 
     Raises:
-        MaskcastError: the working directory lies in no project, or the command failed.
+        MaskcastError: there are no pipelines here, or the command failed.
     """
     with told_what_is_missing("pipeline"):
-        code: int = project_module("cli").main(arguments)
+        code: int = pipelines_module("cli").main(arguments)
     return code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the commands, with the flags of all, as far as the working directory lies in a project."""
+    """Declares the commands, with the flags of all, as far as there are pipelines here."""
     try:
-        project_folder()
+        pipelines_folder()
     except MaskcastError:
         return
     with told_what_is_missing("pipeline"):
-        project_module("cli").add_arguments(parser)
+        pipelines_module("cli").add_arguments(parser)
 
 
-def project_folder() -> Path:
-    """Returns the nearest folder, from the working directory upwards, that has a dvc.yaml and pipelines.
+def pipelines_folder() -> Path:
+    """Returns the nearest folder, from the working directory upwards, that has pipelines of its own: a clone.
+
+    In a project that has none it is the one that comes with maskcast.
 
     Raises:
         MaskcastError: there is none.
     """
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file() and (folder / "pipelines" / "cli.py").is_file():
-            return folder
-    raise MaskcastError(
-        f"pipeline: neither {here} nor a folder above it is a project of maskcast (a folder with dvc.yaml and "
-        "pipelines/); go to your clone of maskcast and run it there"
-    )
+    own = (folder for folder in (here, *here.parents) if has_pipelines(folder))
+    return next(own, None) or shipped()
 
 
 @contextmanager
@@ -62,14 +60,14 @@ def told_what_is_missing(command: str) -> Iterator[None]:
         ) from None
 
 
-def project_module(name: str) -> Any:
-    """Returns a module of the project's ``pipelines``.
+def pipelines_module(name: str) -> Any:
+    """Returns a module of ``pipelines``.
 
     Raises:
-        MaskcastError: the working directory lies in no project.
+        MaskcastError: there are none here.
     """
-    # Above this package in the layers, and no part of it: every project has its own pipelines.
-    folder = project_folder()
+    # Above this package in the layers, and no part of it: a clone may have changed its pipelines.
+    folder = pipelines_folder()
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     return importlib.import_module(f"pipelines.{name}")

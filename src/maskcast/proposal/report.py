@@ -23,7 +23,7 @@ def told(start: Start, raw: Path, params: Path) -> str:
     lines += [f"wrote {params}; read it, then:"]
     lines.append("  dvc repro" if start.found.trainable else "  dvc repro prepare_clips")
     if not params.with_name("dvc.yaml").exists():
-        lines.append("in a clone of the project: there is no dvc.yaml beside it")
+        lines.append("in a project: there is no dvc.yaml beside it (`maskcast new` makes one)")
     elif params.name != "params.yaml":
         lines.append(f"after copying it to params.yaml, which dvc.yaml reads: cp {params} params.yaml")
     if not start.found.trainable:

@@ -1,0 +1,129 @@
+"""The command `new`: a folder for a project of one's own, whose code is the installed package."""
+
+import argparse
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskcast.commands.parser import command_parser
+from maskcast.errors import MaskcastError
+from maskcast.installation import shipped
+
+DESCRIPTION = """\
+Makes the folder of a project, which Git and DVC keep: dvc.yaml, params.yaml, cluster.yaml and what Git and DVC
+are to ignore. The code stays in the installed package."""
+EPILOG = """\
+In a folder that is in no Git repository it runs `git init`. Nothing that is there already is replaced; a
+.gitignore gets more lines.
+
+examples:
+  maskcast new street
+  maskcast new hands --pipeline hands
+"""
+PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
+    "forecasting": "",
+    "detection": "recipes/detection/",
+    "video": "recipes/video/",
+    "few_labels": "recipes/few-labels/",
+    "hands": "recipes/hands/",
+}
+# In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
+# looked at in each run: stages whose modules are the same are skipped as ever.
+OF_CLONE = "    deps: [src/maskcast]\n"
+OF_PROJECT = "    always_changed: true # it looks at the installed package\n"
+IGNORED = """\
+.venv/
+__pycache__/
+*.egg-info/
+.env
+# what the pipeline writes (DVC versions it)
+/code/
+/data/*
+!/data/*.dvc
+/models/
+/results/
+/dvc_plots/
+/mlflow.db*
+/mlartifacts/
+*.partial
+*.partial.lock
+*.kept
+*.resume
+# what other commands write
+/kfp-local/
+/forecasts/
+/masked/
+/segmented/
+/exported/
+/forecasting.yaml
+/detection.yaml
+/video.yaml
+/few_labels.yaml
+/hands.yaml
+"""
+
+
+def new(arguments: Sequence[str]) -> int:
+    """Runs the command; returns the exit code 0.
+
+    Raises:
+        MaskcastError: one of the files is there, or cannot be written; or Git is missing.
+    """
+    parser = command_parser("new", DESCRIPTION, EPILOG)
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    folder: Path = given.folder
+    files = _files(given.pipeline)
+    if there := [name for name in files if (folder / name).exists()]:
+        raise MaskcastError(f"{folder / there[0]}: already there; name a new folder, or one without this file")
+    _git("--version")  # before anything is written
+    try:
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+        ignored = folder / ".gitignore"
+        lines = "\n" + IGNORED if ignored.exists() else IGNORED
+        with ignored.open("a", encoding="utf-8") as file:
+            file.write(lines)
+    except OSError as error:
+        raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+    if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
+        raise MaskcastError(f"{folder}: `git init` fails there; run it to see why")
+    print(_told(folder, given.pipeline))
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the command."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the project; made where there is none")
+    parser.add_argument(
+        "--pipeline", choices=[*PIPELINES], default="forecasting", help="which (default: %(default)s)"
+    )
+
+
+def _files(pipeline: str) -> dict[str, str]:
+    """Returns the contents of the files of a project, by path, without its .gitignore."""
+    origin, place = shipped(), PIPELINES[pipeline]
+    places = {"dvc.yaml": f"{place}dvc.yaml", "params.yaml": f"{place}params.yaml"}
+    places |= {"cluster.yaml": "pipelines/cluster.yaml"}
+    places |= {name: name for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore")}
+    files = {name: (origin / path).read_text(encoding="utf-8") for name, path in places.items()}
+    if OF_CLONE not in files["dvc.yaml"]:
+        raise MaskcastError(f"{origin / places['dvc.yaml']}: has no line `{OF_CLONE.strip()}`; put it back")
+    return files | {"dvc.yaml": files["dvc.yaml"].replace(OF_CLONE, OF_PROJECT)}
+
+
+def _git(*words: str) -> bool:
+    """Runs git; returns whether it did what it was told."""
+    try:
+        return subprocess.run(["git", *words], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        raise MaskcastError("new: needs Git, which is not there; install it, e.g. `apt-get install git`") from None
+
+
+def _told(folder: Path, pipeline: str) -> str:
+    data = "maskcast init ~/videos --force    # params for your own data; without it, synthetic clips"
+    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {folder}"]
+    lines.append(f"  {data}" if pipeline == "forecasting" else "  edit params.yaml: where your data is")
+    lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]
+    return "\n".join(lines)

@@ -1,0 +1,62 @@
+"""This installation: which code it is, and where the files lie that come with maskcast beside the package.
+
+A clone has these files (dvc.yaml, params.yaml, pipelines, components, recipes) at its top; a wheel has them in the
+package, where ``setup.py`` puts them.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from maskcast import __version__
+from maskcast.errors import MaskcastError
+
+PACKAGE = Path(__file__).resolve().parent
+IN_WHEEL = PACKAGE / "shipped"
+CLONE = PACKAGE.parents[1]
+
+
+def shipped() -> Path:
+    """Returns the folder of the files that come with maskcast.
+
+    Raises:
+        MaskcastError: they did not come along, as in an image.
+    """
+    for folder in (IN_WHEEL, CLONE):
+        if has_pipelines(folder):
+            return folder
+    raise MaskcastError(
+        f"{PACKAGE}: was installed without the pipelines, as in an image; work where `pip install` or a clone "
+        "brought maskcast"
+    )
+
+
+def has_pipelines(folder: Path) -> bool:
+    """Whether maskcast's pipelines and components are in a folder, and not others of these names."""
+    return (folder / "pipelines" / "cli.py").is_file() and (folder / "components" / "_image.py").is_file()
+
+
+def commit() -> str:
+    """Returns the commit of this code where it is known: in a wheel, an image or a clone; else nothing.
+
+    With local changes it ends in ``-dirty``.
+    """
+    if (IN_WHEEL / "COMMIT").is_file():
+        return (IN_WHEEL / "COMMIT").read_text(encoding="utf-8").strip()
+    if of_image := os.environ.get("MASKCAST_GIT_SHA", ""):
+        return of_image
+    if not (CLONE / ".git").exists():
+        return ""
+    # `--exclude=*`: tags are no part of the commit's name.
+    command = ["git", "-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def described() -> str:
+    """Returns version and commit, as far as it is known."""
+    known = commit()
+    return f"{__version__}, commit {known}" if known else __version__

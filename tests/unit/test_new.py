@@ -1,0 +1,96 @@
+"""`maskcast new`: what it writes for each pipeline, and what it refuses."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import ROOT, files_of
+from tests.dags import CODE, calls
+
+import pipelines
+from maskcast.__main__ import main
+from maskcast.commands import new
+from maskcast.commands.new import PIPELINES
+
+
+@pytest.fixture(autouse=True)
+def _outside_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_pipeline_can_be_begun() -> None:
+    assert PIPELINES.keys() == pipelines.PIPELINES.keys()
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_project_has_the_pipeline_as_the_clone_has_it_but_for_the_code(name: str) -> None:
+    assert main(["new", "mine", "--pipeline", name]) == 0
+    ours, mine = ROOT / PIPELINES[name], Path("mine")
+    stages = yaml.safe_load((mine / "dvc.yaml").read_text())["stages"]
+    expected = yaml.safe_load((ours / "dvc.yaml").read_text())["stages"]
+    del expected[CODE]["deps"]
+    assert stages == expected | {CODE: expected[CODE] | {"always_changed": True}}
+    assert (mine / "params.yaml").read_bytes() == (ours / "params.yaml").read_bytes()
+    assert (mine / "cluster.yaml").read_bytes() == (ROOT / "pipelines/cluster.yaml").read_bytes()
+    written = [path for call in calls(stages).values() for path in call.paths("out").values()]
+    for path in [*written, CODE, f"{name}.yaml", "mlflow.db", ".env", ".venv/bin"]:
+        assert ignored(mine, path), path
+    assert not [path for path in ("dvc.lock", "data/street.dvc", "mynets/fcn.py") if ignored(mine, path)]
+
+
+def ignored(folder: Path, path: str) -> bool:
+    check = ["git", "-C", folder, "check-ignore", path, f"{path}/x"]  # a pattern may be for folders alone
+    return subprocess.run(check, check=False, capture_output=True).returncode == 0
+
+
+def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    team = Path("team")
+    subprocess.run(["git", "init", "--quiet", team], check=True)
+    (team / ".gitignore").write_text("*.secret")
+    (team / "README.md").write_text("ours\n")
+    assert main(["new", "team"]) == 0
+    assert "git init" not in capsys.readouterr().out
+    assert (team / "README.md").read_text() == "ours\n"
+    assert (team / ".gitignore").read_text().startswith("*.secret\n")
+    assert ignored(team, "a.secret") and ignored(team, "models/masker")
+    assert main(["new", "team/below"]) == 0
+    assert not (team / "below/.git").exists()
+
+
+@pytest.mark.parametrize("there", ["params.yaml", ".dvc/config"])
+def test_nothing_is_replaced(there: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine", there).parent.mkdir(parents=True)
+    Path("mine", there).write_text("mine")
+    assert main(["new", "mine"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: mine/{there}: already there; name a new folder")
+    assert files_of(Path("mine")) == {there: b"mine"}
+
+
+def test_what_cannot_be_made_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("clone/pipelines").mkdir(parents=True)
+    for name in (
+        "dvc.yaml",
+        "params.yaml",
+        "pipelines/cluster.yaml",
+        ".dvc/config",
+        ".dvc/.gitignore",
+        ".dvcignore",
+    ):
+        Path("clone", name).parent.mkdir(exist_ok=True)
+        Path("clone", name).write_text((ROOT / name).read_text().replace("deps: [src/maskcast]", "deps: [src]"))
+    with monkeypatch.context() as patch:
+        patch.setattr(new, "shipped", lambda: Path("clone"))
+        assert main(["new", "mine"]) == 2
+    line = "error: clone/dvc.yaml: has no line `deps: [src/maskcast]`; put it back\n"
+    assert capsys.readouterr().err == line
+    Path("file").touch()
+    assert main(["new", "file"]) == 2
+    assert capsys.readouterr().err.startswith("error: file: cannot be written (")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["new", "mine"]) == 2
+    assert capsys.readouterr().err.startswith("error: new: needs Git, which is not there; install it")
+    assert not Path("mine").exists()
