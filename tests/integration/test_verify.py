@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import write_store
 from tests.integration.workshop import Workshop
 
+from maskcast import __version__
 from maskcast.__main__ import main
 from maskcast.registry.verify import Verification
 from maskcast.stages.register_models import RegisterModels, register_models
@@ -48,6 +49,7 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         monkeypatch.setenv("MASKCAST_GIT_SHA", sha)
         inputs = workshop.forecaster(seed)
         register_models(**inputs, registration=tmp_path / "registration.json", params=RegisterModels())
+    monkeypatch.delenv("MASKCAST_GIT_SHA")
     other = write_store(tmp_path / "other", val=1).root
     ours, others = (f"--repository={repositories[name]}" for name in ("ours", "others"))
     refusals = {
@@ -58,7 +60,11 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         ("1", ours): "was not made by `dvc repro`, so DVC has no hash of its clips; give --clips",
         ("1", ours, f"--clips={other}"): "not the clips that maskcast version 1 was evaluated on",
         ("1", ours, f"--clips={inputs['clips']}"): "evaluate of that commit failed (",
-        ("3", ours): f"commit {empty} has no src/maskcast; give --repository",
+        (
+            "3",
+            ours,
+        ): f"version 3: commit {empty} has no src/maskcast; give --repository, one that has it, or install "
+        f"the maskcast that evaluated it ({__version__}, commit {empty}; here is {__version__}",
         ("4", ours): "no version or alias '4'",
     }
     for words, message in refusals.items():

@@ -5,11 +5,12 @@ from typing import Any
 from maskcast.digest import DATA_HASH, DVC_HASH
 from maskcast.registry.promotion import decisions
 from maskcast.registry.store import Registry, Version
-from maskcast.runner.provenance import OUTPUTS, PLAIN
+from maskcast.runner.provenance import CODE, OUTPUTS, PLAIN
 from maskcast.runner.record import DVC
 
 PLACE = {
     "maskcast.git_sha": "commit",
+    CODE: "maskcast",
     "maskcast.image": "image",
     "maskcast.group": "group of runs (Kubeflow run, DVC experiment or commit)",
 }

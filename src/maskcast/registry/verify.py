@@ -17,6 +17,7 @@ import yaml
 
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.installation import described
 from maskcast.progress import say
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
@@ -24,6 +25,7 @@ from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.loading import download
 from maskcast.registry.store import Registry, Version
 from maskcast.report.tables import printed
+from maskcast.runner.provenance import CODE
 
 MEASURED = re.compile(r"(seconds_per_clip|peak_memory_mib)")  # of the machine, not of the models
 SHOWN = ("jaccard_last", "jaccard_mean", "accuracy_last", "dice_last", "coco_AP", "masker_jaccard")
@@ -113,6 +115,7 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         _say_packages(weights / "requirements.txt", title)
         top = _top(repository)
         _check_out(top, commit, folder / "code")
+        _check_code(folder / "code", tags[CODE], title, commit)
         if clips is None:
             clips = _pull(top, tags, folder / "code", title)
         if digest_tree(clips) != tags[f"{DATA_HASH}clips"]:
@@ -160,11 +163,24 @@ def _check_out(repository: str, commit: str, folder: Path) -> None:
     remedy = f"{repository}: commit {commit} cannot be checked out; give --repository, a clone or URL that has it"
     _run(["git", "clone", "--quiet", "--no-checkout", repository, str(folder)], remedy)
     _run(["git", "-C", str(folder), "checkout", "--quiet", "--detach", commit], remedy)
-    if not (folder / "src" / "maskcast").is_dir():  # else the installed code would be taken for the commit's
-        raise MaskcastError(
-            f"{repository}: commit {commit} has no src/maskcast; give --repository, one that has it"
-        )
     say(f"verify: checked out {commit} of {repository}")
+
+
+def _check_code(folder: Path, known: str, title: str, commit: str) -> None:
+    """Makes sure that what runs is the code that evaluated: the commit's own, or the installed package.
+
+    Raises:
+        MaskcastError: the commit is of a project that has no code, and another maskcast is installed here.
+    """
+    if (folder / "src" / "maskcast").is_dir():
+        return
+    here = described()
+    if known != here or "commit" not in here or here.endswith("-dirty"):
+        raise MaskcastError(
+            f"{title}: commit {commit} has no src/maskcast; give --repository, one that has it, or install the "
+            f"maskcast that evaluated it ({known}; here is {here})"
+        )
+    say(f"verify: maskcast {here} is installed, as it was then")
 
 
 def _pull(repository: str, tags: Mapping[str, str], code: Path, title: str) -> Path:
@@ -241,7 +257,9 @@ def _stage(folder: Path, name: str, paths: Mapping[str, str]) -> None:
     say(f"verify: {name}")
     flags = [word for port, path in paths.items() for word in (f"--{port}", path)]
     command = [sys.executable, "-m", "maskcast", name, "--params", "params.yaml", *flags]
-    _run(command, f"{name} of that commit failed", folder, {"PYTHONPATH": str(folder / "code" / "src")})
+    own = folder / "code" / "src"
+    more = {"PYTHONPATH": str(own)} if own.is_dir() else {}
+    _run(command, f"{name} of that commit failed", folder, more)
 
 
 def _run(

@@ -41,6 +41,7 @@ ORIGIN = {
     "maskcast.git_sha": "commit",
     "maskcast.image": "image",
     "maskcast.version": "maskcast",
+    "maskcast.code": "installed maskcast",
     "maskcast.params_hash": "hash of the params",
     "maskcast.group": "group of runs",
 }

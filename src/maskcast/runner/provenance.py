@@ -12,14 +12,20 @@ from pydantic import BaseModel
 
 from maskcast import __version__
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree, dvc_hashes, stamp_tree
+from maskcast.installation import CLONE, described
 from maskcast.params import flatten, params_hash
 from maskcast.reading import counted
 from maskcast.redaction import redacted
 from maskcast.runner.stage import running_name
 
+CODE = "maskcast.code"  # tag of a run: version and commit of maskcast, where the run was in no clone of it
 OUTPUTS = "maskcast.outputs"  # tag of a run: the digests of what it made, as JSON
 CHANGED = "maskcast.inputs_changed"  # tag of a run: the inputs that were replaced while it worked
-PLAIN = {"maskcast.image": "none", "maskcast.git_folder": "./"}  # tags of a run that say nothing: left out
+PLAIN = {  # tags of a run that say nothing: left out
+    "maskcast.image": "none",
+    "maskcast.git_folder": "./",
+    CODE: "of that commit",
+}
 SIZES = ("width", "hidden", "encoder")  # keys of a model that tell two of one architecture apart
 
 
@@ -101,7 +107,9 @@ class Origin:
 def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, str]:
     """Returns what is known of where a stage runs: commit, image, group of runs, params and data by digest.
 
-    A commit ends in ``-dirty`` where code differs from it. Changed params do not count: each run has its own.
+    The commit is that of the folder where the stage runs. It is a clone, or a project of somebody who installed
+    maskcast; there ``CODE`` tells maskcast's own. A commit ends in ``-dirty`` where code differs from it. Changed
+    params do not count: each run has its own.
     """
     commit = os.environ.get("MASKCAST_GIT_SHA") or _git("rev-parse", "HEAD") or "none"  # an image has no git
     group = os.environ.get("KFP_RUN_ID") or os.environ.get("DVC_EXP_NAME") or commit
@@ -120,6 +128,8 @@ def run_tags(stage: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[
         **{f"{DATA_HASH}{name}": digest_tree(path) for name, path in inputs.items()},
         **{f"{DVC_HASH}{name}": found for name, found in dvc_hashes(inputs).items()},
     }
+    if not Path.cwd().is_relative_to(CLONE):
+        tags[CODE] = described()
     return {name: redacted(value) for name, value in tags.items()}
 
 
