@@ -54,7 +54,7 @@ def pair(clips: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ev
     }
     others = {clip_id: score + more for (clip_id, score), more in zip(scores.items(), B_LESS_A, strict=True)}
     records = [
-        EvaluationRecord("report", FORECASTS, facts, {}, {"jaccard_mean": each}, ()) for each in (scores, others)
+        EvaluationRecord("report", FORECASTS, facts, {}, {"jaccard_mean": each}, {}) for each in (scores, others)
     ]
     return (a, records[0]), (b, records[1])
 

@@ -17,6 +17,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
+from maskcast.evaluation.scores import applicable
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.base import Predictor
@@ -25,6 +26,7 @@ from maskcast.models.forecasting.input import Input
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
 from maskcast.progress import listening
+from maskcast.report.clip_by_clip import clip_by_clip
 from maskcast.report.evaluation_page import show_evaluation
 from maskcast.report.page import Page
 from maskcast.stages.evaluate import Evaluate, _say_of_masks, evaluate
@@ -155,6 +157,14 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     with Image.open(report / "forecast.png") as picture:
         assert picture.width > 300
 
+    with (report / "clip_by_clip.csv").open() as file:
+        clips = {(row["model"], row["score"]): row for row in csv.DictReader(file)}
+    own, copied = (clips[model, "jaccard_last"] for model in ("forecaster", "persistence"))
+    assert own["mean"] == copied["mean"] and own["difference"] == ""
+    told = [copied[name] for name in ("clips", "videos", "difference", "greater")]
+    assert told == ["3", "3", "0.000000", "0"]
+    assert "| persistence | jaccard_mean | " in (report / "README.md").read_text()
+
     second = run(tmp_path / "b", models, store.root, store.root, pictures=2)
     measured = ("seconds_per_clip", "peak_memory_mib")
     assert {k: v for k, v in first.items() if not k.startswith(measured)} == {
@@ -162,6 +172,20 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     }
     for name in names - {"scores.md", "scores.csv", "README.md", "evaluation.json"}:
         assert (report / name).read_bytes() == (tmp_path / "b" / "report" / name).read_bytes(), name
+
+
+def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: Path) -> None:
+    store = still_store(tmp_path / "clips")
+    evaluated = evaluation(store, store, Spy(shift=5))
+    scores, page = evaluated.scores(), Page("evaluate")
+    compared = clip_by_clip(applicable(scores), evaluated.videos)
+    with listening(page):
+        show_evaluation(evaluated, scores, evaluated.flat(scores), compared, {}, None, {})
+    page.write(tmp_path / "page.html", {}, Evaluate(), {})
+    text = (tmp_path / "page.html").read_text()
+    less = f"{compared[0].interval[0] - 1:+.3f}"
+    assert f"above it in 0 of 1 clip, by {less} [{less}, {less}] in the mean." in text
+    assert "Clip by clip: how sure the differences are" in text and "not what another seed" in text
 
 
 def test_one_class_is_told_beside_the_score_with_background(
@@ -174,7 +198,7 @@ def test_one_class_is_told_beside_the_score_with_background(
         evaluated = evaluation(*stores, Spy())
         scores, page = evaluated.scores(), Page("evaluate")
         with listening(page):
-            show_evaluation(evaluated, scores, evaluated.flat(scores), {}, None, {})
+            show_evaluation(evaluated, scores, evaluated.flat(scores), [], {}, None, {})
         page.write(tmp_path / "page.html", {}, Evaluate(), {})
         _say_of_masks(evaluated, scores, "val")
         found[name] = (tmp_path / "page.html").read_text(), capsys.readouterr().err

@@ -36,7 +36,7 @@ from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
 TIMM, SMP = "tu-test_resnet", "mobilenet_v2"
 REPO = "timm/test_resnet.r160_in1k"
 MASKER = ForecastDescription(kind="masker", **FACTS)
-RECORD = EvaluationRecord("", FORECASTS, {"context": "generated", "data": ""}, {}, {}, ())
+RECORD = EvaluationRecord("", FORECASTS, {"context": "generated", "data": ""}, {}, {}, {})
 COLOURS = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

@@ -20,6 +20,8 @@ from tests.registered import write_registered
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.paired import paired_difference
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import single_map
 from maskcast.models.base import save_model
@@ -52,8 +54,8 @@ from maskcast.registry.evaluations import (
     why_incomparable,
 )
 from maskcast.registry.forecast_models import FRAMES_AT_ONCE
-from maskcast.registry.gate import judge, paired_difference
-from maskcast.registry.gate_params import Bootstrap, DetectionGate, ForecastGate
+from maskcast.registry.gate import judge
+from maskcast.registry.gate_params import DetectionGate, ForecastGate
 from maskcast.registry.loading import load_address
 from maskcast.registry.runtime import load_bundle
 from maskcast.report import detection_files, evaluation_files, video_report
@@ -77,7 +79,7 @@ COLOURS: dict[str, Any] = {"method": "moco", "mean": [0.25, 0.5, 0.75], "std": [
 def record(per_clip: dict[str, float], **facts: Any) -> EvaluationRecord:
     known = {"data": "d", "definitions": "m", "context": "generated", "split": "val"} | facts
     scores = {"jaccard_mean": float(np.mean(list(per_clip.values()))), "clips": float(len(per_clip))}
-    return EvaluationRecord("report", FORECASTS, known, scores, {"jaccard_mean": per_clip}, ())
+    return EvaluationRecord("report", FORECASTS, known, scores, {"jaccard_mean": per_clip}, {})
 
 
 def gate(**given: Any) -> ForecastGate:
@@ -158,13 +160,20 @@ def test_who_is_no_better_than_copying_does_not_pass_unless_it_is_allowed(
     verdict = judge(ours, None, None, ForecastGate())
     assert (verdict.passed, verdict.line) == (passed, line)
     assert verdict.as_json()["thresholds"] == [
-        {"score": "jaccard_mean", "value": 0.6, "baseline": "persistence", "theirs": theirs, "passed": passed}
+        {
+            "score": "jaccard_mean",
+            "value": 0.6,
+            "baseline": "persistence",
+            "theirs": theirs,
+            "difference": None,
+            "passed": passed,
+        }
     ]
     assert judge(ours, None, None, gate()).passed
 
 
 def test_a_baseline_that_was_not_scored_is_said() -> None:
-    ours = replace(record({"a": 0.5}), baselines=("persistence", "constant_velocity"))
+    ours = replace(record({"a": 0.5}), baselines={"persistence": {}, "constant_velocity": {}})
     with pytest.raises(
         MaskcastError,
         match=r"^register_models\.gate\.beats: 'rigid_body' has no jaccard_mean in report; baselines scored "
@@ -269,7 +278,7 @@ def test_what_cannot_be_compared_is_said_and_passes_only_when_allowed(theirs: Ev
 
 def detections(per_image: dict[str, float], **facts: Any) -> EvaluationRecord:
     known = {"data": "d", "definitions": "m", "split": "val"} | facts
-    return EvaluationRecord("report", DETECTIONS, known, {"AP": 0.5}, {"AP": per_image}, ())
+    return EvaluationRecord("report", DETECTIONS, known, {"AP": 0.5}, {"AP": per_image}, {})
 
 
 def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> None:
@@ -277,7 +286,8 @@ def test_detectors_are_compared_image_by_image_and_never_with_forecasts() -> Non
     ours, theirs = detections({"7": 0.5, "9": 1.0}), detections({"7": 0.5, "9": 0.5})
     verdict = judge(ours, 2, theirs, DetectionGate(least={"AP": 0.4}))
     assert verdict.line == (
-        "passed: AP 0.5000 >= 0.4; AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, low >= -0.01"
+        "passed: AP 0.5000 >= 0.4; AP against champion 2: +0.2500 [+0.0000, +0.5000] over 2 images, greater in 1, "
+        "low >= -0.01"
     )
     assert not judge(theirs, 2, ours, DetectionGate(margin=0.4)).passed
     assert judge(theirs, 2, ours, DetectionGate(margin=0.5)).passed

@@ -19,7 +19,7 @@ def record(offset: float, *, data: str = "d" * 32) -> EvaluationRecord:
     per_clip = {"<b>": per_clip.pop("clip_7")} | per_clip
     scores = {"jaccard_last": 0.4 + offset, "jaccard_h12": 0.8 + offset, "jaccard_h13": 0.7 + offset}
     facts = {"data": data, "definitions": "x", "context": "generated"}
-    return EvaluationRecord("report", FORECASTS, facts, scores, {"jaccard_mean": per_clip}, ("persistence",))
+    return EvaluationRecord("report", FORECASTS, facts, scores, {"jaccard_mean": per_clip}, {})
 
 
 def page(folder: Path, ours: EvaluationRecord, champion: EvaluationRecord | None, *aliases: str) -> str:
@@ -40,6 +40,15 @@ def test_the_model_stands_beside_the_champion(tmp_path: Path) -> None:
     assert '<th scope="row">&lt;b&gt;</th><td>0.3700</td><td>0.2200</td><td>+0.1500</td>' in text
     assert text.count('<th scope="row">clip_') == 11  # and clip_7's: six at either end
     assert '<th scope="row">input report</th><td class="text">def</td>' in text
+
+
+def test_a_difference_that_may_be_chance_is_said(tmp_path: Path) -> None:
+    said = "The interval holds zero: these clips do not tell the two apart."
+    assert said not in page(tmp_path, record(0.2), record(0.1))
+    ours, theirs = record(0.1), record(0.1)
+    ours.per_item["jaccard_mean"]["clip_3"] += 0.1
+    ours.per_item["jaccard_mean"]["clip_4"] -= 0.1
+    assert said in page(tmp_path, ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 from maskcast.commands.parser import add_commands, command_parser
 from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import MEASURES, why_incomparable
-from maskcast.registry.gate import paired_difference
-from maskcast.registry.gate_params import Bootstrap
 from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
@@ -238,7 +238,7 @@ def _compare(registry: Registry, a: str, b: str, pictures: Path | None, clips: P
     for score in sorted(first.per_item):
         ours, theirs = second.per_item[score], first.per_item[score]
         means = [sum(each.values()) / len(each) for each in (theirs, ours)]
-        difference = paired_difference(ours, theirs, Bootstrap(), of)
+        difference = paired_difference(ours, theirs, Bootstrap(), of, second.videos)
         rows.append([score, *(f"{mean:.4f}" for mean in means), str(difference)])
     names = [f"version {version.number}" for version in versions]
     title = f"{registry.name}: means over {of}s, and B less A with its 95 % interval (paired bootstrap)"

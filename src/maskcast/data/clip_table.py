@@ -72,6 +72,11 @@ class Clip:
         return self.frames is not None
 
     @property
+    def video(self) -> str:
+        """Name of the video that it was cut from; its own id where that is not told."""
+        return str(self.meta.get("video", self.id))
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the layers that the store holds of it, ``frames`` first."""
         return ((FRAMES,) if self.has_frames else ()) + tuple(self.layers)

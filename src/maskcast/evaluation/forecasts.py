@@ -136,6 +136,11 @@ class Evaluation:
             **({"how the data were read": "; ".join(notes)} if notes else {}),
         }
 
+    @property
+    def videos(self) -> dict[str, str]:
+        """The video of each clip by its id."""
+        return {clip.id: clip.video for clip in self.chosen}
+
     def scores(self) -> dict[str, ForecastScores | None]:
         """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""
         return {name: None if model is None else self._score(name, model) for name, model in self._models.items()}

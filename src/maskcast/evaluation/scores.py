@@ -15,7 +15,7 @@ import numpy as np
 from maskcast.evaluation.calibration import Reliability
 from maskcast.evaluation.coco.class_masks import SegmentationAP
 from maskcast.evaluation.horizons import HorizonCounts
-from maskcast.evaluation.metrics import accuracy, macro_dice, macro_jaccard
+from maskcast.evaluation.metrics import accuracy, macro_dice, macro_jaccard, mean_where_labelled
 
 T = TypeVar("T")
 
@@ -73,6 +73,15 @@ class ForecastScores(HorizonCounts):
     def frame_numbers(self) -> range:
         """The numbers of the forecast frames, counted from 1."""
         return range(self.context_frames + 1, self.context_frames + self.horizon + 1)
+
+    def per_clip(self) -> dict[str, dict[str, float]]:
+        """Returns `jaccard_last` and `jaccard_mean` of each clip alone, by score and clip; none without labels."""
+        found = {
+            "jaccard_last": [jaccard_h[self.last] for jaccard_h in self.clip_jaccard],
+            "jaccard_mean": [mean_where_labelled(jaccard_h) for jaccard_h in self.clip_jaccard],
+        }
+        each = {score: zip(self.clip_ids, values, strict=True) for score, values in found.items()}
+        return {score: {clip: value for clip, value in one if np.isfinite(value)} for score, one in each.items()}
 
     def coco(self) -> dict[str, float]:
         """The COCO summary over all forecast frames."""

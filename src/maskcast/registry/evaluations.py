@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ class EvaluationRecord:
         facts: evaluation.json without its scores.
         scores: all scores by name.
         per_item: the model's scores by score and clip or image.
-        baselines: names of the other models that were scored.
+        baselines: the same of the other models that were scored, by their names.
+        videos: of which video each clip is, where the report says so.
     """
 
     place: str
@@ -139,7 +140,8 @@ class EvaluationRecord:
     facts: dict[str, Any]
     scores: dict[str, float]
     per_item: dict[str, dict[str, float]]
-    baselines: tuple[str, ...]
+    baselines: Mapping[str, Mapping[str, Mapping[str, float]]]
+    videos: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -179,11 +181,13 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
         measure = next((each for each in expected if each.format == facts["format"]), None)
         rows = [] if measure is None else _rows(report / measure.table)
         per_item = {} if measure is None else _per_item(rows, measure)
+        names = [name for name in dict.fromkeys(map(_baseline, rows)) if name is not None]
+        baselines = {} if measure is None else {name: _per_item(rows, measure, name) for name in names}
+        videos = {} if measure is None else {row[measure.key]: row["video"] for row in rows if row.get("video")}
     if measure is None or not per_item or not facts.keys() >= measure.must_agree.keys():
         formats = " or ".join(f"{each.format} with scores of {each.of}s" for each in expected)
         raise MaskcastError(f"{path}: not a {formats}; run {stages} again")
-    baselines = dict.fromkeys(filter(None, map(_baseline, rows)))
-    return EvaluationRecord(str(report), measure, facts, scores, per_item, tuple(baselines))
+    return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -191,9 +195,11 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _per_item(rows: list[dict[str, str]], measure: Measure) -> dict[str, dict[str, float]]:
-    """Returns the scores of the model itself; a cell is empty where there is nothing to be found."""
-    own = [row for row in rows if _baseline(row) is None]
+def _per_item(
+    rows: list[dict[str, str]], measure: Measure, baseline: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Returns the scores of the model itself or of a baseline; a cell is empty where nothing is to be found."""
+    own = [row for row in rows if _baseline(row) == baseline]
     found = {name: {row[measure.key]: float(row[name]) for row in own if row[name]} for name in measure.each}
     return {name: scores for name, scores in found.items() if scores}
 

@@ -1,13 +1,12 @@
 """The gate before a model may become champion: least scores, better than baselines, no worse than the champion."""
 
-from collections.abc import Iterator, Mapping
-
-import numpy as np
+from collections.abc import Iterator
 
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
-from maskcast.registry.gate_params import Bootstrap, ForecastGate, Gate
-from maskcast.registry.verdict import Ceiling, Difference, Rival, Threshold, Verdict
+from maskcast.registry.gate_params import ForecastGate, Gate
+from maskcast.registry.verdict import Ceiling, Rival, Threshold, Verdict
 
 
 def judge(
@@ -53,7 +52,8 @@ def judge(
         return Verdict(thresholds, None, None, None, gate, elsewhere)
     if (why := why_incomparable(ours, theirs)) is not None:
         return Verdict(thresholds, champion, None, why, gate)
-    difference = paired_difference(ours.per_item[gate.score], theirs.per_item[gate.score], gate, measure.of)
+    items = ours.per_item[gate.score], theirs.per_item[gate.score]
+    difference = paired_difference(*items, gate, measure.of, ours.videos)
     return Verdict(thresholds, champion, difference, None, gate)
 
 
@@ -65,21 +65,8 @@ def _rivals(ours: EvaluationRecord, gate: ForecastGate) -> Iterator[Rival]:
                 f"{ours.measure.registers}.gate.beats: {baseline!r} has no {gate.score} in {ours.place}; "
                 f"baselines scored there: {', '.join(ours.baselines) or 'none'}"
             )
-        yield Rival(gate.score, ours.scores[gate.score], baseline, theirs)
-
-
-def paired_difference(
-    ours: Mapping[str, float], theirs: Mapping[str, float], bootstrap: Bootstrap, of: str
-) -> Difference:
-    """Bootstraps the mean difference of two models over the same clips or images, one by one.
-
-    The interval is the percentile interval of Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-    chapter 13; resampling whole clips or images keeps the pairing, and with it what both models find hard.
-    """
-    items = sorted(ours)
-    differences = np.array([ours[item] - theirs[item] for item in items])
-    rng = np.random.default_rng(bootstrap.seed)
-    means = [rng.choice(differences, len(items)).mean() for _ in range(bootstrap.resamples)]
-    tail = (1 - bootstrap.confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Difference(len(items), of, float(differences.mean()), float(low), float(high))
+        items, rivals = ours.per_item[gate.score], ours.baselines.get(baseline, {}).get(gate.score, {})
+        difference = None
+        if items.keys() == rivals.keys():
+            difference = paired_difference(items, rivals, gate, ours.measure.of, ours.videos)
+        yield Rival(gate.score, ours.scores[gate.score], baseline, theirs, difference)

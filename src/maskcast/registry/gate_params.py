@@ -5,25 +5,15 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
+from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.faults import near_name
-from maskcast.params import ByName, Params
+from maskcast.params import ByName
 
 _COCO = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 Baseline = Literal["persistence", "constant_velocity", "rigid_body"]  # scored beside a forecaster
-
-
-class Bootstrap(Params):
-    """A seeded bootstrap of paired differences."""
-
-    confidence: float = Field(0.95, gt=0, lt=1)
-    """Of the two-sided interval of the mean difference."""
-    resamples: int = Field(10_000, ge=100)
-    """Bootstrap samples of what was scored."""
-    seed: int = Field(0, ge=0)
-    """Of the bootstrap."""
 
 
 class Gate(Bootstrap):

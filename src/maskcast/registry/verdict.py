@@ -3,21 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from maskcast.evaluation.paired import Difference
 from maskcast.registry.gate_params import Gate
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences over clips or images, ours less theirs, and its confidence interval."""
-
-    count: int
-    of: str
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.count} {self.of}s"
 
 
 @dataclass(frozen=True)
@@ -76,6 +63,8 @@ class Rival:
     value: float
     baseline: str
     theirs: float
+    difference: Difference | None = None
+    """The same clip by clip; None where the report does not tell the baseline's clips."""
 
     @property
     def passed(self) -> bool:
@@ -90,7 +79,11 @@ class Rival:
     @property
     def found(self) -> str:
         """What it is."""
-        return f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
+        said = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
+        if self.difference is None:
+            return said
+        chance = "" if self.difference.settled else ", which may be chance"
+        return f"{said} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
 
 @dataclass(frozen=True)

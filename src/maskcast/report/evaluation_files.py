@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.evaluation.metrics import jaccard_per_class, mean_where_labelled
+from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.report.clip_by_clip import CSV_HEADER, MEANING, ClipByClip, clip_by_clip
+from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
 from maskcast.report.plots import plot_lines, plot_reliability
 from maskcast.report.tables import markdown, number, write_csv
 
@@ -74,8 +76,13 @@ def write_tables(
     classes: Sequence[str],
     facts: Mapping[str, Any],
     meanings: Mapping[str, str],
-) -> None:
-    """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv and README.md."""
+    videos: Mapping[str, str],
+) -> list[ClipByClip]:
+    """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv, clip_by_clip.csv and README.md.
+
+    Returns:
+        The forecasters clip by clip.
+    """
     header, rows = headline(results)
     scores = applicable(results)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
@@ -105,21 +112,27 @@ def write_tables(
     )
     write_csv(
         folder / "per_clip.csv",
-        ["clip", "model", "jaccard_last", "jaccard_mean"],
+        ["clip", "model", "jaccard_last", "jaccard_mean", "video"],
         [
-            [clip_id, name, number(jaccard_h[one.last]), number(mean_where_labelled(jaccard_h))]
-            for name, one in scores.items()
-            for clip_id, jaccard_h in zip(one.clip_ids, one.clip_jaccard, strict=True)
+            [clip_id, name, *(number(each.get(clip_id, np.nan)) for each in by_score.values()), videos[clip_id]]
+            for name, by_score in {name: one.per_clip() for name, one in scores.items()}.items()
+            for clip_id in first.clip_ids
         ],
     )
+    compared = clip_by_clip(scores, videos)
+    write_csv(folder / "clip_by_clip.csv", CSV_HEADER, [each.numbers for each in compared])
     lines = ["# Evaluation", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
-    lines += ["", markdown(header, rows), "## What the scores mean", ""]
+    lines += ["", markdown(header, rows)]
+    if compared:
+        lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, [each.cells for each in compared]), MEANING, ""]
+    lines += ["## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in meanings.items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name. `rigid_body` knows CLEVRER's camera and"]
     lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    return compared
 
 
 def plot_horizons(path: Path, results: Mapping[str, ForecastScores | None]) -> None:

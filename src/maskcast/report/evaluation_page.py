@@ -16,6 +16,7 @@ from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, table
 from maskcast.progress import show
 from maskcast.report.charts import line_chart
+from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
 from maskcast.report.evaluation_files import NO_FOREGROUND, definitions, headline
@@ -27,6 +28,7 @@ def show_evaluation(
     evaluation: Evaluation,
     scores: Mapping[str, ForecastScores | None],
     flat: Mapping[str, float],
+    compared: list[ClipByClip],
     featured: Mapping[str, tuple[int, ForecastView]],
     maps: Html | None,
     curves: Mapping[str, Curve],
@@ -37,13 +39,14 @@ def show_evaluation(
         evaluation: what was scored.
         scores: of the forecaster and the baselines.
         flat: all scores as flat numbers.
+        compared: the forecasters clip by clip.
         featured: the clips to look at, see ``pictures.draw_gallery``.
         maps: the masker in every label map, see ``label_maps``; None where there is but one.
         curves: of the trainings that led here, by stage.
     """
     known = applicable(scores)
     classes = evaluation.prepared.classes
-    show("Scores", _scores(evaluation, scores, flat))
+    show("Scores", _scores(evaluation, scores, flat, compared))
     show("By horizon", _horizons(known))
     if featured:
         show("Clips", _clips(known[FORECASTER], featured))
@@ -59,7 +62,10 @@ def show_evaluation(
 
 
 def _scores(
-    evaluation: Evaluation, scores: Mapping[str, ForecastScores | None], flat: Mapping[str, float]
+    evaluation: Evaluation,
+    scores: Mapping[str, ForecastScores | None],
+    flat: Mapping[str, float],
+    compared: list[ClipByClip],
 ) -> Html:
     known = applicable(scores)
     last = {name: one.table()["jaccard_last"] for name, one in known.items()}
@@ -76,7 +82,8 @@ def _scores(
             "p",
             f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
             element("strong", f"{abs(difference):.3f} {'above' if difference >= 0 else 'below'}"),
-            f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}.",
+            f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}. ",
+            said(compared, best, "jaccard_last"),
         )
     header, rows = headline(known)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
@@ -90,6 +97,10 @@ def _scores(
         masks = evaluation.masker_scores[evaluation.prepared.label_map.name]
         told = f"{flat['masker_jaccard']:.3f}{foreground_words(foreground_jaccard(masks.counts), digits=3)}"
         parts.append(element("p", f"The masker's own masks: Jaccard {told} over all frames of the split."))
+    if compared:
+        rows = [each.cells for each in compared]
+        each_clip = table("Means over clips, each scored alone", HEADER, rows)
+        parts.append(folded("Clip by clip: how sure the differences are", each_clip, element("p", MEANING)))
     return joined([*parts, folded("What was measured", facts)])
 
 

@@ -41,7 +41,8 @@ def write_report(
     """
     prepared = evaluation.prepared
     facts = {"split": split, **evaluation.facts}
-    write_tables(folder, scores, prepared.classes, facts, definitions(evaluation.futures))
+    meanings = definitions(evaluation.futures)
+    compared = write_tables(folder, scores, prepared.classes, facts, meanings, evaluation.videos)
     plot_horizons(folder / HORIZONS, scores)
     own = applicable(scores)[FORECASTER]
     plot_confidence(folder / "confidence.png", own)
@@ -53,5 +54,5 @@ def write_report(
     if len(prepared.maps) > 1 and evaluation.masker_scores:
         shown = [view.clip_id for _, view in featured.values()]
         maps = write_label_maps(folder, evaluation.masker_scores, prepared, evaluation.generated, shown)
-    show_evaluation(evaluation, scores, flat, featured, maps, curves)
+    show_evaluation(evaluation, scores, flat, compared, featured, maps, curves)
     return OVERVIEW if featured else HORIZONS

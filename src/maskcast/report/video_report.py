@@ -117,9 +117,10 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
     each = evaluation.per_clip(SEGMENTER)
     columns = list(next(iter(each.values())))
     base = evaluation.per_clip(BASE) if BASE in evaluation.scores else None
-    header = ["clip", *columns, *([f"{name}_base" for name in columns] if base else [])]
+    header = ["clip", *columns, *([f"{name}_base" for name in columns] if base else []), "video"]
+    videos = {clip.id: clip.video for clip in evaluation.chosen}
     rows = [
-        [clip, *(number(value) for value in [*scores.values(), *(base[clip].values() if base else ())])]
+        [clip, *map(number, [*scores.values(), *(base[clip].values() if base else ())]), videos[clip]]
         for clip, scores in each.items()
     ]
     write_csv(path, header, rows)

@@ -145,7 +145,7 @@ class ForecastTask:
             for clip, masks_hHW in zip(batch, found.masks, strict=True):
                 truth_hHW = self.clips.masks(clip)[params.context_frames :][: params.horizon]
                 per_step = [macro_jaccard(one, absent="omit") for one in counts.count(truth_hHW, masks_hHW)]
-                own_steps.append((str(clip.meta.get("video", clip.id)), clip.id, per_step))
+                own_steps.append((clip.video, clip.id, per_step))
         counts.matrix_hKK = all_counts(counts.matrix_hKK, self.model)
         if not counts.foreground:
             raise MaskcastError(

@@ -1,0 +1,102 @@
+"""How sure the scores of forecasters are: each clip scored alone, with bootstrap intervals over the clips."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.forecasts import FORECASTER
+from maskcast.evaluation.paired import Difference, mean_interval, paired_difference
+from maskcast.evaluation.scores import ForecastScores
+from maskcast.reading import counted
+
+HEADER = ("forecaster", "score of each clip", "mean", "forecaster less this", "greater in")
+CSV_HEADER = (
+    *("model", "score", "clips", "videos", "mean", "mean_low", "mean_high"),
+    *("difference", "difference_low", "difference_high", "greater"),
+)
+BOOTSTRAP = Bootstrap()
+MEANING = (
+    "Each clip is scored alone, and all clips count alike, so a mean over clips is not the pooled score. In "
+    f"brackets are {BOOTSTRAP.confidence:.0%} intervals of a bootstrap ({BOOTSTRAP.resamples:,} resamples, "
+    f"percentiles, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its clips. Of one video alone "
+    "the clips are, as if they were independent, so those intervals are too narrow. Intervals tell how much the "
+    "choice of clips matters, and not what another seed of the training changes."
+)
+
+
+@dataclass(frozen=True)
+class ClipByClip:
+    """Scores of each clip, of one model.
+
+    Args:
+        model: its name.
+        score: `jaccard_last` or `jaccard_mean`.
+        clips: how many have it.
+        interval: mean and both ends of its interval.
+        difference: the forecaster less this one; None of the forecaster itself.
+        videos: that the clips are of.
+    """
+
+    model: str
+    score: str
+    clips: int
+    videos: int
+    interval: tuple[float, float, float]
+    difference: Difference | None
+
+    @property
+    def cells(self) -> list[str]:
+        """The row of a table, under `HEADER`."""
+        mean, low, high = self.interval
+        row = [self.model.replace("_", " "), self.score, f"{mean:.4f} [{low:.4f}, {high:.4f}]"]
+        if self.difference is None:
+            return [*row, "-", "-"]
+        one = self.difference
+        return [*row, f"{one.mean:+.4f} [{one.low:+.4f}, {one.high:+.4f}]", f"{one.greater} of {one.count}"]
+
+    @property
+    def numbers(self) -> list[object]:
+        """The row of a CSV file, under `CSV_HEADER`."""
+        row = [self.model, self.score, self.clips, self.videos, *(f"{value:.6f}" for value in self.interval)]
+        one = self.difference
+        if one is None:
+            return [*row, "", "", "", ""]
+        return [*row, *(f"{value:.6f}" for value in (one.mean, one.low, one.high)), one.greater]
+
+
+def clip_by_clip(known: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> list[ClipByClip]:
+    """Compares a forecaster with the baselines clip by clip.
+
+    Args:
+        known: of the forecaster and those that apply.
+        videos: of which video each clip is.
+
+    Returns:
+        The scores of each by name, the forecaster first; none where no true mask has foreground.
+    """
+    if not known[FORECASTER].foreground:
+        return []
+    found = []
+    own = known[FORECASTER].per_clip()
+    for name, one in known.items():
+        for score, clips in one.per_clip().items():
+            of = len({videos[clip] for clip in clips})
+            interval = mean_interval(clips, BOOTSTRAP, videos)
+            difference = None
+            if name != FORECASTER:
+                difference = paired_difference(own[score], clips, BOOTSTRAP, "clip", videos)
+            found.append(ClipByClip(name, score, len(clips), of, interval, difference))
+    return found
+
+
+def said(found: list[ClipByClip], model: str, score: str) -> str:
+    """Returns what a clip-by-clip comparison with one model says, in a sentence; nothing where there is none."""
+    one = next((each.difference for each in found if (each.model, each.score) == (model, score)), None)
+    if one is None:
+        return ""
+    clips = counted(one.count, "clip") + (f" of {counted(one.videos, 'video')}" if one.videos < one.count else "")
+    text = (
+        f"Clip by clip the forecaster is above it in {one.greater} of {clips}, by {one.mean:+.3f} "
+        f"[{one.low:+.3f}, {one.high:+.3f}] in the mean."
+    )
+    return text if one.settled else f"{text} That may be chance: the interval holds zero."

@@ -1,0 +1,65 @@
+"""Intervals of means over clips and of paired differences: by hand, by video, and where a gate decides."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maskcast.evaluation.bootstrap_params import Bootstrap
+from maskcast.evaluation.paired import mean_interval, paired_difference
+from maskcast.registry.evaluations import FORECASTS, EvaluationRecord
+from maskcast.registry.gate import judge
+from maskcast.registry.gate_params import ForecastGate
+
+
+def scores(*values: float) -> dict[str, float]:
+    return {f"clip_{n}": value for n, value in enumerate(values)}
+
+
+def test_clips_of_one_video_are_resampled_together() -> None:
+    """Videos of mean 0 and 1, of three clips and one: the resampled mean is 0, 1/4 or 1, by 1/4, 1/2, 1/4."""
+    videos = {f"clip_{n}": "long" for n in range(3)} | {"clip_3": "short"}
+    four = scores(0.0, 0.0, 0.0, 1.0)
+    assert mean_interval(four, Bootstrap(confidence=0.4), videos) == (0.25, 0.25, 0.25)
+    assert mean_interval(four, Bootstrap(confidence=0.8), videos) == (0.25, 0.0, 1.0)
+    apart = mean_interval(four, Bootstrap(confidence=0.8))
+    assert apart == mean_interval(four, Bootstrap(confidence=0.8), dict.fromkeys(four, "one")) == (0.25, 0.0, 0.5)
+
+
+def test_many_clips_of_few_videos_are_less_sure_than_as_many_videos() -> None:
+    rng = np.random.default_rng(0)
+    ours = scores(*np.repeat(rng.normal(0.02, 0.1, 5), 20))
+    videos = {f"clip_{n}": str(n // 20) for n in range(100)}
+    none = dict.fromkeys(ours, 0.0)
+    by_video, by_clip = (paired_difference(ours, none, Bootstrap(), "clip", one) for one in (videos, None))
+    assert by_video.mean == by_clip.mean and by_video.high - by_video.low > 3 * (by_clip.high - by_clip.low)
+    assert (by_video.videos, by_clip.videos) == (5, 100)
+    assert f"over 100 clips of 5 videos, greater in {by_video.greater}" in str(by_video)
+    assert str(by_clip).endswith(f"over 100 clips, greater in {by_clip.greater}")
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ((0.1, 0.2, 0.3), "+0.2000 [+0.1000, +0.3000] over 3 clips, greater in 3"),
+        (
+            (0.4, -0.1, 0.3),
+            "+0.2000 [-0.1000, +0.4000] over 3 clips, greater in 2, which may be chance",
+        ),
+    ],
+)
+def test_a_gate_says_whether_a_baseline_is_beaten_by_more_than_chance(steps: tuple[float, ...], said: str) -> None:
+    theirs = scores(0.3, 0.4, 0.5)
+    ours = {clip: value + step for (clip, value), step in zip(theirs.items(), steps, strict=True)}
+    facts = {"data": "d", "definitions": "m", "context": "generated"}
+    pooled = {"jaccard_mean": 0.6, "jaccard_mean_persistence": 0.4}
+    record = EvaluationRecord(
+        "report", FORECASTS, facts, pooled, {"jaccard_mean": ours}, {"persistence": {"jaccard_mean": theirs}}
+    )
+    verdict = judge(record, None, None, ForecastGate())
+    assert verdict.passed
+    assert f"jaccard_mean 0.6000 > 0.4000 of persistence (clip by clip {said}); no champion" in verdict.line
+    told = verdict.as_json()["thresholds"][0]["difference"]
+    assert told["mean"] == pytest.approx(0.2) and told["greater"] == sum(step > 0 for step in steps)
+    fewer = replace(record, baselines={"persistence": {"jaccard_mean": scores(0.3)}})
+    assert judge(fewer, None, None, ForecastGate()).as_json()["thresholds"][0]["difference"] is None
