@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskcast.data.clip_writer import ClipWriter
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.video_scores import VideoScores
+from maskcast.evaluation.videos import SEGMENTER, VideoEvaluation
+from maskcast.inference.forecast import open_stores
+from maskcast.labels import LabelMap
 
 Box = tuple[int, int, int, int]
 
@@ -115,3 +119,44 @@ def test_a_sequence_has_the_j_and_f_of_the_official_evaluation(davis: Path, sequ
     j, f = float(row["J-Mean"]), float(row["F-Mean"])
     table = scores.table()
     assert [table["j"], table["f"], table["j_and_f"]] == pytest.approx([j, f, (j + f) / 2], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def girls(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (T, H, W) of seven objects of DAVIS 2017, and others that are three frames late and lack object 6."""
+    files = sorted((shared_data / "davis2017_multiobj/schoolgirls").glob("*.png"))
+    truth = np.stack([np.asarray(Image.open(file)) for file in files])
+    late = np.concatenate([truth[:1].repeat(3, 0), truth[:-3]])
+    return truth, np.where(late == 6, 0, late).astype(np.uint8)
+
+
+def test_objects_that_are_named_have_the_j_and_f_of_the_official_evaluation(
+    girls: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Numbers of davis2017-evaluation, semi-supervised: no first and last frame, a missed object counts 0."""
+    truth, found = girls
+    scores = VideoScores(8)
+    scores.add("schoolgirls", truth[1:-1], found[1:-1])
+    table = scores.table()
+    assert [table["j"], table["f"]] == pytest.approx([0.4829638863644991, 0.6839982000362305], abs=1e-12)
+
+
+def test_objects_in_masks_of_one_class_have_the_j_and_f_of_the_official_evaluation(
+    girls: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """Numbers of davis2017-evaluation, unsupervised: all frames, each true object has one found object at most."""
+    truth, found = girls
+    classes = ("background", "foreground")
+    mask, objects = LabelMap("mask", classes), LabelMap("objects", classes, "instances")
+    (height, width), own = truth.shape[1:], {"objects": dict.fromkeys(range(1, 8), 1)}
+    with (
+        ClipWriter(tmp_path / "clips", height=height, width=width, maps=[mask, objects]) as clips,
+        ClipWriter(tmp_path / "masks", height=height, width=width, maps=[mask]) as generated,
+    ):
+        both = {"mask": (truth > 0).astype(np.uint8), "objects": truth.astype(np.uint16)}
+        clips.add("schoolgirls", split="val", kind="labelled", masks=both, objects=own)
+        some = {"mask": (found > 0).astype(np.uint8)}
+        generated.add("schoolgirls", split="val", kind="labelled", masks=some)
+    stores = open_stores(tmp_path / "clips", tmp_path / "masks", "objects")
+    table = VideoEvaluation(stores[0], {SEGMENTER: stores[1]}, stores[0].clips).tables[SEGMENTER]
+    assert [table["j"], table["f"]] == pytest.approx([0.21816568053115729, 0.29329807086287185], abs=1e-12)

@@ -15,6 +15,7 @@ from torch import Tensor
 from maskcast.data.clip_writer import ClipWriter
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
+from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.evaluation.scores import applicable
@@ -79,6 +80,10 @@ def test_a_shift_scores_what_the_overlap_says(tmp_path: Path) -> None:
     square, rest = 50 / 150, (32 * 48 - 150) / (32 * 48 - 50)
     assert scores["jaccard_last"] == pytest.approx((square + rest) / 2)
     assert scores["jaccard_last_no_background"] == pytest.approx(square)
+    truth = store.masks(store.clips[0])[-1] > 0
+    assert scores["j"] == pytest.approx(square)
+    assert scores["f"] == pytest.approx(boundary_f(truth, np.roll(truth, 5, 1)))
+    assert square < scores["f"] < 1 and scores["j_and_f"] == (scores["j"] + scores["f"]) / 2
     assert scores["accuracy_last"] == pytest.approx(1 - 100 / (32 * 48))
     assert scores["coco_AP"] == 0
     assert [scores[f"jaccard_h{n}"] for n in range(12, 23)] == pytest.approx([(square + rest) / 2] * 11)

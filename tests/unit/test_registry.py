@@ -211,9 +211,10 @@ def test_a_baseline_that_is_none_is_refused_as_params_are_read() -> None:
 @pytest.mark.parametrize(
     ("stage", "definitions"),
     [
-        ("register_models", evaluation_files.definitions(futures=5)),
+        ("register_models", evaluation_files.meanings(futures=5)),
         ("register_detector", detection_files.DEFINITIONS),
         ("register_segmenter", video_report.DEFINITIONS | video_report.AMODAL_DEFINITIONS),
+        ("register_segmenter", video_report.DAVIS | video_report.FOREGROUND),
     ],
 )
 def test_a_gate_takes_every_score_that_is_defined(stage: str, definitions: dict[str, str]) -> None:

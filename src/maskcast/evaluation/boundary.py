@@ -7,12 +7,13 @@ Legend: T frames, H height, W width, K classes.
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
 import numpy as np
 
-from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.evaluation.metrics import jaccard_per_class, mean_where_labelled
 from maskcast.labels import IGNORE
 
 TOLERANCE = 0.008  # of a frame's diagonal: how far apart contours still match
@@ -39,6 +40,12 @@ def region_and_boundary(
         boundary_k = [boundary_f(truth_THW[t] == k, known_HW == k) for k in classes]
         scores.append(np.array([region_k, boundary_k]))
     return [(float(region), float(boundary)) for region, boundary in np.mean(scores, 0).T] if len(classes) else []
+
+
+def j_and_f(objects: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Returns ``j``, ``f`` and their mean ``j_and_f`` over the objects of some clips; NaN where there is none."""
+    j, f = (mean_where_labelled([each[place] for each in objects]) for place in (0, 1))
+    return {"j": j, "f": f, "j_and_f": (j + f) / 2}
 
 
 def boundary_f(truth_HW: np.ndarray, found_HW: np.ndarray) -> float:

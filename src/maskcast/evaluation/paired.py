@@ -42,9 +42,9 @@ class Difference:
     videos: int
 
     @property
-    def settled(self) -> bool:
-        """Whether zero is outside of the interval, so that chance is no likely reason of the difference."""
-        return self.low > 0 or self.high < 0
+    def may_be_chance(self) -> bool:
+        """Whether the interval holds zero, or rests on one clip; not where the two are equal on each clip."""
+        return self.count == 1 or (self.low <= 0 <= self.high and self.low < self.high)
 
     def __str__(self) -> str:
         over = counted(self.count, self.of)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from maskcast.evaluation.boundary import j_and_f, region_and_boundary
 from maskcast.evaluation.calibration import Reliability
 from maskcast.evaluation.coco.class_masks import SegmentationAP
 from maskcast.evaluation.horizons import HorizonCounts
@@ -31,6 +32,7 @@ class ForecastScores(HorizonCounts):
     Attributes:
         clip_ids: of the clips counted.
         clip_jaccard: per clip and horizon, absent classes omitted; NaN where the clip has no label.
+        clip_objects: J and F of each object of each clip, see `boundary`.
         seconds: that forecasting took.
         peak_memory_mib: while forecasting.
         reliability: of the confidence over all pixels, and `reliability_of_objects` over those of objects.
@@ -41,6 +43,7 @@ class ForecastScores(HorizonCounts):
         self.context_frames = context_frames
         self.clip_ids: list[str] = []
         self.clip_jaccard: list[list[float]] = []
+        self.clip_objects: list[list[tuple[float, float]]] = []
         self.seconds = self.peak_memory_mib = 0.0
         self.reliability, self.reliability_of_objects = Reliability(), Reliability(objects=True)
         self._ap = SegmentationAP(num_classes)
@@ -62,6 +65,7 @@ class ForecastScores(HorizonCounts):
             self.reliability_of_objects.add(truth_hHW, forecast_hHW, confidence_hHW)
         self.clip_ids.append(clip_id)
         self.clip_jaccard.append([macro_jaccard(matrix, absent="omit") for matrix in matrices])
+        self.clip_objects.append(region_and_boundary(truth_hHW, forecast_hHW, np.stack(matrices)))
 
     def add_frames(self, truth_hHWC: np.ndarray, forecast_hHWC: np.ndarray) -> None:
         """Counts the error of forecast frames, uint8."""
@@ -75,10 +79,11 @@ class ForecastScores(HorizonCounts):
         return range(self.context_frames + 1, self.context_frames + self.horizon + 1)
 
     def per_clip(self) -> dict[str, dict[str, float]]:
-        """Returns `jaccard_last` and `jaccard_mean` of each clip alone, by score and clip; none without labels."""
+        """Returns `jaccard_last`, `jaccard_mean`, `j_and_f` of each clip alone by score, where it has one."""
         found = {
             "jaccard_last": [jaccard_h[self.last] for jaccard_h in self.clip_jaccard],
             "jaccard_mean": [mean_where_labelled(jaccard_h) for jaccard_h in self.clip_jaccard],
+            "j_and_f": [j_and_f(objects)["j_and_f"] for objects in self.clip_objects],
         }
         each = {score: zip(self.clip_ids, values, strict=True) for score, values in found.items()}
         return {score: {clip: value for clip, value in one if np.isfinite(value)} for score, one in each.items()}
@@ -90,7 +95,7 @@ class ForecastScores(HorizonCounts):
         return self._coco
 
     def table(self) -> dict[str, float]:
-        """All scores by name, NaN where undefined; `report.evaluation_files.DEFINITIONS` says what each means."""
+        """All scores by name, NaN where undefined; `report.evaluation_files.meanings` says what each means."""
         last_KK = self.matrix_hKK[self.last]
         scores = {
             "jaccard_last": macro_jaccard(last_KK, absent="omit"),
@@ -98,6 +103,7 @@ class ForecastScores(HorizonCounts):
             "jaccard_last_absent_zero": macro_jaccard(last_KK, absent="zero"),
             "jaccard_last_absent_zero_no_background": macro_jaccard(last_KK, absent="zero", background=False),
             "jaccard_mean": self.mean(),
+            **j_and_f([each for objects in self.clip_objects for each in objects]),
             "accuracy_last": accuracy(last_KK),
             "dice_last": macro_dice(last_KK),
             "calibration_error": self.reliability.error(),

@@ -5,12 +5,12 @@ What compares a frame with the one before stays within a clip.
 Legend: T frames, H height, W width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from maskcast.evaluation.boundary import region_and_boundary
+from maskcast.evaluation.boundary import j_and_f, region_and_boundary
 from maskcast.evaluation.metrics import (
     accuracy,
     accuracy_per_class,
@@ -99,7 +99,7 @@ class VideoScores:
             "jaccard": macro_jaccard(counts, absent="omit") if has_foreground(counts) else float("nan"),
             "flicker": changes.rates()[0],
             "mvc8": mean_where_labelled(windows[8]),
-            **_j_and_f(objects),
+            **j_and_f(objects),
         }
 
     def table(self) -> dict[str, float]:
@@ -109,7 +109,7 @@ class VideoScores:
         return {
             "jaccard": macro_jaccard(self._counts, absent="omit") if some else float("nan"),
             "jaccard_frames": mean_where_labelled(self._frames) if some else float("nan"),
-            **_j_and_f(self._objects),
+            **j_and_f(self._objects),
             "dice": macro_dice(self._counts) if some else float("nan"),
             "accuracy": accuracy(self._counts),
             "class_accuracy": mean_where_labelled(accuracy_per_class(self._counts).tolist()),
@@ -118,11 +118,6 @@ class VideoScores:
             **steady,
             **foreground_jaccard(self._counts),
         }
-
-
-def _j_and_f(objects: Sequence[tuple[float, float]]) -> dict[str, float]:
-    j, f = (mean_where_labelled([each[place] for each in objects]) for place in (0, 1))
-    return {"j": j, "f": f, "j_and_f": (j + f) / 2}
 
 
 def beside(ours: Mapping[str, float], base: Mapping[str, float]) -> dict[str, float]:

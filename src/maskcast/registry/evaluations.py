@@ -72,6 +72,7 @@ FORECASTS = Measure(
         "jaccard_last_no_background",
         "jaccard_last_absent_zero",
         "jaccard_mean",
+        "j_and_f",
         "accuracy_last",
         "dice_last",
         "coco_AP",

@@ -59,6 +59,7 @@ class ForecastGate(Gate):
         "jaccard_last_absent_zero_no_background",
         "jaccard_mean",
         "jaccard_h<n>",
+        *("j", "f", "j_and_f"),
         "accuracy_last",
         "dice_last",
         "calibration_error",

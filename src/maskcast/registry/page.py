@@ -76,8 +76,8 @@ def _comparison(ours: EvaluationRecord, champion: EvaluationRecord, verdict: Ver
     listed = ranked if len(ranked) <= 2 * LISTED else ranked[:LISTED] + ranked[-LISTED:]
     items = [[item, *_pair(our_items[item], their_items[item])] for item in listed]
     lead = f"{score}, mean over {of}s: {verdict.difference} (this model less the champion)."
-    if verdict.difference is not None and not verdict.difference.settled:
-        lead += f" The interval holds zero: these {of}s do not tell the two apart."
+    if verdict.difference is not None and verdict.difference.may_be_chance:
+        lead += f" That may be chance: these {of}s do not tell the two apart."
     parts = [
         element("p", lead),
         table(f"Scores on the same {of}s", ["score", *columns], scores),

@@ -82,7 +82,7 @@ class Rival:
         said = f"{'>' if self.passed else '<='} {self.theirs:.4f} of {self.baseline}"
         if self.difference is None:
             return said
-        chance = "" if self.difference.settled else ", which may be chance"
+        chance = ", which may be chance" if self.difference.may_be_chance else ""
         return f"{said} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
 

@@ -30,7 +30,7 @@ class ClipByClip:
 
     Args:
         model: its name.
-        score: `jaccard_last` or `jaccard_mean`.
+        score: `jaccard_last`, `jaccard_mean` or `j_and_f`.
         clips: how many have it.
         interval: mean and both ends of its interval.
         difference: the forecaster less this one; None of the forecaster itself.
@@ -99,4 +99,4 @@ def said(found: list[ClipByClip], model: str, score: str) -> str:
         f"Clip by clip the forecaster is above it in {one.greater} of {clips}, by {one.mean:+.3f} "
         f"[{one.low:+.3f}, {one.high:+.3f}] in the mean."
     )
-    return text if one.settled else f"{text} That may be chance: the interval holds zero."
+    return f"{text} That may be chance." if one.may_be_chance else text

@@ -37,12 +37,22 @@ FUTURES = {
     "jaccard_<last or mean>_<mean or best>_of_<n>": "of n futures that were drawn: the mean of their scores, and "
     "the score of the best one of each clip, by its mean over the forecast frames",
 }
+# Beside `DEFINITIONS` and no part of them: what was scored before is compared with what is scored now.
+DAVIS = {
+    "j": "region similarity J of DAVIS: the Jaccard of one object in one frame, 1 where neither truth nor "
+    "forecast has it; mean over the forecast frames of a clip that have labels, then over the objects of all "
+    "clips: the classes but background that the clip's true forecast frames have",
+    "f": "contour accuracy F of DAVIS, reduced like j: F measure of the contours' pixels, right if the other "
+    "contour is within 0.008 of the frame's diagonal; a pixel without a label is of no class",
+    "j_and_f": "J&F of DAVIS, the mean of j and f",
+}
 NO_FOREGROUND = "no true mask has foreground, so Jaccard is n/a: what could be right is background alone"
 HEADLINE = {
     "jaccard_last": "Jaccard {judged}",
     "jaccard_last_no_background": "without background",
     "jaccard_last_absent_zero": "absent = 0",
     "jaccard_mean": "mean {first}-{last}",
+    "j_and_f": "J&F {first}-{last}",
     "accuracy_last": "accuracy",
     "dice_last": "Dice",
     "coco_AP": "COCO AP",
@@ -53,8 +63,13 @@ HEADLINE = {
 
 
 def definitions(futures: int) -> dict[str, str]:
-    """Returns what the scores of an evaluation mean, in which so many futures were drawn."""
+    """Returns what the scores mean that evaluations are held together by, where so many futures were drawn."""
     return DEFINITIONS | FUTURES if futures else DEFINITIONS
+
+
+def meanings(futures: int) -> dict[str, str]:
+    """Returns what all scores mean, those of `DAVIS`, too."""
+    return definitions(futures) | DAVIS
 
 
 def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
@@ -75,7 +90,7 @@ def write_tables(
     results: Mapping[str, ForecastScores | None],
     classes: Sequence[str],
     facts: Mapping[str, Any],
-    meanings: Mapping[str, str],
+    futures: int,
     videos: Mapping[str, str],
 ) -> list[ClipByClip]:
     """Writes scores.md, scores.csv, per_horizon.csv, per_class.csv, per_clip.csv, clip_by_clip.csv and README.md.
@@ -112,7 +127,7 @@ def write_tables(
     )
     write_csv(
         folder / "per_clip.csv",
-        ["clip", "model", "jaccard_last", "jaccard_mean", "video"],
+        ["clip", "model", "jaccard_last", "jaccard_mean", "j_and_f", "video"],
         [
             [clip_id, name, *(number(each.get(clip_id, np.nan)) for each in by_score.values()), videos[clip_id]]
             for name, by_score in {name: one.per_clip() for name, one in scores.items()}.items()
@@ -127,7 +142,7 @@ def write_tables(
     if compared:
         lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, [each.cells for each in compared]), MEANING, ""]
     lines += ["## What the scores mean", ""]
-    lines += [f"- `{name}`: {text}." for name, text in meanings.items()]
+    lines += [f"- `{name}`: {text}." for name, text in meanings(futures).items()]
     lines += ["", "In `metrics`, a baseline's scores end in its name. `rigid_body` knows CLEVRER's camera and"]
     lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]

@@ -19,7 +19,7 @@ from maskcast.report.charts import line_chart
 from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
 from maskcast.report.clip_player import draw_sprite, legend, player
 from maskcast.report.confusions import confusions
-from maskcast.report.evaluation_files import NO_FOREGROUND, definitions, headline
+from maskcast.report.evaluation_files import NO_FOREGROUND, headline, meanings
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
 
@@ -58,7 +58,7 @@ def show_evaluation(
         show("Confidence", _confidence(known[FORECASTER]))
     show("Learning curves", _learning(curves))
     show("Timing", _timing(known, evaluation.device))
-    show("What the scores mean", definition_list(definitions(evaluation.futures)))
+    show("What the scores mean", definition_list(meanings(evaluation.futures)))
 
 
 def _scores(

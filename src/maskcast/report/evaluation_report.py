@@ -7,7 +7,7 @@ from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, Evaluation
 from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.evaluation.view import ForecastView
-from maskcast.report.evaluation_files import definitions, plot_confidence, plot_horizons, write_tables
+from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
 from maskcast.report.evaluation_page import show_evaluation
 from maskcast.report.label_maps import write_label_maps
 from maskcast.report.pictures import OVERVIEW, draw_gallery
@@ -41,8 +41,7 @@ def write_report(
     """
     prepared = evaluation.prepared
     facts = {"split": split, **evaluation.facts}
-    meanings = definitions(evaluation.futures)
-    compared = write_tables(folder, scores, prepared.classes, facts, meanings, evaluation.videos)
+    compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
     plot_horizons(folder / HORIZONS, scores)
     own = applicable(scores)[FORECASTER]
     plot_confidence(folder / "confidence.png", own)

@@ -27,7 +27,7 @@ class EvaluateVideo(Params):
     split: Literal["train", "val", "test"] = "val"
     """Split whose labelled clips are scored."""
     label_map: str | None = Field(None, exclude_if=is_null)
-    """The label map to score, of kind classes; null is the only one there is."""
+    """The label map to score, of kind classes or instances; null is the only one there is."""
     amodal: AmodalParams | None = Field(None, exclude_if=is_null)
     """Scores several maps together, image by image, in the place of `label_map`; null does not."""
     pictures: int = Field(3, ge=0)
