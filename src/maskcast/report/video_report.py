@@ -12,17 +12,20 @@ from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.clips import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.metrics import foreground_words
+from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
-from maskcast.markup import Html, data_uri, definition_list, element, joined, picture, table
+from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, picture, table
 from maskcast.progress import show
 from maskcast.reading import counted
+from maskcast.report.clip_by_clip import BOOTSTRAP, MEANING
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
 from maskcast.report.paint import ERRORS, class_entries
 from maskcast.report.tables import markdown, number, write_csv
 
+GAIN = ("score of each clip", "segmenter less base", "may be chance")
 FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
 DEFINITIONS = SCORES | {
     "<score>_base": "the same of the base, where its masks were given",
@@ -68,6 +71,8 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
     _write_clips(folder / "per_clip.csv", evaluation)
     lines = ["# Evaluation of videos", "", markdown(header, rows), "## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in _meanings(evaluation).items()]
+    if gained := _gains(evaluation):
+        lines += ["", "## Beside the base", "", markdown(GAIN, gained), MEANING]
     lines += ["", "In per_clip.csv a score is that of one clip alone.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     show("Scores", _scores(evaluation))
@@ -126,6 +131,22 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
     write_csv(path, header, rows)
 
 
+def _gains(evaluation: VideoEvaluation) -> list[list[str]]:
+    """Returns rows under `GAIN`: the segmenter less its base, clip by clip; none without a base."""
+    if BASE not in evaluation.scores:
+        return []
+    both = [evaluation.per_clip(name) for name in (SEGMENTER, BASE)]
+    videos = {clip.id: clip.video for clip in evaluation.chosen}
+    rows = []
+    for score in ("miou", "miou_occluded") if evaluation.amodal else ("jaccard", "j_and_f", "flicker", "mvc8"):
+        clips = [clip for clip in videos if all(np.isfinite(one[clip].get(score, np.nan)) for one in both)]
+        if clips:
+            ours, theirs = ({clip: one[clip][score] for clip in clips} for one in both)
+            difference = paired_difference(ours, theirs, BOOTSTRAP, "clip", videos)
+            rows.append([score, str(difference), "yes" if difference.may_be_chance else "no"])
+    return rows
+
+
 def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
     each, score = evaluation.per_clip(SEGMENTER), "miou" if evaluation.amodal else "jaccard"
     scored = [clip for clip in evaluation.chosen if np.isfinite(each[clip.id][score])] or evaluation.chosen
@@ -145,7 +166,11 @@ def _scores(evaluation: VideoEvaluation) -> Html:
     elif "flicker_ratio" in flat and "jaccard_gain" in flat:
         lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
-    return joined([element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)])
+    parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
+    if gained := _gains(evaluation):
+        each_clip = table("The segmenter less its base, each clip scored alone", GAIN, gained)
+        parts.append(folded("Clip by clip: how sure the differences are", each_clip, element("p", MEANING)))
+    return joined(parts)
 
 
 def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
