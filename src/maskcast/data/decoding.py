@@ -92,7 +92,8 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     try:
         if (pages := _pages(image)) > 1:
             raise MaskcastError(
-                f"{path}: holds {pages} pages or pictures of an animation; save each as a file of its own"
+                f"{path}: holds {pages} pages or pictures of an animation; save each as a file of its own "
+                "(ImageJ: File, Save As, Image Sequence)"
             )
         depth, orientation = _depth(image, raw_mode, content), _orientation(image)
         if image.format == "TIFF" and depth > 8 and image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]

@@ -14,7 +14,8 @@ BESIDE = {
     "TRA": "SEG",  # Cell Tracking Challenge
 }
 IDS = ("_labelIds", "_labelTrainIds")  # Cityscapes has these, the best first, beside colours and objects
-FOR_PEOPLE = re.compile(r".*Visualization", re.IGNORECASE)  # labelme's scripts: frames under their masks
+# What shows frames under their masks, such as the folders of labelme's scripts.
+FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
 
 
 def for_people(stream: Stream) -> bool:
@@ -28,6 +29,19 @@ def photographs_of(stream: Stream, frames: Sequence[Stream]) -> Stream | None:
         return None
     names = stream.keys()
     return next((one for one in frames if not _called_masks(one) and names <= one.keys()), None)
+
+
+def drawn_frames(masks: Sequence[Stream], frames: Sequence[Stream]) -> list[Stream]:
+    """Returns drawings and dark pictures that look like masks, and are the frames of others called so."""
+    called = [one.keys() for one in masks if _called_masks(one)]
+    of_photographs = [one.keys() for one in frames]
+    return [
+        one
+        for one in masks
+        if not _called_masks(one)
+        and one.keys() in called
+        and not any(one.keys() <= names for names in of_photographs)
+    ]
 
 
 def _called_masks(stream: Stream) -> bool:

@@ -97,7 +97,7 @@ def labelled_by_files(
     _add_objects(found, frames)
     _count_pixels(found, frames)
     measure(found, find_sequences(raw, images))
-    propose_splits(raw, found)
+    propose_splits(raw, found, _marked(found, known))
     found.source["splits"].pop("unlabeled", None)  # as the source says by itself
     asked = empty > 0 and "empty" not in source
     try:

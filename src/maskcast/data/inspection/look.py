@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from maskcast.data.archives import is_archive
-from maskcast.data.inspection.choosing import for_people, of_classes, photographs_of
+from maskcast.data.inspection.choosing import drawn_frames, for_people, of_classes, photographs_of
 from maskcast.data.inspection.class_names import listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
-from maskcast.data.inspection.pairs import pair_masks
-from maskcast.data.inspection.patterns import Guess, guess_patterns, widened
+from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
+from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns, widened
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
@@ -48,6 +48,8 @@ def look(raw: Path) -> Findings:
     streams = [one for one in streams if one not in shown]
     unread = [one for one in streams if one.unread]
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
+    drawn = drawn_frames(masks, frames)
+    frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
     stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # a poster, a thumbnail
     frames = [one for one in frames if one not in stills]
     blurred = {one: twin for one in frames if (twin := photographs_of(one, frames)) is not None}
@@ -93,7 +95,13 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)
-    found = _frame_folders(raw, guess)
+    try:
+        found = _frame_folders(raw, guess)
+    except NoSequenceError:
+        other = guess_by_names(frames, masks)
+        if other is None or other == guess:
+            raise
+        found = _frame_folders(raw, other)
     _say_left_out(raw, found, [*frames, *masks])
     return _without_films(raw, found, frames, films)
 
@@ -170,8 +178,9 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
     elif others := unread_files(raw):
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
-    propose_splits(raw, found, folders)
-    cover_horizon(found, {name: [path is not None for path in one.masks] for name, one in footage.items()})
+    marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
+    propose_splits(raw, found, marked, folders)
+    cover_horizon(found, marked)
     return found
 
 

@@ -13,11 +13,15 @@ from maskcast.progress import track
 Sequences = Mapping[str, Files]
 
 
+class NoSequenceError(MaskcastError):
+    """No sequence can be read by the patterns that were tried."""
+
+
 def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Findings) -> dict[str, Footage]:
     """Returns the sequences with their masks; ``found`` gets `source.offset`, if that is needed, and warnings.
 
     Raises:
-        MaskcastError: when no sequence can be read.
+        NoSequenceError: when no sequence, or none with masks, can be read.
     """
     footage, failed = _gathered(images, labels, suffix, None)
     if failed or any(one.unpaired for one in footage.values()):
@@ -31,10 +35,10 @@ def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Finding
                 f"masks are paired with frames by number (offset {offset}), because names do not tell: check one"
             )
     if not footage:
-        raise MaskcastError(f"no sequence can be read: {next(iter(failed.values()))}")
+        raise NoSequenceError(f"no sequence can be read: {next(iter(failed.values()))}")
     unread = [failed[name] for name in labels if name in failed]
     if unread and not any(any(one.masks) for one in footage.values()):
-        raise MaskcastError(f"no sequence with masks can be read: {unread[0]}; or move away what is no mask")
+        raise NoSequenceError(f"no sequence with masks can be read: {unread[0]}; or move away what is no mask")
     return footage
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from operator import eq
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.streams import Stream
@@ -12,6 +13,7 @@ from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_fo
 from maskcast.errors import MaskcastError
 
 Parts = tuple[str, ...]
+MOST_PAIRS = 2500  # of a folder of frames and one of masks whose names are compared
 _SEPARATOR = re.compile(r"[_\-. ]")
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
 
@@ -68,14 +70,17 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         flat = _in_names(frames, masks)
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
             return flat
+    by_names = _by_shared_names(frames, masks)
     if masks and (found := _paired(places, {stream.parts: len(stream.files) for stream in masks})):
-        images, labels = found
+        images, labels, there = found
+        if by_names is not None and by_names[0] > there:
+            return by_names[1]
         return _with_names(images, labels, frames, masks)
     if frames and (flat := _in_names(frames, masks)):
         return flat
     alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
     if masks:
-        return _by_shared_names(frames, masks)
+        return guess_by_names(frames, masks)
     if alone is None:
         return None
     if frames:
@@ -83,6 +88,12 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     endings = [PurePosixPath(name).suffix for name in alone.names]
     ending = max(sorted(set(endings)), key=endings.count)
     return Guess(alone.pattern(after=ending) if alone.parts[-1] == "" else alone.pattern())
+
+
+def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+    """Returns patterns for the one folder of frames and that of masks that share most names, if there are such."""
+    found = _by_shared_names(frames, masks)
+    return None if found is None else found[1]
 
 
 def widened(raw: Path, guess: Guess) -> tuple[Guess, dict[str, str]]:
@@ -132,24 +143,27 @@ def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
-def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, str] | None:
-    """Returns the patterns of frames and masks under which most sequences have both.
+def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, str, int] | None:
+    """Returns the patterns of frames and masks under which most sequences have both, and how many masks they find.
 
     Args:
         places: of frames.
         masks: places of masks, and how many are there.
     """
     best: tuple[tuple[int, ...], str, str] | None = None
-    mask_families = families(masks)
-    for images in families(places):
+    # The largest first: no smaller family can pair as many, and of thousands of sequences that saves minutes.
+    image_families, mask_families = (sorted(families(one), key=lambda f: -len(f.names)) for one in (places, masks))
+    for images in image_families:
         for labels in mask_families:
+            if best is not None and min(len(images.names), len(labels.names)) < best[0][0]:
+                break
             for count, ours, theirs in _affixes(images.names, labels.names):
                 cores = (_inner(name, *ours) for name in images.names)
                 there = sum(masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), 0) for core in cores if core)
                 rank = (count, len(images.names), images.parts.index(""), there)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
-    return None if best is None else best[1:]
+    return None if best is None else (*best[1:], best[0][-1])
 
 
 def _inner(name: str, before: str, after: str) -> str:
@@ -215,23 +229,28 @@ def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None
     return Guess(names[0], names[1] if masks else None)
 
 
-def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
-    """Returns patterns for the one folder of frames, and that of masks, of several, that share most names.
+def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple[int, Guess] | None:
+    """Returns how many names the folder of frames and that of masks share that share most, and their patterns.
 
-    None where the names of masks fit two folders of frames equally well. Of several folders of masks that fit, the
-    first counts.
+    None where the names of masks fit two folders of frames equally well, and these are as near, or half of the
+    masks have no frame. Of several folders of masks that fit, the first counts.
     """
     shared = []
-    for one in frames:
+    if len(frames) * len(masks) > MOST_PAIRS:  # of many folders none holds most of the frames
+        return None
+    names = [other.keys() for other in masks]
+    for one in frames if masks else ():
         ours = one.keys()
-        both = [len(ours & other.keys()) for other in masks]
-        most = max(both)
-        shared.append(((most, most / len(ours)), one, masks[both.index(most)]))
+        both = [len(ours & theirs) if 2 * len(ours & theirs) >= len(theirs) else 0 for theirs in names]
+        near = [sum(map(eq, one.parts, other.parts)) for other in masks]  # folders that they have in common
+        count, close, first = max(zip(both, near, range(0, -len(masks), -1), strict=True))
+        shared.append(((count, count / len(ours), close), one, masks[-first]))
     ranks = [rank for rank, _, _ in shared]
     if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:
         return None
-    _, images, labels = shared[ranks.index(max(ranks))]
-    return _in_names([images], [labels])
+    (count, *_), images, labels = shared[ranks.index(max(ranks))]
+    guess = _in_names([images], [labels])
+    return None if guess is None else (count, guess)
 
 
 def _sequences_in_names(stream: Stream) -> set[str]:

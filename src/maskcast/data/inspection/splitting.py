@@ -16,12 +16,15 @@ LIST = re.compile(r"(train|val|test)\.txt", re.IGNORECASE)
 SPLIT_NAMES = {"validation": "val", "valid": "val", "val": "val", "test": "test", "testing": "test"}
 
 
-def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None = None) -> None:
+def propose_splits(
+    raw: Path, found: Findings, marked: Mapping[str, Sequence[bool]], folders: Mapping[str, str] | None = None
+) -> None:
     """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
 
     Args:
         raw: the folder of the data.
         found: what is in it.
+        marked: by sequence, whether each frame has a mask.
         folders: of sequences, which may be named as splits; else sequences are.
 
     Raises:
@@ -38,7 +41,7 @@ def propose_splits(raw: Path, found: Findings, folders: Mapping[str, str] | None
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
     if len(long_enough) == 1:
-        _by_time(found, long_enough[0], unlabelled)
+        _by_time(found, long_enough[0], marked[long_enough[0]], unlabelled)
     else:
         named, origin = _existing(raw, sorted(lengths, key=id_key), folders or {})
         if not named or not set(named.get("val", ())) & set(long_enough):
@@ -86,11 +89,13 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
         )
 
 
-def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
+def _by_time(found: Findings, name: str, marks: Sequence[bool], unlabelled: list[str]) -> None:
     """Cuts a single sequence into a beginning to learn from and an end to be scored on."""
     length = found.sequences[name]
-    last = max(run.stop for run in found.runs(name) if len(run) >= found.frames) - found.frames
-    share = max(SHARE, round((length - last) / length + 0.005, 2))
+    begin = _begin(found, name, length)
+    if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # its end has hardly any masks
+        begin = _begin(found, name, length - [*reversed(marks)].index(True))
+    share = round((length - begin) / length + 0.005, 2)
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
     found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
     found.why["splits"] = f"the last {share:.0%} of {length} frames"
@@ -103,6 +108,13 @@ def _by_time(found: Findings, name: str, unlabelled: list[str]) -> None:
             f"left out: {counted(len(unlabelled), 'sequence')} without masks, because every sequence is cut by "
             "time. Label a second sequence, and they are used, too"
         )
+
+
+def _begin(found: Findings, name: str, end: int) -> int:
+    """Returns where the part begins that is scored on, so that a clip without a gap fits before ``end``."""
+    runs = [range(run.start, min(run.stop, end)) for run in found.runs(name)]
+    stops = [run.stop for run in runs if len(run) >= found.frames]
+    return min(end - round(SHARE * end), max(stops, default=end) - found.frames)
 
 
 def _existing(
