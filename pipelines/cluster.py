@@ -1,5 +1,6 @@
 """Everything Kubernetes: what `cluster.yaml` says, and how it is put on a task. Nothing else knows of it."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,12 +14,12 @@ from maskcast.errors import MaskcastError
 from maskcast.faults import UNSHOWN
 from maskcast.params import Params, load_params_file, validate
 from maskcast.redaction import has_user
+from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 LOOKS_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
 PINNED = re.compile(r"@sha256:[0-9a-f]{64}$")
 EXAMPLE = re.compile(r"@sha256:0{64}$")  # the sample file's
-KUEUE = "kueue.x-k8s.io"
 Kind = Literal["io", "cpu", "gpu"]
 
 
@@ -172,6 +173,10 @@ class Cluster(Params):
     """Kueue's LocalQueue in the namespace, which admits pods and TrainJobs by its quota; null takes none."""
     priority: str | None = Field(None, pattern=DNS_LABEL)
     """Kueue's WorkloadPriorityClass, which orders what waits in a queue; null takes the default's."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels of all pods, TrainJobs and the workspace's claim, e.g. {team: vision, cost-centre: "17"}."""
+    annotations: Annotations = Field(default_factory=dict)
+    """Annotations of all pods, e.g. {karpenter.sh/do-not-disrupt: "true"}."""
     run_timeout_s: int | None = Field(None, ge=1)
     """Seconds after which a whole run is stopped; null lets the pods' own `timeout_s` do."""
     keep_pods_s: int | None = Field(None, ge=1)
@@ -239,6 +244,14 @@ class Cluster(Params):
         """The labels by which Kueue knows queue and priority."""
         labels = {f"{KUEUE}/queue-name": self.queue, f"{KUEUE}/priority-class": self.priority}
         return {label: value for label, value in labels.items() if value}
+
+    @property
+    def metadata_variables(self) -> dict[str, str]:
+        """The variable by which a stage gives its labels and annotations to the nodes of its TrainJob."""
+        if not self.labels and not self.annotations:
+            return {}
+        given = {"labels": self.labels, "annotations": self.annotations}
+        return {"MASKCAST_POD_METADATA": json.dumps(given, sort_keys=True)}
 
     def pod(self, name: str, stage: str, kind: Kind) -> Pod:
         """Returns what a stage's pod asks for: its kind's values, on top the stage's, on top those of its name."""
@@ -313,15 +326,18 @@ def _on_cluster(task: PipelineTask, name: str, cluster: Cluster, pod: Pod) -> No
         task.set_accelerator_type(pod.gpu_resource).set_accelerator_limit(pod.gpus)
     for label, value in pod.labels.items():
         kubernetes.add_node_selector(task, label, value)
-    for label, value in cluster.queue_labels.items():
+    for label, value in {**cluster.labels, **cluster.queue_labels}.items():
         kubernetes.add_pod_label(task, label, value)
+    for key, value in cluster.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
     for toleration in pod.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump())
     if pod.shared_memory:
         kubernetes.empty_dir_mount(
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=pod.shared_memory
         )
-    for variable, value in {"MASKCAST_IMAGE": cluster.image, **cluster.data_variables, **cluster.env}.items():
+    own = {"MASKCAST_IMAGE": cluster.image, **cluster.data_variables, **cluster.metadata_variables}
+    for variable, value in {**own, **cluster.env}.items():
         task.set_env_variable(variable, value)
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     for secret, keys in cluster.secrets.items():

@@ -73,7 +73,10 @@ def predictor(cluster: Cluster, release: Release, name: str, *, canary: bool = F
         canary: KServe gives a canary as many pods as its share of the requests asks for.
     """
     serving = cluster.serving
-    found: Manifest = {"name": name, "annotations": dict(SCRAPED), "timeout": serving.timeout_s}
+    annotations = {**cluster.annotations, **SCRAPED}
+    found: Manifest = {"name": name, "annotations": annotations, "timeout": serving.timeout_s}
+    if cluster.labels:
+        found["labels"] = dict(cluster.labels)
     if not canary:
         found |= {"minReplicas": serving.min_replicas, "maxReplicas": serving.max_replicas}
         # The new pods answer before the old ones go.

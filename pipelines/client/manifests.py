@@ -78,7 +78,9 @@ def _workspace(cluster: Cluster) -> list[Manifest]:
     }
     if workspace.storage_class is not None:
         spec["storageClassName"] = workspace.storage_class
-    return [_object(cluster, "v1", "PersistentVolumeClaim", workspace.claim) | {"spec": spec}]
+    claim = _object(cluster, "v1", "PersistentVolumeClaim", workspace.claim) | {"spec": spec}
+    claim["metadata"]["labels"] = {**cluster.labels, **LABELS}
+    return [claim]
 
 
 def _object(cluster: Cluster, api_version: str, kind: str, name: str) -> Manifest:

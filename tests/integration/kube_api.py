@@ -116,9 +116,9 @@ def check_service(service: Any) -> None:
             assert any(each["name"] == "STORAGE_URI" for each in pods["containers"][0]["env"])
         if pods is not spec["predictor"]:
             assert "maxReplicas" not in pods
-        own = {"name", "annotations", "minReplicas", "maxReplicas", "timeout", "deploymentStrategy"}
+        own = {"name", "labels", "annotations", "minReplicas", "maxReplicas", "timeout", "deploymentStrategy"}
         pod = {key: value for key, value in pods.items() if key not in own}
-        metadata = {"name": "pod", "annotations": pods["annotations"]}
+        metadata = {"name": "pod", "labels": pods.get("labels", {}), "annotations": pods["annotations"]}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
         kubernetes_validate.validate(body, VERSION, strict=True)
 

@@ -88,6 +88,17 @@ def test_an_alias_becomes_a_service_whose_weights_kserve_fetches(kube, versions,
     }
 
 
+def test_the_pods_have_the_labels_of_the_cluster_file(kube, versions, tmp_path, capsys) -> None:
+    keys_are_there(kube)
+    labels, notes = {"team": "vision"}, {"karpenter.sh/do-not-disrupt": "true"}
+    cluster = cluster_file(tmp_path, env=S3, labels=labels, annotations=notes, **SERVING)
+    assert models("deploy", "champion", "--cluster", cluster) == 0
+    pods = kube.objects[SERVICE]["spec"]["predictor"]
+    assert pods["labels"] == labels
+    assert pods["annotations"].items() > notes.items()
+    assert pods["annotations"]["prometheus.io/scrape"] == "true"
+
+
 def test_where_only_the_registry_has_the_weights_the_pod_asks_it(kube, versions, tmp_path, capsys) -> None:
     cluster = cluster_file(tmp_path, secrets={"maskcast-mlflow": ["MLFLOW_TRACKING_PASSWORD"]})
     assert models("deploy", "2", "--cluster", cluster) == 0

@@ -23,10 +23,12 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_what_is_printed_is_valid_and_holds_no_secret(tmp_path, keys, capsys):
-    assert main(["pipeline", "setup", "--cluster", str(cluster_file(tmp_path))]) == 0
+    cluster = cluster_file(tmp_path, labels={"team": "vision"})
+    assert main(["pipeline", "setup", "--cluster", str(cluster)]) == 0
     out, err = capsys.readouterr()
     printed = list(yaml.safe_load_all(io.StringIO(out)))
     assert [each["kind"] for each in printed] == ["ServiceAccount", "Role", "RoleBinding", "PersistentVolumeClaim"]
+    assert printed[-1]["metadata"]["labels"] == {"team": "vision", "app.kubernetes.io/part-of": "maskcast"}
     for version in all_versions()[-5:]:
         for manifest in printed:
             kubernetes_validate.validate(manifest, version, strict=True)

@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from maskcast.__main__ import main
+from maskcast.errors import MaskcastError
 from maskcast.runner.stage import get_stage
+from pipelines.cluster import load_cluster
+from pipelines.compile import stages_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -96,6 +99,86 @@ def test_a_queue_admits_pods_by_their_labels_and_a_run_has_limits(tmp_path: Path
     executors = kubernetes["deploymentSpec"]["executors"].values()
     assert [each["podMetadata"]["labels"] for each in executors] == [labels] * len(executors)
     assert kubernetes["pipelineConfig"] == {"activeDeadlineSeconds": 7200, "resourceTtlOnCompletion": 86400}
+
+
+LABELS = {"team": "vision", "cost-centre": "017", "sidecar.istio.io/inject": "false", "example.com/empty": ""}
+NOTES = {"karpenter.sh/do-not-disrupt": "true", "example.com/owner": "Vision & Co, floor 3"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--native",)])
+def test_every_pod_has_the_labels_and_annotations_of_the_cluster(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    cluster = {"labels": LABELS, "annotations": NOTES, "queue": "team-queue"}
+    plain, marked = tmp_path / "plain.yaml", tmp_path / "marked.yaml"
+    for out, more in ((plain, {}), (marked, cluster)):
+        file = tmp_path / "cluster.yaml"
+        file.write_text(yaml.safe_dump({"image": DIGEST, **more}))
+        assert main(["pipeline", "compile", "--cluster", str(file), "--out", str(out), *flags]) == 0
+    *_, last = yaml.safe_load_all(marked.read_text())
+    pods = (last["spec"]["platformSpec"] if flags else last)["platforms"]["kubernetes"]["deploymentSpec"][
+        "executors"
+    ]
+    assert len(pods) == len(stages_of("forecasting"))
+    for pod in pods.values():
+        assert pod["podMetadata"] == {
+            "labels": {**LABELS, "kueue.x-k8s.io/queue-name": "team-queue"},
+            "annotations": NOTES,
+        }
+    if not flags:  # what KFP's cache compares: command, arguments, image, inputs and outputs, but no environment
+        ours, theirs = (next(yaml.safe_load_all(file.read_text())) for file in (plain, marked))
+        for pipeline in (ours, theirs):
+            for executor in pipeline["deploymentSpec"]["executors"].values():
+                executor["container"].pop("env")
+        assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"labels": {"cost-centre": 17}},
+            'labels: cost-centre: its value must be a text; put it in quotes, e.g. "17"',
+        ),
+        ({"annotations": {"a/b": True}}, "annotations: a/b: its value must be a text; put it in quotes"),
+        ({"labels": {"team": "null"}}, None),
+        (
+            {"labels": {"team": "Vision & Co"}},
+            "labels: team: 'Vision & Co' is no value of a label; write at most 63",
+        ),
+        ({"labels": {"team": "a" * 64}}, "is no value of a label"),
+        ({"labels": {"team": "vision\n"}}, "is no value of a label"),
+        ({"labels": {"my team": "a"}}, "labels: my team: is no key of Kubernetes; write NAME or"),
+        ({"labels": {"Example.com/team": "a"}}, "is no key of Kubernetes"),
+        ({"labels": {"a/b/c": "a"}}, "is no key of Kubernetes"),
+        ({"labels": {"/team": "a"}}, "is no key of Kubernetes"),
+        ({"labels": {"team-": "a"}}, "is no key of Kubernetes"),
+        ({"labels": {7: "a"}}, "labels: 7: a key is a text; put it in quotes"),
+        ({"annotations": {f"{'a.' * 130}b/c": "a"}}, "is no key of Kubernetes"),
+        ({"labels": {"kueue.x-k8s.io/queue-name": "mine"}}, "Kueue's keys are not set here; write `queue` and"),
+        (
+            {"labels": {"pipeline/runid": "1"}},
+            "pipeline/runid: is set by Kubeflow or maskcast; choose a key of your",
+        ),
+        ({"annotations": {"workflows.argoproj.io/node-name": "x"}}, "is set by Kubeflow or maskcast"),
+        ({"annotations": {"prometheus.io/port": "1"}}, "is set by Kubeflow or maskcast"),
+        ({"labels": {"app": "x"}}, "is set by Kubeflow or maskcast"),
+        ({"annotations": {"note": "x" * (256 << 10)}}, "annotations: all of them together may have 256 KiB"),
+        ({"labels": ["team"]}, "labels: "),
+    ],
+)
+def test_labels_and_annotations_are_those_of_kubernetes(
+    tmp_path: Path, given: dict[str, Any], said: str | None
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump({"image": DIGEST, **given}))
+    if said is None:
+        assert load_cluster(file).labels == given["labels"]
+        return
+    with pytest.raises(MaskcastError) as caught:
+        load_cluster(file)
+    error = str(caught.value)
+    assert error.startswith(f"{file}: ")
+    assert len(error.splitlines()) == 1
+    assert said in error
 
 
 @pytest.mark.parametrize(

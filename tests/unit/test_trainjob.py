@@ -1,5 +1,6 @@
 """The manifest of a TrainJob: like the pod that asks for it, and what Trainer's API has a place for."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -11,8 +12,10 @@ from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 from kubernetes import client
 
 from maskcast.errors import MaskcastError
+from maskcast.params import validate
 from maskcast.runner import kube
 from maskcast.runner.trainjob import title, train_job
+from pipelines.cluster import Cluster
 
 POD: dict[str, Any] = {
     "metadata": {"name": "launcher", "namespace": "team", "uid": "1-2-3"},
@@ -109,6 +112,30 @@ def test_a_job_is_admitted_by_the_queue_of_its_pod() -> None:
     job = train_job("job-1", queued, ["torchrun"], nodes=2, processes=1)
     assert job["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-queue"}
     assert "labels" not in made()["metadata"]
+
+
+def test_a_job_and_its_nodes_have_the_labels_of_the_cluster_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = {"team": "vision", "sidecar.istio.io/inject": "true"}
+    given = {"labels": labels, "annotations": {"karpenter.sh/do-not-disrupt": "true"}}
+    file = validate(Cluster, {"image": "image", **given}, "")
+    (variable,) = file.metadata_variables.items()
+    monkeypatch.setenv(*variable)
+    queue = {"kueue.x-k8s.io/queue-name": "team-queue"}
+    queued = copy.deepcopy(POD)
+    queued["metadata"]["labels"] = {**queue, "workflows.argoproj.io/workflow": "run"}
+    queued["spec"]["containers"][1]["env"].append(dict(zip(("name", "value"), variable, strict=True)))
+    job = train_job("job-1", queued, ["torchrun"], nodes=2, processes=1)
+    assert job["metadata"]["labels"] == labels | queue
+    (patch,) = job["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert replicated["template"]["spec"]["template"]["metadata"] == {
+        "labels": {"team": "vision", "sidecar.istio.io/inject": "false"},  # ours: nodes talk to each other
+        "annotations": given["annotations"],
+    }
+    assert variable[0] not in {each["name"] for each in job["spec"]["trainer"]["env"]}
+    parsed = TrainerV1alpha1TrainJob.from_dict(job)
+    assert parsed is not None
+    assert json.loads(parsed.to_json()) == job
 
 
 def test_what_holds_a_job_up_is_said_once(

@@ -29,7 +29,8 @@ from maskcast.stopping import stopped_by_signals
 RUNTIME = "torch-distributed"
 COPIED = ("imagePullSecrets", "nodeSelector", "securityContext", "serviceAccountName", "tolerations")
 QUEUE_LABELS = ("kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class")
-NOT_COPIED = ("ARGO_", "KFP_POD_", "MASKCAST_NODE_RESOURCES", "MASKCAST_RESUME_DIR", "PET_")
+METADATA = "MASKCAST_POD_METADATA"  # labels and annotations of the cluster file, as JSON
+NOT_COPIED = ("ARGO_", "KFP_POD_", "MASKCAST_NODE_RESOURCES", METADATA, "MASKCAST_RESUME_DIR", "PET_")
 
 
 def run_trainjob(job: Job, *, nodes: int, processes: int) -> dict[str, float]:
@@ -97,10 +98,12 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         "env": [_resolved(each) for each in container.get("env", []) if not each["name"].startswith(NOT_COPIED)],
     }
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+    given: dict[str, dict[str, str]] = json.loads(os.environ.get(METADATA) or "{}")
     # Kueue admits the job by the labels that the pod was admitted by.
     own = pod["metadata"].get("labels", {})
     metadata: Json = {"name": name, "namespace": pod["metadata"]["namespace"], "ownerReferences": [owner]}
-    if labels := {key: value for key, value in own.items() if key.startswith(QUEUE_LABELS)}:
+    admitted = {key: value for key, value in own.items() if key.startswith(QUEUE_LABELS)}
+    if labels := given.get("labels", {}) | admitted:
         metadata["labels"] = labels
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
@@ -109,7 +112,7 @@ def train_job(name: str, pod: Json, command: Sequence[str], *, nodes: int, proce
         "spec": {
             "runtimeRef": {"name": RUNTIME},
             "trainer": trainer,
-            "runtimePatches": [{"manager": "maskcast", "trainingRuntimeSpec": _patch(pod, container)}],
+            "runtimePatches": [{"manager": "maskcast", "trainingRuntimeSpec": _patch(pod, container, given)}],
         },
     }
 
@@ -152,7 +155,7 @@ def _resolved(variable: Mapping[str, Any]) -> Json:
     return dict(variable)
 
 
-def _patch(pod: Json, container: Json) -> Json:
+def _patch(pod: Json, container: Json, given: Mapping[str, Mapping[str, str]]) -> Json:
     # A projected volume holds the token that Kubernetes gives every pod anew.
     volumes = [each for each in pod["spec"].get("volumes", []) if "projected" not in each]
     names = {each["name"] for each in volumes}
@@ -165,7 +168,10 @@ def _patch(pod: Json, container: Json) -> Json:
     spec = {key: pod["spec"][key] for key in COPIED if key in pod["spec"]}
     spec |= {"volumes": volumes, "containers": [node]}
     # A sidecar of Istio would stand between the processes.
-    pod_template = {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}, "spec": spec}
+    metadata: Json = {"labels": {**given.get("labels", {}), "sidecar.istio.io/inject": "false"}}
+    if annotations := given.get("annotations"):
+        metadata["annotations"] = dict(annotations)
+    pod_template = {"metadata": metadata, "spec": spec}
     job = {"name": NODE, "template": {"spec": {"template": pod_template}}}
     return {"template": {"spec": {"replicatedJobs": [job]}}}
 

@@ -1,0 +1,81 @@
+"""Labels and annotations of pods, by Kubernetes' rules."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from maskcast.faults import UNSHOWN
+
+NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LARGEST_DOMAIN = 253  # characters
+LARGEST_ANNOTATIONS = 256 << 10  # bytes of all keys and values
+KUEUE = "kueue.x-k8s.io"
+# What Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast know their pods by: domains with all below them.
+RESERVED = (
+    KUEUE,
+    "argoproj.io",
+    "batch.kubernetes.io",
+    "jobset.sigs.k8s.io",
+    "kserve.io",
+    "kubeflow.org",
+    "pipeline",
+    "prometheus.io",
+)
+RESERVED_KEYS = ("app", "app.kubernetes.io/part-of", "component")
+
+
+def _labels(given: Any) -> Any:
+    for key, value in _entries(given):
+        if value and not NAME.fullmatch(value):
+            raise PydanticCustomError(
+                UNSHOWN,
+                f"{key}: {value!r} is no value of a label; write at most 63 letters, digits, `-`, `_` and `.`, a "
+                "letter or digit at both ends, or put it under `annotations`",
+            )
+    return given
+
+
+def _annotations(given: Any) -> Any:
+    if sum(len(key.encode()) + len(value.encode()) for key, value in _entries(given)) > LARGEST_ANNOTATIONS:
+        raise PydanticCustomError(UNSHOWN, "all of them together may have 256 KiB; write less")
+    return given
+
+
+Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
+Annotations = Annotated[dict[str, str], BeforeValidator(_annotations)]
+
+
+def _entries(given: Any) -> list[tuple[str, str]]:
+    """Returns keys and values of a mapping after a look at each; what is no mapping is pydantic's to refuse."""
+    if not isinstance(given, dict):
+        return []
+    for key, value in given.items():
+        if fault := _fault_of_key(key) or _fault_of_type(value):
+            raise PydanticCustomError(UNSHOWN, f"{key}: {fault}")
+    return list(given.items())
+
+
+def _fault_of_key(key: Any) -> str | None:
+    if not isinstance(key, str):
+        return "a key is a text; put it in quotes"
+    domain, slash, name = key.rpartition("/")
+    if not NAME.fullmatch(name) or (slash and not (DOMAIN.fullmatch(domain) and len(domain) <= LARGEST_DOMAIN)):
+        return (
+            "is no key of Kubernetes; write NAME or domain.example.com/NAME, where NAME has at most 63 letters, "
+            "digits, `-`, `_` and `.`, with a letter or digit at both ends"
+        )
+    if domain == KUEUE or domain.endswith(f".{KUEUE}"):
+        return "Kueue's keys are not set here; write `queue` and `priority`"
+    if key in RESERVED_KEYS or any(domain == taken or domain.endswith(f".{taken}") for taken in RESERVED):
+        return "is set by Kubeflow or maskcast; choose a key of your own, e.g. example.com/NAME"
+    return None
+
+
+def _fault_of_type(value: Any) -> str | None:
+    # YAML would make 15 of 017 and true of `on`: nobody should pay for another cost centre.
+    if not isinstance(value, str):
+        return 'its value must be a text; put it in quotes, e.g. "17" or "false"'
+    return None
