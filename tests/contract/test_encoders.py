@@ -148,3 +148,8 @@ def test_damage_is_said(tmp_path: Path) -> None:
 def test_an_unknown_encoder_is_named_with_what_was_meant(wrong: str, close: str) -> None:
     with pytest.raises(MaskcastError, match=f"{wrong!r} is unknown.*did you mean .*{close!r}"):
         SmpEncoderConfig(arch="smp", encoder=wrong).build()
+
+
+def test_old_names_of_timms_encoders_are_told_the_new_one() -> None:
+    with pytest.raises(MaskcastError, match=r"'timm-skresnet18' is an old name .* mean 'tu-skresnet18'"):
+        SmpEncoderConfig(arch="smp", encoder="timm-skresnet18").build()

@@ -205,6 +205,16 @@ def test_loading_draws_nothing_from_the_seed(tmp_path: Path, published: dict[str
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_a_classifier_that_nobody_wants_is_left_out_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import timm
+
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "whole.safetensors")
+    start(tmp_path / "whole.safetensors", "tu-test_efficientnet")
+    assert not caplog.messages
+
+
 def test_weights_of_the_library_itself_may_have_their_classifier(tmp_path: Path) -> None:
     encoder = SmpEncoderConfig(arch="smp", encoder=SMP).build()
     state = dict(encoder.state_dict())

@@ -5,6 +5,7 @@ The library is imported when a network is built, because that takes seconds. It 
 """
 
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from maskcast.errors import MaskcastError, first_line
 from maskcast.models.weights import load_weights, read_weights
 
+DEPRECATED = "timm-"  # how the library named some of timm's, before `tu-` took all
 REFUSALS = (ValueError, NotImplementedError, RuntimeError, AttributeError, TypeError)  # how the library says no
 
 
@@ -73,6 +75,7 @@ def _read_by_timm(name: str, path: Path) -> dict[str, torch.Tensor]:
     """
     import segmentation_models_pytorch as smp
 
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the classifier's weights, which nobody wants
     overlay = {"file": str(path), "custom_load": False}
     found = []
     with torch.random.fork_rng(devices=[]):
@@ -126,14 +129,17 @@ def library(arch: str) -> Any:
 
 def check_encoder(name: str, own: list[str]) -> None:
     """Makes sure that an encoder is one of the library's ``own`` or of timm's; the error names what is close."""
-    known = own
-    if name.startswith("tu-"):
+    if name in own and not name.startswith(DEPRECATED):
+        return
+    sought, known = name, [each for each in own if not each.startswith(DEPRECATED)]
+    if name.startswith(("tu-", DEPRECATED)):
         import timm
 
-        known = [f"tu-{model}" for model in timm.list_models()]
-        if timm.is_model(name.removeprefix("tu-")):
+        if name.startswith("tu-") and timm.is_model(name.removeprefix("tu-")):
             return
-    if name not in known or name.startswith("timm-"):
-        close = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
-        raise MaskcastError(f"encoder {name!r} is unknown to segmentation-models-pytorch; {hint}")
+        known = [f"tu-{model}" for model in timm.list_models()]
+        sought = "tu-" + name.partition("-")[2].replace("-", "_")
+    close = difflib.get_close_matches(sought, known, n=3)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
+    what = "is an old name of one of timm's" if name in own else "is unknown to segmentation-models-pytorch"
+    raise MaskcastError(f"encoder {name!r} {what}; {hint}")
