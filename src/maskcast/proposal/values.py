@@ -12,6 +12,7 @@ from maskcast.data.inspection.findings import SEEN, Findings
 LONG_SIDE = 240  # of the clips, pixels
 MULTIPLE = 8
 CROP = (64, 96)
+ENCODER = "tu-tf_efficientnet_lite0"  # the smallest of those measured (docs/decisions/2026-11-28-pretrained.md)
 OFTEN = 0.6  # share of the background from which crops are drawn on objects
 WIDTH = 100  # of a line of the file
 
@@ -36,19 +37,17 @@ class Proposal:
         return "\n".join(lines) + "\n"
 
 
-def propose_params(raw: Path, found: Findings) -> Proposal:
+def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Proposal:
     """Returns params that suit what was found.
 
     Args:
         raw: the folder.
         found: what `look` said of it.
+        weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None for a start at random.
     """
     (height, width), size_why = _size(found)
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
-    background = next(iter(found.shares.values()), 1.0)
-    on_object = 0.9 if background > OFTEN else 0.0
-    crop = [min(CROP[0], height), min(CROP[1], width)]
     clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
     if not found.trainable:
         clips["required_splits"] = []
@@ -56,16 +55,16 @@ def propose_params(raw: Path, found: Findings) -> Proposal:
         "fetch_dataset": {"uri": str(raw.resolve())},
         "prepare_clips": clips,
         "pretrain_encoder": {
-            "model": {"arch": "unet", "width": 16},
+            "model": _UNET if weights is None else {"arch": "smp", "encoder": ENCODER},
             "method": {"name": "none"},
             "training": _training(4, 50, 64, 0.06, 20),
         },
         "train_masker": {
-            "model": {"arch": "unet", "width": 16},
+            "model": _UNET if weights is None else {"arch": "smp_unet", "encoder": ENCODER, "encoder_weights": weights},
             "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-            "augment": {"crop": crop, "crop_on_object": on_object},
+            "augment": augment,
             "val_frame_step": 1 if found.partly else 4,  # of the frames that have masks
-            "training": _training(5, 100, 16, 5.0e-3, 50),
+            "training": _training(5, 100, 16, 5.0e-3, 50) if weights is None else _training(5, 45, 4, 1.0e-3, 50),
         },
         "generate_masks": {"confidence_levels": 8},
         "pretrain_forecaster": {

@@ -12,7 +12,7 @@ from torch import nn
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.base import WEIGHTS
-from maskcast.models.encoders.smp import hub_place, load_pretrained
+from maskcast.models.encoders.smp import hub_place, library, load_pretrained
 from maskcast.models.encoders.weights import HUB, PRETRAINED
 from maskcast.progress import say
 from maskcast.reading import parsing, read_json
@@ -70,6 +70,25 @@ def start_from(encoder: nn.Module, name: str, weights: str, sha256: str | None) 
     return Pretrained(origin, found, None if config is None else _colours(config))
 
 
+def pinned(name: str) -> str:
+    """Returns where the hub has the weights that the library names for an encoder, by a commit that never changes.
+
+    Raises:
+        MaskcastError: if the libraries are not there, there are no such weights, or the hub does not answer.
+    """
+    library("smp_unet")
+    repo, _, revision = hub_place(name).partition("@")
+    config = _fetched(repo, revision, "config.json")
+    if config is None:
+        raise MaskcastError(f"{HUB}{repo}@{revision}: holds no config.json; choose other weights")
+    return f"{HUB}{repo}@{_commit(config)}"
+
+
+def _commit(file: Path) -> str:
+    """Returns the commit that a file of the cache is of: it lies below ``snapshots/<commit>``."""
+    return file.parent.name
+
+
 def _find(name: str, weights: str) -> tuple[Path, Path | None, str]:
     """Returns the file of weights, the config beside it, if any, and where they are from."""
     if weights != PRETRAINED and not weights.startswith(HUB):
@@ -78,7 +97,7 @@ def _find(name: str, weights: str) -> tuple[Path, Path | None, str]:
     repo, _, revision = place.partition("@")
     file = _fetched(repo, revision, WEIGHTS)
     assert file is not None
-    commit = file.parent.name  # the cache lays files below snapshots/<commit>
+    commit = _commit(file)
     if commit != revision:
         say(f"{HUB}{repo}: {revision!r} is commit {commit} today; to keep it, set {KEY} to {HUB}{repo}@{commit}")
     return file, _fetched(repo, commit, "config.json"), f"{HUB}{repo}@{commit}"
