@@ -21,6 +21,7 @@ from maskcast.labels import MASK, single_map
 from maskcast.runner import server
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that needs weights has a hub of its own
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,8 +12,8 @@ HEIGHT, WIDTH = 40, 64
 PALETTE = [0, 0, 0, 200, 0, 0, 0, 0, 200]
 
 
-def frames_of(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    return moving_squares(seed, count, HEIGHT, WIDTH)
+def frames_of(seed: int, count: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> tuple[np.ndarray, np.ndarray]:
+    return moving_squares(seed, count, *size)
 
 
 def write_images(folder: Path, images: np.ndarray, name: str, first: int = 0, *, indexed: bool = False) -> None:
@@ -36,10 +36,16 @@ def write_mp4(path: Path, frames: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def davis(root: Path, sequences: int = 4, labelled: int = 4, length: int = 24) -> None:
+def davis(
+    root: Path,
+    sequences: int = 4,
+    labelled: int = 4,
+    length: int = 24,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> None:
     """Writes DAVIS's form: JPEG frames, masks of 0 and 255."""
     for k in range(sequences):
-        frames, masks = frames_of(k, length)
+        frames, masks = frames_of(k, length, size)
         write_images(root / f"JPEGImages/480p/seq-{k}", frames, "{:05d}.jpg")
         if k < labelled:
             write_images(root / f"Annotations/480p/seq-{k}", (masks > 0) * np.uint8(255), "{:05d}.png")

@@ -1,5 +1,6 @@
 """maskcast init: what it finds in folders of users, and what it writes."""
 
+import json
 import re
 import time
 import zipfile
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import yaml
 from PIL import Image
+from safetensors.torch import save
 from tests.conftest import ROOT, write_detection_set
+from tests.hub import COMMIT, running_hub
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
@@ -23,6 +27,7 @@ from maskcast.data.relabelling import labelled_frames
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
+from maskcast.models.segmentation.table import load_masker
 from maskcast.proposal import duration
 from maskcast.proposal.values import propose_params
 from maskcast.proposal.write import plan
@@ -456,6 +461,60 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
     seconds, told = duration.estimate(sections, frames=100, validated=40)
     assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 11 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
+
+
+LITE0 = "timm/tf_efficientnet_lite0.in1k"
+
+
+@pytest.fixture
+def lite0() -> dict[str, bytes]:
+    """What the hub has of the encoder that is proposed; the weights are random ones."""
+    weights = timm.create_model("tf_efficientnet_lite0").state_dict()
+    config = json.dumps({"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}})
+    return {f"{LITE0}/config.json": config.encode(), f"{LITE0}/model.safetensors": save(weights)}
+
+
+def test_the_masker_starts_from_weights_of_imagenet_where_a_hub_answers(
+    lite0: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    davis(tmp_path / "set", size=(64, 96))
+    with running_hub(lite0) as hub:
+        hub.take_over(monkeypatch, tmp_path / "cache")
+        assert main(["init", "set"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        weights = f"hf-hub:{LITE0}@{COMMIT}"  # of a commit, so that all who train take the same
+        assert "masker smp_unet, starts from weights of ImageNet" in said
+        assert not any(name.endswith(".safetensors") for name in hub.asked)
+        params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+        masker = params["train_masker"]
+        masker["training"] |= {"epochs": 1, "steps_per_epoch": 1}
+        clips, encoder, metrics = Path("clips"), Path("encoder"), Path("metrics.json")
+        run_stage("prepare_clips", params["prepare_clips"], raw=Path("set"), clips=clips)
+        paths = {"encoder": encoder, "metrics": metrics}
+        run_stage("pretrain_encoder", params["pretrain_encoder"], unlabeled=clips, **paths)
+        run_stage("train_masker", masker, clips=clips, masker=Path("masker"), **paths)
+    trained, description = load_masker(tmp_path / "masker")
+    assert description["meta"]["encoder_weights"]["origin"] == weights
+    assert trained.std.tolist() == [0.25] * 3
+
+
+def test_where_no_hub_answers_the_masker_starts_at_random(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    davis(tmp_path / "set", size=(64, 96))
+    assert main(["init", "set"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "masker unet, starts at random" in said
+    assert "look at: the masker will start at random: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
+
+
+def test_frames_too_small_for_the_encoder_are_learnt_from_at_random(tmp_path: Path) -> None:
+    davis(tmp_path / "set")
+    model = plan(tmp_path / "set", f"hf-hub:{LITE0}@{COMMIT}").proposal.sections["train_masker"]["model"]
+    assert model == {"arch": "unet", "width": 16}
 
 
 def test_a_folder_of_frames_and_one_of_masks_are_found_among_others(tmp_path: Path) -> None:

@@ -61,13 +61,8 @@ def files(published: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 @pytest.fixture
 def hub(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
     with running_hub(files) as hub:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        hub.take_over(monkeypatch, tmp_path / "cache")
         yield hub
 
 
@@ -263,9 +258,9 @@ def test_a_stage_records_what_it_started_from(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"train_masker": values}))
     command = f"train_masker --params params.yaml --clips {store.root} --masker masker --metrics metrics.json"
     with running_hub(files) as hub:
-        env = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf")}
+        own = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
         python = [sys.executable, "-m", "maskcast", *command.split()]
-        done = subprocess.run(python, cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run(python, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     masker, description = load_masker(tmp_path / "masker")
     assert description["model"]["encoder_weights"] == "pretrained"

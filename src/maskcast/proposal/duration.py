@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
 FORECASTER_STEP = 0.1  # seconds of 32 windows of `objects` on one thread (docs/forecasting.md)
 STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
 STAGES = 11
@@ -27,8 +29,8 @@ def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: 
         sections["train_masker"],
         (sections["prepare_clips"]["height"], sections["prepare_clips"]["width"]),
     )
-    batch, crop = masker["training"]["batch_size"], masker["augment"]["crop"]
-    step, frame = _measured(masker["model"]["width"], batch, tuple(crop), size)
+    batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
+    step, frame = _measured(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS)
     seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
     seconds = steps * step + seen * frame + forecast * FORECASTER_STEP + STAGES * STAGE
@@ -43,16 +45,19 @@ def _steps(section: Mapping[str, Any]) -> int:
     return int(section["training"]["epochs"] * section["training"]["steps_per_epoch"])
 
 
-def _measured(width: int, batch: int, crop: tuple[int, ...], size: tuple[int, int]) -> tuple[float, float]:
+def _measured(
+    model: Mapping[str, Any], batch: int, crop: tuple[int, ...], size: tuple[int, int]
+) -> tuple[float, float]:
     """Returns the seconds of a step of training, and those of masking a frame, of a few tries each."""
     import torch
 
     from maskcast.labels import single_map
     from maskcast.models.base import best_device
-    from maskcast.models.segmentation.configs import UNetConfig
+    from maskcast.models.segmentation.configs import FrameConfig
 
     device = best_device()
-    masker = UNetConfig(width=width).build(single_map(("background", "foreground"))).to(device)
+    config: FrameConfig = TypeAdapter(FrameConfig).validate_python(model)
+    masker = config.build(single_map(("background", "foreground"))).to(device)
 
     def train() -> None:
         logits, _ = masker(torch.zeros(batch, 1, *crop, 3, dtype=torch.uint8, device=device))

@@ -79,6 +79,9 @@ def _rows(start: Start) -> list[list[str]]:
     if "splits" in found.why:
         rows.append(["splits", found.why["splits"]])
     clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
+    model = start.proposal.sections["train_masker"]["model"]
+    first = "from weights of ImageNet" if "encoder_weights" in model else "at random"
+    rows.append(["masker", f"{model['arch']}, starts {first}"])
     rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
     return rows
 

@@ -13,6 +13,8 @@ LONG_SIDE = 240  # of the clips, pixels
 MULTIPLE = 8
 CROP = (64, 96)
 ENCODER = "tu-tf_efficientnet_lite0"  # the smallest of those measured (docs/decisions/2026-11-28-pretrained.md)
+UNET = {"arch": "unet", "width": 16}
+SMALLEST = 64  # side of frames that leaves the encoder's last map, of stride 32, anything to see
 OFTEN = 0.6  # share of the background from which crops are drawn on objects
 WIDTH = 100  # of a line of the file
 
@@ -46,6 +48,8 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None for a start at random.
     """
     (height, width), size_why = _size(found)
+    if min(height, width) < SMALLEST:
+        weights = None
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
     clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
@@ -55,17 +59,11 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "fetch_dataset": {"uri": str(raw.resolve())},
         "prepare_clips": clips,
         "pretrain_encoder": {
-            "model": _UNET if weights is None else {"arch": "smp", "encoder": ENCODER},
+            "model": {"arch": "smp", "encoder": ENCODER} if weights else UNET,
             "method": {"name": "none"},
             "training": _training(4, 50, 64, 0.06, 20),
         },
-        "train_masker": {
-            "model": _UNET if weights is None else {"arch": "smp_unet", "encoder": ENCODER, "encoder_weights": weights},
-            "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-            "augment": augment,
-            "val_frame_step": 1 if found.partly else 4,  # of the frames that have masks
-            "training": _training(5, 100, 16, 5.0e-3, 50) if weights is None else _training(5, 45, 4, 1.0e-3, 50),
-        },
+        "train_masker": _from_pretrained(found, weights) if weights else _from_random(found, (height, width)),
         "generate_masks": {"confidence_levels": 8},
         "pretrain_forecaster": {
             "model": {"arch": "objects"},
@@ -83,9 +81,10 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
-        "train_masker.augment.crop_on_object": f"background takes {background:.0%} of the labelled pixels",
+        "train_masker.augment.crop_on_object": f"background takes {_background(found):.0%} of the labelled pixels",
         "generate_masks.propagated": "few frames have masks: these keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
+        "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
         "pretrain_forecaster.model": "docs/forecasting.md: the others; whole: true completes cut things",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
@@ -97,6 +96,37 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     if context:
         why["evaluate.context_frames"] = f"sequences are too short for {SEEN} + {SEEN} frames"
     return Proposal(sections, why)
+
+
+def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
+    """Returns params of train_masker that learn from whole frames: by them it knows what it has seen elsewhere."""
+    return {
+        "model": {"arch": "smp_unet", "encoder": ENCODER, "encoder_weights": weights},
+        **_masker(found),
+        "training": _training(5, 45, 4, 1.0e-3, 50),
+    }
+
+
+def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
+    """Returns params of train_masker that learn from crops, of which some in each batch have objects."""
+    crop = [min(most, side) for most, side in zip(CROP, size, strict=True)]
+    return {
+        "model": UNET,
+        **_masker(found),
+        "augment": {"crop": crop, "crop_on_object": 0.9 if _background(found) > OFTEN else 0.0},
+        "training": _training(5, 100, 16, 5.0e-3, 50),
+    }
+
+
+def _masker(found: Findings) -> dict[str, Any]:
+    return {
+        "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
+        "val_frame_step": 1 if found.partly else 4,  # of the frames that have masks
+    }
+
+
+def _background(found: Findings) -> float:
+    return next(iter(found.shares.values()), 1.0)
 
 
 def _training(epochs: int, steps: int, batch: int, rate: float, warmup: int) -> dict[str, Any]:

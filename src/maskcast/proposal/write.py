@@ -54,8 +54,12 @@ class Start:
         return self.proposal.text(head)
 
 
-def plan(raw: Path) -> Start:
+def plan(raw: Path, weights: str | None = None) -> Start:
     """Returns what to do with a folder of data.
+
+    Args:
+        raw: the folder.
+        weights: pretrained ones, for `propose_params`.
 
     Raises:
         MaskcastError: when nothing can be made of it.
@@ -64,7 +68,7 @@ def plan(raw: Path) -> Start:
     if raw.is_dir():
         Folder(raw).items()  # as fetch_dataset will: links that lead out of the folder are told now
     found = look(raw)
-    proposal = propose_params(raw, found)
+    proposal = propose_params(raw, found, weights)
     written = yaml.safe_load(proposal.text(""))
     checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}
     prepare: Any = checked["prepare_clips"]
