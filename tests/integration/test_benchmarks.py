@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from tests.conftest import ROOT, moving_squares
 from tests.integration.project import shrink
+from tests.lookalikes import write_images
 
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
@@ -56,6 +59,7 @@ ELSEWHERE = {
     "gpu_kernels": "test_every_kernel_compiles_for_a_gpu",
     "forecasting": "test_the_tables_of_forecasters_are_rebuilt",
     "image_startup": "needs a Docker Engine and an image of this project",
+    "unseen_sequences": "test_sequences_that_nobody_labelled_are_scored",
     "worst_windows": "test_the_worst_windows_are_drawn_with_what_happened",
 }
 STARTED = ("request_memory", "startup", "streaming", "video_length")  # whose commands need not import torch each
@@ -74,6 +78,24 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
     path = str(BENCHMARKS / f"{name}.py")
     monkeypatch.setattr(sys, "argv", [path, *arguments])
     runpy.run_path(path, run_name="__main__")
+
+
+def test_sequences_that_nobody_labelled_are_scored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames, masks = moving_squares(0, 60, 64, 96)
+    write_images(tmp_path / "data/camvid/take/images", frames, "{:03d}.png")
+    write_images(tmp_path / "data/camvid/take/labels", masks, "{:03d}.png")
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "lite0.safetensors")
+    arguments = ["data", "--work", "work", "--only", "camvid", "--seeds", "0", "--steps", "1"]
+    arguments += ["--weights", str(tmp_path / "lite0.safetensors")]
+    run(monkeypatch, "unseen_sequences", *arguments)
+    said = capsys.readouterr().out
+    assert re.search(r"\| camvid \| at random \| 1 \| 0\.\d+ \[", said)
+    assert re.search(r"\| camvid \| ImageNet \| 1 \| 0\.\d+ \[", said)
+    run(monkeypatch, "unseen_sequences", *arguments)
+    again = capsys.readouterr()
+    assert again.out == said and "epoch" not in again.err  # what is there is not made again
 
 
 def test_each_is_here() -> None:

@@ -1,0 +1,131 @@
+"""What weights of ImageNet are worth on sequences and people that nobody has labelled.
+
+    python benchmarks/unseen_sequences.py DATA [--work FOLDER] [--seeds 0 1 2] [--only SET ...]
+        [--weights PLACE] [--steps N]
+
+DATA holds davis2016_val/, whose six sequences are scored in pairs by maskers that have learnt from the other four;
+hands_hgr1/, scored on other people; and camvid/, scored on the end of its one sequence, for comparison. The
+maskers are the two that `maskcast init` proposes: at random, and from PLACE, which is what `encoder_weights` takes
+(the hub's, if not given). They learn for about as long. Scores are those of the best of five epochs: macro
+Jaccard, and that of the foreground alone. What is in FOLDER already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from _common import at_least_one, commit, read_record
+from maskcast.errors import mistakes_in_one_line
+from maskcast.models.encoders.pretrained import pinned
+from maskcast.params import merged
+from maskcast.proposal.values import ENCODER
+from maskcast.proposal.write import plan
+from maskcast.report.tables import markdown
+from maskcast.runner.run import run_stage
+
+PAIRS = (("blackswan", "dog"), ("bmx-trees", "car-roundabout"), ("horsejump-high", "scooter-black"))
+HANDS = {
+    "source": {
+        "layout": "frame_folders",
+        "images": "dev/images/{frame}.jpg",
+        "masks": "dev/masks/{frame}.bmp",
+        "values": {0: "skin", 1: "background"},
+        "classes": ["background", "skin"],
+        "frames": 1,
+        "window_step": 1,
+        "split_by": "time",  # stills by name, so other people are scored than are learned from
+        "splits": {"val": 0.4},
+    },
+    "height": 176,
+    "width": 240,
+}
+SETS = ("davis2016_val", "hands_hgr1", "camvid")
+RECORD = ("set", "fold", "arm", "seed", "val_jaccard", "val_jaccard_no_background", "cpu_seconds")
+Values = dict[str, Any]
+
+
+def main() -> None:
+    """Runs what is missing and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of real sets")
+    parser.add_argument("--work", type=Path, default=Path("unseen_sequences"), help="folder for what is made")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", metavar="SET", choices=SETS, default=SETS, help="default: all")
+    parser.add_argument("--weights", metavar="PLACE", help="default: the hub's, of today")
+    parser.add_argument("--steps", type=at_least_one, help="steps per epoch; default: those that are proposed")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    weights = given.weights or pinned(ENCODER)
+    records = []
+    for name in given.only:
+        for seed in given.seeds:
+            for fold, prepare in enumerate(folds(given.data, name)):
+                clips = given.work / "sets" / f"{name}_{fold}"
+                if not clips.exists():
+                    run_stage("prepare_clips", prepare, raw=given.data / name, clips=clips)
+                for arm, place in {"at random": None, "ImageNet": weights}.items():
+                    out = given.work / "runs" / f"{name}_{fold}_{arm}_{seed}.json"
+                    if not out.exists():
+                        values = masker_values(given.data, name, place, given.steps, seed)
+                        record = {"set": name, "fold": fold, "arm": arm, "seed": seed} | trained(clips, values)
+                        out.parent.mkdir(parents=True, exist_ok=True)
+                        out.write_text(json.dumps(record) + "\n")
+                    records.append(read_record(out, RECORD))
+    print(f"Mean [lowest to highest] of folds and seeds; commit {commit()}\n\n{table(records)}")
+
+
+def folds(data: Path, name: str) -> list[Values]:
+    """Returns the params of prepare_clips for each part that is scored in its turn."""
+    if name == "hands_hgr1":
+        return [HANDS]
+    proposed = plan(data / name).proposal.sections["prepare_clips"]
+    if name == "camvid":
+        return [proposed]
+    return [proposed | {"source": proposed["source"] | {"splits": {"val": list(pair)}}} for pair in PAIRS]
+
+
+def masker_values(data: Path, name: str, weights: str | None, steps: int | None, seed: int) -> Values:
+    """Returns the params of train_masker as `maskcast init` writes them; for hands, those for DAVIS."""
+    proposed = plan(data / ("camvid" if name == "camvid" else "davis2016_val"), weights).proposal
+    own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
+    return merged(proposed.sections["train_masker"], {"training": own})
+
+
+def trained(clips: Path, values: Values) -> Values:
+    """Trains a masker; returns its scores and what they cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics, start = Path(folder, "metrics.json"), time.process_time()
+        run_stage("train_masker", values, clips=clips, masker=Path(folder, "masker"), metrics=metrics)
+        scores: Values = json.loads(metrics.read_text())
+    return {"val_jaccard_no_background": None} | scores | {"cpu_seconds": time.process_time() - start}
+
+
+def table(records: list[Values]) -> str:
+    """Returns a row for each set and start."""
+    rows = []
+    for name, arm in dict.fromkeys((one["set"], one["arm"]) for one in records):
+        mine = [one for one in records if (one["set"], one["arm"]) == (name, arm)]
+        cells = [spread([one[key] for one in mine]) for key in RECORD[4:6]]
+        rows.append(
+            [name, arm, str(len(mine)), *cells, f"{statistics.mean(one['cpu_seconds'] for one in mine):.0f}"]
+        )
+    return markdown(["set", "start", "runs", "Jaccard", "of the foreground", "CPU s"], rows)
+
+
+def spread(scores: list[float | None]) -> str:
+    """Returns mean, lowest and highest, or nothing where there are several classes."""
+    known = [score for score in scores if score is not None]
+    return f"{statistics.mean(known):.3f} [{min(known):.3f} to {max(known):.3f}]" if known else ""
+
+
+if __name__ == "__main__":
+    with mistakes_in_one_line():
+        main()
