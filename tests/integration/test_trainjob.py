@@ -91,7 +91,7 @@ def test_two_nodes_learn_what_one_process_does(
     cluster.refused = {f"GET {JOBS}": [503], "GET /api/v1/namespaces/team/pods": [500]}
     found = train(tmp_path)
     shown = capsys.readouterr().err
-    assert "2 nodes x 1 processes" in shown
+    assert "2 nodes x 1 process\n" in shown
     for line in ("epoch 1/2", "epoch 2/2", "masker: validation Jaccard"):
         assert shown.count(line) == 1, shown
     expected = train(tmp_path, "alone", nodes=1)
