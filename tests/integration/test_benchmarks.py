@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tests.conftest import ROOT, moving_squares
 from tests.integration.project import shrink
-from tests.lookalikes import write_images
+from tests.lookalikes import davis, write_images
 
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.configs import ObjectsConfig
@@ -86,6 +86,7 @@ def test_sequences_that_nobody_labelled_are_scored(
     frames, masks = moving_squares(0, 60, 64, 96)
     write_images(tmp_path / "data/camvid/take/images", frames, "{:03d}.png")
     write_images(tmp_path / "data/camvid/take/labels", masks, "{:03d}.png")
+    davis(tmp_path / "data/davis2016_val", size=(64, 96))
     save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "lite0.safetensors")
     arguments = ["data", "--work", "work", "--only", "camvid", "--seeds", "0", "--steps", "1"]
     arguments += ["--weights", str(tmp_path / "lite0.safetensors")]

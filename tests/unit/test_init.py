@@ -511,10 +511,12 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 
 
-def test_frames_too_small_for_the_encoder_are_learnt_from_at_random(tmp_path: Path) -> None:
-    davis(tmp_path / "set")
-    model = plan(tmp_path / "set", f"hf-hub:{LITE0}@{COMMIT}").proposal.sections["train_masker"]["model"]
-    assert model == {"arch": "unet", "width": 16}
+def test_small_frames_and_single_sequences_are_learnt_from_at_random(tmp_path: Path) -> None:
+    davis(tmp_path / "small")
+    davis(tmp_path / "one", 1, 1, 60, size=(64, 96))
+    for name in ("small", "one"):
+        model = plan(tmp_path / name, f"hf-hub:{LITE0}@{COMMIT}").proposal.sections["train_masker"]["model"]
+        assert model == {"arch": "unet", "width": 16}
 
 
 def test_a_folder_of_frames_and_one_of_masks_are_found_among_others(tmp_path: Path) -> None:

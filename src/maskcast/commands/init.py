@@ -10,9 +10,9 @@ from maskcast.errors import MaskcastError
 DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, and writes params.yaml for it."
 EPILOG = """\
 It says what it found: layout, values of masks, sequences, sizes, splits, and how long `dvc repro` will take
-here. Every line of the file that comes from the data has its reason beside it. The masker starts from weights of
-ImageNet where the Hugging Face hub answers, else at random (HF_HUB_OFFLINE=1 asks nobody). docs/your-data.md
-walks through it for several kinds of data.
+here. Every line of the file that comes from the data has its reason beside it. Where several sequences have
+masks and the Hugging Face hub answers, the masker starts from weights of ImageNet; HF_HUB_OFFLINE=1 asks nobody.
+docs/your-data.md walks through it for several kinds of data.
 
 examples:
   maskcast init ~/videos/street --force
@@ -27,7 +27,7 @@ def init(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     from maskcast.models.encoders.pretrained import pinned
     from maskcast.proposal.report import told
-    from maskcast.proposal.values import ENCODER
+    from maskcast.proposal.values import ENCODER, suits_pretrained
     from maskcast.proposal.write import check_free, plan, write_params
 
     check_free(given.params, force=given.force)
@@ -37,7 +37,7 @@ def init(arguments: Sequence[str]) -> int:
     except MaskcastError as error:
         why_not = f"the masker will start at random: {error}"
     start = plan(given.folder, weights)
-    if why_not:
+    if why_not and suits_pretrained(start.found):
         start.found.warnings.append(why_not)
     write_params(given.params, start.text(given.folder), force=given.force)
     print(told(start, given.folder, given.params))

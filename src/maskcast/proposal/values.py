@@ -14,7 +14,7 @@ MULTIPLE = 8
 CROP = (64, 96)
 ENCODER = "tu-tf_efficientnet_lite0"  # the smallest of those measured (docs/decisions/2026-11-28-pretrained.md)
 UNET = {"arch": "unet", "width": 16}
-SMALLEST = 64  # side of frames that leaves the encoder's last map, of stride 32, anything to see
+SMALLEST = 64  # side of frames from which on a pretrained encoder is proposed
 OFTEN = 0.6  # share of the background from which crops are drawn on objects
 WIDTH = 100  # of a line of the file
 
@@ -48,7 +48,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None for a start at random.
     """
     (height, width), size_why = _size(found)
-    if min(height, width) < SMALLEST:
+    if not suits_pretrained(found):
         weights = None
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
@@ -96,6 +96,15 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     if context:
         why["evaluate.context_frames"] = f"sequences are too short for {SEEN} + {SEEN} frames"
     return Proposal(sections, why)
+
+
+def suits_pretrained(found: Findings) -> bool:
+    """Returns whether a masker should start from pretrained weights.
+
+    Of the rest of a sequence a small network learns more from a random start. Of small frames an encoder with
+    stride 32 sees next to nothing.
+    """
+    return min(_size(found)[0]) >= SMALLEST and found.source.get("split_by") != "time"
 
 
 def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
