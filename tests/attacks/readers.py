@@ -169,9 +169,9 @@ def write_frame_folders(folder: Path) -> None:
 
 
 def write_videos(folder: Path) -> None:
-    save_video(folder / "raw/one.mp4", frames_of(4))
-    save_video(folder / "raw/two.avi", frames_of(4))
-    save_video(folder / "raw/three.mkv", frames_of(4), "libx264")
+    save_video(folder / "raw/one.mp4", frames_of(8))
+    save_video(folder / "raw/two.avi", frames_of(8))
+    save_video(folder / "raw/three.mkv", frames_of(8), "libx264")
 
 
 def write_green_screen(folder: Path) -> None:

@@ -142,7 +142,7 @@ GPU = {"cpu": "8", "memory": "32Gi", "gpus": 1}
             "quota",
             "failed: .*team-limits allows memory 16Gi, asked 32Gi",
         ),
-        (lambda api: put_quota(api, pods="20", limits_cpu="64"), {}, "quota", "ok: 1 quotas and 0 limit ranges"),
+        (lambda api: put_quota(api, pods="20", limits_cpu="64"), {}, "quota", "ok: 1 quota and 0 limit ranges"),
         (None, PULL, "pull secrets", "failed: there is no 'registry' in team -> `kubectl create secret docker-"),
         (
             lambda api: put_pull_secret(api, "https://index.docker.io/v1/"),

@@ -147,7 +147,7 @@ def test_pasted_hands_are_whole_in_their_maps_and_in_front_of_each_other(tmp_pat
 
 def test_pairs_need_two_photographs_with_masks(tmp_path: Path) -> None:
     raw = write_photos(tmp_path / "raw")
-    with pytest.raises(MaskcastError, match=r"1 photographs of split 'val', a pair needs 2; mend source.splits"):
+    with pytest.raises(MaskcastError, match=r"1 photograph of split 'val', a pair needs 2; mend source.splits"):
         prepare(raw, "pasted_hands", **PASTE | {"splits": {"val": ["0"]}})
     with pytest.raises(MaskcastError, match=r"zoom .* must be two factors above 0"):
         validate(PastedHandsSource, {"zoom": [0, 1]}, "source")

@@ -8,6 +8,7 @@ from pathlib import Path
 from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.installation import shipped
+from maskcast.redaction import redacted
 
 DESCRIPTION = """\
 Makes the folder of a project, which Git and DVC keep: dvc.yaml, params.yaml, cluster.yaml and what Git and DVC
@@ -89,7 +90,7 @@ def new(arguments: Sequence[str]) -> int:
         raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
         raise MaskcastError(f"{folder}: `git init` fails there; run it to see why")
-    print(_told(folder, given.pipeline))
+    print(redacted(_told(folder, given.pipeline)))
     return 0
 
 
