@@ -95,7 +95,7 @@ def folds(data: Path, name: str) -> list[Values]:
 def masker_values(data: Path, name: str, weights: str | None, steps: int | None, seed: int) -> Values:
     """Returns the params of train_masker that `maskcast init` writes; where it proposes none, those for DAVIS."""
     own_set = name == "camvid" and weights is None
-    proposed = plan(data / (name if own_set else "davis2016_val"), weights).proposal
+    proposed = plan(data / (name if own_set else "davis2016_val"), (lambda: weights) if weights else None).proposal
     own: Values = {"seed": seed} | ({"steps_per_epoch": steps, "warmup_steps": 0} if steps else {})
     return merged(proposed.sections["train_masker"], {"training": own})
 

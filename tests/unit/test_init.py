@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save
 from tests.conftest import ROOT, write_detection_set
-from tests.hub import COMMIT, running_hub
+from tests.hub import COMMIT, Hub, running_hub
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
@@ -24,6 +26,7 @@ from maskcast.data.inspection.look import look
 from maskcast.data.inspection.patterns import Guess, guess_patterns
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.relabelling import labelled_frames
+from maskcast.data.sources.splits import time_parts
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
@@ -485,7 +488,7 @@ def test_the_masker_starts_from_weights_of_imagenet_where_a_hub_answers(
         said = " ".join(capsys.readouterr().out.split())
         weights = f"hf-hub:{LITE0}@{COMMIT}"  # of a commit, so that all who train take the same
         assert "masker smp_unet, starts from weights of ImageNet" in said
-        assert not any(name.endswith(".safetensors") for name in hub.asked)
+        assert [name.partition(" ")[0] for name in hub.asked if name.endswith(".safetensors")] == ["HEAD"]
         params = yaml.safe_load((tmp_path / "params.yaml").read_text())
         masker = params["train_masker"]
         masker["training"] |= {"epochs": 1, "steps_per_epoch": 1}
@@ -511,12 +514,32 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 
 
+class SilentHandler(BaseRequestHandler):
+    """Hangs up on everybody who calls."""
+
+    server: Hub
+
+    def handle(self) -> None:
+        self.server.asked.append(self.request.recv(4).decode())
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries took half a minute of each `init` without a network."""
+    monkeypatch.chdir(tmp_path)
+    davis(tmp_path / "set", size=(64, 96))
+    with running_hub({}) as hub:
+        hub.take_over(monkeypatch, tmp_path / "cache")
+        monkeypatch.setattr(hub, "RequestHandlerClass", SilentHandler)
+        assert main(["init", "set"]) == 0
+        assert hub.asked.count("HEAD") == 1
+
+
 def test_small_frames_and_single_sequences_are_learnt_from_at_random(tmp_path: Path) -> None:
     davis(tmp_path / "small")
     davis(tmp_path / "one", 1, 1, 60, size=(64, 96))
     for name in ("small", "one"):
-        model = plan(tmp_path / name, f"hf-hub:{LITE0}@{COMMIT}").proposal.sections["train_masker"]["model"]
-        assert model == {"arch": "unet", "width": 16}
+        start = plan(tmp_path / name, lambda: pytest.fail("nobody is asked"))
+        assert start.proposal.sections["train_masker"]["model"] == {"arch": "unet", "width": 16}
 
 
 def test_a_folder_of_frames_and_one_of_masks_are_found_among_others(tmp_path: Path) -> None:
@@ -579,6 +602,34 @@ def test_a_sequence_with_masks_at_its_beginning_alone_is_cut_there(tmp_path: Pat
     start = plan(tmp_path)
     assert start.found.source["splits"] == {"val": 0.75}  # frames 38 to 149, of which 38 to 59 have masks
     assert start.clips["train"] >= 1 and start.clips["val"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("labelled", "context", "begin"),
+    [(range(20), 5, 10), (range(40, 60), 9, 42), (range(20, 40), 9, 22), (range(0, 60, 10), 11, 29)],
+)
+def test_a_single_sequence_is_cut_so_that_both_parts_have_masks(
+    labelled: range, context: int, begin: int, tmp_path: Path
+) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "frames", frames, "{}.png")
+    write_images(tmp_path / "all", masks, "{}.png")
+    (tmp_path / "masks").mkdir()
+    for number in labelled:
+        (tmp_path / "all" / f"{number}.png").rename(tmp_path / "masks" / f"{number}.png")
+    shutil.rmtree(tmp_path / "all")
+    start = plan(tmp_path)
+    assert start.found.context == context
+    assert time_parts(range(60), start.found.source["splits"]) == {"train": range(begin), "val": range(begin, 60)}
+    assert start.clips["train"] >= 1 and start.clips["val"] >= 1
+
+
+def test_masks_too_close_together_are_said(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    write_images(tmp_path / "frames", frames, "{}.png")
+    write_images(tmp_path / "masks", masks[:4], "{}.png")
+    with pytest.raises(MaskcastError, match=r"of 4 frames of 60, and they lie too close together: 8 frames to "):
+        plan(tmp_path)
 
 
 def test_masks_that_fit_two_folders_of_frames_are_paired_with_the_one_they_cover(tmp_path: Path) -> None:

@@ -266,9 +266,17 @@ def test_help_says_as_below_of_what_it_lists_below(capsys: pytest.CaptureFixture
     assert "smp_upernet\n          encoder: " in text
 
 
-@pytest.mark.parametrize("words", [["pipeline", "compile"], ["completion", "bash"]])
-def test_without_kubeflow_a_line_names_the_extra(words: list[str]) -> None:
+def _without_kubeflow(words: list[str]) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.modules['kfp'] = None; from maskcast.__main__ import main; sys.exit(main({words}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_without_kubeflow_shells_complete_the_other_commands() -> None:
+    done = _without_kubeflow(["completion", "bash"])
+    assert (done.returncode, done.stderr) == (0, "") and "train_masker" in done.stdout
+
+
+def test_without_kubeflow_a_line_names_the_extra() -> None:
+    done = _without_kubeflow(["pipeline", "compile"])
     line = "error: pipeline: needs kfp, which is not installed; run `pip install 'maskcast[cluster]'`\n"
     assert (done.returncode, done.stderr) == (2, line)

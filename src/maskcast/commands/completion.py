@@ -11,8 +11,8 @@ from maskcast.commands.parser import CommandParser, command_parser
 from maskcast.runner.stage import get_stage, stage_names
 
 EPILOG = """\
-Print it where your shell looks, once; a new shell then completes. In a project's folder it knows the commands of
-`maskcast pipeline`, too. Nothing of maskcast is started at a press of the tab key.
+Print it where your shell looks, once; a new shell then completes. It knows the commands of `maskcast pipeline`
+where `pip install 'maskcast[cluster]'` was run. Nothing of maskcast is started at a press of the tab key.
 
 examples:
   maskcast completion bash > ~/.local/share/bash-completion/completions/maskcast

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskcast.commands.parser import command_parser
-from maskcast.errors import MaskcastError
 
 DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, and writes params.yaml for it."
 EPILOG = """\
@@ -27,18 +26,11 @@ def init(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     from maskcast.models.encoders.pretrained import pinned
     from maskcast.proposal.report import told
-    from maskcast.proposal.values import ENCODER, suits_pretrained
+    from maskcast.proposal.values import ENCODER
     from maskcast.proposal.write import check_free, plan, write_params
 
     check_free(given.params, force=given.force)
-    weights, why_not = None, None
-    try:
-        weights = pinned(ENCODER)
-    except MaskcastError as error:
-        why_not = f"the masker will start at random: {error}"
-    start = plan(given.folder, weights)
-    if why_not and suits_pretrained(start.found):
-        start.found.warnings.append(why_not)
+    start = plan(given.folder, lambda: pinned(ENCODER))
     write_params(given.params, start.text(given.folder), force=given.force)
     print(told(start, given.folder, given.params))
     return 0

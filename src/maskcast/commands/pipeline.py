@@ -24,13 +24,12 @@ def pipeline(arguments: Sequence[str]) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the commands, with the flags of all, as far as there are pipelines here."""
+    """Declares the commands, with the flags of all, where there are pipelines here and what they need."""
     try:
-        pipelines_folder()
+        with told_what_is_missing("pipeline"):
+            pipelines_module("cli").add_arguments(parser)
     except MaskcastError:
         return
-    with told_what_is_missing("pipeline"):
-        pipelines_module("cli").add_arguments(parser)
 
 
 def pipelines_folder() -> Path:

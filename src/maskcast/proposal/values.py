@@ -48,8 +48,6 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         weights: pretrained ones of ``ENCODER``, as ``encoder_weights`` takes them; None for a start at random.
     """
     (height, width), size_why = _size(found)
-    if not suits_pretrained(found):
-        weights = None
     context = {} if found.context == SEEN else {"context_frames": found.context, "horizon": found.context}
     seen = context | ({"min_context_frames": max(1, found.context // 2)} if context else {})
     clips: dict[str, Any] = {"source": found.source, "height": height, "width": width}
@@ -94,7 +92,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
             "no masks, so nothing to train on or to score: remove it with the first labels"
         )
     if context:
-        why["evaluate.context_frames"] = f"sequences are too short for {SEEN} + {SEEN} frames"
+        why["evaluate.context_frames"] = found.why["frames"]
     return Proposal(sections, why)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelError
 from maskcast.params import validate
 from maskcast.proposal.duration import estimate
-from maskcast.proposal.values import Proposal, propose_params
+from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
 from maskcast.reading import counted
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
@@ -54,12 +54,12 @@ class Start:
         return self.proposal.text(head)
 
 
-def plan(raw: Path, weights: str | None = None) -> Start:
+def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
     """Returns what to do with a folder of data.
 
     Args:
         raw: the folder.
-        weights: pretrained ones, for `propose_params`.
+        find_weights: returns pretrained ones, for `propose_params`; asked only where they suit the data.
 
     Raises:
         MaskcastError: when nothing can be made of it.
@@ -68,6 +68,12 @@ def plan(raw: Path, weights: str | None = None) -> Start:
     if raw.is_dir():
         Folder(raw).items()  # as fetch_dataset will: links that lead out of the folder are told now
     found = look(raw)
+    weights = None
+    if find_weights and suits_pretrained(found):
+        try:
+            weights = find_weights()
+        except MaskcastError as error:
+            found.warnings.append(f"the masker will start at random: {error}")
     proposal = propose_params(raw, found, weights)
     written = yaml.safe_load(proposal.text(""))
     checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}

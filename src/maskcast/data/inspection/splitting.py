@@ -28,10 +28,12 @@ def propose_splits(
         folders: of sequences, which may be named as splits; else sequences are.
 
     Raises:
-        MaskcastError: when the labelled sequences are too short for a forecast.
+        MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
-    set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled))
+    alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
+    most = _most_seen(found.runs(alone), marked[alone]) if alone is not None else SEEN
+    set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     if not found.labelled:
         found.source["splits"] = {"unlabeled": 1.0}
@@ -40,8 +42,8 @@ def propose_splits(
         return
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
-    if len(long_enough) == 1:
-        _by_time(found, long_enough[0], marked[long_enough[0]], unlabelled)
+    if alone is not None:
+        _by_time(raw, found, alone, marked[alone], unlabelled)
     else:
         named, origin = _existing(raw, sorted(lengths, key=id_key), folders or {})
         if not named or not set(named.get("val", ())) & set(long_enough):
@@ -58,7 +60,7 @@ def propose_splits(
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
 
 
-def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool) -> None:
+def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = SEEN) -> None:
     """Sets the context: half of a clip, and 11 where the sequences are long enough for 22 frames.
 
     Args:
@@ -66,12 +68,13 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
         found: what is in it.
         lengths: of the longest part without a gap of each sequence, the longest first.
         apart: whether some clips are scored on: then two sequences or both parts of one must be long enough.
+        most: frames that may be seen.
 
     Raises:
         MaskcastError: when they are too short for a forecast.
     """
     second = lengths[1] if len(lengths) > 1 else lengths[0] // 2
-    found.context = min(SEEN, (second if apart else lengths[0]) // 2)
+    found.context = min(most, (second if apart else lengths[0]) // 2)
     if found.context < LEAST_SEEN:
         need, apart_from_gaps = 2 * LEAST_SEEN, " without a gap in their numbers" if found.gaps else ""
         raise MaskcastError(
@@ -80,21 +83,33 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
             f"{' each' if apart else ''}, half of them seen; give longer ones"
         )
     if found.context < SEEN:
+        too_short = "sequences are too short" if most == SEEN else "masks are too close together"
         found.source["frames"] = found.frames
-        found.why["frames"] = (
-            f"{found.context} seen and {found.context} forecast: sequences are too short for 11 + 11"
-        )
+        found.why["frames"] = f"{found.context} seen and {found.context} forecast: {too_short} for 11 + 11"
         found.warnings.append(
-            f"sequences are short: {found.context} frames are seen and {found.context} forecast, not 11 and 11"
+            f"{too_short}: {found.context} frames are seen and {found.context} forecast, not 11 and 11"
         )
 
 
-def _by_time(found: Findings, name: str, marks: Sequence[bool], unlabelled: list[str]) -> None:
-    """Cuts a single sequence into a beginning to learn from and an end to be scored on."""
+def _by_time(raw: Path, found: Findings, name: str, marks: Sequence[bool], unlabelled: list[str]) -> None:
+    """Cuts a single sequence into a beginning to learn from and an end to be scored on.
+
+    Raises:
+        MaskcastError: when its masks lie too close together for that.
+    """
     length = found.sequences[name]
+    cuts = _cuts(found.runs(name), marks, found.frames)
+    if not cuts:
+        need = 2 * LEAST_SEEN
+        raise MaskcastError(
+            f"{raw}: only {name} has masks, of {counted(sum(marks), 'frame')} of {length}, and they lie too close "
+            f"together: {need} frames to learn from and {need} to be scored on need some each; label more frames "
+            "of it, or a second sequence"
+        )
     begin = _begin(found, name, length)
     if sum(marks[begin:]) < SHARE / 2 * sum(marks):  # its end has hardly any masks
-        begin = _begin(found, name, length - [*reversed(marks)].index(True))
+        begin = _begin(found, name, len(marks) - [*reversed(marks)].index(True))
+    begin = min(max(begin, cuts.start), cuts.stop - 1)
     share = round((length - begin) / length + 0.005, 2)
     found.source |= {"split_by": "time", "splits": {"val": share}, "window_step": max(1, found.context // 2)}
     found.why["split_by"] = "one sequence is all that has masks: its end is scored on, its beginning learnt from"
@@ -108,6 +123,23 @@ def _by_time(found: Findings, name: str, marks: Sequence[bool], unlabelled: list
             f"left out: {counted(len(unlabelled), 'sequence')} without masks, because every sequence is cut by "
             "time. Label a second sequence, and they are used, too"
         )
+
+
+def _most_seen(runs: Sequence[range], marks: Sequence[bool]) -> int:
+    """Returns how many frames may be seen so that a sequence can be cut by time."""
+    contexts = range(SEEN, LEAST_SEEN - 1, -1)
+    return next((context for context in contexts if _cuts(runs, marks, 2 * context)), SEEN)
+
+
+def _cuts(runs: Sequence[range], marks: Sequence[bool], frames: int) -> range:
+    """Returns where a sequence may be cut: before is a clip with a mask, behind one whose last frame has one."""
+    earliest, latest = len(marks) + 1, -1
+    for run in runs:
+        marked = [place for place in run if marks[place]]
+        if marked and len(run) >= frames:
+            earliest = min(earliest, max(run.start + frames, marked[0] + 1))
+            latest = max(latest, marked[-1] + 1 - frames)
+    return range(earliest, latest + 1)
 
 
 def _begin(found: Findings, name: str, end: int) -> int:

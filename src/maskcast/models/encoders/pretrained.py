@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from maskcast.digest import sha256_of
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, first_line
 from maskcast.models.base import WEIGHTS
 from maskcast.models.encoders.smp import hub_place, library, load_pretrained
 from maskcast.models.encoders.weights import HUB, PRETRAINED
@@ -18,6 +18,7 @@ from maskcast.progress import say
 from maskcast.reading import parsing, read_json
 
 KEY = "model.encoder_weights"
+PATIENCE = 5.0  # seconds that the hub is waited for, where nothing depends on its answer
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,20 @@ def pinned(name: str) -> str:
     Raises:
         MaskcastError: if the libraries are not there, there are no such weights, or the hub does not answer.
     """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
     library("smp_unet")
     repo, _, revision = hub_place(name).partition("@")
-    config = _fetched(repo, revision, "config.json")
-    if config is None:
-        raise MaskcastError(f"{HUB}{repo}@{revision}: holds no config.json; choose other weights")
-    return f"{HUB}{repo}@{_commit(config)}"
+    cached = try_to_load_from_cache(repo, WEIGHTS, revision=revision)
+    if isinstance(cached, str):
+        return f"{HUB}{repo}@{_commit(Path(cached))}"
+    try:
+        # Asked once: a download would try for half a minute where there is no network.
+        found = get_hf_file_metadata(hf_hub_url(repo, WEIGHTS, revision=revision), timeout=PATIENCE)
+    except Exception as error:  # those of its transport have no base of their own that is public
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT}: {first_line(error)}"
+        raise MaskcastError(f"{HUB}{repo}@{revision}: the hub cannot be asked ({why})") from None
+    return f"{HUB}{repo}@{found.commit_hash}"
 
 
 def _commit(file: Path) -> str:
