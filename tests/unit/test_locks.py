@@ -155,6 +155,20 @@ def test_the_volume_of_a_cluster_keeps_no_empty_folders(tmp_path: Path, monkeypa
     assert [path.name for path in (volume / "run-1").iterdir()] == ["masker.resume"]
 
 
+def test_a_volume_that_cannot_be_written_is_named_and_not_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "workspace").touch()
+    monkeypatch.setenv("MASKCAST_RESUME_DIR", f"{tmp_path}/workspace/resume/train_masker")
+    with pytest.raises(MaskcastError) as error:
+        write(tmp_path / "artifacts/masker", "text")
+    assert str(error.value) == (
+        f"{tmp_path}/workspace/resume/train_masker: cannot be written (MASKCAST_RESUME_DIR: Not a directory); "
+        f"user {os.geteuid()} must be able to write to this volume (docs/runbook.md)"
+    )
+    assert not (tmp_path / "artifacts").exists()
+
+
 def test_what_another_user_left_when_killed_keeps_nobody_out(tmp_path: Path) -> None:
     """A lock's file that may be read alone, in a folder that many write to."""
     out, left = Path("out"), Path("out.partial.lock")

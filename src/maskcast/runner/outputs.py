@@ -136,12 +136,14 @@ def outputs_whole(
         with ExitStack() as locks:
             for name, out in outputs.items():
                 made += _make_parents(out, name)
-                with _unwritable(out, name):
+                with _unwritable(out, f"--{name}"):
                     if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
                         # What is there could be moved away after the work, but not be removed.
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                     locks.enter_context(sole_writer(out))
-                    if volume:  # which pods of other tries see, too
+                if volume:  # which pods of other tries see, too
+                    remedy = f"user {os.geteuid()} must be able to write to this volume (docs/runbook.md)"
+                    with _unwritable(Path(volume), "MASKCAST_RESUME_DIR", remedy):
                         resume_dir(out).parent.mkdir(parents=True, exist_ok=True)
                         locks.enter_context(sole_writer(resume_dir(out)))
             yield from _moved_into_place(outputs, partials, place)
@@ -187,20 +189,20 @@ def _moved_into_place(
 def _make_parents(out: Path, name: str) -> list[Path]:
     """Makes the folders that an output lies in and returns those that were not there, outermost first."""
     missing = [folder for folder in (out.parent, *out.parent.parents) if not folder.exists()]
-    with _unwritable(out, name):
+    with _unwritable(out, f"--{name}"):
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
     return missing[::-1]
 
 
 @contextmanager
-def _unwritable(out: Path, name: str) -> Iterator[None]:
-    """Makes of what the system refuses a line that names the output and its flag."""
+def _unwritable(out: Path, named: str, remedy: str = "choose a writable path") -> Iterator[None]:
+    """Makes of what the system refuses a line that names the path and the flag or variable that it comes from."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise MaskcastError(f"{out}: cannot be written (--{name}: {reason}); choose a writable path") from None
+        raise MaskcastError(f"{out}: cannot be written ({named}: {reason}); {remedy}") from None
 
 
 def _replace(partial: Path, out: Path) -> None:
