@@ -751,3 +751,35 @@ def test_thousands_of_sequences_are_looked_through_in_seconds() -> None:
     guess = guess_patterns(frames, [], masks)
     assert guess == Guess("frames/{clip}", "masks/{clip}")
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("place", ["{kind}/{clip}", "{clip}/{kind}"])
+def test_a_name_that_is_in_those_of_folders_is_no_pattern(place: str, tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 60)
+    for kind, images in (("frames", frames), ("masks", masks)):
+        write_images(tmp_path / place.format(kind=kind, clip="a"), images, "{:03d}.png")
+    source = look(tmp_path).source
+    patterns = [place.replace("{kind}", kind) for kind in ("frames", "masks")]
+    assert [source["images"], source["masks"]] == patterns
+
+
+def test_a_folder_that_holds_frames_and_masks_is_not_called_after_masks(tmp_path: Path) -> None:
+    """`extra` has frames of other videos with the same numbers."""
+    for k, name in enumerate(("labelled/images/a", "labelled/images/b", "extra/images/c")):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / name, frames, "{:03d}.jpg")
+        if k < 2:
+            write_images(tmp_path / name.replace("images", "masks"), masks, "{:03d}.png")
+    found = look(tmp_path)
+    assert (found.source["images"], found.source["masks"]) == ("labelled/images/{clip}", "labelled/masks/{clip}")
+    assert set(found.labelled) == {"a", "b"}
+
+
+def test_overlays_by_sequence_are_no_frames(tmp_path: Path) -> None:
+    for k in range(2):
+        frames, masks = frames_of(k, 24)
+        for folder, images in (("overlay", frames), ("rgb", frames), ("masks", masks)):
+            write_images(tmp_path / f"{folder}/seq-{k}", images, "{:03d}.png")
+    found = look(tmp_path)
+    assert found.source["images"] == "rgb/{clip}"
+    assert "24 images left out: overlay/seq-0 shows masks to people" in found.warnings

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 
 from maskcast.data.inspection.streams import MASK_WORDS, Stream
 
@@ -20,15 +21,32 @@ FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
 
 def for_people(stream: Stream) -> bool:
     """Whether images show frames and masks to people."""
-    return bool(FOR_PEOPLE.fullmatch("/".join(stream.parts[-1:])))
+    return any(map(FOR_PEOPLE.fullmatch, stream.parts))
 
 
-def photographs_of(stream: Stream, frames: Sequence[Stream]) -> Stream | None:
-    """Returns the frames whose names images have that are called after masks, and are none by their colours."""
+def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Stream]) -> Stream | None:
+    """Returns the frames whose names images have that are called after masks, and are none by their colours.
+
+    Frames of a folder that holds their masks, too, are no others': `labelled/images` are none of `all/images`.
+    """
     if not _called_masks(stream):
         return None
-    names = stream.keys()
-    return next((one for one in frames if not _called_masks(one) and names <= one.keys()), None)
+    names, nearest = stream.keys(), max((_common(stream, one) for one in masks), default=0)
+    return next(
+        (
+            one
+            for one in frames
+            if not _called_masks(one)
+            and names <= one.keys()
+            and not (nearest > _common(stream, one) and {*stream.parts} & {*one.parts})
+        ),
+        None,
+    )
+
+
+def _common(one: Stream, other: Stream) -> int:
+    """Returns in how many folders, from the top, both lie."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one.parts, other.parts, strict=False)))
 
 
 def drawn_frames(masks: Sequence[Stream], frames: Sequence[Stream]) -> list[Stream]:

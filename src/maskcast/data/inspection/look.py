@@ -52,7 +52,7 @@ def look(raw: Path) -> Findings:
     frames, masks = [*frames, *drawn], [one for one in masks if one not in drawn]
     stills = [one for one in frames if films and len(one.files) < 2 * LEAST_SEEN]  # a poster, a thumbnail
     frames = [one for one in frames if one not in stills]
-    blurred = {one: twin for one in frames if (twin := photographs_of(one, frames)) is not None}
+    blurred = {one: twin for one in frames if (twin := photographs_of(one, frames, masks)) is not None}
     frames = [one for one in frames if one not in blurred]
     if blurred and not masks and label_files(raw) is None:
         one, twin = next(iter(blurred.items()))

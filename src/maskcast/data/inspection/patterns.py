@@ -158,9 +158,12 @@ def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, s
             if best is not None and min(len(images.names), len(labels.names)) < best[0][0]:
                 break
             for count, ours, theirs in _affixes(images.names, labels.names):
-                cores = (_inner(name, *ours) for name in images.names)
-                there = sum(masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), 0) for core in cores if core)
-                rank = (count, len(images.names), images.parts.index(""), there)
+                cores = {core for name in images.names if (core := _inner(name, *ours))}
+                alike = ours == theirs
+                if not alike and cores & {*images.parts, *labels.parts}:  # `a` of `a/frames` is in `frames`, too
+                    continue
+                there = sum(masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), 0) for core in cores)
+                rank = (count, len(images.names), images.parts.index(""), alike, there)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
     return None if best is None else (*best[1:], best[0][-1])
