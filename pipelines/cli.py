@@ -24,8 +24,9 @@ COMMANDS = {  # by name: its module, imported for this command alone, and what i
 
 OVERVIEW = """Runs the pipeline of `dvc repro` by Kubeflow Pipelines: on this machine or on a cluster.
 
-Values come from params.yaml and from -S section.key=value; what a cluster has stands in a copy of
-pipelines/cluster.yaml. Credentials come from the environment or from secrets in the cluster."""
+Values come from params.yaml and from -S section.key=value; what a cluster has stands in cluster.yaml, which
+`maskcast new` writes, or in a copy of pipelines/cluster.yaml. Credentials come from the environment or from
+secrets in the cluster."""
 
 EPILOG = """examples:
   maskcast pipeline run-local

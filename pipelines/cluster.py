@@ -14,6 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.faults import UNSHOWN
 from maskcast.params import Params, load_params_file, validate
 from maskcast.redaction import has_user
+from pipelines.options import example_file
 from pipelines.pod_metadata import KUEUE, Annotations, Labels
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -267,7 +268,7 @@ def load_cluster(path: Path) -> Cluster:
     Raises:
         MaskcastError: naming the file and the key at fault.
     """
-    remedy = "copy pipelines/cluster.yaml, change what differs, and name the copy with --cluster"
+    remedy = f"copy {example_file()}, change what differs, and name the copy with --cluster"
     cluster = validate(Cluster, load_params_file(path, "cluster file", remedy), f"{path}: ")
     cluster._file = path
     return cluster

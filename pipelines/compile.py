@@ -19,6 +19,7 @@ from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
 from maskcast.errors import MaskcastError
+from maskcast.params import load_params_file
 from maskcast.redaction import redacted
 from maskcast.runner.stage import stage_names
 from pipelines import PIPELINES
@@ -58,8 +59,7 @@ def build(name: str, params_file: Path, overrides: Sequence[str], on: Placement)
         MaskcastError: naming the key at fault.
     """
     _check_stages(on.cluster)
-    values = for_kfp(load_values(params_file, overrides, stages_of(name)))
-    return _built(name, values, on)
+    return _built(name, for_kfp(values_of(name, params_file, overrides)), on)
 
 
 def build_given(
@@ -75,9 +75,24 @@ def build_given(
     plain_on = Placement("image")
     plain = build(given.pipeline, given.params, overrides, plain_on)
     _check_stages(on.cluster)
-    values = load_values(given.params, overrides, stages_of(given.pipeline))
+    values = values_of(given.pipeline, given.params, overrides)
     how = plan(given.grid, given.jobs, values, plain, plain_on)
     return build_grid(plain.name, for_kfp(values), how, on), how
+
+
+def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns the sections of a pipeline from a params file, checked.
+
+    Raises:
+        MaskcastError: naming the key at fault, or the pipeline that the file is for.
+    """
+    given = load_params_file(params_file).keys()
+    for other in PIPELINES if stages_of(name).keys() - given else ():
+        if stages_of(other).keys() <= given:
+            raise MaskcastError(
+                f"{params_file}: has the sections of the pipeline {other}, not of {name}; give --pipeline {other}"
+            )
+    return load_values(params_file, overrides, stages_of(name))
 
 
 @cache

@@ -28,10 +28,10 @@ from maskcast.report.tables import printed
 from maskcast.runner.server import make_database
 from maskcast.stopping import SIGNALS, Stopped
 from pipelines.cluster import Placement
-from pipelines.compile import build_given, stages_of
+from pipelines.compile import build_given, stages_of, values_of
 from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
-from pipelines.values import load_values, local_data
+from pipelines.values import local_data
 
 PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container gets, too
 
@@ -59,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     overrides = list(given.set)
     mounts = []
-    if given.docker and (folder := local_data(load_values(given.params, overrides, stages_of(given.pipeline)))):
+    if given.docker and (folder := local_data(values_of(given.pipeline, given.params, overrides))):
         overrides.append(f"fetch_dataset.uri={folder}")
         mounts.append(folder)
     built, grid = build_given(given, overrides, Placement(given.docker or IMAGE))

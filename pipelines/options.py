@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines import PIPELINES
 
-CLUSTER_FILE = Path(os.path.relpath(Path(__file__).with_name("cluster.yaml")))  # seen from wherever one is
+PROJECTS_CLUSTER = Path("cluster.yaml")  # as `maskcast new` calls it
 
 
 def add_pipeline(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +45,22 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def cluster_file() -> Path:
+    """Returns the cluster file that is taken where none is named: the project's own, else the example."""
+    return PROJECTS_CLUSTER if PROJECTS_CLUSTER.is_file() else example_file()
+
+
+def example_file() -> Path:
+    """Returns the cluster file that comes with maskcast, seen from wherever one is."""
+    return Path(os.path.relpath(Path(__file__).with_name("cluster.yaml")))
+
+
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Declares the description of the cluster."""
     parser.add_argument(
         "--cluster",
         metavar="FILE",
         type=Path,
-        default=CLUSTER_FILE,
+        default=cluster_file(),
         help="image, namespace, resources, names of secrets (default: %(default)s)",
     )

@@ -22,7 +22,7 @@ from kfp_server_api.models import V2beta1Run
 from maskcast.errors import MaskcastError
 from pipelines.client.transport import RefusedError, Transport
 from pipelines.cluster import load_cluster
-from pipelines.options import CLUSTER_FILE, add_cluster
+from pipelines.options import add_cluster, cluster_file
 
 IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 FORWARD_START_S = 30.0
@@ -180,7 +180,7 @@ def connect(given: argparse.Namespace) -> Iterator[Client]:
 def _flags(given: argparse.Namespace) -> list[str]:
     """Returns those flags of a connection that differ from what is asked for without any."""
     flags = {
-        "--cluster": None if given.cluster == CLUSTER_FILE else given.cluster,
+        "--cluster": None if given.cluster == cluster_file() else given.cluster,
         "--host": given.host,
         "--port-forward": given.port_forward,
         "--namespace": given.namespace,

@@ -24,7 +24,7 @@ from pipelines.client.kube import connect
 from pipelines.client.manifests import Manifest, s3_secrets
 from pipelines.client.setup import apply_one
 from pipelines.cluster import Cluster, load_cluster
-from pipelines.options import CLUSTER_FILE
+from pipelines.options import cluster_file
 
 
 def deploy(
@@ -51,7 +51,7 @@ def deploy(
     Raises:
         MaskcastError: there is no such version, KServe or right, or the service does not become ready.
     """
-    cluster = load_cluster(file or CLUSTER_FILE)
+    cluster = load_cluster(file or cluster_file())
     name = service or service_name(registry.name)
     cluster.check_image()
     release = release_of(registry, registry.find(which), cluster)
@@ -85,7 +85,7 @@ def undeploy(model: str, file: Path | None, service: str | None, *, canary: bool
     Raises:
         MaskcastError: there is no such service or canary, or no right.
     """
-    cluster = load_cluster(file or CLUSTER_FILE)
+    cluster = load_cluster(file or cluster_file())
     name = service or service_name(model)
     running = Service(connect(), cluster, name)
     current = running.get()

@@ -17,9 +17,9 @@ from maskcast.progress import say
 from pipelines.client.connection import Client
 from pipelines.client.preflight import passes
 from pipelines.cluster import Cluster, Placement
-from pipelines.compile import build_given, content_digest, refuse_secrets, stages_of, write
+from pipelines.compile import build_given, content_digest, refuse_secrets, values_of, write
 from pipelines.options import add_cluster, add_grid, add_pipeline
-from pipelines.values import for_kfp, load_values, local_data
+from pipelines.values import for_kfp, local_data
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
         MaskcastError: naming the key at fault; also when the image is not pinned, or pods cannot see the data.
     """
     cluster.check_image()
-    values = load_values(given.params, given.set, stages_of(given.pipeline))
+    values = values_of(given.pipeline, given.params, given.set)
     if data := local_data(values):
         raise MaskcastError(
             f"fetch_dataset.uri: {data} lies on this machine, where pods do not see it; "

@@ -40,9 +40,8 @@ from pipelines.client.connection import Client, NoServerError, add_connection
 from pipelines.client.connection import connect as connect_kubeflow
 from pipelines.client.kube import ask, connect
 from pipelines.cluster import Cluster, Placement, Pod, load_cluster
-from pipelines.compile import build, stages_of
+from pipelines.compile import build, values_of
 from pipelines.options import add_cluster, add_pipeline
-from pipelines.values import load_values
 
 IN_THE_API: dict[str, Check] = {
     "namespace": namespace,
@@ -121,7 +120,7 @@ def found(given: argparse.Namespace, cluster: Cluster, server: Client | Maskcast
     """
     placement = Placement(cluster.image, cluster)
     build(given.pipeline, given.params, given.set, placement)
-    uri = str(load_values(given.params, given.set, stages_of(given.pipeline))["fetch_dataset"]["uri"])
+    uri = str(values_of(given.pipeline, given.params, given.set)["fetch_dataset"]["uri"])
     return preflight(cluster, placement.pods, uri, server, given.port_forward or "kubeflow")
 
 

@@ -1,5 +1,6 @@
 """`maskcast new`: what it writes for each pipeline, and what it refuses."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -43,6 +44,21 @@ def test_a_project_has_the_pipeline_as_the_clone_has_it_but_for_the_code(name: s
 def ignored(folder: Path, path: str) -> bool:
     check = ["git", "-C", folder, "check-ignore", path, f"{path}/x"]  # a pattern may be for folders alone
     return subprocess.run(check, check=False, capture_output=True).returncode == 0
+
+
+def test_its_cluster_file_is_taken_and_its_pipeline_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "mine", "--pipeline", "hands"]) == 0
+    monkeypatch.chdir("mine")
+    Path("cluster.yaml").write_text("image: registry.example.com/ours:1")
+    capsys.readouterr()
+    assert main(["pipeline", "compile"]) == 2
+    line = "has the sections of the pipeline hands, not of forecasting; give --pipeline hands"
+    assert capsys.readouterr().err == f"error: params.yaml: {line}\n"
+    assert main(["pipeline", "compile", "--pipeline", "hands"]) == 0
+    images = set(re.findall(r"image: (\S+)", Path("hands.yaml").read_text()))
+    assert images == {"registry.example.com/ours:1"}
 
 
 def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         metavar="FILE",
         type=Path,
-        help="image, namespace, `serving` (default: pipelines/cluster.yaml, an example)",
+        help="image, namespace, `serving` (default: cluster.yaml, else an example)",
     )
 
 
