@@ -15,7 +15,6 @@ LARGEST_ANNOTATIONS = 256 << 10  # bytes of all keys and values
 KUEUE = "kueue.x-k8s.io"
 # What Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast know their pods by: domains with all below them.
 RESERVED = (
-    KUEUE,
     "argoproj.io",
     "batch.kubernetes.io",
     "jobset.sigs.k8s.io",
@@ -67,9 +66,9 @@ def _fault_of_key(key: Any) -> str | None:
             "is no key of Kubernetes; write NAME or domain.example.com/NAME, where NAME has at most 63 letters, "
             "digits, `-`, `_` and `.`, with a letter or digit at both ends"
         )
-    if domain == KUEUE or domain.endswith(f".{KUEUE}"):
+    if f".{domain}".endswith(f".{KUEUE}"):
         return "Kueue's keys are not set here; write `queue` and `priority`"
-    if key in RESERVED_KEYS or any(domain == taken or domain.endswith(f".{taken}") for taken in RESERVED):
+    if key in RESERVED_KEYS or f".{domain}".endswith(tuple(f".{taken}" for taken in RESERVED)):
         return "is set by Kubeflow or maskcast; choose a key of your own, e.g. example.com/NAME"
     return None
 

@@ -32,6 +32,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.segmentation.table import load_masker
 from maskcast.proposal import duration
+from maskcast.proposal.report import told
 from maskcast.proposal.values import propose_params
 from maskcast.proposal.write import plan
 from maskcast.runner.run import run_stage
@@ -295,8 +296,12 @@ def test_of_few_masks_each_forecast_frame_gets_one_in_some_clip(tmp_path: Path) 
     step = found.source["window_step"]
     frames = {mask - start for start in range(0, 48 - 21, step) for mask in range(0, 48, 10)}
     assert set(range(11, 22)) <= frames and 1 <= step < 11
-    assert any(warning.startswith("many frames of labelled sequences have no mask") for warning in found.warnings)
-    assert "  propagated: {frames: 8} # few frames have masks" in propose_params(tmp_path, found).text("")
+    assert any(
+        warning.startswith("10 of the 96 frames of labelled sequences have a mask:") for warning in found.warnings
+    )
+    assert "  propagated: {frames: 8} # frames that have masks keep them" in propose_params(tmp_path, found).text(
+        ""
+    )
 
 
 def test_frames_without_a_mask_are_not_drawn_to_learn_from(tmp_path: Path) -> None:
@@ -783,3 +788,21 @@ def test_overlays_by_sequence_are_no_frames(tmp_path: Path) -> None:
     found = look(tmp_path)
     assert found.source["images"] == "rgb/{clip}"
     assert "24 images left out: overlay/seq-0 shows masks to people" in found.warnings
+
+
+def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_path: Path) -> None:
+    for name, jump in (("a", 0), ("b", 50)):
+        frames, masks = frames_of(0, 48)
+        for folder, images in (("frames", frames), ("masks", masks)):
+            write_images(tmp_path / folder / name, images[:24], "{:03d}.png")
+            write_images(tmp_path / folder / name, images[24:], "{:03d}.png", 24 + jump)
+    write_images(tmp_path / "masks/a", masks[:2], "{:03d}.png", 90)
+    said = " ".join(told(plan(tmp_path), tmp_path, Path("params.yaml")).split())
+    assert "22 frames at stride 1: 2 of 2; 43 frames at stride 2: 1 of 2 are long enough" in said
+    assert said.count("2 masks (090.png, 091.png) without a frame") == 1
+    assert "masker unet, starts" in said
+
+
+def test_without_masks_nothing_is_said_of_a_masker(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", frames_of(0, 24)[0], "{:03d}.png")
+    assert "starts at random" not in told(plan(tmp_path), tmp_path, Path("params.yaml"))

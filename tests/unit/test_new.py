@@ -62,16 +62,17 @@ def test_its_cluster_file_is_taken_and_its_pipeline_asked_for(
 
 
 def test_a_repository_that_is_there_keeps_what_it_has(capsys: pytest.CaptureFixture[str]) -> None:
-    team = Path("team")
+    team = Path("our team")
     subprocess.run(["git", "init", "--quiet", team], check=True)
     (team / ".gitignore").write_text("*.secret")
     (team / "README.md").write_text("ours\n")
-    assert main(["new", "team"]) == 0
-    assert "git init" not in capsys.readouterr().out
+    assert main(["new", str(team)]) == 0
+    said = capsys.readouterr().out
+    assert "git init" not in said and "\n  cd 'our team'\n" in said
     assert (team / "README.md").read_text() == "ours\n"
     assert (team / ".gitignore").read_text().startswith("*.secret\n")
     assert ignored(team, "a.secret") and ignored(team, "models/masker")
-    assert main(["new", "team/below"]) == 0
+    assert main(["new", str(team / "below")]) == 0
     assert not (team / "below/.git").exists()
 
 

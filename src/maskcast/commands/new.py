@@ -1,6 +1,7 @@
 """The command `new`: a folder for a project of one's own, whose code is the installed package."""
 
 import argparse
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -124,7 +125,7 @@ def _git(*words: str) -> bool:
 
 def _told(folder: Path, pipeline: str) -> str:
     data = "maskcast init ~/videos --force    # params for your own data; without it, synthetic clips"
-    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {folder}"]
+    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {shlex.quote(str(folder))}"]
     lines.append(f"  {data}" if pipeline == "forecasting" else "  edit params.yaml: where your data is")
     lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]
     return "\n".join(lines)

@@ -46,11 +46,14 @@ class Difference:
         """Whether the interval holds zero, or rests on one clip; not where the two are equal on each clip."""
         return self.count == 1 or (self.low <= 0 <= self.high and self.low < self.high)
 
+    @property
+    def over(self) -> str:
+        """What was scored, in words."""
+        of_videos = f" of {counted(self.videos, 'video')}" if self.videos < self.count else ""
+        return f"{counted(self.count, self.of)}{of_videos}"
+
     def __str__(self) -> str:
-        over = counted(self.count, self.of)
-        if self.videos < self.count:
-            over += f" of {counted(self.videos, 'video')}"
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {over}, greater in {self.greater}"
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.over}, greater in {self.greater}"
 
 
 def paired_difference(

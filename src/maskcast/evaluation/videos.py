@@ -72,6 +72,11 @@ class VideoEvaluation:
         """Names of the maps that are scored."""
         return [self.prepared.label_map.name] if self.amodal is None else self.amodal.maps
 
+    @property
+    def videos(self) -> dict[str, str]:
+        """The video of each clip by its id."""
+        return {clip.id: clip.video for clip in self.chosen}
+
     def layers(self, store: ClipStore, clip: Clip) -> dict[str, np.ndarray]:
         """Returns the masks (T, H, W) of a clip in each map that is scored, true or found ones."""
         return {name: store.of(name).masks(store.get(clip.id)) for name in self.maps}

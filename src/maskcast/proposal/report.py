@@ -60,8 +60,9 @@ def _rows(start: Start) -> list[list[str]]:
         )
         stride = source.get("stride", 1)
         spans = {step: (found.frames - 1) * step + 1 for step in (stride, 2 * stride)}
+        longest = [max(map(len, found.runs(name))) for name in found.sequences]  # part without a gap
         fits = "; ".join(
-            f"{span} frames at stride {step}: {sum(length >= span for length in lengths)} of {len(lengths)}"
+            f"{span} frames at stride {step}: {sum(part >= span for part in longest)} of {len(longest)}"
             for step, span in spans.items()
         )
         rows.append(
@@ -79,9 +80,10 @@ def _rows(start: Start) -> list[list[str]]:
     if "splits" in found.why:
         rows.append(["splits", found.why["splits"]])
     clips = ", ".join(f"{count} {split}" for split, count in start.clips.items())
-    model = start.proposal.sections["train_masker"]["model"]
-    first = "from weights of ImageNet" if "encoder_weights" in model else "at random"
-    rows.append(["masker", f"{model['arch']}, starts {first}"])
+    if found.trainable:
+        model = start.proposal.sections["train_masker"]["model"]
+        first = "from weights of ImageNet" if "encoder_weights" in model else "at random"
+        rows.append(["masker", f"{model['arch']}, starts {first}"])
     rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
     return rows
 

@@ -80,7 +80,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
         "train_masker.augment.crop_on_object": f"background takes {_background(found):.0%} of the labelled pixels",
-        "generate_masks.propagated": "few frames have masks: these keep them, and optical flow carries them on",
+        "generate_masks.propagated": "frames that have masks keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",

@@ -176,18 +176,21 @@ def read_evaluation(report: Path, expected: tuple[Measure, ...] = MEASURES) -> E
     """
     path = report / RECORD
     stages = " or ".join(each.stage for each in expected)
+    formats = " or ".join(f"{each.format} with scores of {each.of}s" for each in expected)
+    other = MaskcastError(f"{path}: not a {formats}; run {stages} again")
     facts = read_json(path, "evaluation", f"give the report of {stages}")
     with parsing(path, "an evaluation", f"give the report of {stages}"):
         scores = {name: float(value) for name, value in facts.pop("scores").items()}
         measure = next((each for each in expected if each.format == facts["format"]), None)
-        rows = [] if measure is None else _rows(report / measure.table)
-        per_item = {} if measure is None else _per_item(rows, measure)
-        names = [name for name in dict.fromkeys(map(_baseline, rows)) if name is not None]
-        baselines = {} if measure is None else {name: _per_item(rows, measure, name) for name in names}
-        videos = {} if measure is None else {row[measure.key]: row["video"] for row in rows if row.get("video")}
-    if measure is None or not per_item or not facts.keys() >= measure.must_agree.keys():
-        formats = " or ".join(f"{each.format} with scores of {each.of}s" for each in expected)
-        raise MaskcastError(f"{path}: not a {formats}; run {stages} again")
+        if measure is None or not facts.keys() >= measure.must_agree.keys():
+            raise other
+        rows = _rows(report / measure.table)
+        per_item = _per_item(rows, measure, None)
+        names = {name: None for row in rows if (name := _baseline(row)) is not None}
+        baselines = {name: _per_item(rows, measure, name) for name in names}
+        videos = {row[measure.key]: row["video"] for row in rows if row.get("video")}
+    if not per_item:
+        raise other
     return EvaluationRecord(str(report), measure, facts, scores, per_item, baselines, videos)
 
 
@@ -196,9 +199,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def _per_item(
-    rows: list[dict[str, str]], measure: Measure, baseline: str | None = None
-) -> dict[str, dict[str, float]]:
+def _per_item(rows: list[dict[str, str]], measure: Measure, baseline: str | None) -> dict[str, dict[str, float]]:
     """Returns the scores of the model itself or of a baseline; a cell is empty where nothing is to be found."""
     own = [row for row in rows if _baseline(row) == baseline]
     found = {name: {row[measure.key]: float(row[name]) for row in own if row[name]} for name in measure.each}

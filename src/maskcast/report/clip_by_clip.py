@@ -7,7 +7,6 @@ from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.forecasts import FORECASTER
 from maskcast.evaluation.paired import Difference, mean_interval, paired_difference
 from maskcast.evaluation.scores import ForecastScores
-from maskcast.reading import counted
 
 HEADER = ("forecaster", "score of each clip", "mean", "forecaster less this", "greater in")
 CSV_HEADER = (
@@ -32,9 +31,9 @@ class ClipByClip:
         model: its name.
         score: `jaccard_last`, `jaccard_mean` or `j_and_f`.
         clips: how many have it.
+        videos: that these are of.
         interval: mean and both ends of its interval.
         difference: the forecaster less this one; None of the forecaster itself.
-        videos: that the clips are of.
     """
 
     model: str
@@ -94,9 +93,8 @@ def said(found: list[ClipByClip], model: str, score: str) -> str:
     one = next((each.difference for each in found if (each.model, each.score) == (model, score)), None)
     if one is None:
         return ""
-    clips = counted(one.count, "clip") + (f" of {counted(one.videos, 'video')}" if one.videos < one.count else "")
     text = (
-        f"Clip by clip the forecaster is above it in {one.greater} of {clips}, by {one.mean:+.3f} "
+        f"Clip by clip the forecaster is above it in {one.greater} of {one.over}, by {one.mean:+.3f} "
         f"[{one.low:+.3f}, {one.high:+.3f}] in the mean."
     )
     return f"{text} That may be chance." if one.may_be_chance else text

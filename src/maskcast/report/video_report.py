@@ -75,7 +75,7 @@ def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> No
         lines += ["", "## Beside the base", "", markdown(GAIN, gained), MEANING]
     lines += ["", "In per_clip.csv a score is that of one clip alone.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
-    show("Scores", _scores(evaluation))
+    show("Scores", _scores(evaluation, gained))
     if evaluation.amodal_scores:
         header, rows = _classes(evaluation)
         write_csv(folder / "per_class.csv", header, rows)
@@ -123,7 +123,7 @@ def _write_clips(path: Path, evaluation: VideoEvaluation) -> None:
     columns = list(next(iter(each.values())))
     base = evaluation.per_clip(BASE) if BASE in evaluation.scores else None
     header = ["clip", *columns, *([f"{name}_base" for name in columns] if base else []), "video"]
-    videos = {clip.id: clip.video for clip in evaluation.chosen}
+    videos = evaluation.videos
     rows = [
         [clip, *map(number, [*scores.values(), *(base[clip].values() if base else ())]), videos[clip]]
         for clip, scores in each.items()
@@ -136,8 +136,7 @@ def _gains(evaluation: VideoEvaluation) -> list[list[str]]:
     if BASE not in evaluation.scores:
         return []
     both = [evaluation.per_clip(name) for name in (SEGMENTER, BASE)]
-    videos = {clip.id: clip.video for clip in evaluation.chosen}
-    rows = []
+    rows, videos = [], evaluation.videos
     for score in ("miou", "miou_occluded") if evaluation.amodal else ("jaccard", "j_and_f", "flicker", "mvc8"):
         clips = [clip for clip in videos if all(np.isfinite(one[clip].get(score, np.nan)) for one in both)]
         if clips:
@@ -154,7 +153,7 @@ def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
     return [ranked[place] for place in evenly_spaced(len(ranked), count)]
 
 
-def _scores(evaluation: VideoEvaluation) -> Html:
+def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     flat = evaluation.flat()
     header, rows = headline(evaluation)
     told = [f"{words} {_cell(flat.get(name, np.nan))}" for name, words in _told(evaluation)]
@@ -167,7 +166,7 @@ def _scores(evaluation: VideoEvaluation) -> Html:
         lead += f"; beside its base {flat['jaccard_gain']:+.4f} in Jaccard"
         lead += f" and {flat['flicker_ratio']:.2f} times its flicker"
     parts = [element("p", element("strong", f"{lead}.")), table("Scores of all clips", header, rows)]
-    if gained := _gains(evaluation):
+    if gained:
         each_clip = table("The segmenter less its base, each clip scored alone", GAIN, gained)
         parts.append(folded("Clip by clip: how sure the differences are", each_clip, element("p", MEANING)))
     return joined(parts)

@@ -164,8 +164,6 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
     for name, one in footage.items():
         if given := len(one.masks) - one.masks.count(None):
             found.labelled[name] = given
-        if one.unpaired:
-            found.warnings.append(f"{name}: {one.unpaired}")
     if paths:
         _read_values(raw, found, paths)
         if has_colours(found.source.get("values", {})) and (segments := panoptic_file(raw)) is not None:

@@ -19,13 +19,13 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]]) -> None
     """
     if all(sum(marked[name]) == len(marked[name]) for name in found.labelled):
         return
+    given, total = (sum(numbers) for numbers in zip(*_counts(found, marked), strict=True))
     parts = _scored(found, marked)
     usual = int(found.source.get("window_step", found.frames))
     for step in range(usual, 0, -1):
         if all(_covered(found, marked, parts, step, frame) for frame in range(found.context, found.frames)):
             break
     else:
-        given, total = (sum(numbers) for numbers in zip(*_counts(found, marked), strict=True))
         raise MaskcastError(
             f"{given} of the {total} frames of labelled sequences have a mask, too few to score a forecast: label "
             f"{found.frames} frames in a row of a sequence to be scored on"
@@ -34,7 +34,8 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]]) -> None
         found.source["window_step"] = step
         found.why["window_step"] = "few frames have masks: so every forecast frame has one in some clip"
     found.warnings.append(
-        "many frames of labelled sequences have no mask; they count as not labelled, and scores rest on few"
+        f"{given} of the {total} frames of labelled sequences have a mask: the others count as not labelled, and "
+        "no score rests on them"
     )
 
 
