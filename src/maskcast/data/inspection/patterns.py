@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from operator import eq
+from operator import eq, itemgetter
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.streams import Stream
@@ -78,9 +78,9 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         return _with_names(images, labels, frames, masks)
     if frames and (flat := _in_names(frames, masks)):
         return flat
-    alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
     if masks:
-        return guess_by_names(frames, masks)
+        return None if by_names is None else by_names[1]
+    alone = max(families(places), key=lambda one: (len(one.names), one.parts.index("")), default=None)
     if alone is None:
         return None
     if frames:
@@ -238,16 +238,17 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
     None where the names of masks fit two folders of frames equally well, and these are as near, or half of the
     masks have no frame. Of several folders of masks that fit, the first counts.
     """
-    shared = []
-    if len(frames) * len(masks) > MOST_PAIRS:  # of many folders none holds most of the frames
+    if not masks or len(frames) * len(masks) > MOST_PAIRS:  # of many folders none holds most of the frames
         return None
-    names = [other.keys() for other in masks]
-    for one in frames if masks else ():
-        ours = one.keys()
-        both = [len(ours & theirs) if 2 * len(ours & theirs) >= len(theirs) else 0 for theirs in names]
-        near = [sum(map(eq, one.parts, other.parts)) for other in masks]  # folders that they have in common
-        count, close, first = max(zip(both, near, range(0, -len(masks), -1), strict=True))
-        shared.append(((count, count / len(ours), close), one, masks[-first]))
+    shared = []
+    names = [(other, other.keys()) for other in masks]
+    for one in frames:
+        ours, fits = one.keys(), []
+        for other, theirs in names:
+            both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # names, folders
+            fits.append((both if 2 * both >= len(theirs) else 0, near, other))
+        count, near, labels = max(fits, key=itemgetter(0, 1))
+        shared.append(((count, count / len(ours), near), one, labels))
     ranks = [rank for rank, _, _ in shared]
     if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:
         return None
