@@ -51,12 +51,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     del clone.environment["PYTHONPATH"]  # or pip would find maskcast installed already
     clone.run("git", "init", "--quiet")
     clone.commit("A clone")
-    clone.run(*PIP, "wheel", *OFFLINE, "--no-build-isolation", "--wheel-dir", str(folder), ".")
     venv.create(folder / "venv", symlinks=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "venv")}))
     (site / "below.pth").write_text(sysconfig.get_path("purelib") + "\n")  # whose own .pth files count no more
-    (wheel,) = folder.glob("*.whl")
-    clone.run(*PIP, "--python", str(folder / "venv/bin/python"), "install", *OFFLINE, str(wheel))
+    python = ["--python", str(folder / "venv/bin/python")]
+    clone.run(*PIP, *python, "install", *OFFLINE, "--no-build-isolation", ".")  # by a wheel, as pip installs all
     return Installed(folder / "venv/bin", site, clone, clone.run("git", "rev-parse", "HEAD").strip())
 
 
@@ -70,7 +69,8 @@ def test_a_project_works_as_a_clone_does(installed: Installed, programs: Path, t
     street.environment = team.environment
     street.commit("A project")
 
-    street.run("maskcast", "pipeline", "compile", "--cluster", "cluster.yaml")
+    street.add_programs(programs)
+    street.run("maskcast", "pipeline", "compile")
     installed.clone.environment |= {name: street.environment[name] for name in ("PATH", "PYTHONPATH")}
     installed.clone.run("maskcast", "pipeline", "compile")
     compiled, ours = (
@@ -79,7 +79,6 @@ def test_a_project_works_as_a_clone_does(installed: Installed, programs: Path, t
     )
     assert compiled == ours
 
-    street.add_programs(programs)
     street.dvc("repro")
     assert street.run("git", "status", "--porcelain") == "?? dvc.lock\n"
     street.commit("A run")
