@@ -1,6 +1,6 @@
 """Small folders that look like data sets of users."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -49,6 +49,20 @@ def davis(
         write_images(root / f"JPEGImages/480p/seq-{k}", frames, "{:05d}.jpg")
         if k < labelled:
             write_images(root / f"Annotations/480p/seq-{k}", (masks > 0) * np.uint8(255), "{:05d}.png")
+
+
+def photographs(
+    root: Path,
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]] = ((HEIGHT, WIDTH), (WIDTH, HEIGHT)),
+    ending: str = "",
+    folder: str = "",
+) -> None:
+    """Writes an image and a mask of 0 and 255 of each name, of the sizes in turn, in ``images`` and ``masks``."""
+    for k, name in enumerate(names):
+        frames, masks = frames_of(k, 1, sizes[k % len(sizes)])
+        write_images(root / f"images{folder}", frames, f"{name}.jpg")
+        write_images(root / f"masks{folder}", (masks > 0) * np.uint8(255), f"{name}{ending}.png")
 
 
 def camvid(root: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,21 @@ import yaml
 from tests.conftest import ROOT
 from tests.dags import calls
 from tests.documented import commands
-from tests.lookalikes import camvid, davis, mixed, plain_videos
+from tests.lookalikes import camvid, davis, mixed, photographs, plain_videos
 from tests.unit.test_init_label_files import cvat_coco
 
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 
 WALK = [str(one) for one in commands() if one.file == "docs/your-data.md"]
-WRITERS = {"davis": davis, "camvid": camvid, "export": cvat_coco, "videos": plain_videos, "streets": mixed}
+WRITERS = {
+    "davis": davis,
+    "camvid": camvid,
+    "export": cvat_coco,
+    "videos": plain_videos,
+    "photographs": partial(photographs, names=["beach", "two dogs", "elm", "fox", "oak"]),
+    "streets": mixed,
+}
 TRAINED = "streets"  # all stages run there; of the others, what reads the data does
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -55,7 +63,7 @@ def repro(folder: Path, last: str | None) -> None:
 
 def test_the_walk_works_as_it_is_written(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     looked_at = []
-    assert len(WALK) == 12
+    assert len(WALK) == 14
     for command in WALK:
         words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]
         if words[:2] == ["maskcast", "init"]:
@@ -70,7 +78,7 @@ def test_the_walk_works_as_it_is_written(clone: Path, capsys: pytest.CaptureFixt
         assert splits == (
             {"unlabeled"} if looked_at[-1] == "videos" else {"train", "val"} | (splits & {"unlabeled"})
         )
-    assert looked_at == ["davis", "davis", "camvid", "export", "videos", "streets"]
+    assert looked_at == ["davis", "davis", "camvid", "export", "videos", "photographs", "streets"]
     assert "nothing to predict" in capsys.readouterr().err
     assert "jaccard_last" in json.loads((clone / "results/evaluate.json").read_text())
     assert json.loads((clone / "results/registration.json").read_text())["versions"]["maskcast"] == 1

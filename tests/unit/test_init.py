@@ -467,7 +467,7 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
         "finetune_forecaster": {"training": training},
     }
     seconds, told = duration.estimate(sections, frames=100, validated=40)
-    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 11 * 15)
+    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 5 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
 
 

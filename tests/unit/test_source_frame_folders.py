@@ -50,6 +50,18 @@ def test_windows_carry_frames_and_binary_masks(tmp_path):
     assert masks.max() == 1
 
 
+def test_images_that_clip_names_are_sequences_of_one_frame(tmp_path):
+    for name in ("cat", "dog", "dog_mask"):
+        Image.fromarray(np.full(SIZE, len(name), np.uint8)).save(tmp_path / f"{name}.png")
+    masks = {"images": "{clip}.png", "masks": "{clip}_mask.png", "frames": 1}
+    listing = list_raw(tmp_path, **masks, splits={"unlabeled": ("cat",)})
+    assert [(c.id, c.kind) for c in listing.clips] == [("cat_00000", "unlabelled"), ("dog_00000", "labelled")]
+    assert layers_of(listing.clips[1].load())[1].tolist() == [np.ones(SIZE, int).tolist()]
+    Image.fromarray(np.zeros(SIZE, np.uint8)).save(tmp_path / "cat.jpg")
+    with pytest.raises(MaskcastError, match=r"cat\.png: .*cat\.jpg has the same name by the pattern"):
+        list_raw(tmp_path, images="{clip}.*", masks="{clip}_mask.png", frames=1)
+
+
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_index_masks_keep_their_ids_and_the_ignore_label(tmp_path, mode):
     write_sequence(tmp_path, "road", value=2, mode=mode)

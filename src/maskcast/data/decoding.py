@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskcast.errors import MaskcastError
-from maskcast.reading import LFS_HEAD, LFS_POINTER, content_of, reason_of
+from maskcast.reading import LFS_HEAD, LFS_POINTER, content_of, opened, parsing, reason_of
 
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, MAX_SAMPLE = 0x0112, 254, 258, 262, 281  # tags of EXIF and TIFF
 # Pillow warns of many pixels, without the file's name; twice as many are an error, which gets it here.
@@ -109,6 +109,19 @@ def decode(path: Path | str, content: bytes | None = None) -> Decoded:
     lossy |= image.format == "WEBP" and b"VP8L" not in content[:64]
     turns = image.format == "TIFF" and orientation != 1
     return Decoded(image, 1 if turns else orientation, depth, lossy, content, turns)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Returns height and width of an image as its owner sees it, by the head of the file alone.
+
+    Raises:
+        MaskcastError: when it cannot be read.
+    """
+    remedy = "copy it again from its origin, or save it as PNG"
+    with opened(path, "image", remedy) as file, parsing(path, "a readable image", remedy):
+        image = Image.open(file)
+        lies = image.format in {"JPEG", "MPO", "WEBP"} and _orientation(image) >= 5
+        return image.size if lies else image.size[::-1]
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

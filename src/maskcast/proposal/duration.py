@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 FORECASTER_STEP = 0.1  # seconds of 32 windows of `objects` on one thread (docs/forecasting.md)
 STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
-STAGES = 11
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
 TRIES = 3  # of which the fastest counts
 
@@ -31,12 +30,14 @@ def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: 
     )
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
     step, frame = _measured(masker["model"], batch, tuple(crop), size)
-    steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS)
+    steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
+    stages = 1 + len(sections)  # `code` has no params
     seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
-    seconds = steps * step + seen * frame + forecast * FORECASTER_STEP + STAGES * STAGE
+    seconds = steps * step + seen * frame + forecast * FORECASTER_STEP + stages * STAGE
     told = (
         f"{steps} masker steps x {step:.2f} s + {seen} frames masked x {frame:.3f} s (both measured here) + "
-        f"{forecast} forecaster steps x {FORECASTER_STEP} s + {STAGES} stages x {STAGE:.0f} s"
+        + (f"{forecast} forecaster steps x {FORECASTER_STEP} s + " if forecast else "")
+        + f"{stages} stages x {STAGE:.0f} s"
     )
     return seconds, told
 

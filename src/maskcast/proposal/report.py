@@ -19,20 +19,20 @@ def told(start: Start, raw: Path, params: Path) -> str:
         lines.append(f"look at: {len(warnings) - MOST} more, as prepare_clips will say")
     lines.append("")
     if start.seconds is not None:
-        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of dvc repro here: {start.formula}"))
-    lines += [f"wrote {params}; read it, then:"]
-    lines.append("  dvc repro" if start.found.trainable else "  dvc repro prepare_clips")
+        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of {start.command} here: {start.formula}"))
+    lines += [f"wrote {params}; read it, then:", f"  {start.command}"]
     if not params.with_name("dvc.yaml").exists():
         lines.append("in a project: there is no dvc.yaml beside it (`maskcast new` makes one)")
     elif params.name != "params.yaml":
         lines.append(f"after copying it to params.yaml, which dvc.yaml reads: cp {params} params.yaml")
     if not start.found.trainable:
-        lines += ["", _wrapped(TO_LABEL)]
+        what = "some of them" if start.found.photographs else "the frames of two sequences"
+        lines += ["", _wrapped(TO_LABEL.format(what))]
     return "\n".join(lines)
 
 
 TO_LABEL = (
-    "Nothing has masks, so no masker can be trained yet: label the frames of two sequences, put the masks beside "
+    "Nothing has masks, so no masker can be trained yet: label {}, put the masks beside "
     "them as docs/your-data.md shows, and run init again. Frames without masks then serve as unlabelled clips."
 )
 
@@ -49,7 +49,10 @@ def _rows(start: Start) -> list[list[str]]:
     where = ", ".join(f"{key} {value}" for key, value in places.items())
     rows = [["layout", found.layout + (f": {where}" if where else "")]]
     lengths = sorted(found.sequences.values())
-    if lengths:
+    if found.photographs:
+        masked = f"{sum(found.labelled.values())} with masks" if found.labelled else "none with masks"
+        rows.append(["photographs", f"{sum(lengths)}, {masked}"])
+    elif lengths:
         between = f"{lengths[0]} to {lengths[-1]}" if lengths[0] < lengths[-1] else str(lengths[0])
         whole = sum(found.sequences[name] for name in found.labelled)
         masked = (

@@ -63,18 +63,21 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         },
         "train_masker": _from_pretrained(found, weights) if weights else _from_random(found, (height, width)),
         "generate_masks": {"confidence_levels": 8},
-        "pretrain_forecaster": {
-            "model": {"arch": "objects"},
-            **seen,
-            "training": _training(3, 100, 32, 2.0e-3, 50),
-        },
-        "finetune_forecaster": {**seen, "training": _training(2, 50, 32, 5.0e-4, 10)},
-        "evaluate": {**context, "pictures": 6},
-        "predict": {**context, "png": True},
-        "register_models": {"gate": {"margin": 0.01}},
     }
-    if found.partly:
-        sections["generate_masks"]["propagated"] = {"frames": 8}
+    if not found.photographs:
+        if found.partly:
+            sections["generate_masks"]["propagated"] = {"frames": 8}
+        sections |= {
+            "pretrain_forecaster": {
+                "model": {"arch": "objects"},
+                **seen,
+                "training": _training(3, 100, 32, 2.0e-3, 50),
+            },
+            "finetune_forecaster": {**seen, "training": _training(2, 50, 32, 5.0e-4, 10)},
+            "evaluate": {**context, "pictures": 6},
+            "predict": {**context, "png": True},
+            "register_models": {"gate": {"margin": 0.01}},
+        }
     why = {f"prepare_clips.source.{key}": text for key, text in found.why.items()} | {
         "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
@@ -102,7 +105,8 @@ def suits_pretrained(found: Findings) -> bool:
     Of the rest of a sequence a small network learns more from a random start. Of small frames an encoder with
     stride 32 sees next to nothing.
     """
-    return min(_size(found)[0]) >= SMALLEST and found.source.get("split_by") != "time"
+    apart = found.photographs or found.source.get("split_by") != "time"
+    return min(_size(found)[0]) >= SMALLEST and bool(apart)
 
 
 def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def _from_random(found: Findings, size: tuple[int, int]) -> dict[str, Any]:
 def _masker(found: Findings) -> dict[str, Any]:
     return {
         "loss": {"ce": 1.0, "dice": 0.0, "focal": 0.0, "background_weight": 1.0},
-        "val_frame_step": 1 if found.partly else 4,  # of the frames that have masks
+        "val_frame_step": 1 if found.partly or found.photographs else 4,  # of the frames that have masks
     }
 
 

@@ -28,6 +28,7 @@ class Findings:
         warnings: what the owner should look at, a sentence each.
         trainable: whether there are masks to learn from.
         context: frames that a forecaster is to see, and to forecast.
+        photographs: why its images are no frames of videos; empty where they may be.
         shares: share of the pixels of each class, of labelled ones; empty where not known.
     """
 
@@ -43,13 +44,14 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
     trainable: bool = True
     context: int = SEEN
+    photographs: str = ""
     shares: dict[str, float] = field(default_factory=dict)
 
     def add_sequences(self, footage: Mapping[str, Footage]) -> None:
         """Adds the sequences of a source, and warns of gaps."""
         for name, one in footage.items():
             self.sequences[name] = len(one.masks)
-            if one.gap:
+            if one.gap and not self.photographs:
                 self.gaps[name] = one.runs
                 self.warnings.append(f"{name}: a gap in the numbers, over which no clip goes ({one.gap})")
 
@@ -60,7 +62,7 @@ class Findings:
     @property
     def frames(self) -> int:
         """Frames of a clip."""
-        return 2 * self.context
+        return 1 if self.photographs else 2 * self.context
 
     @property
     def partly(self) -> bool:

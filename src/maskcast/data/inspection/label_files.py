@@ -13,6 +13,7 @@ from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.patterns import Guess
+from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
@@ -31,7 +32,7 @@ FORMATS = {  # name of a format: what people call it
     "cvat-images": "CVAT for images",
     "label-studio": "Label Studio",
 }
-_ROBOFLOW = re.compile(r"(.+)([_-])([A-Z]*\d+)_(jpe?g|png)\.rf\..+", re.IGNORECASE)
+_ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
 def label_files(raw: Path) -> tuple[str, list[Path]] | None:
@@ -82,6 +83,10 @@ def labelled_by_files(
     if form == "youtube-vis":
         found.why["empty"] = "null says that an object is not there"
     footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
+    if why := photographs(footage):
+        found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
+        source["images"] = images = by_image(images)
+        footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
     known = known_frames(labels, source.get("empty", "unlabelled"))
     if not known:
         raise MaskcastError(
@@ -155,7 +160,10 @@ def _xml_format(path: Path) -> str | None:
 
 
 def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
-    """Returns the pattern of frames as Roboflow calls them, `street_mp4-12_jpg.rf.0f3a.jpg`; None of others."""
+    """Returns the pattern of frames as Roboflow calls them, `street_mp4-12_jpg.rf.0f3a.jpg`; None of others.
+
+    Photographs have no number before the first ending, or some of them.
+    """
     paths = [path for stream in streams for path in stream.files]
     matches = [_ROBOFLOW.fullmatch(path.stem) for path in paths]
     if not paths or not all(matches):
@@ -178,7 +186,8 @@ def _roboflow(raw: Path, streams: Sequence[Stream]) -> str | None:
             "with train, valid and test, as Roboflow exports it"
         )
     folder = "".join(f"{one[0] if len(set(one)) == 1 else '*'}/" for one in zip(*folders, strict=True))
-    return f"{folder}{{clip}}{first[2]}{{frame}}_{first[4] if len(forms) == 1 else '*'}.rf.*{ending}"
+    name = f"{{clip}}{first[2]}{{frame}}" if all(match and match[3] for match in matches) else "{clip}"
+    return f"{folder}{name}_{first[4] if len(forms) == 1 else '*'}.rf.*{ending}"
 
 
 def _two_of(folders: set[tuple[str, ...]]) -> str:

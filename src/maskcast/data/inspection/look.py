@@ -1,5 +1,6 @@
 """Looks at a folder of data and says how to read it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from maskcast.data.archives import is_archive
@@ -11,6 +12,7 @@ from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
 from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns, widened
+from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
@@ -139,7 +141,8 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
     return found
 
 
-def _frame_folders(raw: Path, guess: Guess) -> Findings:
+def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
+    """Returns what patterns find; ``why`` its images are photographs, where that is known."""
     folders: dict[str, str] = {}
     if guess.masks:
         guess, folders = widened(raw, guess)
@@ -152,13 +155,18 @@ def _frame_folders(raw: Path, guess: Guess) -> Findings:
     if guess.mask_suffix:
         source["mask_suffix"] = guess.mask_suffix
     found = Findings("frames and masks by sequence" if labels else "frames by sequence, no masks", source)
-    if all(isinstance(files, Path) and files.is_file() for files in images.values()):
+    if why:
+        found.layout, found.photographs = "photographs with masks" if labels else "photographs without masks", why
+    elif all(isinstance(files, Path) and files.is_file() for files in images.values()):
         found.layout = "videos and mask images by sequence"
     if lonely := sorted(labels.keys() - images.keys()):
         found.warnings.append(
             f"masks of {', '.join(lonely[:3])} ({counted(len(lonely), 'sequence')}) have no frames"
         )
     footage = pair_masks(images, labels, guess.mask_suffix or "", found)
+    if not why and (why := photographs(footage)):
+        alone = replace(guess, images=by_image(guess.images), masks=guess.masks and by_image(guess.masks))
+        return _frame_folders(raw, alone, why)
     paths = [path for one in footage.values() for path in one.masks if path is not None]
     found.add_sequences(footage)
     for name, one in footage.items():

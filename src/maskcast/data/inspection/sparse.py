@@ -17,7 +17,7 @@ def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]]) -> None
     Raises:
         MaskcastError: when no window step does it.
     """
-    if all(sum(marked[name]) == len(marked[name]) for name in found.labelled):
+    if found.photographs or all(sum(marked[name]) == len(marked[name]) for name in found.labelled):
         return
     given, total = (sum(numbers) for numbers in zip(*_counts(found, marked), strict=True))
     parts = _scored(found, marked)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
 from maskcast.data.sources.splits import assign_splits
@@ -30,15 +31,16 @@ def propose_splits(
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
     """
+    if found.photographs:
+        _of_photographs(raw, found, folders or {})
+        return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
     most = _most_seen(found.runs(alone), marked[alone]) if alone is not None else SEEN
     set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     if not found.labelled:
-        found.source["splits"] = {"unlabeled": 1.0}
-        found.why["splits"] = "there are no masks"
-        found.trainable = False
+        _without_masks(found)
         return
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
@@ -58,6 +60,41 @@ def propose_splits(
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
     if unlabelled:
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+
+
+def _of_photographs(raw: Path, found: Findings, folders: Mapping[str, str]) -> None:
+    """Makes each image a clip, and draws those to be scored on; where they lie in folders, the end of each is."""
+    found.source |= {"frames": 1, "window_step": 1}
+    found.why["frames"] = f"photographs: {found.photographs}"
+    found.warnings.append(
+        f"taken for photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
+        "number them in their order and give those of a video one size"
+    )
+    if not found.labelled:
+        _without_masks(found)
+        return
+    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
+    named, origin = _existing(raw, sorted(found.labelled, key=id_key), folders)
+    if named.get("val"):
+        splits: dict[str, Any] = dict(named)
+        found.why["splits"] = f"val: {origin}; the rest is train"
+    elif all(length == 1 for length in found.sequences.values()):
+        splits = {"val": SHARE}
+        found.why["splits"] = f"val: {SHARE:.0%} of the {len(found.labelled)} labelled ones; the rest is train"
+    else:
+        found.source |= {"split_by": "time", "splits": {"val": SHARE}}
+        found.why["splits"] = f"val: the last {SHARE:.0%} of each folder; the rest is train"
+        return
+    if unlabelled:
+        splits["unlabeled"] = tuple(unlabelled)
+        found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+    found.source["splits"] = splits
+
+
+def _without_masks(found: Findings) -> None:
+    found.source["splits"] = {"unlabeled": 1.0}
+    found.why["splits"] = "there are no masks"
+    found.trainable = False
 
 
 def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: bool, most: int = SEEN) -> None:

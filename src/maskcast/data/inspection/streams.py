@@ -22,6 +22,7 @@ from maskcast.labels import id_key
 from maskcast.reading import counted
 
 _ALONE = re.compile(r"(?:^|[^A-Za-z0-9])[A-Za-z]?\d+(?![A-Za-z0-9])")  # 000019 of aachen_000019_leftImg8bit
+MOST_TAILS = 8  # of the streams of one folder
 SAMPLED = 3  # images of a stream that are looked at
 FEW_VALUES = 64  # that a mask has at most; a photo has thousands
 MASK_WORDS = re.compile(r"mask|annot|label|segm|(^|[^a-z])(gt|l)([^a-z]|$)|truth", re.IGNORECASE)
@@ -33,7 +34,7 @@ class Stream:
 
     Attributes:
         parts: the folder, relative to the root.
-        tail: what their names have after the last number, without the ending.
+        tail: what their names have after the last number, without the ending; without a number a word for masks.
         files: in numeric order.
         masks: whether they look like masks.
         unread: why none of those that were looked at can be read; empty where one can.
@@ -64,6 +65,10 @@ def image_streams(raw: Path) -> list[Stream]:
             if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
                 stem = PurePosixPath(name).stem
                 by_tail[_tail(stem)].append(name)
+        if len(by_tail) > MOST_TAILS:  # as many as words after the numbers of photographs
+            images, by_tail = [name for members in by_tail.values() for name in members], defaultdict(list)
+            for name in images:
+                by_tail[_mask_word(PurePosixPath(name).stem)].append(name)
         most = max(map(len, by_tail.values()), default=0)
         for tail, members in sorted(by_tail.items()):
             if len(members) * 20 < most:
@@ -121,9 +126,15 @@ def looks_like_masks(files: tuple[Path, ...], place: str) -> tuple[bool, str]:
 
 
 def _tail(stem: str) -> str:
-    """Returns the text after the last number of a name, one that stands by itself first; none without a number."""
+    """Returns the text after the last number of a name, one that stands by itself first; else a word for masks."""
     numbers = list(_ALONE.finditer(stem)) or list(re.finditer(r"\d+", stem))
-    return stem[numbers[-1].end() :] if numbers else ""
+    return stem[numbers[-1].end() :] if numbers else _mask_word(stem)
+
+
+def _mask_word(stem: str) -> str:
+    """Returns the word for masks that a name ends in, with what is before it, e.g. `_mask`; empty without any."""
+    word = re.fullmatch(r".+?([-_. ][^-_. ]+)", stem)
+    return word[1] if word and MASK_WORDS.search(word[1]) else ""
 
 
 def _folders(raw: Path) -> list[tuple[Path, list[str]]]:

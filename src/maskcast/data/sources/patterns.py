@@ -1,6 +1,6 @@
 """Patterns of paths: `{clip}` stands for the name of a sequence, `{frame}` for what names one of its frames.
 
-`*` stands for any other text within a name.
+`*` stands for any other text within a name. Where `{clip}` names images, each is a sequence of one frame.
 """
 
 import re
@@ -44,36 +44,47 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
     """Returns the folder or video of each sequence by its name, or its images by frame where a pattern names them.
 
     Upper and lower case are one in what a pattern spells out. What is no folder, video or image is passed over.
+    Images whose pattern ends as images do, `{clip}.jpg`, are sequences where there are no folders and videos.
 
     Raises:
         MaskcastError: when two files are one frame, or one sequence.
     """
     found: dict[str, Files] = {}
+    alone: list[tuple[str, Path]] = []
+    of_images = PurePosixPath(pattern).suffix.lower() in (*IMAGE_SUFFIXES, ".*")
     for path, names in _matches(raw, PurePosixPath(pattern).parts, {}):
         clip, frame = names.get("clip", ALONE), names.get("frame")
         if frame is None:
             if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
                 _add(found, clip, path)
+            elif of_images and path.suffix.lower() in IMAGE_SUFFIXES:
+                alone.append((clip, path))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             frames = found.setdefault(clip, {})
             assert isinstance(frames, dict)
             _add(frames, frame, path)
-    return found
+    if found:
+        return found
+    images: dict[str, Path] = {}
+    for clip, path in alone:
+        _add(images, clip, path)
+    return {clip: {clip: path} for clip, path in images.items()}
 
 
 def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
-    """Returns the sequences but for folders with the masks of another one, e.g. `trainannot` beside `train`."""
-    of_others = {
-        folder: name
-        for name, path in masks.items()
-        if isinstance(path, Path) and name in images
-        for folder in (*path.parents, path)  # `01_GT/SEG` beside `01`
+    """Returns the sequences but for the masks of others: folders, e.g. `trainannot` beside `train`, or images."""
+    of_others: dict[Path | None, str] = {
+        place: name
+        for name, files in masks.items()
+        if name in images and (path := _place(name, files)) is not None
+        for place in (*path.parents, path)  # `01_GT/SEG` beside `01`
     }
-    return {
-        name: files
-        for name, files in images.items()
-        if not isinstance(files, Path) or of_others.get(files, name) == name
-    }
+    return {name: files for name, files in images.items() if of_others.get(_place(name, files), name) == name}
+
+
+def _place(name: str, files: Files) -> Path | None:
+    """Returns the folder, video or only image of a sequence; None where a pattern names its frames."""
+    return files if isinstance(files, Path) else files.get(name) if len(files) == 1 else None
 
 
 def fixed_folder(pattern: str) -> str:

@@ -1,0 +1,164 @@
+"""maskcast init on photographs, which have no time: a masker is trained, and nothing is forecast."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from tests.lookalikes import davis, frames_of, photographs, write_images
+from tests.unit.test_init_label_files import dump
+
+from maskcast.data.clips import ClipStore
+from maskcast.data.inspection.look import look
+from maskcast.proposal import duration
+from maskcast.proposal.report import told
+from maskcast.proposal.write import Start, plan
+from maskcast.runner.run import run_stage
+
+WORDS = ("apple", "beach", "cat at home", "dog", "elm", "fox", "gate", "house", "island", "jar")
+HASHES = [hashlib.md5(word.encode()).hexdigest() for word in WORDS]
+ONE_SIZE = ((40, 64),)
+MASKER = ["fetch_dataset", "prepare_clips", "pretrain_encoder", "train_masker", "generate_masks"]
+NO_NUMBER, SIZES = "their names have no running number", "sizes change from image to image"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are not timed: what they take is no matter of these tests."""
+    monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
+
+
+def prepared(start: Start, raw: Path, clips: Path) -> ClipStore:
+    values = yaml.safe_load(start.text(raw))["prepare_clips"] | {"workers": 1}
+    run_stage("prepare_clips", values, raw=raw, clips=clips)
+    return ClipStore(clips)
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "why"),
+    [
+        (WORDS, ONE_SIZE, NO_NUMBER),
+        (HASHES, ONE_SIZE, NO_NUMBER),
+        ([f"{word}{k}_{word[::-1]}" for k, word in enumerate(WORDS)], ONE_SIZE, NO_NUMBER),
+        ([f"IMG_{1000 + 7 * k * k}" for k in range(10)], ((40, 64), (64, 40), (48, 48)), SIZES),
+        ([f"{kind}_{k}" for kind in ("pug", "Bengal") for k in (1, 2, 5, 17, 103)], ((40, 64), (64, 40)), SIZES),
+    ],
+    ids=["words", "hashes", "words around numbers", "camera", "kinds"],
+)
+@pytest.mark.parametrize("ending", ["", "_mask"])
+def test_photographs_get_a_masker_and_no_forecaster(
+    names: Sequence[str], sizes: Sequence[tuple[int, int]], why: str, ending: str, tmp_path: Path
+) -> None:
+    photographs(tmp_path, names, sizes, ending)
+    start = plan(tmp_path)
+    source = start.found.source
+    assert (source["images"], source["masks"]) == ("images/{clip}.jpg", f"masks/{{clip}}{ending}.png")
+    assert (source["frames"], source["splits"]) == (1, {"val": 0.2})
+    assert start.clips == {"train": 8, "val": 2}
+    assert start.found.photographs == why
+    text = start.text(tmp_path)
+    assert list(yaml.safe_load(text)) == MASKER
+    assert "From photographs nothing is forecast: no stage after generate_masks has a section" in text
+    said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
+    assert f"look at: taken for photographs, because {why}: nothing is forecast." in said
+    assert "photographs 10, 10 with masks" in said and "wrote" in said and " dvc repro generate_masks " in said
+    assert "6 stages x 15 s" in said and "forecaster" not in said and "sequences" not in said
+
+
+def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
+    photographs(tmp_path / "raw", WORDS, ((40, 64), (64, 40)))
+    for word in WORDS[5:]:
+        (tmp_path / f"raw/masks/{word}.png").unlink()
+    start = plan(tmp_path / "raw")
+    assert start.found.source["splits"] == {"val": 0.2, "unlabeled": ("fox", "gate", "house", "island", "jar")}
+    store = prepared(start, tmp_path / "raw", tmp_path / "clips")
+    splits = {clip.id: clip.split for clip in store.clips}
+    assert sorted(splits.values()) == ["train"] * 4 + ["unlabeled"] * 5 + ["val"]
+    assert {clip.num_frames for clip in store.clips} == {1}
+    with Image.open(tmp_path / "raw/masks/apple.png") as mask:
+        assert (store.masks(store.get("apple_00000"))[0] == (np.asarray(mask) > 0)).all()
+
+
+def test_splits_that_folders_are_named_after_are_taken(tmp_path: Path) -> None:
+    for split, names in (("train", WORDS[:6]), ("val", WORDS[6:])):
+        photographs(tmp_path, names, ONE_SIZE, folder=f"/{split}")
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "images/{clip}" and start.found.source["splits"] == {"val": ("val",)}
+    assert start.clips == {"train": 6, "val": 4}
+
+
+def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
+    for kind in ("cats", "dogs"):  # whose images have the same names
+        photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")
+    start = plan(tmp_path)
+    assert start.found.source["split_by"] == "time"
+    store = prepared(start, tmp_path, tmp_path / "out")
+    assert [clip.id for clip in store.clips if clip.split == "val"] == [
+        "cats_00008",
+        "cats_00009",
+        "dogs_00008",
+        "dogs_00009",
+    ]
+
+
+def test_a_folder_for_each_photograph_is_no_sequence(tmp_path: Path) -> None:
+    for word in WORDS:
+        photographs(tmp_path / word, ["image"], ONE_SIZE)
+    start = plan(tmp_path)
+    assert start.found.photographs == "no two images belong together"
+    assert start.found.source["images"] == "{clip}/images" and start.clips == {"train": 8, "val": 2}
+
+
+def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:
+    photographs(tmp_path, WORDS, ONE_SIZE)
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    start = plan(tmp_path)
+    said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
+    assert "photographs 10, none with masks" in said and "label some of them" in said
+    assert start.command == "dvc repro prepare_clips" and start.clips == {"unlabeled": 10}
+
+
+def test_frames_of_another_size_make_no_photographs_of_a_video(tmp_path: Path) -> None:
+    davis(tmp_path, sequences=2, labelled=2)
+    for k in (5, 11):  # two damaged frames
+        for kind, ending in (("JPEGImages", "jpg"), ("Annotations", "png")):
+            path = tmp_path / f"{kind}/480p/seq-0/{k:05d}.{ending}"
+            Image.open(path).resize((32, 20)).save(path)
+    assert not look(tmp_path).photographs
+
+
+def test_photographs_of_a_coco_file_are_clips_of_their_own(tmp_path: Path) -> None:
+    images, annotations = [], []
+    for k, word in enumerate(WORDS, 1):
+        frames, _ = frames_of(k, 1, (40, 64) if k % 2 else (64, 40))
+        write_images(tmp_path / "images", frames, f"{word}.jpg")
+        images.append({"id": k, "file_name": f"{word}.jpg", "height": frames.shape[1], "width": frames.shape[2]})
+        square = [10, 10, 20, 10, 20, 20, 10, 20]
+        annotations.append({"id": k, "image_id": k, "category_id": 1, "segmentation": [square]})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    dump(tmp_path / "labels.json", content)
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "images/{clip}.jpg" and start.clips == {"train": 8, "val": 2}
+    assert list(yaml.safe_load(start.text(tmp_path))) == MASKER
+
+
+def test_photographs_of_roboflow_are_found_by_their_names(tmp_path: Path) -> None:
+    files = [f"{word.replace(' ', '-')}_jpg.rf.{digest}.jpg" for word, digest in zip(WORDS, HASHES, strict=True)]
+    for split, names in (("train", files[:7]), ("valid", files[7:])):
+        for name in names:
+            write_images(tmp_path / split, frames_of(1, 1)[0], name)
+        content = {
+            "images": [{"id": k, "file_name": name, "height": 40, "width": 64} for k, name in enumerate(names)],
+            "annotations": [
+                {"id": k, "image_id": k, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+                for k in range(len(names))
+            ],
+            "categories": [{"id": 1, "name": "cat"}],
+        }
+        dump(tmp_path / split / "_annotations.coco.json", content)
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "*/{clip}_jpg.rf.*.jpg" and start.clips.total() == 10
