@@ -81,7 +81,7 @@ def test_masks_are_scored_shown_and_registered(made: dict[str, Path], tmp_path: 
     page = (tmp_path / "out/page.html").read_text()
     assert page.count('type="range"') == 2 and "Film of val_" in page and "beside its base +0." in page
     assert f"{scores['j_and_f']:.4f}" in page and "contour accuracy F of DAVIS" in page
-    asked = r"\| jaccard \| \+(0\.\d{4}) \[\+.* over 2 clips, greater in 2 \| no \|"
+    asked = r"\| jaccard \| \+(0\.\d{4}) \[\+.* over 2 clips, greater in 2 \| yes \|"
     gained = re.search(asked, (report / "README.md").read_text())
     assert gained is not None and "The segmenter less its base, each clip scored alone" in page
     per_clip = np.genfromtxt(report / "per_clip.csv", delimiter=",", names=True)

@@ -26,6 +26,18 @@ def test_clips_of_one_video_are_resampled_together() -> None:
     assert apart == mean_interval(four, Bootstrap(confidence=0.8), dict.fromkeys(four, "one")) == (0.25, 0.0, 0.5)
 
 
+def test_what_few_videos_agree_in_may_be_chance_and_what_is_equal_is_no_difference() -> None:
+    ours, none = scores(*[0.1] * 20), scores(*[0.0] * 20)
+    told = {
+        count: paired_difference(
+            ours, none, Bootstrap(), "clip", {f"clip_{n}": str(n % count) for n in range(20)}
+        ).may_be_chance
+        for count in (1, 2, 5, 6)
+    }
+    assert told == {1: True, 2: True, 5: True, 6: False}
+    assert not paired_difference(scores(0.5), scores(0.5), Bootstrap(), "clip").may_be_chance
+
+
 def test_many_clips_of_few_videos_are_less_sure_than_as_many_videos() -> None:
     rng = np.random.default_rng(0)
     ours = scores(*np.repeat(rng.normal(0.02, 0.1, 5), 20))
@@ -41,7 +53,11 @@ def test_many_clips_of_few_videos_are_less_sure_than_as_many_videos() -> None:
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
-        ((0.1, 0.2, 0.3), "+0.2000 [+0.1000, +0.3000] over 3 clips, greater in 3"),
+        ((0.2,) * 6, "+0.2000 [+0.2000, +0.2000] over 6 clips, greater in 6"),
+        (  # all of three agree by chance in one of four cases
+            (0.1, 0.2, 0.3),
+            "+0.2000 [+0.1000, +0.3000] over 3 clips, greater in 3, which may be chance",
+        ),
         (
             (0.4, -0.1, 0.3),
             "+0.2000 [-0.1000, +0.4000] over 3 clips, greater in 2, which may be chance",
@@ -49,7 +65,7 @@ def test_many_clips_of_few_videos_are_less_sure_than_as_many_videos() -> None:
     ],
 )
 def test_a_gate_says_whether_a_baseline_is_beaten_by_more_than_chance(steps: tuple[float, ...], said: str) -> None:
-    theirs = scores(0.3, 0.4, 0.5)
+    theirs = scores(*np.linspace(0.3, 0.5, len(steps)))
     ours = {clip: value + step for (clip, value), step in zip(theirs.items(), steps, strict=True)}
     facts = {"data": "d", "definitions": "m", "context": "generated"}
     pooled = {"jaccard_mean": 0.6, "jaccard_mean_persistence": 0.4}

@@ -17,6 +17,7 @@ from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.reading import counted
 
 AT_ONCE = 1_000_000  # numbers that are drawn at once
+FEWEST = 6  # videos that may tell: all of fewer agree by chance in more than one of 20 cases, 2 of 2 ** 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Difference:
 
     @property
     def may_be_chance(self) -> bool:
-        """Whether the interval holds zero, or rests on one clip; not where the two are equal on each clip."""
-        return self.count == 1 or (self.low <= 0 <= self.high and self.low < self.high)
+        """Whether the interval holds zero or is of few videos; not where the two are equal on each clip."""
+        equal = self.low == self.high == 0
+        return not equal and (self.low <= 0 <= self.high or self.videos < FEWEST)
 
     @property
     def over(self) -> str:

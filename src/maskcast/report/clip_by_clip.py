@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.forecasts import FORECASTER
-from maskcast.evaluation.paired import Difference, mean_interval, paired_difference
+from maskcast.evaluation.paired import FEWEST, Difference, mean_interval, paired_difference
 from maskcast.evaluation.scores import ForecastScores
 
 HEADER = ("forecaster", "score of each clip", "mean", "forecaster less this", "greater in")
@@ -18,8 +18,9 @@ MEANING = (
     "Each clip is scored alone, and all clips count alike, so a mean over clips is not the pooled score. In "
     f"brackets are {BOOTSTRAP.confidence:.0%} intervals of a bootstrap ({BOOTSTRAP.resamples:,} resamples, "
     f"percentiles, seed {BOOTSTRAP.seed}). Videos are resampled, each with all of its clips. Of one video alone "
-    "the clips are, as if they were independent, so those intervals are too narrow. Intervals tell how much the "
-    "choice of clips matters, and not what another seed of the training changes."
+    "the clips are, as if they were independent. Intervals of few videos are too narrow, and whatever fewer than "
+    f"{FEWEST} tell may be chance. Intervals tell how much the choice of clips matters, not what another seed of "
+    "the training changes."
 )
 
 
