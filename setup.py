@@ -8,9 +8,11 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 INTO = "maskcast/shipped"  # maskcast.installation reads it
+COMMIT = "COMMIT"  # in there, and at the top of a source distribution
 PATTERNS = (
     *("dvc.yaml", "params.yaml", "recipes/*/dvc.yaml", "recipes/*/params.yaml"),
     *(".dvc/config", ".dvc/.gitignore", ".dvcignore"),
@@ -30,7 +32,7 @@ class BuildWithProject(build_py):
         for name in self.shipped():
             (into / name).parent.mkdir(parents=True, exist_ok=True)
             self.copy_file(str(ROOT / name), str(into / name))
-        (into / "COMMIT").write_text(commit(), encoding="utf-8")
+        (into / COMMIT).write_text(commit(), encoding="utf-8")
 
     def get_source_files(self) -> list[str]:
         """Returns what a source distribution holds, too."""
@@ -44,14 +46,23 @@ class BuildWithProject(build_py):
         return sorted({path.relative_to(ROOT).as_posix() for paths in found.values() for path in paths})
 
 
+class SourceWithCommit(sdist):
+    """Adds the commit, which a wheel that is built from the source distribution has to know."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """Fills the folder that is packed."""
+        super().make_release_tree(base_dir, files)
+        Path(base_dir, COMMIT).write_text(commit(), encoding="utf-8")
+
+
 def commit() -> str:
-    """Returns the commit, `-dirty` after it where files differ from it; nothing where there is no repository."""
+    """Returns the commit, `-dirty` after it where files differ from it; nothing where nothing tells."""
     if not (ROOT / ".git").exists():
-        return ""
+        return (ROOT / COMMIT).read_text(encoding="utf-8") if (ROOT / COMMIT).is_file() else ""
     # `--exclude=*`: tags are no part of the commit's name.
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
-setup(cmdclass={"build_py": BuildWithProject})
+setup(cmdclass={"build_py": BuildWithProject, "sdist": SourceWithCommit})

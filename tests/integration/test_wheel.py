@@ -118,6 +118,16 @@ def test_a_plugin_lies_in_the_project(installed: Installed, tmp_path: Path) -> N
     assert "mynets/" in project.run("git", "status", "--porcelain")
 
 
+def test_a_wheel_of_a_source_distribution_knows_the_commit(installed: Installed, tmp_path: Path) -> None:
+    installed.clone.run(sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path))
+    (packed,) = tmp_path.iterdir()
+    source = Project(tmp_path)
+    source.run("tar", "--extract", "--strip-components=1", f"--file={packed}")
+    source.run(sys.executable, "setup.py", "--quiet", "build_py")
+    built = tmp_path / "build/lib/maskcast/shipped/COMMIT"
+    assert built.read_text() == installed.commit[:12]
+
+
 def test_a_wheel_is_built_from_a_whole_clone_alone(tmp_path: Path) -> None:
     clone = Project.copy_to(tmp_path)
     (clone.folder / "params.yaml").unlink()
