@@ -1,0 +1,167 @@
+"""Whole stages on a GPU that is pretended: host and device are kept apart, and scores are those of the CPU."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.conftest import SMALL_DETECTOR, moving_squares, write_detection_set
+from tests.pretended_gpu import pretended_gpu
+from tests.unit.test_recorded_tasks import SQUARES, UNET
+from torch import Tensor
+from torch.nn import functional
+
+from maskcast.data.clip_writer import ClipWriter
+from maskcast.runner.run import run_stage
+
+TRAINING: dict[str, Any] = {
+    "epochs": 2,
+    "steps_per_epoch": 6,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("squares") / "clips"
+    with ClipWriter(root, height=32, width=48, maps=[SQUARES]) as writer:
+        for k, split in enumerate(["train", "train", "val", "unlabeled", "hidden"]):
+            frames, masks = moving_squares(k, 22, 32, 48)
+            kind, labels = ("labelled", {"squares": masks}) if split in ("train", "val") else ("unlabelled", {})
+            writer.add(f"clip_{k}", split=split, kind=kind, frames=frames, masks=labels)
+    return root
+
+
+@pytest.fixture
+def _gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with pretended_gpu(monkeypatch):
+        yield
+
+
+def pipeline(clips: Path, made: Path) -> dict[str, float]:
+    """Runs the stages from the encoder to predictions; returns their metrics."""
+    made.mkdir()
+    encoder, masker, masks = made / "encoder", made / "masker", made / "masks"
+    pretrained, finetuned = made / "pretrained", made / "forecaster"
+
+    def outputs(name: str) -> dict[str, Path]:
+        return {"metrics": made / f"{name}.json", "page": made / f"{name}.html"}
+
+    method = {"name": "moco", "queue": 16, "sub_batches": 2}
+    values: dict[str, Any] = {"model": UNET, "method": method, "views": {"size": [16, 16]}, "training": TRAINING}
+    run_stage("pretrain_encoder", values, unlabeled=clips, encoder=encoder, **outputs("encoder"))
+    values = {"model": UNET, "training": TRAINING | {"optimizer": "muon"}, "ema": 0.9}
+    run_stage("train_masker", values, clips=clips, encoder=encoder, masker=masker, **outputs("masker"))
+    run_stage("generate_masks", {}, clips=clips, masker=masker, masks=masks, **outputs("masks"))
+    given = {"clips": clips, "masks": masks, "masker": masker}
+    values = {"model": {"arch": "objects", "hidden": 8}, "training": TRAINING}
+    run_stage("pretrain_forecaster", values, **given, pretrained=pretrained, **outputs("pretrained"))
+    values = {"training": TRAINING}
+    finetuning = outputs("finetuned")
+    run_stage("finetune_forecaster", values, **given, pretrained=pretrained, forecaster=finetuned, **finetuning)
+    given["forecaster"] = finetuned
+    run_stage("evaluate", {"pictures": 1}, **given, report=made / "report", **outputs("evaluated"))
+    run_stage("predict", {}, **given, predictions=made / "predictions")
+    return {
+        f"{path.stem}.{name}": value
+        for path in made.glob("*.json")
+        for name, value in json.loads(path.read_text()).items()
+    }
+
+
+def scores(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "jaccard" in name or name.endswith("loss")}
+
+
+def test_the_pipeline_gives_the_scores_of_a_cpu(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pretended_gpu(patch):
+        on_gpu = scores(pipeline(clips, tmp_path / "gpu"))
+    on_cpu = scores(pipeline(clips, tmp_path / "cpu"))
+    assert len(on_cpu) > 20
+    assert on_gpu == pytest.approx(on_cpu, abs=0.02, nan_ok=True)
+
+
+MASKERS: dict[str, dict[str, Any]] = {
+    "memory": {
+        "model": {"arch": "recurrent", "base": UNET},
+        "window": {"frames": 3, "chunk": 2, "burn_in": 1, "alone": 0.5},
+        "training": TRAINING | {"precision": "bf16"},
+    },
+    "unlabeled": {
+        "ema": 0.9,
+        "unlabeled": {"batch_size": 4, "burn_in_steps": 2, "ramp_steps": 3, "threshold": 0.3},
+        "augment": {"crop": [16, 32]},
+        "training": TRAINING | {"epochs": 1},
+    },
+}
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.parametrize("values", MASKERS.values(), ids=MASKERS)
+def test_maskers_are_trained_and_mask(values: dict[str, Any], clips: Path, tmp_path: Path) -> None:
+    masker, metrics = tmp_path / "masker", tmp_path / "metrics.json"
+    found = run_stage(
+        "train_masker", {"model": UNET, "training": TRAINING} | values, clips=clips, masker=masker, metrics=metrics
+    )
+    assert 0 < found["val_jaccard"] < 1
+    masks = {"masks": tmp_path / "masks", "metrics": metrics}
+    run_stage("generate_masks", {"propagated": {"frames": 2}}, clips=clips, masker=masker, **masks)
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_detectors_are_trained_and_scored(tmp_path: Path) -> None:
+    dataset = write_detection_set(tmp_path / "set", train=4, val=2, unlabeled=2)
+    training = {
+        "phases": [{"learning_rate": 0.02, "epochs": 1}],
+        "steps_per_epoch": 3,
+        "batch_size": 2,
+        "precision": "fp32",
+    }
+    detector, metrics = tmp_path / "detector", tmp_path / "metrics.json"
+    values = {"model": SMALL_DETECTOR, "training": training}
+    run_stage("train_detector", values, dataset=dataset, detector=detector, metrics=metrics)
+    found = run_stage(
+        "evaluate_detector", {}, dataset=dataset, detector=detector, metrics=metrics, report=tmp_path / "report"
+    )
+    assert 0 <= found["AP"] <= 1
+
+
+@pytest.mark.usefixtures("_gpu")
+@pytest.mark.parametrize(
+    ("mixed", "error"),
+    [
+        (lambda here, there: here + there, "expected all tensors to be on cuda:0"),
+        (lambda here, there: torch.cat([here.sum()[None], there]), "expected all tensors to be on cuda:0"),
+        (lambda here, there: functional.mse_loss(there, here), "expected all tensors to be on cuda:0"),
+        (lambda here, there: here[there.long()], "indices should be on the same device"),
+        (lambda here, there: there.numpy(), "can't convert cuda:0"),
+        (lambda here, there: torch.from_numpy(there.detach().numpy()), "can't convert cuda:0"),
+    ],
+)
+def test_it_fails_as_a_gpu_does(mixed: Any, error: str) -> None:
+    here = torch.arange(3.0)
+    there = here.to("cuda")
+    assert there.device.type == "cuda" and there.is_cuda and here.device.type == "cpu"
+    with pytest.raises((RuntimeError, TypeError), match=error):
+        mixed(here, there)
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_what_a_gpu_does_goes_on_there() -> None:
+    model = torch.nn.Linear(3, 2)
+    model.to("cuda")
+    x = torch.arange(6.0).view(2, 3).cuda()
+    loss = (model(x) * torch.tensor(2.0)).square().mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    weights, grads = model.weight, model.weight.grad
+    assert isinstance(grads, Tensor)
+    assert {each.device.type for each in (weights, grads, loss, x[0], x.new_zeros(2), torch.zeros_like(x))} == {
+        "cuda"
+    }
+    assert x.cpu().numpy().tolist() == x.tolist() and x.cpu().device.type == "cpu"
