@@ -806,3 +806,18 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
 def test_without_masks_nothing_is_said_of_a_masker(tmp_path: Path) -> None:
     write_images(tmp_path / "a", frames_of(0, 24)[0], "{:03d}.png")
     assert "starts at random" not in told(plan(tmp_path), tmp_path, Path("params.yaml"))
+
+
+@pytest.mark.parametrize("place", ["", "{}/"])
+def test_frames_and_masks_in_one_folder_may_differ_in_their_endings(place: str, tmp_path: Path) -> None:
+    for k in range(2 if place else 1):
+        frames, masks = frames_of(k, 60)
+        write_images(tmp_path / place.format(k), frames, "{:03d}.jpg")
+        write_images(tmp_path / place.format(k), masks, "{:03d}.png")
+    start = plan(tmp_path)
+    patterns = [place.format("{clip}") + name for name in ("{frame}.jpg", "{frame}.png")]
+    assert [start.found.source["images"], start.found.source["masks"]] == patterns
+    assert start.clips["train"] and start.clips["val"]
+    write_images(tmp_path / "raw", frames, "{:03d}.jpg")
+    write_images(tmp_path / "raw", frames, "{:03d}.png")  # no masks, so each frame is there twice
+    assert look(tmp_path / "raw").source["images"] == "{frame}.jpg"

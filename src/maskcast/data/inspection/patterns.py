@@ -205,12 +205,12 @@ def _affixes(
 
 
 def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
-    """Adds what the names of files have beside their numbers, where frames and masks differ in it."""
+    """Adds what the names of files have beside their numbers, where frames and masks differ in it alone."""
     ours = _most([stream.tail for stream in frames]) if frames else ""
     theirs = _most([stream.tail for stream in masks])
-    if not frames or ours == theirs:
+    if not frames or (ours == theirs and images != labels):
         return Guess(images, labels)
-    if not ours:
+    if theirs and not ours:
         return Guess(images, labels, theirs)
     endings = [_most([stream.files[0].suffix for stream in streams]) for streams in (frames, masks)]
     return Guess(f"{images}/{FRAME}{ours}{endings[0]}", f"{labels}/{FRAME}{theirs}{endings[1]}")

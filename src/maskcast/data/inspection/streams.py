@@ -74,9 +74,22 @@ def image_streams(raw: Path) -> list[Stream]:
             if len(members) * 20 < most:
                 continue
             files = tuple(folder / name for name in sorted(members, key=id_key))
-            parts = folder.relative_to(raw).parts
-            found.append(Stream(parts, tail, files, *looks_like_masks(files, "/".join((*parts, tail)))))
+            found += _streams(folder.relative_to(raw).parts, tail, files)
     return found
+
+
+def _streams(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[Stream]:
+    """Returns a stream of files, or frames and masks apart that differ in their endings, `1.jpg` and `1.png`."""
+
+    def stream(alike: tuple[Path, ...]) -> Stream:
+        return Stream(parts, tail, alike, *looks_like_masks(alike, "/".join((*parts, tail))))
+
+    if len({path.stem for path in files}) < len(files):
+        endings = sorted({path.suffix.lower() for path in files})
+        apart = [stream(tuple(path for path in files if path.suffix.lower() == ending)) for ending in endings]
+        if sorted(one.masks for one in apart) == [False, True]:
+            return apart
+    return [stream(files)]
 
 
 def videos(raw: Path) -> list[tuple[str, ...]]:
