@@ -485,7 +485,7 @@ def read_images(folder: Path) -> None:
 
 LABELS = {
     name: Reader(partial(write_labels, name=name), partial(read_labels, name=name), ("labels/**/*.*",))
-    for name in ("coco", "youtube-vis", "mots", "mots-txt", "cityscapes", "cvat-images", "cvat-video", "label-studio-predictions")
+    for name in ("coco", "youtube-vis", "mots", "mots-txt", "cityscapes", "cvat-images", "cvat-video", "labelme", "label-studio-predictions")
 }  # fmt: skip
 RAW = {
     "competition": (write_competition, {}, ("image_1.png", "mask.npy", "annotations.txt")),

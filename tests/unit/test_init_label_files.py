@@ -1,6 +1,8 @@
 """maskcast init on folders whose masks stand in files of labels, then prepare_clips, as users run both."""
 
+import base64
 import hashlib
+import io
 import json
 import re
 import zipfile
@@ -159,6 +161,28 @@ def cvat_video(root: Path) -> Truth:
     return truth
 
 
+def labelme(root: Path) -> Truth:
+    """Writes labelme's form: a JSON beside each image, with a mask of each object; X-AnyLabeling's is the same."""
+    truth = {}
+    for n in range(3):
+        clip = f"street{n}"
+        frames, truth[clip] = frames_of(n, LENGTH)
+        write_images(root / clip, frames, "{:04d}.png")
+        shapes: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for t, k, mask in shown(truth[clip]):
+            left, top, right, bottom = box(mask)
+            picture = io.BytesIO()
+            Image.fromarray(mask[top:bottom, left:right].astype(np.uint8)).save(picture, "PNG")
+            one = {"label": ("blue", "red")[k - 1], "group_id": k, "shape_type": "mask", "flags": {}}
+            text = base64.encodebytes(picture.getvalue()).decode()
+            shapes[t].append(one | {"points": [[left, top], [right - 1, bottom - 1]], "mask": text})
+        for t in range(LENGTH):
+            size = {"imageHeight": HEIGHT, "imageWidth": WIDTH, "imageData": None}
+            content = {"version": "5.4.1", "flags": {}, "shapes": shapes[t], "imagePath": f"{t:04d}.png"} | size
+            dump(root / clip / f"{t:04d}.json", content)
+    return truth
+
+
 EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
     "CVAT's COCO": (
         cvat_coco,
@@ -175,6 +199,14 @@ EXPORTS: dict[str, tuple[Callable[[Path], Truth], dict[str, Any]]] = {
             "labels": ["train/instances.json"],
             "images": "train/JPEGImages/{clip}",
             "empty": "background",
+        },
+    ),
+    "labelme": (
+        labelme,
+        {
+            "format": "labelme",
+            "labels": ["street0/*.json", "street1/*.json", "street2/*.json"],
+            "images": "{clip}",
         },
     ),
     "Roboflow": (
@@ -274,6 +306,25 @@ def test_a_class_that_means_no_label_is_none(tmp_path: Path) -> None:
     assert source["rename"] == {"void": "ignore", "Background": "background"}
 
 
+def test_files_of_labelme_name_their_images_and_what_has_no_label(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    for path in (tmp_path / "street0").glob("*.json"):  # where labelme was given a folder for its files
+        edited(path, lambda content: content.update(imagePath="..\\street0\\" + content["imagePath"]))
+        path.rename(tmp_path / path.name)
+    edited(tmp_path / "street1/0003.json", lambda content: content["shapes"][0].update(label="__ignore__"))
+    edited(tmp_path / "street1/0003.json", lambda content: content["shapes"][1].update(label="_background_"))
+    dump(tmp_path / "street1/notes.json", {"none": "of labelme"})
+    start = plan(tmp_path)
+    assert start.found.source["rename"] == {"__ignore__": "ignore", "_background_": "background"}
+    labels = start.found.source["labels"]
+    assert (labels[0], labels[1], labels[-1]) == ("*.json", "street1/0000.json", "street2/*.json")
+    assert len(start.found.labelled) == 3 and start.found.labelled["street0"] == LENGTH
+    path = tmp_path / "street2/0007.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(MaskcastError, match=r"street2/0007\.json: "):
+        look(tmp_path)
+
+
 def test_files_of_boxes_alone_are_for_detection(tmp_path: Path) -> None:
     cvat_coco(tmp_path)
 
@@ -326,11 +377,6 @@ UNREAD: dict[str, tuple[str, str, str]] = {  # of a sequence: file, what it hold
         '{"version": "2.0", "item": {"name": "0000.png", "slots": []}, "annotations": [{"name": "car", '
         '"polygon": {"paths": [[{"x": 1, "y": 1}]]}, "slot_names": ["0"]}]}',
         "annotations/0000.json and others like it are V7's, and are not read: export its labels as COCO, put",
-    ),
-    "labelme": (
-        "street0/0000.json",
-        '{"version": "5.4.1", "shapes": [{"label": "car", "points": [[1, 1]]}], "imagePath": "0000.png"}',
-        "street0/0000.json and others like it are labelme's, .* make one COCO .*labelme2coco\\), put",
     ),
     "JSON-MIN": (
         "project-1.json",

@@ -31,8 +31,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duration, "_measured", lambda *_: (0.1, 0.01))
 
 
-def prepared(start: Start, raw: Path, clips: Path) -> ClipStore:
-    values = yaml.safe_load(start.text(raw))["prepare_clips"] | {"workers": 1}
+def prepared(start: Start, raw: Path, clips: Path, **more: int) -> ClipStore:
+    values = yaml.safe_load(start.text(raw))["prepare_clips"] | {"workers": 1} | more
     run_stage("prepare_clips", values, raw=raw, clips=clips)
     return ClipStore(clips)
 
@@ -144,6 +144,23 @@ def test_photographs_of_a_coco_file_are_clips_of_their_own(tmp_path: Path) -> No
     start = plan(tmp_path)
     assert start.found.source["images"] == "images/{clip}.jpg" and start.clips == {"train": 8, "val": 2}
     assert list(yaml.safe_load(start.text(tmp_path))) == MASKER
+
+
+def test_photographs_of_labelme_are_clips_with_what_was_drawn(tmp_path: Path) -> None:
+    for k, word in enumerate(WORDS):
+        write_images(tmp_path / "raw", frames_of(k, 1, (40, 64) if k % 2 else (64, 40))[0], f"{word}.jpg")
+        shape = {"label": "cat", "points": [[5, 5], [15, 5], [15, 25], [5, 25]], "shape_type": "polygon"}
+        content = {"version": "5.4.1", "shapes": [shape], "imagePath": f"{word}.jpg", "imageData": None}
+        if k:  # the first is not labelled
+            dump(tmp_path / f"raw/{word}.json", content)
+    start = plan(tmp_path / "raw")
+    source = start.found.source
+    assert (source["format"], source["labels"], source["images"]) == ("labelme", ["*.json"], "{clip}.jpg")
+    assert start.clips == {"train": 7, "val": 2, "unlabeled": 1}
+    store = prepared(start, tmp_path / "raw", tmp_path / "clips", height=40, width=64)
+    expected = np.zeros((40, 64), np.uint8)
+    expected[5:25, 5:15] = 1  # of a lying one, whose size stays
+    assert (store.masks(store.get("beach_00000"))[0] == expected).all()
 
 
 def test_photographs_of_roboflow_are_found_by_their_names(tmp_path: Path) -> None:

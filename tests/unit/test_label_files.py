@@ -1,7 +1,7 @@
-"""Files as CVAT, Label Studio, COCO, MOTS and Cityscapes write them, and what is wrong with others.
+"""Files as CVAT, Label Studio, labelme, COCO, MOTS and Cityscapes write them, and what is wrong with others.
 
 The samples follow the documented formats: CVAT's XML 1.1, Label Studio's export `JSON`, COCO's and YouTube-VIS' JSON,
-KITTI MOTS' text, and the table of Cityscapes' scripts.
+KITTI MOTS' text, labelme's JSON, and the table of Cityscapes' scripts.
 """
 
 import base64
@@ -479,6 +479,102 @@ def test_what_is_not_annotated_stays_without_labels(read: Read, capsys: pytest.C
 )  # fmt: skip
 def test_faulty_files_of_label_studio(content: Any, message: str, read: Read, tmp_path: Path) -> None:
     refused(lambda: read("label-studio", "export.json", content), message, tmp_path)
+
+
+# labelme
+
+PATCH = np.array([[1, 0, 1], [1, 1, 1]], np.uint8)
+
+
+def png(pixels: np.ndarray) -> str:
+    return base64.b64encode(cv2.imencode(".png", pixels)[1].tobytes()).decode()
+
+
+def labelme(*shapes: dict[str, Any], image: str = "street_000001.png", **more: Any) -> dict[str, Any]:
+    content = {"version": "5.4.1", "flags": {}, "imagePath": image, "imageData": None}
+    return content | {"shapes": list(shapes), "imageHeight": H, "imageWidth": W} | more
+
+
+def shape(kind: str | None, *points: list[float], label: str = "car", **more: Any) -> dict[str, Any]:
+    known = {"label": label, "points": list(points), "group_id": None, "shape_type": kind, "flags": {}}
+    return known | {"mask": None} | more
+
+
+SQUARE = shape("polygon", [1, 1], [4, 1], [4, 3], [1, 3])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"),
+    [
+        (SQUARE, box(slice(1, 3), slice(1, 4))),
+        (shape(None, [1, 1], [4, 1], [4, 3], [1, 3]), box(slice(1, 3), slice(1, 4))),
+        (shape("rectangle", [5, 4], [2, 1]), box(slice(1, 4), slice(2, 5))),  # from its last corner to its first
+        (shape("rectangle", [2, 1], [5, 1], [5, 4], [2, 4]), box(slice(1, 4), slice(2, 5))),
+        (shape("oriented_rectangle", [2, 1], [5, 1], [5, 4], [2, 4]), box(slice(1, 4), slice(2, 5))),
+        (shape("circle", [4.5, 3], [6.2, 3]), box(slice(2, 4), slice(3, 6)) | box(slice(1, 5), slice(4, 5))),
+        (shape("mask", [3, 2], [5, 3], mask=png(PATCH)), box(slice(2, 4), slice(3, 6)) - box(slice(2, 3), slice(4, 5))),
+        (shape("mask", [3, 2], [5, 3], mask=png(PATCH * 255)), box(slice(2, 4), slice(3, 6)) - box(slice(2, 3), slice(4, 5))),
+        (shape("mask", [-0.6, -1.4], [1, 0], mask=png(PATCH)), box(slice(0, 1), slice(0, 2))),
+        (shape("mask", [7.8, 5], [9, 6], mask=png(PATCH)), box(slice(5, 6), slice(8, 9))),
+    ],
+)  # fmt: skip
+def test_shapes_of_labelme(drawn: dict[str, Any], expected: np.ndarray, read: Read) -> None:
+    masks, report = read("labelme", "any.json", labelme(drawn))
+    np.testing.assert_array_equal(masks[1], expected)
+    assert (masks[[0, 2, 3]] == IGNORE).all() and (report.frames, report.empty) == (1, 0)
+
+
+def test_of_shapes_of_labelme_the_last_is_in_front(read: Read) -> None:
+    masks, _ = read("labelme", "any.json", labelme(SQUARE, shape("rectangle", [0, 0], [2, 2], label="dog")))
+    expected = box(slice(1, 3), slice(1, 4))
+    expected[:2, :2] = 2
+    np.testing.assert_array_equal(masks[1], expected)
+
+
+def test_what_has_no_area_in_labelme_is_said(read: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    masks, report = read(
+        "labelme", "any.json", labelme(shape("point", [1, 1]), shape("linestrip", [1, 1], [2, 2]))
+    )
+    assert (masks[1] == 0).all() and report.empty == 1
+    assert "any.json: left out 1 point, 1 linestrip: they have no area" in capsys.readouterr().err
+
+
+def test_older_files_of_labelme_tell_no_size_and_windows_has_other_slashes(read: Read) -> None:
+    content = labelme(SQUARE, image="..\\pictures\\street\\000001.jpg", imageHeight=None, imageWidth=None)
+    masks, _ = read("labelme", "any.json", content)
+    np.testing.assert_array_equal(masks[1], box(slice(1, 3), slice(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"any.json: labelme's files are objects with a list of shapes; take away"),
+        ({"shapes": 5}, r"any.json: labelme's files are objects with a list of shapes; take away"),
+        (labelme(SQUARE, image=""), r"any.json: imagePath must be the path of its image, not ''; mend it"),
+        (labelme(SQUARE) | {"shapes": [SQUARE, 7]}, r"any.json: shapes\[1\]: must be an object, not 7"),
+        (labelme(SQUARE | {"label": None}), r"shapes\[0\]: label must be a text, not None; give it the name"),
+        (labelme(SQUARE | {"label": "carr"}), r"any.json: no class 'carr'; did you mean 'car'\?"),
+        (labelme(SQUARE, shape("cuboid", [0, 0])), r"shapes\[1\]: shape_type must be one of polygon, .*, not 'cuboid'"),
+        (labelme(SQUARE | {"group_id": "a"}), r"\(polygon\): group_id must be null or an integer of at least 0"),
+        (labelme(SQUARE | {"group_id": -1}), r"\(polygon\): group_id must be null or an integer of at least 0"),
+        (labelme(shape("polygon", [1, 1], [4, 1])), r"shapes\[0\] \(polygon\): a polygon of 2 points has no area"),
+        (labelme(shape("polygon", [1, 1], [4])), r"\(polygon\): points must be \[\[x, y\], ...\], not"),
+        (labelme(SQUARE | {"points": None}), r"\(polygon\): points must be \[\[x, y\], ...\], not None"),
+        (labelme(shape("polygon", [1, 1], [4, 1], [90, 3])), r"\(polygon\): a point lies far outside of the frame of 9x6"),
+        (labelme(shape("circle", [1, 1])), r"\(circle\): has 1 point, and needs 2; draw it again"),
+        (labelme(shape("mask", [1, 1], [4, 3])), r"\(mask\): mask must be a PNG in base64, not None"),
+        (labelme(shape("mask", [1, 1], mask="*")), r"\(mask\): mask is no base64"),
+        (labelme(shape("mask", [1, 1], mask="AAAA")), r"\(mask\): not a readable image"),
+        (labelme(shape("mask", [1, 1], mask=png(np.zeros((2, 2, 3), np.uint8)))), r"mask must be a PNG of one channel"),
+        (labelme(shape("mask", mask=png(PATCH))), r"\(mask\): lacks the points of its corners"),
+        (labelme(shape("mask", [9, 1], mask=png(PATCH))), r"\(mask\): its mask lies outside of the frame of 9x6"),
+        (labelme(SQUARE, imageWidth=90), r"is 90x6, the clips of .* are 9x6"),
+        (labelme(SQUARE, imageWidth="9"), r"imageHeight and imageWidth must be integers, not \[6, '9'\]; mend"),
+        (labelme(SQUARE, image="street_000004.png"), r"clip 'street' of .* has frames 0 to 3, not 4"),
+    ],
+)  # fmt: skip
+def test_faulty_files_of_labelme(content: Any, message: str, read: Read, tmp_path: Path) -> None:
+    refused(lambda: read("labelme", "any.json", content), message, tmp_path)
 
 
 # COCO and YouTube-VIS

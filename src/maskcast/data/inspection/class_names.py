@@ -14,7 +14,7 @@ from maskcast.junk import is_junk
 LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
 _LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
 LARGEST = 65536  # bytes of a list
-NO_LABEL = re.compile(r"void|ignore|unlabell?ed|unknown|none", re.IGNORECASE)
+NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)
 
 
 class Named(NamedTuple):

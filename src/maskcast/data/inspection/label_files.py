@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ FORMATS = {  # name of a format: what people call it
     "cvat-video": "CVAT for video",
     "cvat-images": "CVAT for images",
     "label-studio": "Label Studio",
+    "labelme": "labelme",
 }
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
@@ -46,7 +47,7 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
             form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
             if form is not None:
                 found.setdefault(form, []).append(path)
-    order = ("youtube-vis", "cvat-video", "cvat-images", "coco", "label-studio")
+    order = ("youtube-vis", "cvat-video", "cvat-images", "coco", "label-studio", "labelme")
     return next(((form, found[form]) for form in order if form in found), None)
 
 
@@ -74,7 +75,7 @@ def labelled_by_files(
     source: dict[str, Any] = {
         "layout": "annotations",
         "format": form,
-        "labels": [path.relative_to(raw).as_posix() for path in files],
+        "labels": _patterns(raw, files),
         "images": images,
     }
     if form == "youtube-vis":
@@ -124,6 +125,17 @@ def labelled_by_files(
     return found
 
 
+def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:
+    """Returns the paths of files; a pattern for those of a folder in which all JSON is labels, as labelme's is."""
+    found: dict[str, None] = {}
+    for folder, own in groupby(files, key=lambda path: path.parent):
+        paths = list(own)
+        if len(paths) > 1 and set(paths) == set(folder.glob("*.json")):
+            paths = [folder / "*.json"]
+        found |= dict.fromkeys(path.relative_to(raw).as_posix() for path in paths)
+    return list(found)
+
+
 def _marked(found: Findings, known: Known) -> dict[str, list[bool]]:
     """Returns of each sequence whether its frames have labels."""
     return {name: [k in known.get(name, ()) for k in range(count)] for name, count in found.sequences.items()}
@@ -131,6 +143,8 @@ def _marked(found: Findings, known: Known) -> dict[str, list[bool]]:
 
 def _json_format(path: Path) -> str | None:
     content = content_of(path)
+    if b'"shapes"' in content and b'"imagePath"' in content:
+        return "labelme"
     if not any(key in content for key in (b'"segmentation"', b'"segmentations"', b'"annotations"')):
         return None
     try:
@@ -199,7 +213,7 @@ def _two_of(folders: set[tuple[str, ...]]) -> str:
 def _add_classes(found: Findings, frames: Sequence[FoundFrame]) -> None:
     names = sorted({name for frame in frames for name, _ in frame.objects} - {IGNORED})
     void = [name for name in names if NO_LABEL.fullmatch(name)]
-    ground = [name for name in names if name.lower() == "background"]
+    ground = [name for name in names if name.strip("_").lower() == "background"]
     shown = [name for name in names if name not in (*void, *ground)]
     found.source["classes"] = ["background", *shown]
     found.why["classes"] = f"the classes that have masks in {counted(len(frames), 'labelled frame')}"

@@ -11,10 +11,6 @@ from maskcast.reading import LFS_POINTER, content_of, is_lfs_pointer, read_text
 
 AGAIN = "put it beside the frames and run init again"
 JSON = {  # what all such files hold: what they are, and what to do
-    (
-        b'"shapes"',
-        b'"imagePath"',
-    ): "and others like it are labelme's, and are not read: make one COCO file of them (labelme2coco)",
     (b'"annotation_id"', b'"original_width"'): "is Label Studio's JSON-MIN, and is not read: export its JSON",
     (b'"classTitle"', b'"geometryType"'): "and others like it are Supervisely's, and are not read: export its "
     "labels as COCO",

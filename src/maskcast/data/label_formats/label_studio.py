@@ -5,7 +5,6 @@ them. What people drew are ``annotations``: of several of a task the last one co
 truth, else the last one. Written are ``predictions``, which are not labels until somebody submits them.
 """
 
-import binascii
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +17,12 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from maskcast.data.coco_records import Records
-from maskcast.data.decoding import decode as decode_image
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.brush import decode, encode
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
-from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
+from maskcast.data.label_formats.shapes import decoded_base64, ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import read_json, shown
@@ -247,11 +245,8 @@ def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
     """Returns the pixels of a PNG within a text that are not transparent."""
     if not isinstance(url, str) or not url.startswith(PNG):
         raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {shown(url)}; export it again")
-    try:
-        content = binascii.a2b_base64(url.removeprefix(PNG), strict_mode=True)
-    except binascii.Error as error:
-        raise MaskcastError(f"{where}: imageDataURL is no base64 ({error}); export it again") from None
-    mask_HW: np.ndarray = np.asarray(decode_image(where, content).image.convert("RGBA"))[..., 3] > 0
+    picture = decoded_base64(url.removeprefix(PNG), "imageDataURL", where)
+    mask_HW: np.ndarray = np.asarray(picture.convert("RGBA"))[..., 3] > 0
     if mask_HW.shape != size:
         have, wanted = ("x".join(map(str, shape[::-1])) for shape in (mask_HW.shape, size))
         raise MaskcastError(

@@ -6,16 +6,19 @@ come from. Coordinates are pixels, (0, 0) is the corner of the first pixel.
 Legend: H height, W width, P points.
 """
 
+import binascii
 from collections.abc import Sequence
 from math import cos, pi, radians, sin
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
+from PIL import Image
 
 from maskcast.data.coco_masks import FAR
+from maskcast.data.decoding import decode
 from maskcast.data.label_formats.base import Size
 from maskcast.errors import MaskcastError
-from maskcast.reading import counted
+from maskcast.reading import counted, shown
 
 ELLIPSE_POINTS = 90
 
@@ -35,6 +38,21 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
         raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
     inside_HW: np.ndarray = rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
     return inside_HW
+
+
+def decoded_base64(text: object, key: str, where: str) -> Image.Image:
+    """Returns the image of a file in base64, which stands under a key.
+
+    Raises:
+        MaskcastError: it is no base64, or no readable image.
+    """
+    if not isinstance(text, str):
+        raise MaskcastError(f"{where}: {key} must be a PNG in base64, not {shown(text)}; export it again")
+    try:
+        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers break lines
+    except binascii.Error as error:
+        raise MaskcastError(f"{where}: {key} is no base64 ({error}); export it again") from None
+    return decode(where, content).image
 
 
 def rectangle(

@@ -30,7 +30,7 @@ from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, La
 from maskcast.params import ByName, is_false
 from maskcast.reading import counted
 
-Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "label-studio"]
+Format = Literal["coco", "youtube-vis", "cvat-images", "cvat-video", "labelme", "label-studio"]
 Empty = Literal["background", "unlabelled"]
 Sequences = Mapping[str, Footage]
 Known = Mapping[str, Mapping[int, FoundFrame]]
