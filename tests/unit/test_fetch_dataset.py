@@ -90,6 +90,11 @@ def test_a_pipe_in_the_tree_is_refused(tmp_path, tree):
     refuses(tmp_path, "pipe: neither a file nor a folder", tree)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path, tree):
+    (tree / os.fsdecode(b"stra\xdfe")).mkdir()
+    refuses(tmp_path, r"tree: holds 'stra\\udcdfe', a name that is no UTF-8; rename it", tree)
+
+
 def test_a_zip_is_unpacked_and_its_checksum_pinned(tmp_path, tree):
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w") as opened:

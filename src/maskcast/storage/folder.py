@@ -97,6 +97,11 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[Item]:
     for entry in sorted(folder.iterdir()):
         if is_junk(entry.name):
             continue
+        if entry.name != entry.name.encode(errors="ignore").decode():
+            raise MaskcastError(
+                f"{folder}: holds {entry.name!r}, a name that is no UTF-8; rename it "
+                "(`convmv -r --notest -f latin1 -t utf8 FOLDER` does so for all)"
+            )
         source = Path(os.path.realpath(entry)) if entry.is_symlink() else entry
         if not source.exists() or not source.is_relative_to(root) or source in above:
             raise MaskcastError(
