@@ -821,3 +821,14 @@ def test_frames_and_masks_in_one_folder_may_differ_in_their_endings(place: str, 
     write_images(tmp_path / "raw", frames, "{:03d}.jpg")
     write_images(tmp_path / "raw", frames, "{:03d}.png")  # no masks, so each frame is there twice
     assert look(tmp_path / "raw").source["images"] == "{frame}.jpg"
+
+
+def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 30)
+    for name in ("a", "b"):
+        write_images(tmp_path / "frames" / name, frames, "{:03d}.png")
+    write_images(tmp_path / "masks/a", masks, "{:03d}.png")
+    found = look(tmp_path)
+    assert "sequences are too short: 7 frames are seen and 7 forecast, not 11 and 11" in found.warnings
+    assert any(warning.startswith("left out: 1 sequence without masks") for warning in found.warnings)
+    assert "unlabeled" not in found.why["splits"]

@@ -58,7 +58,7 @@ def propose_splits(
         if clips < FEW_CLIPS:
             found.source["window_step"] = found.context
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
-    if unlabelled:
+    if unlabelled and (alone is None or found.source["layout"] != "frame_folders"):
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
 
 
@@ -120,7 +120,7 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
             f"{' each' if apart else ''}, half of them seen; give longer ones"
         )
     if found.context < SEEN:
-        too_short = "sequences are too short" if most == SEEN else "masks are too close together"
+        too_short = "masks are too close together" if most < SEEN and found.partly else "sequences are too short"
         found.source["frames"] = found.frames
         found.why["frames"] = f"{found.context} seen and {found.context} forecast: {too_short} for 11 + 11"
         found.warnings.append(
