@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import ROOT
+from tests.pretended_gpu import pretended_gpu
 from torch import Tensor, nn
 
+from maskcast.models.recorded import AFTER
 from maskcast.seed import rng
 from maskcast.training.loop import fit
 from maskcast.training.optimizers import orthogonal
@@ -104,6 +106,23 @@ def test_what_is_no_convolution_over_all_channels_goes_by_adamw() -> None:
         for name, weights in models["muon"].state_dict().items()
     }
     assert [name for name, equal in same.items() if not equal] == ["0.weight"]
+
+
+def test_steps_that_a_gpu_records_are_those_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(device: str) -> tuple[dict[str, Tensor], int]:
+        model = network().to(device)
+        optimizer = PARAMS.make_optimizer(model)
+        for step in range(AFTER + 4):
+            for parameter in model.parameters():
+                parameter.grad = torch.from_numpy(rng(step).normal(size=parameter.shape)).float().to(device)
+            optimizer.step()
+        return {name: weights.cpu() for name, weights in model.state_dict().items()}, len(optimizer._recorded)
+
+    on_cpu, recorded_there = trained("cpu")
+    with pretended_gpu(monkeypatch):
+        on_gpu, recorded = trained("cuda")
+    assert (recorded_there, recorded) == (0, 1)
+    assert all(torch.equal(weights, on_cpu[name]) for name, weights in on_gpu.items())
 
 
 def test_frozen_weights_stay() -> None:

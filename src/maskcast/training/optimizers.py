@@ -6,6 +6,7 @@ before the decorators.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from inspect import unwrap
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from maskcast.models.arithmetic import whole_float32
+from maskcast.models.recorded import Recorded
+
+Shapes = tuple[torch.Size, ...]
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -54,27 +58,52 @@ class Muon(AdamW):
     def __init__(self, groups: list[dict[str, Any]], lr: float, matrices: Iterable[Tensor]) -> None:
         super().__init__(groups, lr=lr)
         self._matrices = set(matrices)
+        self._recorded: dict[Shapes, Recorded[list[Tensor]]] = {}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Takes a step; gradients of what Muon steps are gone after it."""
         with whole_float32():
             for group in self.param_groups:
-                for weight in group["params"]:
-                    if weight in self._matrices and weight.grad is not None:
-                        self._step_matrix(weight, weight.grad, group["lr"], group["weight_decay"])
-                        weight.grad = None  # AdamW passes over what has none
+                own = [each for each in group["params"] if each in self._matrices and each.grad is not None]
+                if own:
+                    self._step_matrices(own, group["lr"], group["weight_decay"])
         return super().step(closure)
 
-    def _step_matrix(self, weight: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
+    def _step_matrices(self, weights: list[Tensor], rate: float, decay: float) -> None:
+        gradients = [each.grad for each in weights if each.grad is not None]
+        momenta = [self._momentum(each) for each in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        steps = self._orthogonal([each.flatten(1) for each in ahead])
+        torch._foreach_mul_(weights, 1 - rate * decay)
+        for weight, step_MN in zip(weights, steps, strict=True):
+            scale = LIKE_ADAMW * max(step_MN.shape) ** 0.5
+            weight.add_(step_MN.view_as(weight), alpha=-rate * scale)
+            weight.grad = None  # AdamW passes over what has none
+
+    def _momentum(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros(())  # AdamW loads no state without one
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead_MN = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's
-        scale = LIKE_ADAMW * max(ahead_MN.shape) ** 0.5
-        weight.mul_(1 - rate * decay).add_(orthogonal(ahead_MN).view_as(weight), alpha=-rate * scale)
+        momentum: Tensor = state["momentum"]
+        return momentum
+
+    def _orthogonal(self, matrices: list[Tensor]) -> list[Tensor]:
+        """Returns `orthogonal` of each; on a GPU by a recorded call: each is dozens of small kernels."""
+        if not matrices[0].is_cuda:
+            return [orthogonal(each) for each in matrices]
+        shapes = tuple(each.shape for each in matrices)
+        if shapes not in self._recorded:
+            self._recorded[shapes] = Recorded(partial(_orthogonal_parts, shapes))
+        return self._recorded[shapes](torch.cat([each.flatten() for each in matrices]))
+
+
+def _orthogonal_parts(shapes: Shapes, numbers: Tensor) -> list[Tensor]:
+    """Returns `orthogonal` of the matrices whose numbers stand in a row."""
+    parts = numbers.split([shape.numel() for shape in shapes])
+    return [orthogonal(part.view(shape)) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def convolutions(model: nn.Module) -> list[Tensor]:
