@@ -11,7 +11,7 @@ from maskcast.faults import UNSHOWN
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LARGEST_DOMAIN = 253  # characters
-LARGEST_ANNOTATIONS = 256 << 10  # bytes of all keys and values
+LARGEST_ANNOTATIONS = 16 << 10  # bytes of all: a workflow has them twice for each stage, and etcd takes 1.5 MB
 KUEUE = "kueue.x-k8s.io"
 # What Kubeflow, Argo, Trainer, KServe, Kubernetes and maskcast know their pods by: domains with all below them.
 RESERVED = (
@@ -39,7 +39,7 @@ def _labels(given: Any) -> Any:
 
 def _annotations(given: Any) -> Any:
     if sum(len(key.encode()) + len(value.encode()) for key, value in _entries(given)) > LARGEST_ANNOTATIONS:
-        raise PydanticCustomError(UNSHOWN, "all of them together may have 256 KiB; write less")
+        raise PydanticCustomError(UNSHOWN, "all of them together may have 16 KiB; write less")
     return given
 
 

@@ -161,7 +161,7 @@ def test_every_pod_has_the_labels_and_annotations_of_the_cluster(tmp_path: Path,
         ({"annotations": {"workflows.argoproj.io/node-name": "x"}}, "is set by Kubeflow or maskcast"),
         ({"annotations": {"prometheus.io/port": "1"}}, "is set by Kubeflow or maskcast"),
         ({"labels": {"app": "x"}}, "is set by Kubeflow or maskcast"),
-        ({"annotations": {"note": "x" * (256 << 10)}}, "annotations: all of them together may have 256 KiB"),
+        ({"annotations": {"note": "x" * (16 << 10)}}, "annotations: all of them together may have 16 KiB"),
         ({"labels": ["team"]}, "labels: "),
     ],
 )
