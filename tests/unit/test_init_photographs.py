@@ -68,6 +68,11 @@ def test_photographs_get_a_masker_and_no_forecaster(
     assert "6 stages x 15 s" in said and "forecaster" not in said and "sequences" not in said
 
 
+def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:
+    photographs(tmp_path, ["2011_000003", "2011_000006", "2011_000025"])
+    assert plan(tmp_path).clips == {"train": 2, "val": 1}
+
+
 def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
     photographs(tmp_path / "raw", WORDS, ((40, 64), (64, 40)))
     for word in WORDS[5:]:

@@ -536,7 +536,20 @@ def test_what_has_no_area_in_labelme_is_said(read: Read, capsys: pytest.CaptureF
         "labelme", "any.json", labelme(shape("point", [1, 1]), shape("linestrip", [1, 1], [2, 2]))
     )
     assert (masks[1] == 0).all() and report.empty == 1
-    assert "any.json: left out 1 point, 1 linestrip: they have no area" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    for kind in ("linestrip", "point"):
+        assert f"any.json: shapes of kind {kind} have no area: they are left out, here and in other files" in said
+
+
+def test_what_has_no_area_in_files_of_labelme_is_said_once(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels").mkdir()
+    for t in range(3):
+        content = labelme(SQUARE, shape("point", [1, 1]), image=f"street_00000{t}.png")
+        (tmp_path / f"labels/{t}.json").write_text(json.dumps(content))
+    import_labels(tmp_path / "back", get_format("labelme"), tmp_path / "labels", store, **OPTIONS)
+    assert capsys.readouterr().err.count("have no area") == 1
 
 
 def test_older_files_of_labelme_tell_no_size_and_windows_has_other_slashes(read: Read) -> None:

@@ -35,7 +35,8 @@ def photographs(footage: Mapping[str, Footage]) -> str:
     for pair in track(pairs, "comparing sizes", len(pairs)):
         with suppress(MaskcastError):  # who reads them will say what is wrong
             changes += len({upright_size(path) for path in pair}) > 1
-    return "sizes change from image to image" if changes > FEW and 10 * changes > len(pairs) else ""
+    many = changes > min(FEW, len(pairs) // 2) and 10 * changes > len(pairs)
+    return "sizes change from image to image" if many else ""
 
 
 def _name(path: Path) -> str:

@@ -10,7 +10,6 @@ Legend: H height, W width.
 import base64
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import hypot
@@ -43,6 +42,9 @@ class Labelme(LabelFormat):
     tracks = True
     scores = False
 
+    def __init__(self) -> None:
+        self._said: set[str] = set()  # kinds without an area: a line of each file would be thousands
+
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
         (folder / FOLDER).mkdir()
@@ -62,12 +64,12 @@ class Labelme(LabelFormat):
 
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields a frame of each file (see `LabelFormat.read`)."""
-        left_out: Counter[str] = Counter()
         for file in files_in(path, self.files, "labelme"):
-            yield _read(file, left_out)
-        if left_out:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
-            say(f"{path}: left out {kinds}: they have no area")
+            frame, without_area = _read(file)
+            for kind in sorted(without_area - self._said):
+                say(f"{file}: shapes of kind {kind} have no area: they are left out, here and in other files")
+            self._said |= without_area
+            yield frame
 
 
 def _written(region: Region) -> dict[str, Any]:
@@ -87,8 +89,8 @@ def _written(region: Region) -> dict[str, Any]:
     }
 
 
-def _read(file: Path, left_out: Counter[str]) -> FoundFrame:
-    """Returns the frame of a file; counts the shapes that have no area."""
+def _read(file: Path) -> tuple[FoundFrame, set[str]]:
+    """Returns the frame of a file, and the kinds of its shapes that have no area."""
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
@@ -97,12 +99,12 @@ def _read(file: Path, left_out: Counter[str]) -> FoundFrame:
         raise MaskcastError(f"{file}: imagePath must be the path of its image, not {shown(image)}; mend it")
     image = image.replace("\\", "/")
     shapes = Records(f"{file}: shapes", content["shapes"])
-    kept = []
+    kept, without_area = [], set()
     for n, label in enumerate(shapes.texts("label", "give it the name of a class")):
         one = shapes.records[n]
         kind = one.get("shape_type") or "polygon"  # older files have no other
         if kind in NO_AREA:
-            left_out[kind] += 1
+            without_area.add(kind)
         elif kind in SHAPES:
             known = {"label": label, "shape_type": kind, "where": f"{file}: shapes[{n}] ({kind})"}
             kept.append(known | {key: one.get(key) for key in ("points", "group_id", "mask")})
@@ -112,7 +114,7 @@ def _read(file: Path, left_out: Counter[str]) -> FoundFrame:
     objects = [(one["label"], _group(one)) for one in kept]
     size = _size(content, str(file))
     names = [(file.parent / image).as_posix(), PurePosixPath(image).name, file.stem]
-    return FoundFrame(str(file), places_of(image), size, objects, partial(_regions, kept), names)
+    return FoundFrame(str(file), places_of(image), size, objects, partial(_regions, kept), names), without_area
 
 
 def _group(shape: Mapping[str, Any]) -> int | None:
