@@ -141,12 +141,20 @@ def test_what_is_missing_is_reported_and_what_is_damaged_is_named(tmp_path):
         listing.clips[0].load()
 
 
-def test_mixed_sizes_name_both_files(tmp_path):
+@pytest.mark.parametrize("odd", [0, 3])  # the first is not what the others are held against
+def test_a_frame_of_another_size_is_named_and_without_it_the_others_are_clips(tmp_path, odd):
     write_sequence(tmp_path, "dog")
     (clip,) = list_raw(tmp_path, frames=5).clips
-    Image.new("RGB", (3, 3)).save(tmp_path / "JPEGImages/480p/dog/00003.png")
-    with pytest.raises(MaskcastError, match=r"00003\.png: differs in size from .*00000\.png"):
+    frame = tmp_path / f"JPEGImages/480p/dog/{odd:05d}.png"
+    Image.new("RGB", (3, 2)).save(frame)
+    said = rf"{odd:05d}\.png: is 2x3, 4 of 5 frames are 6x8 \(height x width\); export it like them, or take"
+    with pytest.raises(MaskcastError, match=said):
         clip.load()
+    frame.unlink()
+    clips = list_raw(tmp_path, frames=1, window_step=1).clips
+    assert [len(one.load().frames) for one in clips] == [1] * 4
+    windows = list_raw(tmp_path, frames=2, window_step=1).clips
+    assert [one.meta["start"] for one in windows] == ([0, 1, 2] if odd == 0 else [0, 1])  # none over the gap
 
 
 def test_a_mask_of_another_size_or_in_colour_is_named(tmp_path):

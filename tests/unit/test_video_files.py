@@ -238,3 +238,12 @@ def test_a_title_in_an_old_encoding_is_no_damage(tmp_path: Path) -> None:
     assert b"cafeteria" in data
     (tmp_path / "old.avi").write_bytes(data.replace(b"cafeteria", b"caf\xe9teria"))
     assert count_frames(tmp_path / "old.avi") == len(read_video(tmp_path / "old.avi")) == 1
+
+
+def test_a_size_that_changes_is_said_with_its_frame(tmp_path: Path) -> None:
+    for name, frames, size in (("a.ts", 6, (48, 64)), ("b.ts", 3, (32, 64))):
+        encode(tmp_path / name, "mpeg2video", frames=frames, size=size, b_frames=0)
+    joined = tmp_path / "c.ts"
+    joined.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    with pytest.raises(MaskcastError, match=r"c\.ts: frame [56] is 32x64, [56] of \d frames are 48x64 .*one size"):
+        read_video(joined)

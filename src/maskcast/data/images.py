@@ -3,6 +3,7 @@
 Shapes: T frames, H rows, W columns.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -77,16 +78,29 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     for path in paths:
         frame, most = _rgb(path)
         brightest = max(brightest, most)
-        if frames and frame.shape != frames[0].shape:
-            sizes = "{}x{} and {}x{}".format(*frame.shape[:2], *frames[0].shape[:2])
-            raise MaskcastError(f"{path}: differs in size from {paths[0]} ({sizes}); export the clip at one size")
         frames.append(frame)
+    if (odd := odd_size(frames)) is not None:
+        number, sizes = odd
+        raise MaskcastError(
+            f"{paths[number]}: {sizes}; export it like them, or take it away: clips end and begin around the gap"
+        )
     if brightest < DARK:
         raise MaskcastError(
             f"{paths[0]}: declares 16 bits, and no value is above {brightest}: it would be black, or has "
             "fewer bits; save it as 8 bits, or scaled to all 16"
         )
     return np.stack(frames)
+
+
+def odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
+    """Returns the first frame that has not the size of most, and both sizes in words; None where all have one."""
+    sizes = Counter(frame.shape[:2] for frame in frames)
+    if len(sizes) <= 1:
+        return None
+    (usual, count), *_ = sizes.most_common(1)
+    number = next(k for k, frame in enumerate(frames) if frame.shape[:2] != usual)
+    own = "{}x{}".format(*frames[number].shape[:2])
+    return number, f"is {own}, {count} of {len(frames)} frames are {usual[0]}x{usual[1]} (height x width)"
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from maskcast.data.images import odd_size
 from maskcast.data.video_file import damaged, decoded, opened, rgb_of
 from maskcast.data.video_index import FrameIndex, digest_of, index_of
 from maskcast.errors import MaskcastError
@@ -66,8 +67,9 @@ def read_video(path: Path, indices: Sequence[int] | None = None) -> np.ndarray:
             frames = next((found for found in tried if found is not None), None)
     if frames is None:
         frames = _from_start(path, indices)
-    if len({frame.shape for frame in frames}) > 1:
-        raise MaskcastError(f"{path}: the frame size changes within the video; encode it again at one size")
+    if (odd := odd_size(frames)) is not None:
+        number = odd[0] if indices is None else indices[odd[0]]
+        raise MaskcastError(f"{path}: frame {number} {odd[1]}; encode it again at one size")
     return np.stack(frames)
 
 
