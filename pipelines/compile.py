@@ -129,6 +129,8 @@ def write(built: BaseComponent, path: Path, native: Cluster | None = None) -> No
     Raises:
         MaskcastError: when the file cannot be written, or would hold a secret.
     """
+    if path.is_dir():
+        raise MaskcastError(f"{path}: is a folder; name a file by --out")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "pipeline.yaml"
         Compiler().compile(built, str(compiled))

@@ -10,6 +10,8 @@ from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section, set_key, validate
 from maskcast.runner.stage import get_stage
 
+EXACT = 2**53  # up to it a double holds each integer
+
 
 def load_values(path: Path, overrides: Sequence[str], stages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Returns the sections of a pipeline's stages, each as the params class of its stage accepts it.
@@ -44,12 +46,15 @@ def local_data(values: Mapping[str, dict[str, Any]]) -> Path | None:
 def for_kfp(values: Any) -> Any:
     """Returns values as KFP's dicts can hold them, of which ``Params`` makes the same ones again.
 
-    None is the text ``null`` there, and each key a text, also the numbers of classes and videos.
+    None is the text ``null`` there, and each key a text, also the numbers of classes and videos. So is an integer
+    that is too large for a double, which every number is there.
     """
     if isinstance(values, Mapping):
         return {str(key): for_kfp(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return [for_kfp(value) for value in values]
+    if isinstance(values, int) and abs(values) > EXACT:
+        return str(values)
     return "null" if values is None else values
 
 

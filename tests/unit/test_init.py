@@ -128,6 +128,8 @@ def test_a_file_that_is_there_stays_as_it_is(
     assert main(["init", "mine"]) == 2
     assert "params.yaml: already there; replace it by --force" in capsys.readouterr().err
     assert params.read_text() == "mine: 1\n"
+    assert main(["init", "mine", "--force", "--params", "."]) == 2
+    assert capsys.readouterr().err == "error: .: is a folder; name a file by --params\n"
     assert main(["init", "mine", "--params", "other.yaml"]) == 0
     assert params.read_text() == "mine: 1\n" and "JPEGImages" in (tmp_path / "other.yaml").read_text()
     assert main(["init", "nothing-there", "--force"]) == 2 and params.read_text() == "mine: 1\n"

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.struct_pb2 import Struct
 
 from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
@@ -257,6 +259,13 @@ def test_keys_that_are_numbers_reach_the_stage_as_they_are(tmp_path: Path) -> No
     assert read.source.values == {"0": "background", "255": "person"}
 
 
+def test_an_integer_that_no_double_holds_reaches_the_stage_as_it_is(tmp_path: Path) -> None:
+    pipeline, _ = compiled(tmp_path, {}, "-S", f"train_masker.training.seed={2**53 + 1}")
+    handed_over = pipeline["root"]["inputDefinitions"]["parameters"]["train_masker"]["defaultValue"]
+    as_kubeflow_has_it = MessageToDict(ParseDict(handed_over, Struct()))
+    assert get_stage("train_masker").params.model_validate(as_kubeflow_has_it).training.seed == 2**53 + 1
+
+
 @pytest.mark.parametrize(("cpu", "asked"), [(4, "4"), (0.5, "0.5"), ("500m", "500m")])
 def test_cores_may_be_a_number(tmp_path: Path, cpu: Any, asked: str) -> None:
     pipeline, _ = compiled(tmp_path, {"pods": {"gpu": {"cpu": cpu}}})
@@ -369,6 +378,8 @@ def test_a_wrong_value_is_said_in_one_line(
 def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pipeline", "compile", "--out", str(tmp_path / "no/folder/out.yaml")]) == 2
     assert "out.yaml: cannot be written (No such file or directory)" in capsys.readouterr().err
+    assert main(["pipeline", "compile", "--out", "."]) == 2
+    assert capsys.readouterr().err == "error: .: is a folder; name a file by --out\n"
     (tmp_path / "params.yaml").write_text("fetch_dataset: {uri: synthetic}")
     files = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files]) == 2

@@ -140,8 +140,10 @@ def check_free(path: Path, *, force: bool) -> None:
     """Refuses a params file that is there already.
 
     Raises:
-        MaskcastError: without ``force``.
+        MaskcastError: without ``force``; or it is a folder.
     """
+    if path.is_dir():
+        raise MaskcastError(f"{path}: is a folder; name a file by --params")
     if path.exists() and not force:
         raise MaskcastError(f"{path}: already there; replace it by --force, or name another file by --params")
 
