@@ -83,7 +83,8 @@ class Pod(Params):
     gpu_type: str | None = None
     """Value of the node label nvidia.com/gpu.product to run on; null takes any."""
     shared_memory: Size | None = None
-    """Size of /dev/shm, for data loaders and processes of one pod; null leaves the 64 MB of the runtime."""
+    """Size of /dev/shm, for data loaders and processes of one pod, as a part of `memory`; null leaves the 64 MB
+    of the runtime."""
     timeout_s: int = Field(86400, ge=1)
     """Seconds after which the pod is stopped."""
     retries: int = Field(0, ge=0)
@@ -116,7 +117,7 @@ class Workspace(Params):
 
     claim: str = Field(pattern=DNS_LABEL)
     """Name of the PersistentVolumeClaim."""
-    mount_path: str = Field("/workspace", pattern="^/")
+    mount_path: str = Field("/workspace", pattern="^/+[^/]")
     """Where pods see it."""
     size: Size = "50Gi"
     """Size that `setup` asks for."""
@@ -228,6 +229,16 @@ class Cluster(Params):
     def _has_place_for_data(self) -> Self:
         if self.data == "workspace" and self.workspace is None:
             raise PydanticCustomError(UNSHOWN, "data: workspace needs `workspace` with a claim; name one")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_each_variable_once(self) -> Self:
+        names = [*self.env, *(key for keys in self.secrets.values() for key in keys)]
+        for name in names:
+            if names.count(name) > 1:
+                raise PydanticCustomError(
+                    UNSHOWN, f"{name} stands more than once in `env` and `secrets`; name it in one place"
+                )
         return self
 
     @property

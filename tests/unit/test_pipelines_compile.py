@@ -339,6 +339,9 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
         ),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
         ("image: x\nenv: {DB: 'postgresql://me:pw@host/db'}", "DB must come from a secret"),
+        ("image: x\nsecrets: {a: [KEY, B], b: [KEY]}", "KEY stands more than once in `env` and `secrets`"),
+        ("image: x\nenv: {KEY: x}\nsecrets: {a: [KEY]}", "KEY stands more than once in `env` and `secrets`"),
+        ("image: x\nworkspace: {claim: a, mount_path: //}", "workspace.mount_path: string should match pattern"),
     ],
 )
 def test_a_wrong_cluster_file_is_said_in_one_line(
