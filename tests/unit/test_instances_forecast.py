@@ -14,6 +14,7 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.instances import ObjectClasses
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
+from maskcast.inference.forecast import open_stores
 from maskcast.inference.found_objects import FoundObjects
 from maskcast.labels import LabelError, LabelMap
 from maskcast.models.base import save_model
@@ -39,7 +40,7 @@ def ids() -> np.ndarray:
 @pytest.fixture
 def stores(tmp_path: Path) -> tuple[Path, Path]:
     """Clips with a map of instances, and masks that know classes alone."""
-    masks = (ids() > 0).astype(np.uint8)
+    masks, frames = (ids() > 0).astype(np.uint8), np.zeros((FRAMES, HEIGHT, WIDTH, 3), np.uint8)
     objects = {"objects": {LEFT: 1, RIGHT: 1}}
     with (
         ClipWriter(tmp_path / "clips", height=HEIGHT, width=WIDTH, maps=[MASK, OBJECTS]) as clips,
@@ -47,7 +48,7 @@ def stores(tmp_path: Path) -> tuple[Path, Path]:
     ):
         for name, split in (("a", "train"), ("b", "val")):
             both = {"mask": masks, "objects": ids()}
-            clips.add(name, split=split, kind="labelled", masks=both, objects=objects)
+            clips.add(name, split=split, kind="labelled", frames=frames, masks=both, objects=objects)
             generated.add(name, split=split, kind="labelled", masks={"mask": masks})
     return tmp_path / "clips", tmp_path / "masks"
 
@@ -69,6 +70,30 @@ def test_objects_are_classes_by_name_and_parts_of_masks_are_named_by_what_they_c
     assert (
         found.classes == prepared.classes and found.of("mask").label_map == prepared.of("mask").label_map == MASK
     )
+
+
+@pytest.mark.parametrize("maps", [[OBJECTS], [MASK, OBJECTS]], ids=["objects alone", "with classes"])
+def test_objects_that_masks_tell_are_scored_as_they_are(
+    maps: list[LabelMap], stores: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A tracker takes one car for the other from frame 14 on; connected parts would not."""
+    tracked = np.select([ids() == LEFT, ids() == RIGHT], [5, 400], 0).astype(np.uint16)
+    tracked[14:] = np.select([tracked[14:] == 5, tracked[14:] == 400], [400, 5], 0)
+    found = {"objects": tracked, "mask": (tracked > 0).astype(np.uint8)}
+    with ClipWriter(tmp_path / "tracked", height=HEIGHT, width=WIDTH, maps=maps) as writer:
+        for name in ("a", "b"):
+            both = {one.name: found[one.name] for one in maps}
+            told = {"objects": {5: 1, 400: 1}}
+            writer.add(name, split="val", kind="labelled", masks=both, objects=told)
+    _, generated = open_stores(stores[0], tmp_path / "tracked", "objects")
+    truth = np.select([ids() == RIGHT, ids() == LEFT], [1, 2], 0)
+    expected = truth.copy()
+    expected[14:] = np.select([truth[14:] == 1, truth[14:] == 2], [2, 1], 0)
+    np.testing.assert_array_equal(generated.masks(generated.get("b")), expected)
+    paths = {"clips": stores[0], "masks": tmp_path / "tracked", "masker": stores[1]}
+    out = {"metrics": tmp_path / "scores.json", "report": tmp_path / "report"}
+    run("evaluate_video", {"label_map": "objects"}, **paths, **out)
+    assert json.loads(out["metrics"].read_text())["j"] == pytest.approx(14 / 22)  # where cars have their names
 
 
 def test_what_has_no_label_is_no_background_of_objects(tmp_path: Path) -> None:
@@ -129,7 +154,7 @@ def test_masks_without_the_classes_of_the_objects_are_refused(stores: tuple[Path
         "masker": stores[1],
         "forecaster": tmp_path / "model",
     }
-    with pytest.raises(MaskcastError, match=r"other: has maps any, none of kind classes with the 3 classes of"):
+    with pytest.raises(MaskcastError, match=r"other: has maps any, none of kind instances or classes with the 3"):
         run("predict", {"label_map": "objects", "split": "val"}, **paths, predictions=tmp_path / "out")
 
 

@@ -56,7 +56,7 @@ def open_stores(clips: Path, masks: Path, label_map: str | None) -> tuple[ClipSt
     """Opens a clip store and the store of its generated masks; both speak of the map that is forecast.
 
     A map of kind instances reads as one with a class for each object (``data.instances``). The objects of
-    generated masks are the connected parts of their classes.
+    generated masks are those of their map of instances, else the connected parts of their classes.
 
     Args:
         clips: what prepare_clips wrote.

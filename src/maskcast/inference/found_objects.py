@@ -1,4 +1,6 @@
-"""Objects in the masks of a masker, which knows classes alone: connected parts, followed, named as the true ones.
+"""Objects in masks, named as the true ones: those that a map of instances has, else connected parts, followed.
+
+A masker knows classes alone; masks of a tracker may tell objects.
 
 Legend: T frames, H height, W width.
 """
@@ -16,14 +18,14 @@ from maskcast.models.objects.parts import number_objects
 
 
 class FoundObjects(StoreView):
-    """Generated masks of classes, as those of the objects in them.
+    """Generated masks, as those of the objects in them.
 
     An object has the name of the true one that it covers most of, in the frames that are read: which of two
     persons is `person 1` is told, where they are is not. One that covers none has a name that is left, or is
     background where none is. Where a clip has no true objects, they are named as they appear.
 
     Args:
-        generated: holds masks of classes.
+        generated: holds masks of the objects' classes; where it has a map of instances of these, too, that counts.
         prepared: the true objects.
 
     Raises:
@@ -32,15 +34,14 @@ class FoundObjects(StoreView):
 
     def __init__(self, generated: ClipStore, prepared: ObjectClasses) -> None:
         wanted = prepared.store.label_map
-        fitting = [
-            one.name for one in generated.maps.values() if one.kind == "classes" and one.classes == wanted.classes
-        ]
+        alike = [one for one in generated.maps.values() if one.classes == wanted.classes]
+        fitting = [one.name for kind in ("instances", "classes") for one in alike if one.kind == kind]
         if not fitting:
             have = ", ".join(generated.maps)
             raise MaskcastError(
-                f"{generated.root}: has maps {have}, none of kind classes with the {wanted.num_classes} classes "
-                f"of {wanted.name!r}, of which its objects could be the parts; train a masker on such a map, or "
-                f"give {prepared.root} as the masks, too, to start from true ones"
+                f"{generated.root}: has maps {have}, none of kind instances or classes with the "
+                f"{wanted.num_classes} classes of {wanted.name!r}, of which its objects could be the parts; train "
+                f"a masker on such a map, or give {prepared.root} as the masks, too, to start from true ones"
             )
         super().__init__(generated.of(fitting[0]))
         self.prepared = prepared
@@ -52,21 +53,31 @@ class FoundObjects(StoreView):
 
     def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
         """Returns the ids of objects in a slice of the frames, (T, H, W) uint8."""
-        stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes
-        number_THW = number_objects(self.store.masks(clip, slice(stop)), count)[frames]
+        number_THW, class_of = self._numbered(clip, frames)
         truth_THW = np.zeros_like(number_THW)
         if clip.id in self.prepared and self.prepared.has_masks(true := self.prepared.get(clip.id)):
             truth_THW = self.prepared.masks(true, frames)
         pairs = Counter(zip(number_THW[number_THW > 0].tolist(), truth_THW[number_THW > 0].tolist(), strict=True))
-        name_of = np.zeros(256, np.uint8)
+        name_of = np.zeros(len(class_of), np.uint8)
         for (number, name), _ in pairs.most_common():
-            if name in self._names(number % count) and name not in name_of and not name_of[number]:
+            if name in self._names(class_of[number]) and name not in name_of and not name_of[number]:
                 name_of[number] = name
         for number in np.unique(number_THW[number_THW > 0]).tolist():
-            left = [name for name in self._names(number % count) if name not in name_of]
+            left = [name for name in self._names(class_of[number]) if name not in name_of]
             if left and not name_of[number]:
                 name_of[number] = left[0]
         return name_of[number_THW]
+
+    def _numbered(self, clip: Clip, frames: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the numbers of objects (T, H, W), and the class of each number."""
+        if self.store.label_map.kind == "instances":
+            class_of = np.zeros(1 << 16, np.uint8)
+            for number, class_id in self.store.get(clip.id).objects[self.store.label_map.name].items():
+                class_of[number] = class_id
+            return self.store.masks(clip, frames), class_of
+        stop, count = frames.indices(clip.num_frames)[1], self.prepared.store.num_classes
+        number_THW = number_objects(self.store.masks(clip, slice(stop)), count)[frames]
+        return number_THW, np.arange(256) % count
 
     def _names(self, class_id: int) -> range:
         """Returns the ids of the objects of a class."""
