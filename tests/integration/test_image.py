@@ -113,6 +113,13 @@ def test_data_comes_through_a_dvc_pointer(run: Run, folder: Path) -> None:
     assert (folder / "raw/a.txt").read_text() == "a"
 
 
+def test_a_private_git_repository_is_read_with_the_password_of_the_environment(run: Run) -> None:
+    script = "from scmrepo.git.credentials import Credential as C; c = C(url='https://a').fill(); "
+    environment = ["env", "GIT_USERNAME=ann", r"GIT_PASSWORD=a  *\n$HOME"]
+    done = run(*environment, "python", "-c", f"{script} print(c.username, c.password)")
+    assert done.stdout == "ann a  *\\n$HOME\n", done.stderr
+
+
 def test_a_mistake_is_one_line(run: Run, folder: Path) -> None:
     (folder / "params.yaml").write_text("predict: {}")
     flags = ["--clips=/tmp/absent", "--masks=/tmp", "--masker=/tmp", "--forecaster=/tmp", "--predictions=/tmp/out"]
