@@ -73,6 +73,21 @@ def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> No
     assert plan(tmp_path).clips == {"train": 2, "val": 1}
 
 
+@pytest.mark.parametrize("drifts", [True, False])
+def test_numbered_images_of_one_size_are_frames_where_neighbours_are_alike(drifts: bool, tmp_path: Path) -> None:
+    scenes = np.random.default_rng(0).integers(0, 255, (24, 5, 8, 3))
+    if drifts:  # by some 15 grey levels a frame
+        scenes = 128 + np.cumsum(scenes // 4 - 32, axis=0)
+    write_images(tmp_path / "images", scenes.clip(0, 255).astype(np.uint8).repeat(8, 1).repeat(8, 2), "{:04d}.png")
+    write_images(tmp_path / "masks", (frames_of(0, 24)[1] > 0) * np.uint8(255), "{:04d}.png")
+    start = plan(tmp_path)
+    if not drifts:
+        assert start.found.photographs == "neighbours are no more alike than any two of them"
+        assert start.found.source["images"] == "images/{clip}.png" and start.clips == {"train": 19, "val": 5}
+    else:
+        assert not start.found.photographs and start.found.source["split_by"] == "time"
+
+
 def test_each_photograph_is_a_clip_with_its_mask(tmp_path: Path) -> None:
     photographs(tmp_path / "raw", WORDS, ((40, 64), (64, 40)))
     for word in WORDS[5:]:

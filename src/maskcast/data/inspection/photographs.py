@@ -1,20 +1,27 @@
 """Photographs: images that are no frames of a video, so that nothing can be forecast from them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
+
+import cv2
+import numpy as np
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import upright_size
 from maskcast.data.frame_names import skeleton
+from maskcast.data.images import read_image
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.patterns import CLIP, FRAME
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
 SEQUENCES, PAIRS = 20, 200  # sequences, and neighbours of all of them, whose sizes are compared
+LOOKED_AT, PLACES = 8, 12  # sequences, and pairs of neighbours of each, whose pixels are compared
+UNLIKE = 0.9  # of the difference of distant images: frames of DAVIS and CamVid have 0.1 to 0.3, photographs 1
+STILL = 8.0  # grey levels: below, scenes stand still, and what differs is noise
 FEW = 4  # changes of size that damaged frames of a video may make: two to each
 
 
@@ -35,8 +42,33 @@ def photographs(footage: Mapping[str, Footage]) -> str:
     for pair in track(pairs, "comparing sizes", len(pairs)):
         with suppress(MaskcastError):  # who reads them will say what is wrong
             changes += len({upright_size(path) for path in pair}) > 1
-    many = changes > min(FEW, len(pairs) // 2) and 10 * changes > len(pairs)
-    return "sizes change from image to image" if many else ""
+    if changes > min(FEW, len(pairs) // 2) and 10 * changes > len(pairs):
+        return "sizes change from image to image"
+    return "neighbours are no more alike than any two of them" if _unlike(chosen) else ""
+
+
+def _unlike(sequences: Sequence[Sequence[Path]]) -> bool:
+    """Returns whether neighbours differ as much as images of a sequence that lie far apart."""
+    near: list[float] = []
+    far: list[float] = []
+    for files in track(sequences[:LOOKED_AT], "comparing images", len(sequences[:LOOKED_AT])):
+        places = evenly_spaced(len(files) - 1, PLACES)
+        with suppress(MaskcastError):
+            pairs = [(_thumbnail(files[k]), _thumbnail(files[k + 1])) for k in places]
+            near += [_difference(before, after) for before, after in pairs]
+            far += [_difference(one[0], other[1]) for one, other in permutations(pairs, 2)]
+    if len(near) < PLACES:
+        return False
+    usual = float(np.median(near))
+    return usual > STILL and usual > UNLIKE * float(np.median(far))
+
+
+def _thumbnail(path: Path) -> np.ndarray:
+    return cv2.resize(read_image(path), (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).mean())
 
 
 def _name(path: Path) -> str:
