@@ -590,7 +590,7 @@ def test_augmented_pairs_in_one_folder_are_left_out(tmp_path: Path) -> None:
         write_images(tmp_path / "train/aug", images, f"{folder}_{{}}_77.png")
     write_images(tmp_path / "test", frames_of(1, 40)[0], "{}.png")
     found = look(tmp_path)
-    assert found.source["images"] == "train/image/{frame}.png" and found.labelled == {"sequence": 40}
+    assert found.source["images"] == "{clip}/image" and found.labelled == {"train": 40}
 
 
 def test_drawings_beside_masks_are_frames(tmp_path: Path) -> None:
@@ -834,3 +834,48 @@ def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> Non
     assert "sequences are too short: 7 frames are seen and 7 forecast, not 11 and 11" in found.warnings
     assert any(warning.startswith("left out: 1 sequence without masks") for warning in found.warnings)
     assert "unlabeled" not in found.why["splits"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "masks", "expected"),
+    [
+        # a sequence of the same name elsewhere
+        (
+            ["train/rgb/one", "val/rgb/two"],
+            ["train/truth/one", "val/truth/two", "pred/one"],
+            ("*/rgb/{clip}", "*/truth/{clip}"),
+        ),
+        (["a/input", "flow/a"], ["a/labels"], ("{clip}/input", "{clip}/labels")),
+        # sequences without masks, whose names differ in numbers from that with masks
+        (["train/i_1/rgb", "val/i_2/rgb", "val/i_3/rgb"], ["train/i_1/y"], ("train/{clip}/rgb", "train/{clip}/y")),
+    ],
+)
+def test_patterns_that_are_most_alike_are_taken(
+    frames: list[str], masks: list[str], expected: tuple[str, str], tmp_path: Path
+) -> None:
+    images, labels = frames_of(0, 48)
+    for folders, written in ((frames, images), (masks, labels)):
+        for folder in folders:
+            write_images(tmp_path / folder, written, "{:03d}.png")
+    source = look(tmp_path).source
+    assert (source["images"], source["masks"]) == expected
+
+
+def test_several_sequences_in_one_folder_are_found_beside_other_folders(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 24)
+    for name in ("one", "two"):
+        write_images(tmp_path / "a/set/rgb", frames, name + "_{:03d}.png")
+        write_images(tmp_path / "a/set/labels", masks, name + "_{:03d}.png")
+        write_images(tmp_path / "b/set/all", frames, name + "_{:03d}.png")
+        write_images(tmp_path / "b/set/all", masks, name + "_{:03d}_mask.png")
+    write_images(tmp_path / "a/set/depth", frames, "{:03d}.png")
+    assert set(look(tmp_path / "a").labelled) == set(look(tmp_path / "b").labelled) == {"one", "two"}
+
+
+def test_a_number_is_no_word_for_masks(tmp_path: Path) -> None:
+    frames, masks = frames_of(0, 48)
+    for name in ("take_2", "take_3"):
+        write_images(tmp_path / "rgb" / name, frames, "{:03d}.png")
+    write_images(tmp_path / "labels/take_1", masks, "frame{:03d}.png")
+    with pytest.raises(MaskcastError, match="have no pattern in common"):
+        look(tmp_path)

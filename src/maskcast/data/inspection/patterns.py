@@ -8,6 +8,7 @@ from itertools import product
 from operator import eq, itemgetter
 from pathlib import Path, PurePosixPath
 
+from maskcast.data.frame_names import NameKey
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
 from maskcast.errors import MaskcastError
@@ -15,6 +16,7 @@ from maskcast.errors import MaskcastError
 Parts = tuple[str, ...]
 MOST_PAIRS = 2500  # of a folder of frames and one of masks whose names are compared
 _SEPARATOR = re.compile(r"[_\-. ]")
+_DIGIT = re.compile(r"\d")
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
 
 
@@ -71,9 +73,9 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
         if flat and CLIP in flat.images and len(_sequences_in_names(frames[0])) > 1:
             return flat
     by_names = _by_shared_names(frames, masks)
-    if masks and (found := _paired(places, {stream.parts: len(stream.files) for stream in masks})):
-        images, labels, there = found
-        if by_names is not None and by_names[0] > there:
+    if masks and (found := _paired(places, _keys(frames), _keys(masks))):
+        images, labels, shared = found
+        if by_names is not None and by_names[0] >= shared and (by_names[0] > shared or by_names[2]):
             return by_names[1]
         return _with_names(images, labels, frames, masks)
     if frames and (flat := _in_names(frames, masks)):
@@ -143,12 +145,25 @@ def _any_ending(videos: Sequence[Parts]) -> list[Parts]:
     return places if len(endings) > 1 and len(set(places)) == len(places) else list(videos)
 
 
-def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, str, int] | None:
-    """Returns the patterns of frames and masks under which most sequences have both, and how many masks they find.
+def _keys(streams: Iterable[Stream]) -> dict[Parts, set[NameKey]]:
+    """Returns the names in each folder."""
+    found: dict[Parts, set[NameKey]] = defaultdict(set)
+    for stream in streams:
+        found[stream.parts] |= stream.keys()
+    return found
+
+
+def _paired(
+    places: Iterable[Parts], frames: Mapping[Parts, set[NameKey]], masks: Mapping[Parts, set[NameKey]]
+) -> tuple[str, str, int] | None:
+    """Returns the patterns of frames and masks under which most sequences have both, and how many names both have.
+
+    Of patterns that pair as many, those count that are most alike: `a/frames` and `a/masks` before `old/{clip}`.
 
     Args:
         places: of frames.
-        masks: places of masks, and how many are there.
+        frames: names of frames by place; none of videos, whose frames may have all.
+        masks: names of masks by place.
     """
     best: tuple[tuple[int, ...], str, str] | None = None
     # The largest first: no smaller family can pair as many, and of thousands of sequences that saves minutes.
@@ -158,15 +173,17 @@ def _paired(places: Iterable[Parts], masks: Mapping[Parts, int]) -> tuple[str, s
             if best is not None and min(len(images.names), len(labels.names)) < best[0][0]:
                 break
             for count, ours, theirs in _affixes(images.names, labels.names):
-                cores = {core for name in images.names if (core := _inner(name, *ours))}
-                alike = ours == theirs
-                if not alike and cores & {*images.parts, *labels.parts}:  # `a` of `a/frames` is in `frames`, too
-                    continue
-                there = sum(masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), 0) for core in cores)
-                rank = (count, len(images.names), images.parts.index(""), alike, there)
+                near, there, shared = sum(map(eq, images.parts, labels.parts)), 0, 0
+                for name in images.names:
+                    if core := _inner(name, *ours):
+                        found = masks.get(labels.at(f"{theirs[0]}{core}{theirs[1]}"), set())
+                        there += len(found)
+                        shared += len(found & frames.get(images.at(name), found))
+                alike = (near, len(images.names), ours == theirs, images.parts.index(""))
+                rank = (count, *alike, shared, there)
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
-    return None if best is None else (*best[1:], best[0][-1])
+    return None if best is None else (*best[1:], best[0][-2])
 
 
 def _inner(name: str, before: str, after: str) -> str:
@@ -196,12 +213,16 @@ def _affixes(
             if core and theirs.startswith(core + cut[0]):
                 other = theirs.removeprefix(core)
                 cores = [name.removesuffix(tail) for name in images if name.endswith(tail)]
-                yield sum(f"{one}{other}" in labels for one in cores), ("", tail), ("", other)
+                count = sum(f"{one}{other}" in labels for one in cores)
+                if count > 1 or not _DIGIT.search(tail + other):  # `take_1` and `take_2` are two
+                    yield count, ("", tail), ("", other)
             head, core = ours[: cut.end()], ours[cut.end() :]
             if core and theirs.endswith(cut[0] + core):
                 other = theirs.removesuffix(core)
                 cores = [name.removeprefix(head) for name in images if name.startswith(head)]
-                yield sum(f"{other}{one}" in labels for one in cores), (head, ""), (other, "")
+                count = sum(f"{other}{one}" in labels for one in cores)
+                if count > 1 or not _DIGIT.search(head + other):
+                    yield count, (head, ""), (other, "")
 
 
 def _with_names(images: str, labels: str, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess:
@@ -232,8 +253,10 @@ def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None
     return Guess(names[0], names[1] if masks else None)
 
 
-def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple[int, Guess] | None:
+def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple[int, Guess, bool] | None:
     """Returns how many names the folder of frames and that of masks share that share most, and their patterns.
+
+    Beside these, whether the names are of several sequences.
 
     None where the names of masks fit two folders of frames equally well, and these are as near, or half of the
     masks have no frame. Of several folders of masks that fit, the first counts.
@@ -254,7 +277,8 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
         return None
     (count, *_), images, labels = shared[ranks.index(max(ranks))]
     guess = _in_names([images], [labels])
-    return None if guess is None else (count, guess)
+    several = guess is not None and CLIP in guess.images and len(_sequences_in_names(images)) > 1
+    return None if guess is None else (count, guess, several)
 
 
 def _sequences_in_names(stream: Stream) -> set[str]:
