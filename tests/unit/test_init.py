@@ -863,13 +863,13 @@ def test_patterns_that_are_most_alike_are_taken(
 
 def test_several_sequences_in_one_folder_are_found_beside_other_folders(tmp_path: Path) -> None:
     frames, masks = frames_of(0, 24)
-    for name in ("one", "two"):
+    for name in ("take1", "take2"):
         write_images(tmp_path / "a/set/rgb", frames, name + "_{:03d}.png")
         write_images(tmp_path / "a/set/labels", masks, name + "_{:03d}.png")
         write_images(tmp_path / "b/set/all", frames, name + "_{:03d}.png")
         write_images(tmp_path / "b/set/all", masks, name + "_{:03d}_mask.png")
-    write_images(tmp_path / "a/set/depth", frames, "{:03d}.png")
-    assert set(look(tmp_path / "a").labelled) == set(look(tmp_path / "b").labelled) == {"one", "two"}
+    write_images(tmp_path / "a/set/thermal", frames, "{:03d}.png")
+    assert set(look(tmp_path / "a").labelled) == set(look(tmp_path / "b").labelled) == {"take1", "take2"}
 
 
 def test_a_number_is_no_word_for_masks(tmp_path: Path) -> None:
