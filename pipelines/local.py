@@ -33,7 +33,8 @@ from pipelines.local_log import COLOUR, StageLog
 from pipelines.options import add_grid, add_pipeline
 from pipelines.values import local_data
 
-PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_")  # environment that a container gets, too
+# environment that a container gets, too; the hub's other variables name folders of this machine
+PASSED_ON = re.compile(r"(AWS|MLFLOW|OMP|DVC)_|(GIT_USERNAME|GIT_PASSWORD|HF_TOKEN|HF_ENDPOINT)$")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

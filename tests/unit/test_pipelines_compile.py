@@ -18,6 +18,7 @@ from maskcast.errors import MaskcastError
 from maskcast.runner.stage import get_stage
 from pipelines.cluster import load_cluster
 from pipelines.compile import stages_of
+from pipelines.local import PASSED_ON
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGEST = f"registry.example.com/maskcast@sha256:{'a' * 64}"
@@ -407,6 +408,12 @@ def test_sections_that_no_stage_reads_are_their_owner_s(
     assert main(["pipeline", "compile", *files]) == 2
     assert "section 'train_masker' is missing" in (said := capsys.readouterr().err)
     assert said.strip().endswith("is 'train_maskr' meant to be it?")
+
+
+def test_containers_get_keys_and_addresses_and_no_folders_of_this_machine() -> None:
+    passed_on = ["AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_URI", "GIT_USERNAME", "GIT_PASSWORD", "HF_TOKEN"]
+    kept = ["HOME", "GIT_DIR", "GIT_PASSWORD_FILE", "HF_HOME", "PYTHONPATH"]
+    assert [name for name in (*passed_on, *kept) if PASSED_ON.match(name)] == passed_on
 
 
 def test_run_local_says_that_no_docker_engine_answers(tmp_path: Path) -> None:
