@@ -80,10 +80,13 @@ def one_run(work: Path, values: Mapping[str, Any], name: str, seed: int) -> dict
         where, scored, how = work / "stores" / store, model, values["scores"].get(store)
         if how is None:
             sections = values["videos"][store]
-            tuning, how = sections["finetune_forecaster"], sections["evaluate"]
-            tuning = tuning | {"training": tuning["training"] | {"seed": seed}}
-            scored = folder / f"{store}_model"
-            made("finetune_forecaster", tuning, scored, clips=where, masks=where, masker=clips, pretrained=model)
+            tuning, how, scored = sections["finetune_forecaster"], sections["evaluate"], folder / f"{store}_model"
+            given = {"clips": where, "masks": where, "masker": clips}
+            if params["model"]["arch"] == "flow":
+                made("pretrain_forecaster", params, scored, **given)
+            else:
+                tuning = tuning | {"training": tuning["training"] | {"seed": seed}}
+                made("finetune_forecaster", tuning, scored, **given, pretrained=model)
         made("evaluate", how, folder / store, clips=where, masks=where, masker=clips, forecaster=scored)
         found = json.loads((folder / f"{store}.json").read_text(encoding="utf-8"))
         scores[store] = found | {"minutes": trained["cpu_seconds"] / 60, "commit": trained["commit"]}

@@ -227,8 +227,11 @@ def test_the_tables_of_forecasters_are_rebuilt(
     values["stores"] = {name: values["stores"][name] for name in ("simulated", "real_stride_5")}
     values["scores"] = {name: values["scores"][name] | {"pictures": 0} for name in values["stores"]}
     short = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "warmup_steps": 0}
-    objects = values["forecasters"]["objects"]
-    values["forecasters"] = {"objects": objects | {"training": objects["training"] | short, "val_clips": 1}}
+    values["forecasters"] = {
+        name: one | {"training": one["training"] | short, "val_clips": 1}
+        for name, one in values["forecasters"].items()
+        if name in ("objects", "flow")
+    }
     video = values["videos"]["davis2016_val"]
     video["prepare_clips"] |= {"workers": 1, **small}
     video["prepare_clips"]["source"] |= {"splits": {"val": ["camel"], "test": ["dog"]}}
@@ -244,7 +247,7 @@ def test_the_tables_of_forecasters_are_rebuilt(
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")
     said = capsys.readouterr().out
     assert said.startswith("Macro Jaccard, absent classes left out, true context; seeds 0")
-    for name in ("objects", "persistence", "constant velocity", "rigid body"):
+    for name in ("objects", "flow", "persistence", "constant velocity", "rigid body"):
         assert said.count(f"| {name} |") == 2
     assert (tmp_path / "work/results.md").read_text() in said
     run(monkeypatch, "forecasting", "data", "--work", "work", "--seeds", "0", "--values", "small.yaml")

@@ -81,7 +81,7 @@ class ObjectTracks:
         own = deepcopy(completion)  # stays on the CPU, as the batches do
         self.read = cache(lambda clip: _pack(store, clips[clip], own))
         if rehearsing():
-            for clip in track(range(len(clips)), "tracks of clips", of=AllOf(splits=_splits(clips))):
+            for clip in track(range(len(clips)), "tracks of clips", of=AllOf(splits=splits_of(clips))):
                 self.read(clip)
 
     def batch(self, windows: Sequence[Window]) -> Tensor:
@@ -122,7 +122,7 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
         store: holds their masks.
         clips: of that store.
     """
-    some = _spread(clips, MEASURED)
+    some = spread(clips, MEASURED)
     packed = [_pack(store, clip).flatten(0, 1) for clip in some]
     rows_M8 = torch.cat([rows[(rows[:, 1] > 0) & (rows[:, 6] == 0)] for rows in packed])
     size_M = rows_M8[:, 4:6].mean(-1)
@@ -132,16 +132,18 @@ def whole_objects(store: ClipStore, clips: Sequence[Clip]) -> tuple[Tensor, Tens
 
 def cuts(store: ClipStore, clips: Sequence[Clip]) -> list[CutSights]:
     """Returns cut sights whose whole is known, of some of the clips: see ``whole_objects``."""
-    some = enumerate(track(_spread(clips, CUT_FROM), "cutting sights", of=AllOf(CUT_FROM, _splits(clips))))
+    some = enumerate(track(spread(clips, CUT_FROM), "cutting sights", of=AllOf(CUT_FROM, splits_of(clips))))
     found = [cut_sights(store.masks(clip), store.num_classes, rng(CUT, k)) for k, clip in some]
     return [sights for sights in found if sights is not None]
 
 
-def _spread(clips: Sequence[Clip], most: int) -> list[Clip]:
+def spread(clips: Sequence[Clip], most: int) -> list[Clip]:
+    """Returns ``most`` of some clips, evenly spaced, or all if there are no more."""
     return [clips[k] for k in evenly_spaced(len(clips), most, ends=False)]
 
 
-def _splits(clips: Sequence[Clip]) -> list[str]:
+def splits_of(clips: Sequence[Clip]) -> list[str]:
+    """Returns the splits that some clips are of, in order."""
     return sorted({clip.split for clip in clips})
 
 

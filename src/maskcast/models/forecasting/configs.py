@@ -211,7 +211,19 @@ class ObjectsConfig(ModelConfig):
         return ObjectForecaster(self.hidden, num_classes, whole=self.whole, several=self.several)
 
 
-_Own = ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig
+class FlowConfig(ModelConfig):
+    """The last mask moved on along the optical flow of the masks; learns little beside how long flow lasts."""
+
+    arch: Literal["flow"] = "flow"
+
+    def build(self, num_classes: int) -> "Forecaster":
+        """Returns the network."""
+        from maskcast.models.forecasting.flow_forecaster import FlowForecaster
+
+        return FlowForecaster(num_classes)
+
+
+_Own = ConvLSTMConfig | ConvGRUConfig | SimVPConfig | ObjectsConfig | FlowConfig
 if TYPE_CHECKING:
     ForecasterConfig = _Own
 else:
