@@ -465,12 +465,22 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
             "augment": {"crop": [16, 16]},
             "val_frame_step": 4,
         },
-        "pretrain_forecaster": {"training": training},
+        "pretrain_forecaster": {"model": {"arch": "flow"}, "training": training},
         "finetune_forecaster": {"training": training},
     }
     seconds, told = duration.estimate(sections, frames=100, validated=40)
-    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.1 + 5 * 15)
+    assert seconds == pytest.approx(20 * 0.1 + (100 + 2 * 10) * 0.01 + 40 * 0.3 + 5 * 15)
     assert told.startswith("20 masker steps x 0.10 s + 120 frames masked x 0.010 s")
+
+
+def test_video_is_forecast_by_its_flow_and_single_things_by_their_tracks(tmp_path: Path) -> None:
+    davis(tmp_path)
+    found = look(tmp_path)
+    archs = []
+    for layout in ("frame_folders", "clevrer"):
+        found.source["layout"] = layout
+        archs.append(propose_params(tmp_path, found).sections["pretrain_forecaster"]["model"]["arch"])
+    assert archs == ["flow", "objects"]
 
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"

@@ -1,7 +1,7 @@
 """How long the pipeline will take on this machine.
 
-Seconds = steps of the masker x seconds of one + frames x seconds to mask one + steps of the forecasters x 0.1 + 15
-for each stage. The first two are measured here.
+Seconds = steps of the masker x seconds of one + frames x seconds to mask one + steps of the forecasters x seconds
+of one + 15 for each stage. The first two are measured here.
 """
 
 import time
@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-FORECASTER_STEP = 0.1  # seconds of 32 windows of `objects` on one thread (docs/forecasting.md)
+FORECASTER_STEP = {"objects": 0.1, "flow": 0.3}  # seconds of 32 or 8 windows on one thread
 STAGE = 15.0  # seconds that a stage takes beside its work: imports, tracking, pages
 FORECASTERS = ("pretrain_forecaster", "finetune_forecaster")
 TRIES = 3  # of which the fastest counts
@@ -31,12 +31,13 @@ def estimate(sections: Mapping[str, Mapping[str, Any]], frames: int, validated: 
     batch, crop = masker["training"]["batch_size"], masker.get("augment", {}).get("crop", size)
     step, frame = _measured(masker["model"], batch, tuple(crop), size)
     steps, forecast = _steps(masker), sum(_steps(sections[name]) for name in FORECASTERS if name in sections)
+    each = FORECASTER_STEP[sections["pretrain_forecaster"]["model"]["arch"]] if forecast else 0.0
     stages = 1 + len(sections)  # `code` has no params
     seen = frames + validated // masker["val_frame_step"] * masker["training"]["epochs"]
-    seconds = steps * step + seen * frame + forecast * FORECASTER_STEP + stages * STAGE
+    seconds = steps * step + seen * frame + forecast * each + stages * STAGE
     told = (
         f"{steps} masker steps x {step:.2f} s + {seen} frames masked x {frame:.3f} s (both measured here) + "
-        + (f"{forecast} forecaster steps x {FORECASTER_STEP} s + " if forecast else "")
+        + (f"{forecast} forecaster steps x {each} s + " if forecast else "")
         + f"{stages} stages x {STAGE:.0f} s"
     )
     return seconds, told

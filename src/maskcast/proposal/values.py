@@ -14,6 +14,7 @@ MULTIPLE = 8
 CROP = (64, 96)
 ENCODER = "tu-tf_efficientnet_lite0"  # the smallest of those measured (docs/decisions/2026-11-28-pretrained.md)
 UNET = {"arch": "unet", "width": 16}
+SINGLE_THINGS = ("clevrer", "competition")  # layouts of single things that pass a camera at rest
 SMALLEST = 64  # side of frames from which on a pretrained encoder is proposed
 OFTEN = 0.6  # share of the background from which crops are drawn on objects
 WIDTH = 100  # of a line of the file
@@ -68,12 +69,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         if found.partly:
             sections["generate_masks"]["propagated"] = {"frames": 8}
         sections |= {
-            "pretrain_forecaster": {
-                "model": {"arch": "objects"},
-                **seen,
-                "training": _training(3, 100, 32, 2.0e-3, 50),
-            },
-            "finetune_forecaster": {**seen, "training": _training(2, 50, 32, 5.0e-4, 10)},
+            **_forecasting(found, seen),
             "evaluate": {**context, "pictures": 6},
             "predict": {**context, "png": True},
             "register_models": {"gate": {"margin": 0.01}},
@@ -87,7 +83,7 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
-        "pretrain_forecaster.model": "docs/forecasting.md: the others; whole: true completes cut things",
+        "pretrain_forecaster.model": "docs/forecasting.md: which one when; `objects` if the camera rests",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
     }
     if not found.trainable:
@@ -107,6 +103,18 @@ def suits_pretrained(found: Findings) -> bool:
     """
     apart = found.photographs or found.source.get("split_by") != "time"
     return min(_size(found)[0]) >= SMALLEST and bool(apart)
+
+
+def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns params of both stages that train a forecaster; the camera of most videos moves, or things bend."""
+    if found.source["layout"] in SINGLE_THINGS:
+        model, first, second = "objects", _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
+    else:
+        model, first, second = "flow", _training(1, 30, 8, 2.0e-3, 0), _training(1, 30, 8, 5.0e-4, 0)
+    return {
+        "pretrain_forecaster": {"model": {"arch": model}, **seen, "training": first},
+        "finetune_forecaster": {**seen, "training": second},
+    }
 
 
 def _from_pretrained(found: Findings, weights: str) -> dict[str, Any]:
