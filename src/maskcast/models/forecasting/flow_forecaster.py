@@ -30,7 +30,16 @@ from maskcast.rehearsal import AllOf
 PAIRS = 3  # of neighbouring frames, the last ones, whose flow is averaged: masks of a masker flicker
 SHORT_SIDE = 216  # pixels: flow is found in masks that are at least so large, or small things are lost
 LONG_SIDE = 2048  # pixels: masks are not made larger than that
-PACES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)  # shares of the flow that may last from frame to frame
+PACES = (
+    0.0,
+    0.5,
+    0.7,
+    0.8,
+    0.85,
+    0.9,
+    0.95,
+    1.0,
+)  # shares of the flow that may last to the next frame; 0: a copy
 USUAL = 0.85  # where none was measured
 MEASURED = 100  # clips at most, on which the best of them is found
 LEVELS = 5  # of blur: cells of 1, 2, 4, 8 and 16 pixels
