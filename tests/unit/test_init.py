@@ -526,7 +526,7 @@ def test_where_no_hub_answers_the_masker_starts_at_random(
     davis(tmp_path / "set", size=(64, 96))
     assert main(["init", "set"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "masker unet, starts at random" in said
+    assert "masker unet, starts at random forecaster flow: the last mask goes on along" in said
     assert "look at: the masker will start at random: hf-hub:" in said and "HF_HUB_OFFLINE is set" in said
     assert yaml.safe_load((tmp_path / "params.yaml").read_text())["train_masker"]["model"]["arch"] == "unet"
 

@@ -31,6 +31,10 @@ def told(start: Start, raw: Path, params: Path) -> str:
     return "\n".join(lines)
 
 
+FORECASTS = {
+    "flow": "flow: the last mask goes on along its optical flow",
+    "objects": "objects: single things go on along their tracks",
+}
 TO_LABEL = (
     "Nothing has masks, so no masker can be trained yet: label {}, put the masks beside "
     "them as docs/your-data.md shows, and run init again. Frames without masks then serve as unlabelled clips."
@@ -87,6 +91,8 @@ def _rows(start: Start) -> list[list[str]]:
         model = start.proposal.sections["train_masker"]["model"]
         first = "from weights of ImageNet" if "encoder_weights" in model else "at random"
         rows.append(["masker", f"{model['arch']}, starts {first}"])
+        if forecaster := start.proposal.sections.get("pretrain_forecaster"):
+            rows.append(["forecaster", FORECASTS[forecaster["model"]["arch"]]])
     rows.append(["clips", clips + (f"; left out: {len(start.left_out)}" if start.left_out else "")])
     return rows
 
