@@ -40,6 +40,7 @@ MODELS = {
 }
 METHOD = {"name": "densecl", "queue": 16, "hidden": 8, "dim": 4, "sub_batches": 2}
 DENSE = {"method": {"name": "masked"}, "network": MODELS["pretrain_encoder"]}
+FLOW = {"model": {"arch": "flow"}}
 OUTPUT = {"pretrain_encoder": "encoder", "train_masker": "masker", "pretrain_forecaster": "pretrained"}
 
 
@@ -124,7 +125,9 @@ def left_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "own"), [*((name, {}) for name in OUTPUT), ("pretrain_encoder", DENSE)], ids=[*OUTPUT, "dense"]
+    ("name", "own"),
+    [*((name, {}) for name in OUTPUT), ("pretrain_encoder", DENSE), ("pretrain_forecaster", FLOW)],
+    ids=[*OUTPUT, "dense", "flow"],
 )
 def test_the_curve_of_two_processes_is_that_of_one(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, own: dict[str, Any]

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clips import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, single_map
 from maskcast.models import bounds
 from maskcast.models.forecasting.configs import FlowConfig
-from maskcast.models.forecasting.flow_forecaster import FlowForecaster, flow_back
+from maskcast.models.forecasting.flow_forecaster import AHEAD, UNSEEN, USUAL, FlowForecaster, flow_back
 
 HEIGHT, WIDTH, SEEN, HORIZON = 48, 72, 6, 6
 
@@ -94,6 +95,64 @@ def test_how_long_flow_lasts_is_measured(clip: object, paces: tuple[float, ...],
     store, model = store_of(tmp_path / "clips", clip(), clip()), build()
     model.prepare(store, store.clips)
     assert round(float(model.pace), 2) in paces
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 9), (8, 8), (1, 2000), (2000, 4), (15, 2000), (8, 40000)])
+@pytest.mark.parametrize("seen", [1, 2, 3])
+def test_masks_of_any_shape_are_forecast(size: tuple[int, int], seen: int) -> None:
+    context = torch.randint(3, (1, seen, *size), dtype=torch.uint8)
+    model = build()
+    found, confidence = model.forecast_with_confidence(context, 2)
+    assert found.shape == confidence.shape == (1, 2, *size)
+    assert set(found.unique().tolist()) <= set(context[:, -1].unique().tolist())
+    assert model.loss(context, found)[0].isfinite()
+
+
+def test_clips_in_which_nothing_can_be_measured_leave_the_usual_pace(tmp_path: Path) -> None:
+    unknown = np.full((4, HEIGHT, WIDTH), IGNORE, np.uint8)
+    store, model = store_of(tmp_path / "clips", moving()[:1], moving()[:2], unknown), build()
+    model.prepare(store, store.clips)
+    assert float(model.pace) == pytest.approx(USUAL)
+    model.prepare(store, store.clips[:1])
+    assert float(model.pace) == pytest.approx(USUAL)
+
+
+def test_of_a_long_clip_some_frames_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, model, read = store_of(tmp_path / "clips", moving(0.1, 300)), build(), []
+    whole = ClipStore.masks
+
+    def masks(self: ClipStore, clip: Clip, frames: slice) -> np.ndarray:
+        found = whole(self, clip, frames)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(ClipStore, "masks", masks)
+    model.prepare(store, store.clips)
+    assert AHEAD < read[0] < AHEAD + 10
+
+
+def test_pixels_are_as_sure_as_their_class_is_around_them() -> None:
+    """Of 200 classes as of two: each is blurred alone."""
+    mask_HW = torch.randint(200, (HEIGHT, WIDTH), dtype=torch.uint8)
+    model = build(255)
+    found, confidence = model.forecast_with_confidence(mask_HW[None, None], 1)
+    assert torch.equal(found[0, 0], mask_HW)  # one frame has no flow
+    share_L = (32 * model.level_L.detach()).softmax(0)
+    likely_HW = torch.zeros(HEIGHT, WIDTH)
+    for k in mask_HW.unique():
+        level = (mask_HW == k)[None, None].float()
+        for share in share_L:
+            likely_HW[mask_HW == k] += (
+                share * F.interpolate(level, (HEIGHT, WIDTH), mode="bilinear")[0, 0][mask_HW == k]
+            )
+            level = F.avg_pool2d(level, 2, ceil_mode=True, count_include_pad=False)
+    assert (confidence[0, 0] - 255 * likely_HW).abs().max() < 0.51
+
+
+def test_a_class_that_the_last_mask_lacks_has_a_small_probability() -> None:
+    context, target = torch.zeros(1, 1, 8, 8, dtype=torch.uint8), torch.ones(1, 1, 8, 8, dtype=torch.uint8)
+    assert build().loss(context, target)[0].item() == pytest.approx(-np.log(UNSEEN))
+    assert build().loss(context, target.fill_(IGNORE))[0].item() == 0
 
 
 def test_it_learns_to_doubt_what_it_cannot_foresee(tmp_path: Path) -> None:
