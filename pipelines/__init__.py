@@ -6,4 +6,5 @@ PIPELINES = {  # by name: where it is; imported when it is built, because kfp ta
     "video": "pipelines.video:video",
     "few_labels": "pipelines.few_labels:few_labels",
     "hands": "pipelines.hands:hands",
+    "photographs": "pipelines.photographs:photographs",
 }

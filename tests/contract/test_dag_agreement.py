@@ -24,6 +24,7 @@ FILES = {
     "video": ROOT / "recipes/video/dvc.yaml",
     "few_labels": ROOT / "recipes/few-labels/dvc.yaml",
     "hands": ROOT / "recipes/hands/dvc.yaml",
+    "photographs": ROOT / "recipes/photographs/dvc.yaml",
     "two_maskers": ROOT / "tests/two_maskers/dvc_example.yaml",
 }  # of each pipeline; its params.yaml lies beside it
 

@@ -110,6 +110,13 @@ class Project:
         (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         return recipe
 
+    def photographs(self) -> "Project":
+        """Returns the recipe of photographs in it, with small params."""
+        recipe = Project(self.folder / "recipes/photographs", self.folder)
+        params = shrink_photographs(recipe.params())
+        (recipe.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        return recipe
+
     @classmethod
     def copy_to(cls, folder: Path) -> "Project":
         """Returns the project as it is in the working tree, with small params."""
@@ -176,6 +183,16 @@ def shrink_hands(params: dict[str, Any]) -> dict[str, Any]:
     params["second"]["phases"] = [{"epochs": 1, "generated": 1}, {"epochs": 1, "generated": 0}]
     params["second"]["adversarial"] = {"width": 2}
     params["evaluate_video"]["amodal"]["least_pixels"] = 1
+    params["evaluate_video"]["pictures"] = 1
+    return params
+
+
+def shrink_photographs(params: dict[str, Any]) -> dict[str, Any]:
+    """Returns the params of the recipe of photographs with counts and sizes that take seconds."""
+    params["prepare_clips"] |= {"height": 32, "width": 48, "workers": 1}
+    params["prepare_clips"]["source"] |= {"train": 3, "val": 2, "unlabeled": 2}
+    params["train_masker"] |= {"model": {"arch": "unet", "width": 4}, "augment": {}}
+    params["train_masker"]["training"] |= {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "warmup_steps": 0}
     params["evaluate_video"]["pictures"] = 1
     return params
 

@@ -102,7 +102,7 @@ def forecasting(first_run: Project) -> Iterator[Project]:
         yield project
 
 
-@pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands"])
+@pytest.fixture(scope="module", params=["forecasting", "detection", "video", "few_labels", "hands", "photographs"])
 def pipeline(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     """Each pipeline after `dvc repro`; the first has the torch that the image has."""
     if request.param == "forecasting":
@@ -132,7 +132,7 @@ def by_kfp(pipeline: Pipeline, folder: Path, *flags: str) -> dict[str, str]:
     which = ["--pipeline", pipeline.name, "--params", params, "--out", str(folder)]
     said = pipeline.project.run("maskcast", "pipeline", "run-local", *which, *flags)
     known = {"forecasting": "\nforecaster  ", "detection": "maxDets=100 ] = ", "video": "\nsegmenter  "}
-    known["hands"] = known["video"]
+    known["hands"] = known["photographs"] = known["video"]
     assert known.get(pipeline.name, "train_masker_2 ... done") in said
     (run,) = [
         path for path in folder.iterdir() if path.name.startswith(f"maskcast-{pipeline.name.replace('_', '-')}-")

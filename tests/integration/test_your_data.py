@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from tests.conftest import ROOT
 from tests.dags import calls
 from tests.documented import commands
@@ -17,7 +18,7 @@ from tests.unit.test_init_label_files import cvat_coco
 from maskcast.__main__ import main
 from maskcast.data.clips import ClipStore
 
-WALK = [str(one) for one in commands() if one.file == "docs/your-data.md"]
+WALK = [(one.folder, str(one)) for one in commands() if one.file == "docs/your-data.md"]
 WRITERS = {
     "davis": davis,
     "camvid": camvid,
@@ -26,7 +27,7 @@ WRITERS = {
     "photographs": partial(photographs, names=["beach", "two dogs", "elm", "fox", "oak"]),
     "streets": mixed,
 }
-TRAINED = "streets"  # all stages run there; of the others, what reads the data does
+TRAINED = ("photographs", "streets")  # all stages run there; of the others, what reads the data does
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -61,20 +62,28 @@ def repro(folder: Path, last: str | None) -> None:
             return
 
 
-def test_the_walk_works_as_it_is_written(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_walk_works_as_it_is_written(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(clone.parent / "home/data/photographs/images/beach.jpg", clone)
     looked_at = []
-    assert len(WALK) == 14
-    for command in WALK:
+    assert len(WALK) == 19
+    for folder, command in WALK:
+        place = clone / folder
+        monkeypatch.chdir(place)
         words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]
         if words[:2] == ["maskcast", "init"]:
             assert main(words[1:]) == 0, capsys.readouterr().err
             looked_at.append(Path(words[2]).name)
             continue
-        assert words[:2] == ["dvc", "repro"], command
-        assert capsys.readouterr().out.endswith(f"  {command}\n") or words[2:] == ["prepare_clips"]
-        shutil.rmtree(clone / "data", ignore_errors=True)
-        repro(clone, None if looked_at[-1] == TRAINED else "prepare_clips")
-        splits = {clip.split for clip in ClipStore(clone / "data/clips").clips}
+        if words[:2] in (["maskcast", "new"], ["maskcast", "models"], ["maskcast", "segment"]):
+            assert main(words[1:]) == 0, capsys.readouterr().err
+        if words[:2] != ["dvc", "repro"]:
+            continue
+        assert f"  {command}\n" in capsys.readouterr().out or words[2:] == ["prepare_clips"]
+        shutil.rmtree(place / "data", ignore_errors=True)
+        repro(place, None if looked_at[-1] in TRAINED else "prepare_clips")
+        splits = {clip.split for clip in ClipStore(place / "data/clips").clips}
         assert splits == (
             {"unlabeled"} if looked_at[-1] == "videos" else {"train", "val"} | (splits & {"unlabeled"})
         )
@@ -82,6 +91,8 @@ def test_the_walk_works_as_it_is_written(clone: Path, capsys: pytest.CaptureFixt
     assert "nothing to predict" in capsys.readouterr().err
     assert "jaccard_last" in json.loads((clone / "results/evaluate.json").read_text())
     assert json.loads((clone / "results/registration.json").read_text())["versions"]["maskcast"] == 1
+    with Image.open(clone / "masked/beach/masks/mask/000000.png") as mask, Image.open("beach.jpg") as photograph:
+        assert mask.size == photograph.size
 
 
 @pytest.mark.parametrize(

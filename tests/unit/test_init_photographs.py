@@ -1,6 +1,7 @@
 """maskcast init on photographs, which have no time: a masker is trained, and nothing is forecast."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.conftest import ROOT
 from tests.lookalikes import davis, frames_of, photographs, write_images
 from tests.unit.test_init_label_files import dump
 
@@ -17,11 +19,11 @@ from maskcast.proposal import duration
 from maskcast.proposal.report import told
 from maskcast.proposal.write import Start, plan
 from maskcast.runner.run import run_stage
+from pipelines.compile import stages_of
 
 WORDS = ("apple", "beach", "cat at home", "dog", "elm", "fox", "gate", "house", "island", "jar")
 HASHES = [hashlib.md5(word.encode()).hexdigest() for word in WORDS]
 ONE_SIZE = ((40, 64),)
-MASKER = ["fetch_dataset", "prepare_clips", "pretrain_encoder", "train_masker", "generate_masks"]
 NO_NUMBER, SIZES = "their names have no running number", "sizes change from image to image"
 
 
@@ -60,12 +62,38 @@ def test_photographs_get_a_masker_and_no_forecaster(
     assert start.clips == {"train": 8, "val": 2}
     assert start.found.photographs == why
     text = start.text(tmp_path)
-    assert list(yaml.safe_load(text)) == MASKER
-    assert "From photographs nothing is forecast: no stage after generate_masks has a section" in text
+    assert list(yaml.safe_load(text)) == list(stages_of("photographs"))
+    assert text.startswith(f"# Params of the pipeline photographs for {tmp_path}, proposed by ")
     said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
     assert f"look at: taken for photographs, because {why}: nothing is forecast." in said
-    assert "photographs 10, 10 with masks" in said and "wrote" in said and " dvc repro generate_masks " in said
-    assert "6 stages x 15 s" in said and "forecaster" not in said and "sequences" not in said
+    assert (
+        "photographs 10, 10 with masks" in said
+        and "wrote" in said
+        and " dvc repro or on Kubeflow: maskcast pipeline submit --pipeline photographs " in said
+    )
+    assert "7 stages x 15 s" in said and "forecaster" not in said and "sequences" not in said
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("recipes/photographs/dvc.yaml", None),
+        (None, "in a project: there is no dvc.yaml beside it"),
+        (
+            "dvc.yaml",
+            "in a project of the pipeline photographs: dvc.yaml beside it reads pretrain_encoder, too, for ",
+        ),
+    ],
+)
+def test_a_project_of_another_pipeline_is_told(beside: str | None, said: str | None, tmp_path: Path) -> None:
+    photographs(tmp_path / "raw", WORDS)
+    if beside is not None:
+        shutil.copy(ROOT / beside, tmp_path)
+    lines = " ".join(told(plan(tmp_path / "raw"), tmp_path / "raw", tmp_path / "params.yaml").split())
+    if said is None:
+        assert lines.endswith(" dvc repro or on Kubeflow: maskcast pipeline submit --pipeline photographs")
+    else:
+        assert said in lines and "(`maskcast new FOLDER --pipeline photographs` makes one" in lines
 
 
 def test_few_photographs_are_no_sequence_that_is_too_short(tmp_path: Path) -> None:
@@ -139,7 +167,7 @@ def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:
     start = plan(tmp_path)
     said = " ".join(told(start, tmp_path, tmp_path / "params.yaml").split())
     assert "photographs 10, none with masks" in said and "label some of them" in said
-    assert start.command == "dvc repro prepare_clips" and start.clips == {"unlabeled": 10}
+    assert " dvc repro prepare_clips " in said and "Kubeflow" not in said and start.clips == {"unlabeled": 10}
 
 
 def test_frames_of_another_size_make_no_photographs_of_a_video(tmp_path: Path) -> None:
@@ -163,7 +191,7 @@ def test_photographs_of_a_coco_file_are_clips_of_their_own(tmp_path: Path) -> No
     dump(tmp_path / "labels.json", content)
     start = plan(tmp_path)
     assert start.found.source["images"] == "images/{clip}.jpg" and start.clips == {"train": 8, "val": 2}
-    assert list(yaml.safe_load(start.text(tmp_path))) == MASKER
+    assert list(yaml.safe_load(start.text(tmp_path))) == list(stages_of("photographs"))
 
 
 def test_photographs_of_labelme_are_clips_with_what_was_drawn(tmp_path: Path) -> None:

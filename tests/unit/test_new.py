@@ -26,8 +26,15 @@ def test_every_pipeline_can_be_begun() -> None:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_a_project_has_the_pipeline_as_the_clone_has_it_but_for_the_code(name: str) -> None:
+def test_a_project_has_the_pipeline_as_the_clone_has_it_but_for_the_code(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["new", "mine", "--pipeline", name]) == 0
+    told = {
+        "forecasting": "maskcast init ~/videos --force ",
+        "photographs": "maskcast init ~/photographs --force ",
+    }
+    assert told.get(name, "edit params.yaml: where your data is") in capsys.readouterr().out
     ours, mine = ROOT / PIPELINES[name], Path("mine")
     stages = yaml.safe_load((mine / "dvc.yaml").read_text())["stages"]
     expected = yaml.safe_load((ours / "dvc.yaml").read_text())["stages"]

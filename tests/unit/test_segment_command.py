@@ -4,6 +4,7 @@ import gc
 import http.server
 import json
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -99,6 +100,18 @@ def sounds(path: Path) -> list[tuple[bytes, float]]:
         found = [(bytes(one), float(one.pts * one.time_base)) for one in container.demux(audio=0) if one.size]
     assert found
     return found
+
+
+def test_a_photograph_is_masked_as_the_only_frame_of_a_folder(segment: Segment, tmp_path: Path) -> None:
+    frame = write_frames(tmp_path / "frames", enlarged(0, 1)) / "frame0.png"
+    shutil.copy(frame, tmp_path / "beach.PNG")
+    for video in (tmp_path / "beach.PNG", tmp_path / "frames"):
+        assert segment(video)[1].startswith("1 frame, ")
+    masks = [tmp_path / f"out/{name}/masks/squares/000000.png" for name in ("beach", "frames")]
+    assert masks[0].read_bytes() == masks[1].read_bytes()
+    (tmp_path / "damaged.jpg").write_bytes(frame.read_bytes()[:100])
+    code, _, said = segment(tmp_path / "damaged.jpg")
+    assert code == 2 and "damaged.jpg: " in said and len(said.splitlines()) <= 2
 
 
 def test_a_video_is_masked_drawn_and_composed_with_its_sound_and_its_times(

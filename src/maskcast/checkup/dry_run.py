@@ -65,11 +65,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
     with TemporaryDirectory(prefix=".dry-run-", dir=where) as scratch:
         results: dict[str, Tried] = {}
         for entry in in_order(calls):
-            given = params[entry]
-            if given is None:
-                file_name, name = calls[entry].params_file, calls[entry].name
-                results[entry] = Tried(entry, None, f"not tried: {file_name} has no section {name!r}")
-            elif lacking := [name for name in calls if name in needs[entry] and results[name].forecast is None]:
+            if lacking := [name for name in calls if name in needs[entry] and results[name].forecast is None]:
                 results[entry] = Tried(entry, None, f"not tried: it needs {lacking[0]}")
             else:
                 parts = {
@@ -78,22 +74,18 @@ def dry_run(folder: Path) -> Iterator[Tried]:
                     if (found := results[name].forecast) is not None
                     for part, number in found.parts.items()
                 }
-                results[entry] = _Trial(folder, Path(scratch), written, entry, calls[entry]).run(given, parts)
+                results[entry] = _Trial(folder, Path(scratch), written, entry, calls[entry]).run(
+                    params[entry], parts
+                )
             yield results[entry]
     for name in others:
         yield Tried(name, None, "not tried: it calls no stage of maskcast")
 
 
-def _params(folder: Path, call: Call) -> dict[str, Any] | None:
-    """Returns the valid params of a call; a training on several machines is tried on one, with its part.
-
-    None where the file has no section for it, as `init` leaves out what photographs have no use for.
-    """
+def _params(folder: Path, call: Call) -> dict[str, Any]:
+    """Returns the valid params of a call; a training on several machines is tried on one, with its part."""
     file = folder / call.params_file
-    content = load_params_file(file)
-    if call.name not in content:
-        return None
-    values = section(content, call.name, str(file))
+    values = section(load_params_file(file), call.name, str(file))
     checked = validate(call.stage.params, values, f"{file}: {call.name}")
     nodes = getattr(getattr(checked, "training", None), "nodes", 1)
     if nodes > 1:

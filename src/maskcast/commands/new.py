@@ -28,7 +28,9 @@ PIPELINES = {  # by name: where its dvc.yaml and params.yaml are
     "video": "recipes/video/",
     "few_labels": "recipes/few-labels/",
     "hands": "recipes/hands/",
+    "photographs": "recipes/photographs/",
 }
+OF_INIT = {"forecasting": "videos", "photographs": "photographs"}  # of such a folder `init` writes params for them
 # In a clone DVC sees the modules. A package lies outside of the project, on each machine elsewhere, so DVC has it
 # looked at in each run: stages whose modules are the same are skipped as ever.
 OF_CLONE = "    deps: [src/maskcast]\n"
@@ -62,6 +64,7 @@ __pycache__/
 /video.yaml
 /few_labels.yaml
 /hands.yaml
+/photographs.yaml
 """
 
 
@@ -124,8 +127,10 @@ def _git(*words: str) -> bool:
 
 
 def _told(folder: Path, pipeline: str) -> str:
-    data = "maskcast init ~/videos --force    # params for your own data; without it, synthetic clips"
-    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {shlex.quote(str(folder))}"]
-    lines.append(f"  {data}" if pipeline == "forecasting" else "  edit params.yaml: where your data is")
+    edit = "edit params.yaml: where your data is"
+    if pipeline in OF_INIT:
+        edit = f"maskcast init ~/{OF_INIT[pipeline]} --force"
+        edit += "    # params for your own data; without it, synthetic clips"
+    lines = [f"made {folder}: the pipeline {pipeline}; next:", f"  cd {shlex.quote(str(folder))}", f"  {edit}"]
     lines += ["  git add --all && git commit --message 'A project of maskcast'", "  dvc repro"]
     return "\n".join(lines)

@@ -13,9 +13,9 @@ from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
 EPILOG = """\
-A VIDEO is a video file, a folder of images (frames in the numeric order of their names), an s3:// address of
-either, or a camera: /dev/video0, or an address that begins with rtsp://, http:// or https://. The word `sample` is
-a simulated clip that comes with maskcast. A camera is watched until it ends, or until Ctrl-C.
+A VIDEO is a video file, a photograph, a folder of images (frames in the numeric order of their names), an s3://
+address of one of these, or a camera: /dev/video0, or an address that begins with rtsp://, http:// or https://. The
+word `sample` is a simulated clip that comes with maskcast. A camera is watched until it ends, or until Ctrl-C.
 
 Frames go through the model one by one, resized to what it was trained on. A model that remembers forgets at a cut.
 Memory does not grow with the video.
@@ -79,7 +79,9 @@ def segment(arguments: Sequence[str]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
-    parser.add_argument("video", metavar="VIDEO", help="file, folder, s3:// address or camera, or `sample`")
+    parser.add_argument(
+        "video", metavar="VIDEO", help="file, photograph, folder, s3:// address, camera or `sample`"
+    )
     parser.add_argument(
         "--model",
         metavar="ADDRESS",

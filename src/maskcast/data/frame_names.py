@@ -18,12 +18,19 @@ SHOWN = 3  # names told in a line
 BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})  # left out without a word
 
 
+def is_image(path: Path) -> bool:
+    """Returns whether a path is a file that is named as an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
 def frame_files(folder: Path) -> list[Path]:
-    """Lists the images of a folder as the frames of one clip.
+    """Lists the images of a folder as the frames of one clip; an image is a clip of one.
 
     Raises:
         MaskcastError: when two files are the same frame, or of one number, so that not all of them are frames.
     """
+    if is_image(folder):
+        return [folder]
     files = by_stem(image_files(folder))
     if (two := same_number(files)) is not None:
         raise MaskcastError(

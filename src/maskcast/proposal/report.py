@@ -1,11 +1,16 @@
 """What `maskcast init` says: a table of what it found, what to look at, and what comes next."""
 
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
+from maskcast.errors import MaskcastError
 from maskcast.proposal.write import Start
 from maskcast.reading import counted
+from maskcast.runner.dvc_calls import read_calls
 
+DEFAULT = "forecasting"  # the pipeline that commands take where none is named
+READ = "params.yaml"  # what dvc.yaml reads
 MOST = 6  # warnings, and items left out, that are told
 
 
@@ -19,16 +24,34 @@ def told(start: Start, raw: Path, params: Path) -> str:
         lines.append(f"look at: {len(warnings) - MOST} more, as prepare_clips will say")
     lines.append("")
     if start.seconds is not None:
-        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of {start.command} here: {start.formula}"))
-    lines += [f"wrote {params}; read it, then:", f"  {start.command}"]
-    if not params.with_name("dvc.yaml").exists():
-        lines.append("in a project: there is no dvc.yaml beside it (`maskcast new` makes one)")
-    elif params.name != "params.yaml":
-        lines.append(f"after copying it to params.yaml, which dvc.yaml reads: cp {params} params.yaml")
+        lines.append(_wrapped(f"time: about {_minutes(start.seconds)} of dvc repro here: {start.formula}"))
+    lines += [
+        f"wrote {params}; read it, then:",
+        "  dvc repro" if start.found.trainable else "  dvc repro prepare_clips",
+    ]
+    if start.found.trainable and start.pipeline != DEFAULT:
+        lines.append(f"or on Kubeflow: maskcast pipeline submit --pipeline {start.pipeline}")
+    lines += _where(start, params)
     if not start.found.trainable:
         what = "some of them" if start.found.photographs else "the frames of two sequences"
         lines += ["", _wrapped(TO_LABEL.format(what))]
     return "\n".join(lines)
+
+
+def _where(start: Start, params: Path) -> list[str]:
+    """Returns where the commands work, if they do not beside the params."""
+    new = f"`maskcast new FOLDER --pipeline {start.pipeline}` makes one"
+    beside = params.with_name("dvc.yaml")
+    if not beside.exists():
+        return [_wrapped(f"in a project: there is no dvc.yaml beside it ({new})")]
+    with suppress(MaskcastError):  # what is wrong in it, or only for DVC to read, is not said here
+        read = [call.name for call in read_calls(beside)[0].values() if call.params_file == READ]
+        if lacking := [name for name in read if name not in start.proposal.sections]:
+            what = f"dvc.yaml beside it reads {lacking[0]}, too, for which there is no section"
+            return [_wrapped(f"in a project of the pipeline {start.pipeline}: {what} ({new}; run init there)")]
+    if params.name != READ:
+        return [f"after copying it to params.yaml, which dvc.yaml reads: cp {params} {READ}"]
+    return []
 
 
 FORECASTS = {

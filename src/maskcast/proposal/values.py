@@ -57,15 +57,13 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
     sections: dict[str, dict[str, Any]] = {
         "fetch_dataset": {"uri": str(raw.resolve())},
         "prepare_clips": clips,
-        "pretrain_encoder": {
-            "model": {"arch": "smp", "encoder": ENCODER} if weights else UNET,
-            "method": {"name": "none"},
-            "training": _training(4, 50, 64, 0.06, 20),
-        },
+        **({} if found.photographs else {"pretrain_encoder": _encoder(weights)}),
         "train_masker": _from_pretrained(found, weights) if weights else _from_random(found, (height, width)),
         "generate_masks": {"confidence_levels": 8},
     }
-    if not found.photographs:
+    if found.photographs:
+        sections |= {"evaluate_video": {"pictures": 6}, "register_segmenter": {"gate": {"margin": 0.01}}}
+    else:
         if found.partly:
             sections["generate_masks"]["propagated"] = {"frames": 8}
         sections |= {
@@ -103,6 +101,14 @@ def suits_pretrained(found: Findings) -> bool:
     """
     apart = found.photographs or found.source.get("split_by") != "time"
     return min(_size(found)[0]) >= SMALLEST and bool(apart)
+
+
+def _encoder(weights: str | None) -> dict[str, Any]:
+    return {
+        "model": {"arch": "smp", "encoder": ENCODER} if weights else UNET,
+        "method": {"name": "none"},
+        "training": _training(4, 50, 64, 0.06, 20),
+    }
 
 
 def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ class Start:
         proposal: the params.
         clips: clips by split, as prepare_clips will list them.
         left_out: what it will leave out, and why.
-        seconds: of ``command`` on this machine; None where nothing is trained.
+        seconds: of ``dvc repro`` on this machine; None where nothing is trained.
         formula: how they were estimated.
     """
 
@@ -43,21 +43,18 @@ class Start:
     formula: str
 
     @property
-    def command(self) -> str:
-        """What runs the stages that something can be made of the data by."""
-        if not self.found.trainable:
-            return "dvc repro prepare_clips"
-        return "dvc repro generate_masks" if self.found.photographs else "dvc repro"
+    def pipeline(self) -> str:
+        """Whose params these are, as `maskcast new` and `maskcast pipeline` call it."""
+        return "photographs" if self.found.photographs else "forecasting"
 
     def text(self, raw: Path) -> str:
         """Returns the params file."""
-        head = f"Params for {raw.resolve()}, proposed by `maskcast init`: {self.found.layout}.\n"
+        head = f"Params of the pipeline {self.pipeline} for {raw.resolve()}, "
+        head += f"proposed by `maskcast init`: {self.found.layout}.\n"
         head += "`maskcast <stage> --help` explains each key; comments say what of the data a value comes from."
-        if self.found.photographs:
-            head += "\nFrom photographs nothing is forecast: no stage after generate_masks has a section."
         if self.seconds is not None:
             head += (
-                f"\n`{self.command}` was estimated to take {counted(max(1, round(self.seconds / 60)), 'minute')}: "
+                f"\n`dvc repro` was estimated to take {counted(max(1, round(self.seconds / 60)), 'minute')}: "
                 f"{self.formula}."
             )
         return self.proposal.text(head)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.frame_names import frame_files
+from maskcast.data.frame_names import frame_files, is_image
 from maskcast.data.images import read_image
 from maskcast.data.video_file import Upright, damaged, decoded, opened, opened_camera
 from maskcast.errors import MaskcastError
@@ -60,7 +60,8 @@ def playing(video: Path | str) -> Iterator[Playing]:
     """Opens a video.
 
     Args:
-        video: a video file, a folder of images in the numeric order of their names, or the address of a camera.
+        video: a video file, a folder of images in the numeric order of their names, an image, or the address of a
+            camera.
 
     Raises:
         MaskcastError: there is no such video, it is damaged, or a frame has another size than those before it.
@@ -68,7 +69,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
     if isinstance(video, str):
         with opened_camera(video) as (container, stream):
             yield _stream(video, None, container, stream)
-    elif video.is_dir():
+    elif video.is_dir() or is_image(video):
         files = frame_files(video)
 
         def images(_: Hear) -> Iterator[tuple[np.ndarray, int]]:

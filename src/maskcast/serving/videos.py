@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.frame_names import frame_files, runs
+from maskcast.data.frame_names import frame_files, is_image, runs
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video import count_frames, read_video
@@ -30,7 +30,7 @@ def is_sample(address: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, or a folder of images in the numeric order of their names."""
+    """A video file, a folder of images in the numeric order of their names, or an image, which is one frame."""
 
     name: str
     path: Path
@@ -41,7 +41,7 @@ class Video:
         Raises:
             MaskcastError: the file is no video or is cut short.
         """
-        return len(frame_files(self.path)) if self.path.is_dir() else count_frames(self.path)
+        return len(frame_files(self.path)) if self._has_images else count_frames(self.path)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Returns some of its frames, (T, H, W, 3) uint8; indices count from 0 and ascend.
@@ -49,13 +49,17 @@ class Video:
         Raises:
             MaskcastError: a frame is damaged, or frames differ in size.
         """
-        if self.path.is_dir():
+        if self._has_images:
             files = frame_files(self.path)
             if len(parts := runs([files[index].stem for index in indices])) > 1:
                 before = files[indices[parts[0][-1]]].name
                 say(f"{self.path}: numbers are missing after {before}; the frames are taken for evenly spaced")
             return read_frames([files[index] for index in indices])
         return read_video(self.path, indices)
+
+    @property
+    def _has_images(self) -> bool:
+        return self.path.is_dir() or is_image(self.path)
 
     def digest(self) -> str:
         """Returns hex digits that name its content."""
@@ -109,7 +113,7 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
         if not videos:
             kinds = ", ".join(sorted(VIDEO_SUFFIXES))
             raise MaskcastError(
-                f"{address}: no video there; give a file ({kinds}), a folder of images, or of these"
+                f"{address}: no video there; give a file ({kinds}), an image, a folder of images, or of these"
             )
         for video in videos:
             if video.name in found:
@@ -123,7 +127,7 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
 
 def _videos_in(root: Path, output: Path) -> list[Video]:
     if root.is_file():
-        return [Video(root.stem, root)] if root.suffix.lower() in VIDEO_SUFFIXES else []
+        return [Video(root.stem, root)] if root.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else []
     if not _files(root) and image_files(root):
         return [Video(root.resolve().name, root)]
     videos, others = [], []
