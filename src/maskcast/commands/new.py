@@ -102,7 +102,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the project; made where there is none")
     parser.add_argument(
-        "--pipeline", choices=[*PIPELINES], default="forecasting", help="which (default: %(default)s)"
+        "--pipeline",
+        metavar="NAME",
+        choices=[*PIPELINES],
+        default="forecasting",
+        help=f"{', '.join(PIPELINES)} (default: %(default)s)",
     )
 
 
