@@ -20,7 +20,7 @@ from maskcast.__main__ import main
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.models.config import ModelConfig
-from maskcast.models.forecasting.configs import ObjectsConfig, SimVPConfig
+from maskcast.models.forecasting.configs import FlowConfig, ObjectsConfig, SimVPConfig
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
 from maskcast.registry import export as exporting
@@ -143,6 +143,13 @@ def test_what_is_no_graph_is_said_and_not_written(tmp_path: Path, monkeypatch: p
     with pytest.raises(MaskcastError, match=r"cannot be written as one graph \(.+\); serve it"):
         export(loaded, "onnx", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
+
+
+def test_flow_is_no_graph_which_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    loaded = load_address(str(write_registered(tmp_path, FlowConfig())))
+    with pytest.raises(MaskcastError, match=r"one graph \(flow is found by OpenCV\); serve it"):
+        export(loaded, "onnx", tmp_path / "out")
+    assert "aten" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["thesis", "parts/masker", "parts", ".", ".."])
