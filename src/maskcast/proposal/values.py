@@ -84,6 +84,8 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "pretrain_forecaster.model": "docs/forecasting.md: which one when; `objects` if the camera rests",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
     }
+    if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
+        why["finetune_forecaster.training"] = "training moves no mask of flow: one step, and it is handed on"
     if not found.trainable:
         why["prepare_clips.required_splits"] = (
             "no masks, so nothing to train on or to score: remove it with the first labels"
@@ -116,7 +118,7 @@ def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str
     if found.source["layout"] in SINGLE_THINGS:
         model, first, second = "objects", _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
     else:
-        model, first, second = "flow", _training(1, 30, 8, 2.0e-3, 0), _training(1, 30, 8, 5.0e-4, 0)
+        model, first, second = "flow", _training(1, 30, 8, 2.0e-3, 0), _training(1, 1, 8, 5.0e-4, 0)
     return {
         "pretrain_forecaster": {"model": {"arch": model}, **seen, "training": first},
         "finetune_forecaster": {**seen, "training": second},
