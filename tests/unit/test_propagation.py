@@ -121,6 +121,13 @@ def test_small_and_narrow_frames_have_flow(size: tuple[int, int]) -> None:
     assert (found.masks_THW[found.confidence_THW > 0] == 1).all()
 
 
+@pytest.mark.parametrize("size", [(1, 2000), (4, 2000), (15, 2000), (3, 1024)])
+def test_in_strips_too_narrow_for_flow_all_rests(size: tuple[int, int]) -> None:
+    frames, masks = np.zeros((3, *size, 3), np.uint8), np.ones((3, *size), np.uint8)
+    found = propagate(frames, hidden_but(masks, [0]), [0], 2)
+    assert np.array_equal(found.masks_THW, masks) and (found.confidence_THW > 0.9).all()
+
+
 def partly(root: Path, known: dict[str, list[int]], maps: tuple[LabelMap, ...] = (THINGS,)) -> ClipStore:
     """Writes two clips to learn from and one to validate on, whose labels are those of some frames."""
     whole = root.with_name(f"{root.name}-whole")

@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.labels import IGNORE
 from maskcast.params import Params
 
-SHORT_SIDE = 216  # pixels: below it, flow of small things is lost
-LONG_SIDE = 2048  # pixels: frames are not made larger than that
 STRAY = 1 / 72  # of the shorter side: a way that misses where it began by so much is a third as sure
 OUTSIDE = 1e3  # of the shorter side: what comes into sight has no way
 EACH_STEP = 0.98  # of two ways that come back alike the shorter one is surer
@@ -69,8 +68,7 @@ def propagate(frames_THWC: np.ndarray, masks_THW: np.ndarray, known: Sequence[in
         reach: frames, before and after each of these, that labels are carried to; none beyond the next known one.
     """
     height, width = frames_THWC.shape[1:3]
-    # whole, so that pixels of masks stay whole
-    factor = max(1, min(-(-SHORT_SIDE // min(height, width)), LONG_SIDE // max(height, width)))
+    factor = enlargement(height, width)
     size, middle = (height * factor, width * factor), slice(factor // 2, None, factor)
     found = Propagated(np.full_like(masks_THW, IGNORE), np.zeros(masks_THW.shape, np.float32))
     labelled, flows = set(known), _Flows(frames_THWC, size)
@@ -98,7 +96,7 @@ class _Flows:
     def __init__(self, frames_THWC: np.ndarray, size: tuple[int, int]) -> None:
         self._frames_THWC, self._size = frames_THWC, size
         self._y_HW, self._x_HW = np.mgrid[: size[0], : size[1]].astype(np.float32)
-        self._method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._flow = OpticalFlow()
         self._grey: dict[int, np.ndarray] = {}
         self._found: dict[tuple[int, int], np.ndarray] = {}
 
@@ -128,7 +126,7 @@ class _Flows:
     def _between(self, first: int, second: int) -> np.ndarray:
         """Returns where each pixel of a frame went in another, (H, W, 2)."""
         if (first, second) not in self._found:
-            self._found[first, second] = self._method.calc(self._picture(first), self._picture(second), None)
+            self._found[first, second] = self._flow.between(self._picture(first), self._picture(second))
         return self._found[first, second]
 
     def _picture(self, t: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.labels import IGNORE
 from maskcast.models.bounds import check_time, check_whole
@@ -28,9 +29,6 @@ from maskcast.progress import track
 from maskcast.rehearsal import AllOf
 
 PAIRS = 3  # of neighbouring frames, the last ones, whose flow is averaged: masks of a masker flicker
-SHORT_SIDE = 216  # pixels: flow is found in masks that are at least so large, or small things are lost
-LONG_SIDE = 2048  # pixels: masks are not made larger than that
-LEAST = 16  # pixels: OpenCV finds no flow where a side is shorter
 # shares of the flow that may last from frame to frame; 0: a copy
 PACES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 USUAL = 0.85  # where none was measured
@@ -163,16 +161,16 @@ def flow_back(masks_THW: np.ndarray) -> np.ndarray:
         masks_THW: uint8 class ids.
     """
     height, width = masks_THW.shape[1:]
-    factor = max(1, min(-(-SHORT_SIDE // min(height, width)), LONG_SIDE // max(height, width)))
-    size = (width * factor, height * factor)
-    if len(masks_THW) < 2 or min(size) < LEAST:
+    if len(masks_THW) < 2:
         return np.zeros((height, width, 2), np.float32)
+    factor = enlargement(height, width)
+    size = (width * factor, height * factor)
     classes = np.unique(masks_THW)
     grey = np.zeros(256, np.uint8)  # far apart, in no order
     grey[classes] = np.random.default_rng(0).permutation(np.linspace(0, 255, len(classes)).astype(np.uint8))
     pictures = [cv2.resize(grey[mask_HW], size, interpolation=cv2.INTER_LINEAR) for mask_HW in masks_THW]
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flows = [method.calc(later, earlier, None) for earlier, later in pairwise(pictures)]
+    flow = OpticalFlow()
+    flows = [flow.between(later, earlier) for earlier, later in pairwise(pictures)]
     mean_HW2 = np.mean(flows, axis=0, dtype=np.float32)
     return cv2.resize(mean_HW2, (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor)
 
