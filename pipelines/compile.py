@@ -26,7 +26,7 @@ from pipelines import PIPELINES
 from pipelines.cluster import Cluster, Placement, load_cluster
 from pipelines.grid import Plan, build_grid, plan
 from pipelines.options import add_cluster, add_grid, add_pipeline
-from pipelines.values import for_kfp, load_values
+from pipelines.values import checked_values, for_kfp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +86,13 @@ def values_of(name: str, params_file: Path, overrides: Sequence[str]) -> dict[st
     Raises:
         MaskcastError: naming the key at fault, or the pipeline that the file is for.
     """
-    given = load_params_file(params_file).keys()
-    for other in PIPELINES if stages_of(name).keys() - given else ():
-        if stages_of(other).keys() <= given:
+    content = load_params_file(params_file)
+    for other in PIPELINES if stages_of(name).keys() - content.keys() else ():
+        if stages_of(other).keys() <= content.keys():
             raise MaskcastError(
                 f"{params_file}: has the sections of the pipeline {other}, not of {name}; give --pipeline {other}"
             )
-    return load_values(params_file, overrides, stages_of(name))
+    return checked_values(content, params_file, overrides, stages_of(name))
 
 
 @cache

@@ -7,26 +7,28 @@ from typing import Any
 import yaml
 
 from maskcast.errors import MaskcastError
-from maskcast.params import load_params_file, section, set_key, validate
+from maskcast.params import section, set_key, validate
 from maskcast.runner.stage import get_stage
 
 EXACT = 2**53  # up to it a double holds each integer
 
 
-def load_values(path: Path, overrides: Sequence[str], stages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def checked_values(
+    content: Mapping[str, Any], path: Path, overrides: Sequence[str], stages: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
     """Returns the sections of a pipeline's stages, each as the params class of its stage accepts it.
 
     As with DVC, a section that no stage of the pipeline reads may hold whatever its owner likes.
 
     Args:
-        path: the params file.
+        content: of the params file.
+        path: of it, for errors.
         overrides: ``section.key=value`` each; the value is read as YAML.
         stages: the stages of the pipeline by their sections.
 
     Raises:
         MaskcastError: naming the file or the override, the key at fault and what is allowed.
     """
-    content = load_params_file(path)
     values = {name: section(content, name, str(path)) for name in stages}
     for override in overrides:
         _set(values, override)
