@@ -71,9 +71,7 @@ def _all_moved(out: Any, but: Collection[int] = ()) -> Any:
 
 
 def _is_gpu(device: Any) -> bool:
-    if isinstance(device, int):
-        return True
-    return device is not None and torch.device(device).type == "cuda"
+    return isinstance(device, int) or torch.device(device).type == "cuda"
 
 
 def _to(x: Tensor, args: Any, kwargs: Any) -> Tensor:
@@ -121,7 +119,7 @@ def _called(func: Call, args: Any, kwargs: Any) -> Any:
         if name in ("pin_memory", "is_pinned"):
             assert not gpu, f"{name} of a tensor on the GPU"
             return of
-        if gpu and name in ("numpy", "__array__", "from_numpy"):
+        if gpu and name in ("numpy", "__array__"):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if name == "share_memory_":
             assert not gpu, "share_memory_ of a tensor on the GPU"
@@ -143,15 +141,8 @@ def _called(func: Call, args: Any, kwargs: Any) -> Any:
         _check(name, tensors)
     with torch._C.DisableTorchFunction():
         out = func(*args, **kwargs)
-    known = {id(each) for each in tensors}
-    if asked is not None:
-        gpu = _is_gpu(asked)
-    elif name in ("copy_", "__setitem__"):
-        return out
-    else:
-        gpu = bool(here)
-
-    return _all_moved(out, known) if gpu else out
+    gpu = bool(here) if asked is None else _is_gpu(asked)
+    return _all_moved(out, {id(each) for each in tensors}) if gpu else out
 
 
 def _got(func: Call, of: Any, gpu: bool, args: Any) -> Any:

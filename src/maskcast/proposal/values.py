@@ -101,8 +101,8 @@ def suits_pretrained(found: Findings) -> bool:
     Of the rest of a sequence a small network learns more from a random start. Of small frames an encoder with
     stride 32 sees next to nothing.
     """
-    apart = found.photographs or found.source.get("split_by") != "time"
-    return min(_size(found)[0]) >= SMALLEST and bool(apart)
+    one_sequence = found.source.get("split_by") == "time" and not found.photographs
+    return min(_size(found)[0]) >= SMALLEST and not one_sequence
 
 
 def _encoder(weights: str | None) -> dict[str, Any]:
