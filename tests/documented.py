@@ -32,7 +32,7 @@ RULES = {
     r"maskcast pipeline compile": RUN,
     r"(sbatch|qsub|bsub) ": "needs a cluster's manager; tests/integration/test_job_scripts.py runs the scripts",
     r"maskcast segment /dev/video": "needs a camera; one over HTTP is tests/unit/test_segment_command.py",
-    r"maskcast segment beach": "tests/integration/test_your_data.py",
+    r"maskcast segment (beach|~/holidays)": "tests/integration/test_your_data.py",
     r"maskcast segment .*--alpha": "tests/unit/test_segment_command.py",
     r"maskcast models export models/": "tests/contract/test_streaming.py",
     r"maskcast evaluate-many": "tests/unit/test_evaluate_many.py",

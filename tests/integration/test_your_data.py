@@ -65,9 +65,10 @@ def repro(folder: Path, last: str | None) -> None:
 def test_the_walk_works_as_it_is_written(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(clone.parent / "home/data/photographs/images/beach.jpg", clone)
+    holidays = shutil.copytree(clone.parent / "home/data/photographs/images", clone.parent / "home/holidays")
+    shutil.copy(holidays / "beach.jpg", clone)
     looked_at = []
-    assert len(WALK) == 19
+    assert len(WALK) == 20
     for folder, command in WALK:
         place = clone / folder
         monkeypatch.chdir(place)
@@ -91,8 +92,12 @@ def test_the_walk_works_as_it_is_written(
     assert "nothing to predict" in capsys.readouterr().err
     assert "jaccard_last" in json.loads((clone / "results/evaluate.json").read_text())
     assert json.loads((clone / "results/registration.json").read_text())["versions"]["maskcast"] == 1
-    with Image.open(clone / "masked/beach/masks/mask/000000.png") as mask, Image.open("beach.jpg") as photograph:
-        assert mask.size == photograph.size
+    for path in (clone / "beach.jpg", *holidays.iterdir()):
+        mask = (
+            clone / "masked" / (path.stem if path.parent == clone else "holidays") / f"masks/mask/{path.stem}.png"
+        )
+        with Image.open(mask) as found, Image.open(path) as photograph:
+            assert found.size == photograph.size
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,63 @@ def sounds(path: Path) -> list[tuple[bytes, float]]:
     return found
 
 
-def test_a_photograph_is_masked_as_the_only_frame_of_a_folder(segment: Segment, tmp_path: Path) -> None:
+def test_a_photograph_is_masked_as_the_only_one_of_a_folder(segment: Segment, tmp_path: Path) -> None:
     frame = write_frames(tmp_path / "frames", enlarged(0, 1)) / "frame0.png"
     shutil.copy(frame, tmp_path / "beach.PNG")
     for video in (tmp_path / "beach.PNG", tmp_path / "frames"):
-        assert segment(video)[1].startswith("1 frame, ")
-    masks = [tmp_path / f"out/{name}/masks/squares/000000.png" for name in ("beach", "frames")]
+        assert segment(video)[1].startswith("1 photograph, ")
+    masks = [tmp_path / f"out/{name}.png" for name in ("beach/masks/squares/beach", "frames/masks/squares/frame0")]
     assert masks[0].read_bytes() == masks[1].read_bytes()
     (tmp_path / "damaged.jpg").write_bytes(frame.read_bytes()[:100])
     code, _, said = segment(tmp_path / "damaged.jpg")
     assert code == 2 and "damaged.jpg: " in said and len(said.splitlines()) <= 2
+
+
+def test_photographs_are_masked_each_at_its_own_size_and_under_its_own_name(
+    segment: Segment, masker: Path, tmp_path: Path
+) -> None:
+    sizes = {"beach": (64, 96), "two dogs": (96, 64), "IMG_7": (50, 71), "a dog_7": (64, 96)}
+    photographs = {name: moving_squares(k, 1, *size)[0][0] for k, (name, size) in enumerate(sizes.items())}
+    (tmp_path / "trip").mkdir()
+    for name, pixels in photographs.items():
+        Image.fromarray(pixels).save(tmp_path / f"trip/{name}.png")
+    code, said, err = segment(tmp_path / "trip", "--background", "white", "--alpha")
+    place = tmp_path / "out/trip"
+    assert code == 0 and said.startswith("4 photographs, ") and said.endswith(f"): {place}\n")
+    assert f"{tmp_path / 'trip'}: taken for photographs, because their names have no running number" in err
+    names = sorted(path.name for path in place.iterdir())
+    assert names == ["composed", "masks", "mattes", "overlay", "segment.json"]
+    for name, pixels in photographs.items():
+        with maskcast.Segmenter(masker).session() as session:  # nothing is remembered of the others
+            maps = session.step(pixels).maps
+        np.testing.assert_array_equal(np.asarray(Image.open(place / f"masks/squares/{name}.png")), maps["squares"])
+        np.testing.assert_array_equal(np.asarray(Image.open(place / f"mattes/matte/{name}.png")), maps["matte"])
+        share = maps["matte"][..., None] / 255
+        composed = np.asarray(Image.open(place / f"composed/{name}.jpg"))
+        assert np.abs(composed - (share * pixels + (1 - share) * 255)).mean() < 4  # JPEG
+        assert np.asarray(Image.open(place / f"overlay/{name}.jpg")).shape == pixels.shape
+    record = json.loads((place / "segment.json").read_text())
+    assert (record["video"], record["frames"]) == ("trip", 4) and "frames_per_second" not in record
+
+
+def test_photographs_that_are_resized_get_masks_of_their_own_size(segment: Segment, tmp_path: Path) -> None:
+    """A model of one size masks photographs of any; a damaged one leaves nothing, and is named."""
+    model, trip = write_registered(tmp_path / "registered"), tmp_path / "trip"
+    trip.mkdir()
+    for k in range(6):  # a camera's names: they run on, and only the sizes tell
+        pixels, truth = moving_squares(k, 1, HEIGHT, WIDTH)
+        large = pixels[0].repeat(2, 0).repeat(2, 1) if k % 2 else pixels[0]
+        Image.fromarray(large).save(trip / f"DSC_{k}.png")
+    code, _, err = segment(trip, model=model)
+    assert code == 0 and "sizes change from image to image" in err
+    for k in range(6):
+        found = np.asarray(Image.open(tmp_path / f"out/trip/masks/mask/DSC_{k}.png"))
+        _, truth = moving_squares(k, 1, HEIGHT, WIDTH)
+        assert (found == (truth[0].repeat(2, 0).repeat(2, 1) if k % 2 else truth[0])).mean() > 0.97
+    shutil.rmtree(tmp_path / "out")
+    (trip / "DSC_4.png").write_bytes((trip / "DSC_4.png").read_bytes()[:100])
+    code, _, err = segment(trip, model=model)
+    assert code == 2 and "DSC_4.png: the image is damaged" in err and not (tmp_path / "out").exists()
 
 
 def test_a_video_is_masked_drawn_and_composed_with_its_sound_and_its_times(
@@ -299,6 +346,8 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
     write_video(tmp_path / "two/b.mp4", enlarged(0, 3))
     sizes = write_frames(tmp_path / "sizes", enlarged(0, 3))
     Image.fromarray(enlarged(0, 1)[0, 2:]).save(sizes / "frame3.png")
+    beside = write_frames(tmp_path / "beside", enlarged(0, 2))
+    shutil.copy(beside / "frame1.png", beside / "frame1_mask.png")
     plain = write_registered(tmp_path / "plain")
     cut = write_video(tmp_path / "cut.ts", enlarged(0, 5))
     for words, model, told in (
@@ -314,7 +363,8 @@ def test_mistakes_are_one_line_and_nothing_is_left(segment: Segment, masker: Pat
         ([half], masker, "half.mp4: damaged or no video ("),
         ([tmp_path / "empty"], masker, "empty: no video there; give a file"),
         ([tmp_path / "two"], masker, "two: holds 2 videos; name one of them, e.g. "),
-        ([sizes], masker, "sizes: the frame size changes at frame 3 (64x96 and 62x96); give"),
+        ([sizes], masker, "sizes/frame3.png: is 62x96, the frames before it are 64x96 (height x width); export"),
+        ([beside], masker, "beside: frame1.png and frame1_mask.png have one number, so not all images there"),
         (["/dev/video99"], masker, "/dev/video99: no such camera, or it is gone (No such file or directory); `ls"),
         (
             ["http://127.0.0.1:9/x"],

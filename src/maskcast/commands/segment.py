@@ -1,4 +1,4 @@
-"""The command `segment`: the masks of any video, frame by frame, by a registered model or a masker."""
+"""The command `segment`: masks of a video, frame by frame, or of photographs, by a registered model or masker."""
 
 import argparse
 import time
@@ -13,12 +13,15 @@ from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
 EPILOG = """\
-A VIDEO is a video file, a photograph, a folder of images (frames in the numeric order of their names), an s3://
-address of one of these, or a camera: /dev/video0, or an address that begins with rtsp://, http:// or https://. The
-word `sample` is a simulated clip that comes with maskcast. A camera is watched until it ends, or until Ctrl-C.
+A VIDEO is a video file, a folder of frames in the numeric order of their names, a photograph, a folder of
+photographs, an s3:// address of one of these, or a camera: /dev/video0, or an address that begins with rtsp://,
+http:// or https://. The word `sample` is a simulated clip that comes with maskcast. A camera is watched until it
+ends, or until Ctrl-C.
 
 Frames go through the model one by one, resized to what it was trained on. A model that remembers forgets at a cut.
-Memory does not grow with the video.
+Memory does not grow with the video. Frames of a video have one size; photographs may have a size each, and nothing
+is remembered from one to the next. Images are photographs where their names have no running number, their sizes
+change, or neighbours are no more alike than any two of them.
 
 The output is a folder of the video's name:
   masks/NAME/    an image a frame of each label map of classes: class ids
@@ -26,6 +29,7 @@ The output is a folder of the video's name:
   overlay.mp4    the video under its masks, with its sound
   composed.mp4   with --background: the foreground before it, with the sound
   segment.json   which model, which classes, where there was a cut
+Those of photographs have the photographs' names, and overlay/ and composed/ are folders of images.
 
 Foreground are all objects of the first label map of classes, with a hard edge; with --alpha it is the first matte.
 
@@ -34,6 +38,7 @@ CLEVRER's classes alone.
 
 examples:
   maskcast segment sample
+  maskcast segment photographs --model models/masker
   maskcast segment talk.mp4 --model models/masker --background beach.jpg --alpha
   maskcast segment /dev/video0 --model models:/maskcast@champion
 """
@@ -42,7 +47,7 @@ examples:
 def segment(arguments: Sequence[str]) -> int:
     """Runs the command; returns the exit code 0."""
     parser = command_parser(
-        "segment", "Masks a video frame by frame, and puts its foreground before another.", EPILOG
+        "segment", "Masks a video frame by frame, or photographs, and puts the foreground before another.", EPILOG
     )
     add_arguments(parser)
     given = parser.parse_args(arguments)
@@ -71,7 +76,7 @@ def segment(arguments: Sequence[str]) -> int:
     watched = segment_video(loaded, video, given.output / name, background, given.alpha)
     rate, model_rate = watched.frames / (time.monotonic() - start), watched.frames / watched.model_s
     print(
-        f"{counted(watched.frames, 'frame')}, {rate:.3g} a second (the model alone {model_rate:.3g}): "
+        f"{counted(watched.frames, watched.what)}, {rate:.3g} a second (the model alone {model_rate:.3g}): "
         f"{given.output / name}"
     )
     return 0

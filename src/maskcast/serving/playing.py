@@ -4,7 +4,7 @@ Legend: H height, W width, C = 3 channels (RGB); frames are uint8.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -73,7 +73,7 @@ def playing(video: Path | str) -> Iterator[Playing]:
         files = frame_files(video)
 
         def images(_: Hear) -> Iterator[tuple[np.ndarray, int]]:
-            return _of_one_size(video, ((read_image(file), k) for k, file in enumerate(files)))
+            return _of_one_size(video, ((read_image(file), k) for k, file in enumerate(files)), files)
 
         yield Playing(FOLDER_RATE, 1 / FOLDER_RATE, len(files), None, images)
     else:
@@ -125,8 +125,10 @@ def _stream(name: Path | str, path: Path | None, container: Any, stream: Any) ->
     return Playing(rate, unit, stream.frames or None, sound, lambda hear: _of_one_size(name, frames(hear)))
 
 
-def _of_one_size(name: Path | str, frames: Iterator[tuple[np.ndarray, int]]) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields frames as they come.
+def _of_one_size(
+    name: Path | str, frames: Iterator[tuple[np.ndarray, int]], files: Sequence[Path] = ()
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields frames as they come, which ``files`` hold, where each has one of its own.
 
     Raises:
         MaskcastError: a frame has another size than the first, or there is none.
@@ -134,9 +136,14 @@ def _of_one_size(name: Path | str, frames: Iterator[tuple[np.ndarray, int]]) -> 
     first: tuple[int, ...] | None = None
     for number, (frame, time) in enumerate(frames):
         if first is not None and frame.shape != first:
-            sizes = "{}x{} and {}x{}".format(*first[:2], *frame.shape[:2])
+            before, own = ("{}x{}".format(*shape[:2]) for shape in (first, frame.shape))
+            if files:
+                raise MaskcastError(
+                    f"{files[number]}: is {own}, the frames before it are {before} (height x width); export it "
+                    "like them, or take it away. A photograph, which may have any size, is masked by its own path"
+                )
             raise MaskcastError(
-                f"{name}: the frame size changes at frame {number} ({sizes}); give one of one size"
+                f"{name}: the frame size changes at frame {number} ({before} and {own}); give one of one size"
             )
         first = frame.shape
         yield frame, time

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.frame_names import frame_files, is_image, runs
+from maskcast.data.frame_names import by_stem, frame_files, is_image, runs, same_number
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
+from maskcast.data.inspection.photographs import photographs
+from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video import count_frames, read_video
 from maskcast.digest import digest_tree
@@ -123,6 +125,26 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
                 )
             found[video.name] = video
     return list(found.values())
+
+
+def photographs_in(path: Path) -> list[Path]:
+    """Returns the photographs that are at a path, by name; none where frames of a video are, or a video.
+
+    Raises:
+        MaskcastError: two images have one name.
+    """
+    if is_image(path):
+        return [path]
+    if not path.is_dir():
+        return []
+    files = list(by_stem(image_files(path)).values())
+    two = same_number([file.stem for file in files])
+    if two is not None and two[1].startswith(two[0]):  # a frame and its mask, which is no photograph
+        return []
+    why = photographs({path.name: Footage(files, [None] * len(files), [range(len(files))])})
+    if why:
+        say(f"{path}: taken for photographs, because {why}")
+    return files if why else []
 
 
 def _videos_in(root: Path, output: Path) -> list[Video]:
