@@ -101,7 +101,15 @@ FOUND: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
             "classes": ["_background_", "car", "person"],
         },
     ),
-    "KITTI MOTS": (mots, {"masks": "instances/{clip}", "encoding": "binary", "ignore": 10_000}),
+    "KITTI MOTS": (
+        mots,
+        {
+            "masks": "instances/{clip}",
+            "label_divisor": 1000,
+            "classes": ["background", "class 1", "class 2"],
+            "ignore": 10_000,
+        },
+    ),
     "Mapillary Vistas": (vistas, {"masks": "{clip}/v2.0/labels", "splits": {"val": ("validation",)}}),
 }
 

@@ -14,7 +14,11 @@ BESIDE = {
     "panoptic": "labels",
     "TRA": "SEG",  # Cell Tracking Challenge
 }
-IDS = ("_labelIds", "_labelTrainIds")  # Cityscapes has these, the best first, beside colours and objects
+IDS = (
+    "_labelIds",
+    "_labelTrainIds",
+    "_instanceIds",
+)  # Cityscapes has these, the best first, beside colours and objects
 # What shows frames under their masks, such as the folders of labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
 

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskcast.data.label_formats.cityscapes import TABLE
+from maskcast.data.masks.panoptic import COLOURS
 from maskcast.data.masks.rules import VOID
 from maskcast.junk import is_junk
+from maskcast.labels import IGNORE
 
 LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
+NAMES = tuple(name for name, *_ in TABLE)
+TRAINED = tuple(name for name, _, _, left_out in TABLE if not left_out)  # in the order of their ids in training
+CITYSCAPES = {"_labelIds": NAMES, "_instanceIds": NAMES, "_labelTrainIds": TRAINED}  # by what masks are called
+STEP = range(7, len(TRAINED))  # highest class: MOTChallenge-STEP has 0 to 6, of its own
 _LABELMAP = re.compile(r"^([^:]+):(\d+,\d+,\d+):[^:]*:[^:]*$")
 LARGEST = 65536  # bytes of a list
 NO_LABEL = re.compile(r"_*(void|ignore|unlabell?ed|unknown|none)_*", re.IGNORECASE)
@@ -53,7 +60,8 @@ def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, A
         values = {colour: name if name in names else VOID for colour, name in by_colour.items()}
         return {"classes": _background_first(list(names)), "values": values} if len(names) > 1 else None
     names_by_id = [one.name for one in listed]
-    if source.get("encoding") != "index" or len(names_by_id) != len(source["classes"]):
+    by_id = source.get("encoding") == "index" or "label_divisor" in source
+    if not by_id or len(names_by_id) != len(source["classes"]):
         return None
     if len(set(names_by_id)) < len(names_by_id):
         return None
@@ -61,6 +69,25 @@ def named_source(source: dict[str, Any], listed: Sequence[Named]) -> dict[str, A
     if void == [len(names_by_id) - 1] and "ignore" not in source and len(names_by_id) > 2:
         return {"classes": names_by_id[:-1], "ignore": void[0]}
     return {"classes": names_by_id}
+
+
+def known_source(source: dict[str, Any], mask: Path, values: Sequence[int]) -> dict[str, Any] | None:
+    """Returns the keys of a source with the names of Cityscapes; None where masks are not of its form.
+
+    Args:
+        source: with `label_divisor` of masks of classes and objects.
+        mask: one of its masks: what Cityscapes writes is known by the name.
+        values: ids of classes in the masks.
+    """
+    known = next((names for ending, names in CITYSCAPES.items() if mask.stem.endswith(ending)), ())
+    ids = [value for value in values if value != IGNORE]
+    if source.get("label_divisor") == COLOURS and IGNORE in values and ids[-1] in STEP:
+        known = TRAINED  # of KITTI-STEP
+    if not known or not ids or ids[-1] >= len(known):
+        return None
+    source.pop("values", None)
+    void = {"ignore": IGNORE} if IGNORE in values else {}
+    return {"classes": list(known), **({} if "label_divisor" in source else {"encoding": "index"}), **void}
 
 
 def _read(text: str) -> list[Named]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskcast.data.archives import is_archive
 from maskcast.data.inspection.choosing import drawn_frames, for_people, of_classes, photographs_of
-from maskcast.data.inspection.class_names import listed_classes, named_source
+from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
@@ -17,6 +17,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
+from maskcast.data.masks.panoptic import proposed_split
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.masks.survey import survey_masks
@@ -193,12 +194,18 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     """Adds how the values of masks are to be read, and how many pixels each class has."""
     survey = survey_masks(paths, IGNORE)
+    if (survey.colours or survey.numbered) and (split := proposed_split(survey.pixels, colours=survey.colours)):
+        survey = survey_masks(paths, IGNORE, survey.reading, split)
+        found.why["label_divisor"] = "values lie as class * label_divisor + object does"
     proposal = propose(survey)
     found.source |= proposal.source
     found.why["classes"] = f"the masks hold {survey.named(survey.values)}"
     notes = proposal.notes
     listed, place = listed_classes(raw)
-    if (named := named_source(found.source, listed)) is not None:
+    named = named_source(found.source, listed)
+    if named is None and (named := known_source(found.source, paths[0], survey.values)):
+        place = "the table of Cityscapes"
+    if named is not None:
         found.source |= named
         found.why["classes"] += f"; names are those of {place}"
         notes = tuple(note for note in notes if "name" not in note)

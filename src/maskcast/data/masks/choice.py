@@ -35,7 +35,7 @@ def choose_rule(
         LabelError: when the values contradict what was said, or `auto` allows more than one reading.
     """
     if not survey.looked_at:  # no mask is needed, or whoever loads them says why none can be read
-        return MaskRule("index", num_classes, ignore)
+        return MaskRule("index", num_classes, ignore, reading=survey.reading, split=survey.split)
     if table is not None:
         return _from_table(survey, table, num_classes)
     shown = sorted(set(survey.values) - {0, ignore})
@@ -46,7 +46,7 @@ def choose_rule(
     else:
         rule = _chosen(survey, shown, encoding, ignore, num_classes)
     known = {index: colour for index, (colour, _) in survey.palette.items()} if encoding == "auto" else {}
-    return replace(rule, reading=survey.reading, palette=known)
+    return replace(rule, reading=survey.reading, split=survey.split, palette=known)
 
 
 def _chosen(
@@ -67,9 +67,9 @@ def _chosen(
         )
     wrong = [value for value in shown if value >= num_classes]
     if wrong:
-        value = wrong[-1]
+        value, what = wrong[-1], "value" if survey.split is None else "class"
         raise LabelError(
-            f"{survey.first[value]}: the value {value} ({survey.files[value]} of "
+            f"{survey.first[value]}: the {what} {value} ({survey.files[value]} of "
             f"{counted(survey.looked_at, 'mask')}, "
             f"{counted(survey.pixels[value], 'pixel')}) is no class id of 0..{num_classes - 1}; "
             f"{remedy(set(wrong), alone=len(wrong) == len(shown), num_classes=num_classes)}"
@@ -80,7 +80,11 @@ def _chosen(
             f"all that is no background; if {ignore} is the foreground, leave out source.ignore and {TWO}; "
             "else set source.encoding: index"
         )
-    told = _one_foreground(survey, shown, ignore) if num_classes == 2 else f"{survey}: each value is a class id"
+    told = f"{survey}: each value is a class id"
+    if survey.split is not None:
+        told = f"{survey}: classes of values that hold class * {survey.split.divisor} + object"
+    elif num_classes == 2:
+        told = _one_foreground(survey, shown, ignore)
     return MaskRule("index", num_classes, ignore, told=told)
 
 
@@ -159,4 +163,4 @@ def _from_table(survey: MaskSurvey, table: Mapping[int, int], num_classes: int) 
     if survey.lossy is not None:
         raise LabelError(f"{survey.lossy}: {LOSSY}, so source.values cannot name them; export them as PNG")
     told = f"{survey}: classes as source.values says"
-    return MaskRule("table", num_classes, table=table, reading=survey.reading, told=told)
+    return MaskRule("table", num_classes, table=table, reading=survey.reading, split=survey.split, told=told)

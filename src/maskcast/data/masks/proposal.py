@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskcast.data.masks.choice import check_palettes
+from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.rules import LOSSY
 from maskcast.data.masks.survey import FEW, MaskSurvey
 from maskcast.labels import IGNORE, LabelError
 
-MOTS_VOID = 10_000  # beside objects of class * 1000 + number
 DENSE = 2  # ids up to this many times their number are class ids, else values to be named
 
 
@@ -35,6 +35,8 @@ def propose(survey: MaskSurvey) -> Proposal:
     if not survey.looked_at:
         raise LabelError("no mask can be read; export the masks as PNG")
     check_palettes(survey)
+    if survey.split is not None:
+        return _panoptic(survey, survey.split)
     shown = [value for value in survey.values if value]
     two = {"classes": ["background", "foreground"]}
     if survey.colours:
@@ -45,11 +47,6 @@ def propose(survey: MaskSurvey) -> Proposal:
         raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
     if len(shown) < 2:
         return Proposal(two, () if shown else ("no mask has foreground: every value is 0",))
-    if survey.numbered and MOTS_VOID in shown and shown[0] * 10 >= MOTS_VOID:
-        note = (
-            f"{MOTS_VOID} is taken for no label and the others for objects, as in MOTS; all of them are foreground"
-        )
-        return Proposal({**two, "encoding": "binary", "ignore": MOTS_VOID}, (note,))
     void = {"ignore": IGNORE} if IGNORE in shown else {}
     ids = [value for value in shown if value != IGNORE]
     if survey.numbered:
@@ -67,6 +64,22 @@ def propose(survey: MaskSurvey) -> Proposal:
     if survey.indexed:
         notes.append("if the ids are objects and no classes, take encoding: binary and two classes")
     return Proposal({"encoding": "index", "classes": names, **void}, tuple(notes))
+
+
+def _panoptic(survey: MaskSurvey, split: Split) -> Proposal:
+    if survey.lossy is not None:
+        raise LabelError(f"{survey.lossy}: {LOSSY}; export the masks as PNG")
+    void = [value for value in survey.values if value >= IGNORE]
+    ids = [value for value in survey.values if value < IGNORE]
+    names = ["background", *(f"class {k}" for k in range(1, ids[-1] + 1))]
+    notes = [
+        "names of classes are not in the masks: name them in source.classes",
+        f"values hold class * {split.divisor} + object: source.instances: true keeps the objects",
+    ]
+    if void:
+        notes.append(f"{void[0]} is taken for no label")
+    source = {"label_divisor": split.divisor, "classes": names, **({"ignore": void[0]} if void else {})}
+    return Proposal(source, tuple(notes))
 
 
 def _named_values(survey: MaskSurvey, why: str) -> Proposal:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.stored import Reading, read_mask
 from maskcast.data.masks.survey import NEAR, named
 from maskcast.labels import IGNORE, LabelError
@@ -34,6 +35,7 @@ class MaskRule:
         known: of `nonzero`, the values that the set was seen to hold; None allows all.
         table: class ids by value, `IGNORE` for no label.
         reading: how masks are read.
+        split: how class and object are told apart, before all else; None where values hold no objects.
         palette: colours by index that all masks with palettes must share.
         told: the rule in words, with what it was chosen from.
     """
@@ -44,6 +46,7 @@ class MaskRule:
     known: frozenset[int] | None = None
     table: Mapping[int, int] | None = None
     reading: Reading = "stored"
+    split: Split | None = None
     palette: Mapping[int, int] = field(default_factory=dict)
     told: str = ""
 
@@ -52,7 +55,9 @@ class MaskRule:
         return self.read_objects(path)[0]
 
     def read_objects(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label, and as its own values.
+        """Reads a mask image as class ids (H, W) uint8, `IGNORE` for no label, and as objects: its own values.
+
+        Where values hold classes, too, those without an object are 0.
 
         Raises:
             LabelError: on a value that the rule does not know; it is told with the number of its pixels.
@@ -67,8 +72,11 @@ class MaskRule:
         for index, colour in mask.palette.items():
             if (usual := self.palette.get(index, colour)) != colour:
                 raise LabelError(palette_clash(path, index, colour, f"{named([usual], colours=True)} in others"))
+        objects_HW = values_HW
+        if self.split is not None:
+            values_HW, objects_HW = self.split(path, mask)
         if self.table is not None:
-            return self._looked_up(path, values_HW, self.table), values_HW
+            return self._looked_up(path, values_HW, self.table), objects_HW
         void_HW = values_HW == self.ignore if self.ignore is not None else np.zeros(values_HW.shape, bool)
         if self.kind == "index":
             self._check(path, values_HW, ~void_HW & (values_HW >= self.num_classes))
@@ -85,7 +93,7 @@ class MaskRule:
             if self.known is not None:
                 self._check(path, values_HW, ~void_HW & ~np.isin(values_HW, list(self.known)))
             classes_HW = (values_HW != 0).astype(np.uint8)
-        return np.where(void_HW, np.uint8(IGNORE), classes_HW), values_HW
+        return np.where(void_HW, np.uint8(IGNORE), classes_HW), objects_HW
 
     def _looked_up(self, path: Path, values_HW: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
         keys, ids = np.array(sorted(table)), np.array([table[key] for key in sorted(table)], np.uint8)
@@ -98,9 +106,8 @@ class MaskRule:
             return
         values, counts = np.unique(values_HW[wrong_HW], return_counts=True)
         value, count = int(values[-1]), int(counts[-1])
-        found = (
-            f"{path}: the value {named([value], colours=self.reading == 'colours')} ({counted(count, 'pixel')})"
-        )
+        told = named([value], colours=self.reading == "colours" and self.split is None)
+        found = f"{path}: the {'value' if self.split is None else 'class'} {told} ({counted(count, 'pixel')})"
         if self.kind == "nonzero":
             raise LabelError(
                 f"{found} is not among those of the set ({named(sorted(self.known or ()))}); if it is foreground, "

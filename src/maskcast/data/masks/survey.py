@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
@@ -29,6 +30,7 @@ class MaskSurvey:
         total: masks of the set.
         looked_at: those that were read.
         reading: how they were read; values are colours, 0xRRGGBB, if as `colours`.
+        split: how class and object were told apart, so that values are classes; None where they are as stored.
         forms: files by form, e.g. `palette`.
         pixels: pixels by value.
         files: files by value.
@@ -42,6 +44,7 @@ class MaskSurvey:
     total: int = 0
     looked_at: int = 0
     reading: Reading = "stored"
+    split: Split | None = None
     forms: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
     files: Counter[int] = field(default_factory=Counter)
@@ -69,7 +72,7 @@ class MaskSurvey:
     @property
     def colours(self) -> bool:
         """Whether values are colours, 0xRRGGBB."""
-        return self.reading == "colours"
+        return self.reading == "colours" and self.split is None
 
     @property
     def upside_down(self) -> bool:
@@ -99,7 +102,7 @@ class MaskSurvey:
 
         White is a quarter at least of what is not black: of the numbers of many objects it is less.
         """
-        if self.colours or max(self.pixels, default=0) not in range(255 - NEAR, 256):
+        if self.colours or self.split or max(self.pixels, default=0) not in range(255 - NEAR, 256):
             return False
         black, white = (self.share(v for v in self.pixels if one <= v <= one + NEAR) for one in (0, 255 - NEAR))
         return black + white > 0.9 and white >= (1 - black) / 4
@@ -115,7 +118,9 @@ class MaskSurvey:
         return f"{counted(self.total, 'mask')} ({forms}{seen}), values {self.named(self.values)}"
 
 
-def survey_masks(paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None) -> MaskSurvey:
+def survey_masks(
+    paths: Sequence[Path], ignore: int | None = None, reading: Reading | None = None, split: Split | None = None
+) -> MaskSurvey:
     """Looks at masks, evenly spread over a set; at all of them where those hold nothing but background.
 
     Masks that cannot be read are passed over: whoever loads them says so.
@@ -125,15 +130,16 @@ def survey_masks(paths: Sequence[Path], ignore: int | None = None, reading: Read
         ignore: a value that means no label.
         reading: see `read_mask`; None: `stored`, but `brightness` of palettes of black and white, white first.
             Where colours are no grey, all masks are read as `colours`.
+        split: tells class and object apart; None counts values as they are.
     """
-    survey = _look(paths, ignore, reading or "stored")
+    survey = _look(paths, ignore, reading or "stored", split)
     return _look(paths, ignore, "brightness") if reading is None and survey.upside_down else survey
 
 
-def _look(paths: Sequence[Path], ignore: int | None, reading: Reading) -> MaskSurvey:
+def _look(paths: Sequence[Path], ignore: int | None, reading: Reading, split: Split | None = None) -> MaskSurvey:
     chosen = evenly_spaced(len(paths), MOST)
     rest = sorted(set(range(len(paths))) - set(chosen))
-    survey = MaskSurvey(len(paths), reading=reading)
+    survey = MaskSurvey(len(paths), reading=reading, split=split)
     for place, number in enumerate((*chosen, *rest)):
         if place >= len(chosen) and set(survey.pixels) - {0, ignore}:
             break
@@ -144,8 +150,10 @@ def _look(paths: Sequence[Path], ignore: int | None, reading: Reading) -> MaskSu
         if reading != "colours":
             grey_HW = mask.grey()
             if grey_HW is None:
-                return _look(paths, ignore, "colours")
+                return _look(paths, ignore, "colours", split)
             mask = replace(mask, values_HW=grey_HW, colours=False)
+        if split is not None:
+            mask = replace(mask, values_HW=split(paths[number], mask)[0], colours=False)
         survey.add(paths[number], mask)
     return survey
 

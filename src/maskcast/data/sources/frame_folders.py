@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from maskcast.data.images import read_frames
 from maskcast.data.masks.choice import Encoding, choose_rule
+from maskcast.data.masks.panoptic import COLOURS, Split
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
 from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
@@ -68,6 +69,11 @@ class FrameFoldersSource(SourceConfig):
     values: Values | None = Field(default=None, exclude_if=is_null)
     """Class of each value, or `ignore` for no label, where values are no ids: `{0: background, 255: person}`. Of
     colours: `{"#000000": ignore, "#804080": road}`."""
+    label_divisor: int | None = Field(default=None, ge=2, le=COLOURS, exclude_if=is_null)
+    """Where values are class * label_divisor + object: 1000 in Cityscapes' instanceIds and MOTS, 100 in VIPSeg. A
+    value below it, or below the number of classes, is a class without an object. 65536 is for colours whose red
+    is the class, green and blue the object, 0 for none, as in KITTI-STEP. `classes`, `values` and `ignore` then
+    speak of classes; of numbers `ignore` may be a value, too."""
     classes: Classes = ("background", "foreground")
     """Class names by id; or the path of a classes file in the raw folder, which says what classes share, too."""
     things: bool = Field(default=False, exclude_if=is_false)
@@ -75,8 +81,9 @@ class FrameFoldersSource(SourceConfig):
     class in all frames, so that generated masks of a clip may agree (`generate_masks.consistent_frames`)."""
     instances: bool = Field(default=False, exclude_if=is_false)
     """Whether each value of the masks is an object of its own, as in DAVIS 2017: clips then have, beside the
-    classes (`mask`), a label map `objects` of kind instances. `values` says the class of each object; without it
-    all are of the second of two classes. A clip in which a frame has no mask has no `objects`."""
+    classes (`mask`), a label map `objects` of kind instances. `values` or `label_divisor` say the class of each
+    object; without them all are of the second of two classes. A clip in which a frame has no mask has no
+    `objects`."""
     frames: int = Field(default=22, ge=1)
     """Frames of a clip."""
     stride: int = Field(default=1, ge=1)
@@ -122,8 +129,16 @@ class FrameFoldersSource(SourceConfig):
         return self
 
     @model_validator(mode="after")
+    def _known_divisor(self) -> Self:
+        if self.label_divisor is not None and self.encoding == "binary":
+            raise ValueError("label_divisor is for classes; leave out encoding: binary")
+        if self.label_divisor is not None and has_colours(self.values or {}):
+            raise ValueError("with label_divisor, values name classes by number, e.g. {11: person}")
+        return self
+
+    @model_validator(mode="after")
     def _known_objects(self) -> Self:
-        if not self.instances:
+        if not self.instances or self.label_divisor is not None:
             return self
         if self.values is None and (
             self.encoding == "index" or isinstance(self.classes, str) or len(self.classes) != 2
@@ -181,16 +196,20 @@ class FrameFoldersSource(SourceConfig):
             table = None if self.values is None else value_table(self.values, classes)
         except ValueError as error:  # of a classes file; a list was looked at before
             raise LabelError(f"source.{error}; mend source.values or the classes file") from None
-        by_number = self.encoding == "index" or self.values or self.instances
+        by_number = self.encoding == "index" or self.values or self.instances or self.label_divisor
         stored: Reading | None = "stored" if by_number else None
-        survey = survey_masks(paths, self.ignore, "colours" if has_colours(self.values or {}) else stored)
+        coloured = has_colours(self.values or {}) or self.label_divisor == COLOURS
+        split = None
+        if self.label_divisor is not None:
+            split = Split(self.label_divisor, max(table) + 1 if table else len(classes), self.ignore)
+        survey = survey_masks(paths, self.ignore, "colours" if coloured else stored, split)
         return choose_rule(
             survey,
-            encoding=self.encoding,
+            encoding=self.encoding if split is None else "index",
             ignore=self.ignore,
             num_classes=len(classes),
             table=table,
-            objects=self.instances,
+            objects=self.instances and split is None,
         )
 
 
@@ -204,7 +223,8 @@ def load_window(
 ) -> Arrays:
     """Reads one window: the images of a folder, or the frames `window` of a video, and their masks.
 
-    With ``instances`` the values of the masks are objects, too, where each frame has a mask.
+    With ``instances`` the values of the masks are objects, too, where each frame has a mask. Values above those of
+    16 bits are numbered 1, 2, ... in the window.
 
     Raises:
         LabelError: on a mask of another size, or with a value that is no class.
@@ -213,7 +233,7 @@ def load_window(
     frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
     if masks is None:
         return Arrays(frames)
-    labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.uint16)
+    labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int32)
     for index, path in enumerate(masks):
         if path is None:
             continue
@@ -231,4 +251,7 @@ def load_window(
     ids, first = np.unique(objects, return_index=True)
     class_of = dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
     class_of.pop(0, None)
-    return Arrays(frames, {MASK: labels, OBJECTS: objects}, {OBJECTS: class_of})
+    if ids[-1] > np.iinfo(np.uint16).max:
+        objects = np.searchsorted(np.union1d([0], ids), objects).astype(np.int32)
+        class_of = dict(enumerate(class_of.values(), 1))
+    return Arrays(frames, {MASK: labels, OBJECTS: objects.astype(np.uint16)}, {OBJECTS: class_of})

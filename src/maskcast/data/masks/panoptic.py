@@ -1,0 +1,79 @@
+"""Values of masks that hold a class and an object, class * divisor + object, as panoptic sets have them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.masks.stored import MaskImage
+from maskcast.labels import IGNORE, LabelError
+
+COLOURS = 1 << 16  # divides a colour 0xRRGGBB: red is the class, green and blue are the object
+NUMBERS = {100: 128, 1000: IGNORE}  # divisors of VIPSeg and of Cityscapes, and below which their classes are
+MOTS_VOID = 10_000  # no label, beside objects of class * 1000 + number
+MOST_OBJECTS = 4096  # of a class, in colours
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a value splits into class and object.
+
+    Attributes:
+        divisor: a value is class * divisor + object; of colours, object 0 is none.
+        classes: numbers below this or the divisor are a class without an object, such as a crowd, or stuff.
+        ignore: the number that means no label, which stays whole.
+    """
+
+    divisor: int
+    classes: int
+    ignore: int | None = None
+
+    def __call__(self, path: Path, mask: MaskImage) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the classes of a mask's pixels, and its values where these are objects, 0 where they are none.
+
+        Raises:
+            LabelError: colours are to be split as numbers, or numbers as colours.
+        """
+        values_HW, coloured = mask.values_HW, self.divisor == COLOURS
+        if coloured == (mask.grey() is not None) and values_HW.any():
+            kind = "colours, and this mask is grey" if coloured else "numbers, and this mask holds colours"
+            raise LabelError(
+                f"{path}: source.label_divisor: {self.divisor} is for {kind}; {COLOURS} splits colours, 1000, 100 "
+                "and others numbers"
+            )
+        if coloured:
+            return values_HW // COLOURS, np.where(values_HW % COLOURS, values_HW, 0)
+        whole_HW = (values_HW < max(self.classes, self.divisor)) | (values_HW == self.ignore)
+        return np.where(whole_HW, values_HW, values_HW // self.divisor), np.where(whole_HW, 0, values_HW)
+
+
+def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
+    """Returns how the values of a set's masks split, where they show that they hold classes and objects.
+
+    Args:
+        pixels: pixels by value.
+        colours: whether values are colours, 0xRRGGBB.
+    """
+    values, total = sorted(pixels), sum(pixels.values())
+    large = [value for value in values if value > IGNORE and value != MOTS_VOID]
+    if not colours and MOTS_VOID in values and large and min(value for value in values if value) >= 1000:
+        return Split(1000, large[-1] // 1000 + 1, MOTS_VOID)
+    if 2 * pixels.get(0, 0) > total:  # such sets label all there is: numbers of cells stand on a background
+        return None
+    if colours:
+        stuff = {value // COLOURS for value in values if value % COLOURS == 0} - {0, IGNORE}
+        classes = {value // COLOURS for value in values} - {IGNORE}
+        few = max(value % COLOURS for value in values) < MOST_OBJECTS
+        dense = max(classes, default=0) <= 2 * len(classes) + 8  # of colours that people choose it is not
+        return Split(COLOURS, 0) if len(stuff) > 1 and few and dense else None
+    stuff = {value for value in values if 0 < value < IGNORE}
+    for divisor, most in NUMBERS.items():
+        lowest: dict[int, int] = {}
+        for value in large:
+            lowest.setdefault(value // divisor, value % divisor)
+        few = max((value % divisor for value in large), default=divisor) < divisor // 2
+        counted = few and max(lowest.values()) < divisor // 10  # other numbers lie anywhere between the multiples
+        if counted and len(stuff) > 1 and 0 < min(lowest) <= max(lowest) < most:
+            return Split(divisor, max(*stuff, *lowest) + 1)
+    return None
