@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.lookalikes import frames_of, write_images
+from tests.lookalikes import frames_of, write_images, write_mp4
 
 from maskcast.data.clips import ClipStore
 from maskcast.data.inspection.look import look
@@ -185,3 +185,61 @@ def test_colours_of_segments_are_no_classes(tmp_path: Path) -> None:
     (tmp_path / "panoptic.json").write_text(json.dumps(content))
     said = "panoptic.json is COCO's panoptic form: colours of such masks number segments, and are no classes. "
     assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+
+
+@pytest.mark.parametrize("place", ["{kind}/{name}", "{name}/{kind}"])
+@pytest.mark.parametrize(("masks", "jpeg"), [(True, True), (True, False), (False, True)])
+def test_what_is_made_of_frames_is_left_aside_and_said(
+    place: str, masks: bool, jpeg: bool, tmp_path: Path
+) -> None:
+    """Depth of 16 bits, thumbnails, previews and flow in colours have the names of frames, and may come first."""
+    for k, name in enumerate(("a", "b", "c")):
+        frames, truth = frames_of(k, LENGTH)
+        deep = (truth.astype(np.uint16) + 1) * 900  # looks like masks
+        for kind, images in (
+            ("rgb", frames),
+            ("depth", deep),
+            ("Thumbnails", frames[:, ::4, ::4]),
+            ("optical_flow", COLOURS[truth]),
+            ("preview", frames[::2] // 2),
+            ("thumbs", frames[:, ::8, ::8]),
+        ):
+            ending = "jpg" if jpeg and kind != "depth" else "png"
+            write_images(tmp_path / place.format(kind=kind, name=name), images, f"{{:04d}}.{ending}")
+        if masks:
+            write_images(tmp_path / place.format(kind="masks", name=name), truth, "{:04d}.png")
+    found = look(tmp_path)
+    assert found.source["images"] == place.format(kind="rgb", name="{clip}")
+    assert found.source.get("masks") == (place.format(kind="masks", name="{clip}") if masks else None)
+    assert list(found.sequences.values()) == [LENGTH] * 3 and found.sizes == {(40, 64): 3}
+    first = place.format(kind="depth", name="a")
+    said = "by the name 'depth' made of the frames or videos beside; else rename it"
+    assert f"72 images left out: {first} and 2 folders more, {said}" in found.warnings
+    told = [warning for warning in found.warnings if "made of the frames" in warning]
+    assert len(told) == 5 and not any("no pattern finds them" in warning for warning in found.warnings)
+
+
+def test_names_of_what_is_made_of_frames_may_be_those_of_frames(tmp_path: Path) -> None:
+    """Where there are no others, of a sequence, and of folders that have other images."""
+    for k, name in enumerate(("a", "b")):
+        write_images(tmp_path / f"alone/preview/{name}", frames_of(k, LENGTH)[0], "{:04d}.jpg")
+    assert look(tmp_path / "alone").source["images"] == "preview/{clip}"
+    for k, name in enumerate(("dog", "flow")):
+        frames, truth = frames_of(k, LENGTH)
+        write_images(tmp_path / f"sequence/JPEGImages/{name}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"sequence/Annotations/{name}", truth, "{:04d}.png")
+    assert list(look(tmp_path / "sequence").labelled) == ["dog", "flow"]
+    for k, name in enumerate(("dog", "depth")):
+        write_images(tmp_path / f"others/{name}", frames_of(k, LENGTH)[0], f"{name}_{{:04d}}.jpg")
+    assert list(look(tmp_path / "others").sequences) == ["depth", "dog"]
+
+
+def test_thumbnails_of_videos_are_no_frames(tmp_path: Path) -> None:
+    for k, name in enumerate(("a", "b")):
+        frames, truth = frames_of(k, LENGTH)
+        write_mp4(tmp_path / f"{name}.mp4", frames)
+        write_images(tmp_path / f"thumbs/{name}", frames[:, ::4, ::4], "{:04d}.jpg")
+        write_images(tmp_path / f"masks/{name}", truth, "{:05d}.png")
+    found = look(tmp_path)
+    assert (found.source["images"], found.source["masks"]) == ("{clip}.mp4", "masks/{clip}")
+    assert any(warning.startswith("48 images left out: thumbs/a and 1 folder more") for warning in found.warnings)

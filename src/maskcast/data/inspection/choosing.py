@@ -1,6 +1,7 @@
 """Of several images of the same frames those that are to be read: masks of classes, no pictures for people."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -23,9 +24,38 @@ IDS = (
 FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
 
 
+# What is made of frames and lies beside them: no frames to learn from, and no masks, though some look like these.
+MADE = re.compile(
+    r"(depth|disparity|thumb(nail)?s?|previews?|(optical[_-]?|opt[_-]?)?flows?)"
+    r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
+    re.IGNORECASE,
+)
+
+
 def for_people(stream: Stream) -> bool:
     """Whether images show frames and masks to people."""
     return any(map(FOR_PEOPLE.fullmatch, stream.parts))
+
+
+def made_of_frames(streams: Sequence[Stream], films: bool) -> dict[Stream, str]:
+    """Returns the images called depth, thumbnails, flow or the like, by that name, where better ones are there.
+
+    These are frames of the same names, or videos. A sequence may be called so, too: it has masks elsewhere.
+
+    Args:
+        streams: all.
+        films: whether there are videos.
+    """
+    named = {one: word for one in streams for word in (*one.parts, one.tail.strip("_-. ")) if MADE.fullmatch(word)}
+    frames = [one.keys() for one in streams if one not in named and not one.masks]
+    known, kinds = set().union(*frames), defaultdict[str, set[bool]](set)
+    for one, word in named.items():
+        kinds[word].add(one.masks)
+    return {
+        one: word
+        for one, word in named.items()
+        if len(kinds[word]) == 1 and (2 * len(one.keys() & known) >= len(one.files) or (films and not frames))
+    }
 
 
 def photographs_of(stream: Stream, frames: Sequence[Stream], masks: Sequence[Stream]) -> Stream | None:

@@ -1,10 +1,11 @@
 """Looks at a folder of data and says how to read it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from maskcast.data.archives import is_archive
-from maskcast.data.inspection.choosing import drawn_frames, for_people, of_classes, photographs_of
+from maskcast.data.inspection.choosing import drawn_frames, for_people, made_of_frames, of_classes, photographs_of
 from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
@@ -47,8 +48,9 @@ def look(raw: Path) -> Findings:
             "(docs/green-screen.md)"
         )
     streams, films = image_streams(raw), videos(raw)
+    made = made_of_frames(streams, bool(films))
     shown = [one for one in streams if for_people(one)]
-    streams = [one for one in streams if one not in shown]
+    streams = [one for one in streams if one not in shown and one not in made]
     unread = [one for one in streams if one.unread]
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
     drawn = drawn_frames(masks, frames)
@@ -75,7 +77,18 @@ def look(raw: Path) -> Findings:
         why += [(one, f"{one.place} has too few for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]
     found.warnings[:0] = [f"{counted(len(one.files), 'image')} left out: {text}" for one, text in why]
+    found.warnings[:0] = _say_made(made)
     return found
+
+
+def _say_made(made: dict[Stream, str]) -> Iterator[str]:
+    """Yields what is left aside by the name of its folders, a line each name."""
+    for word in dict.fromkeys(made.values()):
+        own = [one for one in made if made[one] == word]
+        where = own[0].place + (f" and {counted(len(own) - 1, 'folder')} more" if own[1:] else "")
+        count = counted(sum(len(one.files) for one in own), "image")
+        told = f"by the name {word!r} made of the frames or videos beside; else rename it"
+        yield f"{count} left out: {where}, {told}"
 
 
 def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tuple[str, ...]]) -> Findings:
