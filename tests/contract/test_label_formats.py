@@ -26,6 +26,7 @@ SHARED = (
     "base",
     "brush",
     "class_names",
+    "coco_panoptic",
     "cvat",
     "files",
     "names",

@@ -1,5 +1,6 @@
 """Masks whose values hold a class and an object, written as the tools of KITTI-STEP, VIPSeg and Cityscapes do."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import pytest
 from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images
 
 from maskcast.data.clips import ClipStore
+from maskcast.data.images import resize_masks
 from maskcast.data.label_formats.cityscapes import TABLE
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
@@ -165,11 +167,10 @@ def write_one(folder: Path, mask: np.ndarray) -> dict[str, Any]:
     return source | {"splits": {"val": 0.5}}
 
 
-def prepared(raw: Path, source: dict[str, Any]) -> np.ndarray:
+def prepared(raw: Path, source: dict[str, Any], **more: str) -> np.ndarray:
     clips = raw.parent / "clips"
-    run_stage(
-        "prepare_clips", {"source": source, "height": HEIGHT, "width": WIDTH, "workers": 1}, raw=raw, clips=clips
-    )
+    params = {"source": source, "height": HEIGHT, "width": WIDTH, "workers": 1} | more
+    run_stage("prepare_clips", params, raw=raw, clips=clips)
     store = ClipStore(clips)
     return store.masks(store.clips[0])[0]
 
@@ -255,3 +256,104 @@ def test_label_ids_have_the_names_of_cityscapes(tmp_path: Path) -> None:
         assert found.source["classes"] == names and found.source["encoding"] == "index"
         assert found.source.get("ignore") == ignore and "values" not in found.source
         assert found.why["classes"].endswith("; names are those of the table of Cityscapes")
+
+
+def coco_panoptic(root: Path) -> dict[str, np.ndarray]:
+    """Writes COCO's folders of photographs, as panopticapi reads them (rgb2id, pq_compute).
+
+    Returns:
+        Of each photograph (H, W): 0 wall, 1 person, 2 tie, 255 no label.
+    """
+    categories = [(199, "wall-other-merged", 0), (1, "person", 1), (32, "tie", 1)]
+    found, images, annotations = {}, [], []
+    for k, name in enumerate(("000000000139", "000000000285", "000000000632", "000000000724", "000000000776")):
+        frame, squares = (one[0] for one in frames_of(k, 1, ((HEIGHT, WIDTH), (WIDTH, HEIGHT))[k % 2]))
+        ids = np.array([3_226_956, 70_000 + k, 257])[squares]  # segments of an image
+        ids[:3] = 0
+        png = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], -1).astype(np.uint8)
+        write_images(root / "val2017", frame[None], f"{name}.jpg")
+        write_images(root / "annotations/panoptic_val2017", png[None], f"{name}.png")
+        size = {"height": frame.shape[0], "width": frame.shape[1]}
+        images.append({"id": int(name), "file_name": f"{name}.jpg", **size})
+        segments = [
+            {"id": number, "category_id": category[0], "area": int((ids == number).sum()), "iscrowd": 0}
+            for number, category in zip((3_226_956, 70_000 + k, 257), categories, strict=True)
+        ]
+        annotations.append({"image_id": int(name), "file_name": f"{name}.png", "segments_info": segments})
+        found[name] = np.where(ids == 0, 255, squares)
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": number, "name": name, "isthing": thing, "supercategory": "s", "color": [1, 2, 3]}
+            for number, name, thing in categories
+        ],
+    }
+    (root / "annotations/panoptic_val2017.json").write_text(json.dumps(content))
+    return found
+
+
+def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: Path) -> None:
+    truth = coco_panoptic(tmp_path / "raw")
+    objects = [{"id": 1, "image_id": 139, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}]
+    images = [{"id": 139, "file_name": "000000000139.jpg", "height": HEIGHT, "width": WIDTH}]
+    instances = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "raw/annotations/instances_val2017.json").write_text(json.dumps(instances))
+    start = plan(tmp_path / "raw")
+    source = start.found.source
+    assert (source["layout"], source["format"]) == ("annotations", "coco")
+    assert source["labels"] == ["annotations/panoptic_val2017.json"]
+    assert (source["images"], source["frames"]) == ("val2017/{clip}.jpg", 1)
+    assert source["classes"] == ["background", "person", "tie", "wall-other-merged"]
+    params = {"source": source | {"instances": True}, "height": HEIGHT, "width": WIDTH, "workers": 1}
+    run_stage("prepare_clips", params, raw=tmp_path / "raw", clips=tmp_path / "clips")
+    store = ClipStore(tmp_path / "clips")
+    assert len(store.clips) == len(truth)
+    of_theirs = np.zeros(256, np.uint8)
+    of_theirs[[0, 1, 2, 255]] = 3, 1, 2, 255
+    for clip in store.clips:
+        wanted = of_theirs[resize_masks(truth[clip.id.partition("_")[0]][None], HEIGHT, WIDTH)]
+        np.testing.assert_array_equal(store.of("mask").masks(clip), wanted)
+        assert sorted(clip.objects["objects"].values()) == [1, 2, 3]
+        np.testing.assert_array_equal(store.of("objects").masks(clip) > 0, wanted != 255)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda one: one["annotations"][0]["segments_info"].pop(), "is not among its segments_info; export both"),
+        (lambda one: one["annotations"][0].update(image_id=7), "image_id 7 is no image of"),
+        (
+            lambda one: one["annotations"][0]["segments_info"][0].update(category_id=7),
+            "category_id 7 is no category; mend it",
+        ),
+        (lambda one: one["annotations"][0].pop("file_name"), "panoptic_val2017.json: "),
+        (lambda one: one["annotations"][0].update(file_name="none.png"), "none.png: no such"),
+        (lambda one: one["annotations"][0].update(file_name="../x.png"), "file_name must be a path below"),
+        (lambda one: one.update(images=[5]), "panoptic_val2017.json: "),
+        (lambda one: one["annotations"].insert(1, 5), "panoptic_val2017.json: "),
+        (lambda one: one["images"][0].update(height=HEIGHT + 2), "is 64x40 (width x height); give the images"),
+    ],
+)
+def test_what_is_wrong_with_cocos_panoptic_form_is_one_line(
+    change: Callable[[dict[str, Any]], object], line: str, tmp_path: Path
+) -> None:
+    coco_panoptic(tmp_path / "raw")
+    source = plan(tmp_path / "raw").found.source
+    path = tmp_path / "raw/annotations/panoptic_val2017.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(MaskcastError) as caught:
+        prepared(tmp_path / "raw", source | {"splits": {"val": 0.4}}, on_error="fail")
+    assert line in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_masks_of_classes_are_taken_before_segments(tmp_path: Path) -> None:
+    truth = coco_panoptic(tmp_path)
+    for name, mask in truth.items():
+        write_images(tmp_path / "masks", mask.astype(np.uint8)[None], f"{name}.png")
+    found = plan(tmp_path).found
+    assert (found.source["layout"], found.source["masks"]) == ("frame_folders", "masks/{clip}.png")
+    said = "5 images left out: annotations/panoptic_val2017 numbers segments, and there are masks of classes"
+    assert said in found.warnings

@@ -18,6 +18,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.label_formats.base import IGNORED, FoundFrame
+from maskcast.data.label_formats.coco_panoptic import is_panoptic
 from maskcast.data.sources.annotations import AnnotationsSource, Known, gather_labels, known_frames
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
@@ -33,6 +34,7 @@ FORMATS = {  # name of a format: what people call it
     "label-studio": "Label Studio",
     "labelme": "labelme",
 }
+PANOPTIC = "coco, panoptic"  # of all pixels: before COCO's objects of the same images
 _ROBOFLOW = re.compile(r"(.+?)(?:([_-])([A-Z]*\d+))?_(jpe?g|png)\.rf\..+", re.IGNORECASE)
 
 
@@ -47,8 +49,9 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
             form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
             if form is not None:
                 found.setdefault(form, []).append(path)
-    order = ("youtube-vis", "cvat-video", "cvat-images", "coco", "label-studio", "labelme")
-    return next(((form, found[form]) for form in order if form in found), None)
+    order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
+    form = next((form for form in order if form in found), None)
+    return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
 
 
 def labelled_by_files(
@@ -159,6 +162,8 @@ def _json_format(path: Path) -> str | None:
     if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
         return None
     masks = [one for one in value["annotations"] if isinstance(one, dict)]
+    if is_panoptic(value) and path.with_suffix("").is_dir():
+        return PANOPTIC
     if "videos" in value and any(one.get("segmentations") for one in masks):
         return "youtube-vis"
     return "coco" if "images" in value and any(one.get("segmentation") for one in masks) else None

@@ -18,6 +18,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
+from maskcast.data.label_formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.panoptic import proposed_split
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
@@ -50,7 +51,8 @@ def look(raw: Path) -> Findings:
     streams, films = image_streams(raw), videos(raw)
     made = made_of_frames(streams, bool(films))
     shown = [one for one in streams if for_people(one)]
-    streams = [one for one in streams if one not in shown and one not in made]
+    segments = [one for one in streams if numbers_segments(one.files[0].parent)]
+    streams = [one for one in streams if one not in shown and one not in made and one not in segments]
     unread = [one for one in streams if one.unread]
     frames, masks = ([one for one in streams if one.masks == kind and not one.unread] for kind in (False, True))
     drawn = drawn_frames(masks, frames)
@@ -73,6 +75,8 @@ def look(raw: Path) -> Findings:
     found = _look(raw, frames, of_classes(masks), films)
     why = [(one, one.unread) for one in unread]
     why += [(one, f"{one.place} shows masks to people") for one in shown]
+    if found.source["layout"] != "annotations":
+        why += [(one, f"{one.place} numbers segments, and there are masks of classes") for one in segments]
     if found.source["layout"] != "videos":  # which says itself what is none
         why += [(one, f"{one.place} has too few for a clip, and there are videos") for one in stills]
     why += [(one, f"{one.place} shows photographs of {twin.place}") for one, twin in blurred.items()]

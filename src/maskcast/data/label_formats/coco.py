@@ -1,7 +1,8 @@
 """COCO instance segmentation: one JSON; masks as polygons, run lengths, or compressed run lengths.
 
 Written are compressed run lengths, ``score``, and what CocoVID adds: ``videos``, and per image ``video_id`` and
-``frame_id``, per annotation ``instance_id``. Read are these, or images by their ``file_name``.
+``frame_id``, per annotation ``instance_id``. Read are these, or images by their ``file_name``, and the
+panoptic form.
 """
 
 import json
@@ -18,6 +19,7 @@ from faster_coco_eval.core import mask as rle
 from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records, category_names, lists_of
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.label_formats.coco_panoptic import is_panoptic, panoptic_frames
 from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
@@ -61,6 +63,9 @@ class Coco(LabelFormat):
         """Yields the images of all files (see `LabelFormat.read`)."""
         for file in files_in(path, self.files, "COCO"):
             content = read_json(file)
+            if is_panoptic(content):
+                yield from panoptic_frames(file, content)
+                continue
             images, categories, annotations = lists_of(content, file)
             names = category_names(categories)
             row = {one["id"]: n for n, one in enumerate(images.records)}
