@@ -1,13 +1,12 @@
 """The command line: ``maskcast <stage> --params params.yaml --<port> PATH ...``."""
 
 import gc
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from maskcast.commands import COMMANDS
+from maskcast.commands import COMMANDS, command_module
 from maskcast.errors import MaskcastError, one_line, user_errors_of_disk
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import limit_threads
@@ -55,9 +54,14 @@ def _run_command(arguments: Sequence[str]) -> int:
         from maskcast.commands.stages import run
 
         return run(name, rest)
-    module, _, function = COMMANDS[command][0].partition(":")
-    code: int = getattr(importlib.import_module(module), function)(rest)
-    return code
+    module = command_module(command)
+    if command == "pipeline":  # whose own commands are imported one by one
+        return int(module.pipeline(rest))
+    from maskcast.commands.parser import command_parser
+
+    parser = command_parser(command, module.DESCRIPTION, module.EPILOG)
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(rest)))
 
 
 def console() -> None:

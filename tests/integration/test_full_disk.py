@@ -195,15 +195,14 @@ def test_a_stage_whose_first_write_fails_ends_at_once(tmp_path: Path, monkeypatc
         run_stage("measure", {}, metrics=tmp_path / "metrics")
 
 
-@pytest.mark.parametrize("command", ["segment", "labels"])
-def test_a_command_ends_in_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words", ["segment sample", "labels propagate --clips clips --output carried"])
+def test_a_command_ends_in_one_line(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def full(*_: Any, **__: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "masks"))
 
-    from maskcast.commands import COMMANDS
+    from maskcast.commands import command_module
 
-    module, _, function = COMMANDS[command][0].partition(":")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"{module}.{function}", full)
-        assert main([command]) == 2
+        patch.setattr(command_module(words.split()[0]), "run", full)
+        assert main(words.split()) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}/masks: no space left on the device; free some")

@@ -1,14 +1,13 @@
 """code: the modules that each stage runs, by digest, one file a stage; DVC reruns a stage whose file changed."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.runner.closure import closure
 from maskcast.runner.outputs import output_whole
 from maskcast.runner.stage import stage_names
 
+DESCRIPTION = "Writes the modules that each stage imports, by digest."
 EPILOG = """\
 A file reads as `sha256sum` writes it: in src, `sha256sum --check ../code/evaluate` checks it.
 
@@ -17,16 +16,13 @@ example:
 """
 
 
-def code(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
         MaskcastError: the folder cannot be written.
     """
-    parser = command_parser("code", "Writes the modules that each stage imports, by digest.", EPILOG)
-    add_arguments(parser)
-    out: Path = parser.parse_args(arguments).out
-    with output_whole(out, "out") as partial:
+    with output_whole(given.out, "out") as partial:
         partial.mkdir()
         for stage in stage_names():
             lines = [f"{digest}  {path}\n" for path, digest in closure(f"maskcast.stages.{stage}").items()]

@@ -1,15 +1,15 @@
 """The command `completion`: a script by which a shell completes stages, commands, their flags and paths."""
 
 import argparse
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import shtab
 
-from maskcast.commands import COMMANDS, stages
-from maskcast.commands.parser import CommandParser, command_parser
+from maskcast.commands import COMMANDS, command_module, stages
+from maskcast.commands.parser import CommandParser
 from maskcast.runner.stage import get_stage, stage_names
 
+DESCRIPTION = "Prints a script that completes words of `maskcast`."
 EPILOG = """\
 Print it where your shell looks, once; a new shell then completes. It knows the commands of `maskcast pipeline`
 where `pip install 'maskcast[cluster]'` was run. Nothing of maskcast is started at a press of the tab key.
@@ -23,11 +23,8 @@ FOLDERS = ("FOLDER", "STORE")
 FILES = ("FILE", "PATH", "PATH|URL", "VIDEO", "GT.json", "DT.json")
 
 
-def completion(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser("completion", "Prints a script that completes words of `maskcast`.", EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     print(shtab.complete(tree(), shell=given.shell))
     return 0
 
@@ -42,9 +39,8 @@ def tree() -> CommandParser:
     root = CommandParser(prog="maskcast")
     root.add_argument("--version", action="store_true", help="tell version and commit")
     branches = root.add_subparsers()
-    for name, (place, summary) in COMMANDS.items():
-        module = importlib.import_module(place.partition(":")[0])
-        module.add_arguments(branches.add_parser(name, help=summary))
+    for name, summary in COMMANDS.items():
+        command_module(name).add_arguments(branches.add_parser(name, help=summary))
     for name in stage_names():
         stages.add_arguments(branches.add_parser(name, help=get_stage(name).summary), name)
     for parser in all_parsers(root):

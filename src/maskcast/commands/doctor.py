@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 
 DESCRIPTION = """\
@@ -25,15 +24,12 @@ examples:
 STATES = {"ok": "ok", "failed": "missing", "not checked": "warning"}  # of preflight's
 
 
-def doctor(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if nothing is missing, else 1.
 
     Raises:
         MaskcastError: the file of the cluster, or the params, are wrong.
     """
-    parser = command_parser("doctor", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     from maskcast.checkup import dvc_remote, machine, software, tracking
     from maskcast.checkup.rows import Check, side_by_side
 

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskcast.commands.parser import command_parser
-
 if TYPE_CHECKING:
     from maskcast.checkup.dry_run import Tried
 
@@ -30,21 +28,18 @@ examples:
 """
 
 
-def dry_run(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns 0 if every stage ran, else 1.
 
     Raises:
         MaskcastError: there is no such pipeline, or its params are wrong.
     """
-    parser = command_parser("dry-run", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
-    from maskcast.checkup.dry_run import dry_run as tried_stages
+    from maskcast.checkup.dry_run import dry_run
     from maskcast.progress import say
     from maskcast.report.tables import printed
 
     tried = []
-    for one in tried_stages(given.pipeline):
+    for one in dry_run(given.pipeline):
         tried.append(one)
         say(f"{one.name}: {one.said or 'runs'}")
     print(

@@ -1,10 +1,8 @@
 """The command `evaluate-coco`: scores a results file against a ground truth, whoever wrote them."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth
@@ -12,6 +10,7 @@ from maskcast.memory import collector_paused
 from maskcast.reading import counted
 from maskcast.runner.outputs import check_new, output_whole
 
+DESCRIPTION = "Prints the twelve COCO numbers of a results file, for boxes or masks."
 EPILOG = """\
 GT.json is an object with the lists
   images       id; height and width for masks; file_name for pictures
@@ -33,13 +32,8 @@ examples:
 """
 
 
-def evaluate_coco(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser(
-        "evaluate-coco", "Prints the twelve COCO numbers of a results file, for boxes or masks.", EPILOG
-    )
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     _check_folders(given.images, given.out)
     scores = evaluate_files(given.truth, given.results, given.kind)
     if given.out is not None:

@@ -2,12 +2,11 @@
 
 import argparse
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
@@ -18,6 +17,7 @@ from maskcast.runner.variants import failure
 if TYPE_CHECKING:
     from maskcast.evaluation.many import Task
 
+DESCRIPTION = "Scores and measures many maskers on the same clips: one page and one CSV file."
 EPILOG = """\
 FOLDER is what train_masker wrote, or a folder with many of them somewhere below it. Each is scored in every label
 map that it and the clips have, and runs in a process of its own, one after the other. What is no masker, or of
@@ -34,13 +34,8 @@ examples:
 """
 
 
-def evaluate_many(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser(
-        "evaluate-many", "Scores and measures many maskers on the same clips: one page and one CSV file.", EPILOG
-    )
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     check_new(given.out, "out")
     if given.batch_size < 1:
         raise MaskcastError(f"--batch-size {given.batch_size}: give 1 or more")

@@ -1,16 +1,15 @@
 """The command `forecast`: what follows in any video, by a registered model."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, track
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
+DESCRIPTION = "Forecasts the masks that follow a video, and draws them."
 EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
 s3:// address of any of these; the word `sample` is a simulated clip that comes with maskcast. What is seen are its
@@ -39,11 +38,8 @@ examples:
 """
 
 
-def forecast(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
-    parser = command_parser("forecast", "Forecasts the masks that follow a video, and draws them.", EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     from maskcast.registry.loading import load_pipeline, load_shipped
     from maskcast.serving.forecasts import check_samples, forecast_video, stride_of
     from maskcast.serving.videos import find_videos

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.commands.evaluate_many import score
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
@@ -20,6 +19,7 @@ from maskcast.runner.grid import load_grid, parts_of
 from maskcast.runner.outputs import check_new
 from maskcast.runner.server import make_database
 
+DESCRIPTION = "Runs variants of a pipeline by DVC's experiment queue and compares their maskers."
 EPILOG = """\
 FILE has the variants, each by what it changes in params.yaml:
 
@@ -48,13 +48,8 @@ examples:
 """
 
 
-def grid(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0, or 1 where a variant failed."""
-    parser = command_parser(
-        "grid", "Runs variants of a pipeline by DVC's experiment queue and compares their maskers.", EPILOG
-    )
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     out = given.out or Path("results", given.grid.stem)
     check_new(out, "out")
     if given.jobs < 1:

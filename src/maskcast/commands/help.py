@@ -74,7 +74,7 @@ def overview() -> str:
     """Returns the help of the command line as a whole."""
     width = get_width()
     lines = [USAGE]
-    summaries = {name: summary for name, (_, summary) in COMMANDS.items()} | _stage_summaries()
+    summaries = COMMANDS | _stage_summaries()
     grouped = [name for names in GROUPS.values() for name in names]
     groups = GROUPS | {"more": tuple(name for name in summaries if name not in grouped)}
     for title, names in groups.items():

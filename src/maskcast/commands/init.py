@@ -1,10 +1,7 @@
 """The command `init`: looks at a folder of data and writes params.yaml for it."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-
-from maskcast.commands.parser import command_parser
 
 DESCRIPTION = "Looks at a folder of videos, or of frames and masks or labels, and writes params.yaml for it."
 EPILOG = """\
@@ -19,11 +16,8 @@ examples:
 """
 
 
-def init(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser("init", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     from maskcast.models.encoders.pretrained import pinned
     from maskcast.proposal.report import told
     from maskcast.proposal.values import ENCODER

@@ -1,10 +1,9 @@
 """The command `labels`: masks out to labelling tools, labels back in, to other frames, and what to label next."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import add_commands, command_parser, find_name
+from maskcast.commands.parser import add_commands, find_name
 from maskcast.data.label_formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -13,9 +12,11 @@ from maskcast.runner.outputs import check_new, output_whole
 
 METHODS = ("class-uncertainty", "foreground-random", "random")  # the default first
 LISTED = 5  # frames that do not pair
-EPILOG = """\
+DESCRIPTION = "Sends masks to labelling tools, brings labels back, carries them on, and says which to make next."
+_FORMATS = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
+EPILOG = f"""\
 FORMAT is one of
-{formats}
+{_FORMATS}
 
 Frames go out as images named <clip>_<frame>.png, frames from 0 on, and labels come back by these names. Frames
 that a file does not list stay without labels, which is not background. docs/labels.md goes from generated masks
@@ -34,17 +35,12 @@ examples:
 """
 
 
-def labels(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    formats = "\n".join(f"  {name + ':':26s}{summary}" for name, (_, summary) in FORMATS.items())
-    about = "Sends masks to labelling tools, brings labels back, carries them on, and says which to make next."
-    parser = command_parser("labels", about, EPILOG.format(formats=formats))
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     check_new(given.output, "output")
-    run = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
+    work = {"import": _import, "export": _export, "suggest": _suggest, "propagate": _propagate}[given.command]
     with output_whole(given.output) as partial:
-        done = run(given, partial)
+        done = work(given, partial)
     print(f"{done}: {given.output}")
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from maskcast.commands.parser import add_commands, command_parser
+from maskcast.commands.parser import add_commands
 from maskcast.commands.pipeline import pipelines_module, told_what_is_missing
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.bootstrap_params import Bootstrap
@@ -22,6 +22,7 @@ USED_WITH = {  # options of a command, and the one without which they would do n
     "compare": (("clips",), "pictures", "--pictures FOLDER"),
     "lineage": (("clips", "repository"), "verify", "--verify"),
 }
+DESCRIPTION = "Lists, compares and promotes registered models."
 EPILOG = """\
 A VERSION is a number or an alias: candidate (passed the gate last), champion, previous. The registry is that of
 MLFLOW_TRACKING_URI, or of mlflow.db in the working directory. docs/registry.md tells more.
@@ -35,11 +36,8 @@ examples:
 """
 
 
-def models(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where scores are not equal to those registered."""
-    parser = command_parser("models", "Lists, compares and promotes registered models.", EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     _check_used(given)
     with user_errors_of_server():
         match given.command:

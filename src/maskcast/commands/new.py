@@ -3,10 +3,8 @@
 import argparse
 import shlex
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.installation import shipped
 from maskcast.redaction import redacted
@@ -68,15 +66,12 @@ __pycache__/
 """
 
 
-def new(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0.
 
     Raises:
         MaskcastError: one of the files is there, or cannot be written; or Git is missing.
     """
-    parser = command_parser("new", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     folder: Path = given.folder
     files = _files(given.pipeline)
     if there := [name for name in files if (folder / name).exists()]:

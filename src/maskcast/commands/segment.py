@@ -2,16 +2,15 @@
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
 FETCHED = ".fetched"
+DESCRIPTION = "Masks a video frame by frame, or photographs, and puts the foreground before another."
 EPILOG = """\
 A VIDEO is a video file, a folder of frames in the numeric order of their names, a photograph, a folder of
 photographs, an s3:// address of one of these, or a camera: /dev/video0, or an address that begins with rtsp://,
@@ -44,13 +43,8 @@ examples:
 """
 
 
-def segment(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser(
-        "segment", "Masks a video frame by frame, or photographs, and puts the foreground before another.", EPILOG
-    )
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     if given.alpha and given.background is None:
         raise MaskcastError("--alpha: is for --background alone; give that too, or leave it out")
     from maskcast.registry.loading import load_masker_at, load_shipped, masker_of

@@ -1,13 +1,12 @@
 """The command `serve`: a registered pipeline or masker behind HTTP, with sessions over WebSocket."""
 
 import argparse
-from collections.abc import Sequence
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.registry.store import ADDRESS_HELP
 
+DESCRIPTION = "Serves a pipeline or masker by the Open Inference Protocol (v2)."
 EPILOG = """\
 routes:
   GET  /v2/health/live, /v2/health/ready
@@ -29,11 +28,8 @@ example:
 """
 
 
-def serve(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    parser = command_parser("serve", "Serves a pipeline or masker by the Open Inference Protocol (v2).", EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     if given.sessions < 0 or given.idle <= 0:
         raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
     if not 0 <= given.port < 2**16:

@@ -1,11 +1,9 @@
 """The command `summary`: what a finished run says, and what to do next."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
-
+DESCRIPTION = "Prints the scores of a finished run, what was gained, where the report is, and what to do next."
 EPILOG = """\
 examples:
   maskcast summary
@@ -13,15 +11,11 @@ examples:
 """
 
 
-def summary(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    text = "Prints the scores of a finished run, what was gained, where the report is, and what to do next."
-    parser = command_parser("summary", text, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
-    from maskcast.registry.summary import summary as text_of
+    from maskcast.registry.summary import summary
 
-    print(text_of(given.results))
+    print(summary(given.results))
     return 0
 
 

@@ -1,10 +1,8 @@
 """The command `write-annotations`: the list of clips that the competition layout asks for."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.data import annotations
 
 DESCRIPTION = "Writes FOLDER/annotations.txt: one line 'video_<id> 0 <last frame> 0' per video."
@@ -14,11 +12,8 @@ example:
 """
 
 
-def write_annotations(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser("write-annotations", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     print(annotations.write_annotations(given.start, given.end, given.folder, given.frames))
     return 0
 

@@ -1,10 +1,8 @@
 """The command `write-lmdb`: masks of two hands as an LMDB in a .tar.gz."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from maskcast.commands.parser import command_parser
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.reading import counted
@@ -21,11 +19,8 @@ example:
 ARCHIVE = "hands.tar.gz"
 
 
-def write_lmdb(arguments: Sequence[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
-    parser = command_parser("write-lmdb", DESCRIPTION, EPILOG)
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
     out: Path = given.output
     if not out.name.endswith(".tar.gz"):
         raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
