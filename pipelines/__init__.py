@@ -1,4 +1,8 @@
-"""The pipelines on Kubeflow: `maskcast pipeline --help`."""
+"""The pipelines on Kubeflow: `maskcast pipeline --help`.
+
+A pipeline is a function of where its tasks run and of the sections of its params file, one per stage, which become
+its parameters. Its docstring is the description that Kubeflow shows.
+"""
 
 PIPELINES = {  # by name: where it is; imported when it is built, because kfp takes its time
     "forecasting": "pipelines.forecasting:forecasting",

@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from kfp import kubernetes
+from kfp import dsl, kubernetes
 from kfp.dsl import PipelineConfig, PipelineTask
+from kfp.dsl.base_component import BaseComponent
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -295,15 +298,35 @@ class Placement:
         self.pods: dict[str, Pod] = {}
         self.kinds: dict[str, Kind] = {}
 
-    @property
-    def config(self) -> PipelineConfig:
-        """How long a run may take and its pods stay."""
-        if self.cluster is None:
-            return PipelineConfig()
-        return PipelineConfig(
-            active_deadline_seconds=self.cluster.run_timeout_s,
-            ttl_seconds_after_finished=self.cluster.keep_pods_s,
+    def pipeline(
+        self, name: str, description: str, tasks: Callable[..., None], parameters: Mapping[str, tuple[Any, Any]]
+    ) -> BaseComponent:
+        """Returns what Kubeflow runs: tasks that this has placed.
+
+        Args:
+            name: of the pipeline.
+            description: that Kubeflow shows.
+            tasks: makes them, from its parameters.
+            parameters: type and default of each, by name.
+        """
+        config, cluster = PipelineConfig(), self.cluster
+        if cluster is not None:
+            config = PipelineConfig(
+                active_deadline_seconds=cluster.run_timeout_s, ttl_seconds_after_finished=cluster.keep_pods_s
+            )
+
+        def made(*given: Any) -> None:
+            tasks(*given)
+
+        made.__signature__ = Signature(  # type: ignore[attr-defined]
+            [
+                Parameter(key, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+                for key, (kind, default) in parameters.items()
+            ],
+            return_annotation=None,
         )
+        built: BaseComponent = dsl.pipeline(name=name, description=description, pipeline_config=config)(made)
+        return built
 
     def io(self, task: PipelineTask) -> PipelineTask:
         """Places a task that moves data."""
@@ -325,6 +348,8 @@ class Placement:
         if self.cluster is not None:
             self.pods[name] = self.cluster.pod(name, stage, kind)
             _on_cluster(task, name, self.cluster, self.pods[name])
+        if stage.startswith("register_"):
+            task.set_caching_options(False)  # a cached task would register nothing
         return task
 
 

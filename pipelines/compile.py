@@ -105,10 +105,13 @@ def stages_of(name: str) -> dict[str, str]:
 
 def _built(name: str, values: Mapping[str, Any], on: Placement) -> BaseComponent:
     module, _, function = PIPELINES[name].partition(":")
-    pipeline: Callable[[Mapping[str, Any], Placement], BaseComponent] = getattr(import_module(module), function)
+    pipeline: Callable[..., None] = getattr(import_module(module), function)
+    _, *sections = inspect.signature(pipeline).parameters
+    description = (inspect.getdoc(pipeline) or "").rstrip(".")
+    parameters = {section: (dict, values[section]) for section in sections}
     # For each setting of a task kfp asks for the whole stack, of which it wants one name: spare it the sources.
     with patch.object(inspect, "stack", partial(inspect.stack, 0)):
-        return pipeline(values, on)
+        return on.pipeline(f"maskcast-{name.replace('_', '-')}", description, partial(pipeline, on), parameters)
 
 
 def _check_stages(cluster: Cluster | None) -> None:

@@ -5,7 +5,6 @@ Derived from the pipeline that the grid varies, whose stages, edges and places i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, Dict, List  # noqa: UP035  (kfp reads these names)
 
@@ -97,7 +96,7 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
     read = dict.fromkeys(how.tasks[task]["section"] for task in (*how.parts.shared, *how.parts.varied))
     sections = [section for section in read if section not in items[0]]
 
-    def pipeline(*given: Any) -> None:
+    def tasks(*given: Any) -> None:
         *sectioned, variants = given
         params = dict(zip(sections, sectioned, strict=True))
         made: dict[str, dsl.PipelineTask] = {}
@@ -112,13 +111,9 @@ def build_grid(name: str, values: Mapping[str, Any], how: Plan, on: Placement) -
         clips = made[source].outputs[port]
         on.gpu(evaluate_many(models=models, clips=clips, names=names, split=how.grid.split))
 
-    keys = [Parameter(s, Parameter.POSITIONAL_OR_KEYWORD, default=values[s], annotation=dict) for s in sections]
-    listed = List[Dict[str, dict]]  # noqa: UP006  (kfp then types a variant's section as STRUCT)
-    keys.append(Parameter("variants", Parameter.POSITIONAL_OR_KEYWORD, default=items, annotation=listed))
-    pipeline.__signature__ = Signature(keys, return_annotation=None)  # type: ignore[attr-defined]
-    describe = dsl.pipeline(name=f"{name}-grid", description="Variants of a masker", pipeline_config=on.config)
-    built: BaseComponent = describe(pipeline)
-    return built
+    parameters: dict[str, tuple[Any, Any]] = {section: (dict, values[section]) for section in sections}
+    parameters["variants"] = List[Dict[str, dict]], items  # noqa: UP006  (kfp types a variant's section as STRUCT)
+    return on.pipeline(f"{name}-grid", "Variants of a masker", tasks, parameters)
 
 
 def _add(task: str, ir: Mapping[str, Any], name_of: Mapping[str, str], tasks: dict[str, dict[str, Any]]) -> None:

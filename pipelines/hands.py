@@ -4,49 +4,33 @@ The same DAG as `recipes/hands/dvc.yaml`; both are written by hand, and tests/co
 compares them.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from kfp import dsl
-from kfp.dsl.base_component import BaseComponent
-
 import components as stage
 from pipelines.cluster import Placement
 
 
-def hands(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComponent:
-    """Returns the pipeline. Its parameters are the sections of the params file, one per stage.
+def hands(
+    on: Placement,
+    fetch_dataset: dict,
+    prepare_clips: dict,
+    first: dict,
+    first_masks: dict,
+    second: dict,
+    generate_masks: dict,
+    evaluate_video: dict,
+    register_segmenter: dict,
+) -> None:
+    """Learn whole hands, also hidden."""
+    raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
+    clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
 
-    Args:
-        values: the default of each section.
-        on: where tasks run: ``io`` moves data, ``cpu`` computes, ``gpu`` has accelerators where it is given any.
-    """
+    base = on.gpu(stage.train_masker(clips=clips, params=first, name="first")).outputs["masker"]
+    by_base = on.gpu(stage.generate_masks(clips=clips, masker=base, params=first_masks, name="first_masks"))
+    pseudo = by_base.outputs["masks"]
+    trained = on.gpu(stage.train_masker(clips=clips, start=base, masks=pseudo, params=second, name="second"))
+    masker = trained.outputs["masker"]
+    masks = on.gpu(stage.generate_masks(clips=clips, masker=masker, params=generate_masks)).outputs["masks"]
 
-    @dsl.pipeline(name="maskcast-hands", description="Learn whole hands, also hidden", pipeline_config=on.config)
-    def pipeline(
-        fetch_dataset: dict = values["fetch_dataset"],
-        prepare_clips: dict = values["prepare_clips"],
-        first: dict = values["first"],
-        first_masks: dict = values["first_masks"],
-        second: dict = values["second"],
-        generate_masks: dict = values["generate_masks"],
-        evaluate_video: dict = values["evaluate_video"],
-        register_segmenter: dict = values["register_segmenter"],
-    ) -> None:
-        raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
-        clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
-
-        base = on.gpu(stage.train_masker(clips=clips, params=first, name="first")).outputs["masker"]
-        by_base = on.gpu(stage.generate_masks(clips=clips, masker=base, params=first_masks, name="first_masks"))
-        pseudo = by_base.outputs["masks"]
-        trained = on.gpu(stage.train_masker(clips=clips, start=base, masks=pseudo, params=second, name="second"))
-        masker = trained.outputs["masker"]
-        masks = on.gpu(stage.generate_masks(clips=clips, masker=masker, params=generate_masks)).outputs["masks"]
-
-        both = {"masks": masks, "base_masks": pseudo}
-        evaluated = on.cpu(stage.evaluate_video(clips=clips, **both, masker=masker, params=evaluate_video))
-        models = {"masker": masker, "report": evaluated.outputs["report"]}
-        registered = on.cpu(stage.register_segmenter(clips=clips, **models, params=register_segmenter))
-        registered.set_caching_options(False)  # a cached task would register nothing
-
-    return pipeline
+    both = {"masks": masks, "base_masks": pseudo}
+    evaluated = on.cpu(stage.evaluate_video(clips=clips, **both, masker=masker, params=evaluate_video))
+    models = {"masker": masker, "report": evaluated.outputs["report"]}
+    on.cpu(stage.register_segmenter(clips=clips, **models, params=register_segmenter))

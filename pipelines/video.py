@@ -4,51 +4,33 @@ The same DAG as `recipes/video/dvc.yaml`; both are written by hand, and tests/co
 compares them.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from kfp import dsl
-from kfp.dsl.base_component import BaseComponent
-
 import components as stage
 from pipelines.cluster import Placement
 
 
-def video(values: Mapping[str, dict[str, Any]], on: Placement) -> BaseComponent:
-    """Returns the pipeline. Its parameters are the sections of the params file, one per stage.
+def video(
+    on: Placement,
+    fetch_dataset: dict,
+    prepare_clips: dict,
+    train_masker: dict,
+    train_segmenter: dict,
+    base_masks: dict,
+    generate_masks: dict,
+    evaluate_video: dict,
+    register_segmenter: dict,
+) -> None:
+    """Learn to mask videos steadily."""
+    raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
+    clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
 
-    Args:
-        values: the default of each section.
-        on: where tasks run: ``io`` moves data, ``cpu`` computes, ``gpu`` has accelerators where it is given any.
-    """
+    base = on.gpu(stage.train_masker(clips=clips, params=train_masker)).outputs["masker"]
+    trained = on.gpu(stage.train_masker(clips=clips, start=base, params=train_segmenter, name="train_segmenter"))
+    segmenter = trained.outputs["masker"]
 
-    @dsl.pipeline(name="maskcast-video", description="Learn to mask videos steadily", pipeline_config=on.config)
-    def pipeline(
-        fetch_dataset: dict = values["fetch_dataset"],
-        prepare_clips: dict = values["prepare_clips"],
-        train_masker: dict = values["train_masker"],
-        train_segmenter: dict = values["train_segmenter"],
-        base_masks: dict = values["base_masks"],
-        generate_masks: dict = values["generate_masks"],
-        evaluate_video: dict = values["evaluate_video"],
-        register_segmenter: dict = values["register_segmenter"],
-    ) -> None:
-        raw = on.io(stage.fetch_dataset(params=fetch_dataset)).outputs["raw"]
-        clips = on.cpu(stage.prepare_clips(raw=raw, params=prepare_clips)).outputs["clips"]
+    by_base = on.gpu(stage.generate_masks(clips=clips, masker=base, params=base_masks, name="base_masks"))
+    masked = on.gpu(stage.generate_masks(clips=clips, masker=segmenter, params=generate_masks))
+    masks = {"masks": masked.outputs["masks"], "base_masks": by_base.outputs["masks"]}
 
-        base = on.gpu(stage.train_masker(clips=clips, params=train_masker)).outputs["masker"]
-        trained = on.gpu(
-            stage.train_masker(clips=clips, start=base, params=train_segmenter, name="train_segmenter")
-        )
-        segmenter = trained.outputs["masker"]
-
-        by_base = on.gpu(stage.generate_masks(clips=clips, masker=base, params=base_masks, name="base_masks"))
-        masked = on.gpu(stage.generate_masks(clips=clips, masker=segmenter, params=generate_masks))
-        masks = {"masks": masked.outputs["masks"], "base_masks": by_base.outputs["masks"]}
-
-        evaluated = on.cpu(stage.evaluate_video(clips=clips, **masks, masker=segmenter, params=evaluate_video))
-        models = {"masker": segmenter, "report": evaluated.outputs["report"]}
-        registered = on.cpu(stage.register_segmenter(clips=clips, **models, params=register_segmenter))
-        registered.set_caching_options(False)  # a cached task would register nothing
-
-    return pipeline
+    evaluated = on.cpu(stage.evaluate_video(clips=clips, **masks, masker=segmenter, params=evaluate_video))
+    models = {"masker": segmenter, "report": evaluated.outputs["report"]}
+    on.cpu(stage.register_segmenter(clips=clips, **models, params=register_segmenter))
