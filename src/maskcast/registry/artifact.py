@@ -27,7 +27,7 @@ from maskcast import __version__
 from maskcast.errors import MaskcastError
 from maskcast.plugins import packages
 from maskcast.reading import parsing, read_yaml
-from maskcast.registry.bundle import Description, read_bundle, write_bundle
+from maskcast.registry.bundle import Description, Kind, read_bundle, write_bundle
 from maskcast.registry.card import model_card
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.runtime import Model, build_model, load_bundle
@@ -38,41 +38,52 @@ EXAMPLE_PIXELS = 24  # longer side of the example: it is stored as text
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A model that is to be registered.
+
+    Attributes:
+        name: of the registered model.
+        about: what it is.
+        example: a small batch for it, uint8.
+    """
+
+    name: str
+    about: Description
+    example: np.ndarray
+
+
+@dataclass(frozen=True)
 class Artifact:
     """What is to be uploaded: a folder as above, the digest of its bundle, its model card."""
 
+    name: str
+    kind: Kind
     folder: Path
     digest: str
     card: str
 
 
 def make_artifact(
-    folder: Path,
-    about: Description,
-    parts: Mapping[str, Path],
-    example: np.ndarray,
-    record: EvaluationRecord,
-    tags: Mapping[str, str],
+    folder: Path, entry: Entry, parts: Mapping[str, Path], record: EvaluationRecord, tags: Mapping[str, str]
 ) -> Artifact:
     """Writes an artifact once its model has been loaded back and has run on the example.
 
     Args:
         folder: made by this.
-        about: what the model is.
+        entry: the model.
         parts: the folders that the training stages wrote.
-        example: a small batch for the model, uint8.
         record: the evaluation, for the card.
         tags: where it comes from, for the card.
 
     Raises:
         MaskcastError: a file of a part is missing or damaged.
     """
-    digest = write_bundle(folder / "data", about, parts)
+    digest = write_bundle(folder / "data", entry.about, parts)
     model = load_bundle(folder / "data", digest)
-    model.predict(example)
-    card = model_card(about, parts, record, tags)
-    write_artifact(folder, card, example, (model.shape_in, model.shape_out), model.dtype_out)
-    return Artifact(folder, digest, card)
+    model.predict(entry.example)
+    card = model_card(entry.about, parts, record, tags)
+    write_artifact(folder, card, entry.example, (model.shape_in, model.shape_out), model.dtype_out)
+    return Artifact(entry.name, entry.about.kind, folder, digest, card)
 
 
 def write_artifact(

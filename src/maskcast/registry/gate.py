@@ -1,12 +1,13 @@
 """The gate before a model may become champion: least scores, better than baselines, no worse than the champion."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.paired import paired_difference
 from maskcast.registry.evaluations import EvaluationRecord, why_incomparable
 from maskcast.registry.gate_params import ForecastGate, Gate
-from maskcast.registry.verdict import Ceiling, Rival, Threshold, Verdict
+from maskcast.registry.verdict import Rival, Threshold, Verdict
 
 
 def judge(
@@ -31,23 +32,22 @@ def judge(
             not scored.
     """
     measure = ours.measure
-    for key in ("least", "most"):
-        for name in getattr(gate, key):
+    thresholds: list[Threshold | Rival] = []
+    limits: dict[Literal["least", "most"], dict[str, float]] = {"least": gate.least, "most": gate.most}
+    for end, named in limits.items():
+        for name, limit in named.items():
             if name not in ours.scores:
                 raise MaskcastError(
-                    f"{measure.registers}.gate.{key}: {name!r} was not measured; scores: "
+                    f"{measure.registers}.gate.{end}: {name!r} was not measured; scores: "
                     f"{', '.join(sorted(ours.scores))}"
                 )
+            thresholds.append(Threshold(name, ours.scores[name], end, limit))
     if gate.score not in ours.per_item:
         raise MaskcastError(
             f"{measure.registers}.gate.score: no {measure.of} of {ours.place} has the score {gate.score}; "
             f"scores of {measure.of}s: {', '.join(sorted(ours.per_item))}"
         )
-    thresholds: tuple[Threshold | Ceiling | Rival, ...] = (
-        *(Threshold(name, ours.scores[name], least) for name, least in gate.least.items()),
-        *(Ceiling(name, ours.scores[name], most) for name, most in gate.most.items()),
-        *(_rivals(ours, gate) if isinstance(gate, ForecastGate) else ()),
-    )
+    thresholds += _rivals(ours, gate) if isinstance(gate, ForecastGate) else ()
     if theirs is None:
         return Verdict(thresholds, None, None, None, gate, elsewhere)
     if (why := why_incomparable(ours, theirs)) is not None:

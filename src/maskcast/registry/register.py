@@ -6,22 +6,28 @@ their digest and adds what lacks.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from maskcast.progress import say
-from maskcast.registry.artifact import Artifact
-from maskcast.registry.bundle import Kind
+from maskcast.registry.artifact import Artifact, Entry, make_artifact
+from maskcast.registry.bundle import PARTS, Kind
 from maskcast.registry.evaluations import EvaluationRecord
 from maskcast.registry.gate import judge
 from maskcast.registry.gate_params import Gate
+from maskcast.registry.page import write_page
 from maskcast.registry.store import CANDIDATE, CHAMPION, EVALUATION, Registry, Version
 from maskcast.registry.trail import series_champion
 from maskcast.registry.verdict import Verdict
+from maskcast.runner.outputs import run_file
 from maskcast.runner.provenance import Origin
 from maskcast.runner.record import open_run
+from maskcast.runner.server import user_errors_of_server
+from maskcast.writing import write_json
 
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.
 ORDER: tuple[Kind, ...] = ("encoder", "masker", "forecaster", "pipeline", "detector", "segmenter")
@@ -31,33 +37,68 @@ CUT = "\n\n(The whole card is README.md of the artifact.)\n"
 
 
 def register(
-    artifacts: Mapping[Kind, Artifact],
+    entries: Iterable[Entry],
+    parts: Mapping[str, Path],
     record: EvaluationRecord,
-    names: Mapping[Kind, str],
     gate: Gate,
     origin: Origin,
-    key_file: Path,
-) -> tuple[Verdict, dict[str, int]]:
-    """Registers what is new, and points ``candidate`` to what was evaluated if it passes the gate.
+    registration: Path,
+    page: Path | None,
+) -> None:
+    """Registers what is new, points ``candidate`` to what was evaluated if it passes the gate, and says so.
 
     Args:
-        artifacts: masker, forecaster and pipeline, and the encoder where one was trained; or the detector.
-        record: the evaluation of the pipeline or detector.
-        names: of the registered models, by kind.
-        gate: what the pipeline or detector must reach.
+        entries: masker, forecaster, pipeline, and the encoder where one was trained; or one detector or segmenter.
+        parts: the folders that the training stages wrote.
+        record: the evaluation of the pipeline, detector or segmenter.
+        gate: what that must reach.
         origin: what the stage that registers started from.
-        key_file: remembers the run of a registration that was killed.
-
-    Returns:
-        The verdict, and the version of each registered model by its name.
+        registration: JSON file: the model that stood at the gate, the versions, and the verdict with its numbers.
+        page: HTML file, where one is wanted; MLflow has it either way, in the run that registered the version.
 
     Raises:
-        MaskcastError: the gate names a score that was not measured.
+        MaskcastError: a file of a part is damaged, another model was evaluated than what is there now, the gate
+            names a score that was not measured, or MLflow does not do its part.
     """
-    registries = {kind: Registry(names[kind], creates=True) for kind in ORDER if kind in artifacts}
-    promoted = list(registries)[-1]
-    known = {kind: _with_digest(registries[kind], artifacts[kind].digest) for kind in registries}
-    verdict = _verdict(registries[promoted], artifacts[promoted].digest, record, gate)
+    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
+        artifacts = [
+            make_artifact(Path(scratch, one.about.kind), one, parts, record, origin.tags)
+            for one in sorted(entries, key=lambda one: ORDER.index(one.about.kind))
+        ]
+        promoted = artifacts[-1]
+        scored = {part: parts[part] for part in PARTS[promoted.kind]}
+        record.check_models(**scored)  # nobody has replaced them since
+        registry = Registry(promoted.name, creates=True)
+        verdict = _verdict(registry, promoted.digest, record, gate)
+        versions = _versions(artifacts, verdict, record, origin, run_file(registration))
+        _point_candidate(registry, versions[promoted.name], verdict)
+        model = registry.find(str(versions[promoted.name]))
+        champion = None if verdict.champion is None else registry.evaluation(registry.find(str(verdict.champion)))
+        file = Path(scratch, f"{origin.name}.html")
+        write_page(file, model, record, champion, verdict, origin.params, dict(origin.known))
+        run_id = model.tags["maskcast.evaluation_run"]  # where nothing is new, an older one
+        registry.client.log_artifact(run_id, str(file))
+        if page is not None:
+            shutil.copy(file, page)
+    write_json(registration, {"model": model.name, "versions": versions, **verdict.as_json()})
+    say(f"gate: {model.name} version {model.number} {verdict.line}")
+
+
+def _versions(
+    artifacts: Sequence[Artifact], verdict: Verdict, record: EvaluationRecord, origin: Origin, key_file: Path
+) -> dict[str, int]:
+    """Returns the version of each registered model by its name; those that are not there are created.
+
+    Args:
+        artifacts: in the order of registration; the last is what was evaluated.
+        verdict: on that one.
+        record: its evaluation.
+        origin: what the stage that registers started from.
+        key_file: remembers the run of a registration that was killed.
+    """
+    registries = {one.kind: Registry(one.name, creates=True) for one in artifacts}
+    known = {one.kind: _with_digest(registries[one.kind], one.digest) for one in artifacts}
+    promoted = artifacts[-1].kind
     versions: dict[str, int] = {}
     evaluated = known[promoted]
     same = evaluated is not None and evaluated.tags.get("maskcast.evaluation") == record.digest
@@ -65,30 +106,29 @@ def register(
         evaluation, scores = _evaluation_tags(record), _score_tags(record)
         with _run(registries[promoted].client, record, origin, key_file) as (run_id, artifact_uri):
             evaluation["maskcast.evaluation_run"] = run_id
-            for kind, registry in registries.items():
-                found = known[kind]
+            for one in artifacts:
+                registry, found = registries[one.kind], known[one.kind]
                 if found is None:
-                    registry.client.log_artifacts(run_id, str(artifacts[kind].folder), kind)
-                    tags = {**origin.tags, **evaluation, "maskcast.digest": artifacts[kind].digest}
-                    if kind != "encoder":  # the evaluation scores what started from it
+                    registry.client.log_artifacts(run_id, str(one.folder), one.kind)
+                    tags = {**origin.tags, **evaluation, "maskcast.digest": one.digest}
+                    if one.kind != "encoder":  # the evaluation scores what started from it
                         tags |= scores
-                    if kind == promoted:  # born with its verdict, and with the versions of its parts
+                    if one.kind == promoted:  # born with its verdict, and with the versions of its parts
                         tags |= _verdict_tags(verdict) | _part_tags(versions)
-                    source = f"{artifact_uri}/{kind}"
-                    versions[registry.name] = _create_once(registry, source, run_id, tags, artifacts[kind].card)
+                    source = f"{artifact_uri}/{one.kind}"
+                    versions[one.name] = _create_once(registry, source, run_id, tags, one.card)
                 else:
-                    versions[registry.name] = found.number
-                if kind == promoted:  # the parts keep the evaluation that they came with
-                    registry.tag(versions[registry.name], evaluation | scores)
+                    versions[one.name] = found.number
+                if one.kind == promoted:  # the parts keep the evaluation that they came with
+                    registry.tag(versions[one.name], evaluation | scores)
     for kind, found in known.items():
         if found is not None:
             versions[found.name] = found.number
             say(f"registry: {found.name} has these {kind} weights already, as version {found.number}")
-    number = versions[names[promoted]]
-    parts = {name: part for name, part in versions.items() if name != names[promoted]}
-    registries[promoted].tag(number, _part_tags(parts))  # an encoder may be newer than its pipeline
-    _point_candidate(registries[promoted], number, verdict)
-    return verdict, dict(sorted(versions.items()))
+    own = registries[promoted]
+    others = {name: number for name, number in versions.items() if name != own.name}
+    own.tag(versions[own.name], _part_tags(others))  # an encoder may be newer than its pipeline
+    return dict(sorted(versions.items()))
 
 
 def _verdict(registry: Registry, digest: str, record: EvaluationRecord, gate: Gate) -> Verdict:

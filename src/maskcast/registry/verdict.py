@@ -1,7 +1,8 @@
 """What a gate says of a model, with the numbers that it rests on."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from maskcast.evaluation.paired import Difference
 from maskcast.registry.gate_params import Gate
@@ -9,50 +10,31 @@ from maskcast.registry.gate_params import Gate
 
 @dataclass(frozen=True)
 class Threshold:
-    """One score and the least it must be."""
+    """One score, and the least or the most that it may be."""
 
     score: str
     value: float
-    least: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether it is reached."""
-        return self.value >= self.least
-
-    @property
-    def asked(self) -> str:
-        """What is asked for."""
-        return f">= {self.least:g}"
-
-    @property
-    def found(self) -> str:
-        """What it is."""
-        return f"{'>=' if self.passed else '<'} {self.least:g}"
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """One score and the most it may be."""
-
-    score: str
-    value: float
-    most: float
+    end: Literal["least", "most"]
+    limit: float
 
     @property
     def passed(self) -> bool:
         """Whether it is kept."""
-        return self.value <= self.most
+        return self.value >= self.limit if self.end == "least" else self.value <= self.limit
 
     @property
     def asked(self) -> str:
         """What is asked for."""
-        return f"<= {self.most:g}"
+        return f"{'>=' if self.end == 'least' else '<='} {self.limit:g}"
 
     @property
     def found(self) -> str:
         """What it is."""
-        return f"{'<=' if self.passed else '>'} {self.most:g}"
+        return self.asked if self.passed else f"{'<' if self.end == 'least' else '>'} {self.limit:g}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        return {"score": self.score, "value": self.value, self.end: self.limit, "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -85,6 +67,10 @@ class Rival:
         chance = ", which may be chance" if self.difference.may_be_chance else ""
         return f"{said} ({self.difference.of} by {self.difference.of} {self.difference}{chance})"
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        return asdict(self) | {"passed": self.passed}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -99,7 +85,7 @@ class Verdict:
         elsewhere: the champion in use, where that was scored on other data and this model begins a series.
     """
 
-    thresholds: tuple[Threshold | Ceiling | Rival, ...]
+    thresholds: Sequence[Threshold | Rival]
     champion: int | None
     difference: Difference | None
     incomparable: str | None
@@ -136,11 +122,10 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """Returns it as JSON values."""
-        thresholds = [asdict(each) | {"passed": each.passed} for each in self.thresholds]
         difference = None if self.difference is None else asdict(self.difference)
         return {
             "passed": self.passed,
-            "thresholds": thresholds,
+            "thresholds": [each.as_json() for each in self.thresholds],
             "champion": self.champion,
             "difference": difference,
             "incomparable": self.incomparable,

@@ -1,8 +1,5 @@
 """Register the detector and hold it against the gate."""
 
-import tempfile
-from pathlib import Path
-
 from pydantic import Field
 
 from maskcast.params import Params
@@ -49,14 +46,11 @@ def register_detector(
     """
     from maskcast.data.detection import DetectionSet
     from maskcast.models.base import read_description
-    from maskcast.registry.artifact import make_artifact, shrink_clip
+    from maskcast.registry.artifact import Entry, shrink_clip
     from maskcast.registry.bundle import DetectorDescription
     from maskcast.registry.evaluations import DETECTIONS, read_evaluation
-    from maskcast.registry.outcome import write_outcome
     from maskcast.registry.register import register
-    from maskcast.runner.outputs import run_file
     from maskcast.runner.provenance import Origin
-    from maskcast.runner.server import user_errors_of_server
 
     parts = {"detector": detector}
     origin = Origin.of("register_detector", params, {"dataset": dataset, **parts, "report": report})
@@ -65,11 +59,5 @@ def register_detector(
     example_HWC = DetectionSet(dataset).split(record.facts["split"]).image(0)
     classes = read_description(detector)["meta"]["classes"]
     about = DetectorDescription(precision=record.facts["precision"], classes=classes)
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
-        example = shrink_clip(example_HWC[None])
-        artifact = make_artifact(Path(scratch, "detector"), about, parts, example, record, origin.tags)
-        record.check_models(**parts)  # nobody has replaced it since
-        verdict, versions = register(
-            {"detector": artifact}, record, {"detector": params.name}, params.gate, origin, run_file(registration)
-        )
-        write_outcome(params.name, record, verdict, versions, origin, registration, page)
+    entry = Entry(params.name, about, shrink_clip(example_HWC[None]))
+    register([entry], parts, record, params.gate, origin, registration, page)

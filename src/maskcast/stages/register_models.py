@@ -1,6 +1,5 @@
 """Register the models and hold them against the gate."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,16 +30,6 @@ class Names(Params):
     """Its forecaster alone."""
     encoder: str = Field("maskcast-encoder", pattern=NAME)
     """The encoder that its masker started from, where one was trained."""
-
-    @property
-    def by_kind(self) -> "dict[Kind, str]":
-        """The names by what they name."""
-        return {
-            "pipeline": self.pipeline,
-            "masker": self.masker,
-            "forecaster": self.forecaster,
-            "encoder": self.encoder,
-        }
 
 
 class RegisterModels(Params):
@@ -87,21 +76,17 @@ def register_models(
     from maskcast.data.clips import ClipStore
     from maskcast.models.encoders.table import is_trained
     from maskcast.progress import say
-    from maskcast.registry.artifact import make_artifact
+    from maskcast.registry.artifact import Entry
     from maskcast.registry.bundle import PARTS
     from maskcast.registry.evaluations import FORECASTS, read_evaluation
-    from maskcast.registry.outcome import write_outcome
     from maskcast.registry.register import register
-    from maskcast.runner.outputs import run_file
     from maskcast.runner.provenance import Origin
-    from maskcast.runner.server import user_errors_of_server
 
     parts = {"masker": masker, "forecaster": forecaster}
     inputs = {"clips": clips, **parts, "report": report} | ({"encoder": encoder} if encoder else {})
     origin = Origin.of("register_models", params, inputs)
     record = read_evaluation(report, (FORECASTS,))
-    scored = dict(parts)
-    record.check_models(**scored)
+    record.check_models(**parts)
     if encoder is not None:
         if is_trained(encoder):
             parts["encoder"] = encoder
@@ -109,17 +94,12 @@ def register_models(
             say("encoder: not trained (method none), and so not registered")
     store = ClipStore(clips, record.facts.get("label_map"))
     about, examples = _about(store, record), _examples(store, record, parts)
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
-        artifacts = {
-            kind: make_artifact(Path(scratch, kind), about[kind], parts, examples[kind], record, origin.tags)
-            for kind, needed in PARTS.items()
-            if parts.keys() >= set(needed)
-        }
-        record.check_models(**scored)  # nobody has replaced them since
-        verdict, versions = register(
-            artifacts, record, params.names.by_kind, params.gate, origin, run_file(registration)
-        )
-        write_outcome(params.names.pipeline, record, verdict, versions, origin, registration, page)
+    entries = [
+        Entry(getattr(params.names, kind), about[kind], examples[kind])
+        for kind, needed in PARTS.items()
+        if parts.keys() >= set(needed)
+    ]
+    register(entries, parts, record, params.gate, origin, registration, page)
 
 
 def _about(store: "ClipStore", record: "EvaluationRecord") -> "dict[Kind, ForecastDescription]":

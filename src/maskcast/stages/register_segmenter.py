@@ -1,8 +1,5 @@
 """Register the masker of videos and hold it against the gate."""
 
-import tempfile
-from pathlib import Path
-
 from pydantic import Field
 
 from maskcast.params import Params
@@ -51,14 +48,11 @@ def register_segmenter(
     """
     from maskcast.data.clips import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
-    from maskcast.registry.artifact import make_artifact, shrink_clip
-    from maskcast.registry.bundle import Kind, SegmenterDescription
+    from maskcast.registry.artifact import Entry, shrink_clip
+    from maskcast.registry.bundle import SegmenterDescription
     from maskcast.registry.evaluations import VIDEOS, read_evaluation
-    from maskcast.registry.outcome import write_outcome
     from maskcast.registry.register import register
-    from maskcast.runner.outputs import run_file
     from maskcast.runner.provenance import Origin
-    from maskcast.runner.server import user_errors_of_server
 
     origin = Origin.of("register_segmenter", params, {"clips": clips, "masker": masker, "report": report})
     record = read_evaluation(report, (VIDEOS,))
@@ -68,11 +62,5 @@ def register_segmenter(
     sizes = {name: getattr(store, name) for name in ("height", "width", "classes")}
     facts = {name: record.facts[name] for name in ("precision", "label_map")}
     example = shrink_clip(store.frames(scored_clips(store, record.facts["split"])[0])[:EXAMPLE_FRAMES])
-    with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch, user_errors_of_server():
-        about = SegmenterDescription(**facts, **sizes)
-        artifact = make_artifact(Path(scratch, "segmenter"), about, parts, example, record, origin.tags)
-        record.check_models(**parts)  # nobody has replaced it since
-        names: dict[Kind, str] = {"segmenter": params.name}
-        key_file = run_file(registration)
-        verdict, versions = register({"segmenter": artifact}, record, names, params.gate, origin, key_file)
-        write_outcome(params.name, record, verdict, versions, origin, registration, page)
+    entry = Entry(params.name, SegmenterDescription(**facts, **sizes), example)
+    register([entry], parts, record, params.gate, origin, registration, page)
