@@ -8,13 +8,14 @@ import yaml
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
+from maskcast.checkup.rows import NotCheckedError
 from maskcast.errors import MaskcastError
 from maskcast.runner.kube import message_of
 
 TIMEOUT_S = (5, 10)  # to connect, to read
 
 
-class ForbiddenError(MaskcastError):
+class ForbiddenError(NotCheckedError):
     """You have no right to ask the API for this."""
 
 

@@ -7,20 +7,18 @@ written and removed at once: an object below `pipeline_root`, and an MLflow run 
 
 import argparse
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from kubernetes import client
 from rich.console import Console
 from rich.text import Text
 
+from maskcast.checkup.rows import NotCheckedError, Row, drawn, row_of, side_by_side
 from maskcast.errors import MaskcastError
-from maskcast.report.tables import printed
-from pipelines.client.checks import Check, NotCheckedError, Row, Subject, failed, rows_of
+from pipelines.client.checks import Check, Subject
 from pipelines.client.checks.kubeflow import kubeflow, retries
 from pipelines.client.checks.namespace import (
     namespace,
@@ -75,8 +73,8 @@ def run(given: argparse.Namespace) -> int:
         return 0 if passes(given, load_cluster(given.cluster), server) else 1
 
 
-def rows(cluster_file: Path) -> list[tuple[str, str, str, str]]:
-    """Returns state, check, what was found and what to do, of the default pipeline on a cluster.
+def rows(cluster_file: Path) -> list[Row]:
+    """Returns what was found of the default pipeline on a cluster.
 
     Raises:
         MaskcastError: when the file of the cluster or the params are wrong.
@@ -85,8 +83,7 @@ def rows(cluster_file: Path) -> list[tuple[str, str, str, str]]:
     add_arguments(parser)
     given = parser.parse_args(["--cluster", str(cluster_file)])
     with _server(given) as server:
-        checked = found(given, load_cluster(cluster_file), server)
-    return [(row.state, row.check, row.found, row.remedy) for row in checked]
+        return found(given, load_cluster(cluster_file), server)
 
 
 @contextmanager
@@ -145,29 +142,9 @@ def preflight(
     own: dict[str, Check] = {"Kubeflow": partial(_kubeflow, server), "image": _image}
     checks = own | (IN_THE_API if api else {}) | ELSEWHERE
     with environment_of_pods(subject):
-        started = {name: _start(name, check, subject) for name, check in checks.items()}
-        wait(started.values(), LIMIT_S)
-    rows = [first]
-    if not api:
-        rows.append(Row("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}"))
-    for name, outcome in started.items():
-        late = Row(name, "failed", f"no answer in {LIMIT_S} s", "check that its server is up and reachable")
-        rows += outcome.result() if outcome.done() else [late]
-    return rows
-
-
-def _start(name: str, check: Check, subject: Subject) -> Future[list[Row]]:
-    """Starts a check in a thread that nobody waits for when it is late."""
-    outcome: Future[list[Row]] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(list(rows_of(name, check, subject)))
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    Thread(target=work, daemon=True).start()
-    return outcome
+        rows = side_by_side({name: partial(check, subject) for name, check in checks.items()}, LIMIT_S, "failed")
+    without = Row("the cluster", "not checked", f"without that API: {', '.join(IN_THE_API)}")
+    return [first, *([] if api else [without]), *rows]
 
 
 def _api() -> tuple[Any, Row]:
@@ -178,13 +155,13 @@ def _api() -> tuple[Any, Row]:
         if version is None:
             raise MaskcastError(f"{api.configuration.host} answers, but not as Kubernetes does; mend KUBECONFIG")
     except MaskcastError as error:
-        return None, failed("Kubernetes API", error)
+        return None, row_of("Kubernetes API", "failed", error)
     return api, Row("Kubernetes API", "ok", f"{api.configuration.host}, {version.git_version}")
 
 
 def _kubeflow(server: Client | MaskcastError, _: Subject) -> Iterator[Row]:
     if isinstance(server, NoServerError):
-        raise NotCheckedError(server)
+        raise NotCheckedError(str(server))
     if isinstance(server, MaskcastError):
         raise server
     yield from kubeflow(server)
@@ -198,8 +175,7 @@ def _image(subject: Subject) -> Iterator[Row]:
 
 def _table(rows: list[Row]) -> Text:
     """Returns the rows, states in colour on a terminal, what to do below what was found."""
-    cells = [[row.state, row.check, f"{row.found}\n-> {row.remedy}" if row.remedy else row.found] for row in rows]
-    table = Text(printed(["state", "check", "found, and what to do"], cells))
+    table = Text(drawn(rows))
     for state, colour in COLOURS.items():
         table.highlight_regex(f"(?m)^{state}", colour)
     return table

@@ -196,10 +196,10 @@ def test_a_check_that_is_late_or_breaks_stops_no_other() -> None:
         import threading
 
         threading.Event().wait(5)
-        yield Row("ok", "late", "")
+        yield Row("late", "ok", "")
 
     def broken():
-        yield Row("ok", "first", "")
+        yield Row("first", "ok", "")
         raise RuntimeError("[red]odd\nthing[/red]")
 
     def mistaken():

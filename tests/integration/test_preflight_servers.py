@@ -21,9 +21,9 @@ from tests.integration.kube_api import KubeApi, cluster_file
 from tests.integration.test_tracking import mlflow_server
 from urllib3.util import Retry
 
+from maskcast.checkup.rows import Row
 from maskcast.storage import store as storage
 from pipelines.client import preflight as preflight_module
-from pipelines.client.checks import Row
 from pipelines.client.connection import NoServerError
 from pipelines.client.preflight import preflight
 from pipelines.cluster import load_cluster
@@ -84,7 +84,7 @@ def test_a_server_that_is_silent_fails_in_time(kube, s3, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cluster = on_s3(tmp_path, s3, AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{silent.getsockname()[1]}")
         found = row("artifacts", cluster)
-    assert said(found) == "failed: no answer in 5 s -> check that its server is up and reachable"
+    assert said(found) == "failed: no answer in 5 s -> see that what it asks is up and can be reached"
 
 
 def test_an_address_of_the_cluster_is_checked_where_a_port_is_forwarded(kube, s3, tmp_path):

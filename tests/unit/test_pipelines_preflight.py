@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from maskcast.checkup.rows import NotCheckedError, Row, rows_of
 from maskcast.errors import MaskcastError
 from pipelines.client import preflight as command
-from pipelines.client.checks import NotCheckedError, Row, Subject, rows_of
+from pipelines.client.checks import Subject
 from pipelines.client.checks.nodes import misfit, tolerates
 from pipelines.client.checks.outside import environment_of_pods
 from pipelines.client.kube import ForbiddenError
@@ -105,11 +106,11 @@ def subject(**config) -> Subject:
     ],
 )
 def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):
-    def check(_):
+    def check():
         yield Row("it", "ok", "first")
         raise error
 
-    assert list(rows_of("it", check, subject())) == [Row("it", "ok", "first"), expected]
+    assert list(rows_of("it", check, "failed")) == [Row("it", "ok", "first"), expected]
 
 
 def test_the_environment_is_that_of_the_pods_for_a_while(monkeypatch):

@@ -2,34 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from maskcast.errors import MaskcastError
-from pipelines.client.kube import ForbiddenError
+from maskcast.checkup.rows import Row
 from pipelines.cluster import Cluster, Pod
-
-State = Literal["ok", "failed", "not checked"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one check found.
-
-    Attributes:
-        check: its name.
-        state: `not checked` says that it cannot be done from here; it counts as neither of the others.
-        found: what it found, or why it was not done.
-        remedy: what to do, if anything.
-    """
-
-    check: str
-    state: State
-    found: str
-    remedy: str = ""
-
-
-class NotCheckedError(Exception):
-    """Why a check cannot be done from here."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +33,3 @@ class Subject:
 
 
 Check = Callable[[Subject], Iterator[Row]]
-
-
-def rows_of(name: str, check: Check, subject: Subject) -> Iterator[Row]:
-    """Yields the rows of a check; an error that ends it becomes its last row."""
-    try:
-        yield from check(subject)
-    except (NotCheckedError, ForbiddenError) as why:
-        yield _row(name, "not checked", why)
-    except MaskcastError as error:
-        yield failed(name, error)
-
-
-def failed(name: str, error: MaskcastError) -> Row:
-    """Returns the row of a check that an error ended."""
-    return _row(name, "failed", error)
-
-
-def _row(name: str, state: State, error: Exception) -> Row:
-    """Returns a row; what to do stands after the first semicolon of the error."""
-    found, _, remedy = " ".join(str(error).split()).partition("; ")
-    return Row(name, state, found, remedy)

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 from kubernetes import client
 
+from maskcast.checkup.rows import NotCheckedError, Row
 from maskcast.errors import MaskcastError
-from pipelines.client.checks import NotCheckedError, Row, Subject
+from pipelines.client.checks import Subject
 from pipelines.client.connection import Client
 from pipelines.client.kube import ForbiddenError, ask
 

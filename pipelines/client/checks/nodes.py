@@ -6,8 +6,9 @@ from typing import Any
 from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
+from maskcast.checkup.rows import Row
 from maskcast.reading import counted
-from pipelines.client.checks import Row, Subject
+from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import Pod, Toleration
 

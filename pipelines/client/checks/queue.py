@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from kubernetes import client
 
-from pipelines.client.checks import Row, Subject
+from maskcast.checkup.rows import Row
+from pipelines.client.checks import Subject
 from pipelines.client.kube import ask
 from pipelines.cluster import KUEUE
 

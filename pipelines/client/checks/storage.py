@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 import yaml
 from kubernetes import client
 
+from maskcast.checkup.rows import NotCheckedError, Row
 from maskcast.checkup.tracking import write_and_remove
 from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 from maskcast.storage.s3 import open_bucket
 from maskcast.storage.store import INCOMPLETE
-from pipelines.client.checks import NotCheckedError, Row, Subject
+from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
 from pipelines.client.kube import ask
 from pipelines.client.manifests import store_secrets

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 
+from maskcast.checkup.rows import NotCheckedError, Row
 from maskcast.checkup.tracking import keep_run
 from maskcast.redaction import redacted
 from maskcast.runner.server import VARIABLE
-from pipelines.client.checks import NotCheckedError, Row, Subject
+from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
 
 

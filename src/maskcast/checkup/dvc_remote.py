@@ -38,26 +38,26 @@ def dvc() -> Iterator[Row]:
         from dvc.exceptions import DvcException  # type: ignore[import-untyped]
         from dvc.repo import Repo  # type: ignore[import-untyped]
     except ImportError as error:
-        yield Row("missing", "DVC", f"cannot be imported: {error}", "pip install 'maskcast[data]'")
+        yield Row("DVC", "missing", f"cannot be imported: {error}", "pip install 'maskcast[data]'")
         return
     root = dvc_root()
     if root is None:
         yield Row(
-            "missing", "DVC", "this folder is in no DVC repository", "dvc init, in the root of the Git repository"
+            "DVC", "missing", "this folder is in no DVC repository", "dvc init, in the root of the Git repository"
         )
         return
     try:
         with Repo(str(root)) as repository:
-            yield Row("ok", "DVC", f"repository {root}")
+            yield Row("DVC", "ok", f"repository {root}")
             yield _remote(repository)
     except DvcException as error:
-        yield Row("missing", "DVC", one_line(error), f"mend {root / '.dvc/config'}, or its remote")
+        yield Row("DVC", "missing", one_line(error), f"mend {root / '.dvc/config'}, or its remote")
 
 
 def _remote(repository: Any) -> Row:
     name = repository.config["core"].get("remote")
     if not name:
-        return Row("warning", "DVC remote", "none: outputs stay on this machine", ADD)
+        return Row("DVC remote", "warning", "none: outputs stay on this machine", ADD)
     remote = repository.cloud.get_remote(command="doctor")
     shown = f"{name}: {redacted(repository.config['remote'][name]['url'])}"
     place = remote.fs.join(remote.path, f"maskcast-doctor-{uuid4().hex}")
@@ -78,9 +78,9 @@ def _remote(repository: Any) -> Row:
         remedy = (
             f"check address, credentials and rights: `dvc remote list`, `dvc remote modify --local {name} ...`"
         )
-        return Row("missing", "DVC remote", f"{shown}: cannot be written ({why})", remedy)
+        return Row("DVC remote", "missing", f"{shown}: cannot be written ({why})", remedy)
     if read != content:
         return Row(
-            "missing", "DVC remote", f"{shown}: reads back other bytes than were written", "mend the server"
+            "DVC remote", "missing", f"{shown}: reads back other bytes than were written", "mend the server"
         )
-    return Row("ok", "DVC remote", f"{shown}, is writable")
+    return Row("DVC remote", "ok", f"{shown}, is writable")

@@ -24,7 +24,7 @@ def processors() -> Iterator[Row]:
     """How many there are for this process, and in how many threads it works."""
     number, whole = num_processors(), os.cpu_count() or 1
     threads = f", {THREADS}={os.environ[THREADS]}" if THREADS in os.environ else ""
-    yield Row("ok", "processors", f"{number} of the machine's {whole}{threads}")
+    yield Row("processors", "ok", f"{number} of the machine's {whole}{threads}")
 
 
 def memory() -> Iterator[Row]:
@@ -37,9 +37,9 @@ def memory() -> Iterator[Row]:
         said += f", the limit of the container (the machine has {_gib(machine.total)})"
     if free < LITTLE_MEMORY:
         remedy = "end other programs, or lower batch sizes; `maskcast dry-run` says what each stage takes"
-        yield Row("warning", "memory", said, remedy)
+        yield Row("memory", "warning", said, remedy)
     else:
-        yield Row("ok", "memory", said)
+        yield Row("memory", "ok", said)
 
 
 def gpus() -> Iterator[Row]:
@@ -48,7 +48,7 @@ def gpus() -> Iterator[Row]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Row("missing", "PyTorch", f"cannot be imported: {error}", "pip install 'maskcast[train]'")
+        yield Row("PyTorch", "missing", f"cannot be imported: {error}", "pip install 'maskcast[train]'")
         return
     built = torch.version.cuda
     if torch.cuda.is_available():
@@ -58,26 +58,26 @@ def gpus() -> Iterator[Row]:
             built_for = [name.removeprefix("sm_") for name in torch.cuda.get_arch_list()]
             kinds = {divmod(int(name), 10) for name in built_for if name.isdigit()}  # what is for 9.0 runs on 9.x
             if any(major == about.major and minor <= about.minor for major, minor in kinds):
-                yield Row("ok", f"GPU {number}", said)
+                yield Row(f"GPU {number}", "ok", said)
             else:
                 said += f", which is not built for its kind ({about.major}.{about.minor})"
-                yield Row("warning", f"GPU {number}", said, "see https://pytorch.org/get-started")
+                yield Row(f"GPU {number}", "warning", said, "see https://pytorch.org/get-started")
     elif fault:
-        yield Row("warning", "GPU", f"the driver fails: {fault}", "restart the machine, or install it again")
+        yield Row("GPU", "warning", f"the driver fails: {fault}", "restart the machine, or install it again")
     elif not driver:
-        yield Row("ok", "GPU", f"none; PyTorch {torch.__version__} works on the processors")
+        yield Row("GPU", "ok", f"none; PyTorch {torch.__version__} works on the processors")
     elif built is None:
         yield Row(
-            "warning",
             "GPU",
+            "warning",
             f"PyTorch {torch.__version__} is built without CUDA (driver {driver})",
             "install the CUDA build: `make install` without TORCH=cpu",
         )
     elif os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1", "NoDevFiles"):
-        yield Row("warning", "GPU", "CUDA_VISIBLE_DEVICES hides all", "unset it")
+        yield Row("GPU", "warning", "CUDA_VISIBLE_DEVICES hides all", "unset it")
     else:
         said = f"driver {driver} is too old, or not reachable, for CUDA {built} of PyTorch {torch.__version__}"
-        yield Row("warning", "GPU", said, f"newer driver, or a PyTorch for an older CUDA: {DRIVERS}")
+        yield Row("GPU", "warning", said, f"newer driver, or a PyTorch for an older CUDA: {DRIVERS}")
 
 
 def _driver() -> tuple[str, str]:
@@ -104,7 +104,7 @@ def disks(places: Mapping[str, Path]) -> Iterator[Row]:
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         by_device.setdefault(there.stat().st_dev, []).append((name, there))
         if not os.access(there, os.W_OK):
-            yield Row("missing", "disk", f"{there} ({name}) cannot be written", "mend its rights, or go elsewhere")
+            yield Row("disk", "missing", f"{there} ({name}) cannot be written", "mend its rights, or go elsewhere")
     for found in by_device.values():
         yield _room("disk", found[0][1], ", ".join(f"{name}: {place}" for name, place in found))
     if SHARED.is_dir():
@@ -112,10 +112,10 @@ def disks(places: Mapping[str, Path]) -> Iterator[Row]:
         if free < LITTLE_SHARED:
             remedy = "docker run --shm-size=8g; on Kubernetes `shared_memory` in the cluster file"
             yield Row(
-                "warning", "shared memory", f"{SHARED}: {_gib(free)} free, which a GPU's loaders fill", remedy
+                "shared memory", "warning", f"{SHARED}: {_gib(free)} free, which a GPU's loaders fill", remedy
             )
         else:
-            yield Row("ok", "shared memory", f"{SHARED}: {_gib(free)} free")
+            yield Row("shared memory", "ok", f"{SHARED}: {_gib(free)} free")
 
 
 def _room(check: str, place: Path, what: str) -> Row:
@@ -123,11 +123,11 @@ def _room(check: str, place: Path, what: str) -> Row:
     said = f"{_gib(usage.free)} free of {_gib(usage.total)} ({what})"
     remedy = "free some: `dvc gc --workspace` drops what no commit needs"
     if usage.free < NO_DISK:
-        return Row("missing", check, said, remedy)
+        return Row(check, "missing", said, remedy)
     if counts.f_files and not counts.f_favail:
-        return Row("missing", check, f"{said}, but no file can be added: inodes are used up", "remove small files")
+        return Row(check, "missing", f"{said}, but no file can be added: inodes are used up", "remove small files")
     return Row(
-        "warning" if usage.free < LITTLE_DISK else "ok", check, said, remedy if usage.free < LITTLE_DISK else ""
+        check, "warning" if usage.free < LITTLE_DISK else "ok", said, remedy if usage.free < LITTLE_DISK else ""
     )
 
 

@@ -25,7 +25,7 @@ EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and wh
 
 def python() -> Iterator[Row]:
     """Python, and where it is."""
-    yield Row("ok", "Python", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}")
+    yield Row("Python", "ok", f"{platform.python_version()}, {sys.executable}, {platform.platform(terse=True)}")
 
 
 def packages() -> Iterator[Row]:
@@ -33,7 +33,7 @@ def packages() -> Iterator[Row]:
     try:
         asked, own = requires("maskcast") or [], version("maskcast")
     except PackageNotFoundError:
-        yield Row("missing", "maskcast", "is not installed, only found", "pip install 'maskcast[train,data]'")
+        yield Row("maskcast", "missing", "is not installed, only found", "pip install 'maskcast[train,data]'")
         return
     have, lacking = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for requirement in map(Requirement, asked):
@@ -55,9 +55,9 @@ def packages() -> Iterator[Row]:
         name, listed = f"maskcast[{extra}]" if extra else f"maskcast {own}", ", ".join(have[extra])
         if lacking[extra]:
             remedy = f"`make install`, or pip install --upgrade 'maskcast[{extra or 'train,data'}]'"
-            yield Row(state, name, f"{', '.join(lacking[extra])} (for {use})", remedy)
+            yield Row(name, state, f"{', '.join(lacking[extra])} (for {use})", remedy)
         else:
-            yield Row("ok", name, listed)
+            yield Row(name, "ok", listed)
 
 
 def video() -> Iterator[Row]:
@@ -65,31 +65,31 @@ def video() -> Iterator[Row]:
     try:
         import av
     except ImportError as error:
-        yield Row("missing", "video files", f"cannot be read: {error}", "pip install 'maskcast[data]'")
+        yield Row("video files", "missing", f"cannot be read: {error}", "pip install 'maskcast[data]'")
         return
     encoder = "libx264" in av.codecs_available
     found = f"FFmpeg {getattr(av, 'ffmpeg_version_info', '')} of PyAV {av.__version__}"
     if encoder:
-        yield Row("ok", "video files", f"{found}, with H.264")
+        yield Row("video files", "ok", f"{found}, with H.264")
     else:
-        yield Row("warning", "video files", f"{found} writes no H.264", "pip install --force-reinstall av")
+        yield Row("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
 
 
 def git() -> Iterator[Row]:
     """Git, which DVC and the lineage of runs go by."""
     if shutil.which("git") is None:
-        yield Row("missing", "Git", "is not installed", "install Git, e.g. `apt-get install git`")
+        yield Row("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
     number = _said("git", "--version").removeprefix("git version ")
     commit = _said("git", "rev-parse", "--short=12", "HEAD")
     if not _said("git", "rev-parse", "--git-dir"):
-        yield Row("missing", "Git", f"{number}; this folder is no repository, which DVC needs", "git init")
+        yield Row("Git", "missing", f"{number}; this folder is no repository, which DVC needs", "git init")
     elif not commit:
-        yield Row("warning", "Git", f"{number}; no commit yet: runs name none", "git add --all && git commit")
+        yield Row("Git", "warning", f"{number}; no commit yet: runs name none", "git add --all && git commit")
     else:
         changes = len(_said("git", "status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {counted(changes, 'file')} changed" if changes else ""
-        yield Row("ok", "Git", f"{number}, commit {commit}{changed}")
+        yield Row("Git", "ok", f"{number}, commit {commit}{changed}")
 
 
 def _said(*command: str) -> str:

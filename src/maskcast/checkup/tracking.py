@@ -26,17 +26,17 @@ def mlflow() -> Iterator[Row]:
     """A server keeps a run with a file, which is deleted at once; a database can be opened and written."""
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
-        yield Row("ok", "MLflow", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
+        yield Row("MLflow", "ok", f"{shown_uri()}: version {keep_run(uri)}, keeps runs and their files")
         return
     check_database(uri, query=False)
     path = database_file(uri)
     if path is not None and not path.exists():
-        yield Row("ok", "MLflow", f"{shown_uri()}: the first run makes it")
+        yield Row("MLflow", "ok", f"{shown_uri()}: the first run makes it")
         return
     with user_errors_of_server():
         new_client().search_experiments(max_results=1)
     hint = f"; set {VARIABLE} to share runs" if VARIABLE not in os.environ else ""
-    yield Row("ok", "MLflow", f"{shown_uri()}: can be opened and written{hint}")
+    yield Row("MLflow", "ok", f"{shown_uri()}: can be opened and written{hint}")
 
 
 def keep_run(uri: str) -> str:

@@ -1,7 +1,7 @@
 """The command `doctor`: what is there of all that maskcast works with, what is missing, and how to get it."""
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def run(given: argparse.Namespace) -> int:
         MaskcastError: the file of the cluster, or the params, are wrong.
     """
     from maskcast.checkup import dvc_remote, machine, software, tracking
-    from maskcast.checkup.rows import Check, side_by_side
+    from maskcast.checkup.rows import Check, drawn, side_by_side
 
     here = Path.cwd()
     places = {"outputs": here, "DVC's cache": dvc_remote.cache_folder(dvc_remote.dvc_root())}
@@ -47,20 +47,13 @@ def run(given: argparse.Namespace) -> int:
         "DVC": dvc_remote.dvc,
         "MLflow": tracking.mlflow,
     }
-    found = [(row.state, row.check, row.found, row.remedy) for row in side_by_side(checks)]
+    found = side_by_side(checks)
     if given.cluster is not None:
         with told_what_is_missing("doctor --cluster"):
             asked = pipelines_module("client.preflight").rows(given.cluster)
-        found += [(STATES[state], f"cluster: {check}", *said) for state, check, *said in asked]
-    _show(found)
-    return 1 if any(state == "missing" for state, *_ in found) else 0
-
-
-def _show(found: Sequence[tuple[str, ...]]) -> None:
-    from maskcast.report.tables import printed
-
-    cells = [[state, check, f"{said}\n-> {remedy}" if remedy else said] for state, check, said, remedy in found]
-    print(printed(["state", "check", "found, and what to do"], cells))
+        found += [replace(row, check=f"cluster: {row.check}", state=STATES[row.state]) for row in asked]
+    print(drawn(found))
+    return 1 if any(row.state == "missing" for row in found) else 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
