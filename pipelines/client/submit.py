@@ -6,9 +6,9 @@ run. With --wait it follows the stages, and exits with 0 when the run succeeded,
 
 import argparse
 import os
-import subprocess
 from datetime import datetime
 
+from maskcast.installation import git
 from maskcast.progress import say
 from pipelines.client.connection import add_connection, connect
 from pipelines.client.package import add_package, check_cluster, experiment_id, make_package, quiet, upload
@@ -50,14 +50,6 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _name(pipeline: str) -> str:
-    return " ".join([pipeline, *_commit().split(), f"{datetime.now():%Y-%m-%d %H:%M:%S}"])
-
-
-def _commit() -> str:
-    if commit := os.environ.get("MASKCAST_GIT_SHA"):  # an image has no git
-        return commit[:7]
-    try:
-        git = ["git", "rev-parse", "--short", "HEAD"]
-        return subprocess.run(git, capture_output=True, text=True, check=False).stdout
-    except OSError:
-        return ""
+    # An image has no git.
+    commit = os.environ.get("MASKCAST_GIT_SHA", "")[:7] or git("rev-parse", "--short", "HEAD")
+    return " ".join(filter(None, [pipeline, commit, f"{datetime.now():%Y-%m-%d %H:%M:%S}"]))

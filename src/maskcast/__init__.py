@@ -6,18 +6,6 @@ What is named here is imported when it is first used, so that ``import maskcast`
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = [
-    "ClipStore",
-    "Forecast",
-    "MaskcastError",
-    "Pipeline",
-    "Segmentation",
-    "Segmenter",
-    "Session",
-    "Step",
-    "load",
-]
-
 _PLACES = {
     "ClipStore": "maskcast.data.clips",
     "Forecast": "maskcast.serving.forecasts",
@@ -29,6 +17,7 @@ _PLACES = {
     "Step": "maskcast.inference.session",
     "load": "maskcast.serving.face",
 }
+__all__ = [*_PLACES]
 
 
 def __getattr__(name: str) -> object:

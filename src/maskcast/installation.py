@@ -48,12 +48,16 @@ def commit() -> str:
     if not (CLONE / ".git").exists():
         return ""
     # `--exclude=*`: tags are no part of the commit's name.
-    command = ["git", "-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return git("-C", str(CLONE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+
+
+def git(*words: str) -> str:
+    """Returns what Git says; nothing where it fails, takes long or is not there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip()
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def described() -> str:

@@ -58,6 +58,6 @@ def test_large_and_long_clips_of_noise_stay_small(frames: int, height: int, widt
 def test_one_frame_has_nothing_to_move(frames: int, moving: bool) -> None:
     sprite = sprite_of(frames, lambda t: {"frame": np.full((4, 6, 3), t, np.uint8)})
     said = [f"frame {t + 1} of {frames}" for t in sprite.frames]
-    text = player("clip-0", "A clip", sprite, {"frame": "frame"}, said, "data:,", [])
+    text = player("clip-0", "A clip", sprite, {"frame": "frame"}, said, [])
     assert ("<button" in text) == ("<input" in text) == (said[-1] in text.split("</figure>")[1]) == moving
     assert f'aria-label="frame, {said[-1]}"' in text

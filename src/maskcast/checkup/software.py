@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from maskcast.checkup.rows import Row, State
+from maskcast.installation import git
 from maskcast.reading import counted
 
 EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and what it is for
@@ -75,27 +75,18 @@ def video() -> Iterator[Row]:
         yield Row("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
 
 
-def git() -> Iterator[Row]:
+def git_repository() -> Iterator[Row]:
     """Git, which DVC and the lineage of runs go by."""
     if shutil.which("git") is None:
         yield Row("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
-    number = _said("git", "--version").removeprefix("git version ")
-    commit = _said("git", "rev-parse", "--short=12", "HEAD")
-    if not _said("git", "rev-parse", "--git-dir"):
+    number = git("--version").removeprefix("git version ")
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if not git("rev-parse", "--git-dir"):
         yield Row("Git", "missing", f"{number}; this folder is no repository, which DVC needs", "git init")
     elif not commit:
         yield Row("Git", "warning", f"{number}; no commit yet: runs name none", "git add --all && git commit")
     else:
-        changes = len(_said("git", "status", "--porcelain", "--untracked-files=no").splitlines())
+        changes = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {counted(changes, 'file')} changed" if changes else ""
         yield Row("Git", "ok", f"{number}, commit {commit}{changed}")
-
-
-def _said(*command: str) -> str:
-    """Returns what a command prints; nothing where it fails or takes long."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

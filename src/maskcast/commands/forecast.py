@@ -41,20 +41,18 @@ examples:
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code: 0, or 1 where some video could not be forecast."""
     from maskcast.registry.loading import load_pipeline, load_shipped
-    from maskcast.serving.forecasts import check_samples, forecast_video, stride_of
+    from maskcast.serving.forecasts import checked_stride, forecast_video
     from maskcast.serving.videos import find_videos
 
     loaded = load_shipped() if given.model is None else load_pipeline(given.model)
-    stride = stride_of(loaded, given.stride, "--stride")
-    if given.start is not None and given.start < 0:
-        raise MaskcastError(f"--start: got {given.start}; frames count from 0")
-    samples = check_samples(given.samples, "--samples")
+    stride, start, samples = given.stride, given.start, given.samples
+    stride = checked_stride(loaded, stride, start, samples, "--")
     failed, there = 0, 0
     videos = find_videos(given.videos, given.output / FETCHED, given.output)
     say(f"{loaded.title} forecasts {counted(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:
-            there += not forecast_video(video, loaded, given.output / video.name, stride, given.start, samples)
+            there += not forecast_video(video, loaded, given.output / video.name, stride, start, samples)
         except MaskcastError as error:
             failed += 1
             say(f"error: {video.name}: {error}")

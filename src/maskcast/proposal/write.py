@@ -1,6 +1,5 @@
 """Looks at data, checks that a pipeline reads it, and writes `params.yaml`."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from maskcast.proposal.values import Proposal, propose_params, suits_pretrained
 from maskcast.reading import counted
 from maskcast.runner.stage import get_stage
 from maskcast.storage.folder import Folder
+from maskcast.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,9 @@ def write_params(path: Path, text: str, *, force: bool) -> None:
         MaskcastError: when it is there already, or cannot be written.
     """
     check_free(path, force=force)
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise MaskcastError(
             f"{path}: cannot be written ({error.strerror}); choose another file (--params)"
         ) from None

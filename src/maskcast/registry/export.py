@@ -58,9 +58,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         MaskcastError: the model cannot be written as graphs, the two disagree, a package is missing, or
             the folder holds what is no export.
     """
-    check_own(output, MANIFEST)
-    if form == "onnx":
-        check_packages()
+    check_output(output, form)
     clips = check_clips(loaded)
     wanted = _in_float32(loaded.model, clips)
     with output_whole(output) as partial:
@@ -69,7 +67,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
         about = _about(loaded, form) | {"steps": steps}
         about["output"]["name"] = steps[-1]["outputs"][0]
         _write_steps(partial, loaded, clips, about)
-        write_manifest(partial, about)
+        write_json(partial / MANIFEST, about)
         found = run_exported(partial, clips)
         different = float((found != wanted).mean())
         told = f"{int((found != wanted).sum())} of {found.size} pixels differ from the model in float32"
@@ -79,7 +77,7 @@ def export(loaded: LoadedPipeline, form: Format, output: Path) -> str:
                 "export it in the other format, or with other versions of torch and onnx"
             )
         about["checked"] = {"clips": len(clips), "pixels": found.size, "share_different": different}
-        write_manifest(partial, about)
+        write_json(partial / MANIFEST, about)
     files = ", ".join(str(output / step["file"]) for step in steps)
     return f"{loaded.title}: {files}: {told}"
 
@@ -143,18 +141,14 @@ def _in_float32(model: PipelineModel, clips: np.ndarray) -> np.ndarray:
         return future
 
 
-def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
-    """Writes what stands beside graphs."""
-    write_json(folder / MANIFEST, about)
-
-
-def check_packages() -> None:
-    """Makes sure that what onnx needs is installed.
+def check_output(output: Path, form: Format) -> None:
+    """Makes sure that a folder may be written, and that what onnx needs is installed.
 
     Raises:
-        MaskcastError: naming what is missing.
+        MaskcastError: the folder holds what is no export, or naming what is missing.
     """
-    for name in ("onnx", "onnxscript", "onnxruntime"):
+    check_own(output, MANIFEST)
+    for name in ("onnx", "onnxscript", "onnxruntime") if form == "onnx" else ():
         if find_spec(name) is None:
             raise MaskcastError(f"{name}: is missing here, and onnx needs it; pip install 'maskcast[export]'")
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter, State
-from maskcast.registry.export import MOST_DIFFERENT, check_packages, write_manifest
+from maskcast.registry.export import MOST_DIFFERENT, check_output
 from maskcast.registry.graphs import MANIFEST, SUFFIXES, Format, loaded_graph, traced, write_graph
 from maskcast.registry.loading import LoadedMasker
-from maskcast.runner.outputs import check_own, output_whole
+from maskcast.runner.outputs import output_whole
 from maskcast.simulator.scenes import simulate_clip
+from maskcast.writing import write_json
 
 CHECKED = 6  # frames
 MOST_OFF = 1e-4  # of a logit up to 10; of larger ones a hundred thousandth: the last digits of float32
@@ -69,9 +70,7 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
         MaskcastError: it cannot be written as a graph, the two disagree, its size is not known, a package is
             missing, or the folder holds what is no export.
     """
-    check_own(output, MANIFEST)
-    if form == "onnx":
-        check_packages()
+    check_output(output, form)
     if loaded.model.size is None:
         raise MaskcastError(f"{loaded.title}: config.json has no height and width; train the masker again")
     network = copy.deepcopy(loaded.model.network).cpu().float().eval()
@@ -85,9 +84,9 @@ def export_segmenter(loaded: LoadedMasker, form: Format, output: Path) -> str:
         partial.mkdir()
         program = traced(FrameGraph(network), loaded.title, clips_BTHWC[:, 0], *starts)
         write_graph(program, partial / file, inputs, outputs, about)
-        write_manifest(partial, about)
+        write_json(partial / MANIFEST, about)
         told = _compare(run_frames(partial, clips_BTHWC, about), wanted, about, loaded.title)
-        write_manifest(partial, about)
+        write_json(partial / MANIFEST, about)
     return f"{loaded.title}: {output / file}: {told}"
 
 

@@ -141,13 +141,9 @@ def run_exported(folder: Path, clips_BTHWC: np.ndarray) -> np.ndarray:
             found = [np.stack([function(*clip, **step["arguments"]) for clip in zip(*given, strict=True)])]
         else:
             (batch,) = given
-            found = _run_graph(folder / step["file"], batch)
+            found = loaded_graph(folder / step["file"])(batch)
         values |= zip(step["outputs"], found, strict=True)
     return values[about["output"]["name"]]
-
-
-def _run_graph(path: Path, batch: np.ndarray) -> list[np.ndarray]:
-    return loaded_graph(path)(batch)
 
 
 def loaded_graph(path: Path) -> Callable[..., list[np.ndarray]]:

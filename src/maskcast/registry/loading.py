@@ -73,9 +73,15 @@ class LoadedPipeline(Loaded):
 
 @dataclass(frozen=True)
 class LoadedMasker(_Identified):
-    """A masker and what it is: frames of a video in, their masks out."""
+    """A masker and what it is: frames of a video in, their masks out.
+
+    Args:
+        model: ready to predict.
+        consistent_frames: of the pipeline that it is of: so many frames seen agree on the class of each object.
+    """
 
     model: MaskerModel
+    consistent_frames: int | None = None
 
 
 Servable = LoadedPipeline | LoadedMasker
@@ -202,10 +208,12 @@ def masker_of(loaded: Loaded) -> LoadedMasker:
     Raises:
         MaskcastError: nothing of it does.
     """
-    model = loaded.model.masker if isinstance(loaded.model, PipelineModel) else loaded.model
+    model, consistent_frames = loaded.model, None
+    if isinstance(model, PipelineModel):
+        consistent_frames, model = model.consistent_frames, model.masker
     if not isinstance(model, MaskerModel):
         raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
-    return LoadedMasker(loaded.name, loaded.version, loaded.digest, model)
+    return LoadedMasker(loaded.name, loaded.version, loaded.digest, model, consistent_frames)
 
 
 def _load(folder: Path, name: str, version: str, digest: str) -> Loaded:

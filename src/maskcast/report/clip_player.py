@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, element, joined
+from maskcast.markup import Html, data_uri, element, joined
 from maskcast.report.overlays import resized
 from maskcast.report.paint import Entry
 from maskcast.report.pictures import panels
@@ -74,7 +74,6 @@ def player(
     sprite: Sprite,
     captions: Mapping[str, str],
     frames: Sequence[str],
-    uri: str,
     classes: Sequence[Entry],
 ) -> Html:
     """Returns a clip with a slider and a button that plays it; without scripts its last frame is shown.
@@ -87,10 +86,10 @@ def player(
         sprite: the panels.
         captions: by panel.
         frames: what is said of each frame of the sprite.
-        uri: address of the sprite's picture.
         classes: names and colours of those that are shown.
     """
     height, width = sprite.size
+    uri = data_uri(sprite.data, "image/webp")
     last = len(sprite.frames) - 1
     whole = {"width": width * len(sprite.frames), "height": height * len(sprite.panels)}
     source = element(

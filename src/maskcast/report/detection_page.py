@@ -1,6 +1,7 @@
 """The sections of an evaluation of a detector on its page: scores, categories, curves, pictures."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from maskcast.report.charts import line_chart
 from maskcast.report.clip_player import legend
 from maskcast.report.detection_files import DEFINITIONS
 from maskcast.report.detection_pictures import COLOURS
+from maskcast.report.tables import shown_score
 
 HEADLINE = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR100")
 OF_A_CATEGORY = ("AP", "AP50", "AP75", "AR100")
+_score = partial(shown_score, none="n/a")
 
 
 def show_detections(scores: CocoScores, pictures: Sequence[Path]) -> None:
@@ -82,7 +85,3 @@ def _images(pictures: Sequence[Path]) -> Html:
         for path in pictures
     ]
     return joined([element("p", lead), legend(COLOURS, "Colours of boxes and masks"), *drawn])
-
-
-def _score(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else "n/a"

@@ -11,7 +11,7 @@ from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.report.clip_by_clip import CSV_HEADER, MEANING, ClipByClip, clip_by_clip
 from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
 from maskcast.report.plots import plot_lines, plot_reliability
-from maskcast.report.tables import markdown, number, write_csv
+from maskcast.report.tables import markdown, number, shown_score, write_csv
 
 DEFINITIONS = {
     "jaccard_last": "macro Jaccard of the last forecast frame: one confusion matrix over that frame of all clips; "
@@ -60,6 +60,7 @@ HEADLINE = {
     "seconds_per_clip": "s / clip",
     "peak_memory_mib": "MiB",
 }
+DIGITS = {"peak_memory_mib": 0}
 
 
 def definitions(futures: int) -> dict[str, str]:
@@ -79,7 +80,7 @@ def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], li
     told = {"first": numbers[0], "last": numbers[-1], "judged": numbers[some.last]}
     header = ["forecaster", *(text.format(**told) for text in HEADLINE.values())]
     rows = [
-        [name, *(_cell(key, one.table()[key]) if one else "n/a" for key in HEADLINE)]
+        [name, *(shown_score(one.table()[key], DIGITS.get(key, 4)) if one else "n/a" for key in HEADLINE)]
         for name, one in scores.items()
     ]
     return header, rows
@@ -170,9 +171,3 @@ def plot_confidence(path: Path, scores: ForecastScores) -> None:
     curves = {f"{name}: error {one.error():.3f}": one.curve() for name, one in named.items()}
     first, last = scores.frame_numbers[0], scores.frame_numbers[-1]
     plot_reliability(path, curves, title=f"Confidence of frames {first} to {last}")
-
-
-def _cell(key: str, value: float) -> str:
-    if not np.isfinite(value):
-        return "-"
-    return f"{value:.0f}" if key == "peak_memory_mib" else f"{value:.4f}"

@@ -13,7 +13,7 @@ from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores, applicable
 from maskcast.evaluation.view import ForecastView
-from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, table
+from maskcast.markup import Html, definition_list, element, folded, joined, table
 from maskcast.progress import show
 from maskcast.report.charts import line_chart
 from maskcast.report.clip_by_clip import HEADER, MEANING, ClipByClip, said
@@ -22,6 +22,7 @@ from maskcast.report.confusions import confusions
 from maskcast.report.evaluation_files import NO_FOREGROUND, headline, meanings
 from maskcast.report.paint import ERRORS
 from maskcast.report.pictures import classes_shown
+from maskcast.report.tables import shown_score
 
 
 def show_evaluation(
@@ -136,8 +137,7 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
             "error": f"error of the {FORECASTER}",
         }
         title = f"{name.capitalize()}: {view.clip_id}, {_jaccard(jaccard_h[scores.last])}"
-        uri = data_uri(sprite.data, "image/webp")
-        parts.append(player(f"clip-{name}", title, sprite, captions, frames, uri, classes_shown(view)))
+        parts.append(player(f"clip-{name}", title, sprite, captions, frames, classes_shown(view)))
     return joined(parts)
 
 
@@ -147,7 +147,7 @@ def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Htm
     own_K, rival_K = (jaccard_per_class(known[name].matrix_hKK[last]) for name in (FORECASTER, RIVAL))
     order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
     rows = [
-        [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", _score(rival_K[k]), f"{pixels_K[k]:,}"]
+        [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", shown_score(rival_K[k], 3), f"{pixels_K[k]:,}"]
         for k in order
     ]
     frame = known[FORECASTER].frame_numbers[last]
@@ -218,7 +218,3 @@ def _words(name: str) -> str:
 
 def _jaccard(value: float) -> str:
     return f"Jaccard {value:.3f}" if np.isfinite(value) else "no labels"
-
-
-def _score(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "-"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maskcast.markup import element, table
 from maskcast.report.page import GENERATOR, INDEX, document
+from maskcast.writing import write_whole
 
 HEAD_BYTES = 20_000  # of a page: more than its head
 
@@ -34,11 +35,8 @@ def write_index(folder: Path) -> Path | None:
         rows.append([element("a", name, href=path.name), told, f"{written:%Y-%m-%d %H:%M} UTC"])
     header = ["stage", "score", "written"]
     written_table = table("One page a stage, in the order in which they were written", header, rows)
-    partial = index.with_name(f"{INDEX}.partial")
-    partial.write_text(
-        document("maskcast", {"Pages": element("div", written_table, class_="facts")}), encoding="utf-8"
-    )
-    return partial.replace(index)
+    write_whole(index, document("maskcast", {"Pages": element("div", written_table, class_="facts")}))
+    return index
 
 
 def _head(path: Path) -> str:

@@ -15,7 +15,7 @@ from maskcast.markup import Html, element, folded, joined, picture, table
 from maskcast.report.clip_player import legend
 from maskcast.report.overlays import masker_strip
 from maskcast.report.paint import class_entries
-from maskcast.report.tables import markdown, number, write_csv
+from maskcast.report.tables import markdown, number, shown_score, write_csv
 
 HEADER = ["label map", "kind", "clips", "Jaccard", "accuracy"]
 NOTE = (
@@ -97,8 +97,7 @@ def _draw(
 
 def _row(one: MaskerScores) -> list[str]:
     scores = one.table()
-    found = [scores[name] for name in ("jaccard", "accuracy")]
-    numbers = [f"{score:.4f}" if np.isfinite(score) else "n/a" for score in found]
+    numbers = [shown_score(scores[name], none="n/a") for name in ("jaccard", "accuracy")]
     return [one.label_map.name, one.label_map.kind, str(len(one.clips)), *numbers]
 
 

@@ -17,7 +17,7 @@ from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay,
 from maskcast.report.paint import Entry, class_entries
 
 OVERVIEW, OVERVIEW_COLUMNS = "forecast.png", 6
-GIF_MS = 180  # per frame; the last one stays four times as long
+GIF_MS, LAST_FRAMES = 180, 4  # per frame; the last one stays so many times as long
 
 
 def draw_strip(view: ForecastView, title: str, columns: int = MAX_COLUMNS) -> Image.Image:
@@ -51,8 +51,13 @@ def animate(view: ForecastView, path: Path) -> None:
             cells, right = [_truth(view, t), _forecast(view, name, t - start)], "forecast"
         row = Row("", cells, ["truth" if t >= start else "seen", right])
         sheets.append(grid([row], f"frame {t + 1}", legend=legend))
-    durations = [GIF_MS] * (len(sheets) - 1) + [4 * GIF_MS]
-    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=durations, loop=0)
+    write_gif(path, sheets)
+
+
+def write_gif(path: Path, sheets: Sequence[Image.Image]) -> None:
+    """Writes an animation that repeats."""
+    durations = [GIF_MS] * (len(sheets) - 1) + [LAST_FRAMES * GIF_MS]
+    sheets[0].save(path, save_all=True, append_images=list(sheets[1:]), duration=durations, loop=0)
 
 
 def panels(view: ForecastView, t: int) -> dict[str, np.ndarray]:

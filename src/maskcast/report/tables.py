@@ -114,6 +114,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
+def shown_score(value: float, digits: int = 4, none: str = "-") -> str:
+    """Returns a score as people read it, and a word where there is none."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else none
+
+
 def number(value: float) -> str:
     """Returns a score as CSV files hold it; NaN and infinity become an empty cell."""
     return f"{value:.6f}" if np.isfinite(value) else ""

@@ -16,14 +16,14 @@ from maskcast.evaluation.paired import paired_difference
 from maskcast.evaluation.video_scores import DAVIS, FOREGROUND
 from maskcast.evaluation.video_scores import DEFINITIONS as SCORES
 from maskcast.evaluation.videos import BASE, SEGMENTER, VideoEvaluation
-from maskcast.markup import Html, data_uri, definition_list, element, folded, joined, picture, table
+from maskcast.markup import Html, definition_list, element, folded, joined, picture, table
 from maskcast.progress import show
 from maskcast.reading import counted
 from maskcast.report.clip_by_clip import BOOTSTRAP, MEANING
 from maskcast.report.clip_player import legend, player, sprite_of
 from maskcast.report.overlays import Row, error_map, grid, overlay
 from maskcast.report.paint import ERRORS, class_entries
-from maskcast.report.tables import markdown, number, write_csv
+from maskcast.report.tables import markdown, number, shown_score, write_csv
 
 GAIN = ("score of each clip", "segmenter less base", "may be chance")
 FILM, FILM_FRAMES, FILM_MS = "film.webp", 96, 80
@@ -102,7 +102,10 @@ def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     shown: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
     if not evaluation.amodal_scores and evaluation.prepared.num_classes == 2:
         shown = ("jaccard", *FOREGROUND, *HEADLINE[1:])
-    rows = [[name, *(_cell(one.get(score, np.nan)) for score in shown)] for name, one in evaluation.tables.items()]
+    rows = [
+        [name, *(shown_score(one.get(score, np.nan)) for score in shown)]
+        for name, one in evaluation.tables.items()
+    ]
     return ["model", *shown], rows
 
 
@@ -112,7 +115,7 @@ def _classes(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     regions = list(parts[SEGMENTER][0][2])
     header = ["map", "class", *(f"{region}, {name}" for name in parts for region in regions)]
     rows = [
-        [*rows[0][:2], *(_cell(each[region]) for _, _, each in rows for region in regions)]
+        [*rows[0][:2], *(shown_score(each[region]) for _, _, each in rows for region in regions)]
         for rows in zip(*parts.values(), strict=True)
     ]
     return header, rows
@@ -156,7 +159,7 @@ def _spread(evaluation: VideoEvaluation, count: int) -> list[Clip]:
 def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
     flat = evaluation.flat()
     header, rows = headline(evaluation)
-    told = [f"{words} {_cell(flat.get(name, np.nan))}" for name, words in _told(evaluation)]
+    told = [f"{words} {shown_score(flat.get(name, np.nan))}" for name, words in _told(evaluation)]
     if evaluation.amodal is None:
         told[0] += foreground_words(flat)
     lead = ", ".join(told)
@@ -189,14 +192,17 @@ def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
         layers = _layers(evaluation, clip)
         sprite = sprite_of(clip.num_frames, lambda t, layers=layers: _panels(layers, t))  # type: ignore[misc]
         scores = evaluation.per_clip(SEGMENTER)[clip.id]
-        told = [f"{words} {_cell(scores[name])}" for name, words in _told(evaluation) if np.isfinite(scores[name])]
+        told = [
+            f"{words} {shown_score(scores[name])}"
+            for name, words in _told(evaluation)
+            if np.isfinite(scores[name])
+        ]
         title = ", ".join([clip.id, *told])
         captions = {name: name.replace("_", " ") for name in sprite.panels}
         frames = [f"frame {t + 1} of {clip.num_frames}" for t in sprite.frames]
         masks = [layer for name, each in layers.items() if name != "frame" for layer in each.values()]
         entries = class_entries(masks, evaluation.prepared.classes)
-        uri = data_uri(sprite.data, "image/webp")
-        parts.append(player(f"clip-{place}", title, sprite, captions, frames, uri, entries))
+        parts.append(player(f"clip-{place}", title, sprite, captions, frames, entries))
     return joined(parts)
 
 
@@ -232,7 +238,3 @@ def _panels(layers: dict[str, dict[str, np.ndarray]], t: int) -> dict[str, np.nd
         for one, masks in layers[name].items():
             panels[f"error_of_{name}{ends[one]}"] = error_map(maps[one][t], masks[t])
     return {"frame": np.asarray(frame), **panels}
-
-
-def _cell(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else "-"

@@ -18,6 +18,7 @@ from maskcast.progress import say
 from maskcast.redaction import redacted
 from maskcast.runner.provenance import Origin
 from maskcast.runner.server import VARIABLE, embedded_folder, given, is_missing, shown_uri
+from maskcast.writing import write_whole
 
 EXPERIMENT = "maskcast"
 MAX_PARAMS = 100  # params per request, MLflow's limit
@@ -59,7 +60,8 @@ def open_run(client: Any, origin: Origin, key_file: Path) -> str:
             return str(run_id)
         parent = run_id
     key = f"{origin.digest}-{uuid.uuid4().hex}"
-    _write(key_file, key)
+    key_file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(key_file, key)
     tags = {**origin.own_tags, KEY: key} | ({PARENT: parent} if parent else {})
     created = client.create_run(experiment, run_name=origin.title, tags=tags)
     _complete(client, created, origin)
@@ -169,11 +171,3 @@ def _by_name(client: Any, name: str) -> Any:
                 raise
         found = client.get_experiment_by_name(name)
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

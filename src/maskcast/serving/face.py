@@ -13,12 +13,11 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.familiar import Seen, unlike
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
-from maskcast.models.base import WEIGHTS
 from maskcast.reading import counted
-from maskcast.registry.forecast_models import ForecasterModel, MaskerModel, PipelineModel
+from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import batched
-from maskcast.registry.loading import LoadedPipeline, load_address, load_pipeline, load_shipped
-from maskcast.serving.forecasts import Forecast, check_samples, look, stride_of
+from maskcast.registry.loading import LoadedPipeline, load_masker_at, load_pipeline, load_shipped
+from maskcast.serving.forecasts import Forecast, checked_stride, look
 from maskcast.serving.videos import SAMPLE, Frames, find_videos, is_sample
 
 
@@ -82,10 +81,7 @@ class Pipeline:
             MaskcastError: there is no such video, it is damaged or too short, the stride is not known, or the
                 model draws no futures.
         """
-        distance = stride_of(self.loaded, stride, "stride")
-        if start is not None and start < 0:
-            raise MaskcastError(f"start: got {start}; frames count from 0")
-        check_samples(samples, "samples")
+        distance = checked_stride(self.loaded, stride, start, samples)
         if isinstance(video, np.ndarray):
             frames_THWC, _ = batched(video, (-1, -1, -1, 3), "video")
             return look(Frames("video", Path("video"), frames_THWC), self.loaded, distance, start, samples)
@@ -147,11 +143,11 @@ class Segmenter:
     """
 
     def __init__(self, model: str | Path | PipelineModel) -> None:
-        self.consistent_frames: int | None = None
-        found = model if isinstance(model, PipelineModel) else _masking(str(model))
-        if isinstance(found, PipelineModel):
-            self.consistent_frames, found = found.consistent_frames, found.masker
-        self.model = found
+        if isinstance(model, PipelineModel):
+            self.model, self.consistent_frames = model.masker, model.consistent_frames
+        else:
+            loaded = load_masker_at(str(model))
+            self.model, self.consistent_frames = loaded.model, loaded.consistent_frames
 
     @property
     def label_map(self) -> LabelMap:
@@ -184,13 +180,3 @@ class Segmenter:
         if alone:
             masks, confidence = masks[0], None if confidence is None else confidence[0]
         return Segmentation(masks, confidence, self.label_map, warning)
-
-
-def _masking(address: str) -> MaskerModel | PipelineModel:
-    folder = Path(address)
-    if (folder / WEIGHTS).is_file():
-        return MaskerModel(folder, "fp32")
-    loaded = load_address(address)
-    if not isinstance(loaded.model, MaskerModel | PipelineModel):
-        raise MaskcastError(f"{loaded.title}: the {loaded.about.kind} alone masks no frames; give a masker")
-    return loaded.model

@@ -19,11 +19,10 @@ from maskcast.data.images import resize_masks
 from maskcast.errors import MaskcastError
 from maskcast.report.overlays import Row, grid, overlay
 from maskcast.report.paint import class_entries
-from maskcast.report.pictures import GIF_MS
+from maskcast.report.pictures import GIF_MS, LAST_FRAMES, write_gif
 from maskcast.serving.sound import Track
 
 FPS = Fraction(1000, GIF_MS)
-LAST_FRAMES = 4  # the last picture stays so many times as long
 CELL_WIDTHS = (320, 640)
 MOST_FUTURES = 8
 CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second everywhere
@@ -71,18 +70,12 @@ def write_film(path: Path, pictures: Sequence[Image.Image]) -> None:
     Raises:
         MaskcastError: the name ends neither in ``.mp4`` nor in ``.gif``, or its folder is missing.
     """
-    writers = {".mp4": _write_mp4, ".gif": _write_gif}
+    writers = {".mp4": _write_mp4, ".gif": write_gif}
     if path.suffix not in writers:
         raise MaskcastError(f"{path}: films are written as {' and '.join(writers)}; name the file so")
     if not path.parent.is_dir():
         raise MaskcastError(f"{path}: there is no folder {path.parent}; make it first")
     writers[path.suffix](path, pictures)
-
-
-def _write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
-    """Writes an animation that repeats."""
-    durations = [GIF_MS] * (len(pictures) - 1) + [LAST_FRAMES * GIF_MS]
-    pictures[0].save(path, save_all=True, append_images=list(pictures[1:]), duration=durations, loop=0)
 
 
 def _write_mp4(path: Path, pictures: Sequence[Image.Image]) -> None:

@@ -103,33 +103,32 @@ class Forecast:
         )
 
 
-def stride_of(loaded: LoadedPipeline, given: int | None, name: str) -> int:
-    """Returns the distance of the frames seen.
+def checked_stride(
+    loaded: LoadedPipeline, stride: int | None, start: int | None, samples: int, dashes: str = ""
+) -> int:
+    """Returns the distance of the frames seen, once all that a user asks for makes sense.
 
     Args:
         loaded: the pipeline.
-        given: by the user; None is that of the pipeline's clips.
-        name: what errors call it.
+        stride: None is that of the pipeline's clips.
+        start: the first frame seen, from 0; None ends at the last frame.
+        samples: futures to draw.
+        dashes: before the names of these, in errors.
 
     Raises:
-        MaskcastError: it is not known or not positive.
+        MaskcastError: the distance is not known or not positive, or the others are negative.
     """
-    stride = loaded.about.frame_stride if given is None else given
-    if stride is not None and stride >= 1:
-        return stride
-    known = "the clips that the model was evaluated on do not tell theirs" if stride is None else f"got {stride}"
-    raise MaskcastError(f"{name}: {known}; give the frames' distance in the video, 1 or more")
-
-
-def check_samples(samples: int, name: str) -> int:
-    """Returns how many futures to draw.
-
-    Raises:
-        MaskcastError: fewer than none; ``name`` is what the error calls it.
-    """
+    distance = loaded.about.frame_stride if stride is None else stride
+    if distance is None or distance < 1:
+        known = (
+            "the clips that the model was evaluated on do not tell theirs" if stride is None else f"got {stride}"
+        )
+        raise MaskcastError(f"{dashes}stride: {known}; give the frames' distance in the video, 1 or more")
+    if start is not None and start < 0:
+        raise MaskcastError(f"{dashes}start: got {start}; frames count from 0")
     if samples < 0:
-        raise MaskcastError(f"{name}: got {samples}; give the number of futures to draw, 0 or more")
-    return samples
+        raise MaskcastError(f"{dashes}samples: got {samples}; give the number of futures to draw, 0 or more")
+    return distance
 
 
 def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, samples: int = 0) -> Forecast:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -115,14 +114,15 @@ class Films:
     Args:
         pictures: what is drawn of each frame.
         video: what is segmented.
+        opened: ends them.
     """
 
-    def __init__(self, pictures: Pictures, video: Playing) -> None:
+    def __init__(self, pictures: Pictures, video: Playing, opened: ExitStack) -> None:
         self.pictures, self.video = pictures, video
         self._films: dict[str, Film] = {}
         self._behind: Iterator[np.ndarray] = iter(())
         self._early: list[tuple[Any, Fraction]] = []  # sound before the first frame
-        self._open = ExitStack()
+        self._open = opened
 
     def add(self, number: int, frame_HWC: np.ndarray, shown: int, found: dict[str, np.ndarray]) -> None:
         """Writes a frame and what is found in it."""
@@ -149,14 +149,6 @@ class Films:
         for packet, start in self._early:
             self.hear(packet, start)
         self._early.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.__exit__(kind, error, trace)
 
 
 def foreground_of(maps: Sequence[LabelMap], alpha: bool) -> LabelMap:
@@ -235,7 +227,8 @@ def _look_at(watched: Watched, pictures: Pictures, photographs: Sequence[Path]) 
 def _watch(watched: Watched, pictures: Pictures, video: Path | str) -> dict[str, Any]:
     """Masks and writes frame by frame; the first Ctrl-C ends the film of a camera. Returns what it was like."""
     camera = isinstance(video, str)
-    with playing(video) as opened, Films(pictures, opened) as films:
+    with playing(video) as opened, ExitStack() as ends:
+        films = Films(pictures, opened, ends)
         frames = track(opened.play(films.hear), "segment", opened.total)
         with ctrl_c_asks() if camera else nullcontext(lambda: False) as asked:
             for frame_HWC, shown in frames:
