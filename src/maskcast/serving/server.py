@@ -53,6 +53,8 @@ PROTOCOLS: dict[str, Any] = {  # that uvicorn is to speak
     "ws_per_message_deflate": False,  # frames hardly shrink by it
 }
 
+Handler = Callable[[HttpRequest], Awaitable[Response]]
+
 
 @dataclass(frozen=True)
 class Served:
@@ -182,127 +184,7 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
         sessions: how many there may be at once.
         idle_s: seconds without a frame after which one ends.
     """
-    worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-    turns, computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
-    holds: set[asyncio.Task[Response]] = set()
-    name, version = served.name, served.version
-    identity = {"model_name": name, "model_version": version}
-    measured = Measured(name, version, served.digest)
-    inputs, outputs = (list(shape) for shape in served.shapes)
-    metadata = {
-        "name": name,
-        "versions": [version],
-        "platform": "maskcast",
-        "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": inputs}],
-        "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": outputs}],
-        "parameters": {"digest": served.digest, **served.facts},
-    }
-
-    async def ready(_: HttpRequest) -> Response:
-        return JSONResponse({"live": True, "ready": True})
-
-    async def server(_: HttpRequest) -> Response:
-        return JSONResponse({"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]})
-
-    async def which(_: HttpRequest) -> Response:
-        return JSONResponse({"name": name, "version": version, "digest": served.digest, "maskcast": __version__})
-
-    async def describe(request: HttpRequest) -> Response:
-        return _unknown(request, name, version) or JSONResponse(metadata)
-
-    async def model_ready(request: HttpRequest) -> Response:
-        return _unknown(request, name, version) or JSONResponse({"name": name, "ready": True})
-
-    async def infer(request: HttpRequest) -> Response:
-        if (unknown := _unknown(request, name, version)) is not None:
-            return unknown
-        begin, code = time.perf_counter(), 500
-        measured.under_way += 1
-        try:
-            answer = await answer_or_refuse(request)
-            code = answer.status_code
-            return answer
-        finally:
-            measured.under_way -= 1
-            measured.answered(code, time.perf_counter() - begin)
-
-    async def answer_or_refuse(request: HttpRequest) -> Response:
-        if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
-            return _error(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
-        answer = asyncio.create_task(held(request))
-        holds.add(answer)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            stops = "this server stops; ask again in a second, where another may answer"
-            return _error(503, stops, {"Retry-After": "1"})
-        finally:
-            holds.discard(answer)
-
-    def refuse_held() -> None:
-        for answer in holds:
-            answer.cancel()
-
-    async def held(request: HttpRequest) -> Response:
-        async with AsyncExitStack() as stack:
-            return await answer_to(request, lambda: stack.enter_async_context(turns))
-
-    async def answer_to(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> Response:
-        try:
-            body = await _body(request, turn)
-        except ClientDisconnect:  # it has waited long enough for its turn
-            return Response(status_code=GONE)
-        if isinstance(body, Response):
-            return body
-
-        def run() -> tuple[bytes, dict[str, str]]:
-            asked = read_request(body, request.headers.get(HEADER), INPUT, OUTPUT)
-            check_answer(asked, check_size(asked.tensor.shape, *served.shapes))
-            with done_within(ANSWER_S):
-                masks, warnings = served.answer(asked.tensor)
-            measured.inputs += len(masks)
-            measured.unlike += sum(map(bool, warnings))
-            parameters = {"digest": served.digest} | _warning(warnings)
-            return write_answer(asked, masks, OUTPUT, identity | {"parameters": parameters})
-
-        async with computing:
-            if await request.is_disconnected():  # nobody waits for what others would have to wait for
-                return Response(status_code=GONE)
-            begin = time.perf_counter()
-            try:
-                answer, headers = await asyncio.get_running_loop().run_in_executor(worker, run)
-            except MaskcastError as error:
-                return _error(400, str(error))
-            finally:
-                measured.computed_s += time.perf_counter() - begin
-        return Response(answer, headers=headers)
-
-    routes: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
-    routes += [Route("/v2", server), Route("/version", which)]
-    for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        routes += [Route(place, describe), Route(f"{place}/ready", model_ready)]
-        routes.append(Route(f"{place}/infer", infer, methods=["POST"]))
-
-    talk = None
-    if served.masker is not None:
-        talk = Sessions(served.masker, identity | {"digest": served.digest}, worker, sessions, idle_s)
-
-    async def metrics(_: HttpRequest) -> Response:
-        counts = (0, 0) if talk is None else (talk.open, talk.frames)
-        return Response(measured.text(*counts), media_type=MEDIA_TYPE)
-
-    routes.append(Route("/metrics", metrics))
-
-    async def session(socket: WebSocket) -> None:
-        asked = socket.path_params
-        if talk is not None and asked["name"] == name and asked.get("version", version) == version:
-            await talk(socket)
-            return
-        await socket.accept()
-        await refuse(socket, BAD, f"no such model here; this server has {name!r}, version {version!r}")
-
-    for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        routes.append(WebSocketRoute(f"{place}/session", session))
+    service = _Service(served, sessions, idle_s)
 
     async def failed(_: HttpRequest, __: Exception) -> Response:
         return _error(500, "the model failed; the server's log says why")
@@ -310,12 +192,152 @@ def make_app(served: Served, sessions: int = SESSIONS, idle_s: float = IDLE_S) -
     async def elsewhere(request: HttpRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         what = f"{request.method} {request.url.path}: not here"
-        line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{name}/infer"
+        line = f"{what}; this server speaks the v2 protocol: POST /v2/models/{served.name}/infer"
         return _error(error.status_code, line, error.headers)
 
-    app = Starlette(routes=routes, exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
-    app.state.refuse_held = refuse_held
+    app = Starlette(routes=service.routes(), exception_handlers={404: elsewhere, 405: elsewhere, 500: failed})
+    app.state.refuse_held = service.refuse_held
     return app
+
+
+class _Service:
+    """What answers for a model; see ``make_app``."""
+
+    def __init__(self, served: Served, sessions: int, idle_s: float) -> None:
+        self.served = served
+        self.unknown = f"no such model here; this server has {served.name!r}, version {served.version!r}"
+        self.identity = {"model_name": served.name, "model_version": served.version}
+        self.measured = Measured(served.name, served.version, served.digest)
+        self.turns, self.computing = asyncio.Semaphore(MAX_BODIES), asyncio.Lock()
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.held: set[asyncio.Task[Response]] = set()
+        self.sessions: Sessions | None = None
+        if served.masker is not None:
+            greeting = self.identity | {"digest": served.digest}
+            self.sessions = Sessions(served.masker, greeting, self.worker, sessions, idle_s)
+
+    def routes(self) -> list[BaseRoute]:
+        """Returns where it answers what."""
+        served, name = self.served, self.served.name
+        ready = _always({"live": True, "ready": True})
+        server = {"name": "maskcast", "version": __version__, "extensions": ["binary_tensor_data"]}
+        which = {"name": name, "version": served.version, "digest": served.digest, "maskcast": __version__}
+        inputs, outputs = (list(shape) for shape in served.shapes)
+        model = {
+            "name": name,
+            "versions": [served.version],
+            "platform": "maskcast",
+            "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": inputs}],
+            "outputs": [{"name": OUTPUT, "datatype": "UINT8", "shape": outputs}],
+            "parameters": {"digest": served.digest, **served.facts},
+        }
+        found: list[BaseRoute] = [Route(f"/v2/health/{path}", ready) for path in ("live", "ready")]
+        found += [
+            Route("/v2", _always(server)),
+            Route("/version", _always(which)),
+            Route("/metrics", self._metrics),
+        ]
+        for place in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            found += [
+                Route(place, self._if_here(_always(model))),
+                Route(f"{place}/ready", self._if_here(_always({"name": name, "ready": True}))),
+                Route(f"{place}/infer", self._if_here(self._infer), methods=["POST"]),
+                WebSocketRoute(f"{place}/session", self._session),
+            ]
+        return found
+
+    def refuse_held(self) -> None:
+        """Refuses the requests that wait for an answer."""
+        for answer in self.held:
+            answer.cancel()
+
+    def _is_here(self, asked: Mapping[str, str]) -> bool:
+        return (
+            asked["name"] == self.served.name and asked.get("version", self.served.version) == self.served.version
+        )
+
+    def _if_here(self, handler: Handler) -> Handler:
+        async def answer(request: HttpRequest) -> Response:
+            return await handler(request) if self._is_here(request.path_params) else _error(404, self.unknown)
+
+        return answer
+
+    async def _metrics(self, _: HttpRequest) -> Response:
+        talk = self.sessions
+        counts = (0, 0) if talk is None else (talk.open, talk.frames)
+        return Response(self.measured.text(*counts), media_type=MEDIA_TYPE)
+
+    async def _session(self, socket: WebSocket) -> None:
+        if self.sessions is not None and self._is_here(socket.path_params):
+            await self.sessions(socket)
+            return
+        await socket.accept()
+        await refuse(socket, BAD, self.unknown)
+
+    async def _infer(self, request: HttpRequest) -> Response:
+        begin, code = time.perf_counter(), 500
+        self.measured.under_way += 1
+        try:
+            answer = await self._answer_or_refuse(request)
+            code = answer.status_code
+            return answer
+        finally:
+            self.measured.under_way -= 1
+            self.measured.answered(code, time.perf_counter() - begin)
+
+    async def _answer_or_refuse(self, request: HttpRequest) -> Response:
+        if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            return _error(415, f"Content-Encoding: got {encoding[:40]!r}; send the body as it is")
+        answer = asyncio.create_task(self._answer(request))
+        self.held.add(answer)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            stops = "this server stops; ask again in a second, where another may answer"
+            return _error(503, stops, {"Retry-After": "1"})
+        finally:
+            self.held.discard(answer)
+
+    async def _answer(self, request: HttpRequest) -> Response:
+        async with AsyncExitStack() as stack:
+            try:
+                body = await _body(request, lambda: stack.enter_async_context(self.turns))
+            except ClientDisconnect:  # it has waited long enough for its turn
+                return Response(status_code=GONE)
+            if isinstance(body, Response):
+                return body
+            async with self.computing:
+                if await request.is_disconnected():  # nobody waits for what others would have to wait for
+                    return Response(status_code=GONE)
+                begin, loop = time.perf_counter(), asyncio.get_running_loop()
+                try:
+                    length = request.headers.get(HEADER)
+                    answer, headers = await loop.run_in_executor(self.worker, self._computed, body, length)
+                except MaskcastError as error:
+                    return _error(400, str(error))
+                finally:
+                    self.measured.computed_s += time.perf_counter() - begin
+            return Response(answer, headers=headers)
+
+    def _computed(self, body: bytearray, json_length: str | None) -> tuple[bytes, dict[str, str]]:
+        """Returns the body of an answer, and its headers; runs in the thread of the model."""
+        asked = read_request(body, json_length, INPUT, OUTPUT)
+        check_answer(asked, check_size(asked.tensor.shape, *self.served.shapes))
+        with done_within(ANSWER_S):
+            masks, warnings = self.served.answer(asked.tensor)
+        self.measured.inputs += len(masks)
+        self.measured.unlike += sum(map(bool, warnings))
+        parameters = {"digest": self.served.digest} | _warning(warnings)
+        return write_answer(asked, masks, OUTPUT, self.identity | {"parameters": parameters})
+
+
+def _always(content: Mapping[str, Any]) -> Handler:
+    """Returns what answers the same to everybody."""
+
+    async def answer(_: HttpRequest) -> Response:
+        return JSONResponse(content)
+
+    return answer
 
 
 async def _body(request: HttpRequest, turn: Callable[[], Awaitable[None]]) -> bytearray | Response:
@@ -355,14 +377,6 @@ def _warning(warnings: list[str]) -> dict[str, str]:
     if not told:
         return {}
     return {"warning": told[0] + (f" (and {counted(len(told) - 1, 'more clip')})" if told[1:] else "")}
-
-
-def _unknown(request: HttpRequest, name: str, version: str) -> Response | None:
-    """Returns the answer to who asks for a model that is not here."""
-    asked = request.path_params
-    if asked["name"] == name and asked.get("version", version) == version:
-        return None
-    return _error(404, f"no such model here; this server has {name!r}, version {version!r}")
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
