@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from maskcast.checkup.rows import Row, State
-from maskcast.installation import git
+from maskcast.installation import git as said_by_git
 from maskcast.reading import counted
 
 EXTRAS: dict[str, tuple[State, str]] = {  # what is said where one lacks, and what it is for
@@ -75,18 +75,18 @@ def video() -> Iterator[Row]:
         yield Row("video files", "warning", f"{found} writes no H.264", "pip install --force-reinstall av")
 
 
-def git_repository() -> Iterator[Row]:
+def git() -> Iterator[Row]:
     """Git, which DVC and the lineage of runs go by."""
     if shutil.which("git") is None:
         yield Row("Git", "missing", "is not installed", "install Git, e.g. `apt-get install git`")
         return
-    number = git("--version").removeprefix("git version ")
-    commit = git("rev-parse", "--short=12", "HEAD")
-    if not git("rev-parse", "--git-dir"):
+    number = said_by_git("--version").removeprefix("git version ")
+    commit = said_by_git("rev-parse", "--short=12", "HEAD")
+    if not said_by_git("rev-parse", "--git-dir"):
         yield Row("Git", "missing", f"{number}; this folder is no repository, which DVC needs", "git init")
     elif not commit:
         yield Row("Git", "warning", f"{number}; no commit yet: runs name none", "git add --all && git commit")
     else:
-        changes = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
+        changes = len(said_by_git("status", "--porcelain", "--untracked-files=no").splitlines())
         changed = f", {counted(changes, 'file')} changed" if changes else ""
         yield Row("Git", "ok", f"{number}, commit {commit}{changed}")

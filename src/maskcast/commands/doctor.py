@@ -43,7 +43,7 @@ def run(given: argparse.Namespace) -> int:
         "GPU": machine.gpus,
         "memory": machine.memory,
         "disk": partial(machine.disks, places),
-        "Git": software.git_repository,
+        "Git": software.git,
         "DVC": dvc_remote.dvc,
         "MLflow": tracking.mlflow,
     }
