@@ -222,7 +222,7 @@ def test_the_rows_of_a_cluster_are_those_of_preflight(
 ) -> None:
     from maskcast.commands import doctor
 
-    asked = [("failed", "nodes", "none fits", "ask for less"), ("not checked", "quota", "forbidden", "")]
+    asked = [Row("nodes", "failed", "none fits", "ask for less"), Row("quota", "not checked", "forbidden")]
     monkeypatch.setattr(doctor, "pipelines_module", lambda _: SimpleNamespace(rows=lambda file: asked))
     assert main(["doctor", "--cluster", "my-cluster.yaml"]) == 1
     text = " ".join(capsys.readouterr().out.split())
