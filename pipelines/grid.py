@@ -14,7 +14,6 @@ from kfp.dsl.base_component import BaseComponent
 
 import components as stage
 from components.evaluate_many import evaluate_many
-from maskcast.errors import MaskcastError
 from maskcast.runner.grid import Grid, Parts, Variant, load_grid, parts_of
 from maskcast.runner.variants import GRID
 from pipelines.cluster import Placement
@@ -66,8 +65,6 @@ def plan(path: Path, jobs: int, values: Mapping[str, dict[str, Any]], plain: Bas
     Raises:
         MaskcastError: naming what is wrong in the file.
     """
-    if jobs < 1:
-        raise MaskcastError(f"--jobs {jobs}: give 1 or more")
     grid, variants = load_grid(path, values, on.stages)
     changed = dict.fromkeys(name for variant in variants for name in variant.sections)
     variants = [

@@ -4,6 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
+from maskcast.commands.parser import add_number
 from pipelines import PIPELINES
 
 PROJECTS_CLUSTER = Path("cluster.yaml")  # as `maskcast new` calls it
@@ -40,9 +41,7 @@ def add_grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grid", metavar="FILE", type=Path, help="run the variants of this grid file and compare their maskers"
     )
-    parser.add_argument(
-        "--jobs", metavar="N", type=int, default=1, help="variants of a grid at once (default: %(default)s)"
-    )
+    add_number(parser, "--jobs", 1, 1, "variants of a grid at once")
 
 
 def cluster_file() -> Path:

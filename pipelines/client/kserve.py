@@ -8,8 +8,7 @@ from kubernetes import client
 from kubernetes.client import ApiClient, ApiextensionsV1Api, CoreV1Api, CustomObjectsApi
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import say
-from maskcast.runner.waiting import waits_for
+from maskcast.runner.waiting import Told, waits_for
 from pipelines.client.inference_service import API_VERSION, GROUP, PLURAL
 from pipelines.client.kube import ForbiddenError, ask, no_namespace
 from pipelines.client.manifests import Manifest
@@ -78,7 +77,7 @@ class Service:
         Raises:
             MaskcastError: it is not ready in time.
         """
-        started, told = time.monotonic(), set[str]()
+        late, told = time.monotonic() + READY_WITHIN_S, Told(f"InferenceService/{self.name} waits", STUCK_S)
         while True:
             service = self.get() or {}
             status = service.get("status", {})
@@ -91,18 +90,14 @@ class Service:
                     f"InferenceService/{self.name}: ready" + (f" at {url}" if (url := status.get("url")) else "")
                 )
                 return
-            waited = time.monotonic() - started
             why = [*self._waits(), *([ready["message"]] if ready.get("message") else [])]
-            if waited > READY_WITHIN_S:
+            if time.monotonic() > late:
                 raise MaskcastError(
                     f"InferenceService {self.name} is not ready after {READY_WITHIN_S / 60:.0f} minutes"
                     + (f": {why[0]}" if why else "")
                     + "; mend that: it goes on by itself"
                 )
-            for line in why if waited > STUCK_S else []:
-                if line not in told:
-                    told.add(line)
-                    say(f"InferenceService/{self.name} waits: {line}")
+            told.say_new(why)
             time.sleep(POLL_S)
 
     def _waits(self) -> list[str]:

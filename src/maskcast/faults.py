@@ -98,7 +98,7 @@ def _walk(model: type[BaseModel], values: Any, loc: Sequence[int | str]) -> _Pla
 
 
 def _of_field(written: str, field: FieldInfo) -> _Place:
-    found = _models_in(field.annotation)
+    found = models_in(field.annotation)
     return _Place(written, found, found, field.discriminator if isinstance(field.discriminator, str) else None)
 
 
@@ -127,7 +127,7 @@ def _addresses(model: type[BaseModel], before: str = "") -> Iterator[str]:
     """Yields the keys of a class and of those below it, with dots; what lists and mappings hold is left out."""
     for name, field in model.model_fields.items():
         yield _join(before, name)
-        for each in _models_in(field.annotation, within=False):
+        for each in models_in(field.annotation, within=False):
             yield from _addresses(each, _join(before, name))
 
 
@@ -141,13 +141,13 @@ def _tags(models: Models, key: str | None) -> list[str]:
     return [tag for field in fields for tag in get_args(field.annotation)]
 
 
-def _models_in(annotation: Any, within: bool = True) -> Models:
+def models_in(annotation: Any, within: bool = True) -> Models:
     """Returns the classes of an annotation, with those that lists and mappings hold unless ``within`` is false."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if not within and get_origin(annotation) in (list, tuple, dict):
         return []
-    return [model for arg in get_args(annotation) for model in _models_in(arg, within)]
+    return [model for arg in get_args(annotation) for model in models_in(arg, within)]
 
 
 def _has(values: Any, step: int | str) -> bool:

@@ -39,6 +39,6 @@ def test_a_place_without_a_clean_repository_is_refused(
     project.commit("DVC")
     Path("params.yaml").write_text(yaml.safe_dump(params | {"other": {}}))
     assert "params.yaml: differs from the last commit, where experiments of DVC start; commit it" in said()
-    assert "--jobs 0: give 1 or more" in said("--jobs", "0")
+    assert "--jobs: got 0; give 1 or more" in said("--jobs", "0")
     Path("models").mkdir()
     assert "models: already there (--out)" in said("--out", "models")

@@ -176,7 +176,7 @@ def test_what_is_wrong_with_one_model_is_told(clips: Path, tmp_path: Path) -> No
     ("flags", "message"),
     [
         (["--split", "train"], "holds no labelled clips in split 'train'"),
-        (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["--batch-size", "0"], "--batch-size: got 0; give 1 or more"),
         (["--out", "."], "already there"),
     ],
 )

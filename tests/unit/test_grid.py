@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from maskcast.runner.stage import get_stage
 from maskcast.runner.variants import failure
 from pipelines.cluster import Placement, load_cluster
 from pipelines.compile import build_given
+from pipelines.options import add_grid
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/video"
 SEED = "train_segmenter.training.seed"
@@ -117,9 +118,9 @@ def test_what_no_variant_changes_runs_once(tmp_path: Path) -> None:
         parts(tmp_path, a=None, b={"evaluate_video.split": "val"})
 
 
-def compiled(grid: Path, folder: Path, *overrides: str, jobs: int = 3) -> dict[str, Any]:
+def compiled(grid: Path, folder: Path, *overrides: str) -> dict[str, Any]:
     """Returns what Kubeflow gets."""
-    given = Namespace(pipeline="video", params=RECIPE / "params.yaml", grid=grid, jobs=jobs)
+    given = Namespace(pipeline="video", params=RECIPE / "params.yaml", grid=grid, jobs=3)
     cluster = load_cluster(RECIPE.parents[1] / "pipelines/cluster.yaml")
     built, how = build_given(given, overrides, Placement("image", cluster))
     assert how is not None and how.total == 3 + 8 + 1
@@ -155,8 +156,10 @@ def test_kubeflow_refuses_a_grid_over_clips(tmp_path: Path) -> None:
     content = {"stage": "train_segmenter", "variants": {"a": {"prepare_clips.height": 32}}}
     with pytest.raises(MaskcastError, match="a variant changes the clips"):
         compiled(write(tmp_path / "grid.yaml", content), tmp_path)
-    with pytest.raises(MaskcastError, match="--jobs 0: give 1 or more"):
-        compiled(RECIPE / "grid.yaml", tmp_path, jobs=0)
+    parser = ArgumentParser()
+    add_grid(parser)
+    with pytest.raises(MaskcastError, match="--jobs: got 0; give 1 or more"):
+        parser.parse_args(["--jobs", "0"])
 
 
 def test_a_variant_that_fails_leaves_word_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.params import validate
 from maskcast.runner import kube
 from maskcast.runner.trainjob import title, train_job
+from maskcast.runner.waiting import Told
 from pipelines.cluster import Cluster
 
 POD: dict[str, Any] = {
@@ -165,9 +166,8 @@ def test_what_holds_a_job_up_is_said_once(
 
     cluster = kube.Cluster(client.ApiClient(), "team")
     monkeypatch.setattr(cluster.core, "list_namespaced_event", list_events)
-    monkeypatch.setattr(kube, "PATIENCE_S", 0.0)
     suspended = {"type": "Suspended", "status": "True", "message": "waits for quota"}
-    told = kube._Told("job-1")
+    told = Told("TrainJob job-1", 0.0)
     for _ in range(2):
         told.say_new(cluster._holds_up("job-1", {"status": {"conditions": [suspended]}}, [pod]))
     assert capsys.readouterr().err.splitlines() == [
@@ -176,8 +176,7 @@ def test_what_holds_a_job_up_is_said_once(
         "TrainJob job-1: TrainJobResourcesCreationFailed: admission webhook denied the request",
     ]
     assert asked == ["team involvedObject.name=job-1,type=Warning"] * 2
-    monkeypatch.setattr(kube, "PATIENCE_S", 60.0)
-    kube._Told("job-1").say_new(cluster._holds_up("job-1", {}, [pod]))
+    Told("TrainJob job-1", 60.0).say_new(cluster._holds_up("job-1", {}, [pod]))
     assert not capsys.readouterr().err  # it is only starting
 
 

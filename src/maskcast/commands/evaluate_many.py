@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from maskcast.commands.parser import add_number
 from maskcast.errors import MaskcastError
 from maskcast.labels import SPLITS
 from maskcast.progress import track
@@ -37,8 +38,6 @@ examples:
 def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0."""
     check_new(given.out, "out")
-    if given.batch_size < 1:
-        raise MaskcastError(f"--batch-size {given.batch_size}: give 1 or more")
     from maskcast.evaluation import many
 
     task = many.Task(given.clips, given.split, given.batch_size, given.precision)
@@ -118,9 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", metavar="FOLDER", type=Path, required=True, help="clip store with true masks")
     parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="new folder for page and CSV")
     parser.add_argument("--split", choices=SPLITS, default="val", help="split that is scored (default val)")
-    parser.add_argument(
-        "--batch-size", metavar="N", type=int, default=16, help="frames at once where a clip is masked whole"
-    )
+    add_number(parser, "--batch-size", 16, 1, "frames at once where a clip is masked whole")
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), default="bf16", help="autocast to bf16 (default) or all in fp32"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.commands.evaluate_many import score
+from maskcast.commands.parser import add_number
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section
 from maskcast.progress import say
@@ -52,8 +53,6 @@ def run(given: argparse.Namespace) -> int:
     """Runs the command; returns the exit code 0, or 1 where a variant failed."""
     out = given.out or Path("results", given.grid.stem)
     check_new(out, "out")
-    if given.jobs < 1:
-        raise MaskcastError(f"--jobs {given.jobs}: give 1 or more")
     if not (file := Path("dvc.yaml")).is_file():
         raise MaskcastError(f"{file}: no such pipeline of DVC; run this in the folder of a dvc.yaml")
     found, _ = read_calls(file)
@@ -111,7 +110,7 @@ def _experiment(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of the command."""
     parser.add_argument("grid", metavar="FILE", type=Path, help="the grid file")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="variants at once (default %(default)s)")
+    add_number(parser, "--jobs", 1, 1, "variants at once")
     parser.add_argument(
         "--out", metavar="FOLDER", type=Path, help="new folder for page and CSV (default results/<name of FILE>)"
     )

@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from maskcast import stages
 from maskcast.commands import COMMANDS
+from maskcast.faults import models_in
 from maskcast.installation import described
 from maskcast.runner.stage import Stage, stage_names
 
@@ -152,7 +153,7 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
         lines += textwrap.wrap(
             " ".join(words), width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
         )
-        lines += [describe(nested, indent + "    ", field.discriminator) for nested in _nested(field.annotation)]
+        lines += [describe(nested, indent + "    ", field.discriminator) for nested in models_in(field.annotation)]
     return "\n".join(lines)
 
 
@@ -167,9 +168,3 @@ def _plain(value: Any) -> str:
 def _choices(annotation: Any) -> tuple[Any, ...]:
     """Returns the values of a Literal, and nothing of any other annotation."""
     return get_args(annotation) if get_origin(annotation) is Literal else ()
-
-
-def _nested(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for arg in get_args(annotation) for model in _nested(arg)]

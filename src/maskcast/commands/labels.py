@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from maskcast.commands.parser import add_commands, find_name
+from maskcast.commands.parser import add_commands, add_number, find_name
 from maskcast.data.label_formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
@@ -93,17 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--clips", metavar="STORE", type=Path, required=True, help="clips, of which some lack labels")
     one.add_argument("--masker", metavar="FOLDER", type=Path, required=True, help="what train_masker wrote")
     one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
-    one.add_argument("--budget", metavar="N", type=int, default=20, help="frames (default: %(default)s)")
+    add_number(one, "--budget", 20, 1, "frames")
     said = f"one of {', '.join(METHODS)} (default: %(default)s)"
     one.add_argument("--method", metavar="METHOD", choices=METHODS, default=METHODS[0], help=said)
-    one.add_argument(
-        "--spacing",
-        metavar="N",
-        type=int,
-        default=5,
-        help="least distance of two frames of a clip (default: %(default)s)",
-    )
-    one.add_argument("--seed", metavar="N", type=int, default=0, help="of the draws (default: %(default)s)")
+    add_number(one, "--spacing", 5, 1, "least distance of two frames of a clip")
+    add_number(one, "--seed", 0, 0, "of the draws")
     one.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="new folder")
     one = commands.add_parser(
         "propagate", help="carry labels of some frames to those around them, by optical flow"
@@ -112,13 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--clips", metavar="STORE", type=Path, required=True, help="clips, of which some frames have labels"
     )
     one.add_argument("--map", metavar="NAME", help="label map, where the store has several")
-    one.add_argument(
-        "--frames",
-        metavar="N",
-        type=int,
-        default=8,
-        help="how far, before and after each frame with labels (default: %(default)s)",
-    )
+    add_number(one, "--frames", 8, 1, "how far, before and after each frame with labels")
     one.add_argument(
         "--output", metavar="STORE", type=Path, required=True, help="new store of masks, for labels export"
     )
@@ -186,9 +174,6 @@ def _suggest(given: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clips import ClipStore
     from maskcast.report.suggestions import Suggest, suggest
 
-    for name, least in (("budget", 1), ("spacing", 1), ("seed", 0)):
-        if getattr(given, name) < least:
-            raise MaskcastError(f"--{name}: got {getattr(given, name)}; give {least} or more")
     params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
     count = suggest(out, ClipStore(given.clips, given.map), given.masker, params)
     return f"suggested {counted(count, 'frame')} by {given.method}"
@@ -198,8 +183,6 @@ def _propagate(given: argparse.Namespace, out: Path) -> str:
     from maskcast.data.clips import ClipStore
     from maskcast.data.propagated_store import write_propagated
 
-    if given.frames < 1:
-        raise MaskcastError(f"--frames: got {given.frames}; give 1 or more")
     done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
     return (
         f"carried the labels of {counted(done.labelled, 'frame')} to {done.carried} more, of "

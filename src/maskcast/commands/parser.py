@@ -69,6 +69,23 @@ def add_commands(parser: argparse.ArgumentParser) -> "argparse._SubParsersAction
     )
 
 
+def add_number(parser: argparse.ArgumentParser, flag: str, default: int, least: int, meaning: str) -> None:
+    """Declares a flag with a whole number, whose default its help tells.
+
+    Raises:
+        MaskcastError: when it is read and too small.
+    """
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise MaskcastError(f"{flag}: got {value}; give {least} or more")
+        return value
+
+    number.__name__ = "int"  # what argparse says of other texts
+    parser.add_argument(flag, metavar="N", type=number, default=default, help=f"{meaning} (default: %(default)s)")
+
+
 class _Commands(argparse._SubParsersAction):
     """Commands of a command, whose own help begins with the line that the list of them has."""
 

@@ -52,12 +52,8 @@ def series_champion(registry: Registry, data: str) -> Version | None:
     """
     series = {each.number: each for each in registry.versions() if each.tags.get("maskcast.data") == data}
     in_use = [each for each in series.values() if CHAMPION in each.aliases]
-    past = [series[each.version] for each in decisions(registry.name) if _stood(each) and each.version in series]
-    return next(iter(in_use + past), None)
-
-
-def _stood(decision: Decision) -> bool:
-    return decision.outcome == "done"
+    done = [each.version for each in decisions(registry.name) if each.outcome == "done"]
+    return next(iter(in_use + [series[number] for number in done if number in series]), None)
 
 
 def _decision(version: Version) -> Decision:

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted
-from maskcast.runner.waiting import waits_for
+from maskcast.runner.waiting import Told, waits_for
 
 Json = dict[str, Any]
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
@@ -90,7 +90,7 @@ class Cluster:
                 say(f"TrainJob {name} is left behind and goes with this pod ({error})")
 
     def _wait(self, name: str, nodes: int) -> None:
-        log, running, told = _Log(self.core), 0, _Told(name)
+        log, running, told = _Log(self.core), 0, Told(f"TrainJob {name}", PATIENCE_S)
         while True:
             job = _ask("read a TrainJob", self.custom.get_namespaced_custom_object, *self._jobs, name)
             pods = self._pods(name)
@@ -165,22 +165,6 @@ class Cluster:
     @property
     def _jobs(self) -> tuple[str, str, str, str]:
         return GROUP, VERSION, self.namespace, "trainjobs"
-
-
-class _Told:
-    """Says each line of what holds a job up once, after it has had time to start."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.said, self.patient_until = name, set[str](), time.monotonic() + PATIENCE_S
-
-    def say_new(self, lines: Iterator[str]) -> None:
-        """Says the lines that it has not said yet."""
-        if time.monotonic() < self.patient_until:
-            return
-        for line in lines:
-            if line not in self.said:
-                self.said.add(line)
-                say(f"TrainJob {self.name}: {line}")
 
 
 class _Log:

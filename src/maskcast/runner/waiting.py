@@ -1,10 +1,35 @@
 """What a pod waits for, by what the Kubernetes API tells of it."""
 
 import re
+import time
+from collections.abc import Iterable
 from typing import Any
+
+from maskcast.progress import say
 
 PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 STARTING = ("ContainerCreating", "PodInitializing")
+
+
+class Told:
+    """Says each line of what holds something up once, after it has had time to start.
+
+    Args:
+        title: of what is held up.
+        patience_s: seconds until then.
+    """
+
+    def __init__(self, title: str, patience_s: float) -> None:
+        self.title, self.said, self.patient_until = title, set[str](), time.monotonic() + patience_s
+
+    def say_new(self, lines: Iterable[str]) -> None:
+        """Says the lines that it has not said yet."""
+        if time.monotonic() < self.patient_until:
+            return
+        for line in lines:
+            if line not in self.said:
+                self.said.add(line)
+                say(f"{self.title}: {line}")
 
 
 def waits_for(pod: Any) -> str | None:

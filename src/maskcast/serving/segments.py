@@ -22,7 +22,7 @@ from maskcast.redaction import redacted
 from maskcast.registry.loading import LoadedMasker
 from maskcast.report.overlays import matte, overlay
 from maskcast.report.paint import palette
-from maskcast.runner.outputs import output_whole
+from maskcast.runner.outputs import check_new, output_whole
 from maskcast.serving.backgrounds import Background, compose
 from maskcast.serving.film import Film
 from maskcast.serving.playing import Playing, playing
@@ -188,8 +188,7 @@ def segment_video(
         MaskcastError: the output is there already or cannot be written, the video is damaged, the background
             cannot be read, or the model finds no matte where one is asked for.
     """
-    if output.exists():
-        raise MaskcastError(f"{output}: is there already; remove it, or give another --output")
+    check_new(output, "output")
     watched = Watched(loaded)
     foreground_of(watched.maps, alpha)
     photographs = [] if isinstance(video, str) else photographs_in(video)
