@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterator
 
+from maskcast.checkup import tracking
 from maskcast.checkup.rows import NotCheckedError, Row
-from maskcast.checkup.tracking import keep_run
-from maskcast.redaction import redacted
 from maskcast.runner.server import VARIABLE
 from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
@@ -22,4 +21,4 @@ def mlflow(subject: Subject) -> Iterator[Row]:
     uri = os.environ.get(VARIABLE, "")
     if not uri.startswith(("http://", "https://")):
         raise NotCheckedError(f"{uri or VARIABLE}: only http:// and https:// can be checked from here")
-    yield Row("MLflow", "ok", f"{redacted(uri)}: version {keep_run(uri)}, keeps runs and their files")
+    yield from tracking.mlflow()

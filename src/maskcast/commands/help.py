@@ -11,23 +11,12 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from maskcast import stages
-from maskcast.commands import COMMANDS
+from maskcast.commands import COMMANDS, GROUPS
 from maskcast.faults import models_in
 from maskcast.installation import described
 from maskcast.runner.stage import Stage, stage_names
 
-GROUPS = {  # in which order the overview names commands and stages
-    "use a model": ("forecast", "segment", "serve", "models"),
-    "your data and labels": (
-        "init",
-        "labels",
-        "write-annotations",
-        "write-lmdb",
-        "evaluate-coco",
-        "evaluate-many",
-    ),
-    "pipelines": ("new", "doctor", "dry-run", "summary", "pipeline", "grid", "code"),
-    "the shell": ("completion",),
+STAGES = {  # in which order the overview names stages, after the commands
     "stages of a forecaster": (
         "fetch_dataset",
         "prepare_clips",
@@ -76,8 +65,9 @@ def overview() -> str:
     width = get_width()
     lines = [USAGE]
     summaries = COMMANDS | _stage_summaries()
-    grouped = [name for names in GROUPS.values() for name in names]
-    groups = GROUPS | {"more": tuple(name for name in summaries if name not in grouped)}
+    groups = {**GROUPS, **STAGES}
+    grouped = [name for names in groups.values() for name in names]
+    groups["more"] = [name for name in summaries if name not in grouped]
     for title, names in groups.items():
         lines += ["", f"{title}:"] if names else []
         for name in names:
