@@ -23,7 +23,7 @@ from maskcast.checkup.forecast import Forecast, forecast
 from maskcast.errors import MaskcastError
 from maskcast.params import load_params_file, section, validate
 from maskcast.rehearsal import VARIABLE
-from maskcast.runner.dvc_calls import Call, in_order, needs_of, read_calls
+from maskcast.runner.dvc_calls import Call, ancestors_of, in_order, needs_of, read_calls
 
 POLL_S = 0.5  # looking at the pages of a process takes time, too
 OUTSIDE = ("MLFLOW_", "MASKCAST_RESUME_DIR", "KFP_")  # variables of runs that this is none of
@@ -70,7 +70,7 @@ def dry_run(folder: Path) -> Iterator[Tried]:
             else:
                 parts = {
                     part: number
-                    for name in _ancestors(entry, needs)
+                    for name in ancestors_of(entry, needs)
                     if (found := results[name].forecast) is not None
                     for part, number in found.parts.items()
                 }
@@ -92,17 +92,6 @@ def _params(folder: Path, call: Call) -> dict[str, Any]:
         training = {"nodes": 1, "batch_size": values["training"]["batch_size"] // nodes}
         values = {**values, "training": values["training"] | training}
     return values
-
-
-def _ancestors(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
-    """Returns the entries that an entry reads from, directly or not."""
-    found: set[str] = set()
-    waiting = [entry]
-    while waiting:
-        new = needs[waiting.pop()] - found
-        found |= new
-        waiting += new
-    return found
 
 
 class _Trial:

@@ -71,6 +71,11 @@ def needs_of(calls: Mapping[str, Call]) -> dict[str, set[str]]:
     }
 
 
+def ancestors_of(entry: str, needs: Mapping[str, set[str]]) -> set[str]:
+    """Returns the entries that an entry reads from, directly or not."""
+    return needs[entry].union(*(ancestors_of(one, needs) for one in needs[entry]))
+
+
 def in_order(calls: Mapping[str, Call]) -> Iterator[str]:
     """Yields each entry after those that it reads from.
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, load_params_file, set_key, validate
+from maskcast.runner.dvc_calls import ancestors_of
 from maskcast.runner.stage import get_stage
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,59}"  # what git, DVC and Kubeflow take, and a table has room for
@@ -115,9 +116,7 @@ def parts_of(
     Raises:
         MaskcastError: a variant changes the clips, or what the grid's stage does not depend on.
     """
-    wanted = {grid.stage}
-    for name in reversed(list(needs)):
-        wanted |= needs[name] if name in wanted else set()
+    wanted = {grid.stage} | ancestors_of(grid.stage, needs)
     changed = {section: variant.name for variant in variants for section in variant.sections}
     for section, variant in changed.items():
         if section not in wanted:
