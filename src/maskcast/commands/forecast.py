@@ -8,7 +8,6 @@ from maskcast.progress import say, track
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
-FETCHED = ".fetched"
 DESCRIPTION = "Forecasts the masks that follow a video, and draws them."
 EPILOG = """\
 A VIDEO is a video file, a folder of images (frames in the numeric order of their names), a folder of either, or an
@@ -48,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
     stride, start, samples = given.stride, given.start, given.samples
     stride = checked_stride(loaded, stride, start, samples, "--")
     failed, there = 0, 0
-    videos = find_videos(given.videos, given.output / FETCHED, given.output)
+    videos = find_videos(given.videos, given.output)
     say(f"{loaded.title} forecasts {counted(len(videos), 'video')}")
     for video in track(videos, "forecast"):
         try:

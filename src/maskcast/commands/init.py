@@ -25,7 +25,7 @@ def run(given: argparse.Namespace) -> int:
 
     check_free(given.params, force=given.force)
     start = plan(given.folder, lambda: pinned(ENCODER))
-    write_params(given.params, start.text(given.folder), force=given.force)
+    write_params(given.params, start.text(given.folder))
     print(told(start, given.folder, given.params))
     return 0
 

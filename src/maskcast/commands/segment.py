@@ -9,7 +9,6 @@ from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.store import ADDRESS_HELP
 
-FETCHED = ".fetched"
 DESCRIPTION = "Masks a video frame by frame, or photographs, and puts the foreground before another."
 EPILOG = """\
 A VIDEO is a video file, a folder of frames in the numeric order of their names, a photograph, a folder of
@@ -51,19 +50,15 @@ def run(given: argparse.Namespace) -> int:
     from maskcast.serving.backgrounds import Background
     from maskcast.serving.playing import camera_name, is_camera
     from maskcast.serving.segments import segment_video
-    from maskcast.serving.videos import find_videos
+    from maskcast.serving.videos import find_video
 
     background = None if given.background is None else Background(given.background)
     video: Path | str
     if is_camera(given.video):
         name, video = camera_name(given.video), given.video
     else:
-        found = find_videos([given.video], given.output / FETCHED, given.output)
-        if found[1:]:
-            raise MaskcastError(
-                f"{given.video}: holds {len(found)} videos; name one of them, e.g. {found[0].path}"
-            )
-        name, video = found[0].name, found[0].path
+        found = find_video(given.video, given.output)
+        name, video = found.name, found.path
     loaded = masker_of(load_shipped()) if given.model is None else load_masker_at(given.model)
     say(f"{loaded.title} segments {given.video}")
     start = time.monotonic()

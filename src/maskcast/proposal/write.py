@@ -145,13 +145,12 @@ def check_free(path: Path, *, force: bool) -> None:
         raise MaskcastError(f"{path}: already there; replace it by --force, or name another file by --params")
 
 
-def write_params(path: Path, text: str, *, force: bool) -> None:
+def write_params(path: Path, text: str) -> None:
     """Writes a params file, whole or not at all.
 
     Raises:
-        MaskcastError: when it is there already, or cannot be written.
+        MaskcastError: when it cannot be written.
     """
-    check_free(path, force=force)
     try:
         write_whole(path, text)
     except OSError as error:

@@ -23,7 +23,7 @@ from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import known_of, runs_behind
 from maskcast.registry.loading import download
-from maskcast.registry.store import Registry, Version
+from maskcast.registry.store import Registry
 from maskcast.report.tables import printed
 from maskcast.runner.provenance import CODE
 
@@ -111,7 +111,8 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         )
     with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
         folder = Path(scratch)
-        weights = _weights(registry, known, folder)
+        weights = download(registry, known, folder)
+        read_bundle(weights / "data", known.digest)
         _say_packages(weights / "requirements.txt", title)
         top = _top(repository)
         _check_out(top, commit, folder / "code")
@@ -130,13 +131,6 @@ def verify(registry: Registry, which: str, repository: str, clips: Path | None =
         for each in (record, found)
     )
     return Verification(f"{title}, commit {commit[:12]}", was, now, found.digest == record.digest)
-
-
-def _weights(registry: Registry, known: Version, folder: Path) -> Path:
-    """Downloads the artifact of a version and makes sure that it is what was registered."""
-    where = download(registry, known, folder)
-    read_bundle(where / "data", known.digest)
-    return where
 
 
 def _say_packages(requirements: Path, title: str) -> None:

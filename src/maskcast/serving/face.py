@@ -18,7 +18,7 @@ from maskcast.registry.forecast_models import ForecasterModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.loading import LoadedPipeline, load_masker_at, load_pipeline, load_shipped
 from maskcast.serving.forecasts import Forecast, checked_stride, look
-from maskcast.serving.videos import SAMPLE, Frames, find_videos, is_sample
+from maskcast.serving.videos import SAMPLE, Frames, find_video, is_sample
 
 
 def load(address: str | Path = SAMPLE) -> "Pipeline":
@@ -91,10 +91,7 @@ class Pipeline:
                 "(T, H, W, 3), e.g. np.stack(frames)"
             )
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-            found = find_videos([str(video)], Path(scratch), Path(scratch))
-            if found[1:]:
-                raise MaskcastError(f"{video}: holds {len(found)} videos; name one of them, e.g. {found[0].path}")
-            return look(found[0], self.loaded, distance, start, samples)
+            return look(find_video(str(video), Path(scratch)), self.loaded, distance, start, samples)
 
     def __repr__(self) -> str:
         about = self.loaded.about

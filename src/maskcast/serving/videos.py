@@ -22,6 +22,7 @@ from maskcast.progress import say
 from maskcast.registry.loading import SAMPLES
 from maskcast.storage.store import fetch, local_path
 
+FETCHED = ".fetched"
 SAMPLE = "sample"  # stands for what comes with maskcast
 
 
@@ -91,14 +92,25 @@ class Frames(Video):
         return hashlib.sha256(self.frames.tobytes()).hexdigest()
 
 
-def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[Video]:
+def find_video(address: str, output: Path) -> Video:
+    """Returns the video at an address; see ``find_videos``.
+
+    Raises:
+        MaskcastError: as that does; or there are several.
+    """
+    found = find_videos([address], output)
+    if found[1:]:
+        raise MaskcastError(f"{address}: holds {len(found)} videos; name one of them, e.g. {found[0].path}")
+    return found[0]
+
+
+def find_videos(addresses: Sequence[str], output: Path) -> list[Video]:
     """Returns the videos at some addresses, each under a name of its own.
 
     Args:
         addresses: a path or ``file://`` of a video, of a folder of frames or of a folder of videos; ``s3://``; or
             ``sample``.
-        fetched: folder for what lies in a bucket; what is there already is not fetched again.
-        output: folder that is not searched.
+        output: folder that is not searched; what lies in a bucket is brought to ``FETCHED`` in it, once.
 
     Raises:
         MaskcastError: an address holds no video, cannot be reached, or two videos have one name.
@@ -107,7 +119,7 @@ def find_videos(addresses: Sequence[str], fetched: Path, output: Path) -> list[V
     for address in addresses:
         path = SAMPLES / "sample.mp4" if is_sample(address) else local_path(address)
         if path is None:
-            path = fetched / address.removeprefix("s3://")
+            path = output / FETCHED / address.removeprefix("s3://")
             fetch(address, path)
         elif not path.exists():
             raise MaskcastError(f"{address}: no such video or folder; mend the path")
