@@ -6,6 +6,8 @@ import io
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from kfp_server_api.models import V2beta1Pipeline
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from pipelines.client.connection import Client
+from pipelines.client.connection import Client, connect
 from pipelines.client.preflight import passes
-from pipelines.cluster import Cluster, Placement
+from pipelines.cluster import Cluster, Placement, load_cluster
 from pipelines.compile import build_given, content_digest, refuse_secrets, values_of, write
 from pipelines.options import add_cluster, add_grid, add_pipeline
 from pipelines.values import for_kfp, local_data
@@ -75,22 +77,29 @@ def make_package(given: argparse.Namespace, cluster: Cluster) -> Package:
         )
 
 
-def check_cluster(given: argparse.Namespace, cluster: Cluster, client: Client) -> None:
-    """Checks what a run needs and shows it on stderr, unless ``--no-preflight`` is given.
+@contextmanager
+def ready(given: argparse.Namespace) -> Iterator[tuple[Client, Package, dict[str, Any]]]:
+    """Yields what starts a run or a schedule: the server, the package, and what kfp is told of both.
+
+    What a run needs is checked first and shown on stderr, unless ``--no-preflight`` is given.
 
     Raises:
-        MaskcastError: when something is missing.
+        MaskcastError: naming the key at fault, or when something is missing.
     """
-    if given.no_preflight:
-        return
-    with contextlib.redirect_stdout(sys.stderr):
-        ready = passes(given, cluster, client)
-    if not ready:
-        raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
+    cluster = load_cluster(given.cluster)
+    package = make_package(given, cluster)
+    with connect(given) as client:
+        if not given.no_preflight:
+            with contextlib.redirect_stdout(sys.stderr):
+                passed = passes(given, cluster, client)
+            if not passed:
+                raise MaskcastError("preflight failed; do what its rows say, or add --no-preflight")
+        told = {"pipeline_root": cluster.pipeline_root, "service_account": cluster.service_account}
+        yield client, package, {"params": package.parameters} | told
 
 
-def upload(client: Client, package: Package) -> tuple[str, str]:
-    """Returns the ids of pipeline and version on the server, uploading what is not there yet.
+def upload(client: Client, package: Package) -> dict[str, str]:
+    """Returns the ids of pipeline and version on the server, as kfp is told them; uploads what is not there yet.
 
     Raises:
         MaskcastError: when the server refuses.
@@ -107,7 +116,7 @@ def upload(client: Client, package: Package) -> tuple[str, str]:
             compiled = Path(folder) / "pipeline.yaml"
             compiled.write_text(package.ir, encoding="utf-8")
             versions = [client.upload_pipeline_version(str(compiled), package.version, pipeline_id)]
-    return pipeline_id, versions[0].pipeline_version_id
+    return {"pipeline_id": pipeline_id, "version_id": versions[0].pipeline_version_id}
 
 
 def experiment_id(client: Client, name: str) -> str:

@@ -5,13 +5,13 @@ values of today: schedule anew after a change. Prints the id of the schedule.
 """
 
 import argparse
+from typing import Any
 
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.report.tables import printed
 from pipelines.client.connection import Client, add_connection, connect
-from pipelines.client.package import Package, add_package, check_cluster, experiment_id, make_package, upload
-from pipelines.cluster import Cluster, load_cluster
+from pipelines.client.package import Package, add_package, experiment_id, ready, upload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +45,12 @@ def run(given: argparse.Namespace) -> int:
             f"--cron {given.cron!r}: write six fields, second minute hour day month weekday; "
             "put a 0 before a usual expression of five"
         )
-    cluster = load_cluster(given.cluster)
-    package = make_package(given, cluster)
-    with connect(given) as client:
-        check_cluster(given, cluster, client)
-        print(_create(client, given, package, cluster))
+    with ready(given) as (client, package, told):
+        print(_create(client, given, package, told))
     return 0
 
 
-def _create(client: Client, given: argparse.Namespace, package: Package, cluster: Cluster) -> str:
+def _create(client: Client, given: argparse.Namespace, package: Package, told: dict[str, Any]) -> str:
     name = given.name or package.pipeline
     experiment = experiment_id(client, given.experiment)
     for each in client.list_recurring_runs(experiment_id=experiment, page_size=100).recurring_runs or []:
@@ -62,18 +59,9 @@ def _create(client: Client, given: argparse.Namespace, package: Package, cluster
                 f"experiment {given.experiment} has a schedule {name!r} already ({each.recurring_run_id}); "
                 "remove it with --delete, or give this one another --name"
             )
-    pipeline_id, version_id = upload(client, package)
+    told |= upload(client, package)
     made = client.create_recurring_run(
-        experiment,
-        name,
-        cron_expression=given.cron,
-        max_concurrency=1,
-        no_catchup=True,
-        params=package.parameters,
-        pipeline_id=pipeline_id,
-        version_id=version_id,
-        pipeline_root=cluster.pipeline_root,
-        service_account=cluster.service_account,
+        experiment, name, cron_expression=given.cron, max_concurrency=1, no_catchup=True, **told
     )
     say(f"experiment {given.experiment}, schedule {name}: {given.cron}")
     created: str = made.recurring_run_id

@@ -10,10 +10,9 @@ from datetime import datetime
 
 from maskcast.installation import git
 from maskcast.progress import say
-from pipelines.client.connection import add_connection, connect
-from pipelines.client.package import add_package, check_cluster, experiment_id, make_package, quiet, upload
+from pipelines.client.connection import add_connection
+from pipelines.client.package import add_package, experiment_id, quiet, ready, upload
 from pipelines.client.watch import follow
-from pipelines.cluster import load_cluster
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,22 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    cluster = load_cluster(given.cluster)
-    package = make_package(given, cluster)
-    with connect(given) as client:
-        check_cluster(given, cluster, client)
-        pipeline_id, version_id = upload(client, package)
+    with ready(given) as (client, package, told):
+        told |= upload(client, package)
         experiment = experiment_id(client, given.experiment)
         with quiet():
-            started = client.run_pipeline(
-                experiment,
-                given.name or _name(package.pipeline),
-                params=package.parameters,
-                pipeline_id=pipeline_id,
-                version_id=version_id,
-                pipeline_root=cluster.pipeline_root,
-                service_account=cluster.service_account,
-            )
+            started = client.run_pipeline(experiment, given.name or _name(package.pipeline), **told)
         say(f"experiment {given.experiment}, run {started.display_name}: {client.page(started.run_id)}")
         print(started.run_id, flush=True)
         return follow(client, started.run_id) if given.wait else 0

@@ -103,6 +103,7 @@ def subject(**config) -> Subject:
         (NotCheckedError("far away; go there"), Row("it", "not checked", "far away", "go there")),
         (ForbiddenError("nodes is forbidden"), Row("it", "not checked", "nodes is forbidden")),
         (MaskcastError("is\n  broken; mend it; soon"), Row("it", "failed", "is broken", "mend it; soon")),
+        (RuntimeError("out of order"), Row("it", "failed", "RuntimeError: out of order", "mend that")),
     ],
 )
 def test_an_error_ends_a_check_and_keeps_the_rows_before_it(error, expected):
