@@ -145,14 +145,13 @@ def look(video: Video, loaded: LoadedPipeline, stride: int, start: int | None, s
         MaskcastError: the video is damaged or too short, or the model draws no futures.
     """
     about = loaded.about
-    indices = _frames_seen(video, about.context_frames, stride, start)
-    frames_THWC = video.read(indices)
+    seen, coming = _frames(video, loaded, stride, start)
+    frames_THWC = video.read(seen)
     height, width = frames_THWC.shape[1:3]
     clip_THWC = resize_frames(frames_THWC, about.height, about.width)
     observed = loaded.model.observe(clip_THWC, (height, width), samples)
     label_map = LabelMap(about.label_map or MASK, about.classes)
-    coming = tuple(indices[-1] + stride * step for step in range(1, about.horizon + 1))
-    return Forecast(video.name, frames_THWC, tuple(indices), coming, label_map, observed, loaded.title)
+    return Forecast(video.name, frames_THWC, tuple(seen), tuple(coming), label_map, observed, loaded.title)
 
 
 def forecast_video(
@@ -175,13 +174,13 @@ def forecast_video(
     check_spares(output, "output", {"the video": video.path})
     check_own(output, RECORD)
     about = loaded.about
-    indices = _frames_seen(video, about.context_frames, stride, start)
+    seen, coming = _frames(video, loaded, stride, start)
     record = {
         "format": "maskcast-forecast/1",
         "model": loaded.identity,
         "video": {"name": video.path.name, "digest": video.digest()},
-        "frames_seen": list(indices),
-        "frames_forecast": [indices[-1] + stride * step for step in range(1, about.horizon + 1)],
+        "frames_seen": list(seen),
+        "frames_forecast": list(coming),
         "height": about.height,
         "width": about.width,
         "classes": list(about.classes),
@@ -202,12 +201,13 @@ def forecast_video(
     return True
 
 
-def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> range:
-    """Returns the indices of the frames that the model sees.
+def _frames(video: Video, loaded: LoadedPipeline, stride: int, start: int | None) -> tuple[range, range]:
+    """Returns the indices of the frames that the model sees, and of those that it forecasts.
 
     Raises:
         MaskcastError: the video has too few.
     """
+    frames, horizon = loaded.about.context_frames, loaded.about.horizon
     total, span = video.count(), (frames - 1) * stride + 1
     first = total - span if start is None else start
     if first < 0 or first + span > total:
@@ -216,7 +216,8 @@ def _frames_seen(video: Video, frames: int, stride: int, start: int | None) -> r
             f"needed for {frames} of them {stride} apart; give a longer video, a smaller stride or an earlier "
             "start"
         )
-    return range(first, first + span, stride)
+    end = first + frames * stride
+    return range(first, end, stride), range(end, end + horizon * stride, stride)
 
 
 def _write_masks(folder: Path, found: Forecast, record: dict[str, Any]) -> None:
