@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
-from maskcast.reading import checked, read_json
+from maskcast.reading import content_of, parsing
 from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import beside, remove, resume_dir
 from maskcast.storage.store import fetch, put
@@ -50,9 +50,9 @@ def referred(path: Path) -> Path:
     if not file.is_file():
         return path
     again = "run the stage that wrote it again"
-    reference: Reference = checked(
-        Reference, read_json(file, "reference", again), file, "a reference to data", again
-    )
+    raw = content_of(file, "reference", again)
+    with parsing(file, "a reference to data", again):
+        reference = Reference.model_validate_json(raw)
     store = _store()
     if store != reference.store:
         raise MaskcastError(
