@@ -27,6 +27,7 @@ The output is a folder of the video's name:
   overlay.mp4    the video under its masks, with its sound
   composed.mp4   with --background: the foreground before it, with the sound
   segment.json   which model, which classes, where there was a cut
+
 Those of photographs have the photographs' names, and overlay/ and composed/ are folders of images.
 
 Foreground are all objects of the first label map of classes, with a hard edge; with --alpha it is the first matte.
