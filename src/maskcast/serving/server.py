@@ -252,9 +252,8 @@ class _Service:
             answer.cancel()
 
     def _is_here(self, asked: Mapping[str, str]) -> bool:
-        return (
-            asked["name"] == self.served.name and asked.get("version", self.served.version) == self.served.version
-        )
+        name, version = self.served.name, self.served.version
+        return asked["name"] == name and asked.get("version", version) == version
 
     def _if_here(self, handler: Handler) -> Handler:
         async def answer(request: HttpRequest) -> Response:
