@@ -168,6 +168,21 @@ def write_frame_folders(folder: Path) -> None:
     (folder / "raw/classes.yaml").write_text("background:\ncar: {part: wheel}\nperson:\n")
 
 
+def write_panoptic(folder: Path) -> None:
+    names = [f"{word}.png" for word in ("ant", "bee", "cow", "dog")]
+    for k, (name, frame) in enumerate(zip(names, frames_of(4), strict=True)):
+        save_images(folder / "raw/images", [frame], name)
+        save_images(folder / "raw/panoptic", [np.full((*SIZE, 3), (7, k, 0), np.uint8)], name)
+    images = [{"id": k, "file_name": name, "height": SIZE[0], "width": SIZE[1]} for k, name in enumerate(names)]
+    annotations = [
+        {"image_id": k, "file_name": name, "segments_info": [{"id": 7 + 256 * k, "category_id": 1 + k % 2}]}
+        for k, name in enumerate(names)
+    ]
+    categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES[1:], 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    save_json(folder / "raw/panoptic.json", content)
+
+
 def write_videos(folder: Path) -> None:
     save_video(folder / "raw/one.mp4", frames_of(8))
     save_video(folder / "raw/two.avi", frames_of(8))
@@ -495,6 +510,11 @@ RAW = {
         {"images": "JPEGImages/{clip}", "masks": "Annotations/{clip}", "classes": "classes.yaml", "frames": 3, "splits": {"val": 0.5}},
         ("00001.jpg", "00001.png", "classes.yaml"),
     ),
+    "annotations": (
+        write_panoptic,
+        {"format": "coco", "labels": ["panoptic.json"], "images": "images/{clip}.png", "classes": CLASSES, "frames": 1, "splits": {"val": 0.5}},
+        ("panoptic.json", "panoptic/*.png"),
+    ),
     "videos": (write_videos, {"frames": 3}, ("*.mp4", "*.avi", "*.mkv")),
     "green_screen": (
         write_green_screen,
@@ -533,7 +553,7 @@ READERS: dict[str, Reader] = {
         for name, (values, files) in DETECTION.items()
     },
     **{
-        f"init {name}": Reader(RAW[name][0], inspect, RAW[name][2]) for name in ("competition", "frame_folders", "videos")
+        f"init {name}": Reader(RAW[name][0], inspect, RAW[name][2]) for name in ("annotations", "competition", "frame_folders", "videos")
     },
     "detection set": Reader(write_detection_store, read_detection_store, ("dataset.json", "train.json"), agreeing_detection),
     "COCO files": Reader(write_coco, read_coco, ("gt.json", "dt.json")),

@@ -331,6 +331,14 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
         (lambda one: one["annotations"][0].update(file_name="none.png"), "none.png: no such"),
         (lambda one: one["annotations"][0].update(file_name="../x.png"), "file_name must be a path below"),
         (lambda one: one.update(images=[5]), "panoptic_val2017.json: "),
+        (
+            lambda one: one["images"][0].update(height=float(HEIGHT)),
+            "height must be an integer, not 40.0; mend it",
+        ),
+        (
+            lambda one: one["annotations"][0]["segments_info"][0].update(id="7"),
+            "id '7' of a segment must be an integer",
+        ),
         (lambda one: one["annotations"].insert(1, 5), "panoptic_val2017.json: "),
         (lambda one: one["images"][0].update(height=HEIGHT + 2), "is 64x40 (width x height); give the images"),
     ],

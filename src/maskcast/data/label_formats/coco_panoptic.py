@@ -43,24 +43,29 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
     Raises:
         MaskcastError: an image or a category is missing.
     """
-    categories, annotations = (Records(f"{file}: {key}", content[key]) for key in ("categories", "annotations"))
-    names, images = category_names(categories), {one["id"]: one for one in content["images"]}
+    categories, images, annotations = (
+        Records(f"{file}: {key}", content[key]) for key in ("categories", "images", "annotations")
+    )
+    names, row = category_names(categories), {one["id"]: k for k, one in enumerate(images.records)}
+    heights, widths = images.integers("height").tolist(), images.integers("width").tolist()
     for n, one in enumerate(annotations.records):
-        image, where = images.get(one["image_id"]), f"{annotations.where}[{n}] ({one['file_name']})"
-        if image is None:
+        where = f"{annotations.where}[{n}] ({one['file_name']})"
+        if one["image_id"] not in row:
             annotations.fail(n, f"image_id {shown(one['image_id'])} is no image of {file}; mend it")
         png = PurePosixPath(one["file_name"])
         if png.is_absolute() or ".." in png.parts:
             annotations.fail(n, "file_name must be a path below the folder of the PNGs; mend it")
         segments: dict[int, str] = {}
         for segment in one["segments_info"]:
+            if type(segment["id"]) is not int:
+                annotations.fail(n, f"id {shown(segment['id'])} of a segment must be an integer; mend it")
             if segment["category_id"] not in names:
                 annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; mend it")
             segments[segment["id"]] = names[segment["category_id"]]
         found = [(name, number) for number, name in segments.items()]
         read = partial(_regions, segments_folder(file) / png, segments)
-        size = checked_size(image["height"], image["width"], where)
-        name = image["file_name"]
+        k = row[one["image_id"]]
+        name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
         yield FoundFrame(where, places_of(name), size, [(IGNORED, None), *found] if found else [], read, [name])
 
 
