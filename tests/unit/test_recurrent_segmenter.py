@@ -68,7 +68,7 @@ def test_own_outputs_are_all_that_is_remembered() -> None:
     torch.nn.init.normal_(memory.out.weight)
     x_BTCHW = torch.randn(1, 2, 2, 3, 3)
     with torch.no_grad():
-        found, state = memory(x_BTCHW, memory.start(x_BTCHW[:, 0]))
+        found, state = memory(x_BTCHW, ())
         hidden = memory.cell.start(x_BTCHW[:, 0])
         for read in (torch.zeros(1, 2, 3, 3), found[:, 0], x_BTCHW[:, 1]):
             hidden = memory.cell.step(memory.cell.input(read), hidden)

@@ -60,13 +60,15 @@ class Segmenter(nn.Module, ABC):
             nonlocal most
             most = max(most, sum(x.numel() for x in _tensors((given, made))))
 
-        hooks = [part.register_forward_hook(look) for part in self.modules() if part is not self]
-        try:
-            with torch.inference_mode():
-                self(torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        frame = torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device)
+        with torch.inference_mode():
+            _, state = self(frame)  # a clip under way has a state
+            hooks = [part.register_forward_hook(look) for part in self.modules() if part is not self]
+            try:
+                self(frame, state)
+            finally:
+                for hook in hooks:
+                    hook.remove()
         return max(-(-most // PROBE**2), sum(self.channels))
 
     @abstractmethod
@@ -92,6 +94,11 @@ class Segmenter(nn.Module, ABC):
             return (logits_BTKHW,)
         return logits_BTKHW.split(self.channels, 2)
 
+    def cropped(self, logits_NKHW: Tensor, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
+        """Returns the logits of each map, of padded frames, as of those that were given."""
+        height, width = frames_BTHWC.shape[2:4]
+        return self.per_map(logits_NKHW[..., :height, :width].unflatten(0, frames_BTHWC.shape[:2]))
+
 
 class Masker(Segmenter):
     """A segmentation network that sees one frame at a time.
@@ -112,10 +119,8 @@ class Masker(Segmenter):
 
     def forward(self, frames_BTHWC: Tensor, state: State = ()) -> tuple[tuple[Tensor, ...], State]:
         """Returns logits (channels_last where the network keeps it) of each map, and no state."""
-        height, width = frames_BTHWC.shape[2:4]
-        logits_NKHW: Tensor = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
-        logits_BTKHW = logits_NKHW[..., :height, :width].unflatten(0, frames_BTHWC.shape[:2])
-        return self.per_map(logits_BTKHW), ()
+        logits_NKHW = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
+        return self.cropped(logits_NKHW, frames_BTHWC), ()
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:

@@ -5,17 +5,12 @@ Both halves run the network's own layers, so its weights keep their names.
 Legend: N frames, C channels, H height, W width, K channels of logits.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from maskcast.models.segmentation.unet import UNet
-
-Maps = Sequence[Tensor]
-Change = Callable[[int, Tensor], Tensor]  # number of a scale, and its map (N, C, H, W) -> what takes its place
+from maskcast.models.segmentation.unet import Change, Maps, UNet
 
 
 class Cut:
@@ -101,12 +96,8 @@ class UNetCut(Cut):
 
     def decode(self, maps: Maps, change: Change) -> Tensor:
         """Returns what the head takes, the map of each scale changed on the way."""
-        *skips, up_NCHW = maps
-        for scale, block in enumerate(reversed(self.network.up)):
-            up_NCHW = change(scale, up_NCHW)
-            up_NCHW = F.interpolate(up_NCHW, scale_factor=2, mode="bilinear", align_corners=True)
-            up_NCHW = block(torch.cat([up_NCHW, skips.pop()], 1))
-        return up_NCHW
+        features_NCHW: Tensor = self.network.decode(maps, change)
+        return features_NCHW
 
     def head(self, features_NCHW: Tensor) -> Tensor:
         """Returns logits (N, K, H, W)."""

@@ -28,12 +28,8 @@ class Memory(nn.Module, ABC):
     """What its state holds."""
 
     @abstractmethod
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the state before the first map: zeros."""
-
-    @abstractmethod
     def forward(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
-        """Returns the changed maps, and the state after the last one."""
+        """Returns the changed maps, and the state after the last one; ``()`` is that before the first: zeros."""
 
 
 class CellMemory(Memory):
@@ -60,24 +56,18 @@ class CellMemory(Memory):
         self.own_outputs = sees == "own_outputs"
         self.state_names = ("before_last", "last") if self.own_outputs else ("hidden", "cell")[: make.num_states]
 
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the state before the first map: zeros."""
-        if not self.own_outputs:
-            return self.cell.start(like_BCHW)
-        return (torch.zeros_like(at_least_float32(like_BCHW)),) * READ
-
     def forward(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns the changed maps, and the state after the last one."""
         if self.own_outputs:
             return self._from_outputs(x_BTCHW, state)
-        hidden = []
+        state, hidden = state or self.cell.start(x_BTCHW[:, 0]), []
         for gates in self.cell.inputs(x_BTCHW):
             state = self.cell.step(gates, state)
             hidden.append(state[0])
         return x_BTCHW + _each(self.out, torch.stack(hidden, 1)), state
 
     def _from_outputs(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
-        outputs = list(state)
+        outputs = list(state) or [torch.zeros_like(at_least_float32(x_BTCHW[:, 0]))] * READ
         read = [self.cell.input(output_BCHW) for output_BCHW in outputs]
         for x_BCHW, gates in zip(x_BTCHW.unbind(1), self.cell.inputs(x_BTCHW), strict=True):
             own = self.cell.start(x_BCHW)
@@ -100,16 +90,12 @@ class SplitMemory(Memory):
 
     def __init__(self, channels: int, hidden: int | None, cell: Cell, sees: Sees) -> None:
         super().__init__()
-        self.seen = max(1, channels // 2)
-        self.squeeze = nn.Conv2d(channels, 2 * self.seen, 1)
-        self.memory = CellMemory(self.seen, hidden, cell, sees, starts_at_zero=False)
-        self.out = nn.Conv2d(2 * self.seen, channels, 1)
+        seen = max(1, channels // 2)
+        self.squeeze = nn.Conv2d(channels, 2 * seen, 1)
+        self.memory = CellMemory(seen, hidden, cell, sees, starts_at_zero=False)
+        self.out = nn.Conv2d(2 * seen, channels, 1)
         set_to_zero(self.out)
         self.state_names = self.memory.state_names
-
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the state before the first map: zeros."""
-        return self.memory.start(like_BCHW[:, : self.seen])
 
     def forward(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns the changed maps, and the state after the last one."""
@@ -133,10 +119,6 @@ class HalfMemory(Memory):
         self.sizes = [channels - channels // 2, channels // 2]
         self.memory = CellMemory(channels // 2, hidden, cell, sees)
         self.state_names = self.memory.state_names
-
-    def start(self, like_BCHW: Tensor) -> State:
-        """Returns the state before the first map: zeros."""
-        return self.memory.start(like_BCHW[:, self.sizes[0] :])
 
     def forward(self, x_BTCHW: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns the changed maps, and the state after the last one."""

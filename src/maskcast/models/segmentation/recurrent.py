@@ -16,8 +16,9 @@ from maskcast.labels import LabelMap
 from maskcast.models.encoders.base import padded
 from maskcast.models.segmentation.base import Segmenter, State
 from maskcast.models.segmentation.configs import RecurrentConfig
-from maskcast.models.segmentation.cut import Change, Maps, cut_open
+from maskcast.models.segmentation.cut import cut_open
 from maskcast.models.segmentation.memory import CellMemory, HalfMemory, Memory, SplitMemory
+from maskcast.models.segmentation.unet import Change, Maps, as_it_is
 
 
 class RecurrentSegmenter(Segmenter):
@@ -87,8 +88,7 @@ class RecurrentSegmenter(Segmenter):
         """Returns what ``forward`` does, and between both the logits of each frame by itself: the base's."""
         maps = self._maps(frames_BTHWC)
         logits, state = self._remembering(maps, frames_BTHWC, state)
-        alone_NKHW = self._logits(maps, _as_it_is)
-        return logits, self._cropped(alone_NKHW, frames_BTHWC), state
+        return logits, self.cropped(self._logits(maps, as_it_is), frames_BTHWC), state
 
     def _memory(self, place: int) -> Memory:
         memory = self.memories[place]
@@ -103,26 +103,16 @@ class RecurrentSegmenter(Segmenter):
 
         def remember(place: int, map_NCHW: Tensor) -> Tensor:
             memory, x_BTCHW = self._memory(place), map_NCHW.unflatten(0, batch)
-            own = tuple(islice(before, len(memory.state_names))) or memory.start(x_BTCHW[:, 0])
-            x_BTCHW, own = memory(x_BTCHW, own)
+            x_BTCHW, own = memory(x_BTCHW, tuple(islice(before, len(memory.state_names))))
             after.extend(own)
             return x_BTCHW.flatten(0, 1)
 
-        logits_NKHW = self._logits(maps, remember)
-        return self._cropped(logits_NKHW, frames_BTHWC), tuple(after)
+        return self.cropped(self._logits(maps, remember), frames_BTHWC), tuple(after)
 
     def _logits(self, maps: Maps, change: Change) -> Tensor:
         """Returns logits (N, K, H, W), what the memories see changed on the way."""
-        features_NCHW = self._cut.decode(maps, change if self.place == "scales" else _as_it_is)
+        features_NCHW = self._cut.decode(maps, change if self.place == "scales" else as_it_is)
         if self.place.startswith("decoder"):
             features_NCHW = change(0, features_NCHW)
         logits_NKHW = self._cut.head(features_NCHW)
         return change(0, logits_NKHW) if self.place == "logits" else logits_NKHW
-
-    def _cropped(self, logits_NKHW: Tensor, frames_BTHWC: Tensor) -> tuple[Tensor, ...]:
-        batch, clip_length, height, width = frames_BTHWC.shape[:4]
-        return self.per_map(logits_NKHW[..., :height, :width].unflatten(0, (batch, clip_length)))
-
-
-def _as_it_is(place: int, map_NCHW: Tensor) -> Tensor:
-    return map_NCHW

@@ -5,6 +5,7 @@ Its down path is an encoder of its own, which ``pretrain_encoder`` can train wit
 Legend: B batch, C channels, H height, W width, K classes.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,14 @@ from torch.nn import functional as F
 
 from maskcast.models.arithmetic import has_kernels
 from maskcast.models.encoders.unet import DoubleConv, UNetEncoder
+
+Maps = Sequence[Tensor]
+Change = Callable[[int, Tensor], Tensor]  # number of a scale, and its map (N, C, H, W) -> what takes its place
+
+
+def as_it_is(scale: int, map_NCHW: Tensor) -> Tensor:
+    """Changes nothing."""
+    return map_NCHW
 
 
 class UNet(nn.Module):
@@ -30,11 +39,15 @@ class UNet(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns logits_BKHW; height and width must be multiples of 8."""
-        *skips, x_BCHW = self.down(x_BCHW)
-        for block in reversed(self.up):
-            x_BCHW = block(_up_joined(x_BCHW, skips.pop()))
-        logits_BKHW: Tensor = self.head(x_BCHW)
+        logits_BKHW: Tensor = self.head(self.decode(self.down(x_BCHW), as_it_is))
         return logits_BKHW
+
+    def decode(self, maps: Maps, change: Change) -> Tensor:
+        """Returns what the head takes, the map of each scale but the finest changed on the way, coarsest first."""
+        *skips, x_BCHW = maps
+        for scale, block in enumerate(reversed(self.up)):
+            x_BCHW = block(_up_joined(change(scale, x_BCHW), skips.pop()))
+        return x_BCHW
 
 
 def _up_joined(small_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
