@@ -2,8 +2,10 @@
 
 import cv2
 import numpy as np
+import pytest
 
-from maskcast.models.objects.consistency import Regions, agree, agreeing_windows, find_regions, make_consistent
+from maskcast.models.objects import consistency
+from maskcast.models.objects.consistency import Regions, agree, find_regions, make_consistent
 
 SIZE, CLASSES = (40, 60), 4
 
@@ -138,9 +140,22 @@ def test_tracks_may_share_a_class_and_frames_may_be_empty():
     assert not empty.any() and confidence.shape == empty.shape
 
 
+@pytest.mark.parametrize(("total", "windows"), [(6, [[0, 1, 2, 3], [2, 3, 4, 5]]), (3, [[0, 1, 2]])])
+def test_a_clip_agrees_window_by_window(
+    total: int, windows: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def told(masks: np.ndarray, confidence: np.ndarray, regions: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(regions)
+        return masks + len(seen), confidence + len(seen)
+
+    monkeypatch.setattr(consistency, "make_consistent", told)
+    masks, sure = consistency.agreed(np.zeros(total, np.uint8), np.zeros(total), list(range(total)), 4)  # type: ignore[arg-type]
+    assert seen == windows and masks.tolist() == sure.tolist() == [1 + (t >= 4) for t in range(total)]
+
+
 def test_what_is_left_of_a_clip_agrees_with_the_frames_before_it() -> None:
-    assert list(agreeing_windows(6, 4)) == [(slice(0, 4), 4), (slice(2, 6), 2)]
-    assert list(agreeing_windows(3, 4)) == [(slice(0, 3), 3)]
     masks = blank(6)
     for t, class_id in enumerate((1, 1, 1, 1, 2, 2)):
         square(masks, t, 10, 10 + t, class_id, side=20)

@@ -11,7 +11,7 @@ class Agreement:
     """The frames of one clip, in pieces of any lengths, on their way to masks that agree.
 
     The first so many frames agree on the class of each object, then the next, and what is left at the end with
-    those before it, see ``agreeing_windows``. Maps without classes stay as they are.
+    those before it, see ``consistency.agreed``. Maps without classes stay as they are.
 
     Args:
         frames: of a window.

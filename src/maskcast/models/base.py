@@ -1,5 +1,6 @@
 """Weights on disk without pickle, and the devices there are: what every network shares."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.weights import build_like, load_weights
+from maskcast.models.weights import N, build_like, load_weights
 from maskcast.params import Params
 from maskcast.reading import read_json
 from maskcast.writing import write_json
@@ -58,17 +59,40 @@ def load_model(folder: Path, configs: Any) -> tuple[nn.Module, dict[str, Any]]:
             weights' names or shapes differ from the network's.
     """
     description = read_description(folder)
+    config = config_in(folder, description, configs)
+    return load_built(folder, lambda: config.build(description["num_classes"])), description
+
+
+def config_in(folder: Path, description: dict[str, Any], configs: Any) -> Any:
+    """Returns the config of the model that a folder's description names.
+
+    Raises:
+        MaskcastError: if it is none of ``configs``.
+    """
     try:
-        config = TypeAdapter(configs).validate_python(description["model"])
+        return TypeAdapter(configs).validate_python(description["model"])
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         raise MaskcastError(
             f"{folder / 'config.json'}: model: {fault['msg']}; give a model of another stage, or install the "
             "package that has it"
         ) from None
-    model = build_like(folder / WEIGHTS, lambda: config.build(description["num_classes"]))
+
+
+def load_built(folder: Path, build: Callable[[], N]) -> N:
+    """Returns the network that ``build`` makes with the weights of a folder, in eval mode.
+
+    Raises:
+        MaskcastError: if the weights are missing, damaged or of another network, or it is far larger than these.
+    """
+    model = build_like(folder / WEIGHTS, build)
     load_weights(model, folder / WEIGHTS)
-    return model.eval(), description
+    return model.eval()
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """Returns the values of a config as an error shows them."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
 
 
 def read_description(folder: Path) -> dict[str, Any]:

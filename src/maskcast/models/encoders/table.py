@@ -7,14 +7,15 @@ timm load it, too. An encoder without that file was not trained: what starts fro
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import nn
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import WEIGHTS, read_description, save_description, save_model
+from maskcast.models.base import WEIGHTS, as_text, read_description, save_description, save_model
 from maskcast.models.encoders.configs import EncoderConfig, EncoderModelConfig
 from maskcast.models.encoders.smp import bare
 from maskcast.models.weights import build_like, load_weights
+from maskcast.reading import parsing
 
 
 def save_encoder(
@@ -81,25 +82,16 @@ def load_into(encoder: nn.Module, folder: Path, config: EncoderModelConfig, key:
     if description["meta"]["method"] == "none":
         return None
     if trained != config:
+        own, needed = (as_text(each.model_dump(mode="json")) for each in (trained, config))
         raise MaskcastError(
-            f"{folder}: pretrain_encoder.model is {_shown(trained)}, but {key} needs {_shown(config)}; "
-            "make the two params agree"
+            f"{folder}: pretrain_encoder.model is {own}, but {key} needs {needed}; make the two params agree"
         )
     load_weights(bare(encoder), folder / WEIGHTS)
     return description
 
 
 def _config(folder: Path, description: dict[str, Any]) -> EncoderModelConfig:
-    try:
-        config: EncoderModelConfig = TypeAdapter(EncoderConfig).validate_python(description["model"])
+    with parsing(folder / "config.json", "an encoder", "give the folder that pretrain_encoder wrote"):
         assert description["meta"]["method"]
-    except (ValidationError, KeyError) as error:
-        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else repr(error)
-        raise MaskcastError(
-            f"{folder / 'config.json'}: no encoder ({reason}); give the folder that pretrain_encoder wrote"
-        ) from None
+        config: EncoderModelConfig = TypeAdapter(EncoderConfig).validate_python(description["model"])
     return config
-
-
-def _shown(config: EncoderModelConfig) -> str:
-    return "{" + ", ".join(f"{key}: {value}" for key, value in config.model_dump(mode="json").items()) + "}"

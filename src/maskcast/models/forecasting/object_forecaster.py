@@ -7,7 +7,7 @@ picture is read from how objects shrink.
 Shapes: B clips, T context frames, h horizon, S and N objects, H height, W width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -68,26 +68,17 @@ class ObjectForecaster(Forecaster):
         scene = self._observe(context_BTHW, horizon)
         if torch.compiler.is_compiling():  # a graph has no loop over clips
             return self._paint(scene)
-        return self._painted(scene, horizon)
+        return self._painted(scene, horizon, sure=False)[0]
 
     @torch.no_grad()
     def future(self, context_BTHW: Tensor, horizon: int, seed: int) -> Tensor:
         """Returns masks as ``forecast`` does, of objects that go where they may go (``objects.futures``)."""
-        return self._painted(self._observe(context_BTHW, horizon, seed), horizon)
+        return self._painted(self._observe(context_BTHW, horizon, seed), horizon, sure=False)[0]
 
     @torch.no_grad()
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns the same masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
-        scene = self._observe(context_BTHW, horizon)
-        masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
-        masks = masks.to(context_BTHW.device)
-        confidence = torch.empty_like(masks)
-        for clip, steps, rows in _pieces(scene, horizon):
-            one = scene.pick(clip, steps)
-            ids = self._paint(one, rows)
-            likely = probability(one.masks, one.object_BN % self.num_classes, one.seen, one.trajectory, ids, rows)
-            masks[clip, steps, rows], confidence[clip, steps, rows] = ids, as_bytes(likely)
-        return masks, confidence
+        return self._painted(self._observe(context_BTHW, horizon), horizon, sure=True)
 
     def loss(self, context: Batch, target: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the trajectories after packed tracks (B, T, S, 8), and its parts."""
@@ -104,22 +95,25 @@ class ObjectForecaster(Forecaster):
             ids_BTHW, count = numbered(ids_BTHW, count), count * most_objects(count)
         return observe(ids_BTHW, count, self.motion, horizon, seed)
 
-    def _painted(self, scene: Scene, horizon: int) -> Tensor:
-        """Returns the masks (B, h, H, W) of a scene, uint8."""
+    def _painted(self, scene: Scene, horizon: int, *, sure: bool) -> tuple[Tensor, Tensor]:
+        """Returns the masks (B, h, H, W) of a scene and, if asked, the probability of each pixel's class, uint8.
+
+        One clip, some steps, and some rows are painted at once, so that memory is bounded.
+        """
         clips, height, width = scene.last_mask.shape
         masks = torch.empty(clips, horizon, height, width, dtype=torch.uint8).to(scene.last_mask.device)
-        for clip, steps, rows in _pieces(scene, horizon):
-            masks[clip, steps, rows] = self._paint(scene.pick(clip, steps), rows)
-        return masks
+        confidence = torch.empty_like(masks)
+        for clip in range(clips):
+            for some, rows in strips(horizon, height, width, COPIES * scene.object_BN.shape[1]):
+                steps = slice(some[0], some[-1] + 1)
+                one = scene.pick(slice(clip, clip + 1), steps)
+                ids = self._paint(one, rows)
+                masks[clip, steps, rows] = ids[0]
+                if sure:
+                    known = one.masks, one.object_BN % self.num_classes, one.seen, one.trajectory
+                    confidence[clip, steps, rows] = as_bytes(probability(*known, ids, rows)[0])
+        return masks, confidence
 
     def _paint(self, scene: Scene, rows: slice = ALL) -> Tensor:
         class_BN = scene.object_BN % self.num_classes
         return paint(scene.masks, class_BN, scene.seen, scene.trajectory, rows).to(torch.uint8)
-
-
-def _pieces(scene: Scene, horizon: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yields what is painted at once: one clip, some steps, and some rows, so that memory is bounded."""
-    clips, height, width = scene.last_mask.shape
-    for clip in range(clips):
-        for steps, rows in strips(horizon, height, width, COPIES * scene.object_BN.shape[1]):
-            yield slice(clip, clip + 1), slice(steps[0], steps[-1] + 1), rows

@@ -9,7 +9,7 @@ Legend: B frames of a batch, T frames of a clip, H height, W width, C = 3 colour
 P pixels masked as an object (or pairs of tracks and regions), N tracks, K classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -170,7 +170,7 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
     Args:
         masks_THW: uint8 class ids, 0 is background.
         probabilities_THWK: float32 of each class in each pixel.
-        frames: the first so many agree with each other, then the next; see `agreeing_windows`.
+        frames: the first so many agree with each other, then the next; see `agreed`.
 
     Returns:
         Masks (T, H, W), uint8.
@@ -179,27 +179,29 @@ def agree(masks_THW: np.ndarray, probabilities_THWK: np.ndarray, frames: int) ->
         find_regions(mask_HW, sure[mask_HW > 0])
         for mask_HW, sure in zip(masks_THW, probabilities_THWK, strict=True)
     ]
-    confidence_THW = probabilities_THWK.max(-1)
-    return np.concatenate(
-        [
-            make_consistent(masks_THW[seen], confidence_THW[seen], regions[seen])[0][-new:]
-            for seen, new in agreeing_windows(len(masks_THW), frames)
-        ]
-    )
+    return agreed(masks_THW, probabilities_THWK.max(-1), regions, frames)[0]
 
 
-def agreeing_windows(total: int, frames: int) -> Iterator[tuple[slice, int]]:
-    """Yields the windows of a clip whose frames agree, and for how many of their last ones they decide.
+def agreed(
+    masks_THW: np.ndarray, confidence_THW: np.ndarray, regions: Sequence[Regions], frames: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns masks and confidence of a clip that agree window by window, see ``make_consistent``.
 
     What is left at the end agrees with the frames before it: a few frames by themselves err like single ones.
 
     Args:
-        total: frames of the clip.
+        masks_THW: uint8 class ids.
+        confidence_THW: float32 probability of each pixel's class.
+        regions: of each frame.
         frames: the first so many agree with each other, then the next.
     """
-    for start in range(0, total, frames):
-        stop = min(start + frames, total)
-        yield slice(max(0, stop - frames), stop), stop - start
+    masks, confidence = masks_THW.copy(), confidence_THW.copy()
+    for start in range(0, len(masks_THW), frames):
+        stop = min(start + frames, len(masks_THW))
+        seen, new = slice(max(0, stop - frames), stop), slice(start, stop)
+        found = make_consistent(masks_THW[seen], confidence_THW[seen], regions[seen])
+        masks[new], confidence[new] = (each[start - stop :] for each in found)
+    return masks, confidence
 
 
 def make_consistent(
@@ -276,16 +278,22 @@ def _link(frames: Sequence[Regions], check: Check) -> list[Track]:
     return tracks
 
 
+def expected(track: Track, frames: Sequence[Regions], t: int) -> np.ndarray:
+    """Returns where (y, x) an object is in frame t if it goes on as it did."""
+    last, r = track[-1]
+    place_2: np.ndarray = frames[last].centre_R2[r]
+    if len(track) > 1:
+        before, s = track[-2]
+        place_2 = place_2 + (place_2 - frames[before].centre_R2[s]) * (t - last) / (last - before)
+    return place_2
+
+
 def likely_pairs(tracks: Sequence[Track], frames: Sequence[Regions], t: int) -> list[tuple[int, int]]:
     """Lists which track a region of frame t may continue, (track, region), the likeliest first."""
     regions = frames[t]
     ends = [track[-1] for track in tracks]
     stopped_N2 = np.array([frames[s].centre_R2[r] for s, r in ends])
-    going_N2 = stopped_N2.copy()
-    for n, track in enumerate(tracks):
-        if len(track) > 1:
-            (before, old), (last, _) = track[-2:]
-            going_N2[n] += (stopped_N2[n] - frames[before].centre_R2[old]) * (t - last) / (last - before)
+    going_N2 = np.array([expected(track, frames, t) for track in tracks])
     ways = [np.linalg.norm(way_N2[:, None] - regions.centre_R2, axis=2) for way_N2 in (stopped_N2, going_N2)]
     near_NR = 1 - np.minimum(*ways) / (REACH * np.hypot(*regions.labels_HW.shape))
     n_P, r_P = np.nonzero(near_NR > 0)

@@ -8,7 +8,7 @@ Legend: T frames of a clip, H height, W width, K classes, R regions of a frame, 
 
 import numpy as np
 
-from maskcast.models.objects.consistency import MEMORY, Regions, Track, find_regions, likely_pairs
+from maskcast.models.objects.consistency import MEMORY, Regions, Track, expected, find_regions, likely_pairs
 
 MOST = 255  # numbers: they are bytes, and 255 means no label
 SPECK = 1e-3  # area, in squared picture heights, below which what appears is taken for a part of what is near
@@ -87,7 +87,7 @@ class _Followed:
         now, class_R, labels_HW = len(self._frames), _classes(regions), regions.labels_HW.copy()
         height, width = labels_HW.shape
         inside: dict[int, list[int]] = {}
-        places = {n: _expected(self._tracks[n], self._frames, now) for n in alive}
+        places = {n: expected(self._tracks[n], self._frames, now) for n in alive}
         for n, place_2 in places.items():
             y, x = np.floor(place_2 + 0.5).astype(int).tolist()
             label = int(labels_HW[y, x]) if 0 <= y < height and 0 <= x < width else 0
@@ -151,16 +151,6 @@ def _measured(labels_HW: np.ndarray, class_R: np.ndarray, one_hot_KK: np.ndarray
 def _sides(mask_HW: np.ndarray) -> np.ndarray:
     """Returns height and width of the box around a mask, pixels."""
     return np.array([1 + int(np.ptp(np.flatnonzero(mask_HW.any(axis)))) for axis in (1, 0)])
-
-
-def _expected(track: Track, frames: list[Regions], now: int) -> np.ndarray:
-    """Returns where (y, x) an object is in frame ``now`` if it goes on as it did."""
-    last, r = track[-1]
-    place_2: np.ndarray = frames[last].centre_R2[r]
-    if len(track) > 1:
-        before, s = track[-2]
-        place_2 = place_2 + (place_2 - frames[before].centre_R2[s]) * (now - last) / (last - before)
-    return place_2
 
 
 def _something_between(ids_HW: np.ndarray, class_id: int, start_2: np.ndarray, end_2: np.ndarray) -> bool:

@@ -7,16 +7,16 @@ which depend on the classes, go over to a masker of the same config. Other model
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
-from maskcast.models.base import FORMAT
+from maskcast.models.base import FORMAT, as_text
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
 from maskcast.models.weights import read_weights
+from maskcast.reading import checked
 
 DECODER = "decoder.safetensors"
 NETWORK = "network"  # key in meta
@@ -45,17 +45,14 @@ def load_decoder(segmenter: Segmenter, config: SegmenterModelConfig, folder: Pat
     """
     if NETWORK not in meta:
         return False
-    try:
-        trained: SegmenterModelConfig = TypeAdapter(SegmenterConfig).validate_python(meta[NETWORK])
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"]
+    trained: SegmenterModelConfig = checked(
+        SegmenterConfig, meta[NETWORK], folder / "config.json", "a network", "pretrain the encoder again"
+    ).unweighted
+    if trained != config.unweighted:
+        given, asked = (each.model_dump(mode="json", exclude_none=True) for each in (trained, config.unweighted))
         raise MaskcastError(
-            f"{folder / 'config.json'}: no network ({reason}); pretrain the encoder again"
-        ) from None
-    if trained.unweighted != config.unweighted:
-        raise MaskcastError(
-            f"{folder}: pretrain_encoder.network is {_shown(trained)}, but train_masker.model is "
-            f"{_shown(config)}; make the two params agree"
+            f"{folder}: pretrain_encoder.network is {as_text(given)}, but train_masker.model is {as_text(asked)}; "
+            "make the two params agree"
         )
     state, own = read_weights(folder / DECODER), _decoder(segmenter, config)
     if wrong := sorted(
@@ -79,8 +76,3 @@ def _decoder(segmenter: Segmenter, config: SegmenterModelConfig) -> dict[str, Te
         for name, tensor in segmenter.state_dict().items()
         if not name.startswith(others) and name not in ("mean", "std")
     }
-
-
-def _shown(config: SegmenterModelConfig) -> str:
-    values = config.unweighted.model_dump(mode="json", exclude_none=True)
-    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"

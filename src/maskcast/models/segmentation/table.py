@@ -3,15 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap, first_of_classes, maps_of, single_map
-from maskcast.models.base import WEIGHTS, read_description, save_model
+from maskcast.models.base import as_text, config_in, load_built, read_description, save_model
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import SegmenterConfig
-from maskcast.models.weights import build_like, load_weights
 from maskcast.reading import reason_of
 
 
@@ -43,22 +40,14 @@ def load_masker(folder: Path, configs: Any = SegmenterConfig) -> tuple[Segmenter
         MaskcastError: if the folder holds no segmenter or a damaged one.
     """
     description = read_description(folder)
-    path = folder / "config.json"
+    config: SegmenterModelConfig = config_in(folder, description, configs)
     try:
-        config: SegmenterModelConfig = TypeAdapter(configs).validate_python(description["model"])
         maps = _maps(description["meta"])
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        raise MaskcastError(
-            f"{path}: model: {fault['msg']}; give a model of another stage, or install the package that has it"
-        ) from None
     except (MaskcastError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MaskcastError(
-            f"{path}: no classes or label maps ({reason_of(error)}); train the masker again"
+            f"{folder / 'config.json'}: no classes or label maps ({reason_of(error)}); train the masker again"
         ) from None
-    masker = build_like(folder / WEIGHTS, lambda: config.build(maps))
-    load_weights(masker, folder / WEIGHTS)
-    return masker.eval(), description
+    return load_built(folder, lambda: config.build(maps)), description
 
 
 def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
@@ -79,9 +68,9 @@ def start_from_masker(segmenter: Segmenter, folder: Path) -> None:
     own, known = segmenter.state_dict(), masker.state_dict()
     missing = {name for name in own.keys() - known.keys() if not name.startswith("memories.")}
     if missing or any(name not in own or own[name].shape != known[name].shape for name in known):
-        shown = ", ".join(f"{key}: {value}" for key, value in description["model"].items())
         raise MaskcastError(
-            f"{folder}: is {{{shown}}}; set train_masker.model, or its base, to that, or anew to true"
+            f"{folder}: is {as_text(description['model'])}; set train_masker.model, or its base, to that, or anew "
+            "to true"
         )
     segmenter.load_state_dict(known, strict=False)
 

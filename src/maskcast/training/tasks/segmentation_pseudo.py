@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
-from maskcast.models.objects.consistency import agreeing_windows, find_regions, make_consistent
+from maskcast.models.objects.consistency import agreed, find_regions
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
 
@@ -155,8 +155,5 @@ def _agreed(ids_BTHW: Tensor, sure_BTHW: Tensor, logits_BTHWK: Tensor, frames: i
         sure_PK = logits_BTHWK[b][ids_BTHW[b] > 0].softmax(-1).cpu().numpy()
         ends = np.count_nonzero(masks_THW, (1, 2)).cumsum()[:-1]
         regions = list(map(find_regions, masks_THW, np.split(sure_PK, ends)))
-        for seen, new in agreeing_windows(len(masks_THW), frames):
-            agreed = make_consistent(masks_THW[seen], confidence_BTHW[b, seen], regions[seen])
-            own = slice(seen.stop - new, seen.stop)
-            masks_BTHW[b, own], confidence_BTHW[b, own] = (each[-new:] for each in agreed)
+        masks_BTHW[b], confidence_BTHW[b] = agreed(masks_THW, confidence_BTHW[b], regions, frames)
     return torch.from_numpy(masks_BTHW).to(ids_BTHW), torch.from_numpy(confidence_BTHW).to(sure_BTHW)
