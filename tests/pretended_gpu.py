@@ -7,7 +7,6 @@ one whether host and device are kept apart. Kernels, compiled parts and CUDA gra
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch.utils._pytree import tree_leaves
 
 from maskcast.models.recorded import Recorder
 from maskcast.training import feeding, learner, loop
-from maskcast.training.recording import Recording
 
 GPU = torch.device("cuda", 0)
 Call = Callable[..., Any]
@@ -227,9 +225,8 @@ class _Learner(learner.Learner):
 
     def __init__(self, task: Any, *given: Any) -> None:
         super().__init__(task, *given)
-        if self._recording is not None:
-            recorder = recorded.Recorder(task.model)
-            self._recording = Recording(partial(self._gradients, 0), self._learned, recorder)
+        if self._recorded is not None:
+            self._recorded._record = recorded.Recorder(task.model)
 
 
 def _record(_: Any, work: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:

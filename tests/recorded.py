@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskcast.models.recorded import Recorded
 from maskcast.training import learner
-from maskcast.training.recording import Recording, Work
+from maskcast.training.learner import MOST, WARM
 
 
 class Recorder:
@@ -21,7 +22,7 @@ class Recorder:
     def __init__(self, model: nn.Module) -> None:
         self._model, self.replays = model, 0
 
-    def __call__(self, work: Work) -> tuple[tuple[Tensor, Any], Callable[[], None]]:
+    def __call__(self, work: Callable[[], Any]) -> tuple[tuple[Tensor, Any], Callable[[], None]]:
         before = {name: value.clone() for name, value in self._model.state_dict().items()}
         state = torch.get_rng_state()
         found = work()
@@ -56,4 +57,5 @@ class Learner(learner.Learner):
     def __init__(self, task: Any, *given: Any) -> None:
         super().__init__(task, *given)
         type(self).recorder = Recorder(task.model)
-        self._recording = Recording(partial(self._gradients, 0), self._learned, self.recorder)
+        gradients = partial(self._gradients, 0)
+        self._recorded = Recorded(gradients, self.recorder, learned=self._learned, after=WARM, most=MOST)

@@ -7,6 +7,7 @@ group there is one process: ``all_sum`` returns its argument.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,6 +36,17 @@ def own_part(count: int) -> range:
 def all_sum(x: Tensor) -> Tensor:
     """Returns the sum of ``x`` over all processes; differentiable."""
     total: Tensor = _AllSum.apply(x) if _grouped() else x
+    return total
+
+
+def all_means(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Returns the sum of the means of some tensors over all processes, each times its weight; differentiable.
+
+    Numbers are filled in and not sent, as for a recorded step they must be; the mean of nothing is 0.
+    """
+    sums = all_sum(torch.stack([weight * values.sum() for weight, values in terms]))
+    counts = all_sum(torch.stack([torch.full_like(sums[0], values.numel()) for _, values in terms]))
+    total: Tensor = (sums / counts.clamp_min(1)).sum()
     return total
 
 

@@ -33,7 +33,7 @@ from maskcast.models.encoders.configs import DenseCLConfig, UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised, Views
 from maskcast.models.forecasting.batches import Window
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, ForecasterConfig, SimVPConfig
-from maskcast.models.recorded import Recorder
+from maskcast.models.recorded import Recorded
 from maskcast.models.segmentation.configs import MaskLossConfig, SmpConfig, UNetConfig
 from maskcast.models.segmentation.losses import MaskLoss
 from maskcast.models.segmentation.table import save_masker
@@ -41,8 +41,8 @@ from maskcast.progress import listening
 from maskcast.stages.generate_masks import GenerateMasks, generate_masks
 from maskcast.stages.train_masker import TrainMasker, train_masker
 from maskcast.training.feeding import to_device
+from maskcast.training.learner import WARM
 from maskcast.training.loop import fit
-from maskcast.training.recording import WARM, Recording
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.forecasting import ForecastTask
 from maskcast.training.tasks.forecasting_params import ForecastTraining
@@ -305,14 +305,14 @@ def test_a_recorded_detector_learns_what_a_written_one_does(version: int) -> Non
         total.backward()
         return total.detach(), {}
 
-    recording, losses, grads = Recording(gradients, learned, Recorder()), [], []
+    recorded, losses, grads = Recorded(gradients, learned=learned, after=WARM), [], []
     assert detector.same_each_step
     for _ in range(WARM + 2):
         detector.zero_grad()
         torch.manual_seed(1)  # the draws of both stages
-        losses.append(float(recording.gradients((images, boxes, labels))[0]))
+        losses.append(float(recorded((images, boxes, labels))[0]))
         grads.append(torch.cat([weights.grad.flatten() for weights in learned if weights.grad is not None]))
-    assert recording._possible and len(recording._recorded) == 1
+    assert len(recorded._calls) == 1
     assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-3)
     close(grads[-1], grads[0], 1e-2)
 

@@ -139,7 +139,7 @@ def test_damage_is_said(tmp_path: Path) -> None:
         '{"format": "maskcast-model/1", "model": {"arch": "convlstm"}, "meta": {}}'
     )
     with pytest.raises(
-        MaskcastError, match=r"config\.json: no encoder .*give the folder that pretrain_encoder wrote"
+        MaskcastError, match=r"config\.json: not an encoder .*give the folder that pretrain_encoder wrote"
     ):
         load_encoder(tmp_path)
 

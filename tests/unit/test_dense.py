@@ -243,7 +243,7 @@ def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, 
     with pytest.raises(MaskcastError, match=line):
         load_decoder(config.build(single_map("ab")), config, tmp_path, meta)
     assert not load_decoder(config.build(single_map("ab")), config, tmp_path, {"method": "moco"})
-    with pytest.raises(MaskcastError, match="no network"):
+    with pytest.raises(MaskcastError, match="not a network"):
         load_decoder(config.build(single_map("ab")), config, tmp_path, {"network": encoder})
     out = pretrained(store, tmp_path / "out")
     state = load_file(out / DECODER)

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
 from maskcast.models import arithmetic
+from maskcast.models.recorded import Recorded, tensors_of
 from maskcast.params import validate
 from maskcast.training import learner, loop
 from maskcast.training.compiling import PAYS, Compiled, compiled
-from maskcast.training.feeding import Feed, forked, num_workers, tensors_of
+from maskcast.training.feeding import Feed, forked, num_workers
+from maskcast.training.learner import MOST, WARM
 from maskcast.training.loop import fit
 from maskcast.training.numbers import Numbers
 from maskcast.training.optimizers import load_state
 from maskcast.training.out_of_memory import batch_that_fits, part_of
-from maskcast.training.recording import WARM, Recording, Work
 from maskcast.training.schedule import TrainingParams
 
 PARAMS = TrainingParams(epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=0.02)
@@ -317,17 +318,17 @@ def test_what_cannot_be_recorded_runs_as_it_is_written(capsys: pytest.CaptureFix
         loss.backward()
         return loss.detach(), {}
 
-    def refuses(work: Work) -> Any:
+    def refuses(work: Callable[[], Any]) -> Any:
         work()
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    recording = Recording(gradients, [weight], refuses)
+    recorded = Recorded(gradients, refuses, learned=[weight], after=WARM)
     for value in range(1, 8):
         weight.grad = None
-        loss, _ = recording.gradients(torch.tensor([float(value)]))
+        loss, _ = recorded(torch.tensor([float(value)]))
         assert float(loss) == 2 * value and weight.grad is not None and float(weight.grad[0]) == value
     assert calls == [1, 2, 3, 4, 4, 5, 6, 7]
-    said = "training: a step is not recorded: RuntimeError: operation not permitted when stream is capturing"
+    said = "not recorded as a CUDA graph: RuntimeError: operation not permitted when stream is capturing"
     assert capsys.readouterr().err.splitlines() == [said]
 
 
@@ -339,7 +340,7 @@ def test_steps_are_recorded_for_each_shape_that_comes_often() -> None:
         loss.backward()
         return loss.detach(), {}
 
-    def record(work: Work) -> Any:
+    def record(work: Callable[[], Any]) -> Any:
         found = work()
         kept = weight.grad
         assert kept is not None
@@ -352,9 +353,9 @@ def test_steps_are_recorded_for_each_shape_that_comes_often() -> None:
 
         return found, replay
 
-    recording = Recording(gradients, [weight], record)
+    recorded_step = Recorded(gradients, record, learned=[weight], after=WARM, most=MOST)
     for k, size in enumerate([2, 3, 2, 5, 2, 3, 2, 2, 3, 3, 2, 3]):
         weight.grad = None
-        loss, _ = recording.gradients(torch.full((size,), float(k)))
+        loss, _ = recorded_step(torch.full((size,), float(k)))
         assert float(loss) == k * size and weight.grad is not None and float(weight.grad) == k * size
     assert len(recorded) == (6 - WARM) + (5 - WARM)  # 2 came six times, 3 five times, 5 once

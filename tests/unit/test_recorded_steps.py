@@ -28,8 +28,10 @@ from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.objects import tracks, warp
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import losses
-from maskcast.models.segmentation.configs import MaskLossConfig, UNetConfig
+from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, UNetConfig
 from maskcast.models.segmentation.losses import AlphaLoss
+from maskcast.models.segmentation.matte_losses import MatteLoss
+from maskcast.models.segmentation.soft_dice import soft_dice
 
 
 class Crossings(TorchDispatchMode):
@@ -63,14 +65,18 @@ def moved(model: nn.Module) -> None:
 
 
 def masks() -> tuple[Any, Callable[[Any], Tensor]]:
-    model = UNetConfig(width=2).build(single_map(list("abc")))
+    model, matte = UNetConfig(width=2).build(single_map(list("abc"))), MatteLoss(MatteLossConfig())
 
     def loss(model: Any) -> Tensor:
         (logits,), _ = model(torch.zeros(2, 1, 16, 16, 3, dtype=torch.uint8, device="cuda"))
         sums = logits.new_zeros(13, dtype=torch.float64)  # a kernel's
         weighed, coefficients = losses._weighed(sums, MaskLossConfig())
-        alpha = AlphaLoss()(logits[:, 0, :1], torch.zeros(2, 16, 16, dtype=torch.uint8, device="cuda"))
-        return logits.mean() + alpha + weighed.float() + coefficients.sum().float()
+        target = torch.zeros(2, 3, 16, 16, dtype=torch.uint8, device="cuda")
+        alpha = AlphaLoss()(logits[:, 0, :1], target[:, 0])
+        dice = soft_dice(logits[:, 0], target[:, 0], 1e-4)
+        moved(matte)  # as the first step leaves it
+        mattes = matte(logits[:, :, :1].expand(-1, 3, -1, -1, -1), target)
+        return logits.mean() + alpha + dice + mattes + weighed.float() + coefficients.sum().float()
 
     return model, loss
 

@@ -16,15 +16,15 @@ from maskcast.data.clips import ClipStore
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.labels import LabelMap
 from maskcast.models.encoders import unet as encoder_unet
+from maskcast.models.recorded import changed
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import loss_chunks, losses
 from maskcast.models.segmentation import unet as segmenter_unet
 from maskcast.stages.pretrain_encoder import PretrainEncoder
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training import loop
-from maskcast.training.feeding import changed
+from maskcast.training.learner import WARM
 from maskcast.training.loop import fit
-from maskcast.training.recording import WARM
 from maskcast.training.task import ChunkedTask, is_recordable
 from maskcast.training.tasks.dense import DenseTask
 from maskcast.training.tasks.encoder import EncoderTask

@@ -1,10 +1,13 @@
-"""Frames by number over clips that are laid end to end, some frames of one, and an even choice of a sequence."""
+"""Frames by number over clips that are laid end to end, some frames of one; parts of a sequence."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from maskcast.data.clip_table import Clip, frame_counts
+
+T = TypeVar("T")
 
 
 class FrameIndex:
@@ -49,6 +52,11 @@ def taken(frames: Sequence[int], read: Callable[[slice], np.ndarray]) -> np.ndar
     """Returns some frames of what is read by slices; at least one."""
     parts = [read(part) for part in slices_of(frames)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def in_batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Returns items ``size`` together; of the last ones there may be fewer."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def evenly_spaced(total: int, most: int, *, ends: bool = True) -> list[int]:

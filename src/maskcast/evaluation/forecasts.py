@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from maskcast.data.clip_index import in_batches
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.relabelling import labelled_frames
 from maskcast.errors import MaskcastError
@@ -19,14 +20,7 @@ from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
 from maskcast.evaluation.scores import ForecastScores, applicable, measured
 from maskcast.evaluation.view import ForecastView
-from maskcast.inference.forecast import (
-    Context,
-    Forecast,
-    ForecastSetting,
-    check_agreement,
-    forecast_clips,
-    in_batches,
-)
+from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_agreement, forecast_clips
 from maskcast.labels import id_key
 from maskcast.models.forecasting.base import Predictor
 from maskcast.models.forecasting.baselines import baselines_of

@@ -38,11 +38,6 @@ def detect_images(
     ]
 
 
-def batches(count: int, size: int) -> list[range]:
-    """Returns the places 0 to ``count`` - 1, ``size`` together."""
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
 def detect(
     detector: Detector, split: DetectionSplit, batches: Iterable[Sequence[int]], precision: str
 ) -> Iterator[dict[str, Any]]:

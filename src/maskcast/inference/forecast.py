@@ -143,11 +143,6 @@ def masker_for(model: Predictor, folder: Path, clips: ClipStore) -> Segmenter | 
     return masker
 
 
-def in_batches(clips: Sequence[Clip], size: int) -> list[Sequence[Clip]]:
-    """Returns clips in batches of ``size``; the last one may be smaller."""
-    return [clips[start : start + size] for start in range(0, len(clips), size)]
-
-
 def forecast_clips(
     model: Predictor,
     setting: ForecastSetting,

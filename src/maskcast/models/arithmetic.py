@@ -15,7 +15,7 @@ import shutil
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -58,6 +58,18 @@ def whole_float32() -> Iterator[None]:
         _set_flags(matmul, convolutions)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Returns a context whose operations run in the types of their inputs; a traced graph never has others."""
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Returns ``x`` in float32, or as it is in float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def has_kernels(x: torch.Tensor) -> bool:
     """Whether kernels of ours (``models.kernels``) take this tensor: on a GPU, and outside PyTorch's compiler."""
     if not x.is_cuda or x.dtype == torch.float64 or torch.compiler.is_compiling():
@@ -69,7 +81,7 @@ def has_kernels(x: torch.Tensor) -> bool:
 def fixed_shapes(device: torch.device) -> Iterator[None]:
     """Inside the block no shape depends on what is in a tensor, if it is on a GPU.
 
-    There a size would be waited for, and a step with one cannot be recorded (``training.recording``).
+    There a size would be waited for, and a step with one cannot be recorded (``models.recorded``).
     """
     token = _FIXED.set(device.type == "cuda")
     try:

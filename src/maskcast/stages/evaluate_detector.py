@@ -43,12 +43,13 @@ def evaluate_detector(
     Raises:
         MaskcastError: if the detector was trained for other classes.
     """
+    from maskcast.data.clip_index import in_batches
     from maskcast.data.detection import DetectionSet
     from maskcast.digest import digest_tree
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_truth
     from maskcast.evaluation.record import DETECTIONS, write_record
-    from maskcast.inference.detect import batches, detect
+    from maskcast.inference.detect import detect
     from maskcast.models.base import best_device
     from maskcast.models.detection.table import load_detector
     from maskcast.progress import report_folder, say, track
@@ -63,7 +64,7 @@ def evaluate_detector(
             f"({_listed(data.classes)}); train a detector on this data set"
         )
     split = data.split(params.split)
-    places = track(batches(len(split), params.batch_size), "detect")
+    places = track(in_batches(range(len(split)), params.batch_size), "detect")
     found = list(detect(model.to(best_device()), split, places, params.precision))
     scores = evaluate(read_truth(split.truth, "bbox"), found, "bbox")
     flat = scores.flat()

@@ -73,11 +73,11 @@ def predict(
     Raises:
         MaskcastError: models and stores do not fit, or a key asks for what there is not.
     """
+    from maskcast.data.clip_index import in_batches
     from maskcast.inference.forecast import (
         ForecastSetting,
         check_agreement,
         forecast_clips,
-        in_batches,
         load_models,
         open_stores,
     )

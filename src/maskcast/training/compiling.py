@@ -80,7 +80,7 @@ def compiled(
         device: where it trains.
         steps: of the whole training.
         alone: whether one process trains.
-        recorded: whether steps are (``recording``): then the compiler has little to save.
+        recorded: whether steps are (``models.recorded``): then the compiler has little to save.
 
     Raises:
         MaskcastError: if the choice is true and it is not possible.

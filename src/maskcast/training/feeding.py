@@ -8,7 +8,7 @@ launches the kernels. Batches come in the order of their steps whoever makes the
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from maskcast.forking import begin, ready_to_fork
+from maskcast.models.recorded import changed, tensors_of
 from maskcast.processors import num_processors
 from maskcast.progress import say
 from maskcast.training.task import Task
@@ -179,27 +180,3 @@ def pinned(batch: Any) -> Any:
 def to_device(batch: Any, device: torch.device) -> Any:
     """Returns a batch with all tensors on a device; lists, tuples and mappings stay what they are."""
     return changed(batch, lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
-
-
-def changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Returns a batch with each of its tensors changed."""
-    if isinstance(batch, Tensor):
-        return change(batch)
-    if isinstance(batch, Mapping):
-        return {name: changed(part, change) for name, part in batch.items()}
-    if isinstance(batch, list | tuple):
-        parts = (changed(part, change) for part in batch)
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
-
-
-def tensors_of(batch: Any) -> list[Tensor]:
-    """Returns all tensors of a batch."""
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    changed(batch, keep)
-    return found

@@ -11,15 +11,17 @@ from torch.optim import Optimizer
 
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
-from maskcast.models.recorded import Recorder
+from maskcast.models.recorded import Recorded
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers
 from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
 from maskcast.training.processes import Processes
-from maskcast.training.recording import Recording
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task, is_recordable
+
+WARM = 3  # steps of the same shapes that run as they are written before one is recorded
+MOST = 64  # shapes that are recorded
 
 Losses = Iterator[tuple[Tensor, Logged]]
 
@@ -50,7 +52,9 @@ class Learner:
         model = _NextLoss(task.model, processes)
         self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
         self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._recording = Recording(partial(self._gradients, 0), self._learned, Recorder()) if records else None
+        self._recorded: Recorded[tuple[Tensor, Logged]] | None = None
+        if records:
+            self._recorded = Recorded(partial(self._gradients, 0), learned=self._learned, after=WARM, most=MOST)
 
     def step(self, step: int, batch: Any, rate: float | None = None) -> None:
         """Takes a step, at a learning rate in the place of the schedule's where one is given.
@@ -76,8 +80,8 @@ class Learner:
         self.compiled.on()
         torch.manual_seed(derive(self._params.seed, step))
         try:
-            if self._recording is not None:
-                return self._recording.gradients(batch)
+            if self._recorded is not None:
+                return self._recorded(batch)
             return self._gradients(step, batch)
         except torch.OutOfMemoryError:
             return None  # handled by the caller: the error holds on to what takes the memory
@@ -104,7 +108,7 @@ class Learner:
     def _full(self, step: int, batch: Any) -> str:
         """Returns what to say of a batch that does not fit, with the size of one that would."""
         self.compiled.off()
-        self._recording = None
+        self._recorded = None
         asked = self._params.batch_size
         said = f"training.batch_size {asked} does not fit into the memory of the GPU"
         if self._processes.several:

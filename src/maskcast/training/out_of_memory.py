@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from maskcast.training.feeding import changed
+from maskcast.models.recorded import changed
 
 SPARED = 0.05  # part of the memory that is left free: the allocator's blocks are never all in use
 

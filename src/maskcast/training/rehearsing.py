@@ -13,8 +13,8 @@ import torch
 
 from maskcast.rehearsal import note
 from maskcast.training.compiling import PAYS
+from maskcast.training.learner import WARM
 from maskcast.training.loop import Trained, fit
-from maskcast.training.recording import WARM
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import ChunkedTask, Task, is_recordable
 

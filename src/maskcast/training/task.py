@@ -42,7 +42,7 @@ class PlainTask(BaseTask, Protocol):
     """A task that gives the loss of a batch at once.
 
     One whose loss does the same on the host in each step says so by an attribute ``same_each_step``; then a GPU's
-    step is recorded once (``training/recording.py``).
+    step is recorded once (``models/recorded.py``).
     """
 
     def loss(self, batch: Any, step: int) -> tuple["Tensor", "Logged"]:

@@ -2,7 +2,7 @@
 
 Torchvision goes from image to image, and the host waits for what each one keeps: five thousand operations a step
 and two hundred such waits. Here what is not there is masked, so that a GPU never waits and a step can be recorded
-(``training.recording``). What is drawn differs; all else is the same up to rounding.
+(``models.recorded``). What is drawn differs; all else is the same up to rounding.
 
 Legend: B images, A anchors, P proposals, M boxes (padded), R boxes drawn for the second stage, K classes. Boxes
 are (x1, y1, x2, y2) in pixels.

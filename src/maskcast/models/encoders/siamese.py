@@ -78,7 +78,7 @@ class Siamese(nn.Module):
     def loss(self, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the loss of the whole batch, and numbers to log.
 
-        Nothing that it does on the host depends on the step, so a GPU's is recorded (``training/recording.py``).
+        Nothing that it does on the host depends on the step, so a GPU's is recorded (``models/recorded.py``).
 
         Among these is ``embedding_spread``, of the copy's embeddings of the batch: where the method collapses it
         falls to 0.

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, world_size
+from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.batches import Batch
 from maskcast.models.forecasting.input import Input
 from maskcast.models.forecasting.pixels import draw_steps, stacked
 from maskcast.models.objects.picks import picked
-from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
+from maskcast.models.recurrent.cells import set_to_zero
 from maskcast.models.recurrent.stack import Recurrent
 
 HEAD_WIDTH = 16

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.models.arithmetic import has_kernels
+from maskcast.models.arithmetic import at_least_float32, has_kernels
 from maskcast.models.objects.picks import Pick, picked_pixels
-from maskcast.models.recurrent.cells import at_least_float32, set_to_zero
+from maskcast.models.recurrent.cells import set_to_zero
 
 MOST_CLASSES = 256  # that kernels hold of a pixel
 HEAD_WIDTH = 16  # channels of the head at full or half resolution

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
-from maskcast.models.arithmetic import fixed_shapes
+from maskcast.models.arithmetic import fixed_shapes, without_autocast
 from maskcast.models.bounds import AT_ONCE, check_whole, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
@@ -34,7 +34,6 @@ from maskcast.models.objects.picks import ALL, Pick, picked
 from maskcast.models.objects.scene import Scene, observe
 from maskcast.models.objects.tracks import find_classes
 from maskcast.models.objects.warp import Renderer, as_bytes, by_class, front_object
-from maskcast.models.recurrent.cells import without_autocast
 from maskcast.models.recurrent.stack import Recurrent
 
 COPIES = 5  # of the logits, while they come to be

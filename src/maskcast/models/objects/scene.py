@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from maskcast.models.arithmetic import without_autocast
 from maskcast.models.objects.filling import MARGIN, filled_masks
 from maskcast.models.objects.futures import future
 from maskcast.models.objects.motion import PAST, ObjectMotion
@@ -16,7 +17,6 @@ from maskcast.models.objects.picks import ALL, Pick
 from maskcast.models.objects.tracks import LastObservation, find_objects, track
 from maskcast.models.objects.trajectories import Trajectory, still
 from maskcast.models.objects.warp import seen_masks
-from maskcast.models.recurrent.cells import without_autocast
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ the step before. Under autocast the convolutions run in bf16; gates and states s
 state of kernels (``kernels.gates``), which convolutions alone see.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.arithmetic import has_kernels
+from maskcast.models.arithmetic import at_least_float32, has_kernels
 
 Peepholes = Literal["none", "channel", "full"]
 State = tuple[Tensor, ...]
@@ -130,18 +129,6 @@ def set_to_zero(layer: nn.Module) -> None:
     """Sets the parameters of a layer to zero: what it puts out then is nothing, until it learns."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Returns a context whose operations run in the types of their inputs; a traced graph never has others."""
-    if torch.compiler.is_compiling():
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Returns ``x`` in float32, or as it is in float64."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _batched(conv: nn.Conv2d, x_BTCHW: Tensor) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ Legend: B clips, T frames, N = B T, H height, W width, C = 3 colour channels, K 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.base import padded
+from maskcast.models.recorded import tensors_of
 
 State = tuple[Tensor, ...]
 
@@ -58,7 +59,7 @@ class Segmenter(nn.Module, ABC):
 
         def look(_: nn.Module, given: Any, made: Any) -> None:
             nonlocal most
-            most = max(most, sum(x.numel() for x in _tensors((given, made))))
+            most = max(most, sum(x.numel() for x in tensors_of((given, made))))
 
         frame = torch.zeros(1, 1, PROBE, PROBE, 3, dtype=torch.uint8, device=self.mean.device)
         with torch.inference_mode():
@@ -121,14 +122,6 @@ class Masker(Segmenter):
         """Returns logits (channels_last where the network keeps it) of each map, and no state."""
         logits_NKHW = self.network(padded(self.normalised(frames_BTHWC), self.multiple))
         return self.cropped(logits_NKHW, frames_BTHWC), ()
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, tuple | list):
-        for each in tree:
-            yield from _tensors(each)
 
 
 def logit_channels(maps: Sequence[LabelMap]) -> list[int]:

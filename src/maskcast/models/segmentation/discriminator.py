@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskcast.labels import IGNORE
+from maskcast.models.arithmetic import at_least_float32
+from maskcast.models.segmentation.soft_dice import one_hot
 
 LEAST_SIDE = 64  # of a picture, pixels: four convolutions halve it, the fifth takes 4x4
 
@@ -49,8 +50,7 @@ def found_maps(logits: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
     """
     layers = []
     for each, mask in zip(logits, masks, strict=True):
-        exact = each.to(torch.promote_types(each.dtype, torch.float32))
-        layers.append(exact.softmax(1) * (mask != IGNORE)[:, None])
+        layers.append(at_least_float32(each).softmax(1) * (mask != IGNORE)[:, None])
     return torch.cat(layers, 1)
 
 
@@ -61,9 +61,4 @@ def true_maps(masks: Sequence[Tensor], classes: Sequence[int]) -> Tensor:
         masks: class ids of each map, 255 = no label.
         classes: how many classes each map has.
     """
-    layers = []
-    for mask, count in zip(masks, classes, strict=True):
-        known = mask != IGNORE
-        ids = mask.long().masked_fill(~known, 0)
-        layers.append(F.one_hot(ids, count).movedim(-1, 1).float() * known[:, None])
-    return torch.cat(layers, 1)
+    return torch.cat([one_hot(*each) for each in zip(masks, classes, strict=True)], 1).float()

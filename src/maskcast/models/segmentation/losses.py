@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskcast.distributed import all_sum
-from maskcast.models.arithmetic import has_kernels
+from maskcast.distributed import all_means, all_sum
+from maskcast.models.arithmetic import at_least_float32, has_kernels
 from maskcast.models.segmentation import loss_chunks
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.loss_terms import terms_of
@@ -84,13 +84,10 @@ class AlphaLoss(nn.Module):
             logits: (N, 1, H, W) floating; their sigmoid is the opacity.
             target: (N, H, W) uint8, 255 = opaque.
         """
-        opacity_NHW = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        opacity_NHW = at_least_float32(logits[:, 0]).sigmoid()
         difference_NHW = opacity_NHW - target.to(opacity_NHW.dtype) / 255
         terms = [difference_NHW, difference_NHW.diff(dim=1), difference_NHW.diff(dim=2)]
-        sums = all_sum(torch.stack([term.abs().sum() for term in terms]))
-        counts = all_sum(torch.stack([torch.full_like(sums[0], term.numel()) for term in terms]))
-        total: Tensor = (sums / counts.clamp_min(1)).sum()
-        return total
+        return all_means([(1.0, term.abs()) for term in terms])
 
 
 class _FusedLoss(torch.autograd.Function):

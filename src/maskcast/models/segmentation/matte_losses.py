@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.distributed import all_sum
+from maskcast.distributed import all_means
+from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.segmentation.configs import MatteLossConfig
 
 LEVELS = 5  # of the Laplacian pyramid
@@ -38,20 +39,18 @@ class MatteLoss(nn.Module):
             logits: (B, T, 1, H, W) floating; their sigmoid is the opacity.
             target: (B, T, H, W) uint8, 255 = opaque.
         """
-        found_BTHW = logits[:, :, 0].to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        found_BTHW = at_least_float32(logits[:, :, 0]).sigmoid()
         difference_BTHW = found_BTHW - target.to(found_BTHW.dtype) / 255
         terms = []
         if self.config.l1:
             terms.append((self.config.l1, difference_BTHW.abs()))
         if self.config.laplacian:
+            self.kernel = self.kernel.to(difference_BTHW)  # once: a recorded step sends nothing
             levels = laplacian_pyramid(difference_BTHW.flatten(0, 1)[:, None], self.kernel)
             terms += [(self.config.laplacian * 2**s / LEVELS, level.abs()) for s, level in enumerate(levels)]
         if self.config.coherence:
             terms.append((self.config.coherence, difference_BTHW.diff(dim=1).square()))
-        sums = all_sum(torch.stack([values.sum() for _, values in terms]))
-        counts = all_sum(sums.new_tensor([values.numel() for _, values in terms]))
-        total: Tensor = (sums.new_tensor([weight for weight, _ in terms]) * sums / counts.clamp_min(1)).sum()
-        return total
+        return all_means(terms)
 
 
 def laplacian_pyramid(pictures_N1HW: Tensor, kernel_11KK: Tensor) -> list[Tensor]:

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell, State, at_least_float32, set_to_zero
+from maskcast.models.arithmetic import at_least_float32
+from maskcast.models.recurrent.cells import ConvGRUCell, ConvLSTMCell, State, set_to_zero
 
 KERNEL = 3
 READ = 2  # own outputs that are read before the frame

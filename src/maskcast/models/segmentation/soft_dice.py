@@ -3,12 +3,19 @@
 Shapes: N frames, K classes, H height, W width.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.distributed import all_sum
+from maskcast.distributed import all_means
 from maskcast.labels import IGNORE
+from maskcast.models.arithmetic import at_least_float32
+
+
+def one_hot(target_NHW: Tensor, num_classes: int) -> Tensor:
+    """Returns class ids as channels (N, K, H, W) of 0 and 1, int64; all are 0 where there is no label."""
+    known_NHW = target_NHW != IGNORE
+    ids_NHW = target_NHW.long().masked_fill(~known_NHW, 0)
+    return F.one_hot(ids_NHW, num_classes).movedim(-1, 1) * known_NHW[:, None]
 
 
 def soft_dice(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
@@ -23,14 +30,8 @@ def soft_dice(logits: Tensor, target: Tensor, smooth: float) -> Tensor:
         target: (N, H, W) class ids, 255 left out.
         smooth: s, above 0.
     """
-    logits_NKHW = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    known_N1HW = (target != IGNORE)[:, None]
-    ids_NHW = target.long().masked_fill(target == IGNORE, 0)
-    found_NKHW = logits_NKHW.softmax(1) * known_N1HW
-    true_NKHW = F.one_hot(ids_NHW, logits.shape[1]).movedim(-1, 1).to(found_NKHW.dtype) * known_N1HW
+    found_NKHW = at_least_float32(logits).softmax(1) * (target != IGNORE)[:, None]
+    true_NKHW = one_hot(target, logits.shape[1]).to(found_NKHW.dtype)
     overlap_NK = 2 * (found_NKHW * true_NKHW).sum((2, 3)) + smooth
     union_NK = (found_NKHW + true_NKHW).sum((2, 3)) + smooth
-    total = all_sum((overlap_NK / union_NK).sum())
-    count = all_sum(total.new_tensor(float(overlap_NK.numel())))
-    loss: Tensor = 1 - total / count
-    return loss
+    return 1 - all_means([(1.0, overlap_NK / union_NK)])

@@ -20,6 +20,7 @@ from maskcast.data.augment.boxes import (
     move,
     strong_view,
 )
+from maskcast.data.clip_index import in_batches
 from maskcast.data.detection import DetectionSet
 from maskcast.data.image_sampler import ImageSampler
 from maskcast.data.images import read_image
@@ -27,7 +28,7 @@ from maskcast.distributed import all_items, all_sum, own_part, rank, world_size
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import evaluate
 from maskcast.evaluation.coco.files import read_truth
-from maskcast.inference.detect import batches, detect
+from maskcast.inference.detect import detect
 from maskcast.models.detection.base import Detector
 from maskcast.seed import derive, rng
 from maskcast.training.ema import EmaModel
@@ -85,7 +86,7 @@ class DetectorTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``training/recording.py``): not beside a teacher."""
+        """Whether a step can be recorded (``models/recorded.py``): not beside a teacher."""
         return self.params.unlabeled is None and self.averaged.live.same_each_step
 
     def batch(self, step: int) -> dict[str, list[Tensor]]:
@@ -164,7 +165,7 @@ class DetectorTask:
 
     def validate(self) -> dict[str, float]:
         """Returns COCO's AP and AP50 over the validation split."""
-        places = batches(len(self.val), self.params.val_batch_size)
+        places = in_batches(range(len(self.val)), self.params.val_batch_size)
         own = [places[k] for k in own_part(len(places))]
         found = all_items(list(detect(self.detector, self.val, own, self.params.training.precision)))
         summary = evaluate(self.truth, found, "bbox").summary

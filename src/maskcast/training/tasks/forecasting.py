@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_index import evenly_spaced, in_batches
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.data.windows import WindowSampler
 from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, macro_jaccard, mean_where_labelled
-from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips, in_batches
+from maskcast.inference.forecast import ForecastSetting, check_agreement, forecast_clips
 from maskcast.labels import MASK
 from maskcast.models.base import count_parameters, save_model
 from maskcast.models.config import ModelConfig
@@ -92,7 +92,7 @@ class ForecastTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether a step can be recorded (``training/recording.py``)."""
+        """Whether a step can be recorded (``models/recorded.py``)."""
         return self.model.same_each_step
 
     def batch(self, step: int) -> tuple[Batch, Batch]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from maskcast.distributed import all_sum
+from maskcast.distributed import all_means
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
+from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.segmentation.discriminator import LEAST_SIDE, Discriminator, found_maps, true_maps
 
 
@@ -78,6 +79,6 @@ class Adversary:
 
 def _entropy(logits_N1hw: Tensor, truth: int) -> Tensor:
     """Returns the mean cross entropy over the patches of all processes."""
-    logits_N1hw = logits_N1hw.to(torch.promote_types(logits_N1hw.dtype, torch.float32))
+    logits_N1hw = at_least_float32(logits_N1hw)
     losses = F.binary_cross_entropy_with_logits(logits_N1hw, torch.full_like(logits_N1hw, truth), reduction="none")
-    return all_sum(losses.sum()) / all_sum(losses.new_tensor(float(losses.numel())))
+    return all_means([(1.0, losses)])

@@ -140,7 +140,7 @@ class SegmentationTask:
 
     @property
     def same_each_step(self) -> bool:
-        """Whether the loss does the same in each step (``training/recording.py``).
+        """Whether the loss does the same in each step (``models/recorded.py``).
 
         Phases and a discriminator go by the number of the step, and masks that agree are made on the host.
         """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maskcast.distributed import all_sum
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
+from maskcast.models.arithmetic import at_least_float32
 from maskcast.models.objects.consistency import agreed, find_regions
 from maskcast.progress import say
 from maskcast.training.tasks.segmentation_params import UnlabeledParams
@@ -73,8 +74,7 @@ class PseudoMasks(nn.Module):
     def _classes(self, logits_BTKHW: Tensor, sure_K: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the teacher's classes, and these where it is sure; takes in how sure it is of each."""
         # argmax over the innermost axis is four times as fast as over a strided one
-        logits_BTHWK = logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous()
-        logits_BTHWK = logits_BTHWK.to(torch.promote_types(logits_BTHWK.dtype, torch.float32))
+        logits_BTHWK = at_least_float32(logits_BTKHW.permute(0, 1, 3, 4, 2).contiguous())
         top_BTHW, ids_BTHW = logits_BTHWK.max(-1)
         sure_BTHW = (top_BTHW - logits_BTHWK.logsumexp(-1)).exp_()
         if self.params.consistent_frames is not None:
