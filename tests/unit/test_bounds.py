@@ -11,15 +11,14 @@ from maskcast.inference.segment import segment_both, segment_whole
 from maskcast.labels import LabelMap
 from maskcast.models import bounds
 from maskcast.models.bounds import done_within, strips
-from maskcast.models.forecasting import mask_forecaster
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig
-from maskcast.models.objects import consistency, warp
+from maskcast.models.objects import consistency
 from maskcast.models.objects.consistency import find_regions, make_consistent
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.registry.inputs import MAX_BYTES, check_size
 
-PLACES = (bounds, mask_forecaster, warp, consistency)
+PLACES = (bounds, consistency)
 PIPELINE = (-1, -1, -1, -1, 3), (-1, 11, -1, -1)
 
 

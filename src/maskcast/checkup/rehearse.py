@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError, one_line
-from maskcast.memory import keep_freed_memory
+from maskcast.memory import keep_freed_memory, told_by_linux
 from maskcast.processors import limit_threads
 from maskcast.rehearsal import note
 from maskcast.runner.record import EXPERIMENT
@@ -50,19 +50,7 @@ def main(job_file: Path) -> int:
         note(error=f"{type(error).__name__}: {one_line(error)}")
         raise
     finally:
-        note(memory=_peak(), gpu=_peak_of_gpu())
-    return 0
-
-
-def _peak() -> int:
-    """Returns the most memory that this process has held, bytes.
-
-    Not ``ru_maxrss``, which begins with that of the process it was started by.
-    """
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        note(memory=told_by_linux("VmHWM") or 0, gpu=_peak_of_gpu())
     return 0
 
 

@@ -3,11 +3,11 @@
 Legend: T frames, H height, W width, C = 3 channels.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,12 @@ import torch
 
 from maskcast.inference.segment import segment_whole
 from maskcast.inference.session import Session
+from maskcast.memory import told_by_linux
 from maskcast.models.base import best_device, count_parameters
 from maskcast.models.segmentation.base import Segmenter
 
 WARM_UP, TIMED = 11, 30  # frames: system 1 left out 11
 CLIPS = 3  # times that the clip is masked whole
-STATUS = Path("/proc/self/status")
 MIB = 2**20
 
 
@@ -95,8 +95,5 @@ def _wait(device: torch.device) -> None:
 
 
 def _memory(name: str) -> float:
-    """Returns bytes that Linux tells of this process; getrusage would tell those of its parent, too."""
-    if not STATUS.exists():
-        return float("nan")
-    lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return 1024 * float(lines[name].split()[0]) if name in lines else float("nan")
+    told = told_by_linux(name)
+    return math.nan if told is None else told

@@ -77,8 +77,7 @@ def segment_both(
 ) -> tuple[Found, Found]:
     """Returns what is found in the frames of a clip each by itself, and what ``segment`` finds once they agree."""
     worker = Worker(segmenter, precision, consistent_frames is not None)
-    parts = chain.from_iterable(map(worker, _batches([(0, [frames_THWC])], batch_size)))
-    alone = joined([found for _, found in parts if found is not None])
+    alone = joined(list(segment_by(worker, [frames_THWC], batch_size=batch_size)))
     agreed = joined(list(_agreeing([alone], consistent_frames)))
     return {name: one._replace(objects=None) for name, one in alone.items()}, agreed
 

@@ -77,6 +77,17 @@ def frames_at_once(height: int, width: int, numbers: int) -> int:
     return max(1, AT_ONCE // (height * width * numbers))
 
 
+def parts_of(count: int, numbers: int) -> list[slice]:
+    """Returns which of some things are worked on at once, in their order.
+
+    Args:
+        count: how many there are.
+        numbers: that are held of each.
+    """
+    some = max(1, AT_ONCE // numbers)
+    return [slice(first, first + some) for first in range(0, count, some)]
+
+
 def strips(steps: int, height: int, width: int, numbers: int) -> Iterator[tuple[Sequence[int], slice]]:
     """Yields pieces of frames, in their order: some frames whole, or some rows of one; checks the time each time.
 

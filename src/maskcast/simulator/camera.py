@@ -8,6 +8,7 @@ about 0.4 wide, the ground is the plane z = 0.
 Shapes: T frames, N objects, H rows, W columns, P outline points.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -208,6 +209,18 @@ def paint_masks(
         fixed = np.round(hull * 2**SUBPIXEL_BITS).astype(np.int32)
         cv2.fillPoly(masks[frame], [fixed], int(motion.class_ids[index]), shift=SUBPIXEL_BITS)
     return np.ascontiguousarray(masks[:, factor // 2 :: factor, factor // 2 :: factor])
+
+
+def on_ground(class_ids: Sequence[int] | np.ndarray, poses: np.ndarray) -> Motion:
+    """Returns the motion of objects that stand on the ground.
+
+    Args:
+        class_ids: (N,) class of each.
+        poses: (T, N, 3) x, y, yaw.
+    """
+    level = np.broadcast_to([HALF_SIZE[class_parts(int(k))[0]][1] for k in class_ids], poses.shape[:2])
+    locations = np.stack([poses[..., 0], poses[..., 1], level], axis=-1)
+    return Motion(np.asarray(class_ids, np.uint8), locations, yaw_rotations(poses[..., 2]))
 
 
 def yaw_rotations(yaw: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from math import cos, pi, sin
 import numpy as np
 
 from maskcast.seed import rng
-from maskcast.simulator.camera import CLASSES, HALF_SIZE, Motion, class_parts, paint_masks, yaw_rotations
+from maskcast.simulator.camera import CLASSES, Motion, class_parts, on_ground, paint_masks
 from maskcast.simulator.look import draw_camera
 from maskcast.simulator.physics import FRAME_TIME, Body, Course, roll_out, slow_down
 from maskcast.simulator.render import render_frames
@@ -81,10 +81,7 @@ def simulate_motion(seed: int, *, num_frames: int = VIDEO_FRAMES) -> Motion:
             break
     assert best is not None
     _, class_ids, course = best
-    heights = [HALF_SIZE[class_parts(int(index))[0]][1] for index in class_ids]
-    level = np.broadcast_to(heights, course.poses.shape[:2])
-    locations = np.stack([course.poses[..., 0], course.poses[..., 1], level], axis=-1)
-    return Motion(class_ids, locations, yaw_rotations(course.poses[..., 2]))
+    return on_ground(class_ids, course.poses)
 
 
 def _draw_scene(random: np.random.Generator, num_frames: int) -> tuple[np.ndarray, Course]:

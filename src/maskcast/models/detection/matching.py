@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.models.bounds import AT_ONCE
+from maskcast.models.bounds import parts_of
 
 COPIES = 8  # of the overlap of a box and a place, while it comes to be
 BETA = 1 / 9  # of smooth L1, torchvision's
@@ -41,8 +41,7 @@ def matched(places: Tensor, boxes_BM4: Tensor, labels_BM: Tensor) -> tuple[Tenso
     """
     batch, most, _ = boxes_BM4.shape
     places = places.expand(batch, -1, 4)
-    some = max(1, AT_ONCE // (COPIES * most * places.shape[1]))
-    parts = [slice(first, first + some) for first in range(0, batch, some)]
+    parts = parts_of(batch, COPIES * most * places.shape[1])
     found = [_matched_some(places[part], boxes_BM4[part], labels_BM[part]) for part in parts]
     best_BN, match_BN, nearest_BN = (torch.cat(each) for each in zip(*found, strict=True))
     return best_BN, match_BN, nearest_BN

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 def padded(x_BCHW: Tensor, multiple: int) -> Tensor:
     """Returns frames with their edge repeated below and to the right, so that both sizes are multiples."""
+    wider_BCHW = edge_padded(x_BCHW, multiple)
+    return x_BCHW if wider_BCHW is x_BCHW else wider_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def edge_padded(x_BCHW: Tensor, multiple: int) -> Tensor:
+    """Returns the same in whatever memory format PyTorch gives it."""
     below, right = -x_BCHW.shape[2] % multiple, -x_BCHW.shape[3] % multiple
-    if not (below or right):
-        return x_BCHW
-    x_BCHW = F.pad(x_BCHW, (0, right, 0, below), mode="replicate")
-    return x_BCHW.contiguous(memory_format=torch.channels_last)
+    return F.pad(x_BCHW, (0, right, 0, below), mode="replicate") if below or right else x_BCHW

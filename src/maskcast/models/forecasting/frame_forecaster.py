@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from maskcast.distributed import all_sum, world_size
 from maskcast.models.arithmetic import at_least_float32
+from maskcast.models.encoders.base import edge_padded
 from maskcast.models.forecasting.base import Forecaster
 from maskcast.models.forecasting.batches import Batch
 from maskcast.models.forecasting.input import Input
@@ -67,7 +68,7 @@ class FrameForecaster(Forecaster):
     def _run(self, context_BTHWC: Tensor, horizon: int) -> list[Tensor]:
         """Returns the recurrent state of every step of the forecast."""
         x = self._scaled(context_BTHWC.flatten(0, 1)) - 0.5
-        seen = self.stem(_pad(x, self.stride))
+        seen = self.stem(edge_padded(x, self.stride))
         return self.rnn(seen.unflatten(0, context_BTHWC.shape[:2]), horizon)
 
     def _draw(self, context_BTHWC: Tensor, state_BSCHW: Tensor) -> Tensor:
@@ -75,7 +76,8 @@ class FrameForecaster(Forecaster):
         last = self._scaled(context_BTHWC[:, -1])
         height, width = last.shape[-2:]
         x = F.pixel_shuffle(self.up(state_BSCHW.flatten(0, 1)), self.stride // self.fine)
-        skip = F.pixel_unshuffle(_pad(last, self.stride), self.fine).repeat_interleave(state_BSCHW.shape[1], 0)
+        skip = F.pixel_unshuffle(edge_padded(last, self.stride), self.fine)
+        skip = skip.repeat_interleave(state_BSCHW.shape[1], 0)
         x = F.silu(self.join(torch.cat([x, skip.to(x.dtype)], dim=1)))
         change = at_least_float32(F.pixel_shuffle(self.out(x), self.fine))[..., :height, :width]
         return last[:, None].movedim(2, -1) + change.unflatten(0, state_BSCHW.shape[:2]).movedim(2, -1)
@@ -83,9 +85,3 @@ class FrameForecaster(Forecaster):
     def _scaled(self, frames_NHWC: Tensor) -> Tensor:
         """Returns colours in [0, 1], (N, C, H, W)."""
         return frames_NHWC.movedim(-1, -3).to(self.stem.weight.dtype) / 255
-
-
-def _pad(x_NCHW: Tensor, stride: int) -> Tensor:
-    """Returns the picture with its edge repeated below and right, up to multiples of ``stride``."""
-    height, width = x_NCHW.shape[-2:]
-    return F.pad(x_NCHW, (0, -width % stride, 0, -height % stride), mode="replicate")

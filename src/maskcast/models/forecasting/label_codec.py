@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskcast.models.arithmetic import at_least_float32, has_kernels
+from maskcast.models.encoders.base import edge_padded
 from maskcast.models.objects.picks import Pick, picked_pixels
 from maskcast.models.recurrent.cells import set_to_zero
 
@@ -88,8 +89,7 @@ class EmbeddedClasses(nn.Module):
 
     def see_soft(self, probability_NKHW: Tensor) -> Tensor:
         """Returns the same for class probabilities."""
-        missing = [-side % self.stride for side in probability_NKHW.shape[:-3:-1]]
-        return self.stem.soft(F.pad(probability_NKHW, (0, missing[0], 0, missing[1]), mode="replicate"))
+        return self.stem.soft(edge_padded(probability_NKHW, self.stride))
 
     def correct(self, state_NCHW: Tensor, guide_NHW: Tensor, rows: Pick, columns: Pick, class_K: Tensor) -> Tensor:
         """Returns float32 logits (N, K, I, J) of the picked pixels and classes.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.arithmetic import fixed_shapes, without_autocast
-from maskcast.models.bounds import AT_ONCE, check_whole, strips
+from maskcast.models.bounds import check_whole, parts_of, strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import (
     Batch,
@@ -140,9 +140,7 @@ class MaskForecaster(Forecaster):
         masks = torch.empty(len(context_BTHW), horizon, height, width, dtype=torch.uint8)
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
-        some = max(1, AT_ONCE // (frames * height * width * numbers))
-        for first in range(0, len(context_BTHW), some):
-            part = slice(first, first + some)
+        for part in parts_of(len(context_BTHW), frames * height * width * numbers):
             self._forecast_some(context_BTHW[part], masks[part], confidence[part] if sure else None, seed)
         return masks, confidence
 

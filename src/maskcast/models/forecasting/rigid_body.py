@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskcast.data.clips import Clip, ClipStore
 from maskcast.models.forecasting.base import Predictor
-from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, Motion, class_parts, paint_masks, yaw_rotations
+from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, on_ground, paint_masks
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out
 
 FIT_FRAMES = 3  # context frames of the velocity fit (the last ones in which the class is visible), at most
@@ -58,7 +58,7 @@ class RigidBody(Predictor):
         ids, bodies = zip(*found, strict=True)
         restitution = np.full((len(bodies), len(bodies)), RESTITUTION)
         poses = roll_out(list(bodies), horizon * self.stride + 1, restitution).poses[self.stride :: self.stride]
-        return paint_masks(_motion(ids, poses), height, width, camera)
+        return paint_masks(on_ground(ids, poses), height, width, camera)
 
     def bodies(self, camera: Camera, context_THW: np.ndarray, class_index: int) -> Iterator[Body]:
         """Yields the body of a class as it is in the last frame, nothing where it was seen too little."""
@@ -128,13 +128,6 @@ def _yaw(camera: Camera, class_index: int, body: Body, mask_HW: np.ndarray) -> f
     """Returns the angle of a cube that fits its mask best, within a quarter turn."""
     poses = np.array([[[body.x, body.y, yaw]] for yaw in np.linspace(0, pi / 2, YAWS, endpoint=False)])
     height, width = mask_HW.shape
-    painted = paint_masks(_motion([class_index], poses), height, width, camera) == class_index
+    painted = paint_masks(on_ground([class_index], poses), height, width, camera) == class_index
     overlap = (painted & mask_HW).sum((1, 2)) / np.maximum((painted | mask_HW).sum((1, 2)), 1)
     return float(poses[overlap.argmax(), 0, 2])
-
-
-def _motion(ids: Sequence[int], poses_TN3: np.ndarray) -> Motion:
-    """Returns bodies on the ground as the camera wants them."""
-    level = np.broadcast_to([HALF_SIZE[class_parts(k)[0]][1] for k in ids], poses_TN3.shape[:2])
-    places = np.stack([poses_TN3[..., 0], poses_TN3[..., 1], level], -1)
-    return Motion(np.array(ids, np.uint8), places, yaw_rotations(poses_TN3[..., 2]))
