@@ -1,5 +1,7 @@
 """What a run has come to: its step, the best weights so far, and the end of each epoch."""
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
@@ -8,24 +10,19 @@ from maskcast.training.schedule import Schedule
 from maskcast.training.task import FromStart, Task
 
 
+@dataclass
 class Progress:
     """The part of a run's state that is neither weights nor optimiser."""
 
-    def __init__(
-        self,
-        best: dict[str, float],
-        best_weights: dict[str, Tensor],
-        step: int = 0,
-        best_epoch: int = 0,
-        stale: int = 0,
-        stopped: bool = False,
-        seconds: float = 0.0,
-        losses: float = 0.0,
-        curve: list[dict[str, float]] | None = None,
-    ) -> None:
-        self.losses, self.curve = losses, curve or []  # losses: their sum since the last epoch
-        self.best, self.best_weights, self.step, self.best_epoch = best, best_weights, step, best_epoch
-        self.stale, self.stopped, self.seconds = stale, stopped, seconds
+    best: dict[str, float]
+    best_weights: dict[str, Tensor]
+    step: int = 0
+    best_epoch: int = 0
+    stale: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    losses: float = 0.0  # their sum since the last epoch
+    curve: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, task: Task, params: Schedule) -> None:
         """Validates, keeps the weights if they are better, and stops a training that no longer gets better."""

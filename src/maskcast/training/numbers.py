@@ -42,10 +42,8 @@ class Numbers:
 
     def add(self, step: int, loss: Tensor, norm: Tensor, logged: Logged) -> None:
         """Takes the numbers of a step: tensors of one number each, or numbers."""
-        names = [name for name, value in logged.items() if isinstance(value, Tensor)]
-        tensors = [loss, norm, *(torch.as_tensor(logged[name]) for name in names)]
-        known = {name: float(value) for name, value in logged.items() if name not in names}
-        self._waiting.append(_Waiting(step, tensors, names, list(logged), known, bool(self._late)))
+        late = bool(self._late) and loss.is_cuda
+        self._waiting.append(_Waiting(step, list(logged), [loss, norm, *logged.values()], late))
 
     def read(self, *, all_steps: bool = False) -> Iterator[StepNumbers]:
         """Yields the numbers of the steps that are due, or of all.
@@ -66,29 +64,21 @@ class Numbers:
 class _Waiting:
     """The numbers of a step, on their way to the host."""
 
-    def __init__(
-        self,
-        step: int,
-        tensors: list[Tensor],
-        names: list[str],
-        order: list[str],
-        known: dict[str, float],
-        late: bool,
-    ) -> None:
-        self.step, self.names, self.order, self.known = step, names, order, known
+    def __init__(self, step: int, names: list[str], values: list[float | Tensor], late: bool) -> None:
+        self.step, self.names, self.values = step, names, values
         self.arrived: torch.cuda.Event | None = None
-        if late and tensors[0].is_cuda:
+        if late:
+            tensors = {k: value.detach().double() for k, value in enumerate(values) if isinstance(value, Tensor)}
             device = tensors[0].device
-            together = torch.stack([tensor.detach().to(device, torch.float64) for tensor in tensors])
-            self.tensors = list(together.to("cpu", non_blocking=True))  # pinned memory, as PyTorch has it
+            together = torch.stack([tensor.to(device) for tensor in tensors.values()])
+            coming = together.to("cpu", non_blocking=True)  # pinned memory, as PyTorch has it
+            for k, value in zip(tensors, coming, strict=True):
+                values[k] = value
             self.arrived = torch.cuda.Event()
             self.arrived.record()
-        else:
-            self.tensors = tensors
 
     def read(self) -> StepNumbers:
         if self.arrived is not None:
             self.arrived.synchronize()
-        loss, norm, *values = (tensor.item() for tensor in self.tensors)
-        found = self.known | dict(zip(self.names, values, strict=True))
-        return StepNumbers(self.step, loss, norm, {name: found[name] for name in self.order})
+        loss, norm, *logged = map(float, self.values)
+        return StepNumbers(self.step, loss, norm, dict(zip(self.names, logged, strict=True)))

@@ -19,6 +19,9 @@ class SegmenterModelConfig(Params):
 
     stateful: ClassVar[bool] = False
     """Whether the model remembers frames of a clip, so that it learns from windows of clips."""
+    encoder_name: ClassVar[str | None] = None
+    head_name: ClassVar[str | None] = None
+    """Where encoder and last convolution stand in the segmenter, as ``get_submodule`` takes it."""
 
     def build(self, maps: Sequence[LabelMap]) -> "Segmenter":
         """Returns a freshly initialised segmenter; ``load_pretrained`` is a step of its own, for training only."""
@@ -31,11 +34,15 @@ class SegmenterModelConfig(Params):
 
     def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
         """Returns the part of a segmenter that is its encoder."""
-        raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+        if self.encoder_name is None:
+            raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+        return segmenter.get_submodule(self.encoder_name)
 
     def head_of(self, segmenter: "Segmenter") -> "nn.Module":
         """Returns the convolution that ends a segmenter, which gives the logits of all maps."""
-        raise TypeError(f"{type(self).__name__} does not say what its head is")
+        if self.head_name is None:
+            raise TypeError(f"{type(self).__name__} does not say what its head is")
+        return segmenter.get_submodule(self.head_name)
 
     @property
     def unweighted(self) -> Self:

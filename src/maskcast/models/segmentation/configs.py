@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class UNetConfig(MaskerModelConfig):
     """The vanilla U-Net."""
 
+    encoder_name: ClassVar[str | None] = "network.down"
+    head_name: ClassVar[str | None] = "network.head"
     arch: Literal["unet"] = "unet"
     width: int = Field(64, ge=1)
     """Channels of the first level; each level below has twice as many."""
@@ -41,18 +43,12 @@ class UNetConfig(MaskerModelConfig):
         """The config of the encoder that it could start from."""
         return UNetEncoderConfig(width=self.width)
 
-    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the part of a segmenter that is its encoder."""
-        return segmenter.get_submodule("network.down")
-
-    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the last convolution."""
-        return segmenter.get_submodule("network.head")
-
 
 class SmpConfig(MaskerModelConfig):
     """A decoder and an encoder of segmentation-models-pytorch."""
 
+    encoder_name: ClassVar[str | None] = "network.encoder"
+    head_name: ClassVar[str | None] = "network.segmentation_head.0"  # what follows it scales the picture up
     arch: Literal[
         "smp_unet",
         "smp_unetplusplus",
@@ -92,14 +88,6 @@ class SmpConfig(MaskerModelConfig):
     def encoder_config(self) -> SmpEncoderConfig:
         """The config of the encoder that it could start from."""
         return SmpEncoderConfig(arch="smp", encoder=self.encoder)
-
-    def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the part of a segmenter that is its encoder."""
-        return segmenter.get_submodule("network.encoder")
-
-    def head_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the last convolution; what follows it, where anything does, scales the picture up."""
-        return segmenter.get_submodule("network.segmentation_head.0")
 
     @property
     def unweighted(self) -> Self:
