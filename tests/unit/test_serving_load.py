@@ -27,6 +27,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.bounds import check_time
 from maskcast.registry.loading import load_servable
 from maskcast.serving import connections, server
+from maskcast.serving.connections import PatientProtocol
 from maskcast.serving.protocol import HEADER
 from maskcast.serving.server import PROTOCOLS, Served, listen, make_app, serving
 
@@ -78,10 +79,8 @@ def work() -> Work:
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch, work: Work) -> Iterator[uvicorn.Server]:
-    """A server of a model that takes a moment; it is patient for half a second."""
-    monkeypatch.setattr(connections, "HEADER_S", 0.5)
-
+def running(work: Work) -> Iterator[uvicorn.Server]:
+    """A server of a model that takes a moment."""
     (number,) = free_ports(1)
     shapes = (-1, -1, -1, -1, 3), (-1, 2, -1, -1)
     app = make_app(Served("toy", "1", "0" * 64, {}, shapes, work.predict))
@@ -138,9 +137,21 @@ def healthy(port: int) -> float:
     return time.monotonic() - start
 
 
-def test_idle_connections_hold_up_nobody_and_are_closed(port: int) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Lets the server give up after half a second; undone, the connections that come later have longer."""
+    monkeypatch.setattr(connections, "HEADER_S", 0.5)
+    return monkeypatch
+
+
+def test_idle_connections_hold_up_nobody_and_are_closed(
+    impatient: pytest.MonkeyPatch, running: uvicorn.Server, port: int
+) -> None:
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(IDLE)]
     idle[0].sendall(b"POST /v2/models/toy/infer HTTP/1.1\r\nHost: x\r\n")  # a head that never ends
+    while len(running.server_state.connections) < IDLE:
+        time.sleep(0.01)
+    impatient.undo()  # a client that asks may take more than half a second here to come to it
     with ThreadPoolExecutor(CLIENTS) as pool:
         answers = pool.map(lambda _: ask(port), range(4 * CLIENTS))
         assert healthy(port) < 20  # beside all the others
@@ -161,18 +172,37 @@ def test_work_that_takes_too_long_ends_in_a_line_and_the_next_is_answered(
     assert ask(port) == 200
 
 
-def test_a_connection_that_asks_again_and_again_is_kept(port: int) -> None:
+def look(connection: PatientProtocol) -> None:
+    """Lets the server look at a connection now, as it does from time to time."""
+    done = threading.Event()
+
+    def now() -> None:
+        connection._end_wait()
+        connection._look()
+        done.set()
+
+    connection.loop.call_soon_threadsafe(now)
+    assert done.wait(60)
+
+
+def test_a_connection_that_asks_again_and_again_is_kept(running: uvicorn.Server, port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(4):
         connection.request("GET", "/v2/health/live")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b'{"live":true,"ready":true}')
-        time.sleep(0.3)
+        (kept,) = running.server_state.connections
+        look(kept)
+    assert running.server_state.connections == {kept}
     assert connection.sock is not None
+    look(kept)  # and nothing was asked since the last look
+    assert connection.sock.recv(1) == b""
     connection.close()
 
 
-def test_an_answer_that_nobody_reads_is_thrown_away(running: uvicorn.Server, port: int) -> None:
+def test_an_answer_that_nobody_reads_is_thrown_away(
+    impatient: pytest.MonkeyPatch, running: uvicorn.Server, port: int
+) -> None:
     frames = np.zeros((1, 1, 2000, 2000, 3), np.uint8)
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(binary_request(frames))
@@ -185,10 +215,12 @@ def test_an_answer_that_nobody_reads_is_thrown_away(running: uvicorn.Server, por
             while piece := client.recv(1 << 20):
                 read += len(piece)
         assert read < 2 * 2000 * 2000  # pixels of the masks: what the kernel held is all that comes
+    impatient.undo()
     assert ask(port) == 200
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("impatient")
 def test_an_answer_that_was_computed_for_long_and_that_nobody_reads_is_thrown_away(
     running: uvicorn.Server, port: int, work: Work
 ) -> None:
