@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kfp.dsl.base_component import BaseComponent
 
 import components
 from maskcast.runner import run
@@ -31,9 +30,7 @@ def artifacts(name: str, direction: str) -> dict[str, str]:
 
 
 def test_every_stage_has_a_component() -> None:
-    assert (
-        sorted(name for name, each in vars(components).items() if isinstance(each, BaseComponent)) == stage_names()
-    )
+    assert sorted(components.__all__) == stage_names()
 
 
 @pytest.mark.parametrize("name", stage_names())
@@ -78,7 +75,9 @@ def test_the_shim_hands_every_path_to_its_own_port(name: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", stage_names())
 def test_a_shim_is_short(name: str) -> None:
-    assert len(inspect.getsource(component(name).python_func).splitlines()) <= 14
+    source = inspect.getsourcefile(component(name).python_func)
+    assert Path(source or "").name == f"{name}.py"
+    assert len(Path(source or "").read_text().splitlines()) <= 20
 
 
 def test_importing_components_loads_nothing_heavier_than_kfp() -> None:

@@ -1,5 +1,6 @@
 """The whole pipeline where a split has no clips: it goes on, or stops at once in prepare_clips."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,6 @@ import yaml
 from tests.dags import calls
 from tests.integration.project import ROOT, shrink
 
-import components
 from maskcast.data.clips import ClipStore
 from maskcast.errors import MaskcastError
 
@@ -20,7 +20,7 @@ def run_components(folder: Path, **counts: int) -> None:
     params = shrink(yaml.safe_load((ROOT / "params.yaml").read_text()))
     params["prepare_clips"]["source"] |= counts
     for name, call in calls(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]).items():
-        shim = getattr(components, name).python_func
+        shim = getattr(importlib.import_module(f"components.{name}"), name).python_func
         ports = {port: SimpleNamespace(path=str(folder / path), metadata={}) for port, path in call.ports.items()}
         shim(**ports, params=params[name])
 
