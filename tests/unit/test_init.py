@@ -476,11 +476,11 @@ def test_the_estimate_is_steps_times_what_they_take() -> None:
 def test_video_is_forecast_by_its_flow_and_single_things_by_their_tracks(tmp_path: Path) -> None:
     davis(tmp_path)
     found = look(tmp_path)
-    archs = []
+    models = []
     for layout in ("frame_folders", "clevrer"):
         found.source["layout"] = layout
-        archs.append(propose_params(tmp_path, found).sections["pretrain_forecaster"]["model"]["arch"])
-    assert archs == ["flow", "objects"]
+        models.append(propose_params(tmp_path, found).sections["pretrain_forecaster"]["model"])
+    assert models == [{"arch": "flow"}, {"arch": "objects", "whole": True}]
 
 
 LITE0 = "timm/tf_efficientnet_lite0.in1k"

@@ -81,10 +81,13 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
         "pretrain_encoder.method": "docs/ssl.md: weights of ImageNet, or learning without labels",
-        "pretrain_forecaster.model": "docs/forecasting.md: which one when; `objects` if the camera rests",
+        "pretrain_forecaster.model": "docs/forecasting.md: which one when",
         "predict.png": "hidden clips are forecast: name some in prepare_clips.source.splits",
     }
     if sections.get("pretrain_forecaster", {}).get("model") == {"arch": "flow"}:
+        why["pretrain_forecaster.model"] = (
+            "if things keep their shape and the camera rests: {arch: objects, whole: true, several: true}"
+        )
         why["finetune_forecaster.training"] = "training moves no mask of flow: one step, and it is handed on"
     if not found.trainable:
         why["prepare_clips.required_splits"] = (
@@ -116,11 +119,12 @@ def _encoder(weights: str | None) -> dict[str, Any]:
 def _forecasting(found: Findings, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns params of both stages that train a forecaster; the camera of most videos moves, or things bend."""
     if found.source["layout"] in SINGLE_THINGS:
-        model, first, second = "objects", _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
+        model: dict[str, Any] = {"arch": "objects", "whole": True}
+        first, second = _training(3, 100, 32, 2.0e-3, 50), _training(2, 50, 32, 5.0e-4, 10)
     else:
-        model, first, second = "flow", _training(1, 30, 8, 2.0e-3, 0), _training(1, 1, 8, 5.0e-4, 0)
+        model, first, second = {"arch": "flow"}, _training(1, 30, 8, 2.0e-3, 0), _training(1, 1, 8, 5.0e-4, 0)
     return {
-        "pretrain_forecaster": {"model": {"arch": model}, **seen, "training": first},
+        "pretrain_forecaster": {"model": model, **seen, "training": first},
         "finetune_forecaster": {**seen, "training": second},
     }
 
