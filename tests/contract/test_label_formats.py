@@ -28,7 +28,6 @@ SHARED = (
     "class_names",
     "coco_panoptic",
     "cvat",
-    "files",
     "names",
     "shapes",
     "table",

@@ -6,8 +6,10 @@ losses and scores. A frame that is listed without any region is background, or w
 Legend: T frames, H height, W width.
 """
 
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,10 +17,10 @@ from typing import Literal
 import numpy as np
 import zstandard
 
+from maskcast.data.archives import is_archive, unpack
 from maskcast.data.clips import ClipStore
 from maskcast.data.label_formats.base import FoundFrame, LabelFormat
 from maskcast.data.label_formats.class_names import ClassNames
-from maskcast.data.label_formats.files import unpacked
 from maskcast.data.label_formats.names import FRAME_RULE
 from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
 from maskcast.errors import MaskcastError
@@ -80,7 +82,7 @@ def import_labels(
         raise MaskcastError(f"{store.root}: map {store.label_map.name!r} is a matte, which no label format holds")
     names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
     painted: dict[str, _Clip] = {}
-    with unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
+    with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
         try:
             if form.numbered:
                 form.count_frames(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
@@ -113,6 +115,25 @@ def import_labels(
     report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in painted.values())
     write_relabelled(root, store, labels, split)
     return report
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """Gives the path, or of an archive the folder that it is unpacked into for the time of the block.
+
+    Raises:
+        MaskcastError: there is nothing, or an empty file.
+    """
+    if not path.exists():
+        raise MaskcastError(f"{path}: no such file or folder; give what the labelling tool exported")
+    if path.is_file() and not path.stat().st_size:
+        raise MaskcastError(f"{path}: is empty; export the labels again")
+    if not is_archive(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="maskcast-labels-") as scratch:
+        unpack(path, Path(scratch) / path.stem)
+        yield Path(scratch) / path.stem
 
 
 def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:

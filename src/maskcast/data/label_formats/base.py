@@ -14,7 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from maskcast.data.images import numeric_sort
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.labels import MOST_PIXELS
 
 IGNORED = "ignore"  # class in a file of the pixels that have no label
@@ -102,6 +104,7 @@ class LabelFormat(ABC):
 
     Attributes:
         name: on the command line.
+        tool: what its files are called after.
         files: what it reads: names or patterns in a folder or archive, the first that is there counts.
         tracks: whether it says which object of one frame is which of another.
         scores: whether it has room for a confidence.
@@ -115,6 +118,7 @@ class LabelFormat(ABC):
     """
 
     name: ClassVar[str]
+    tool: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
     tracks: ClassVar[bool]
     scores: ClassVar[bool]
@@ -147,13 +151,32 @@ class LabelFormat(ABC):
         """
         raise NotImplementedError
 
-    @abstractmethod
     def read(self, path: Path) -> Iterator[FoundFrame]:
         """Yields the frames of a file, or of a folder of files.
 
         Raises:
             MaskcastError: naming file, place in it and remedy, where it is not of this format.
         """
+        for file in self.files_in(path):
+            yield from self.read_file(file)
+
+    def files_in(self, path: Path) -> list[Path]:
+        """Returns the file itself, or the files of a folder that match the first pattern that any matches.
+
+        Raises:
+            MaskcastError: the folder holds no such file.
+        """
+        if path.is_file():
+            return [path]
+        for pattern in self.files:
+            found = [one for one in numeric_sort(path.rglob(pattern)) if one.is_file() and not is_junk(one.name)]
+            if found:
+                return found
+        raise MaskcastError(f"{path}: holds no {' or '.join(self.files)}; give a file or export of {self.tool}")
+
+    @abstractmethod
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of a file (see ``read``)."""
 
 
 def checked_size(height: int, width: int, where: str) -> Size:

@@ -7,25 +7,14 @@ evaluated are pixels without a label.
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 
 from maskcast.data.images import write_image
-from maskcast.data.label_formats.base import (
-    IGNORED,
-    Export,
-    FoundFrame,
-    LabelFormat,
-    Place,
-    Region,
-    Size,
-    checked_size,
-)
-from maskcast.data.label_formats.files import files_in
-from maskcast.data.label_formats.mots import read_values
+from maskcast.data.label_formats.base import IGNORED, Export, FoundFrame, LabelFormat, Place
+from maskcast.data.label_formats.mots import id_frame
 from maskcast.data.label_formats.names import clip_name
 from maskcast.errors import MaskcastError
 
@@ -70,7 +59,7 @@ TABLE: tuple[tuple[str, int, bool, bool], ...] = (
 ID_OF = {name: label_id for name, label_id, _, _ in TABLE}
 NAME_OF = {label_id: name for name, label_id in ID_OF.items()}
 COUNTED = {name for name, _, counted, _ in TABLE if counted}
-UNLABELED, OUT_OF_ROI, LICENSE_PLATE = 0, 3, 255  # the last is -1 of the table in 8 bits
+OUT_OF_ROI, LICENSE_PLATE = 3, 255  # the latter is -1 of the table in 8 bits
 LABEL_IDS, INSTANCE_IDS = "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
 
 
@@ -78,6 +67,7 @@ class Cityscapes(LabelFormat):
     """Cityscapes ids."""
 
     name = "cityscapes"
+    tool = "Cityscapes"
     files = (f"*{INSTANCE_IDS}", f"*{LABEL_IDS}")
     tracks = True
     scores = False
@@ -112,14 +102,9 @@ class Cityscapes(LabelFormat):
             write_image(place / f"{stem}{LABEL_IDS}", labels_HW)
             write_image(place / f"{stem}{INSTANCE_IDS}", instances_HW)
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames of all instanceIds, or of labelIds where there are none (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "Cityscapes"):
-            values_HW = read_values(file)
-            values = [int(value) for value in np.unique(values_HW)]
-            objects = [_told(value, str(file)) for value in values if value != UNLABELED]
-            size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
-            yield FoundFrame(str(file), _places(file.name), size, objects, partial(_regions, file))
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of an image (see `LabelFormat.read`)."""
+        yield id_frame(file, _places(file.name), _told, zero=True)
 
 
 def _told(value: int, where: str) -> tuple[str, int | None]:
@@ -145,10 +130,3 @@ def _places(name: str) -> Sequence[Place]:
         return ()
     clip, frame = unquote(match[1]), int(match[3])
     return [(clip, frame), (f"{clip}_{match[2]}", frame)]
-
-
-def _regions(file: Path, size: Size) -> Iterator[Region]:
-    values_HW = read_values(file)
-    for value in np.unique(values_HW):
-        name, instance = _told(int(value), str(file))
-        yield Region(name, values_HW == value, instance)

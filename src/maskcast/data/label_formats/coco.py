@@ -20,7 +20,6 @@ from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records, category_names, lists_of
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.coco_panoptic import is_panoptic, panoptic_frames
-from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
@@ -34,6 +33,7 @@ class Coco(LabelFormat):
     """COCO instance segmentation."""
 
     name = "coco"
+    tool = "COCO"
     files = (FILE, "instances*.json", "*.json")
     tracks = True
     scores = True
@@ -59,34 +59,27 @@ class Coco(LabelFormat):
         }
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the images of all files (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "COCO"):
-            content = read_json(file)
-            if is_panoptic(content):
-                yield from panoptic_frames(file, content)
-                continue
-            images, categories, annotations = lists_of(content, file)
-            names = category_names(categories)
-            row = {one["id"]: n for n, one in enumerate(images.records)}
-            refuse_empty(annotations)
-            of_image = [row[one["image_id"]] for one in annotations.records]
-            sizes = _sizes(images, set(of_image))
-            masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
-            grouped: dict[int, list[Packed]] = defaultdict(list)
-            for k, (n, one, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
-                found = names[one["category_id"]], instance_of(annotations, k), one.get("score"), mask
-                grouped[n].append(found)
-            videos = _videos(content.get("videos", []), file, images)
-            for n, image in enumerate(images.records):
-                yield FoundFrame(
-                    f"{images.where}[{n}] ({image.get('file_name', image['id'])})",
-                    _places(images, n, videos),
-                    sizes[n],
-                    objects_of(grouped[n]),
-                    partial(packed_regions, grouped[n]),
-                    list(dict.fromkeys([image["file_name"], unquote(image["file_name"])])),
-                )
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the images of a file (see `LabelFormat.read`)."""
+        content = read_json(file)
+        if is_panoptic(content):
+            yield from panoptic_frames(file, content)
+            return
+        images, categories, annotations = lists_of(content, file)
+        names = category_names(categories)
+        row = {one["id"]: n for n, one in enumerate(images.records)}
+        _refuse_empty(annotations)
+        of_image = [row[one["image_id"]] for one in annotations.records]
+        sizes = _sizes(images, set(of_image))
+        masks = packed_masks(annotations, np.array([sizes[n] for n in of_image]).reshape(-1, 2))
+        grouped: dict[int, list[Packed]] = defaultdict(list)
+        for k, (n, one, mask) in enumerate(zip(of_image, annotations.records, masks, strict=True)):
+            grouped[n].append((names[one["category_id"]], instance_of(annotations, k), one.get("score"), mask))
+        videos = _videos(content.get("videos", []), file, images)
+        for n, image in enumerate(images.records):
+            where = f"{images.where}[{n}] ({image.get('file_name', image['id'])})"
+            places, name = _places(images, n, videos), image["file_name"]
+            yield packed_frame(where, places, sizes[n], grouped[n], list(dict.fromkeys([name, unquote(name)])))
 
 
 def _sizes(images: Records, annotated: set[int]) -> list[Size | None]:
@@ -124,20 +117,22 @@ def extras(region: Region) -> dict[str, Any]:
     return found | ({} if region.instance is None else {"instance_id": region.instance})
 
 
-def refuse_empty(annotations: Records) -> None:
+def _refuse_empty(annotations: Records) -> None:
     """Refuses annotations without a mask: of these boxes say nothing about pixels."""
     for n, mask in enumerate(annotations.column("segmentation", NO_MASK)):
         if not mask:
             annotations.fail(n, f"segmentation is empty; {NO_MASK}")
 
 
-def objects_of(found: Sequence[Packed]) -> list[tuple[str, int | None]]:
-    """Returns class and number of the object of each region."""
-    return [(class_name, instance) for class_name, instance, _, _ in found]
+def packed_frame(
+    where: str, places: Sequence[Place], size: Size | None, found: Sequence[Packed], names: Sequence[str] = ()
+) -> FoundFrame:
+    """Returns a frame (see `FoundFrame`) of regions that are given by run lengths."""
+    objects = [(class_name, instance) for class_name, instance, _, _ in found]
+    return FoundFrame(where, places, size, objects, partial(_regions, found), names)
 
 
-def packed_regions(found: Sequence[Packed], size: Size) -> Iterator[Region]:
-    """Yields the regions of a frame."""
+def _regions(found: Sequence[Packed], size: Size) -> Iterator[Region]:
     for name, instance, score, mask in found:
         yield Region(name, rle.decode(mask) > 0, instance, score)
 

@@ -7,16 +7,16 @@ they go on from task to task of a subset.
 
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 
-from maskcast.data.label_formats.base import Export, Place, Region, Size, checked_size
+from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.shapes import ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
 from maskcast.writing import write_json
@@ -24,9 +24,18 @@ from maskcast.writing import write_json
 FILE = "annotations.xml"
 SCORE, OBJECT = "confidence", "object"  # attributes of each label
 TRACKS = 1_000_000  # and the number of a track: objects without a number of their own
-TWICE = "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
 SHAPES = ("mask", "polygon", "box", "ellipse")
 NO_AREA = ("polyline", "points", "cuboid", "skeleton")  # said, and left out
+
+
+class Cvat(LabelFormat):
+    """What both formats are like."""
+
+    tool = "CVAT"
+    files = (FILE, "*.xml")
+    twice = "where jobs overlap, export their task, in which CVAT merges them; else leave one of the two out"
+    tracks = True
+    scores = True
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,69 @@ class Task:
     def places(self, frame: int) -> list[Place]:
         """Returns what a frame may be, by its number in the file."""
         return [(clip, frame - self.before) for clip in self.clips]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape of a frame.
+
+    Attributes:
+        element: of the file.
+        label: its class.
+        where: how errors name it.
+        track: its number, of a shape of a track.
+    """
+
+    element: ET.Element
+    label: str | None
+    where: str
+    track: int | None = None
+
+    def z_order(self) -> int:
+        """Returns its layer: those of higher ones are in front."""
+        return whole(self.element, "z_order", self.where, 0)
+
+    def object(self) -> tuple[str, int | None]:
+        """Returns class and object; where it does not tell its object, that is its track."""
+        if not self.label:
+            raise MaskcastError(f"{self.where}: has no label; give it one in CVAT")
+        known = self._told().get(OBJECT, "")
+        if known and not _is_small(known):
+            raise MaskcastError(
+                f"{self.where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
+            )
+        return self.label, int(known) if known else None if self.track is None else TRACKS + self.track
+
+    def region(self, size: Size) -> Region:
+        """Returns its pixels in a frame of a size."""
+        class_name, instance = self.object()
+        try:
+            score = float(self._told()[SCORE])
+        except (KeyError, ValueError):
+            score = None  # of a shape that a person drew
+        return Region(class_name, _shape_mask(self.element, size, self.where), instance, score)
+
+    def _told(self) -> dict[str | None, str]:
+        return {one.get("name"): (one.text or "").strip() for one in self.element.findall("attribute")}
+
+
+def frame_of(
+    where: str,
+    places: Sequence[Place],
+    size: Size | None,
+    shapes: Iterable[Shape],
+    names: Sequence[str],
+    *,
+    ordered: bool,
+) -> FoundFrame:
+    """Returns a frame (see `FoundFrame`) with its shapes."""
+    layers = sorted(shapes, key=Shape.z_order)
+    objects = [one.object() for one in layers]
+    return FoundFrame(where, places, size, objects, partial(_regions, layers), names, ordered)
+
+
+def _regions(layers: Sequence[Shape], size: Size) -> Iterator[Region]:
+    yield from (one.region(size) for one in layers)
 
 
 def names_of(image: str, subset: str | None) -> list[str]:
@@ -85,8 +157,23 @@ def tasks_of(root: ET.Element, file: Path) -> list[Task]:
     return found
 
 
-def mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
-    """Returns a mask that has a pixel at least as attributes of ``<mask>``."""
+def written_masks(regions: Sequence[Region]) -> Iterator[tuple[Region, dict[str, str]]]:
+    """Yields the regions that have pixels, each with the attributes of its ``<mask>``."""
+    for order, region in enumerate(regions):
+        if region.mask_HW.any():
+            yield region, _mask_attributes(region.mask_HW) | {"z_order": str(order)}
+
+
+def add_mask(parent: ET.Element, region: Region, attributes: dict[str, str]) -> None:
+    """Adds a ``<mask>``, with the confidence and the object of its region."""
+    mask = ET.SubElement(parent, "mask", attributes)
+    if region.score is not None:
+        ET.SubElement(mask, "attribute", name=SCORE).text = f"{region.score:.4f}"
+    if region.instance is not None:
+        ET.SubElement(mask, "attribute", name=OBJECT).text = str(region.instance)
+
+
+def _mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
     rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
     box = mask_HW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     flat = np.concatenate([[False], box.ravel(), [not box.flat[-1]]])  # runs start with background
@@ -101,12 +188,8 @@ def mask_attributes(mask_HW: np.ndarray) -> dict[str, str]:
     }
 
 
-def shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
-    """Returns the pixels of a shape, (H, W) bool.
-
-    Raises:
-        MaskcastError: it lacks a number, or does not fit the frame.
-    """
+def _shape_mask(element: ET.Element, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a shape, (H, W) bool."""
     tag = element.tag
     if tag == "mask":
         return _rle_mask(element, size, where)
@@ -156,39 +239,11 @@ def whole(element: ET.Element, key: str, where: str, default: int | None = None)
     return int(value)
 
 
-def region_of(element: ET.Element, label: str | None, size: Size, where: str, track: int | None = None) -> Region:
-    """Returns the region of a shape."""
-    class_name, instance = object_of(element, label, where, track)
-    try:
-        score = float(_told(element)[SCORE])
-    except (KeyError, ValueError):
-        score = None  # of a shape that a person drew
-    return Region(class_name, shape_mask(element, size, where), instance, score)
-
-
-def object_of(
-    element: ET.Element, label: str | None, where: str, track: int | None = None
-) -> tuple[str, int | None]:
-    """Returns class and object of a shape; where it does not tell its object, that is its track."""
-    if not label:
-        raise MaskcastError(f"{where}: has no label; give it one in CVAT")
-    known = _told(element).get(OBJECT, "")
-    if known and not (known.isdecimal() and len(known) < 7):
-        raise MaskcastError(
-            f"{where}: attribute {OBJECT} must be a number, got {known[:40]!r}; mend it or empty it"
-        )
-    return label, int(known) if known else None if track is None else TRACKS + track
-
-
-def left_out(found: Counter[str], file: Path) -> str:
-    """Returns a line about shapes without an area."""
-    kinds = ", ".join(f"{count} {tag}" for tag, count in found.items())
-    return f"{file}: left out {kinds}: they have no area"
-
-
-def meta_element(name: str, export: Export, frames: int, mode: str) -> ET.Element:
-    """Returns ``<meta>`` of a task."""
-    meta = ET.Element("meta")
+def document(name: str, export: Export, frames: int, mode: str) -> ET.Element:
+    """Returns the document of a task, with its ``<meta>`` and without a shape."""
+    root = ET.Element("annotations")
+    ET.SubElement(root, "version").text = "1.1"
+    meta = ET.SubElement(root, "meta")
     task = ET.SubElement(meta, "task")
     height, width = export.size
     told: Mapping[str, Any] = {
@@ -213,7 +268,7 @@ def meta_element(name: str, export: Export, frames: int, mode: str) -> ET.Elemen
                 ET.SubElement(entry, key).text = str(value)
     original = ET.SubElement(task, "original_size")
     ET.SubElement(original, "width").text, ET.SubElement(original, "height").text = str(width), str(height)
-    return meta
+    return root
 
 
 def write_settings(folder: Path, export: Export) -> None:
@@ -229,19 +284,6 @@ def written(root: ET.Element, file: Path) -> None:
     ET.ElementTree(root).write(file, "utf-8", xml_declaration=True)
 
 
-def add_attributes(element: ET.Element, region: Region) -> None:
-    """Adds the confidence and the object of a region to its shape."""
-    if region.score is not None:
-        ET.SubElement(element, "attribute", name=SCORE).text = f"{region.score:.4f}"
-    if region.instance is not None:
-        ET.SubElement(element, "attribute", name=OBJECT).text = str(region.instance)
-
-
-def parts(regions: Sequence[Region]) -> Iterator[tuple[int, Region]]:
-    """Yields the regions that have pixels, with the order of their layers."""
-    yield from ((order, region) for order, region in enumerate(regions) if region.mask_HW.any())
-
-
 def _clips(names: Sequence[str]) -> list[str]:
     return [unquote(name.strip()) for name in names if name.strip()]
 
@@ -255,7 +297,7 @@ def _frames(task: ET.Element, file: Path) -> range:
 
 def _count(task: ET.Element, key: str, file: Path, default: int) -> int:
     text = (task.findtext(key) or "").strip()
-    if text and not (text.isdecimal() and len(text) < 7):
+    if text and not _is_small(text):
         raise MaskcastError(f"{file}: {key} of meta must be a number of frames, got {text!r}; mend it")
     return int(text) if text else default
 
@@ -264,13 +306,14 @@ def _size(original: ET.Element | None, file: Path) -> Size | None:
     if original is None:
         return None
     sides = [(original.findtext(key) or "").strip() for key in ("height", "width")]
-    if not all(side.isdecimal() and len(side) < 7 for side in sides):
+    if not all(map(_is_small, sides)):
         raise MaskcastError(f"{file}: original_size of meta must be two integers, got {sides}; mend it")
     return checked_size(int(sides[0]), int(sides[1]), f"{file}: original_size")
 
 
-def _told(element: ET.Element) -> dict[str | None, str]:
-    return {one.get("name"): (one.text or "").strip() for one in element.findall("attribute")}
+def _is_small(text: str) -> bool:
+    """Whether a text is a whole number of six digits at most."""
+    return text.isdecimal() and len(text) < 7
 
 
 def _attributes(export: Export) -> list[dict[str, Any]]:

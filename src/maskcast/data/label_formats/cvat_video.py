@@ -8,100 +8,55 @@ frame, because CVAT has no tracks of masks: it exports each mask as a track of o
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size
-from maskcast.data.label_formats.cvat import (
-    FILE,
-    NO_AREA,
-    SHAPES,
-    TRACKS,
-    TWICE,
-    Task,
-    add_attributes,
-    left_out,
-    mask_attributes,
-    meta_element,
-    names_of,
-    number,
-    object_of,
-    parts,
-    points_of,
-    region_of,
-    tasks_of,
-    whole,
-    write_settings,
-    written,
-)
-from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats import cvat
+from maskcast.data.label_formats.base import Export, FoundFrame
 from maskcast.data.label_formats.names import clip_name
+from maskcast.data.label_formats.shapes import say_without_area
 from maskcast.data.safe_xml import read_xml
 from maskcast.errors import MaskcastError
-from maskcast.progress import say
 
 NUMBERS = {"box": ("xtl", "ytl", "xbr", "ybr", "rotation"), "ellipse": ("cx", "cy", "rx", "ry", "rotation")}
 
 
-class CvatVideo(LabelFormat):
+class CvatVideo(cvat.Cvat):
     """CVAT for video 1.1."""
 
     name = "cvat-video"
-    files = (FILE, "*.xml")
-    twice = TWICE
-    tracks = True
-    scores = True
     whole_clips = True
 
     def write(self, folder: Path, export: Export) -> None:
         """Writes ``<clip>/annotations.xml``, and ``labels.json``, CVAT's settings of the labels."""
         for clip, frames in export.clips.items():
-            root = ET.Element("annotations")
-            ET.SubElement(root, "version").text = "1.1"
-            root.append(meta_element(clip, export, len(frames), "interpolation"))
+            root = cvat.document(clip, export, len(frames), "interpolation")
             count = 0
             for t in frames:
-                for order, region in parts(export.regions(clip, t)):
+                for region, mask in cvat.written_masks(export.regions(clip, t)):
                     label = {"id": str(count), "label": region.class_name, "source": "auto"}
                     track = ET.SubElement(root, "track", label)
-                    mask = mask_attributes(region.mask_HW)
                     for frame, outside in ((t, "0"), (t + 1, "1"))[: 2 if t + 1 < len(frames) else 1]:
                         state = {"frame": str(frame), "keyframe": "1", "outside": outside, "occluded": "0"}
-                        add_attributes(
-                            ET.SubElement(track, "mask", state | mask | {"z_order": str(order)}), region
-                        )
+                        cvat.add_mask(track, region, state | mask)
                     count += 1
             place = folder / clip_name(clip)
             place.mkdir()
-            written(root, place / FILE)
-        write_settings(folder, export)
+            cvat.written(root, place / cvat.FILE)
+        cvat.write_settings(folder, export)
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames of all tasks (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "CVAT"):
-            yield from _read(file)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """A shape of a track in one frame."""
-
-    element: ET.Element
-    label: str | None
-    track: int
-    z_order: int
-    where: str
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of the tasks of a file (see `LabelFormat.read`)."""
+        return _read(file)
 
 
 def _read(file: Path) -> Iterator[FoundFrame]:
     root = read_xml(file, "CVAT for video", "give what CVAT exported")
-    tasks = tasks_of(root, file)
+    tasks = cvat.tasks_of(root, file)
     if root.tag != "annotations" or not tasks or root.find("image") is not None:
         other = "; it has images: use --format cvat-images" if root.find("image") is not None else ""
         raise MaskcastError(f"{file}: no <annotations> of tasks with tracks{other}; export `CVAT for video 1.1`")
-    shown: dict[tuple[str | None, int], list[_Shown]] = defaultdict(list)
+    shown: dict[tuple[str | None, int], list[cvat.Shape]] = defaultdict(list)
     unusable: Counter[str] = Counter()
     ids: set[str | None] = set()
     by_id = {task.id: task for task in tasks}
@@ -113,13 +68,12 @@ def _read(file: Path) -> Iterator[FoundFrame]:
         task = tasks[0] if tasks[0].id is None else by_id.get(track.get("task_id"))
         if task is None:
             raise MaskcastError(f"{where}: is of task {track.get('task_id')}, which meta lacks; export it again")
-        unusable.update({one.tag for one in track if one.tag in NO_AREA})
-        shapes = [one for one in track if one.tag in SHAPES]
+        unusable.update({one.tag for one in track if one.tag in cvat.NO_AREA})
+        shapes = [one for one in track if one.tag in cvat.SHAPES]
+        number = task.frames.start * cvat.TRACKS + len(ids)  # jobs of one video have tracks of their own
         for frame, one in _every_frame(shapes, task, where):
             place = f"{where}: {one.tag} of frame {frame}"
-            z_order = whole(one, "z_order", place, 0)
-            number_of = task.frames.start * TRACKS + len(ids)  # jobs of one video have tracks of their own
-            shown[task.id, frame].append(_Shown(one, track.get("label"), number_of, z_order, place))
+            shown[task.id, frame].append(cvat.Shape(one, track.get("label"), place, number))
     for task in tasks:
         if not task.frames:
             raise MaskcastError(
@@ -127,18 +81,15 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             )
         for own in task.frames:
             frame = own + task.before
-            layers = sorted(shown.get((task.id, frame), ()), key=lambda one: one.z_order)
-            objects = [object_of(one.element, one.label, one.where, one.track) for one in layers]
-            regions, names = partial(_regions, layers), names_of(f"frame_{frame:06d}", task.subset)
-            places = task.places(frame)
-            yield FoundFrame(f"{file}: frame {frame}", places, task.size, objects, regions, names, ordered=True)
-    if unusable:
-        say(left_out(unusable, file))
+            shapes_here = shown.get((task.id, frame), ())
+            places, names = task.places(frame), cvat.names_of(f"frame_{frame:06d}", task.subset)
+            yield cvat.frame_of(f"{file}: frame {frame}", places, task.size, shapes_here, names, ordered=True)
+    say_without_area(file, unusable)
 
 
-def _every_frame(shapes: Sequence[ET.Element], task: Task, where: str) -> Iterator[tuple[int, ET.Element]]:
+def _every_frame(shapes: Sequence[ET.Element], task: cvat.Task, where: str) -> Iterator[tuple[int, ET.Element]]:
     """Yields the shapes of a track frame by frame, with those between keyframes."""
-    numbers = [whole(one, "frame", where) for one in shapes]
+    numbers = [cvat.whole(one, "frame", where) for one in shapes]
     if any(after <= before for before, after in pairwise(numbers)):
         raise MaskcastError(f"{where}: its frames must ascend, each once; export it again")
     step, last = task.frames.step, task.before + (task.frames[-1] if task.frames else -1)
@@ -168,7 +119,7 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
     made = ET.Element(before.tag, before.attrib)
     made.extend(before)
     if before.tag == "polygon":
-        old, new = points_of(before, where), points_of(after, where)
+        old, new = cvat.points_of(before, where), cvat.points_of(after, where)
         if len(old) != len(new):
             raise MaskcastError(
                 f"{where}: polygons of {len(old)} and {len(new)} points cannot be interpolated; export from CVAT, "
@@ -181,7 +132,7 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
         return made
     for key in NUMBERS[before.tag]:
         old_value, new_value = (
-            number(one, key, where, 0.0 if key == "rotation" else None) for one in (before, after)
+            cvat.number(one, key, where, 0.0 if key == "rotation" else None) for one in (before, after)
         )
         if key == "rotation":  # the shorter way round
             new_value = old_value + (new_value - old_value + 180) % 360 - 180
@@ -191,8 +142,3 @@ def _between(before: ET.Element, after: ET.Element, share: float, where: str) ->
 
 def _mix(a: float, b: float, share: float) -> float:
     return a + share * (b - a)
-
-
-def _regions(found: Sequence[_Shown], size: Size) -> Iterator[Region]:
-    for one in found:
-        yield region_of(one.element, one.label, size, one.where, one.track)

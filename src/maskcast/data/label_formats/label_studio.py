@@ -20,9 +20,8 @@ from maskcast.data.coco_records import Records
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
 from maskcast.data.label_formats.brush import decode, encode
-from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
-from maskcast.data.label_formats.shapes import decoded_base64, ellipse, polygon, rectangle
+from maskcast.data.label_formats.shapes import decoded_base64, ellipse, polygon, rectangle, say_without_area
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import read_json, shown
@@ -39,6 +38,7 @@ class LabelStudio(LabelFormat):
     """Label Studio's tasks."""
 
     name = "label-studio"
+    tool = "Label Studio"
     files = (FILE, "*.json")
     tracks = False
     scores = True
@@ -68,10 +68,9 @@ class LabelStudio(LabelFormat):
             encoding="utf-8",
         )
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the tasks that people annotated, of all files (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "Label Studio"):
-            yield from _read(file, self.part)
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the tasks that people annotated (see `LabelFormat.read`)."""
+        return _read(file, self.part)
 
 
 class LabelStudioPredictions(LabelStudio):
@@ -114,9 +113,7 @@ def _read(file: Path, part: str) -> Iterator[FoundFrame]:
             yield FoundFrame(where, places, next(iter(sizes), None), objects, show, [unquote(address)])
     if unusable:
         say(f"{file}: {unusable} of {len(content)} tasks have no {part}: they stay without labels")
-    if left_out:
-        kinds = ", ".join(f"{count} {tag}" for tag, count in left_out.items())
-        say(f"{file}: left out {kinds}: they have no area")
+    say_without_area(file, left_out)
 
 
 def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:

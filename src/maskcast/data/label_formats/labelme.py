@@ -21,7 +21,6 @@ from PIL import Image
 
 from maskcast.data.coco_records import Records
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
-from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.data.label_formats.shapes import decoded_base64, ellipse, polygon, rectangle
 from maskcast.errors import MaskcastError
@@ -38,6 +37,7 @@ class Labelme(LabelFormat):
     """labelme's files."""
 
     name = "labelme"
+    tool = "labelme"
     files = ("*.json",)
     tracks = True
     scores = False
@@ -62,14 +62,13 @@ class Labelme(LabelFormat):
             }
             (folder / FOLDER / f"{image.stem}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields a frame of each file (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "labelme"):
-            frame, without_area = _read(file)
-            for kind in sorted(without_area - self._said):
-                say(f"{file}: shapes of kind {kind} have no area: they are left out, here and in other files")
-            self._said |= without_area
-            yield frame
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of a file (see `LabelFormat.read`)."""
+        frame, without_area = _read(file)
+        for kind in sorted(without_area - self._said):
+            say(f"{file}: shapes of kind {kind} have no area: they are left out, here and in other files")
+        self._said |= without_area
+        yield frame
 
 
 def _written(region: Region) -> dict[str, Any]:

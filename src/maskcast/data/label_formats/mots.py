@@ -6,7 +6,7 @@ from 1.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from maskcast.data.label_formats.base import (
     Size,
     checked_size,
 )
-from maskcast.data.label_formats.files import files_in
 from maskcast.data.label_formats.names import clip_name, places_of
 from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
@@ -35,15 +34,23 @@ IGNORE_VALUE = 10_000
 MOST_CLASSES = 64  # 65 * 1000 + 999 is beyond 16 bits
 LABELS = "labels.txt"
 KITTI = ("car", "pedestrian")
+Told = Callable[[int, str], tuple[str, int | None]]
 
 
 class Mots(LabelFormat):
     """What both forms of MOTS share."""
 
+    tool = "MOTS"
     tracks = True
     scores = False
     numbered = True
     first = 0  # number of a clip's first frame in what is read
+    classes: Sequence[str] = ()  # of what is read
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of a file, or of a folder of files (see `LabelFormat.read`)."""
+        self.classes = read_labels(path)
+        yield from super().read(path)
 
     def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
         """Settles which number the first frames have (see `LabelFormat.count_frames`)."""
@@ -85,21 +92,19 @@ class MotsPng(Mots):
             place.mkdir(exist_ok=True)
             write_image(place / f"{t:06d}.png", values_HW)
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames of all PNGs (see `LabelFormat.read`)."""
-        names = read_labels(path)
-        for file, places in self._places(path):
-            values_HW = read_values(file)
-            values = [int(value) for value in np.unique(values_HW) if value]
-            objects = [named(value, names, str(file)) for value in values]
-            counted_from_0 = [(clip, t - self.first) for clip, t in places]
-            size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
-            yield FoundFrame(str(file), counted_from_0, size, objects, partial(_regions, file, names))
+    def files_in(self, path: Path) -> list[Path]:
+        """Returns the images of labels, without those of frames (see `LabelFormat.files_in`)."""
+        found = super().files_in(path)
+        return [one for one in found if one == path or "images" not in one.relative_to(path).parts[:-1]]
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of a PNG (see `LabelFormat.read`)."""
+        counted_from_0 = [(clip, t - self.first) for clip, t in _places(file)]
+        yield id_frame(file, counted_from_0, partial(named, self.classes), zero=False)
 
     def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields what the names of the images may mean (see `Mots.numbers`)."""
-        for file, places in self._places(path):
-            yield from ((file, clip, t) for clip, t in places)
+        return ((file, clip, t) for file in self.files_in(path) for clip, t in _places(file))
 
     def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
         """Takes names for ours, which count from 0, and says so."""
@@ -107,19 +112,39 @@ class MotsPng(Mots):
             say("no image is of frame 0 or of a clip's last frame: counted from 0 (--first-frame 1: from 1)")
         return 0
 
-    def _places(self, path: Path) -> Iterator[tuple[Path, list[Place]]]:
-        """Yields the images of labels, and what their names may mean."""
-        for file in files_in(path, self.files, "MOTS"):
-            if not (path.is_dir() and "images" in file.relative_to(path).parts[:-1]):
-                yield file, places_of(f"{file.parent.name}/{file.name}")
+
+def _places(file: Path) -> list[Place]:
+    return places_of(f"{file.parent.name}/{file.name}")
 
 
-def read_values(file: Path) -> np.ndarray:
-    """Returns the ids of a label image, (H, W) int32.
+def id_frame(file: Path, places: Sequence[Place], told: Told, *, zero: bool) -> FoundFrame:
+    """Returns the frame of an image of ids.
+
+    Args:
+        file: the image.
+        places: what its name may mean.
+        told: gives class and object of a value, in a file that errors name; can be pickled.
+        zero: whether 0 has a class, too; it is no object in any case.
 
     Raises:
-        MaskcastError: it is damaged, has colours, or is compressed with loss.
+        MaskcastError: the image is damaged, has colours, is compressed with loss, or holds an id that is none.
     """
+    values_HW = _ids(file)
+    objects = [told(value, str(file)) for value in np.unique(values_HW).tolist() if value]
+    size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
+    return FoundFrame(str(file), places, size, objects, partial(_regions, file, told, zero))
+
+
+def _regions(file: Path, told: Told, zero: bool, size: Size) -> Iterator[Region]:
+    values_HW = _ids(file)
+    for value in np.unique(values_HW).tolist():
+        if value or zero:
+            name, instance = told(value, str(file))
+            yield Region(name, values_HW == value, instance)
+
+
+def _ids(file: Path) -> np.ndarray:
+    """Returns the ids of an image, (H, W) int32."""
     mask = read_mask(file)
     values_HW = mask.grey()
     if values_HW is None or mask.lossy:
@@ -160,7 +185,7 @@ def value_of(region: Region, classes: Sequence[str]) -> int:
     return PER_CLASS * (1 + classes.index(region.class_name)) + instance
 
 
-def named(value: int, names: Sequence[str], where: str) -> tuple[str, int | None]:
+def named(names: Sequence[str], value: int, where: str) -> tuple[str, int | None]:
     """Returns class name and object of a value.
 
     Raises:
@@ -175,11 +200,3 @@ def named(value: int, names: Sequence[str], where: str) -> tuple[str, int | None
             f"list all classes in {LABELS}"
         )
     return names[class_id - 1], instance
-
-
-def _regions(file: Path, names: Sequence[str], size: Size) -> Iterator[Region]:
-    values_HW = read_values(file)
-    for value in np.unique(values_HW):
-        if value:
-            name, instance = named(int(value), names, str(file))
-            yield Region(name, values_HW == value, instance)

@@ -5,28 +5,17 @@ A frame without a line has no object, so a file need not show whether its frames
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from faster_coco_eval.core import mask as rle
 
 from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records
-from maskcast.data.label_formats.base import Export, FoundFrame, Region, Size, checked_size
-from maskcast.data.label_formats.coco import coco_mask
-from maskcast.data.label_formats.files import files_in
-from maskcast.data.label_formats.mots import (
-    LABELS,
-    PER_CLASS,
-    Mots,
-    named,
-    read_labels,
-    value_of,
-    write_labels,
-)
+from maskcast.data.label_formats.base import Export, FoundFrame, Size, checked_size
+from maskcast.data.label_formats.coco import coco_mask, packed_frame
+from maskcast.data.label_formats.mots import LABELS, PER_CLASS, Mots, named, value_of, write_labels
 from maskcast.data.label_formats.names import clip_name
 from maskcast.errors import MaskcastError
 from maskcast.reading import is_count, read_text
@@ -57,15 +46,17 @@ class MotsTxt(Mots):
                     lines.append(f"{t} {value} {value // PER_CLASS} {height} {width} {text}")
             (root / f"{clip_name(clip)}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames that have a line, or the first one, of all files (see `LabelFormat.read`)."""
-        names = read_labels(path)
-        for file in self._files(path):
-            yield from _read(file, names, self.first)
+    def files_in(self, path: Path) -> list[Path]:
+        """Returns the files of clips (see `LabelFormat.files_in`)."""
+        return [file for file in super().files_in(path) if file.name != LABELS]
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frames that have a line, or the first one (see `LabelFormat.read`)."""
+        return _read(file, self.classes, self.first)
 
     def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
         """Yields the first words of all lines (see `Mots.numbers`)."""
-        for file in self._files(path):
+        for file in self.files_in(path):
             words = (line.partition(" ")[0] for line in _lines(file))
             yield from ((file, unquote(file.stem), int(word)) for word in words if is_count(word))
 
@@ -78,16 +69,13 @@ class MotsTxt(Mots):
             "give --first-frame 0 (KITTI MOTS) or 1 (MOTSChallenge)"
         )
 
-    def _files(self, path: Path) -> list[Path]:
-        return [file for file in files_in(path, self.files, "MOTS") if file.name != LABELS]
-
 
 def _lines(file: Path) -> list[str]:
     return read_text(file, "text of ASCII", "give a MOTS text file", "ascii").splitlines()
 
 
 def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
-    found: dict[int, list[tuple[int, str, int]]] = defaultdict(list)
+    found: dict[int, list[tuple[str, int | None, int]]] = defaultdict(list)  # class, object, place in records
     sizes: set[Size] = set()
     records: list[dict[str, Any]] = []
     seen: set[tuple[int, int]] = set()
@@ -98,7 +86,7 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
         if len(words) != len(FIELDS) or not all(map(is_count, words[:5])):
             raise MaskcastError(f"{where}: must be {', '.join(FIELDS)}, got {line[:60]!r}; write the line again")
         t, value, class_id, height, width = map(int, words[:5])
-        named(value, names, where)
+        class_name, instance = named(names, value, where)
         if value // PER_CLASS != class_id:
             raise MaskcastError(f"{where}: object {value} is not of class {class_id}; it is class * 1000 + object")
         if (t, value) in seen:
@@ -106,26 +94,13 @@ def _read(file: Path, names: Sequence[str], first: int) -> Iterator[FoundFrame]:
         seen.add((t, value))
         size = checked_size(height, width, where)
         sizes.add(size)
-        found[t].append((value, where, len(records)))
+        found[t].append((class_name, instance, len(records)))
         records.append({"segmentation": {"size": list(size), "counts": words[5]}})
     if len(sizes) > 1:
         raise MaskcastError(f"{file}: has frames of {len(sizes)} sizes; a clip has one: mend it")
     all_sizes = np.array([record["segmentation"]["size"] for record in records]).reshape(-1, 2)
     masks = packed_masks(Records(f"{file}: objects", records), all_sizes)
     for t in sorted(found) or [first]:
-        here = found.get(t, [])
-        objects = [named(value, names, where) for value, where, _ in here]
-        regions = partial(_regions, here, masks, names)
+        here = [(class_name, instance, None, masks[n]) for class_name, instance, n in found.get(t, ())]
         places = [(unquote(file.stem), t - first)]
-        yield FoundFrame(f"{file}: frame {t}", places, next(iter(sizes), None), objects, regions)
-
-
-def _regions(
-    found: Sequence[tuple[int, str, int]],
-    masks: Sequence[Any],
-    names: Sequence[str],
-    size: Size,
-) -> Iterator[Region]:
-    for value, where, n in found:
-        name, instance = named(value, names, where)
-        yield Region(name, rle.decode(masks[n]) > 0, instance)
+        yield packed_frame(f"{file}: frame {t}", places, next(iter(sizes), None), here)

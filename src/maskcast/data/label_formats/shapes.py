@@ -7,8 +7,10 @@ Legend: H height, W width, P points.
 """
 
 import binascii
+from collections import Counter
 from collections.abc import Sequence
 from math import cos, pi, radians, sin
+from pathlib import Path
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
@@ -18,6 +20,7 @@ from maskcast.data.coco_masks import FAR
 from maskcast.data.decoding import decode
 from maskcast.data.label_formats.base import Size
 from maskcast.errors import MaskcastError
+from maskcast.progress import say
 from maskcast.reading import counted, shown
 
 ELLIPSE_POINTS = 90
@@ -38,6 +41,13 @@ def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.
         raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
     inside_HW: np.ndarray = rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
     return inside_HW
+
+
+def say_without_area(file: Path, found: Counter[str]) -> None:
+    """Says which kinds of shapes without an area are left out, if there are any."""
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
+        say(f"{file}: left out {kinds}: they have no area")
 
 
 def decoded_base64(text: object, key: str, where: str) -> Image.Image:

@@ -6,7 +6,6 @@ A video lists the frames that are labelled by their file names.
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,7 @@ import numpy as np
 from maskcast.data.coco_masks import packed_masks
 from maskcast.data.coco_records import Records, category_names
 from maskcast.data.label_formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
-from maskcast.data.label_formats.coco import (
-    Packed,
-    coco_mask,
-    instance_of,
-    objects_of,
-    packed_regions,
-)
-from maskcast.data.label_formats.files import files_in
+from maskcast.data.label_formats.coco import Packed, coco_mask, instance_of, packed_frame
 from maskcast.data.label_formats.names import frame_name, places_of
 from maskcast.errors import MaskcastError
 from maskcast.reading import read_json, shown
@@ -35,6 +27,7 @@ class YouTubeVis(LabelFormat):
     """YouTube-VIS."""
 
     name = "youtube-vis"
+    tool = "YouTube-VIS"
     files = (FILE, "*.json")
     tracks = True
     scores = True
@@ -68,10 +61,9 @@ class YouTubeVis(LabelFormat):
         content = {"videos": videos, "categories": categories, "annotations": annotations}
         (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
-    def read(self, path: Path) -> Iterator[FoundFrame]:
-        """Yields the frames of all videos (see `LabelFormat.read`)."""
-        for file in files_in(path, self.files, "YouTube-VIS"):
-            yield from _read(file)
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of all videos of a file (see `LabelFormat.read`)."""
+        return _read(file)
 
 
 def _read(file: Path) -> Iterator[FoundFrame]:
@@ -111,9 +103,6 @@ def _read(file: Path) -> Iterator[FoundFrame]:
             grouped[video, k].append((names[one["category_id"]], instance, one.get("score"), mask))
     for n, files in enumerate(frames):
         for k, name in enumerate(files):
-            found = grouped.get((n, k), [])
             where = f"{videos.where}[{n}].file_names[{k}] ({name})"
             own = int(heights[n]), int(widths[n])
-            yield FoundFrame(
-                where, places_of(name), own, objects_of(found), partial(packed_regions, found), [name]
-            )
+            yield packed_frame(where, places_of(name), own, grouped.get((n, k), []), [name])
