@@ -95,6 +95,12 @@ def test_a_layout_is_found_and_can_be_prepared(name: str, tmp_path: Path) -> Non
     assert (written["prepare_clips"].get("required_splits") == []) == (name == "plain_videos")
 
 
+def test_the_competition_is_known_below_a_folder_beside_what_macos_leaves(tmp_path: Path) -> None:
+    LOOKALIKES["competition"](tmp_path / "release")
+    (tmp_path / "__MACOSX/release").mkdir(parents=True)
+    assert look(tmp_path).source["layout"] == "competition"
+
+
 def test_every_value_that_comes_from_the_data_has_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
 from maskcast.progress import track
 from maskcast.reading import content_of, counted, mapped_array
 
@@ -74,7 +75,7 @@ def clevrer(raw: Path) -> Findings | None:
 
 def competition(raw: Path) -> Findings | None:
     """Returns what is in a folder of the competition's layout; None where it has another."""
-    folders = [path for path in raw.iterdir() if path.is_dir()]
+    folders = [path for path in raw.iterdir() if path.is_dir() and not is_junk(path.name)]
     for root in (raw, *(folders if len(folders) == 1 else ())):
         videos_of = {
             name: sorted(path.parent for path in (root / name).glob("**/video_*/image_0.png"))
