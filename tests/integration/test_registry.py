@@ -361,7 +361,7 @@ def test_an_encoder_is_registered_where_one_was_trained(
     assert run(inputs | {"encoder": tmp_path / "none"})["versions"] == three
     assert "encoder: not trained (method none), and so not registered" in capsys.readouterr().err
     assert Registry("maskcast-encoder").versions() == []
-    with pytest.raises(MaskcastError, match=r"masker/config\.json: no encoder"):
+    with pytest.raises(MaskcastError, match=r"masker/config\.json: not an encoder"):
         run(inputs | {"encoder": inputs["masker"]})
 
     colours = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
