@@ -101,6 +101,19 @@ def test_the_competition_is_known_below_a_folder_beside_what_macos_leaves(tmp_pa
     assert look(tmp_path).source["layout"] == "competition"
 
 
+def test_the_competition_is_known_by_images_of_any_kind_in_capitals_too(tmp_path: Path) -> None:
+    LOOKALIKES["competition"](tmp_path)
+    expected = look(tmp_path)
+    for number, path in enumerate(sorted(tmp_path.glob("*/data/video_*/image_*.png"))):
+        if number % 2:
+            path.rename(path.with_suffix(".PNG"))
+        else:
+            Image.open(path).save(path.with_suffix(".jpg"))
+            path.unlink()
+    found = look(tmp_path)
+    assert (found.source, found.sequences, found.sizes) == (expected.source, expected.sequences, expected.sizes)
+
+
 def test_every_value_that_comes_from_the_data_has_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

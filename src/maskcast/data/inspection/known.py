@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
+from maskcast.data.frame_names import is_image
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
 from maskcast.data.inspection.splitting import set_length
@@ -78,7 +79,7 @@ def competition(raw: Path) -> Findings | None:
     folders = [path for path in raw.iterdir() if path.is_dir() and not is_junk(path.name)]
     for root in (raw, *(folders if len(folders) == 1 else ())):
         videos_of = {
-            name: sorted(path.parent for path in (root / name).glob("**/video_*/image_0.png"))
+            name: sorted({path.parent for path in (root / name).glob("**/video_*/image_0.*") if is_image(path)})
             for name in COMPETITION
             if (root / name).is_dir()
         }
@@ -90,7 +91,7 @@ def competition(raw: Path) -> Findings | None:
     highest = 0
     for name, places in videos_of.items():
         for place in places:
-            found.sequences[place.name] = sum(1 for _ in place.glob("image_*.png"))
+            found.sequences[place.name] = sum(1 for path in place.glob("image_*") if is_image(path))
             if name in ("train", "val") and (place / "mask.npy").is_file():
                 found.labelled[place.name] = found.sequences[place.name]
         for number in evenly_spaced(len(places), LOOKED_AT):
@@ -101,7 +102,7 @@ def competition(raw: Path) -> Findings | None:
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
     found.trainable = bool(videos_of.get("train")) and bool(videos_of.get("val"))
     first = next(places[0] for places in videos_of.values() if places)
-    image = decode(first / "image_0.png").image
+    image = decode(next(filter(is_image, first.glob("image_0.*")))).image
     found.sizes[image.height, image.width] += 1
     return found
 
