@@ -15,15 +15,9 @@ BESIDE = {
     "panoptic": "labels",
     "TRA": "SEG",  # Cell Tracking Challenge
 }
-IDS = (
-    "_labelIds",
-    "_labelTrainIds",
-    "_instanceIds",
-)  # Cityscapes has these, the best first, beside colours and objects
+IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
 # What shows frames under their masks, such as the folders of labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
-
-
 # What is made of frames and lies beside them: no frames to learn from, and no masks, though some look like these.
 MADE = re.compile(
     r"(depth|disparity|thumb(nail)?s?|previews?|(optical[_-]?|opt[_-]?)?flows?)"

@@ -6,19 +6,17 @@ from pathlib import Path
 
 from maskcast.data.clip_index import evenly_spaced
 from maskcast.data.decoding import decode
-from maskcast.data.frame_names import is_image
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
 from maskcast.data.inspection.splitting import set_length
 from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.inspection.unread import unread_labels
+from maskcast.data.sources.competition import FRAME, SETS, find_root
 from maskcast.data.video import count_frames
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
 from maskcast.progress import track
 from maskcast.reading import content_of, counted, mapped_array
 
-COMPETITION = ("train", "val", "unlabeled", "hidden")
 MOST_CLASSES = 49
 
 
@@ -76,22 +74,21 @@ def clevrer(raw: Path) -> Findings | None:
 
 def competition(raw: Path) -> Findings | None:
     """Returns what is in a folder of the competition's layout; None where it has another."""
-    folders = [path for path in raw.iterdir() if path.is_dir() and not is_junk(path.name)]
-    for root in (raw, *(folders if len(folders) == 1 else ())):
-        videos_of = {
-            name: sorted({path.parent for path in (root / name).glob("**/video_*/image_0.*") if is_image(path)})
-            for name in COMPETITION
-            if (root / name).is_dir()
-        }
-        if any(videos_of.values()):
-            break
-    else:
+    root = find_root(raw)
+    if root is None:
+        return None
+    videos_of = {
+        name: sorted({path.parent for path in (root / name).glob("**/video_*/image_0.*") if _is_frame(path)})
+        for name in SETS
+        if (root / name).is_dir()
+    }
+    if not any(videos_of.values()):
         return None
     found = Findings("the competition's layout", {"layout": "competition"})
     highest = 0
     for name, places in videos_of.items():
         for place in places:
-            found.sequences[place.name] = sum(1 for path in place.glob("image_*") if is_image(path))
+            found.sequences[place.name] = sum(map(_is_frame, place.iterdir()))
             if name in ("train", "val") and (place / "mask.npy").is_file():
                 found.labelled[place.name] = found.sequences[place.name]
         for number in evenly_spaced(len(places), LOOKED_AT):
@@ -102,9 +99,13 @@ def competition(raw: Path) -> Findings | None:
     found.rows.append(("splits", ", ".join(f"{len(places)} {name}" for name, places in videos_of.items())))
     found.trainable = bool(videos_of.get("train")) and bool(videos_of.get("val"))
     first = next(places[0] for places in videos_of.values() if places)
-    image = decode(next(filter(is_image, first.glob("image_0.*")))).image
+    image = decode(next(filter(_is_frame, first.glob("image_0.*")))).image
     found.sizes[image.height, image.width] += 1
     return found
+
+
+def _is_frame(path: Path) -> bool:
+    return FRAME.fullmatch(path.name) is not None
 
 
 def green_screen(raw: Path) -> str | None:

@@ -27,7 +27,7 @@ from maskcast.params import is_false
 from maskcast.reading import counted, mapped_array
 from maskcast.simulator.camera import ATTRIBUTES, CLASSES
 
-FRAME = r"image_(\d+)\.(?:png|jpe?g)"
+FRAME = re.compile(r"image_(\d+)\.(?:png|jpe?g)", re.IGNORECASE)
 SETS = ("train", "val", "unlabeled", "hidden")  # folders, named after the splits
 
 
@@ -49,7 +49,11 @@ class CompetitionSource(SourceConfig):
 
     def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
-        root = _find_root(raw)
+        root = find_root(raw)
+        if root is None:
+            raise MaskcastError(
+                f"{raw}: none of the folders {', '.join(SETS)} is there; fetch the data set's root"
+            )
         classes = self._classes()
         attributes = ATTRIBUTES if self.attributes else None
         listing = Listing([], single_map(classes, things=classes == CLASSES, attributes=attributes))
@@ -90,13 +94,11 @@ def load_video(folder: Path, files: Sequence[str], first: int, num_classes: int 
     return Arrays(frames, {MASK: padded})
 
 
-def _find_root(raw: Path) -> Path:
-    """Returns the folder with the sets: `raw` or the one folder in it."""
+def find_root(raw: Path) -> Path | None:
+    """Returns the folder with the sets, if one has any: `raw` or the one folder in it."""
     folders = [p for p in raw.iterdir() if p.is_dir() and not is_junk(p.name)]
-    for root in (raw, *(folders if len(folders) == 1 else ())):
-        if any((root / name).is_dir() for name in SETS):
-            return root
-    raise MaskcastError(f"{raw}: none of the folders {', '.join(SETS)} is there; fetch the data set's root")
+    places = (raw, *(folders if len(folders) == 1 else ()))
+    return next((root for root in places if any((root / name).is_dir() for name in SETS)), None)
 
 
 def _list_set(folder: Path, num_classes: int, listing: Listing) -> None:
@@ -169,9 +171,7 @@ def _numbered_frames(video: Path) -> dict[int, str]:
     Raises:
         MaskcastError: when two are of one number.
     """
-    matches = [
-        (re.fullmatch(r"image_(\d+)\.(?:png|jpe?g)", path.name, re.IGNORECASE), path) for path in video.iterdir()
-    ]
+    matches = [(FRAME.fullmatch(path.name), path) for path in video.iterdir()]
     frames = unique((f"image_{match[1]}", path) for match, path in matches if match)
     return {int(name.removeprefix("image_")): path.name for name, path in frames.items()}
 
