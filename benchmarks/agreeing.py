@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from _common import at_least_one, interleaved, print_table, ratio
-from maskcast.data.finished import FinishedClips
+from maskcast.data.clip_store.finished import FinishedClips
 from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.clip_packing import Packer, Packing, lanes
 from maskcast.inference.found import Found, Masked

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from _common import at_least_one, interleaved, print_table, ratio
-from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clip_table import Clip
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import MASK, single_map
 

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 from _common import at_least_one, commit, read_record
-from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
+from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.labels import IGNORE

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from _common import at_least_one, commit
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.params import load_params_file
 from maskcast.report.tables import markdown

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 
 from _common import at_least_one, print_table
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.listing_checks import check_ids, check_splits
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.base import Listing

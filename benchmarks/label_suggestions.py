@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from _common import at_least_one, commit, read_record
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError, mistakes_in_one_line
 from maskcast.inference.suggestions import METHODS, choose, find_candidates
 from maskcast.labels import IGNORE, MASK, single_map

@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from _common import at_least_one, interleaved, print_table, ratio
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.packing import packed
+from maskcast.data.clip_store.packing import packed
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import MASK, single_map
 from maskcast.memory import keep_freed_memory

@@ -23,7 +23,7 @@ import numpy as np
 import yaml
 
 from _common import at_least_one, print_table, write_untrained
-from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import mistakes_in_one_line
 from maskcast.labels import single_map
 

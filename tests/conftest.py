@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.base import Arrays
 from maskcast.labels import MASK, single_map
 from maskcast.runner import server

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from maskcast.data.detection import DetectionSet
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.models.segmentation.base import Segmenter
 
 THRESHOLD = 0.8  # of what normalised red and blue are: about 1.6 in their square, below -0.3 elsewhere

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.labels import LabelMap
 
 PARTS = ("background", "palm", "finger")

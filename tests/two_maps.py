@@ -6,8 +6,8 @@ import numpy as np
 from tests.conftest import moving_squares
 from tests.toy_segmenter import MemoryConfig
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.labels import LabelMap
 from maskcast.training.tasks.segmentation_params import SegmentationTraining
 

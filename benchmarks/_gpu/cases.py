@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from _gpu.data import Sizes
-from maskcast.data.clips import ClipStore
-from maskcast.data.detection import DetectionSet
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.labels import IGNORE
 from maskcast.models.config import ModelConfig

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clips import ClipStore
-from maskcast.data.detection_sources.base import LabelledImage
-from maskcast.data.detection_writer import DetectionWriter
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.detection.sources.base import LabelledImage
+from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.sources.synthetic import SyntheticSource
 from maskcast.stages.prepare_clips import PrepareClips, prepare_clips
 

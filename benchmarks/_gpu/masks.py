@@ -15,7 +15,7 @@ from PIL import Image
 
 from _gpu.measure import CARD, DEVICE, allow_tf32, forget, peak_gib, pytorch_kernels
 from _gpu.table import Row
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.inference import generation
 from maskcast.models.segmentation.table import load_masker
 from maskcast.processors import num_processors

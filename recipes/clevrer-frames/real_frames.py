@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.params import merged

@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.digest import fingerprint
 from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.suggestions import choose, find_candidates

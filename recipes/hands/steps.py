@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import mistakes_in_one_line
 from maskcast.params import merged
 from maskcast.runner.run import run_stage

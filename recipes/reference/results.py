@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import mistakes_in_one_line
 from maskcast.params import load_params_file, merged
 from maskcast.runner.locks import changed_for_a_while

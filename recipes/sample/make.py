@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from maskcast.data.images import resize_frames
-from maskcast.data.video import read_video
+from maskcast.data.video_files.frames import read_video
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.registry.loading import LoadedPipeline, download, load_pipeline

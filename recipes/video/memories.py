@@ -102,7 +102,7 @@ def sections(values: Mapping[str, Any], version: str) -> dict[str, Any]:
 
 def scored(clips: Path, folder: Path, section: Mapping[str, Any]) -> dict[str, float]:
     """Returns the scores of a trained masker, and the number of its parameters."""
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.evaluation.video_scores import VideoScores
     from maskcast.inference.segment import segment_whole

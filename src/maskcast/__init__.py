@@ -7,7 +7,7 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 _PLACES = {
-    "ClipStore": "maskcast.data.clips",
+    "ClipStore": "maskcast.data.clip_store.reader",
     "Forecast": "maskcast.serving.forecasts",
     "MaskcastError": "maskcast.errors",
     "Pipeline": "maskcast.serving.face",

@@ -1,4 +1,4 @@
-from maskcast.data.clips import ClipStore as ClipStore
+from maskcast.data.clip_store.reader import ClipStore as ClipStore
 from maskcast.errors import MaskcastError as MaskcastError
 from maskcast.inference.session import Session as Session
 from maskcast.inference.session import Step as Step

@@ -77,7 +77,7 @@ def save_video(path: Path, frames: np.ndarray, codec: str = "mpeg4") -> None:
 
 
 def write_store(folder: Path) -> None:
-    from maskcast.data.clip_writer import ClipWriter
+    from maskcast.data.clip_store.writer import ClipWriter
     from maskcast.labels import LabelMap
 
     maps = (LabelMap("mask", CLASSES), LabelMap("objects", CLASSES, "instances"))
@@ -126,7 +126,7 @@ def agreeing_store(folder: Path) -> None:
 
 
 def read_store(folder: Path) -> None:
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
 
     store = ClipStore(folder / "clips")
     for clip in store.clips:
@@ -234,9 +234,9 @@ def inspect(folder: Path) -> None:
 
 
 def write_labels(folder: Path, name: str) -> None:
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.label_export import export_labels
-    from maskcast.data.label_formats.table import get_format
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.labelling.exporting import export_labels
+    from maskcast.data.labelling.formats.table import get_format
 
     write_store(folder)
     form = get_format(name)
@@ -246,9 +246,9 @@ def write_labels(folder: Path, name: str) -> None:
 
 
 def read_labels(folder: Path, name: str) -> None:
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.label_formats.table import get_format
-    from maskcast.data.label_import import import_labels
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.labelling.formats.table import get_format
+    from maskcast.data.labelling.importing import import_labels
 
     form = get_format(name)
     chosen = "objects" if form.tracks and name != "label-studio-predictions" else "mask"
@@ -276,7 +276,7 @@ def write_annotated(folder: Path) -> None:
 
 
 def read_frames(folder: Path) -> None:
-    from maskcast.data.label_export import read_frames_list
+    from maskcast.data.labelling.exporting import read_frames_list
 
     read_frames_list(folder / "frames.csv")
 
@@ -354,7 +354,7 @@ def agreeing_detection(folder: Path) -> None:
 
 
 def read_detection_store(folder: Path) -> None:
-    from maskcast.data.detection import DetectionSet
+    from maskcast.data.detection.dataset import DetectionSet
 
     data = DetectionSet(folder / "set")
     for name in data.about["splits"]:
@@ -438,15 +438,15 @@ def read_pointers(folder: Path) -> None:
 
 
 def write_finished(folder: Path) -> None:
-    from maskcast.data.finished import FinishedClip, FinishedClips
-    from maskcast.data.packing import packed
+    from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
+    from maskcast.data.clip_store.packing import packed
 
     layer = packed(np.ones((3, *SIZE), np.uint8))
     FinishedClips(folder, "f").save(0, FinishedClip({"mask": layer}, {"mask": layer}, {"x": 1}))
 
 
 def read_finished(folder: Path) -> None:
-    from maskcast.data.finished import FinishedClips
+    from maskcast.data.clip_store.finished import FinishedClips
 
     FinishedClips(folder, "f").load(0)
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from tests.conftest import ROOT
 
-from maskcast.data.clips import ClipStore
-from maskcast.data.detection import DetectionSet
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.inference.detect import detect_images
 from maskcast.inference.segment import segment_whole

@@ -24,7 +24,7 @@ from tests.known import know_squares
 from tests.unit import test_recorded_tasks as recorded_tasks
 from torch import Tensor, nn
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.arithmetic import arithmetic, why_not_compiled

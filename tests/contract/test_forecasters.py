@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.labels import single_map
 from maskcast.models.base import save_model
 from maskcast.models.config import ModelConfig

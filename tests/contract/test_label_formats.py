@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data import label_formats
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.label_export import export_labels
-from maskcast.data.label_formats.base import LabelFormat
-from maskcast.data.label_formats.table import FORMATS, get_format
-from maskcast.data.label_import import ImportReport, import_labels
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling import formats as label_formats
+from maskcast.data.labelling.exporting import export_labels
+from maskcast.data.labelling.formats.base import LabelFormat
+from maskcast.data.labelling.formats.table import FORMATS, get_format
+from maskcast.data.labelling.importing import ImportReport, import_labels
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 

@@ -40,16 +40,20 @@ def test_imports_go_downward(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "line", "broken"),
     [
-        ("src/maskcast/data/clips.py", "import maskcast.report.page", "maskcast.data is not allowed to import"),
+        (
+            "src/maskcast/data/clip_store/reader.py",
+            "import maskcast.report.page",
+            "maskcast.data is not allowed to import",
+        ),
         (
             "src/maskcast/models/objects/warp.py",
             "import maskcast.models.forecasting.base",
             "maskcast.models.objects",
         ),
-        ("src/maskcast/labels.py", "def load():\n    import maskcast.data.clips", "maskcast.labels"),
+        ("src/maskcast/labels.py", "def load():\n    import maskcast.data.clip_store.reader", "maskcast.labels"),
         ("src/maskcast/registry/gate.py", "def load():\n    import mlflow", "maskcast.registry.gate -> mlflow"),
         ("src/maskcast/stages/predict.py", "import kfp", "maskcast.stages.predict -> kfp"),
-        ("src/maskcast/data/video.py", "import boto3", "maskcast.data.video -> boto3"),
+        ("src/maskcast/data/video_files/frames.py", "import boto3", "maskcast.data.video_files.frames -> boto3"),
         ("pipelines/local.py", "import kubernetes", "pipelines.local -> kubernetes"),
     ],
 )

@@ -113,7 +113,7 @@ SEGMENTER = (ROOT / "tests/toy_segmenter.py").read_text(encoding="utf-8").replac
 STAGES = """
 import sys
 from pathlib import Path
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage

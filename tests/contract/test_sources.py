@@ -16,8 +16,8 @@ from tests.unit import test_source_image_maps as image_maps
 from tests.unit import test_source_lmdb as hands
 from tests.unit import test_source_videos as videos
 
-from maskcast.data.clips import ClipStore
-from maskcast.data.detection_sources import table as detection_table
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.detection.sources import table as detection_table
 from maskcast.data.sources import table
 from maskcast.labels import KINDS, SPLITS
 from maskcast.runner.run import run_stage

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.two_hands import HANDS, write_two_hands
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.conftest import write_store
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK

@@ -11,7 +11,7 @@ import yaml
 from tests.dags import calls
 from tests.integration.project import ROOT, shrink
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 
 

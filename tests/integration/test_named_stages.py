@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tests.dags import CODE
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "two_maskers"
 

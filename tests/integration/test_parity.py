@@ -18,7 +18,7 @@ from tests.dags import Call
 from tests.integration.project import Project
 from tests.integration.warm import warm
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from pipelines.cluster import Placement
 from pipelines.compile import build
 

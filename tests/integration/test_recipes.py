@@ -20,8 +20,8 @@ from tests.conftest import ROOT, write_detection_set
 from tests.integration.project import SMALL_SSL, Project, shrink_detection
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
-from maskcast.data.video import count_frames
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.video_files.frames import count_frames
 from maskcast.registry.loading import load_pipeline
 from maskcast.runner.run import run_stage
 

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import write_store
 from tests.integration.conftest import S3
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.runner import references

@@ -16,7 +16,7 @@ from tests.conftest import SMALL_DETECTOR, write_detection_set
 from tests.known import know_own_boxes
 
 from maskcast.__main__ import main
-from maskcast.data.detection import DetectionSet
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig

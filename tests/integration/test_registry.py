@@ -20,8 +20,8 @@ from tests.integration.workshop import NO_BASELINE, Workshop
 from tests.registered import HORIZON, SEEN, write_parts
 
 from maskcast.__main__ import main
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.labels import MASK

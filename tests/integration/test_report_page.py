@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import lacking
 
 from maskcast.curves import write_curve
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.left_out import LeftOut
 from maskcast.errors import PicturedError
 from maskcast.labels import MASK, single_map

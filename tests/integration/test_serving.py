@@ -27,7 +27,7 @@ from tests.registered import HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, wri
 from tests.unit.test_forecast_command import enlarged, write_video
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.registry.graphs import run_exported
 from maskcast.registry.inputs import MAX_BYTES, MAX_FRAMES
 from maskcast.registry.loading import Loaded, load_address

@@ -16,7 +16,7 @@ from tests.lookalikes import camvid, davis, mixed, photographs, plain_videos
 from tests.unit.test_init_label_files import cvat_coco
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 
 WALK = [(one.folder, str(one)) for one in commands() if one.file == "docs/your-data.md"]
 WRITERS = {

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tests.two_hands import write_two_hands
 from torch import Tensor
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.discriminator import Discriminator, found_maps, true_maps

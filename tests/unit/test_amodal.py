@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.amodal import AmodalScores
 from maskcast.evaluation.videos import SEGMENTER, Amodal, VideoEvaluation
 from maskcast.labels import LabelMap

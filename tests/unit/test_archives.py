@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maskcast.data import archive_checks
-from maskcast.data.archives import is_archive, unpack
+from maskcast.data.archives import checks as archive_checks
+from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.errors import MaskcastError
 
 

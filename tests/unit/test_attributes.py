@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from tests.conftest import moving_squares
 from tests.two_maps import MATTE
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.classes import classes_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap

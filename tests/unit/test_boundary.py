@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.video_scores import VideoScores
 from maskcast.evaluation.videos import SEGMENTER, VideoEvaluation

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from maskcast.data.clip_index import FrameIndex, evenly_spaced
-from maskcast.data.clip_table import Clip
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
 
 
 def clips(*lengths: int) -> list[Clip]:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import zstandard
 
-from maskcast.data.clip_columns import ColumnWriter
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.packing import LayerPacker, packed, unpack_into
+from maskcast.data.clip_store.columns import ColumnWriter
+from maskcast.data.clip_store.packing import LayerPacker, packed, unpack_into
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, MASK, id_key, single_map
 
@@ -87,7 +87,7 @@ SLICES = [slice(None), slice(1, 3), slice(3, None), slice(None, None, 2), slice(
 def test_a_slice_of_masks_is_a_slice_of_the_frames(
     tmp_path: Path, frames: slice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 3 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 3 * 6 * 8)
     with writer(tmp_path / "s") as w:
         w.add("v", split="train", kind="labelled", masks={MASK: MASKS}, confidence={MASK: MASKS + 9})
     store = ClipStore(tmp_path / "s")
@@ -97,7 +97,7 @@ def test_a_slice_of_masks_is_a_slice_of_the_frames(
 
 def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = np.concatenate([MASKS] * 25)
-    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 8 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 8 * 6 * 8)
     with writer(tmp_path / "s") as w:
         w.add("v", split="train", kind="labelled", masks={MASK: masks})
     store = ClipStore(tmp_path / "s")
@@ -107,7 +107,7 @@ def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         unpack_into(chunk, frames_THW)
         given.append(frames_THW.nbytes)
 
-    monkeypatch.setattr("maskcast.data.packing.unpack_into", counting)
+    monkeypatch.setattr("maskcast.data.clip_store.packing.unpack_into", counting)
     for frames, chunks in ((slice(50, 51), 1), (slice(7, 9), 2), (slice(99, 100), 0.5), (slice(None), 12.5)):
         given.clear()
         np.testing.assert_array_equal(store.masks(store.clips[0], frames), masks[frames])
@@ -116,7 +116,7 @@ def test_one_frame_costs_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3], [2], [], [5, 6]])
 def test_a_layer_in_pieces_has_the_bytes_of_the_whole(cuts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcast.data.packing.CHUNK_BYTES", 3 * 6 * 8)
+    monkeypatch.setattr("maskcast.data.clip_store.packing.CHUNK_BYTES", 3 * 6 * 8)
     masks = np.concatenate([MASKS, MASKS])
     packer = LayerPacker()
     for piece in np.split(masks, cuts):
@@ -136,7 +136,7 @@ def test_layers_whose_frames_fill_their_chunks_are_kept(tmp_path: Path) -> None:
 
 
 def test_shards_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskcast.data.clip_shards.SHARD_BYTES", FRAMES.nbytes + 1)
+    monkeypatch.setattr("maskcast.data.clip_store.shards.SHARD_BYTES", FRAMES.nbytes + 1)
     with writer(tmp_path / "s") as w:
         for k in range(3):
             w.add(f"v_{k}", split="train", kind="labelled", frames=FRAMES + k, masks={MASK: MASKS})

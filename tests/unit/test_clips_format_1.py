@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap

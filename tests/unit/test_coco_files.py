@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faster_coco_eval.core import mask as rle
 
-from maskcast.data.coco_masks import run_length_totals
+from maskcast.data.coco.masks import run_length_totals
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, evaluate
 from maskcast.evaluation.coco.files import read_detections, read_truth

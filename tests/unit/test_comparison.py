@@ -10,8 +10,8 @@ from PIL import Image
 from tests.conftest import moving_squares, write_store
 from tests.registered import CLASSES, HORIZON, SEEN, write_registered
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import data_digest, scored_clips
 from maskcast.evaluation.metrics import confusion, macro_jaccard

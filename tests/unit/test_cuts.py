@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskcast.data.cuts import CutDetector
-from maskcast.data.video import read_video
+from maskcast.data.video_files.cuts import CutDetector
+from maskcast.data.video_files.frames import read_video
 
 
 def cuts(frames: np.ndarray) -> list[int]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from maskcast.data import unlabeled
 from maskcast.data.augment.views import ViewParams, same_views
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map

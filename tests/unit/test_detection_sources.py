@@ -11,11 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from maskcast.data.detection_sources.base import Listing
-from maskcast.data.detection_sources.coco import CocoSource
-from maskcast.data.detection_sources.label_files import LabelFilesSource
-from maskcast.data.detection_sources.table import Source
-from maskcast.data.detection_sources.voc import VocSource
+from maskcast.data.detection.sources.base import Listing
+from maskcast.data.detection.sources.coco import CocoSource
+from maskcast.data.detection.sources.label_files import LabelFilesSource
+from maskcast.data.detection.sources.table import Source
+from maskcast.data.detection.sources.voc import VocSource
 from maskcast.errors import MaskcastError
 from maskcast.params import Params, validate
 

@@ -1,4 +1,4 @@
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import digest_tree
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from tests.conftest import write_store
 from torch import Tensor
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.forecasts import Evaluation

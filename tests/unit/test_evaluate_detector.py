@@ -13,7 +13,7 @@ from tests.conftest import write_detection_set
 from torch import Tensor
 
 from maskcast.commands.evaluate_coco import evaluate_files
-from maskcast.data.detection import DetectionSet
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from maskcast.__main__ import main
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.many import Task, evaluate_one, find_maskers
 from maskcast.evaluation.speed import measure

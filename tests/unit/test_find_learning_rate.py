@@ -14,7 +14,7 @@ from tests.conftest import write_store
 from tests.unit.test_train_masker import PARAMS
 from torch import nn
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.progress import listening
 from maskcast.report.page import Page

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tests.conftest import moving_squares
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.finished import FinishedClip, FinishedClips
-from maskcast.data.packing import packed
+from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
+from maskcast.data.clip_store.packing import packed
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 

@@ -12,7 +12,7 @@ from tests.conftest import moving_squares
 from tests.registered import CLASSES, HEIGHT, HORIZON, SEEN, WIDTH, write_registered
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.labels import LabelMap
 from maskcast.registry.loading import load_address
 

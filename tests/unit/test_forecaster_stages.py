@@ -10,9 +10,9 @@ import torch
 from tests.conftest import moving_squares, write_store
 
 from maskcast.curves import read_curves
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.known_masks import KnownMasks
+from maskcast.data.clip_store.known_masks import KnownMasks
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model

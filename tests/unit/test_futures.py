@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.futures import score_futures
 from maskcast.models.forecasting.configs import ConvLSTMConfig, ObjectsConfig

@@ -17,9 +17,9 @@ from tests.conftest import moving_squares
 from tests.toy_segmenter import MemoryConfig
 from torch import Tensor
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.finished import FinishedClips
+from maskcast.data.clip_store.finished import FinishedClips
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference import clip_packing
 from maskcast.inference.found import MeanConfidence, quantise

@@ -9,9 +9,9 @@ import torch
 from tests.conftest import moving_squares
 from tests.two_maps import MATTE, SQUARES
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.runner.run import run_stage

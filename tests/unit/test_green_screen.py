@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from tests.unit.test_source_videos import write_video
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.composing import Backgrounds, compose, replace_background, there_and_back
 from maskcast.data.images import read_image
 from maskcast.data.inspection.look import look
+from maskcast.data.labelling.relabelling import write_relabelled
 from maskcast.data.left_out import LeftOut
 from maskcast.data.loading import readable
-from maskcast.data.relabelling import write_relabelled
 from maskcast.data.sources.base import Arrays, RawClip
 from maskcast.errors import MaskcastError, PicturedError
 from maskcast.runner.run import run_stage

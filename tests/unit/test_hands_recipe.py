@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.runner.run import run_stage
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/hands"

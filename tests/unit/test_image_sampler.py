@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.conftest import write_detection_set
 
-from maskcast.data.detection import DetectionSet
-from maskcast.data.image_sampler import ImageSampler, repeat_factors
+from maskcast.data.detection.dataset import DetectionSet
+from maskcast.data.detection.sampler import ImageSampler, repeat_factors
 from maskcast.seed import rng
 
 

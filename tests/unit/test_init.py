@@ -21,13 +21,13 @@ from tests.hub import COMMIT, Hub, running_hub
 from tests.lookalikes import LOOKALIKES, davis, frames_of, write_images, write_mp4
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
 from maskcast.data.inspection.patterns import Guess, guess_patterns
 from maskcast.data.inspection.streams import Stream
-from maskcast.data.relabelling import labelled_frames
 from maskcast.data.sources.splits import time_parts
-from maskcast.data.video import count_frames
+from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.segmentation.table import load_masker

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images, write_mp4
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration

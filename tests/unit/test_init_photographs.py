@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.lookalikes import davis, frames_of, photographs, write_images
 from tests.unit.test_init_label_files import dump
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
 from maskcast.proposal import duration
 from maskcast.proposal.report import told

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.lookalikes import frames_of, write_images, write_mp4
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
 from maskcast.proposal import duration
 from maskcast.proposal.write import plan

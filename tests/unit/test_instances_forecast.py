@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.instances import ObjectClasses
+from maskcast.data.clip_store.instances import ObjectClasses
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.sources.frame_folders import FrameFoldersSource
 from maskcast.errors import MaskcastError
 from maskcast.inference.forecast import open_stores

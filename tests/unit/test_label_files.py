@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.label_formats import brush
-from maskcast.data.label_formats.cityscapes import TABLE
-from maskcast.data.label_formats.names import frame_name, places_of
-from maskcast.data.label_formats.table import get_format
-from maskcast.data.label_import import ImportReport, import_labels
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.formats import brush
+from maskcast.data.labelling.formats.cityscapes import TABLE
+from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.table import get_format
+from maskcast.data.labelling.importing import ImportReport, import_labels
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, single_map
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from tests.conftest import moving_squares
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference.segment import segment_whole
 from maskcast.labels import LabelMap

@@ -11,8 +11,8 @@ import torch
 from tests.conftest import moving_squares, write_store
 
 from maskcast.__main__ import main
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.labels import IGNORE, MASK, single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker

@@ -7,8 +7,8 @@ import pytest
 
 from maskcast.data.augment.colours import ColourParams, draw_colours, recolour
 from maskcast.data.augment.frames import AugmentParams, augment
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.seed import rng

@@ -11,8 +11,8 @@ from tests.unit.test_forecaster_stages import TRAINING
 from tests.unit.test_source_frame_folders import write_sequence
 from tests.unit.test_train_masker import outputs, params
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import map_scores
 from maskcast.evaluation.masker import MaskerScores

@@ -13,7 +13,7 @@ from tests.unit.test_recorded_tasks import SQUARES, UNET
 from torch import Tensor
 from torch.nn import functional
 
-from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.runner.run import run_stage
 
 TRAINING: dict[str, Any] = {

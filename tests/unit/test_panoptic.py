@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.lookalikes import HEIGHT, WIDTH, frames_of, write_images
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.images import resize_masks
-from maskcast.data.label_formats.cityscapes import TABLE
+from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.write import plan

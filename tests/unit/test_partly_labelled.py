@@ -11,9 +11,9 @@ from tests.unit.test_evaluate import models as models  # a fixture
 from tests.unit.test_forecaster_stages import TRAINING
 
 from maskcast.curves import read_curves
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import score_futures
 from maskcast.evaluation.metrics import confusion, macro_jaccard

@@ -13,7 +13,7 @@ from tests.conftest import moving_squares, write_store
 from tests.toy_segmenter import MemoryConfig
 
 from maskcast import plugins
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.table import load_forecaster

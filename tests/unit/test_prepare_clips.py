@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.listing_checks import check_splits, reasons
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.frame_folders import FrameFoldersSource

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskcast.data import detection_writer
-from maskcast.data.detection import DetectionSet
-from maskcast.data.detection_sources.base import LabelledImage
-from maskcast.data.detection_writer import DetectionWriter, fitted
+from maskcast.data.detection import writer as detection_writer
+from maskcast.data.detection.dataset import DetectionSet
+from maskcast.data.detection.sources.base import LabelledImage
+from maskcast.data.detection.writer import DetectionWriter, fitted
 from maskcast.data.images import read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError

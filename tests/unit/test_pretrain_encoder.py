@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.conftest import write_store
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.errors import MaskcastError
 from maskcast.models.encoders.table import load_encoder

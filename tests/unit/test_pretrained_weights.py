@@ -18,7 +18,7 @@ from safetensors.torch import save, save_file
 from tests.hub import COMMIT, Hub, running_hub
 from tests.registered import FACTS
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.detection.configs import FasterRcnnConfig

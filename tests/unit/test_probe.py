@@ -10,8 +10,8 @@ from tests.conftest import moving_squares, write_store
 from tests.unit.test_partly_labelled import partly
 from torch import Tensor, nn
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.probe import can_probe, linear, mean_class_accuracy, nearest, probe
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.siamese import Normalised

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.finished import FinishedClip
-from maskcast.data.packing import packed, unpacked
-from maskcast.data.propagation import PropagationParams, propagate
-from maskcast.data.relabelling import NewLabels, labelled_frames, write_relabelled
+from maskcast.data.clip_store.finished import FinishedClip
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.packing import packed, unpacked
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.labelling.propagation import PropagationParams, propagate
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.inference.carried_labels import CarriedLabels
 from maskcast.inference.found import MeanConfidence, quantise

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from tests.conftest import moving_squares
 from tests.two_maps import MATTE
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.stages.train_masker import TrainMasker

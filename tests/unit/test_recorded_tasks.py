@@ -11,8 +11,8 @@ from tests.conftest import moving_squares
 from tests.unit.test_recorded_steps import Crossings, moved, on_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.unlabeled import ClipFrames
 from maskcast.labels import LabelMap
 from maskcast.models.encoders import unet as encoder_unet

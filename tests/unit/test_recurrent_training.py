@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from tests.conftest import write_store
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.base import WEIGHTS

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tests.conftest import write_store
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.labels import MASK, single_map
 from maskcast.models.forecasting.rigid_body import RigidBody, _fit, rigid_body_of

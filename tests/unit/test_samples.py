@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 from maskcast.__main__ import main
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.horizons import HorizonCounts
 from maskcast.registry.loading import SAMPLES, SHIPPED, load_shipped
 from maskcast.simulator.camera import CLASSES

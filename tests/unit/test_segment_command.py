@@ -23,7 +23,7 @@ from tests.unit.test_forecast_command import enlarged, write_frames, write_video
 
 import maskcast
 from maskcast.__main__ import main
-from maskcast.data.video import read_video
+from maskcast.data.video_files.frames import read_video
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker

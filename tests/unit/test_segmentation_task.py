@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tests.two_maps import MATTE, SQUARES, MemoryTraining, write_two_maps
 
 from maskcast.data.augment.frames import AugmentParams
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.models.segmentation.configs import MatteLossConfig, UNetConfig

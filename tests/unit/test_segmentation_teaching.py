@@ -11,8 +11,8 @@ from tests.toy_segmenter import MemoryConfig
 from tests.two_maps import MATTE, SQUARES
 from torch import Tensor, nn
 
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import NewLabels, write_relabelled
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
 from maskcast.errors import MaskcastError
 from maskcast.models.segmentation.table import load_masker
 from maskcast.runner.run import run_stage

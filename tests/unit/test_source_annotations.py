@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.sources.annotations import AnnotationsSource
 from maskcast.data.sources.base import Listing
 from maskcast.errors import MaskcastError

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from tests.conftest import layers_of
 
-from maskcast.data.annotations import read_annotations, write_annotations
+from maskcast.data.sources.annotations_txt import read_annotations, write_annotations
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.competition import CompetitionSource
 from maskcast.errors import MaskcastError

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.sources.image_maps import ImageMapsSource
 from maskcast.data.sources.pasted_hands import PastedHandsSource
 from maskcast.errors import MaskcastError

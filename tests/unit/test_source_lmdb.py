@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.hand_lmdb import HandLmdbSource
 from maskcast.errors import MaskcastError

@@ -7,7 +7,7 @@ import pytest
 from tests.conftest import layers_of
 
 from maskcast.data.sources.videos import VideosSource
-from maskcast.data.video import count_frames, read_video
+from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 
 

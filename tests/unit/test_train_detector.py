@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.conftest import SMALL_DETECTOR, write_detection_set
 from torch import Tensor
 
-from maskcast.data.detection import DetectionSet
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.errors import MaskcastError
 from maskcast.models.detection.table import load_detector
 from maskcast.models.encoders.configs import SmpEncoderConfig

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from tests.two_maps import MATTE, SQUARES, write_two_maps
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
-from maskcast.data.statistics import frame_statistics
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.statistics import frame_statistics
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.conftest import lacking, write_store
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.unlabeled import ClipFrames, ImageFrames, open_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, single_map

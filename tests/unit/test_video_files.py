@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tests.videos import AV1, FILES, FRAMES, HEIGHT, SHORT, WIDTH, encode, picture, turned
 
-from maskcast.data import video, video_index
-from maskcast.data.video import count_frames, read_video
+from maskcast.data.video_files import frames as video
+from maskcast.data.video_files import index as video_index
+from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 
 LENGTHS = (1, 2, 5, 11, FRAMES)

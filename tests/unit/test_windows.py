@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskcast.data.windows import WindowSampler
+from maskcast.data.clip_store.windows import WindowSampler
 from maskcast.errors import MaskcastError
 
 

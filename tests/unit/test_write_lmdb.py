@@ -10,8 +10,8 @@ import torch
 from tests.unit.test_source_lmdb import frame, png
 
 from maskcast.__main__ import main
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.labels import LabelMap
 from maskcast.runner.run import run_stage

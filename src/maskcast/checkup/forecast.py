@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from maskcast.data.composing import BACKGROUNDS
 from maskcast.rehearsal import HANDFUL
 
 Notes = Sequence[Mapping[str, Any]]
-BACKGROUNDS = "backgrounds"  # a part of clips that no stage after the first one looks at by itself
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def ratio(parts: Mapping[str, int], split: str | None) -> float:
     counted = {
         part: number
         for part, number in parts.items()
+        # No stage after the first one looks at backgrounds by themselves.
         if (split is None or part.split("/")[0] == split) and not part.startswith(BACKGROUNDS)
     }
     framed = {part: number for part, number in counted.items() if not part.endswith("/masks")} or counted

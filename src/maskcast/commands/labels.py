@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from maskcast.commands.parser import add_commands, add_number, find_name
-from maskcast.data.label_formats.table import FORMATS, get_format
+from maskcast.data.labelling.formats.table import FORMATS, get_format
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted
@@ -113,9 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(given: argparse.Namespace, out: Path) -> str:
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.label_formats.names import FRAME_RULE
-    from maskcast.data.label_import import import_labels
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.labelling.formats.names import FRAME_RULE
+    from maskcast.data.labelling.importing import import_labels
 
     rename = {}
     for text in given.rename:
@@ -159,8 +159,8 @@ def _import(given: argparse.Namespace, out: Path) -> str:
 
 
 def _export(given: argparse.Namespace, out: Path) -> str:
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.label_export import export_labels, read_frames_list
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.labelling.exporting import export_labels, read_frames_list
 
     store = ClipStore(given.masks, given.map)
     frames = None if given.frames is None else read_frames_list(given.frames)
@@ -171,7 +171,7 @@ def _export(given: argparse.Namespace, out: Path) -> str:
 
 
 def _suggest(given: argparse.Namespace, out: Path) -> str:
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.report.suggestions import Suggest, suggest
 
     params = Suggest(method=given.method, budget=given.budget, spacing=given.spacing, seed=given.seed)
@@ -180,8 +180,8 @@ def _suggest(given: argparse.Namespace, out: Path) -> str:
 
 
 def _propagate(given: argparse.Namespace, out: Path) -> str:
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.propagated_store import write_propagated
+    from maskcast.data.clip_store.reader import ClipStore
+    from maskcast.data.labelling.propagated_store import write_propagated
 
     done = write_propagated(out, ClipStore(given.clips, given.map), given.frames)
     return (

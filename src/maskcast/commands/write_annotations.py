@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from maskcast.data import annotations
+from maskcast.data.sources import annotations_txt as annotations
 
 DESCRIPTION = "Writes FOLDER/annotations.txt: one line 'video_<id> 0 <last frame> 0' per video."
 EPILOG = """\

@@ -25,7 +25,7 @@ def run(given: argparse.Namespace) -> int:
     if not out.name.endswith(".tar.gz"):
         raise MaskcastError(f"{out}: is to be a .tar.gz (--output); name it so")
     check_new(out, "output", "file")
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.hand_export import pack, write_hands
 
     work = out.with_name(out.name + ".work")  # removed by the next run, if this one is killed

@@ -12,7 +12,7 @@ Shapes: T frames, H rows, W columns, C = 3 channels (RGB).
 import cv2
 import numpy as np
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 
 BACKGROUNDS = "backgrounds"  # folder in a store, key of its meta

@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskcast.data.clip_table import labels_of
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.table import labels_of
 from maskcast.data.lmdb_files import write_lmdb
 from maskcast.data.sources.hands import MASK_KEYS
 from maskcast.errors import MaskcastError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_table import id_hash
+from maskcast.data.clip_store.table import id_hash
 from maskcast.data.sources.base import Listing, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from maskcast.data.archives import is_archive, unpack
-from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clips import ClipStore
+from maskcast.data.archives.unpack import is_archive, unpack
+from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskcast.data.clip_index import in_batches
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.relabelling import labelled_frames
+from maskcast.data.clip_store.frame_index import in_batches
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker

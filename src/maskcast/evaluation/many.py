@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.clip_table import Clip, labels_of
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip, labels_of
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.clip_scores import scores_of
 from maskcast.evaluation.speed import Speed, measure

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskcast.data.clip_table import labels_of
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.table import labels_of
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts
 from maskcast.evaluation.metrics import has_foreground, macro_jaccard
 from maskcast.labels import LabelMap

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.clip_table import labels_of
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.relabelling import TrainingIndex
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.labelled_frames import TrainingIndex
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.table import labels_of
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.seed import rng

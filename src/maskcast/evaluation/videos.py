@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.amodal import AmodalScores
 from maskcast.evaluation.video_scores import VideoScores, beside

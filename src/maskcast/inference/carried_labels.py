@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from maskcast.data.clip_table import Clip
-from maskcast.data.clips import ALL, ClipStore
-from maskcast.data.finished import FinishedClip
-from maskcast.data.packing import packed, unpacked
-from maskcast.data.propagation import PropagationParams, propagate
-from maskcast.data.relabelling import LABELLED_FRAMES, labelled_frames
+from maskcast.data.clip_store.finished import FinishedClip
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
+from maskcast.data.clip_store.packing import packed, unpacked
+from maskcast.data.clip_store.reader import ALL, ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.labelling.propagation import PropagationParams, propagate
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.labels import LabelMap
 

@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from maskcast.data.finished import FinishedClip, FinishedClips
-from maskcast.data.packing import LayerPacker
+from maskcast.data.clip_store.finished import FinishedClip, FinishedClips
+from maskcast.data.clip_store.packing import LayerPacker
 from maskcast.forking import ForkedFunction
 from maskcast.inference.agreement import Agreement
 from maskcast.inference.found import Found, MeanConfidence, length, quantise

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskcast.data.detection import DetectionSplit
+from maskcast.data.detection.dataset import DetectionSplit
 from maskcast.models.detection.base import Detector
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.statistics import colour_statistics
+from maskcast.data.clip_store.statistics import colour_statistics
 from maskcast.params import Params
 
 FAR = 4.0  # standard deviations over clips: of 16,000 clips of a normal distribution one is so far away

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.instances import ObjectClasses
+from maskcast.data.clip_store.instances import ObjectClasses
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import quantise
 from maskcast.inference.found_objects import FoundObjects

@@ -9,9 +9,9 @@ from collections import Counter
 
 import numpy as np
 
-from maskcast.data.clips import ALL, Clip, ClipStore
-from maskcast.data.instances import ObjectClasses
-from maskcast.data.store_view import StoreView
+from maskcast.data.clip_store.instances import ObjectClasses
+from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
+from maskcast.data.clip_store.view import StoreView
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.objects.parts import number_objects

@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clip_table import frame_counts
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.finished import FinishedClips
+from maskcast.data.clip_store.finished import FinishedClips
+from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.table import frame_counts
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference.carried_labels import CarriedLabels
 from maskcast.inference.clip_packing import Packer, Packing, lanes

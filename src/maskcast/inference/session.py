@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from maskcast.data.cuts import CutDetector
+from maskcast.data.video_files.cuts import CutDetector
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import Found
 from maskcast.inference.segment import segment

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskcast.data.clip_table import Clip
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import labelled_frames
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import length
 from maskcast.inference.segment import segment_clips

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.forecasts import data_digest, scored_clips
 from maskcast.evaluation.metrics import mean_where_labelled

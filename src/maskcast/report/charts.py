@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.markup import Html, element, folded, table
 
 WIDTH, HEIGHT = 360, 230  # about a phone's width: text keeps its size there

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, data_uri, element, joined
 from maskcast.report.overlays import resized

@@ -12,8 +12,8 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from PIL import Image, ImageDraw
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.coco_records import Records
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.coco.records import Records
 from maskcast.data.images import read_image
 from maskcast.evaluation.coco.evaluator import CocoScores, Kind, Record
 from maskcast.evaluation.coco.matches import IOU, Matches

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.masker import MaskerScores
 from maskcast.evaluation.metrics import jaccard_per_class
 from maskcast.markup import Html, element, folded, joined, picture, table

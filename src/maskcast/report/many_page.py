@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.evaluation.clip_scores import DEFINITIONS, LOWER_IS_BETTER
 from maskcast.evaluation.many import Evaluated, Task, chosen_clips, shown_frames
 from maskcast.labels import LabelMap

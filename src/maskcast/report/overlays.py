@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.labels import IGNORE, MapKind
 from maskcast.report.paint import (
     CANVAS,

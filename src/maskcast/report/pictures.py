@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.overlays import MAX_COLUMNS, Row, error_map, grid, overlay, stacked
 from maskcast.report.paint import Entry, class_entries

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 
 MOST_TICKS = 22  # of places with dots: more would run into each other
 INK, GRID = "#24292f", "#d8dee4"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.clips import Clip
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.reader import Clip
 from maskcast.evaluation.amodal import DEFINITIONS as AMODAL
 from maskcast.evaluation.metrics import foreground_words
 from maskcast.evaluation.paired import paired_difference

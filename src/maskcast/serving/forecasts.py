@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskcast.data.clip_writer import ClipWriter
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import MASK, LabelMap

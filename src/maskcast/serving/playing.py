@@ -15,7 +15,7 @@ import numpy as np
 
 from maskcast.data.frame_names import frame_files, is_image
 from maskcast.data.images import read_image
-from maskcast.data.video_file import Upright, damaged, decoded, opened, opened_camera
+from maskcast.data.video_files.file import Upright, damaged, decoded, opened, opened_camera
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.reading import counted

@@ -43,8 +43,8 @@ def evaluate_detector(
     Raises:
         MaskcastError: if the detector was trained for other classes.
     """
-    from maskcast.data.clip_index import in_batches
-    from maskcast.data.detection import DetectionSet
+    from maskcast.data.clip_store.frame_index import in_batches
+    from maskcast.data.detection.dataset import DetectionSet
     from maskcast.digest import digest_tree
     from maskcast.evaluation.coco.evaluator import evaluate
     from maskcast.evaluation.coco.files import read_truth

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from maskcast.data.archive_checks import ARCHIVE_SUFFIXES
-from maskcast.data.archives import is_archive, unpack
+from maskcast.data.archives.checks import ARCHIVE_SUFFIXES
+from maskcast.data.archives.unpack import is_archive, unpack
 from maskcast.digest import digest_tree, sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.faults import UNSHOWN

@@ -121,7 +121,7 @@ def _variants(params: FindLearningRate) -> dict[str, Any]:
 def _task(of: str, params: Any, given: Mapping[str, Path], out: Path) -> "Task":
     """Returns what a stage trains, fresh; beside ``out`` there is room for what it unpacks."""
     if of == "train_masker":
-        from maskcast.data.clips import ClipStore
+        from maskcast.data.clip_store.reader import ClipStore
         from maskcast.training.tasks.segmentation import segmentation_task
 
         return segmentation_task(ClipStore(given["clips"]), params, of)
@@ -132,7 +132,7 @@ def _task(of: str, params: Any, given: Mapping[str, Path], out: Path) -> "Task":
 
         return encoder_task(open_frames(given["clips"], resume_dir(out)), params, of)
     if of == "train_detector":
-        from maskcast.data.detection import DetectionSet
+        from maskcast.data.detection.dataset import DetectionSet
         from maskcast.training.tasks.detection import DetectorTask
 
         return DetectorTask(DetectionSet(given["dataset"]), params, None, of)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from maskcast.data.propagation import PropagationParams
+from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.params import Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
@@ -64,8 +64,8 @@ def generate_masks(
     Raises:
         MaskcastError: when no clip has frames, or the masker was trained for other maps or classes.
     """
-    from maskcast.data.clips import ClipStore
-    from maskcast.data.finished import FinishedClips
+    from maskcast.data.clip_store.finished import FinishedClips
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.digest import fingerprint
     from maskcast.errors import MaskcastError
     from maskcast.inference.carried_labels import CarriedLabels

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split, id_key
 from maskcast.params import Params, is_null
@@ -73,7 +73,7 @@ def predict(
     Raises:
         MaskcastError: models and stores do not fit, or a key asks for what there is not.
     """
-    from maskcast.data.clip_index import in_batches
+    from maskcast.data.clip_store.frame_index import in_batches
     from maskcast.inference.forecast import (
         ForecastSetting,
         check_agreement,

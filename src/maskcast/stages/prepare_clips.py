@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from maskcast.data.clip_writer import ClipWriter
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, partly_labelled
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.composing import BACKGROUNDS
 from maskcast.data.left_out import LeftOut
 from maskcast.data.listing_checks import check_ids, check_splits, reasons
 from maskcast.data.loading import load_all, readable, size_of
-from maskcast.data.relabelling import LABELLED_FRAMES, partly_labelled
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.table import Source
 from maskcast.errors import MaskcastError

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from maskcast.data.detection_sources.base import LabelledImage, RelativePath, check_units
-from maskcast.data.detection_sources.table import Source
-from maskcast.data.detection_writer import DetectionWriter
+from maskcast.data.detection.sources.base import LabelledImage, RelativePath, check_units
+from maskcast.data.detection.sources.table import Source
+from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
@@ -52,7 +52,7 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
 
     Args:
         raw: what `fetch_dataset` wrote.
-        dataset: the detection set (see `maskcast.data.detection`).
+        dataset: the detection set (see `maskcast.data.detection.dataset`).
         params: layout, choice and size.
 
     Raises:

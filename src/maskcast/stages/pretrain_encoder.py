@@ -11,7 +11,7 @@ from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
 if TYPE_CHECKING:
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.data.unlabeled import Frames
     from maskcast.models.encoders.siamese import Normalised
     from maskcast.training.tasks.dense import DenseTask

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
@@ -78,7 +78,7 @@ def pretraining(
     """Returns what is trained, and the numbers of clips that it learns from and that are left out."""
     import torch
 
-    from maskcast.data.known_masks import KnownMasks
+    from maskcast.data.clip_store.known_masks import KnownMasks
     from maskcast.inference.forecast import masker_for, open_stores
     from maskcast.training.tasks.forecasting import ForecastTask
 

@@ -44,7 +44,7 @@ def register_detector(
         MaskcastError: the report is of another detector or of no detector, the gate names an unknown score, or the
             MLflow server does not do its part.
     """
-    from maskcast.data.detection import DetectionSet
+    from maskcast.data.detection.dataset import DetectionSet
     from maskcast.models.base import read_description
     from maskcast.registry.artifact import Entry, shrink_clip
     from maskcast.registry.bundle import DetectorDescription

@@ -14,7 +14,7 @@ from maskcast.runner.stage import InPath, OutPath, stage
 if TYPE_CHECKING:
     import numpy as np
 
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.registry.bundle import ForecastDescription, Kind
     from maskcast.registry.evaluations import EvaluationRecord
 
@@ -73,7 +73,7 @@ def register_models(
         MaskcastError: the report is of other models, the encoder is none, no clip has frames, the gate names an
             unknown score, or the MLflow server does not do its part.
     """
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.models.encoders.table import is_trained
     from maskcast.progress import say
     from maskcast.registry.artifact import Entry

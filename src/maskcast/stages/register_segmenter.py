@@ -46,7 +46,7 @@ def register_segmenter(
         MaskcastError: the report is of another masker or of none, the gate names an unknown score, or the MLflow
             server does not do its part.
     """
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.evaluation.forecasts import scored_clips
     from maskcast.registry.artifact import Entry, shrink_clip
     from maskcast.registry.bundle import SegmenterDescription

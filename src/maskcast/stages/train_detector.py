@@ -30,7 +30,7 @@ def train_detector(
     """
     from functools import partial
 
-    from maskcast.data.detection import DetectionSet
+    from maskcast.data.detection.dataset import DetectionSet
     from maskcast.digest import fingerprint
     from maskcast.models.base import count_parameters, save_model
     from maskcast.runner.outputs import resume_dir

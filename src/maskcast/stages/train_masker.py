@@ -47,7 +47,7 @@ def train_masker(
         MaskcastError: when train or val holds no labelled clips with frames, the encoder or the start is of
             another architecture than ``model``, or training diverges.
     """
-    from maskcast.data.clips import ClipStore
+    from maskcast.data.clip_store.reader import ClipStore
     from maskcast.digest import fingerprint
     from maskcast.evaluation.metrics import foreground_words
     from maskcast.models.base import best_device, count_parameters

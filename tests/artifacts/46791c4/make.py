@@ -25,8 +25,8 @@ import torch
 import yaml
 from tests.conftest import SMALL_DETECTOR, write_detection_set, write_store
 
-from maskcast.data.clips import ClipStore, sha256_of
-from maskcast.data.detection import DetectionSet
+from maskcast.data.clip_store.reader import ClipStore, sha256_of
+from maskcast.data.detection.dataset import DetectionSet
 from maskcast.digest import digest_tree
 from maskcast.models.detectors import detect_images, load_detector
 from maskcast.models.forecasters import load_forecaster

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskcast.data.label_formats.cityscapes import TABLE
+from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.data.masks.panoptic import COLOURS
 from maskcast.data.masks.rules import VOID
 from maskcast.junk import is_junk

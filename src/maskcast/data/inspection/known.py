@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import LOOKED_AT, measure
@@ -12,7 +12,7 @@ from maskcast.data.inspection.splitting import set_length
 from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.sources.competition import FRAME, SETS, find_root
-from maskcast.data.video import count_frames
+from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 from maskcast.reading import content_of, counted, mapped_array

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.measuring import measure
@@ -17,8 +17,8 @@ from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
-from maskcast.data.label_formats.base import IGNORED, FoundFrame
-from maskcast.data.label_formats.coco_panoptic import is_panoptic
+from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
+from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
 from maskcast.data.sources.annotations import AnnotationsSource, Known, gather_labels, known_frames
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from maskcast.data.archives import is_archive
+from maskcast.data.archives.unpack import is_archive
 from maskcast.data.inspection.choosing import drawn_frames, for_people, made_of_frames, of_classes, photographs_of
 from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
@@ -18,7 +18,7 @@ from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
-from maskcast.data.label_formats.coco_panoptic import numbers_segments
+from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.panoptic import proposed_split
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.footage import named_images
 from maskcast.data.sources.patterns import Files
-from maskcast.data.video import frame_rate, read_video
+from maskcast.data.video_files.frames import frame_rate, read_video
 from maskcast.errors import MaskcastError
 from maskcast.reading import counted
 

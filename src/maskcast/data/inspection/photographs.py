@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import upright_size
 from maskcast.data.frame_names import skeleton
 from maskcast.data.images import read_image

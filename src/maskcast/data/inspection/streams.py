@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.frame_names import BESIDE, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES

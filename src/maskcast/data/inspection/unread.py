@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from maskcast.data.archives import is_archive
+from maskcast.data.archives.unpack import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from maskcast.data.clip_index import evenly_spaced
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.masks.panoptic import Split
 from maskcast.data.masks.stored import MaskImage, Reading, read_mask
 from maskcast.errors import MaskcastError

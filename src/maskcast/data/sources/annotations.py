@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from maskcast.data.images import read_frames
-from maskcast.data.label_formats.base import FoundFrame
-from maskcast.data.label_formats.class_names import ClassNames
-from maskcast.data.label_formats.table import get_format
+from maskcast.data.labelling.formats.base import FoundFrame
+from maskcast.data.labelling.formats.class_names import ClassNames
+from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import SplitBy, windows
@@ -23,7 +23,7 @@ from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.label_pairs import Labels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.splits import Splits, assign_splits
-from maskcast.data.video import read_video
+from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map

@@ -16,9 +16,9 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.annotations import FILE, Annotation, read_annotations
 from maskcast.data.frame_names import unique
 from maskcast.data.images import read_frames
+from maskcast.data.sources.annotations_txt import FILE, Annotation, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk

@@ -8,7 +8,7 @@ from maskcast.data.frame_names import first_names, other_endings, runs, same_num
 from maskcast.data.images import image_files
 from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import Files
-from maskcast.data.video import count_frames
+from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.reading import counted

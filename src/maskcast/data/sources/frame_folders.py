@@ -23,7 +23,7 @@ from maskcast.data.sources.cutting import SplitBy, windows
 from maskcast.data.sources.footage import Footage, gather, notes_of
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
 from maskcast.data.sources.splits import Splits, assign_splits
-from maskcast.data.video import read_video
+from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false, is_null

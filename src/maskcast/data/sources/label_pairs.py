@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.label_formats.base import FoundFrame, LabelFormat
-from maskcast.data.label_formats.names import VIDEO_FRAME
+from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
+from maskcast.data.labelling.formats.names import VIDEO_FRAME
 from maskcast.data.sources.footage import Footage
 from maskcast.labels import LabelError
 from maskcast.reading import parsing

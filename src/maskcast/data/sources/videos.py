@@ -11,7 +11,7 @@ from pydantic import Field
 from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
-from maskcast.data.video import count_frames, read_video
+from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.junk import is_junk
 from maskcast.labels import id_key, single_map

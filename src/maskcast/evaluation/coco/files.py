@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.coco_masks import packed_masks
-from maskcast.data.coco_records import Records, read_lists
+from maskcast.data.coco.masks import packed_masks
+from maskcast.data.coco.records import Records, read_lists
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.coco.evaluator import Kind, Record, Truth
 from maskcast.reading import read_json, shown

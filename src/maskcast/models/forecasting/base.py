@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.labels import IGNORE
 from maskcast.models.forecasting.batches import Batch, BatchSource, Pictures
 from maskcast.models.forecasting.input import Input

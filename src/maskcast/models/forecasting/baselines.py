@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.forecasting.base import Predictor, known
 from maskcast.models.forecasting.rigid_body import rigid_body_of
 

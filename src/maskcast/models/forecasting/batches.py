@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.forecasting.input import Input
 from maskcast.models.objects.completion import Completion, pack_whole
 from maskcast.models.objects.cutting import CutSights, cut_sights, learn

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.optical_flow import OpticalFlow, enlargement
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.labels import IGNORE

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 
 
 class Input(StrEnum):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_sum, own_part, world_size
 from maskcast.models.arithmetic import fixed_shapes, without_autocast
 from maskcast.models.bounds import check_whole, parts_of, strips

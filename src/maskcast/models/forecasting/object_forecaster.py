@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.bounds import strips
 from maskcast.models.forecasting.base import Forecaster, known
 from maskcast.models.forecasting.batches import Batch, BatchSource, ObjectTracks, prepare_motion

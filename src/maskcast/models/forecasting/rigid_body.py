@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.models.forecasting.base import Predictor
 from maskcast.simulator.camera import CLASSES, HALF_SIZE, Camera, class_parts, on_ground, paint_masks
 from maskcast.simulator.physics import FRAME_TIME, Body, roll_out

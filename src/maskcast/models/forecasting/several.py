@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import ALL, Clip
-from maskcast.data.store_view import StoreView
+from maskcast.data.clip_store.reader import ALL, Clip
+from maskcast.data.clip_store.view import StoreView
 from maskcast.models.objects.parts import most_objects, number_objects
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.data.augment.views import same_views
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.statistics import MOST_FRAMES, colour_statistics
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.statistics import MOST_FRAMES, colour_statistics
 from maskcast.data.unlabeled import Frames
 from maskcast.distributed import own_part
 from maskcast.labels import LabelMap

@@ -20,9 +20,9 @@ from maskcast.data.augment.boxes import (
     move,
     strong_view,
 )
-from maskcast.data.clip_index import in_batches
-from maskcast.data.detection import DetectionSet
-from maskcast.data.image_sampler import ImageSampler
+from maskcast.data.clip_store.frame_index import in_batches
+from maskcast.data.detection.dataset import DetectionSet
+from maskcast.data.detection.sampler import ImageSampler
 from maskcast.data.images import read_image
 from maskcast.distributed import all_items, all_sum, own_part, rank, world_size
 from maskcast.errors import MaskcastError

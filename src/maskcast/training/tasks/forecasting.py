@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from maskcast.data.clip_index import evenly_spaced, in_batches
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.windows import WindowSampler
+from maskcast.data.clip_store.frame_index import evenly_spaced, in_batches
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.windows import WindowSampler
 from maskcast.distributed import all_counts, all_items, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.horizons import HorizonCounts

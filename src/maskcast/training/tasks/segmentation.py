@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.segmentation.base import State
 from maskcast.models.segmentation.recurrent import RecurrentSegmenter
 from maskcast.training.numbers import Logged

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskcast.data.clips import ClipStore
-from maskcast.data.statistics import frame_statistics
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.statistics import frame_statistics
 from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.data.clip_index import FrameIndex, evenly_spaced
-from maskcast.data.clip_table import labels_of
-from maskcast.data.clips import ALL, Clip, ClipStore
-from maskcast.data.relabelling import LABELLED_FRAMES, labelled_frames
+from maskcast.data.clip_store.frame_index import FrameIndex, evenly_spaced
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
+from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
+from maskcast.data.clip_store.table import labels_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap
 from maskcast.reading import counted

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from maskcast.data.augment.colours import ColourParams, Probability
 from maskcast.data.augment.frames import AugmentParams
 from maskcast.data.augment.strong import StrongColours
-from maskcast.data.propagation import PropagationParams
+from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_false, is_null
 from maskcast.reading import counted

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from maskcast.data.clip_table import Clip
-from maskcast.data.clips import ClipStore
-from maskcast.data.packing import PackedLayer, packed, unpacked
-from maskcast.data.propagation import propagate
-from maskcast.data.relabelling import LABELLED_FRAMES, TrainingIndex, labelled_frames
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, TrainingIndex, labelled_frames
+from maskcast.data.clip_store.packing import PackedLayer, packed, unpacked
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.labelling.propagation import propagate
 from maskcast.errors import MaskcastError
 from maskcast.forking import short_lived
 from maskcast.labels import IGNORE, LabelMap

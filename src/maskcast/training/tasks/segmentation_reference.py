@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from maskcast.data.clip_index import evenly_spaced
-from maskcast.data.clips import Clip
+from maskcast.data.clip_store.frame_index import evenly_spaced
+from maskcast.data.clip_store.reader import Clip
 from maskcast.inference.familiar import Reference, colours_of, spread, spreads
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.training.tasks.segmentation import FrameTask, WindowTask

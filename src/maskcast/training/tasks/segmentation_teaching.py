@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from maskcast.data.clips import ClipStore
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.training.ema import BetterModel
 from maskcast.training.tasks.segmentation_dropout import FeatureDropout

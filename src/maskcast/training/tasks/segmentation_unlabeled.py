@@ -12,9 +12,9 @@ from torch import Tensor
 
 from maskcast.data.augment.frames import Geometry, draw_geometry, move_frames
 from maskcast.data.augment.strong import cut_box, strong_colours
-from maskcast.data.clip_index import FrameIndex
-from maskcast.data.clips import ClipStore
-from maskcast.data.relabelling import LABELLED_FRAMES
+from maskcast.data.clip_store.frame_index import FrameIndex
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
+from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.unlabeled import SEEN
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskcast.data.clip_index import slices_of, taken
-from maskcast.data.clips import Clip, ClipStore
-from maskcast.data.relabelling import labelled_frames
+from maskcast.data.clip_store.frame_index import slices_of, taken
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.distributed import all_counts, own_part
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.map_scores import counts_of, map_scores, no_counts

@@ -14,10 +14,10 @@ from torch import Tensor
 from maskcast.data.augment.colours import draw_colours, recolour
 from maskcast.data.augment.frames import augment
 from maskcast.data.augment.mirror import check_swaps
-from maskcast.data.clip_table import FRAMES, labels_of
-from maskcast.data.clips import Clip, ClipStore
+from maskcast.data.clip_store.labelled_frames import TrainingIndex
+from maskcast.data.clip_store.reader import Clip, ClipStore
+from maskcast.data.clip_store.table import FRAMES, labels_of
 from maskcast.data.composing import BACKGROUNDS, Backgrounds
-from maskcast.data.relabelling import TrainingIndex
 from maskcast.distributed import own_part
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap

@@ -1,0 +1,1 @@
+"""Archives of users, unpacked safely."""

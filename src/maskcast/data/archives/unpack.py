@@ -1,0 +1,125 @@
+"""Unpacks zip, tar and squashfs archives that nobody has vouched for.
+
+Members may neither leave the folder nor be links, and may not fill the disk; what operating systems left behind
+is passed over. Members are streamed one by one into a sibling folder that gets its name when all are there.
+"""
+
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from maskcast.data.archives.checks import (
+    Member,
+    TarMember,
+    check_contents,
+    check_disk,
+    check_member,
+    not_plain,
+    placing,
+    reading,
+)
+from maskcast.data.archives.squashfs import is_squashfs, unsquash
+from maskcast.errors import MaskcastError
+from maskcast.junk import is_junk
+from maskcast.progress import track
+
+CHUNK = 1 << 20  # bytes
+MSDOS_FOLDER = 0x10  # file attribute
+
+
+def is_archive(path: Path) -> bool:
+    """Tells whether a file is a zip, tar or squashfs archive, by its contents."""
+    if not path.is_file():
+        return False
+    try:
+        if zipfile.is_zipfile(path) or is_squashfs(path):
+            return True
+        with tarfile.open(path, tarinfo=TarMember):
+            return True
+    except Exception:  # tarfile looks into what is compressed: its decoders raise what they like
+        return False
+
+
+def unpack(archive: Path, destination: Path) -> None:
+    """Unpacks an archive into a new folder, which appears whole or not at all.
+
+    Raises:
+        MaskcastError: naming archive and member, on an absolute path, `..`, a link, a device, a name used twice, a
+            name that cannot be written, a password, damage, suspicious compression, too little room on the disk,
+            or an archive that holds no file, or other archives alone.
+    """
+    folder = destination.with_name(destination.name + ".unpacking")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with reading(archive):
+            folder.mkdir(parents=True)
+            if is_squashfs(archive):
+                unsquash(archive, folder)
+            elif zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as opened:
+                    infos = opened.infolist()
+                    check_disk(archive, sum(info.file_size for info in infos), folder)
+                    _write(archive, _zip_members(archive, opened), folder, total=len(infos))
+            else:
+                with tarfile.open(archive, tarinfo=TarMember) as opened_tar:
+                    _write(archive, _tar_members(archive, opened_tar), folder, total=None)
+        check_contents(archive, folder)
+        folder.rename(destination)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(archive: Path, members: Iterable[Member], folder: Path, total: int | None) -> None:
+    written = 0
+    for member in track(members, f"unpacking {archive.name}", total):
+        relative = _relative(archive, member.name)
+        if relative is None:
+            continue
+        target = folder / relative
+        with placing(archive, member.name):
+            (target if member.is_folder else target.parent).mkdir(parents=True, exist_ok=True)
+            if member.is_folder:
+                continue
+            file = target.open("xb")
+        with file:
+            check_member(archive, member, folder, written)
+            with reading(archive, member.name):
+                source = member.open()
+                assert source is not None
+                with source:
+                    shutil.copyfileobj(source, file, CHUNK)
+        written += member.size
+
+
+def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[Member]:
+    for info in opened.infolist():
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise not_plain(archive, info.filename)
+        if info.flag_bits & 1:
+            raise MaskcastError(f"{archive}: member {info.filename!r} has a password; give an archive without")
+        # Windows names folders with its own separator, or marks them by an attribute alone.
+        is_folder = info.filename.endswith(("/", "\\")) or bool(info.external_attr & MSDOS_FOLDER)
+        yield Member(info.filename, info.compress_size, info.file_size, is_folder, partial(opened.open, info))
+
+
+def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
+    packed = archive.stat().st_size
+    for info in opened:
+        if not (info.isreg() or info.isdir()):
+            raise not_plain(archive, info.name)
+        yield Member(info.name, packed, info.size, info.isdir(), partial(opened.extractfile, info))
+
+
+def _relative(archive: Path, name: str) -> PurePosixPath | None:
+    """Returns the path of a member below the folder, None for junk."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
+        raise MaskcastError(
+            f"{archive}: member {name!r} points out of the folder; pack the archive again without it"
+        )
+    return None if not path.parts or any(is_junk(part) for part in path.parts) else path

@@ -1,0 +1,1 @@
+"""The clip store: frames and masks of many clips in a few large files."""

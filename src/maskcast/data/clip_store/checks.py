@@ -1,0 +1,90 @@
+"""What a clip store refuses to hold, each said in one line."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from maskcast.data.clip_store.packing import PackedLayer
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE, KINDS, SPLITS, LabelMap
+
+DTYPES = {"classes": np.uint8, "instances": np.uint16, "alpha": np.uint8}  # by the kind of a map
+Layer = np.ndarray | PackedLayer
+
+
+def check_split(clip_id: str, split: str, kind: str) -> None:
+    """Refuses a split or kind that does not exist."""
+    if split not in SPLITS or kind not in KINDS:
+        raise MaskcastError(f"clip {clip_id!r}: split {split!r}, kind {kind!r}; allowed: {SPLITS} and {KINDS}")
+
+
+def check_layers(
+    clip_id: str,
+    maps: Mapping[str, LabelMap],
+    size: tuple[int, int],
+    frames: np.ndarray | None,
+    masks: Mapping[str, Layer],
+    confidence: Mapping[str, Layer],
+) -> None:
+    """Refuses layers of an unknown map, of another size or dtype, of no frames or of different numbers of them."""
+    for name in (*masks, *confidence):
+        if name not in maps:
+            raise MaskcastError(
+                f"clip {clip_id!r}: masks of {name!r}, no label map of this store; it has {', '.join(maps)}"
+            )
+    given: list[tuple[str, Layer, type, tuple[int, ...]]] = []
+    if frames is not None:
+        given.append(("frames", frames, np.uint8, (*size, 3)))
+    for name, mask in masks.items():
+        given.append((_of("masks", name, maps), mask, DTYPES[maps[name].kind], size))
+    for name, sure in confidence.items():
+        given.append((_of("confidence", name, maps), sure, np.uint8, size))
+    lengths = {len(layer) for _, layer, _, _ in given}
+    if len(lengths) > 1 or 0 in lengths:
+        raise MaskcastError(f"clip {clip_id!r}: its layers have {sorted(lengths)} frames; they must agree")
+    for words, layer, dtype, shape in given:
+        if np.dtype(layer.dtype) != dtype or layer.shape[1:] != shape:
+            raise MaskcastError(
+                f"clip {clip_id!r}: {words} are {layer.dtype} {layer.shape}; the store holds {np.dtype(dtype)} "
+                f"{('T', *shape)}: resize them (height and width of prepare_clips)"
+            )
+
+
+def check_objects(clip_id: str, maps: Mapping[str, LabelMap], objects: Mapping[str, Mapping[int, int]]) -> None:
+    """Refuses classes of objects in a map that has none, and objects or classes that do not exist."""
+    for name, classes in objects.items():
+        if name not in maps or maps[name].kind != "instances":
+            have = ", ".join(each.name for each in maps.values() if each.kind == "instances") or "none"
+            raise MaskcastError(
+                f"clip {clip_id!r}: objects of {name!r}, which is no map of instances; the store has {have}"
+            )
+        most = maps[name].num_classes - 1
+        for instance, class_id in classes.items():
+            if not (0 < instance < 1 << 16 and 0 < class_id <= most):
+                raise MaskcastError(
+                    f"clip {clip_id!r}: object {instance} of map {name!r} is of class {class_id}; "
+                    f"allowed: objects 1 to 65535 of classes 1 to {most}"
+                )
+
+
+def check_values(clip_id: str, label_map: LabelMap, mask_THW: np.ndarray, objects: Mapping[int, int]) -> None:
+    """Refuses class ids that do not exist and instances without a class; every byte is an opacity."""
+    if label_map.kind == "classes":
+        allowed = np.zeros(256, bool)
+        allowed[: label_map.num_classes] = allowed[IGNORE] = True
+        if not allowed[mask_THW].all():
+            worst, most = int(mask_THW[~allowed[mask_THW]].max()), label_map.num_classes - 1
+            raise MaskcastError(
+                f"clip {clip_id!r}: class id {worst} is not among the {most + 1} classes (0 to {most}, "
+                f"or {IGNORE} for no label); mend the mask or the list of classes"
+            )
+    if label_map.kind == "instances":
+        bare = [int(one) for one in np.unique(mask_THW) if one and int(one) not in objects]
+        if bare:
+            raise MaskcastError(
+                f"clip {clip_id!r}: instance {bare[0]} of map {label_map.name!r} has no class; give it in objects"
+            )
+
+
+def _of(layer: str, name: str, maps: Mapping[str, LabelMap]) -> str:
+    return layer if len(maps) == 1 else f"{layer} of map {name!r}"

@@ -1,0 +1,70 @@
+"""What a clip store must know of all clips at once, written clip by clip: memory does not grow with their number.
+
+Columns: where the clip's line ends, its number of frames, the hash of its id, the number of its group; uint64.
+"""
+
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_store.formats import COLUMNS, LINES
+from maskcast.errors import MaskcastError
+
+ROW = struct.Struct("<4Q")
+BLOCK = 1 << 16  # clips
+
+
+class ColumnWriter:
+    """Collects the columns of a store in a file without a name beside it.
+
+    Args:
+        root: the folder of the store.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._rows = tempfile.TemporaryFile(dir=root)  # noqa: SIM115 - open as long as the store is written
+        self._count = 0
+
+    def add(self, end: int, num_frames: int, own_hash: int, group: int) -> None:
+        """Adds a clip."""
+        self._rows.write(ROW.pack(end, num_frames, own_hash, group))
+        self._count += 1
+
+    def write(self) -> list[int]:
+        """Writes ``clips.npy``; returns how many clips each group has.
+
+        Raises:
+            MaskcastError: on an id that stands twice; ``clips.jsonl`` must be there, whole.
+        """
+        self._rows.flush()
+        rows_N4 = np.empty((0, 4), "<u8")
+        if self._count:
+            rows_N4 = np.memmap(self._rows, "<u8", "r", shape=(self._count, 4))
+        head = {"descr": "<u8", "fortran_order": False, "shape": (4, self._count)}
+        with (self._root / COLUMNS).open("wb") as file:  # a map of it would end the process where the disk is full
+            np.lib.format.write_array_header_1_0(file, head)
+            for column_N in rows_N4.T:
+                for first in range(0, self._count, BLOCK):
+                    file.write(column_N[first : first + BLOCK].tobytes())
+        self._check_ids(rows_N4[:, 0], rows_N4[:, 2])
+        return np.bincount(rows_N4[:, 3].astype(np.int64)).tolist()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._rows.close()
+
+    def _check_ids(self, ends_N: np.ndarray, hashes_N: np.ndarray) -> None:
+        """Refuses two ids with one hash: they are one, as others with one are rarer than a broken disk."""
+        ordered_N = np.sort(hashes_N)
+        twice = np.flatnonzero(ordered_N[1:] == ordered_N[:-1])
+        if not len(twice):
+            return
+        row = int(np.flatnonzero(hashes_N == ordered_N[twice[0]])[0])
+        with (self._root / LINES).open("rb") as file:
+            file.seek(int(ends_N[row - 1]) if row else 0)
+            clip_id = json.loads(file.readline())["id"]
+        raise MaskcastError(f"clip id {clip_id!r} occurs twice; give every clip an id of its own")

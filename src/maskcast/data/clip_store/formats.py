@@ -1,0 +1,288 @@
+"""Reads the index of a clip store, of format 1 and of format 2.
+
+Format 1 holds everything in ``index.json``: one map without a name, compressed per clip. Format 2 keeps a line of
+JSON per clip in ``clips.jsonl`` and what must be known of all clips at once in ``clips.npy``; see ``reader.py``.
+"""
+
+import json
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from maskcast.data.clip_store.table import Clip, Group, Packed, Span, Table, group_of, grouped, id_hash
+from maskcast.errors import MaskcastError
+from maskcast.labels import MOST_PIXELS, LabelMap, maps_of, single_map
+from maskcast.reading import counted, mapped_array, parsing
+
+FORMAT_1, FORMAT = "maskcast-clips/1", "maskcast-clips/2"
+LINES, COLUMNS = "clips.jsonl", "clips.npy"
+KEYS = {"format", "height", "width", "meta", "shards", "skipped"}
+KEYS_OF = {FORMAT_1: KEYS | {"classes", "clips"}, FORMAT: KEYS | {"maps", "chunk_frames", "groups"}}
+LAYERS_1 = {"masks": "labels/mask", "confidence": "confidence/mask"}
+AGAIN = "write the clip store again"
+MOST_FRAMES = 1 << 24  # of a clip: three days at 60 a second
+MOST_BYTES = 1 << 30  # of the masks of a clip of format 1, which are one chunk
+
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+
+
+class _Strict(BaseModel):
+    """What a file of ours holds: of the types that it was written with; what is newer is passed over."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Shard(_Strict):
+    bytes: Count
+    sha256: str
+    frames: Count | None = None
+
+
+class _Group(_Strict):
+    split: str
+    kind: str
+    layers: list[str]
+    clips: Count
+
+
+class _Span(_Strict):
+    shard: str
+    start: Count
+    size: Count
+
+
+class _Packed(_Strict):
+    shard: str
+    start: Count
+    chunks: list[Annotated[int, Field(ge=1, le=1 << 62)]]
+
+
+class _Line(_Strict):
+    """A line of ``clips.jsonl``; a clip of format 1 has its layers otherwise."""
+
+    id: str
+    split: str
+    kind: str
+    num_frames: Annotated[int, Field(ge=1, le=MOST_FRAMES)]
+    frames: _Span | None
+    layers: dict[str, _Packed]
+    objects: dict[str, dict[Annotated[str, Field(pattern="^[0-9]{1,5}$")], Annotated[int, Field(ge=1, le=255)]]]
+    meta: dict[str, Any]
+
+
+class _Map(_Strict):
+    """What is newer may be missing; `labels.LabelMap` checks what the values mean."""
+
+    name: str
+    classes: list[str]
+    kind: str
+    things: bool = False
+    attributes: dict[str, list[str | None]] = Field(default_factory=dict)
+
+
+class _Head(_Strict):
+    """What both formats have in ``index.json``."""
+
+    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+    meta: dict[str, Any]
+    skipped: list[dict[str, str]]
+    shards: dict[str, _Shard]
+
+
+class _Head1(_Head):
+    classes: list[str]
+    clips: list[dict[str, Any]]
+
+
+class _Head2(_Head):
+    maps: list[_Map]
+    chunk_frames: Annotated[int, Field(ge=1)]
+    groups: list[_Group]
+
+
+LINE = TypeAdapter(_Line)  # made once: a line is read each time that a clip is asked for
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an index says.
+
+    Attributes:
+        height: of every frame and mask, pixels.
+        width: likewise.
+        maps: label maps by name.
+        meta: JSON about the whole store.
+        skipped: what was left out, and why.
+        shards: by file name ``bytes``, ``sha256`` and, of frames, ``frames``.
+        table: the clips.
+    """
+
+    height: int
+    width: int
+    maps: dict[str, LabelMap]
+    meta: dict[str, Any]
+    skipped: list[dict[str, str]]
+    shards: dict[str, dict[str, Any]]
+    table: Table
+
+
+def parse_index(raw: bytes, path: Path) -> Index:
+    """Returns what an ``index.json`` and the files beside it say.
+
+    Raises:
+        MaskcastError: if they are damaged, contradict each other, name files elsewhere, or are of another format.
+    """
+    with parsing(path, "a valid index", AGAIN):
+        index = json.loads(raw)
+        form = str(index.get("format"))
+        missing = KEYS_OF.get(form, KEYS) - set(index)
+        if form not in KEYS_OF or missing:
+            raise MaskcastError(f"{path}: not a {FORMAT} index (lacks {sorted(missing)}); {AGAIN}")
+        (_Head1 if form == FORMAT_1 else _Head2).model_validate(index)
+        _check_shards(index["shards"], path)
+        height, width = index["height"], index["width"]
+        table = _table_1(index, path) if form == FORMAT_1 else _table_2(index, path)
+        maps = {one.name: one for one in _maps(index)}
+        return Index(height, width, maps, index["meta"], index["skipped"], index["shards"], table)
+
+
+def line_of(clip: Clip) -> bytes:
+    """Returns the line of ``clips.jsonl`` that holds a clip."""
+    entry = {
+        "id": clip.id,
+        "split": clip.split,
+        "kind": clip.kind,
+        "num_frames": clip.num_frames,
+        "frames": clip.frames and vars(clip.frames),
+        "layers": {
+            name: {"shard": layer.shard, "start": layer.start, "chunks": layer.chunks}
+            for name, layer in clip.layers.items()
+        },
+        "objects": clip.objects,
+        "meta": clip.meta,
+    }
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _maps(index: dict[str, Any]) -> tuple[LabelMap, ...]:
+    try:
+        if "classes" in index:
+            return single_map(index["classes"])
+        return maps_of(index["maps"])
+    except MaskcastError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_shards(shards: dict[str, dict[str, Any]], path: Path) -> None:
+    """Refuses shards that do not lie, whole, beside the index."""
+    for name, shard in shards.items():
+        if Path(name).name != name:
+            raise MaskcastError(
+                f"{path}: names a shard that it does not list as a file beside it; write the store again"
+            )
+        file = path.parent / name
+        if not file.is_file() or file.stat().st_size != shard["bytes"]:
+            raise MaskcastError(f"{file}: shard is missing or cut short; write the clip store again")
+
+
+def _table_1(index: dict[str, Any], path: Path) -> Table:
+    clips = []
+    for entry in index["clips"]:
+        LINE.validate_python({**entry, "layers": {}, "objects": {}})
+        size = entry["num_frames"]
+        layers = {
+            layer: Packed(entry[name]["shard"], entry[name]["start"], (entry[name]["size"],), size)
+            for name, layer in LAYERS_1.items()
+            if entry[name]
+        }
+        if layers and size * index["height"] * index["width"] > MOST_BYTES:
+            raise ValueError(f"clip {entry['id']!r} has {counted(size, 'frame')}")
+        clip = _clip(entry, layers, {})
+        _check_spans(clip, index["shards"], path)
+        clips.append(clip)
+    groups, numbers = grouped(clips)
+    return Table(
+        np.array([clip.num_frames for clip in clips], np.uint64),
+        np.array([id_hash(clip.id) for clip in clips], np.uint64),
+        groups,
+        numbers,
+        clips.__getitem__,
+    )
+
+
+def _table_2(index: dict[str, Any], path: Path) -> Table:
+    groups = [Group(one["split"], one["kind"], tuple(one["layers"])) for one in index["groups"]]
+    shards, count = index["shards"], sum(one["clips"] for one in index["groups"])
+    columns = mapped_array(path.parent / COLUMNS, AGAIN) if count else np.empty((4, 0), np.uint64)
+    if columns.dtype != np.uint64 or columns.shape != (4, count) or not {LINES, COLUMNS} <= set(shards):
+        raise ValueError(f"{COLUMNS} does not hold {counted(count, 'clip')}")
+    ends, num_frames, hashes, numbers = map(np.asarray, columns)
+    if (int(ends[-1]) if count else 0) != shards[LINES]["bytes"]:
+        raise ValueError(f"{COLUMNS} and {LINES} differ")
+    of_groups = np.bincount(np.minimum(numbers, len(groups)).astype(np.int64), minlength=len(groups)).tolist()
+    if of_groups != [one["clips"] for one in index["groups"]]:
+        raise ValueError(f"{COLUMNS} lists {counted(of_groups, 'clip')} in the groups")
+    if count and not (1 <= num_frames.min() <= num_frames.max() <= MOST_FRAMES and (ends[1:] > ends[:-1]).all()):
+        raise ValueError(f"{COLUMNS} holds lengths that no clip has")
+    lines = _map_lines(path.parent / LINES) if count else b""
+
+    def build(row: int) -> Clip:
+        line = f"{path.parent / LINES}: line {row + 1}"
+        with parsing(line, "a valid line", AGAIN):
+            entry = json.loads(lines[int(ends[row - 1]) if row else 0 : int(ends[row])])
+            LINE.validate_python(entry)
+            layers = {
+                name: Packed(one["shard"], one["start"], tuple(one["chunks"]), index["chunk_frames"])
+                for name, one in entry["layers"].items()
+            }
+            objects = {
+                name: {int(one): class_id for one, class_id in classes.items()}
+                for name, classes in entry["objects"].items()
+            }
+            clip = _clip(entry, layers, objects)
+            listed = (groups[int(numbers[row])], num_frames[row], hashes[row])
+            if (group_of(clip), clip.num_frames, id_hash(clip.id)) != listed:
+                raise ValueError(f"not the clip that {COLUMNS} and {path.name} list here")
+            _check_spans(clip, shards, path)
+        return clip
+
+    return Table(num_frames, hashes, groups, numbers, build)
+
+
+def _clip(entry: dict[str, Any], layers: dict[str, Packed], objects: dict[str, dict[int, int]]) -> Clip:
+    span = Span(*(entry["frames"][key] for key in ("shard", "start", "size"))) if entry["frames"] else None
+    size = entry["num_frames"]
+    return Clip(entry["id"], entry["split"], entry["kind"], size, span, layers, objects, entry["meta"])
+
+
+def _map_lines(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _check_spans(clip: Clip, shards: Mapping[str, Any], path: Path) -> None:
+    """Refuses a clip whose layers do not lie in shards that the index lists, whole."""
+    named = [span.shard for span in (clip.frames, *clip.layers.values()) if span]
+    if not set(named) <= set(shards):
+        raise MaskcastError(
+            f"{path}: names a shard that it does not list as a file beside it; write the store again"
+        )
+    size, span = clip.num_frames, clip.frames
+    sound = size > 0
+    if span is not None:
+        sound &= span.size == size and _within(span.start, size, shards[span.shard]["frames"])
+    for layer in clip.layers.values():
+        sound &= len(layer.chunks) == -(-size // layer.chunk_frames) and min(layer.chunks) > 0
+        sound &= _within(layer.start, sum(layer.chunks), shards[layer.shard]["bytes"])
+    if not sound:
+        raise ValueError(f"clip {clip.id!r} does not lie in its shards")
+
+
+def _within(start: int, size: int, whole: int) -> bool:
+    return 0 <= start <= whole - size

@@ -1,0 +1,72 @@
+"""Maps of instances as those of classes: each object of a class has a class of its own, `person 1`, `person 2`.
+
+So whatever forecasts or scores classes does it with objects, too.
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES, labelled_frames
+from maskcast.data.clip_store.reader import ALL, Clip, ClipStore
+from maskcast.data.clip_store.view import StoreView
+from maskcast.labels import IGNORE, LabelError, LabelMap
+from maskcast.reading import counted
+
+
+class ObjectClasses(StoreView):
+    """A store whose chosen map of instances reads as one of classes.
+
+    In each clip the objects of a class count from 1 in the order of their ids. Ids cannot say that a pixel has no
+    label: frames without labels have none, and in others a pixel has none where a map of the same classes beside
+    it has none.
+
+    Args:
+        store: whose chosen map is of kind instances.
+
+    Raises:
+        LabelError: if its clips have more objects than there are ids of classes.
+    """
+
+    def __init__(self, store: ClipStore) -> None:
+        super().__init__(store)
+        told, most = store.label_map, Counter[int]()
+        for clip in store.clips:
+            for class_id, count in Counter(clip.objects.get(told.name, {}).values()).items():
+                most[class_id] = max(most[class_id], count)
+        self.slots = {class_id: most[class_id] for class_id in sorted(most)}
+        """How many objects a clip has at most, by class."""
+        if sum(self.slots.values()) >= IGNORE:
+            raise LabelError(
+                f"{store.root}: clips of map {told.name!r} have up to "
+                f"{counted(sum(self.slots.values()), 'object')}; "
+                f"at most {IGNORE - 1} can be told apart: cut shorter clips, or leave out objects"
+            )
+        names = [f"{told.classes[k]} {n}" for k, count in self.slots.items() for n in range(1, count + 1)]
+        self._map = LabelMap(told.name, (told.classes[0], *names), things=True)
+        beside = (one for one in store.maps.values() if one.kind == "classes" and one.classes == told.classes)
+        self._beside = next((store.of(one.name) for one in beside), None)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The map with a class for each object."""
+        return self._map
+
+    def first_of(self, class_id: int) -> int:
+        """Returns the id that the first object of a class has."""
+        return 1 + sum(count for other, count in self.slots.items() if other < class_id)
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the ids of objects in a slice of the frames, (T, H, W) uint8, 255 where there is no label."""
+        ids_THW, table, seen = self.store.masks(clip, frames), np.zeros(1 << 16, np.uint8), Counter[int]()
+        for instance, class_id in sorted(clip.objects[self._map.name].items()):
+            table[instance] = self.first_of(class_id) + seen[class_id]
+            seen[class_id] += 1
+        found_THW: np.ndarray = table[ids_THW]
+        if LABELLED_FRAMES in clip.meta:
+            known = labelled_frames(self.store, clip)
+            found_THW[[t not in known for t in range(clip.num_frames)[frames]]] = IGNORE
+        if self._beside is not None and self._beside.has_masks(clip):
+            unknown_THW = self._beside.masks(clip, frames) == IGNORE
+            found_THW[unknown_THW & ~unknown_THW.all((1, 2), keepdims=True)] = IGNORE
+        return found_THW

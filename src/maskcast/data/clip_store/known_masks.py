@@ -1,0 +1,42 @@
+"""The masks that motion is learned from: generated ones, and true ones of clips that have no frames."""
+
+import numpy as np
+
+from maskcast.data.clip_store.reader import ALL, ClipStore
+from maskcast.data.clip_store.table import Clip, labels_of
+from maskcast.data.clip_store.view import StoreView
+
+
+class KnownMasks(StoreView):
+    """Generated masks, and the true masks of the training clips that have no frames.
+
+    Args:
+        generated: the masks of all clips that have frames.
+        prepared: the clips; both speak of the same label map.
+    """
+
+    def __init__(self, generated: ClipStore, prepared: ClipStore) -> None:
+        super().__init__(generated)
+        self.prepared = prepared
+        layer = labels_of(prepared.label_map.name)
+        found = prepared.where(
+            lambda group: (
+                (group.split, group.kind) == ("train", "labelled")
+                and not group.has_frames
+                and layer in group.layers
+            )
+        )
+        self.alone = {clip.id: clip for clip in found if clip.id not in generated}
+        """The clips that masks alone are known of, by id."""
+
+    def get(self, clip_id: str) -> Clip:
+        """Returns the clip with this id, as the store has it that its masks are in."""
+        return self.alone[clip_id] if clip_id in self.alone else super().get(clip_id)
+
+    def has_masks(self, clip: Clip) -> bool:
+        """Whether there are masks of a clip."""
+        return clip.id in self.alone or super().has_masks(clip)
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the masks in a slice of the frames, (T, H, W)."""
+        return self.prepared.masks(clip, frames) if clip.id in self.alone else super().masks(clip, frames)

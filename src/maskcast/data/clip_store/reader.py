@@ -1,0 +1,265 @@
+"""The clip store: a few large shards and an index; frames memory-mapped, masks zstd-compressed in chunks.
+
+    index.json                 sizes, label maps, groups of clips, shards and their sha256, what was skipped
+    clips.jsonl                one line of JSON per clip
+    clips.npy                  uint64 (4, clips): end of its line, number of frames, hash of its id, its group
+    frames-00000.npy           uint8 (N, H, W, 3): the frames of many clips one after the other
+    labels-<map>-00000.zst     one zstd frame per ``chunk_frames`` frames of a clip: the values in C order
+    confidence-<map>-00000.zst likewise, of the same shape
+    README.md                  how to read all this without maskcast
+
+The index tells a labelled (true masks), an unlabelled and a hidden clip apart. A store may hold masks without
+frames (generated masks, forecasts) and, per mask, a confidence of the same shape. Stores of format 1, with one map
+and one chunk a clip, are read as well.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.clip_store.checks import DTYPES
+from maskcast.data.clip_store.formats import parse_index
+from maskcast.data.clip_store.packing import unpack
+from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, Packed, labels_of
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
+from maskcast.reading import content_of, mapped_array, parsing
+
+ALL = slice(None)
+
+
+class ClipStore:
+    """Reads a clip store.
+
+    Args:
+        root: the folder with ``index.json``.
+        label_map: name of the map that ``classes``, ``masks`` and ``confidence`` speak of; None is the only one.
+
+    Attributes:
+        maps: all label maps by name.
+        clips: all clips, in the order of the index.
+
+    Raises:
+        MaskcastError: if the index or a shard is missing, cut short or of another format, or there is no such map.
+    """
+
+    def __init__(self, root: str | Path, label_map: str | None = None) -> None:
+        self.root = root = Path(root)
+        raw = _read_index(root / "index.json")
+        index = parse_index(raw, root / "index.json")
+        self.height, self.width, self.maps = index.height, index.width, index.maps
+        self.meta, self.skipped = index.meta, index.skipped
+        self.digest = hashlib.sha256(raw).hexdigest()[:32]
+        self._table, self._shards = index.table, index.shards
+        self._mapped: dict[str, np.ndarray] = {}
+        self._bytes: dict[str, memoryview] = {}
+        self.clips = Clips(index.table, range(len(index.table)))
+        self._chosen = None if label_map is None else self._known(label_map)
+
+    def of(self, label_map: str) -> "ClipStore":
+        """Returns the same store, which speaks of another map.
+
+        Raises:
+            MaskcastError: if there is no such map.
+        """
+        other = copy.copy(self)
+        other._chosen = self._known(label_map)
+        return other
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The chosen map, or the only one.
+
+        Raises:
+            MaskcastError: if there are several and none is chosen.
+        """
+        if self._chosen is not None:
+            return self._chosen
+        if len(self.maps) != 1:
+            raise MaskcastError(f"{self.root}: has the label maps {', '.join(self.maps)}; name one (label_map)")
+        return next(iter(self.maps.values()))
+
+    @property
+    def mirror_swaps(self) -> MirrorSwaps | None:
+        """Two names, of maps or of classes, that change places in a mirrored frame; None where none are declared.
+
+        Raises:
+            MaskcastError: if what is declared are not two names.
+        """
+        swaps = self.meta.get(MIRROR_SWAPS)
+        if swaps is None:
+            return None
+        if not (isinstance(swaps, list) and len(swaps) == 2 and all(isinstance(name, str) for name in swaps)):
+            raise MaskcastError(
+                f"{self.root / 'index.json'}: {MIRROR_SWAPS} is {swaps!r}, not two names; prepare the clips again"
+            )
+        return swaps[0], swaps[1]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the chosen map, background first."""
+        return self.label_map.classes
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the chosen map, background included."""
+        return self.label_map.num_classes
+
+    def get(self, clip_id: str) -> Clip:
+        """Returns the clip with this id.
+
+        Raises:
+            MaskcastError: if there is none.
+        """
+        found = self._table.find(clip_id)
+        if found is None:
+            raise MaskcastError(f"{self.root}: no clip {clip_id!r} among its {len(self.clips)}; see clips.jsonl")
+        return found
+
+    def __contains__(self, clip_id: str) -> bool:
+        return self._table.find(clip_id) is not None
+
+    def select(self, split: str | None = None, kind: str | None = None) -> Clips:
+        """Returns the clips of a split and kind, in the order of the index.
+
+        Where a map is chosen, ``labelled`` clips are those that it labels.
+
+        Raises:
+            MaskcastError: if there is none; the line names what the store holds.
+        """
+
+        def keep(group: Group) -> bool:
+            labelled = kind != "labelled" or self._chosen is None or labels_of(self._chosen.name) in group.layers
+            return split in (None, group.split) and kind in (None, group.kind) and labelled
+
+        found = self.where(keep)
+        if not found:
+            wanted = " ".join(word for word in (kind, "clips", f"in split {split!r}" if split else "") if word)
+            remedy = "label some of its sequences (docs/your-data.md)" if kind == "labelled" else "add some"
+            raise MaskcastError(
+                f"{self.root}: holds no {wanted}; it has {self.holds()}: {remedy} or mend the splits of "
+                "prepare_clips.source, and prepare the clips again"
+            )
+        return found
+
+    def where(self, keep: Callable[[Group], bool]) -> Clips:
+        """Returns the clips of the groups that are kept, in the order of the index; there may be none."""
+        return Clips(self._table, self._table.rows(keep))
+
+    def holds(self) -> str:
+        """Returns the splits and kinds that there are, in words."""
+        return ", ".join(sorted({f"{group.split} ({group.kind})" for group in self._table.groups})) or "nothing"
+
+    def has_masks(self, clip: Clip) -> bool:
+        """Whether the store holds masks of a clip in the chosen map."""
+        return labels_of(self.label_map.name) in clip.layers
+
+    def remedy_without_masks(self, clip: Clip) -> str:
+        """Returns what to do where a clip of this store has no generated masks."""
+        if clip.has_frames:
+            return f"run generate_masks on {self.root}"
+        return (
+            f"it has no frames in {self.root} to be masked: prepare it with frames, or put it into another split"
+        )
+
+    def has_confidence(self, clip: Clip) -> bool:
+        """Whether the store holds a confidence per mask pixel."""
+        return f"confidence/{self.label_map.name}" in clip.layers
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """Returns the frames, (T, H, W, 3) uint8, as a read-only view of the memory-mapped shard."""
+        span = clip.frames
+        if span is None:
+            raise self._lacks(clip, FRAMES)
+        if span.shard not in self._mapped:
+            shape = (self._shards[span.shard]["frames"], self.height, self.width, 3)
+            mapped = mapped_array(self.root / span.shard, "fetch or write the clip store again")
+            if mapped.shape != shape or mapped.dtype != np.uint8:
+                raise MaskcastError(
+                    f"{self.root / span.shard}: holds {mapped.dtype} {mapped.shape}, not uint8 {shape}"
+                )
+            self._mapped[span.shard] = np.asarray(mapped)  # a view of a np.memmap costs 20 times as much
+        return self._mapped[span.shard][span.start : span.start + span.size]
+
+    def masks(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the masks of the chosen map in a slice of the frames, (T, H, W); see `LabelMap` for the values.
+
+        Only the chunks that hold these frames are decompressed.
+        """
+        chosen = self.label_map
+        return self._unpack(clip, labels_of(chosen.name), "masks", frames, DTYPES[chosen.kind])
+
+    def confidence(self, clip: Clip, frames: slice = ALL) -> np.ndarray:
+        """Returns the confidence of each mask pixel in a slice of the frames, (T, H, W) uint8, 255 = certain."""
+        return self._unpack(clip, f"confidence/{self.label_map.name}", "confidence", frames, np.uint8)
+
+    def verify(self) -> None:
+        """Reads every shard once and compares its sha256 with the index.
+
+        Raises:
+            MaskcastError: naming the first shard that differs.
+        """
+        for name, shard in self._shards.items():
+            if sha256_of(self.root / name) != shard["sha256"]:
+                raise MaskcastError(
+                    f"{self.root / name}: contents differ from index.json; fetch or write it again"
+                )
+
+    def _known(self, name: str) -> LabelMap:
+        if name not in self.maps:
+            have = ", ".join(self.maps)
+            raise MaskcastError(
+                f"{self.root}: no label map {name!r}; it has {have}: name one of these (label_map)"
+            )
+        return self.maps[name]
+
+    def _lacks(self, clip: Clip, layer: str) -> MaskcastError:
+        of = f" of map {self.label_map.name!r}" if len(self.maps) > 1 and layer != FRAMES else ""
+        return MaskcastError(
+            f"{self.root}: clip {clip.id!r} has no {layer}{of}; use a clip or store that has them"
+        )
+
+    def _unpack(self, clip: Clip, layer: str, word: str, frames: slice, dtype: type) -> np.ndarray:
+        packed = clip.layers.get(layer)
+        if packed is None:
+            raise self._lacks(clip, word)
+        wanted = range(clip.num_frames)[frames]
+        shape = (len(wanted), self.height, self.width)
+        try:
+            out: np.ndarray = np.empty(shape, dtype)
+        except (MemoryError, ValueError):
+            raise MaskcastError(
+                f"{self.root}: {word} of clip {clip.id!r}, {shape}, do not fit into the memory; cut it into parts"
+            ) from None
+        with parsing(self.root / packed.shard, f"sound {word} of clip {clip.id!r}", "write the store again"):
+            unpack(partial(self._chunk, packed), packed.chunk_frames, clip.num_frames, wanted, out)
+            if word == "masks" and self.label_map.kind == "classes":
+                self._check_ids(out)
+        return out
+
+    def _check_ids(self, masks_THW: np.ndarray) -> None:
+        """Refuses ids of classes that there are not; others would reach losses and tables as if they were."""
+        if masks_THW.max(initial=0) < self.num_classes:
+            return
+        shifted_THW = masks_THW + np.uint8(1)  # so that `IGNORE`, which is allowed, becomes 0
+        if (most := int(shifted_THW.max())) > self.num_classes:
+            raise ValueError(f"class id {most - 1} among {self.num_classes} classes")
+
+    def _chunk(self, packed: Packed, number: int) -> memoryview:
+        if packed.shard not in self._bytes:
+            mapped: Any = np.memmap(self.root / packed.shard, np.uint8, "r")
+            self._bytes[packed.shard] = memoryview(mapped)
+        start = packed.start + sum(packed.chunks[:number])
+        return self._bytes[packed.shard][start : start + packed.chunks[number]]
+
+
+def _read_index(path: Path) -> bytes:
+    if not path.is_file():
+        raise MaskcastError(f"{path}: no clip store there; give the folder that prepare_clips wrote")
+    return content_of(path)

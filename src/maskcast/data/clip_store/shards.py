@@ -1,0 +1,78 @@
+"""Appends the layers of clips to the shards of a clip store."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from maskcast.data.clip_store.packing import PackedLayer, frames_per_chunk
+from maskcast.data.clip_store.table import Packed, Span
+
+SHARD_BYTES = 1 << 30  # few enough files for S3, small enough to fetch again after a broken transfer
+
+
+class FrameShards:
+    """Appends frames to ``frames-<n>.npy`` files; the header's row count is set when a shard is closed."""
+
+    HEADER = 128  # bytes: np.save pads its header to a multiple of 64, ours always to this
+
+    def __init__(self, root: Path, height: int, width: int) -> None:
+        self.root, self.row = root, (height, width, 3)
+        self.shards: dict[str, dict[str, Any]] = {}
+        self._file: BinaryIO | None = None
+        self._name, self._rows = "", 0
+
+    def append(self, frames: np.ndarray) -> Span:
+        """Appends the frames of a clip, (T, H, W, 3) uint8."""
+        if self._file is None or self._rows * int(np.prod(self.row)) + frames.nbytes > SHARD_BYTES:
+            self.close()
+            self._name, self._rows = f"frames-{len(self.shards):05d}.npy", 0
+            self._file = (self.root / self._name).open("wb")
+            self._file.write(bytes(self.HEADER))
+            self.shards[self._name] = {}
+        start = self._rows
+        self._file.write(np.ascontiguousarray(frames).data)
+        self._rows += len(frames)
+        return Span(self._name, start, len(frames))
+
+    def close(self) -> None:
+        """Ends the last shard."""
+        if self._file is None:
+            return
+        shape = (self._rows, *self.row)
+        text = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+        header = b"\x93NUMPY\x01\x00" + (self.HEADER - 10).to_bytes(2, "little")
+        with self._file:
+            self._file.seek(0)
+            self._file.write(header + text.ljust(self.HEADER - 11).encode("ascii") + b"\n")
+        self.shards[self._name]["frames"] = self._rows
+        self._file = None
+
+
+class PackedShards:
+    """Appends compressed layers to ``<layer>-<n>.zst`` files."""
+
+    def __init__(self, root: Path, layer: str) -> None:
+        self.root, self.stem = root, layer.replace("/", "-")
+        self.shards: dict[str, dict[str, Any]] = {}
+        self._file: BinaryIO | None = None
+        self._name, self._bytes = "", 0
+
+    def append(self, layer: PackedLayer) -> Packed:
+        """Appends a layer of a clip."""
+        sizes = tuple(map(len, layer.chunks))
+        if self._file is None or self._bytes + sum(sizes) > SHARD_BYTES:
+            self.close()
+            self._name, self._bytes = f"{self.stem}-{len(self.shards):05d}.zst", 0
+            self._file = (self.root / self._name).open("wb")
+            self.shards[self._name] = {}
+        start = self._bytes
+        for chunk in layer.chunks:
+            self._bytes += self._file.write(chunk)
+        return Packed(self._name, start, sizes, frames_per_chunk(*layer.shape[1:]))
+
+    def close(self) -> None:
+        """Ends the last shard."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

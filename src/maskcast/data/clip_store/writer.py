@@ -1,0 +1,166 @@
+"""Writes a clip store (see ``reader.py`` for its form)."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from maskcast.data.clip_store.checks import Layer, check_layers, check_objects, check_split, check_values
+from maskcast.data.clip_store.columns import ColumnWriter
+from maskcast.data.clip_store.formats import COLUMNS, FORMAT, LINES, line_of
+from maskcast.data.clip_store.packing import frames_per_chunk, packed
+from maskcast.data.clip_store.readme import README
+from maskcast.data.clip_store.shards import FrameShards, PackedShards
+from maskcast.data.clip_store.table import Clip, Group, group_of, id_hash, labels_of
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.labels import LabelMap
+from maskcast.writing import write_json
+
+
+class ClipWriter:
+    """Writes a clip store into a new folder; the index comes last, so a half store is never read.
+
+    Ids are compared at the end, so that memory need not hold them.
+
+    Args:
+        root: the folder to write; must not exist or be empty.
+        height: of every frame and mask, pixels.
+        width: of every frame and mask, pixels.
+        maps: the label maps that masks may be of, each of a name of its own.
+        meta: anything worth keeping with the whole store, as JSON values.
+
+    Raises:
+        MaskcastError: on frames or masks of another size, dtype or length, on a class id that does not exist, an
+            instance without a class, an id used twice, an unknown map, split or kind, a labelled clip without
+            masks.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        height: int,
+        width: int,
+        maps: Sequence[LabelMap],
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root, self.height, self.width = root, height, width
+        self.maps = {one.name: one for one in maps}
+        if len(self.maps) < len(maps):
+            names = [one.name for one in maps]
+            raise MaskcastError(f"label maps {names}: a name occurs twice; give every map a name of its own")
+        self.meta = meta or {}
+        self._groups: dict[Group, int] = {}
+        self._columns = ColumnWriter(root)
+        self._lines = (root / LINES).open("wb")
+        self.skipped: list[dict[str, str]] = []
+        self._frames = FrameShards(root, height, width)
+        self._layers = {
+            layer: PackedShards(root, layer)
+            for layer in [f"{part}/{name}" for part in ("labels", "confidence") for name in self.maps]
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as last:
+            last.callback(self._columns.close)
+            with ExitStack() as shards:  # all are closed, also where the disk is full for one
+                for close in (
+                    self._frames.close,
+                    self._lines.close,
+                    *(each.close for each in self._layers.values()),
+                ):
+                    shards.callback(close)
+            if error is None:
+                self._write_index()
+
+    def add(
+        self,
+        clip_id: str,
+        *,
+        split: str,
+        kind: str,
+        frames: np.ndarray | None = None,
+        masks: Mapping[str, Layer] | None = None,
+        confidence: Mapping[str, Layer] | None = None,
+        objects: Mapping[str, Mapping[int, int]] | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Adds one clip.
+
+        Args:
+            clip_id: unique in the store.
+            split: one of `SPLITS`.
+            kind: one of `KINDS`.
+            frames: (T, H, W, 3) uint8.
+            masks: by the name of the map (T, H, W), of the dtype of its kind. What is compressed already is
+                written as it is: its values are not looked at.
+            confidence: by the name of the map (T, H, W) uint8, 255 = certain.
+            objects: by the name of each map of instances the class id of every instance id.
+            meta: JSON to keep with the clip.
+        """
+        masks, confidence, objects = masks or {}, confidence or {}, objects or {}
+        layers = {labels_of(name): mask for name, mask in masks.items()}
+        layers |= {f"confidence/{name}": sure for name, sure in confidence.items()}
+        check_split(clip_id, split, kind)
+        if not masks and (kind == "labelled" or frames is None):
+            raise MaskcastError(f"clip {clip_id!r} ({kind}) comes without masks; leave it out or give its masks")
+        check_layers(clip_id, self.maps, (self.height, self.width), frames, masks, confidence)
+        check_objects(clip_id, self.maps, objects)
+        for name, mask in masks.items():
+            if isinstance(mask, np.ndarray):
+                check_values(clip_id, self.maps[name], mask, objects.get(name, {}))
+        some = next(iter(masks.values())) if frames is None else frames
+        given = [layer for layer in self._layers if layer in layers]
+        spans = {layer: self._layers[layer].append(packed(layers[layer])) for layer in given}
+        clip = Clip(
+            clip_id,
+            split,
+            kind,
+            len(some),
+            None if frames is None else self._frames.append(frames),
+            spans,
+            {name: dict(classes) for name, classes in objects.items()},
+            meta or {},
+        )
+        self._lines.write(line_of(clip))
+        group = self._groups.setdefault(group_of(clip), len(self._groups))
+        self._columns.add(self._lines.tell(), clip.num_frames, id_hash(clip_id), group)
+
+    def skip(self, item: str, reason: str) -> None:
+        """Records in the index that something was left out, and why."""
+        self.skipped.append({"item": item, "reason": reason})
+
+    def _write_index(self) -> None:
+        counts = self._columns.write()
+        shards: dict[str, dict[str, Any]] = {LINES: {}, COLUMNS: {}}
+        shards |= self._frames.shards
+        for layer in self._layers.values():
+            shards |= layer.shards
+        for name, shard in shards.items():
+            shard |= {"bytes": (self.root / name).stat().st_size, "sha256": sha256_of(self.root / name)}
+        (self.root / "README.md").write_text(README, encoding="utf-8")
+        index = {
+            "format": FORMAT,
+            "height": self.height,
+            "width": self.width,
+            "maps": [one.to_entry() for one in self.maps.values()],
+            "chunk_frames": frames_per_chunk(self.height, self.width),
+            "meta": self.meta,
+            "groups": [asdict(group) | {"clips": counts[k]} for group, k in self._groups.items()],
+            "skipped": self.skipped,
+            "shards": shards,
+        }
+        partial = self.root / "index.json.partial"
+        write_json(partial, index)
+        partial.rename(self.root / "index.json")

@@ -1,0 +1,1 @@
+"""COCO files: their records and masks, checked."""

@@ -1,0 +1,120 @@
+"""Masks of COCO files: polygons, run lengths as a list and as a string, checked and brought into one form.
+
+Legend: N masks, L characters, V values.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+
+from maskcast.data.coco.records import Records
+
+FAR = 4  # times the longer side of the image: a point beyond it was drawn on another one
+CHUNK = 4096  # masks whose run lengths are decoded at once: some 50 MB
+FORMS = "a list of polygons [[x1, y1, x2, y2, x3, y3, ...], ...] or RLE {size: [height, width], counts: ...}"
+
+
+def packed_masks(records: Records, sizes_N2: np.ndarray) -> list[dict[str, Any]]:
+    """Returns the masks of `segmentation` as compressed RLE.
+
+    Args:
+        records: Each with `segmentation`.
+        sizes_N2: Height and width of each one's image.
+
+    Raises:
+        MaskcastError: A mask has none of the three forms, or does not fit its image.
+    """
+    masks = records.column("segmentation", "add it")
+    compressed = []
+    for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True)):
+        if isinstance(mask, list):
+            _check_polygons(records, n, mask, max(height, width))
+        elif not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
+            records.fail(n, f"segmentation must be {FORMS}; mend it")
+        elif mask["size"] != [height, width]:
+            records.fail(n, f"its RLE is of size {mask['size']}, its image [{height}, {width}]; scale one of them")
+        elif isinstance(mask["counts"], list):
+            _check_runs(records, n, mask["counts"], height * width)
+        else:
+            compressed.append(n)
+    for start in range(0, len(compressed), CHUNK):
+        _check_compressed(records, compressed[start : start + CHUNK], sizes_N2.prod(axis=1))
+    packed = set(compressed)
+    return [
+        mask if n in packed else rle.segmToRle(mask, width, height)
+        for n, (mask, (height, width)) in enumerate(zip(masks, sizes_N2.tolist(), strict=True))
+    ]
+
+
+def _check_polygons(records: Records, n: int, polygons: list[Any], side: int) -> None:
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            size = len(polygon) if isinstance(polygon, list) else "no list of"
+            records.fail(n, f"a polygon has {size} numbers; it needs x and y of at least 3 points")
+    values = np.array(list(chain.from_iterable(polygons)))
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+        records.fail(n, "a polygon holds something other than finite numbers; mend it")
+    if np.abs(values).max() > FAR * side:  # the decoder walks along its edges
+        records.fail(n, "a point of a polygon lies far outside of its image; mend it")
+
+
+def _check_runs(records: Records, n: int, counts: list[Any], pixels: int) -> None:
+    if not all(type(count) is int and count >= 0 for count in counts):
+        records.fail(n, "counts of its RLE must be integers of at least 0; mend them")
+    if sum(counts) != pixels:
+        records.fail(n, f"counts of its RLE sum to {sum(counts)}, its image has {pixels} pixels; encode it again")
+
+
+def _check_compressed(records: Records, places: Sequence[int], pixels_N: np.ndarray) -> None:
+    texts = [records.records[n]["segmentation"]["counts"] for n in places]
+    for n, text in zip(places, texts, strict=True):
+        # 48 to 111 are the characters of the encoding; the last one of a value is below 80.
+        if not isinstance(text, str) or not re.fullmatch("[0-o]*[0-O]", text):
+            records.fail(n, "counts of its RLE is no COCO run-length string; encode it again")
+    totals_N, sound_N = run_length_totals(texts)
+    wrong_N = (totals_N != pixels_N[places]) | ~sound_N
+    if wrong_N.any():
+        at = int(wrong_N.argmax())
+        n = places[at]
+        text = f"sum to {totals_N[at]}, its image has {pixels_N[n]} pixels" if sound_N[at] else "go below 0"
+        records.fail(n, f"counts of its RLE {text}; encode it again")
+
+
+def run_length_totals(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes COCO's compressed run lengths, all at once.
+
+    A value is little-endian in characters of 5 bits (48 + bits, bit 6 set on all but the last), two's complement;
+    from the fourth value on it is the difference to the value two before (cocoapi, common/maskApi.c,
+    rleFrString).
+
+    Args:
+        texts: N non-empty strings of the characters 48..111 that end within 48..79.
+
+    Returns:
+        The sum of each one's run lengths, (N,) int64, and whether none of them is negative, (N,) bool.
+    """
+    bits_L = np.frombuffer("".join(texts).encode("ascii"), np.uint8).astype(np.int64) - 48
+    last_V = np.flatnonzero(bits_L < 32)
+    first_V = np.r_[0, last_V[:-1] + 1]
+    size_V = last_V - first_V + 1
+    shift_L = 5 * (np.arange(bits_L.size) - np.repeat(first_V, size_V))
+    value_V = np.add.reduceat((bits_L & 31) << np.minimum(shift_L, 60), first_V)
+    negative_V = (bits_L[last_V] & 16) > 0
+    value_V -= negative_V.astype(np.int64) << np.minimum(5 * size_V, 60)
+
+    stop_N = np.searchsorted(last_V, np.cumsum([len(text) for text in texts]) - 1) + 1
+    start_N = np.r_[0, stop_N[:-1]]
+    place_V = np.arange(value_V.size) - np.repeat(start_N, stop_N - start_N)
+    # Differences run along the odd and along the even places; the first value stands alone.
+    chain_V = 3 * np.repeat(np.arange(len(texts)), stop_N - start_N) + np.where(place_V == 0, 0, 2 - place_V % 2)
+    order_V = chain_V.argsort(kind="stable")
+    sum_V = np.cumsum(value_V[order_V])
+    head_V = np.r_[True, np.diff(chain_V[order_V]) > 0]
+    before = np.r_[0, sum_V[:-1]][head_V]
+    run_V = np.empty_like(value_V)
+    run_V[order_V] = sum_V - np.repeat(before, np.diff(np.r_[np.flatnonzero(head_V), head_V.size]))
+    return np.add.reduceat(run_V, start_N), np.minimum.reduceat(run_V, start_N) >= 0

@@ -1,0 +1,1 @@
+"""Detection sets: images with boxes."""

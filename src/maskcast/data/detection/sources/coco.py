@@ -1,0 +1,104 @@
+"""COCO JSON: one file of images, categories and annotations per split, and the folder of its images."""
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from maskcast.data.coco.records import Records, category_names, read_lists
+from maskcast.data.detection.sources.base import DetectionSource, LabelledImage, Listing, RelativePath
+from maskcast.errors import MaskcastError
+from maskcast.params import Params
+from maskcast.reading import shown
+
+
+class CocoFiles(Params):
+    """The files of one split."""
+
+    annotations: RelativePath
+    """JSON of images, categories and annotations."""
+    images: RelativePath
+    """Folder that each `file_name` is relative to."""
+
+
+class CocoSource(DetectionSource):
+    """COCO JSON; category ids are any integers, crowds are kept as such, segmentations are not read."""
+
+    layout: Literal["coco"] = "coco"
+    train: CocoFiles
+    """Files of the training images."""
+    val: CocoFiles | None = None
+    """Files of the validation images; null holds out `val_share` of the others."""
+
+    def list(self, raw: Path) -> Listing:
+        """Lists the images of both files (see `DetectionSource.list`)."""
+        files = {"train": self.train} | ({"val": self.val} if self.val else {})
+        categories, splits = {}, {}
+        for split, one in files.items():
+            categories[split], splits[split] = _read(raw / one.annotations, raw / one.images)
+        if self.val is not None and categories["train"] != categories["val"]:
+            raise MaskcastError(
+                f"{raw / self.val.annotations}: its categories are not those of {raw / self.train.annotations}; "
+                "give both the same ids and names"
+            )
+        ids = sorted(categories["train"])
+        return Listing(tuple(categories["train"][k] for k in ids), tuple(ids), splits)
+
+
+def _read(path: Path, folder: Path) -> tuple[dict[int, str], list[LabelledImage]]:
+    """Returns names of the categories by id, and the images."""
+    images, categories, annotations = read_lists(path)
+    boxes_N4 = annotations.boxes("add it")
+    boxes_N4[:, 2:] += boxes_N4[:, :2]
+    names_by_id = category_names(categories)
+    ids = {name: k for k, name in names_by_id.items()}  # a name is one class
+    classes = {k: name for name, k in ids.items()}
+    labels_N = np.searchsorted(
+        np.sort(list(classes)), [ids[names_by_id[k]] for k in annotations.integers("category_id").tolist()]
+    )
+    crowd_N = np.array([_is_crowd(one) for one in annotations.records], bool)
+    # Sorted by image once, so that each image takes a slice.
+    ids_I = images.integers("id")
+    image_N = annotations.integers("image_id")
+    order_N = image_N.argsort(kind="stable")
+    starts_I = np.searchsorted(image_N[order_N], ids_I)
+    stops_I = np.searchsorted(image_N[order_N], ids_I, side="right")
+    names = _file_names(images)
+    sizes = [_size(images, n) for n in range(len(images.records))]
+    listed = []
+    for i, image_id in enumerate(ids_I.tolist()):
+        own = order_N[starts_I[i] : stops_I[i]]
+        listed.append(
+            LabelledImage(
+                image_id, folder / names[i], names[i], boxes_N4[own], labels_N[own], crowd_N[own], sizes[i]
+            )
+        )
+    return classes, listed
+
+
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Tells whether a box is around many objects; CVAT, known by its attributes, says so of each painted mask."""
+    attributes = annotation.get("attributes")
+    painted = isinstance(attributes, dict) and "occluded" in attributes
+    return bool(annotation.get("iscrowd", 0)) and not painted
+
+
+def _size(images: Records, n: int) -> tuple[int, int] | None:
+    """Returns height and width that an image's record states; None where it states none."""
+    height, width = (images.records[n].get(key) for key in ("height", "width"))
+    if height is None or width is None:
+        return None
+    for key, value in (("height", height), ("width", width)):
+        if type(value) is not int:
+            images.fail(n, f"{key} must be an integer, not {shown(value)}; mend it")
+    return height, width
+
+
+def _file_names(images: Records) -> list[str]:
+    names = images.column("file_name", "add it")
+    for n, name in enumerate(names):
+        path = PurePosixPath(name.replace("\\", "/")) if isinstance(name, str) else PurePosixPath("/")
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            images.fail(n, f"file_name must be a relative path, not {name!r}; mend it")
+    return [name.replace("\\", "/") for name in names]  # as tools on Windows write them

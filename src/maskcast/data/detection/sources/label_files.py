@@ -1,0 +1,86 @@
+"""A YAML file per image: `images/<n>.JPEG` and `labels/<n>.yml` with the lists `labels` and `bboxes`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from maskcast.data.detection.sources.base import (
+    DetectionSource,
+    Listing,
+    NamedBoxes,
+    RelativePath,
+    named_listing,
+    number,
+)
+from maskcast.data.frame_names import by_stem
+from maskcast.data.images import image_files
+from maskcast.errors import MaskcastError
+from maskcast.labels import id_key
+from maskcast.reading import counted, read_yaml, shown
+
+YAML_SUFFIXES = (".yml", ".yaml")
+# libyaml is some ten times as fast; not every build of PyYAML has it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class LabelFilesSource(DetectionSource):
+    """A YAML file per image with `labels` (names) and `bboxes` ([xmin, ymin, xmax, ymax] each)."""
+
+    layout: Literal["label_files"] = "label_files"
+    train: RelativePath = "training"
+    """Folder that holds `images` and `labels` of the training images."""
+    val: RelativePath | None = "validation"
+    """The same of the validation images; null holds out `val_share` of the others."""
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Class names in the order of their ids; null takes those that occur, sorted."""
+
+    def list(self, raw: Path) -> Listing:
+        """Lists the images of both folders (see `DetectionSource.list`)."""
+        folders = {"train": self.train} | ({"val": self.val} if self.val else {})
+        return named_listing({split: _images(raw / folder) for split, folder in folders.items()}, self.classes)
+
+
+def _images(folder: Path) -> list[NamedBoxes]:
+    for part in ("images", "labels"):
+        if not (folder / part).is_dir():
+            raise MaskcastError(
+                f"{folder / part}: no such folder; mend source.train, source.val or the data's root"
+            )
+    images = by_stem(image_files(folder / "images"))
+    labels = {path.stem: path for path in (folder / "labels").iterdir() if path.suffix.lower() in YAML_SUFFIXES}
+    if not images:
+        raise MaskcastError(f"{folder / 'images'}: holds no images; mend source.train or source.val")
+    if alone := sorted(set(images) ^ set(labels), key=id_key):
+        lost, file = ("labels", f"{alone[0]}.yml") if alone[0] in images else ("images", alone[0])
+        raise MaskcastError(
+            f"{folder}: no partner for {counted(len(alone), 'image or label file')}, first {lost}/{file}; add it "
+            "(empty lists where nothing is to be seen)"
+        )
+    return [_read(labels[stem], image) for stem, image in images.items()]
+
+
+def _read(path: Path, image: Path) -> NamedBoxes:
+    content = read_yaml(path, "file of labels", "mend it", LOADER)
+    names, boxes = (_list(content, key, path) for key in ("labels", "bboxes"))
+    if len(names) != len(boxes):
+        have = f"{counted(len(names), 'label')} and {counted(len(boxes), 'bbox')}"
+        raise MaskcastError(f"{path}: has {have}; give one for each")
+    for n, name in enumerate(names, 1):
+        if not isinstance(name, str | int | float) or isinstance(name, bool) or not str(name).strip():
+            raise MaskcastError(
+                f"{path}: label {n} must be a name, not {shown(name)}; mend it, or put it in quotes"
+            )
+    for n, box in enumerate(boxes, 1):
+        if not isinstance(box, list) or len(box) != 4:
+            raise MaskcastError(f"{path}: box {n} must be [xmin, ymin, xmax, ymax], not {shown(box)}; mend it")
+    numbers = [[number(value, f"{path}: box {n}") for value in box] for n, box in enumerate(boxes, 1)]
+    return NamedBoxes(image, path, [str(name) for name in names], numbers)
+
+
+def _list(content: Any, key: str, path: Path) -> list[Any]:
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, list):
+        raise MaskcastError(f"{path}: lacks the list {key!r}; it needs labels and bboxes, empty where nothing is")
+    return value

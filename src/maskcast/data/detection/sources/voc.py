@@ -1,0 +1,104 @@
+"""Pascal VOC: an XML file per image, and text files that name the images of each split."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from maskcast.data.detection.sources.base import (
+    DetectionSource,
+    Listing,
+    NamedBoxes,
+    RelativePath,
+    closest,
+    named_listing,
+    number,
+)
+from maskcast.data.frame_names import by_stem
+from maskcast.data.images import IMAGE_SUFFIXES, image_files
+from maskcast.data.safe_xml import read_xml
+from maskcast.errors import MaskcastError
+from maskcast.reading import read_text
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocSource(DetectionSource):
+    """Pascal VOC; an image is the file with the name of its XML and of the size that it states, if any."""
+
+    layout: Literal["voc"] = "voc"
+    annotations: RelativePath = "Annotations"
+    """Folder of the XML files."""
+    images: RelativePath = "JPEGImages"
+    """Folder of the images."""
+    train: RelativePath = "ImageSets/Main/train.txt"
+    """Text file with the name of a training image on each line."""
+    val: RelativePath | None = "ImageSets/Main/val.txt"
+    """The same of the validation images; null holds out `val_share` of the others."""
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Class names in the order of their ids; null takes those that occur, sorted."""
+
+    def list(self, raw: Path) -> Listing:
+        """Lists the images of both text files (see `DetectionSource.list`)."""
+        if not (raw / self.images).is_dir():
+            raise MaskcastError(f"{raw / self.images}: no such folder; mend source.images or the data set's root")
+        images = by_stem(image_files(raw / self.images))
+        lists = {"train": self.train} | ({"val": self.val} if self.val else {})
+        splits: dict[str, Sequence[NamedBoxes]] = {}
+        for split, file in lists.items():
+            names = [_name(line, images) for line in _lines(raw / file)]
+            if missing := [name for name in names if name not in images]:
+                raise MaskcastError(
+                    f"{raw / self.images}: no image {missing[0]!r}{closest(missing[0], images)}, which "
+                    f"{raw / file} names ({len(missing)} of {len(names)} such); add it, or mend the name"
+                )
+            files = [_xml_of(raw / self.annotations, name) for name in names]
+            splits[split] = [_read(path, images[name]) for path, name in zip(files, names, strict=True)]
+        return named_listing(splits, self.classes)
+
+
+def _lines(path: Path) -> list[str]:
+    remedy = "write a name of an image a line into it, or mend source.train or source.val"
+    lines = read_text(path, "text", remedy).splitlines()
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise MaskcastError(f"{path}: names no image; give one name a line")
+    return found
+
+
+def _name(line: str, images: Mapping[str, Path]) -> str:
+    """Returns the image that a line names, perhaps with spaces; VOC's files per class add -1, 0 or 1."""
+    bare = re.sub(r"\s+(-1|0|1)$", "", line)
+    ending = Path(line).suffix.lower() in IMAGE_SUFFIXES
+    return next(
+        (name for name in (line, bare, Path(line).stem) if name in images), Path(bare).stem if ending else bare
+    )
+
+
+def _xml_of(folder: Path, name: str) -> Path:
+    lower, upper = folder / f"{name}.xml", folder / f"{name}.XML"
+    return upper if upper.is_file() and not lower.is_file() else lower
+
+
+def _read(path: Path, image: Path) -> NamedBoxes:
+    root = read_xml(path, "an image", "each image needs its XML file")
+    names, boxes = [], []
+    for n, entry in enumerate(root.findall("object"), 1):
+        name = (entry.findtext("name") or "").strip()
+        if not name:
+            raise MaskcastError(f"{path}: object {n} has no name; add it")
+        names.append(name)
+        boxes.append([number(entry.findtext(f"bndbox/{key}"), f"{path}: {key} of object {n}") for key in CORNERS])
+    return NamedBoxes(image, path, names, boxes, _size(path, root))
+
+
+def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
+    """Returns height and width that an XML states; None where it states none, or zeros as some tools do."""
+    texts = [(root.findtext(f"size/{key}") or "0").strip() for key in ("height", "width")]
+    height, width = (
+        number(text, f"{path}: {key} of size") for text, key in zip(texts, ("height", "width"), strict=True)
+    )
+    return (round(height), round(width)) if height > 0 and width > 0 else None

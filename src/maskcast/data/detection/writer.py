@@ -1,0 +1,224 @@
+"""Writes a detection set (see `dataset.py` for its form).
+
+Legend: N boxes of an image.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskcast.data.detection.dataset import FORMAT
+from maskcast.data.detection.sources.base import LabelledImage, closest
+from maskcast.data.images import read_image, resize_frames
+from maskcast.digest import sha256_of
+from maskcast.errors import MaskcastError
+from maskcast.processors import num_processors
+from maskcast.progress import track
+from maskcast.writing import write_json
+
+CHUNK = 256  # images that the threads are given at once
+JPEG = {".jpg", ".jpeg"}
+
+
+class DetectionWriter:
+    """Writes a detection set into a new folder; `dataset.json` comes last, so that a half set is never read.
+
+    Args:
+        root: the folder to write; must not exist.
+        classes: names of the classes 0..K-1.
+        original_ids: per class its id in the source.
+        max_size: images whose longer side is above it are shrunk, and their boxes with them; None keeps all as
+            they are.
+        shares: whether boxes are given in shares of their image's width and height, not in pixels.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        classes: Sequence[str],
+        original_ids: Sequence[int],
+        max_size: int | None,
+        *,
+        shares: bool = False,
+    ) -> None:
+        self.root, self.classes, self.max_size, self.shares = root, classes, max_size, shares
+        self._about: dict[str, Any] = {
+            "format": FORMAT,
+            "classes": list(classes),
+            "original_ids": list(original_ids),
+            "splits": {},
+            "unlabeled": {"images": 0},
+        }
+        root.mkdir(parents=True)
+
+    def add_split(self, split: str, images: Sequence[LabelledImage]) -> Counter[str]:
+        """Writes the images and boxes of a split; returns how many boxes were kept, clipped and dropped, and why.
+
+        Raises:
+            MaskcastError: if an image is missing, damaged, or not of the size its labels are meant for.
+        """
+        counts: Counter[str] = Counter(kept=0, clipped=0, degenerate=0, under_1_px=0)
+        dropped: list[dict[str, Any]] = []
+        content: dict[str, Any] = {
+            "images": [],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(self.classes)],
+            "annotations": [],
+        }
+        digest = hashlib.sha256()
+        # Closed at an error, so that no thread still writes into the folder while it is removed.
+        with closing(self._write(f"images/{split}", [(one.path, one.name) for one in images], split)) as files:
+            for one, (name, before, after, sha256) in zip(images, files, strict=True):
+                _check_size(one, before)
+                digest.update(f"{name}\0{sha256}\n".encode())
+                content["images"].append({"id": one.id, "file_name": name, "height": after[0], "width": after[1]})
+                scale = [before[1], before[0]] * 2 if self.shares else [1] * 4
+                boxes_N4, fates_N = fitted(one.boxes_N4 * scale, before, after)
+                counts.update(fates_N)
+                for n, fate in enumerate(fates_N):
+                    if fate in ("kept", "clipped"):
+                        number = len(content["annotations"]) + 1
+                        content["annotations"].append(_annotation(one, n, boxes_N4[n], number))
+                    else:
+                        box = one.boxes_N4[n].tolist()
+                        found = {"class": self.classes[one.labels_N[n]], "box": box, "why": fate}
+                        dropped.append({"image": one.name} | found)
+        path = self.root / f"{split}.json"
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        labels = np.array([one["category_id"] for one in content["annotations"]], np.int64)
+        per_class = np.bincount(labels, minlength=len(self.classes)).tolist()
+        self._about["splits"][split] = {
+            "sha256": sha256_of(path),
+            "images_sha256": digest.hexdigest(),
+            "images": len(images),
+            "boxes": counts,
+            "boxes_per_class": dict(zip(self.classes, per_class, strict=True)),
+            "dropped": dropped,
+        }
+        return counts
+
+    def add_unlabeled(self, images: Sequence[tuple[Path, str]]) -> None:
+        """Writes images without boxes, given as file and name.
+
+        Raises:
+            MaskcastError: if one is missing or damaged, or two have one name.
+        """
+        digest = hashlib.sha256()
+        for name, _, _, sha256 in self._write("unlabeled", images, "unlabeled"):
+            digest.update(f"{name}\0{sha256}\n".encode())
+        self._about["unlabeled"] = {"images": len(images), "images_sha256": digest.hexdigest()}
+
+    def finish(self) -> None:
+        """Writes `dataset.json`."""
+        path = self.root / "dataset.json"
+        write_json(path, self._about)
+
+    def _write(
+        self, folder: str, images: Sequence[tuple[Path, str]], what: str
+    ) -> Generator[tuple[str, tuple[int, int], tuple[int, int], str]]:
+        """Yields name, height and width before and after, and sha256 of each image that it wrote, in order."""
+        twice = [name for name, count in Counter(name for _, name in images).items() if count > 1]
+        if twice:
+            raise MaskcastError(f"{what}: two images are named {twice[0]!r}; rename one of them")
+        for name in {str(Path(name).parent) for _, name in images}:
+            (self.root / folder / name).mkdir(parents=True, exist_ok=True)
+
+        def write(image: tuple[Path, str]) -> tuple[str, tuple[int, int], tuple[int, int], str]:
+            return write_image(image[0], self.root / folder, image[1], self.max_size)
+
+        # Decoding and hashing release the GIL, so that threads are enough.
+        with ThreadPoolExecutor(num_processors()) as pool:
+            chunks = (images[start : start + CHUNK] for start in range(0, len(images), CHUNK))
+            done = (file for chunk in chunks for file in pool.map(write, chunk))
+            yield from track(done, f"preparing {what} images", len(images))
+
+
+def _check_size(one: LabelledImage, found: tuple[int, int]) -> None:
+    """Refuses an image that is not of the height and width that its labels state."""
+    if one.size in (None, found):
+        return
+    height, width = one.size or found
+    lying = (width, height) == found
+    hint = ", or delete its EXIF orientation if the labels do not know of it" if lying else ""
+    raise MaskcastError(
+        f"{one.path}: is {found[0]}x{found[1]} pixels (height x width), its labels are for {height}x{width}; "
+        f"give the image that was labelled{hint}"
+    )
+
+
+def write_image(
+    path: Path, folder: Path, name: str, max_size: int | None
+) -> tuple[str, tuple[int, int], tuple[int, int], str]:
+    """Copies an image as it is, or shrinks it to `max_size`: JPEG stays JPEG, all others become PNG.
+
+    Every image is decoded once, so that a damaged one is found here and not while training.
+
+    Returns:
+        Its name in `folder`, height and width before and after, and the sha256 of the file.
+
+    Raises:
+        MaskcastError: if it is missing or damaged.
+    """
+    if not path.is_file():
+        there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = closest(path.name, there) if there else f" ({path.parent} is no folder, or is empty)"
+        raise MaskcastError(f"{path}: no such image{near}; add it, or mend its name in the labels")
+    pixels_HWC = read_image(path)
+    before = pixels_HWC.shape[:2]
+    if max_size is None or max(before) <= max_size:
+        shutil.copyfile(path, folder / name)
+        return name, before, before, sha256_of(folder / name)
+    factor = max_size / max(before)
+    after = max(1, round(before[0] * factor)), max(1, round(before[1] * factor))
+    small = Image.fromarray(resize_frames(pixels_HWC[None], *after)[0])
+    suffix = path.suffix.lower()
+    if suffix in JPEG:
+        small.save(folder / name, "JPEG", quality=95, subsampling=0)
+    else:
+        name = name if suffix == ".png" else f"{name}.png"
+        small.save(folder / name, "PNG")
+    return name, before, after, sha256_of(folder / name)
+
+
+def fitted(boxes_N4: np.ndarray, before: tuple[int, int], after: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """Clips boxes to their image and scales them with it.
+
+    Args:
+        boxes_N4: x1, y1, x2, y2 in pixels of the image before.
+        before: height and width in which the boxes are given.
+        after: height and width of the image that is kept.
+
+    Returns:
+        Boxes in the image that is kept, and what became of each: `kept` as it was, `clipped` to the image, or
+        dropped because it was `degenerate` (no positive width and height) or is `under_1_px` wide or high now.
+    """
+    height, width = before
+    clipped_N4 = boxes_N4.clip(0, [width, height, width, height])
+    scaled_N4 = clipped_N4 * (np.array([after[1], after[0], after[1], after[0]]) / [width, height, width, height])
+    degenerate_N = (boxes_N4[:, 2:] <= boxes_N4[:, :2]).any(axis=1)
+    small_N = (scaled_N4[:, 2:] - scaled_N4[:, :2] < 1).any(axis=1)
+    moved_N = (clipped_N4 != boxes_N4).any(axis=1)
+    fates_N = np.select(
+        [degenerate_N, small_N, moved_N], ["degenerate", "under_1_px", "clipped"], default="kept"
+    ).tolist()
+    return scaled_N4, fates_N
+
+
+def _annotation(image: LabelledImage, n: int, box_4: np.ndarray, annotation_id: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = box_4.tolist()
+    return {
+        "id": annotation_id,
+        "image_id": image.id,
+        "category_id": int(image.labels_N[n]),
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": (x2 - x1) * (y2 - y1),
+        "iscrowd": int(image.crowd_N[n]),
+    }

@@ -1,0 +1,1 @@
+"""Labels to and from other tools, and from few frames to all."""

@@ -1,0 +1,155 @@
+"""Writes masks of a clip store as labels of another tool, with the frames that they belong to.
+
+Legend: H height, W width.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.images import write_image
+from maskcast.data.labelling.formats.base import IGNORED, Export, LabelFormat, Region
+from maskcast.data.labelling.formats.names import frame_name
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+from maskcast.progress import track
+from maskcast.reading import counted, is_count, parsing, read_text
+
+Frames = Mapping[str, Sequence[int]]  # of each clip, by its id
+
+
+def export_labels(
+    folder: Path, form: LabelFormat, store: ClipStore, frames: Frames | None, pictures: ClipStore | None
+) -> tuple[int, int]:
+    """Writes masks of a store into a folder; returns the numbers of clips and frames.
+
+    Args:
+        folder: made by this.
+        form: the format.
+        store: holds the masks of its chosen map.
+        frames: which to write; None writes all that have masks.
+        pictures: holds the frames, which are written as ``images/<clip>_<frame>.png``; None writes none.
+
+    Raises:
+        MaskcastError: there is nothing to write, or the format has no room for it.
+    """
+    label_map = store.label_map
+    if label_map.kind == "alpha":
+        raise MaskcastError(f"{store.root}: map {label_map.name!r} is a matte, which no label format holds")
+    if IGNORED in label_map.classes:
+        raise MaskcastError(
+            f"{store.root}: map {label_map.name!r} has a class {IGNORED!r}, which in files of labels stands for "
+            "pixels without a label; rename the class"
+        )
+    if frames is not None and form.whole_clips:
+        raise MaskcastError(
+            f"--format {form.name}: numbers the frames of whole clips and cannot hold chosen ones (--frames); use "
+            "another format"
+        )
+    masked = {clip.id: clip for clip in store.clips if store.has_masks(clip)}
+    if frames is None:
+        clips = {clip_id: labelled_or_all(store, clip_id) for clip_id in masked}
+    else:
+        clips = {clip_id: _checked(store, clip_id, sorted(chosen)) for clip_id, chosen in frames.items()}
+    clips = {clip_id: chosen for clip_id, chosen in clips.items() if chosen}
+    if not clips:
+        raise MaskcastError(
+            f"{store.root}: no clip has masks of map {label_map.name!r}; give a store that has them"
+        )
+    if form.whole_clips:
+        clips = {clip_id: range(masked[clip_id].num_frames) for clip_id in clips}
+    folder.mkdir(parents=True)
+    if pictures is not None:
+        _write_pictures(folder / "images", clips, store, pictures)
+    export = Export(
+        label_map.classes[1:],
+        (store.height, store.width),
+        clips,
+        label_map.kind == "instances",
+        lambda clip_id, t: regions_of(store, clip_id, t),
+    )
+    form.write(folder, export)
+    return len(clips), sum(map(len, clips.values()))
+
+
+def labelled_or_all(store: ClipStore, clip_id: str) -> Sequence[int]:
+    """Returns the frames of a clip that have labels, or all where the masks are a masker's."""
+    clip = store.get(clip_id)
+    return labelled_frames(store, clip) if clip.kind == "labelled" else range(clip.num_frames)
+
+
+def regions_of(store: ClipStore, clip_id: str, t: int) -> list[Region]:
+    """Returns a region for each class, or object, of a frame, and one for its pixels without a label."""
+    clip, frame, label_map = store.get(clip_id), slice(t, t + 1), store.label_map
+    (mask_HW,) = store.masks(clip, frame)
+    sure_HW = store.confidence(clip, frame)[0] if store.has_confidence(clip) else None
+    objects = clip.objects.get(label_map.name, {})
+    regions = []
+    for value in np.unique(mask_HW).tolist():
+        if value == 0:
+            continue
+        inside_HW = mask_HW == value
+        score = None if sure_HW is None else float(sure_HW[inside_HW].mean()) / 255
+        if label_map.kind == "instances":
+            regions.append(Region(label_map.classes[objects[value]], inside_HW, value, score))
+        elif value == IGNORE:
+            regions.append(Region(IGNORED, inside_HW))
+        else:
+            regions.append(Region(label_map.classes[value], inside_HW, None, score))
+    return regions
+
+
+def read_frames_list(path: Path) -> dict[str, list[int]]:
+    """Returns the frames of a CSV with the columns ``clip`` and ``frame``, as `labels suggest` writes it.
+
+    Raises:
+        MaskcastError: it is none.
+    """
+    found: dict[str, list[int]] = {}
+    text = read_text(path, "list of frames", "give a CSV")
+    with parsing(path, "a list of frames", "give a CSV"):
+        rows = list(csv.DictReader(io.StringIO(text)))
+    for line, row in enumerate(rows, 2):
+        clip, frame = row.get("clip"), (row.get("frame") or "").strip()
+        if not clip or not is_count(frame):
+            raise MaskcastError(
+                f"{path}: line {line}: needs the columns clip and frame (a number from 0); mend it"
+            )
+        if int(frame) in found.setdefault(clip, []):
+            raise MaskcastError(f"{path}: line {line}: frame {frame} of {clip!r} stands twice; leave one out")
+        found[clip].append(int(frame))
+    if not found:
+        raise MaskcastError(f"{path}: lists no frame; write a line clip,frame and one line per frame")
+    return found
+
+
+def _checked(store: ClipStore, clip_id: str, frames: Sequence[int]) -> Sequence[int]:
+    """Returns the chosen frames of a clip, all of which the store has masks of."""
+    clip = store.get(clip_id)
+    if not store.has_masks(clip):
+        raise MaskcastError(f"{store.root}: clip {clip_id!r} has no masks of map {store.label_map.name!r}")
+    if frames[-1] >= clip.num_frames:
+        raise MaskcastError(
+            f"{store.root}: clip {clip_id!r} has frames 0 to {clip.num_frames - 1}, not {frames[-1]}"
+        )
+    return frames
+
+
+def _write_pictures(folder: Path, clips: Frames, store: ClipStore, pictures: ClipStore) -> None:
+    if (pictures.height, pictures.width) != (store.height, store.width):
+        sizes = f"{pictures.width}x{pictures.height}, its masks {store.width}x{store.height}"
+        raise MaskcastError(f"{pictures.root}: frames are {sizes}; give the clips that the masks were made of")
+    folder.mkdir()
+    for clip_id, chosen in track(list(clips.items()), "writing frames"):
+        frames = pictures.frames(pictures.get(clip_id))
+        if len(frames) <= chosen[-1]:
+            raise MaskcastError(
+                f"{pictures.root}: clip {clip_id!r} has {counted(len(frames), 'frame')}, not {chosen[-1] + 1}"
+            )
+        for t in chosen:
+            write_image(folder / frame_name(clip_id, t), frames[t][..., ::-1])

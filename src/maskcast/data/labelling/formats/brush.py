@@ -1,0 +1,87 @@
+"""Label Studio's run lengths of brush regions (those of the JavaScript package rle-pack).
+
+A stream of bits: 32 for the number of values, 5 for the size of a value less 1, four times 4 for the sizes of
+lengths less 1. Then blocks: a bit that says whether one value repeats, 2 bits that choose a size, the length less
+1, and one value or so many. The values are the RGBA pixels row by row; a pixel is labelled where its opacity is
+not 0.
+
+Legend: H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskcast.data.labelling.formats.base import Size
+from maskcast.errors import MaskcastError
+
+LENGTH_BITS = (3, 4, 8, 16)
+
+
+def decode(data: Sequence[int], size: Size, where: str) -> np.ndarray:
+    """Returns the labelled pixels, (H, W) bool.
+
+    Raises:
+        MaskcastError: it holds more or fewer pixels than the frame, or ends early.
+    """
+    if not isinstance(data, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in data):
+        raise MaskcastError(f"{where}: rle must be a list of bytes, 0 to 255; export it again")
+    stream = _Bits(np.unpackbits(np.array(data, np.uint8)), where)
+    total, word = stream.number(32), stream.number(5) + 1
+    lengths = [stream.number(4) + 1 for _ in LENGTH_BITS]
+    if total != 4 * size[0] * size[1]:
+        raise MaskcastError(
+            f"{where}: rle holds {total} values, a frame of {size[1]}x{size[0]} has {4 * size[0] * size[1]}; "
+            "export it again"
+        )
+    values = np.empty(total, np.uint64)
+    at = 0
+    while at < total:
+        repeats = stream.number(1)
+        count = 1 + stream.number(lengths[stream.number(2)])
+        if at + count > total:
+            raise MaskcastError(f"{where}: rle runs beyond the {total} values that it names; export it again")
+        values[at : at + count] = stream.number(word) if repeats else stream.numbers(count, word)
+        at += count
+    labelled_HW: np.ndarray = values.reshape(*size, 4)[..., 3] > 0
+    return labelled_HW
+
+
+def encode(mask_HW: np.ndarray) -> list[int]:
+    """Returns a mask (bool) as run lengths, all four channels 0 or 255."""
+    values = np.repeat(mask_HW.ravel(), 4).astype(np.uint8) * 255
+    ends = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values))
+    blocks = [f"{len(values):032b}{7:05b}" + "".join(f"{bits - 1:04b}" for bits in LENGTH_BITS)]
+    start = 0
+    for end in ends.tolist():
+        value = f"{values[start]:08b}"
+        while start < end:
+            count = min(end - start, 1 << LENGTH_BITS[-1])
+            choice = next(k for k, bits in enumerate(LENGTH_BITS) if count <= 1 << bits)
+            blocks.append(f"1{choice:02b}{count - 1:0{LENGTH_BITS[choice]}b}{value}")
+            start += count
+    bits = np.frombuffer("".join(blocks).encode("ascii"), np.uint8) - ord("0")
+    packed: list[int] = np.packbits(bits).tolist()
+    return packed
+
+
+class _Bits:
+    """Reads numbers from bits, the highest bit first."""
+
+    def __init__(self, bits: np.ndarray, where: str) -> None:
+        self._bits, self._where, self._at = bits, where, 0
+
+    def number(self, size: int) -> int:
+        """Returns the number in the next ``size`` bits."""
+        return int(self.numbers(1, size)[0])
+
+    def numbers(self, count: int, size: int) -> np.ndarray:
+        """Returns the next ``count`` numbers of ``size`` bits, uint64."""
+        end = self._at + count * size
+        if end > len(self._bits):
+            raise MaskcastError(f"{self._where}: rle ends early; export it again")
+        weights = np.uint64(1) << np.arange(size - 1, -1, -1, dtype=np.uint64)
+        bits = self._bits[self._at : end].reshape(count, size).astype(np.uint64)
+        self._at = end
+        found: np.ndarray = bits @ weights
+        return found

@@ -1,0 +1,132 @@
+"""Cityscapes: per frame an image of label ids (8 bits) and one of instances (16 bits: id * 1000 + object).
+
+Classes go by the names of the official table. What a map calls background and the table does not know is
+`unlabeled`, id 0; pixels without a label are `out of roi`, id 3. Of files of others the ids that are never
+evaluated are pixels without a label.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+
+from maskcast.data.images import write_image
+from maskcast.data.labelling.formats.base import IGNORED, Export, FoundFrame, LabelFormat, Place
+from maskcast.data.labelling.formats.mots import id_frame
+from maskcast.data.labelling.formats.names import clip_name
+from maskcast.errors import MaskcastError
+
+PER_CLASS = 1000
+# The official table: name, id, whether objects are told apart, whether it is left out of the evaluation.
+TABLE: tuple[tuple[str, int, bool, bool], ...] = (
+    ("unlabeled", 0, False, True),
+    ("ego vehicle", 1, False, True),
+    ("rectification border", 2, False, True),
+    ("out of roi", 3, False, True),
+    ("static", 4, False, True),
+    ("dynamic", 5, False, True),
+    ("ground", 6, False, True),
+    ("road", 7, False, False),
+    ("sidewalk", 8, False, False),
+    ("parking", 9, False, True),
+    ("rail track", 10, False, True),
+    ("building", 11, False, False),
+    ("wall", 12, False, False),
+    ("fence", 13, False, False),
+    ("guard rail", 14, False, True),
+    ("bridge", 15, False, True),
+    ("tunnel", 16, False, True),
+    ("pole", 17, False, False),
+    ("polegroup", 18, False, True),
+    ("traffic light", 19, False, False),
+    ("traffic sign", 20, False, False),
+    ("vegetation", 21, False, False),
+    ("terrain", 22, False, False),
+    ("sky", 23, False, False),
+    ("person", 24, True, False),
+    ("rider", 25, True, False),
+    ("car", 26, True, False),
+    ("truck", 27, True, False),
+    ("bus", 28, True, False),
+    ("caravan", 29, True, True),
+    ("trailer", 30, True, True),
+    ("train", 31, True, False),
+    ("motorcycle", 32, True, False),
+    ("bicycle", 33, True, False),
+)
+ID_OF = {name: label_id for name, label_id, _, _ in TABLE}
+NAME_OF = {label_id: name for name, label_id in ID_OF.items()}
+COUNTED = {name for name, _, counted, _ in TABLE if counted}
+OUT_OF_ROI, LICENSE_PLATE = 3, 255  # the latter is -1 of the table in 8 bits
+LABEL_IDS, INSTANCE_IDS = "_gtFine_labelIds.png", "_gtFine_instanceIds.png"
+
+
+class Cityscapes(LabelFormat):
+    """Cityscapes ids."""
+
+    name = "cityscapes"
+    tool = "Cityscapes"
+    files = (f"*{INSTANCE_IDS}", f"*{LABEL_IDS}")
+    tracks = True
+    scores = False
+    known = tuple(name for name, *_ in TABLE)
+    void = tuple(name for name, _, _, left_out in TABLE if left_out)
+    unnamed = "unlabeled"
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``gtFine/<clip>/<clip>_000000_<frame>_gtFine_labelIds.png``, and ``..._instanceIds.png``."""
+        if strange := [name for name in export.classes if name not in ID_OF]:
+            raise MaskcastError(
+                f"Cityscapes has no class {strange[0]!r} ({len(strange)} such); it has {', '.join(ID_OF)}: export "
+                "another format"
+            )
+        for clip, t, regions in export.frames():
+            labels_HW = np.zeros(export.size, np.uint8)
+            instances_HW = np.zeros(export.size, np.uint16)
+            for region in regions:
+                name, instance = region.class_name, region.instance
+                label_id = OUT_OF_ROI if name == IGNORED else ID_OF[name]
+                labels_HW[region.mask_HW] = label_id
+                told = instance is not None and name in COUNTED
+                if instance is not None and name != IGNORED and not (told and instance < PER_CLASS):
+                    raise MaskcastError(
+                        f"Cityscapes has no room for object {instance} of {name!r}: it has 0 to {PER_CLASS - 1} "
+                        f"of {', '.join(sorted(COUNTED))}; export another format"
+                    )
+                instances_HW[region.mask_HW] = label_id * PER_CLASS + (instance or 0) if told else label_id
+            place = folder / "gtFine" / clip_name(clip)
+            place.mkdir(parents=True, exist_ok=True)
+            stem = f"{clip_name(clip)}_000000_{t:06d}"
+            write_image(place / f"{stem}{LABEL_IDS}", labels_HW)
+            write_image(place / f"{stem}{INSTANCE_IDS}", instances_HW)
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of an image (see `LabelFormat.read`)."""
+        yield id_frame(file, _places(file.name), _told, zero=True)
+
+
+def _told(value: int, where: str) -> tuple[str, int | None]:
+    """Returns class name and object of a value.
+
+    Raises:
+        MaskcastError: there is no such id in the table.
+    """
+    label_id, instance = (value // PER_CLASS, value % PER_CLASS) if value >= PER_CLASS else (value, None)
+    if label_id == LICENSE_PLATE:
+        return IGNORED, None
+    if label_id not in NAME_OF:
+        raise MaskcastError(
+            f"{where}: value {value} is no id of Cityscapes (0 to {max(NAME_OF)}, and id * 1000 + object); "
+            "give labelIds or instanceIds, not trainIds or colours"
+        )
+    return NAME_OF[label_id], instance
+
+
+def _places(name: str) -> Sequence[Place]:
+    match = re.fullmatch(r"(.+?)_(\d+)_(\d{1,9})_gtFine_(?:labelIds|instanceIds)\.png", name)
+    if match is None:
+        return ()
+    clip, frame = unquote(match[1]), int(match[3])
+    return [(clip, frame), (f"{clip}_{match[2]}", frame)]

@@ -1,0 +1,81 @@
+"""COCO's panoptic form: a PNG an image, whose colours number segments, and a JSON that has the class of each.
+
+Segment R + 256 G + 65536 B; 0 has no label. PNGs lie in a folder that is called as the JSON, or beside it.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.coco.records import Records, category_names
+from maskcast.data.labelling.formats.base import IGNORED, FoundFrame, Region, Size, checked_size
+from maskcast.data.labelling.formats.names import places_of
+from maskcast.data.masks.stored import read_mask
+from maskcast.errors import MaskcastError
+from maskcast.reading import content_of, shown
+
+
+def is_panoptic(content: Any) -> bool:
+    """Whether what a JSON holds is of this form."""
+    found = content.get("annotations") if isinstance(content, dict) else None
+    first = found[0] if isinstance(found, list) and found else None
+    return isinstance(first, dict) and "segments_info" in first and "images" in content
+
+
+def segments_folder(file: Path) -> Path:
+    """Returns the folder of the PNGs of a JSON."""
+    own = file.with_suffix("")
+    return own if own.is_dir() else file.parent
+
+
+def numbers_segments(folder: Path) -> bool:
+    """Whether images of a folder number segments: a JSON of this form is called as the folder."""
+    file = folder.with_name(f"{folder.name}.json")
+    return file.is_file() and b'"segments_info"' in content_of(file)
+
+
+def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFrame]:
+    """Yields the images of a file; ``reading.parsing`` stands around it.
+
+    Raises:
+        MaskcastError: an image or a category is missing.
+    """
+    categories, images, annotations = (
+        Records(f"{file}: {key}", content[key]) for key in ("categories", "images", "annotations")
+    )
+    names, row = category_names(categories), {one["id"]: k for k, one in enumerate(images.records)}
+    heights, widths = images.integers("height").tolist(), images.integers("width").tolist()
+    for n, one in enumerate(annotations.records):
+        where = f"{annotations.where}[{n}] ({one['file_name']})"
+        if one["image_id"] not in row:
+            annotations.fail(n, f"image_id {shown(one['image_id'])} is no image of {file}; mend it")
+        png = PurePosixPath(one["file_name"])
+        if png.is_absolute() or ".." in png.parts:
+            annotations.fail(n, "file_name must be a path below the folder of the PNGs; mend it")
+        segments: dict[int, str] = {}
+        for segment in one["segments_info"]:
+            if type(segment["id"]) is not int:
+                annotations.fail(n, f"id {shown(segment['id'])} of a segment must be an integer; mend it")
+            if segment["category_id"] not in names:
+                annotations.fail(n, f"category_id {shown(segment['category_id'])} is no category; mend it")
+            segments[segment["id"]] = names[segment["category_id"]]
+        found = [(name, number) for number, name in segments.items()]
+        read = partial(_regions, segments_folder(file) / png, segments)
+        k = row[one["image_id"]]
+        name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
+        yield FoundFrame(where, places_of(name), size, [(IGNORED, None), *found] if found else [], read, [name])
+
+
+def _regions(png: Path, segments: Mapping[int, str], size: Size) -> Iterator[Region]:
+    mask = read_mask(png, "colours")
+    if mask.lossy or mask.values_HW.shape != size:
+        what = "is a JPEG" if mask.lossy else f"is {mask.values_HW.shape}, its image {size} (height, width)"
+        raise MaskcastError(f"{png}: {what}; export PNGs of the images' sizes")
+    numbers_HW = (mask.values_HW & 0xFF) << 16 | mask.values_HW & 0xFF00 | mask.values_HW >> 16
+    for number in np.unique(numbers_HW).tolist():
+        if number and number not in segments:
+            raise MaskcastError(f"{png}: segment {number} is not among its segments_info; export both together")
+        yield Region(segments[number] if number else IGNORED, numbers_HW == number, number or None)

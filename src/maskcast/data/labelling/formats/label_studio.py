@@ -1,0 +1,252 @@
+"""Label Studio: a list of tasks in JSON; regions drawn by brush, as bitmasks, polygons, rectangles or ellipses.
+
+A task's ``data`` holds clip and frame, which its exports keep; where they are missing, the name of its image tells
+them. What people drew are ``annotations``: of several of a task the last one counts that is marked as ground
+truth, else the last one. Written are ``predictions``, which are not labels until somebody submits them.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from maskcast.data.coco.records import Records
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Place, Region, Size, checked_size
+from maskcast.data.labelling.formats.brush import decode, encode
+from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle, say_without_area
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.reading import read_json, shown
+
+FILE = "tasks.json"
+CONFIG = "label-config.xml"
+LOCAL = "/data/local-files/?d=images/"  # below LOCAL_FILES_DOCUMENT_ROOT of Label Studio's server
+PNG = "data:image/png;base64,"
+TAGS = ("brush", "bitmask", "polygon", "rectangle", "ellipse")
+NO_AREA = ("keypoint", "vector")  # said, and left out
+
+
+class LabelStudio(LabelFormat):
+    """Label Studio's tasks."""
+
+    name = "label-studio"
+    tool = "Label Studio"
+    files = (FILE, "*.json")
+    tracks = False
+    scores = True
+    part = "annotations"
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``tasks.json``, and ``label-config.xml``, the labelling interface."""
+        tasks = []
+        height, width = export.size
+        frame = {"original_width": width, "original_height": height, "image_rotation": 0}
+        for clip, t, regions in export.frames():
+            result = []
+            for number, region in enumerate(regions):
+                value = {"format": "rle", "rle": encode(region.mask_HW), "brushlabels": [region.class_name]}
+                known = {"id": f"region{number}", "type": "brushlabels", "from_name": "labels", "to_name": "image"}
+                score = {} if region.score is None else {"score": round(region.score, 4)}
+                result.append(known | frame | {"value": value} | score)
+            sure = [region.score for region in regions if region.score is not None]
+            score = {"score": round(float(np.mean(sure)), 4)} if sure else {}
+            data = {"image": LOCAL + frame_name(clip, t), "clip": clip, "frame": t}
+            tasks.append({"data": data, "predictions": [{"model_version": "maskcast", "result": result} | score]})
+        (folder / FILE).write_text(json.dumps(tasks) + "\n", encoding="utf-8")
+        labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in export.labels)
+        (folder / CONFIG).write_text(
+            '<View>\n  <Image name="image" value="$image"/>\n  <BrushLabels name="labels" toName="image">\n'
+            f"{labels}\n  </BrushLabels>\n</View>\n",
+            encoding="utf-8",
+        )
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the tasks that people annotated (see `LabelFormat.read`)."""
+        return _read(file, self.part)
+
+
+class LabelStudioPredictions(LabelStudio):
+    """Predictions in Label Studio's tasks."""
+
+    name = "label-studio-predictions"
+    part = "predictions"
+
+
+def _read(file: Path, part: str) -> Iterator[FoundFrame]:
+    content = read_json(file)
+    if not isinstance(content, list):
+        raise MaskcastError(f"{file}: Label Studio's JSON is a list of tasks, not {shown(content)}; export `JSON`")
+    tasks = Records(f"{file}: tasks", content)
+    unusable = 0
+    left_out: Counter[str] = Counter()
+    ids: set[str] = set()
+    for n, data in enumerate(tasks.column("data", "export the format `JSON`, not `JSON-MIN`")):
+        task = tasks.records[n]
+        if "id" in task and str(task["id"]) in ids:
+            tasks.fail(n, "its id stands twice; give each task its own")
+        ids.add(str(task.get("id")))
+        if not isinstance(data, dict):
+            tasks.fail(n, f"data must be an object, not {shown(data)}; export it again")
+        chosen = _chosen(tasks, n, part)
+        if chosen is None:
+            unusable += 1
+            continue
+        found = _grouped(tasks, n, chosen, left_out)
+        pages = _pages(data)
+        for page, address in enumerate(pages):
+            regions = [one for one in found if len(pages) == 1 or one.get("item_index", 0) == page]
+            where = f"{tasks.where}[{n}] (id {task.get('id')})" + (f" image {page}" if len(pages) > 1 else "")
+            sizes = {_size(one, where) for one in regions}
+            if len(sizes) > 1:
+                tasks.fail(n, f"its regions are of {len(sizes)} sizes; a frame has one: mend it")
+            objects = [(one["label"], None) for one in regions]
+            places = [*_told(data), *places_of(address), *places_of(unquote(address))]
+            show = partial(_regions, regions, where)
+            yield FoundFrame(where, places, next(iter(sizes), None), objects, show, [unquote(address)])
+    if unusable:
+        say(f"{file}: {unusable} of {len(content)} tasks have no {part}: they stay without labels")
+    say_without_area(file, left_out)
+
+
+def _chosen(tasks: Records, n: int, part: str) -> Sequence[Any] | None:
+    """Returns the results of the annotation or prediction that counts; None where there is none."""
+    found = tasks.records[n].get(part) or []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        tasks.fail(n, f"{part} must be a list of objects, not {shown(found)}; export `JSON`")
+    kept = [one for one in found if not one.get("was_cancelled")]
+    kept = [one for one in kept if one.get("ground_truth")] or kept
+    if not kept:
+        return None
+    result = kept[-1].get("result")
+    if not isinstance(result, list) or not all(isinstance(one, dict) for one in result):
+        tasks.fail(n, f"result must be a list of objects, not {shown(result)}; export `JSON`")
+    return list(result)
+
+
+def _grouped(
+    tasks: Records, n: int, result: Sequence[dict[str, Any]], left_out: Counter[str]
+) -> list[dict[str, Any]]:
+    """Returns the regions of a result that have an area, each with its ``label``; counts those that have none.
+
+    Label Studio writes shape and label in one item (`brushlabels`), or in two of the same id (`brush`, `labels`).
+    """
+    labels: dict[str, Any] = {}
+    for one in result:
+        value = one.get("value")
+        for key, names in value.items() if isinstance(value, dict) else ():
+            if key.endswith("labels"):
+                labels[str(one.get("id"))] = names
+    regions = []
+    seen: set[str] = set()
+    for one in result:
+        tag = str(one.get("type", "")).removesuffix("labels")
+        value = one.get("value")
+        if tag.startswith("video") or (tag == "vector" and isinstance(value, dict) and value.get("closed")):
+            tasks.fail(n, f"has a {tag}, which is not read; draw {', '.join(TAGS)} on images of the frames")
+        if tag in NO_AREA:
+            left_out[tag] += 1
+        if tag not in TAGS:
+            continue
+        if not isinstance(value, dict):
+            tasks.fail(n, f"value of a region must be an object, not {shown(value)}; export `JSON`")
+        names = labels.get(str(one.get("id")), [])
+        if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+            tasks.fail(n, f"a region has the labels {shown(names)}; give it one")
+        if one.get("id") is not None and str(one["id"]) in seen:
+            tasks.fail(n, f"region {one['id']!r} stands twice; give each its own id")
+        seen.add(str(one.get("id")))
+        if one.get("image_rotation"):
+            tasks.fail(n, "the image was rotated while it was labelled; label it as it is")
+        regions.append(one | {"tag": tag, "label": names[0]})
+    return regions
+
+
+def _size(region: Mapping[str, Any], where: str) -> Size:
+    sides = [region.get(key) for key in ("original_height", "original_width")]
+    if not all(type(side) is int for side in sides):
+        raise MaskcastError(f"{where}: a region lacks original_width and original_height; export it again")
+    return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
+
+
+def _told(data: Mapping[str, Any]) -> list[Place]:
+    """Returns clip and frame of a task that maskcast wrote."""
+    told = isinstance(data.get("clip"), str) and type(data.get("frame")) is int
+    return [(data["clip"], data["frame"])] if told else []
+
+
+def _pages(data: Mapping[str, Any]) -> list[str]:
+    """Returns the paths of a task's images: those of a list, else the one that a text names.
+
+    That is what is called `image`, else the first text that ends as images do.
+    """
+    paths = [_path(value) for value in (data.get("image"), *data.values()) if isinstance(value, str)]
+    if ends := [path for path in paths if _is_image(path)]:
+        return ends[:1]
+    for value in data.values():
+        if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+            pages = [_path(one) for one in value]
+            if all(map(_is_image, pages)):
+                return pages
+    return paths[:1] or [""]
+
+
+def _path(address: str) -> str:
+    """Returns an address without a signature, or as a local file."""
+    return address.partition("?")[0] if "://" in address else address.rpartition("?d=")[2]
+
+
+def _is_image(path: str) -> bool:
+    return PurePosixPath(unquote(path)).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _regions(regions: Sequence[Mapping[str, Any]], where: str, size: Size) -> Iterator[Region]:
+    for n, one in enumerate(regions, 1):
+        place = f"{where}: region {n} ({one['tag']})"
+        score = one.get("score")
+        yield Region(one["label"], _mask(one, size, place), None, score if isinstance(score, float) else None)
+
+
+def _mask(region: Mapping[str, Any], size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a region; coordinates of shapes are percent of the frame."""
+    value = region["value"]
+    if region["tag"] == "brush":
+        if value.get("format") != "rle":
+            raise MaskcastError(f"{where}: format must be rle, not {shown(value.get('format'))}; export it again")
+        return decode(value.get("rle"), size, where)
+    if region["tag"] == "bitmask":
+        return _bitmask(value.get("imageDataURL"), size, where)
+    scale = np.array([size[1], size[0]]) / 100
+    try:
+        if region["tag"] == "polygon":
+            return polygon((np.array(value["points"], np.float64).reshape(-1, 2) * scale).tolist(), size, where)
+        x, y = np.array([value["x"], value["y"]], np.float64) * scale
+        turn = float(value.get("rotation", 0))
+        if region["tag"] == "ellipse":
+            radii = np.array([value["radiusX"], value["radiusY"]], np.float64) * scale
+            return polygon(ellipse(x, y, radii[0], radii[1], turn), size, where)
+        width, height = np.array([value["width"], value["height"]], np.float64) * scale
+        return polygon(rectangle(x, y, width, height, turn, (x, y)), size, where)
+    except (KeyError, TypeError, ValueError) as error:
+        raise MaskcastError(f"{where}: its numbers cannot be read ({error!r}); export it again") from None
+
+
+def _bitmask(url: object, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a PNG within a text that are not transparent."""
+    if not isinstance(url, str) or not url.startswith(PNG):
+        raise MaskcastError(f"{where}: imageDataURL must begin with {PNG}, not {shown(url)}; export it again")
+    picture = decoded_base64(url.removeprefix(PNG), "imageDataURL", where)
+    mask_HW: np.ndarray = np.asarray(picture.convert("RGBA"))[..., 3] > 0
+    if mask_HW.shape != size:
+        have, wanted = ("x".join(map(str, shape[::-1])) for shape in (mask_HW.shape, size))
+        raise MaskcastError(
+            f"{where}: its bitmask is {have}, the frame {wanted} (width x height); export it again"
+        )
+    return mask_HW

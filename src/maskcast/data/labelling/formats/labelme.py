@@ -1,0 +1,181 @@
+"""labelme: a JSON for each image, with polygons, rectangles, circles and masks; X-AnyLabeling's files, too.
+
+A mask is a PNG in base64 whose first pixel lies at the first of its two points. Shapes of one `group_id` are one
+object. The image is named by its path from the file, or has the file's name. It is never opened here, nor is the
+copy of it that a file may hold.
+
+Legend: H height, W width.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from math import hypot
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskcast.data.coco.records import Records
+from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Region, Size, checked_size
+from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.data.labelling.formats.shapes import decoded_base64, ellipse, polygon, rectangle
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.reading import counted, read_json, shown
+
+FOLDER = "labelme"
+POLYGONS = ("polygon", "oriented_rectangle", "rotation")  # the last is X-AnyLabeling's
+SHAPES = (*POLYGONS, "rectangle", "circle", "mask")
+NO_AREA = ("point", "points", "line", "linestrip")  # said, and left out
+
+
+class Labelme(LabelFormat):
+    """labelme's files."""
+
+    name = "labelme"
+    tool = "labelme"
+    files = ("*.json",)
+    tracks = True
+    scores = False
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()  # kinds without an area: a line of each file would be thousands
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``labelme/<clip>_<frame>.json``, which name the images in ``images``."""
+        (folder / FOLDER).mkdir()
+        height, width = export.size
+        for clip, t, regions in export.frames():
+            image = PurePosixPath(frame_name(clip, t))
+            content: dict[str, Any] = {
+                "version": "5.4.1",
+                "flags": {},
+                "shapes": [_written(region) for region in regions if region.mask_HW.any()],
+                "imagePath": f"../images/{image}",
+                "imageData": None,
+                "imageHeight": height,
+                "imageWidth": width,
+            }
+            (folder / FOLDER / f"{image.stem}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of a file (see `LabelFormat.read`)."""
+        frame, without_area = _read(file)
+        for kind in sorted(without_area - self._said):
+            say(f"{file}: shapes of kind {kind} have no area: they are left out, here and in other files")
+        self._said |= without_area
+        yield frame
+
+
+def _written(region: Region) -> dict[str, Any]:
+    """Returns a region as a shape of kind mask."""
+    rows, columns = (np.flatnonzero(region.mask_HW.any(axis)) for axis in (1, 0))
+    top, bottom, left, right = (int(one) for one in (rows[0], rows[-1], columns[0], columns[-1]))
+    picture = io.BytesIO()
+    Image.fromarray(region.mask_HW[top : bottom + 1, left : right + 1].astype(np.uint8)).save(picture, "PNG")
+    return {
+        "label": region.class_name,
+        "points": [[left, top], [right, bottom]],
+        "group_id": region.instance,
+        "description": "",
+        "shape_type": "mask",
+        "flags": {},
+        "mask": base64.b64encode(picture.getvalue()).decode(),
+    }
+
+
+def _read(file: Path) -> tuple[FoundFrame, set[str]]:
+    """Returns the frame of a file, and the kinds of its shapes that have no area."""
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise MaskcastError(f"{file}: labelme's files are objects with a list of shapes; take away what is none")
+    image = content.get("imagePath")
+    if not isinstance(image, str) or not image:
+        raise MaskcastError(f"{file}: imagePath must be the path of its image, not {shown(image)}; mend it")
+    image = image.replace("\\", "/")
+    shapes = Records(f"{file}: shapes", content["shapes"])
+    kept, without_area = [], set()
+    for n, label in enumerate(shapes.texts("label", "give it the name of a class")):
+        one = shapes.records[n]
+        kind = one.get("shape_type") or "polygon"  # older files have no other
+        if kind in NO_AREA:
+            without_area.add(kind)
+        elif kind in SHAPES:
+            known = {"label": label, "shape_type": kind, "where": f"{file}: shapes[{n}] ({kind})"}
+            kept.append(known | {key: one.get(key) for key in ("points", "group_id", "mask")})
+        else:
+            allowed = ", ".join(SHAPES + NO_AREA)
+            shapes.fail(n, f"shape_type must be one of {allowed}, not {shown(kind)}; draw it again")
+    objects = [(one["label"], _group(one)) for one in kept]
+    size = _size(content, str(file))
+    names = [(file.parent / image).as_posix(), PurePosixPath(image).name, file.stem]
+    return FoundFrame(str(file), places_of(image), size, objects, partial(_regions, kept), names), without_area
+
+
+def _group(shape: Mapping[str, Any]) -> int | None:
+    group: Any = shape["group_id"]
+    if group is not None and (type(group) is not int or group < 0):
+        raise MaskcastError(
+            f"{shape['where']}: group_id must be null or an integer of at least 0, not {shown(group)}; mend it"
+        )
+    return group
+
+
+def _size(content: Mapping[str, Any], where: str) -> Size | None:
+    sides = [content.get(key) for key in ("imageHeight", "imageWidth")]
+    if sides == [None, None]:  # as of older files
+        return None
+    if not all(type(side) is int for side in sides):
+        raise MaskcastError(f"{where}: imageHeight and imageWidth must be integers, not {shown(sides)}; mend them")
+    return checked_size(sides[0], sides[1], where)  # type: ignore[arg-type]
+
+
+def _regions(shapes: Sequence[Mapping[str, Any]], size: Size) -> Iterator[Region]:
+    for one in shapes:
+        yield Region(one["label"], _mask(one, size), _group(one))
+
+
+def _mask(shape: Mapping[str, Any], size: Size) -> np.ndarray:
+    """Returns the pixels of a shape, (H, W) bool."""
+    kind, where = shape["shape_type"], shape["where"]
+    try:
+        points = np.array(shape["points"], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError):
+        raise MaskcastError(
+            f"{where}: points must be [[x, y], ...], not {shown(shape['points'])}; mend it"
+        ) from None
+    if not np.isfinite(points).all():
+        raise MaskcastError(f"{where}: points hold something other than finite numbers; mend it")
+    if kind == "mask":
+        return _pasted(shape["mask"], points, size, where)
+    if kind in POLYGONS or (kind == "rectangle" and len(points) == 4):  # of X-AnyLabeling
+        return polygon(points.tolist(), size, where)
+    if len(points) != 2:
+        raise MaskcastError(f"{where}: has {counted(len(points), 'point')}, and needs 2; draw it again")
+    (x, y), (other_x, other_y) = points.tolist()
+    if kind == "circle":  # its centre, and a point on it
+        radius = hypot(other_x - x, other_y - y)
+        return polygon(ellipse(x, y, radius, radius, 0), size, where)
+    left, top = min(x, other_x), min(y, other_y)
+    return polygon(rectangle(left, top, abs(other_x - x), abs(other_y - y), 0, (left, top)), size, where)
+
+
+def _pasted(text: object, points: np.ndarray, size: Size, where: str) -> np.ndarray:
+    """Returns the pixels of a mask: those of its PNG that are not 0, of which some may lie beyond the frame."""
+    patch = np.asarray(decoded_base64(text, "mask", where))
+    if patch.ndim != 2:
+        raise MaskcastError(f"{where}: mask must be a PNG of one channel; save it again")
+    if not len(points):
+        raise MaskcastError(f"{where}: lacks the points of its corners; draw it again")
+    left, top = (round(value) for value in points[0].tolist())
+    if left + patch.shape[1] <= 0 or top + patch.shape[0] <= 0 or left >= size[1] or top >= size[0]:
+        raise MaskcastError(f"{where}: its mask lies outside of the frame of {size[1]}x{size[0]}; mend it")
+    mask_HW = np.zeros(size, bool)
+    seen = patch[max(-top, 0) : size[0] - top, max(-left, 0) : size[1] - left]
+    first_row, first_column = max(top, 0), max(left, 0)
+    mask_HW[first_row : first_row + seen.shape[0], first_column : first_column + seen.shape[1]] = seen != 0
+    return mask_HW

@@ -1,0 +1,202 @@
+"""MOTS as PNG: a folder per clip, a 16-bit image per frame; a pixel is class * 1000 + object, or 10000 (ignored).
+
+Classes are named by ``labels.txt``, one a line in the order of their numbers from 1 on, as CVAT writes it. Without
+the file they are those of KITTI MOTS: car and pedestrian. KITTI MOTS counts frames from 0, as we do, MOTSChallenge
+from 1.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.images import write_image
+from maskcast.data.labelling.formats.base import (
+    IGNORED,
+    Export,
+    FoundFrame,
+    LabelFormat,
+    Place,
+    Region,
+    Size,
+    checked_size,
+)
+from maskcast.data.labelling.formats.names import clip_name, places_of
+from maskcast.data.masks.stored import read_mask
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.reading import read_text
+
+PER_CLASS = 1000
+IGNORE_VALUE = 10_000
+MOST_CLASSES = 64  # 65 * 1000 + 999 is beyond 16 bits
+LABELS = "labels.txt"
+KITTI = ("car", "pedestrian")
+Told = Callable[[int, str], tuple[str, int | None]]
+
+
+class Mots(LabelFormat):
+    """What both forms of MOTS share."""
+
+    tool = "MOTS"
+    tracks = True
+    scores = False
+    numbered = True
+    first = 0  # number of a clip's first frame in what is read
+    classes: Sequence[str] = ()  # of what is read
+
+    def read(self, path: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of a file, or of a folder of files (see `LabelFormat.read`)."""
+        self.classes = read_labels(path)
+        yield from super().read(path)
+
+    def count_frames(self, path: Path, lengths: Mapping[str, int], first: int | None) -> None:
+        """Settles which number the first frames have (see `LabelFormat.count_frames`)."""
+        numbers = list(self.numbers(path))
+        zero = next((file for file, _, t in numbers if t == 0), None)
+        last = any(t == lengths.get(clip) for _, clip, t in numbers)  # beyond the end, were they counted from 0
+        beyond = any(t > lengths.get(clip, t) for _, clip, t in numbers)  # which is said where it is read
+        if first == 1 and zero is not None:
+            raise MaskcastError(f"--first-frame 1: {zero} has a frame 0; leave the flag out")
+        if first is None and zero is None and not beyond:
+            first = 1 if last else self.undecided(path, numbers)
+        self.first = first or 0
+
+    @abstractmethod
+    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+        """Yields file, clip and number of each frame that is listed with objects."""
+
+    @abstractmethod
+    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+        """Returns the number of the first frames where no frame 0 and no last frame is listed."""
+
+
+class MotsPng(Mots):
+    """MOTS as PNG."""
+
+    name = "mots"
+    files = ("*.png",)
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``instances/<clip>/<frame>.png`` and ``instances/labels.txt``."""
+        root = folder / "instances"
+        root.mkdir()
+        write_labels(root, export.classes)
+        for clip, t, regions in export.frames():
+            values_HW = np.zeros(export.size, np.uint16)
+            for region in regions:
+                values_HW[region.mask_HW] = value_of(region, export.classes)
+            place = root / clip_name(clip)
+            place.mkdir(exist_ok=True)
+            write_image(place / f"{t:06d}.png", values_HW)
+
+    def files_in(self, path: Path) -> list[Path]:
+        """Returns the images of labels, without those of frames (see `LabelFormat.files_in`)."""
+        found = super().files_in(path)
+        return [one for one in found if one == path or "images" not in one.relative_to(path).parts[:-1]]
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frame of a PNG (see `LabelFormat.read`)."""
+        counted_from_0 = [(clip, t - self.first) for clip, t in _places(file)]
+        yield id_frame(file, counted_from_0, partial(named, self.classes), zero=False)
+
+    def numbers(self, path: Path) -> Iterator[tuple[Path, str, int]]:
+        """Yields what the names of the images may mean (see `Mots.numbers`)."""
+        return ((file, clip, t) for file in self.files_in(path) for clip, t in _places(file))
+
+    def undecided(self, path: Path, numbers: Sequence[tuple[Path, str, int]]) -> int:
+        """Takes names for ours, which count from 0, and says so."""
+        if numbers:
+            say("no image is of frame 0 or of a clip's last frame: counted from 0 (--first-frame 1: from 1)")
+        return 0
+
+
+def _places(file: Path) -> list[Place]:
+    return places_of(f"{file.parent.name}/{file.name}")
+
+
+def id_frame(file: Path, places: Sequence[Place], told: Told, *, zero: bool) -> FoundFrame:
+    """Returns the frame of an image of ids.
+
+    Args:
+        file: the image.
+        places: what its name may mean.
+        told: gives class and object of a value, in a file that errors name; can be pickled.
+        zero: whether 0 has a class, too; it is no object in any case.
+
+    Raises:
+        MaskcastError: the image is damaged, has colours, is compressed with loss, or holds an id that is none.
+    """
+    values_HW = _ids(file)
+    objects = [told(value, str(file)) for value in np.unique(values_HW).tolist() if value]
+    size = checked_size(values_HW.shape[0], values_HW.shape[1], str(file))
+    return FoundFrame(str(file), places, size, objects, partial(_regions, file, told, zero))
+
+
+def _regions(file: Path, told: Told, zero: bool, size: Size) -> Iterator[Region]:
+    values_HW = _ids(file)
+    for value in np.unique(values_HW).tolist():
+        if value or zero:
+            name, instance = told(value, str(file))
+            yield Region(name, values_HW == value, instance)
+
+
+def _ids(file: Path) -> np.ndarray:
+    """Returns the ids of an image, (H, W) int32."""
+    mask = read_mask(file)
+    values_HW = mask.grey()
+    if values_HW is None or mask.lossy:
+        raise MaskcastError(
+            f"{file}: holds {mask.form} where ids are wanted; export ids as PNG, 8 or 16 bits grey"
+        )
+    return values_HW
+
+
+def write_labels(root: Path, classes: Sequence[str]) -> None:
+    """Writes the names of the classes; at most `MOST_CLASSES` have room in 16 bits."""
+    if len(classes) > MOST_CLASSES:
+        raise MaskcastError(
+            f"MOTS has room for {MOST_CLASSES} classes, the map has {len(classes)}; export another format"
+        )
+    (root / LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Returns the names of the classes from ``labels.txt`` in or beside what is read, or those of KITTI MOTS."""
+    inside = sorted(path.rglob(LABELS)) if path.is_dir() else []
+    for file in [*inside, *(folder / LABELS for folder in path.parents[:2])]:
+        if file.is_file():
+            lines = read_text(file, "UTF-8", "write a class name a line").splitlines()
+            return tuple(line.strip() for line in lines if line.strip())
+    return KITTI
+
+
+def value_of(region: Region, classes: Sequence[str]) -> int:
+    """Returns the value of a region's pixels."""
+    if region.class_name == IGNORED:
+        return IGNORE_VALUE
+    instance = 1 if region.instance is None else region.instance
+    if not 0 < instance < PER_CLASS:
+        raise MaskcastError(
+            f"MOTS has room for objects 1 to {PER_CLASS - 1}, a clip has object {instance}; export another format"
+        )
+    return PER_CLASS * (1 + classes.index(region.class_name)) + instance
+
+
+def named(names: Sequence[str], value: int, where: str) -> tuple[str, int | None]:
+    """Returns class name and object of a value.
+
+    Raises:
+        MaskcastError: there is no such class.
+    """
+    if value == IGNORE_VALUE:
+        return IGNORED, None
+    class_id, instance = divmod(value, PER_CLASS)
+    if not 0 < class_id <= len(names):
+        raise MaskcastError(
+            f"{where}: value {value} is of class {class_id}; there are 1 to {len(names)} ({', '.join(names)}): "
+            f"list all classes in {LABELS}"
+        )
+    return names[class_id - 1], instance

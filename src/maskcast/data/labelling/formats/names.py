@@ -1,0 +1,35 @@
+"""Names of frames in files of labels: they come back from other tools, and tell clip and frame exactly."""
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import quote, unquote
+
+from maskcast.data.images import IMAGE_SUFFIXES
+from maskcast.data.labelling.formats.base import Place
+
+FRAME_RULE = "<clip>_<frame>.png or <clip>/<frame>.png, frames from 0 on"
+VIDEO_FRAME = re.compile(r"frame_(\d{6,9})(?:\.png)?", re.IGNORECASE)  # of a video, as CVAT calls it
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts eight digits before the name of an uploaded file
+
+
+def clip_name(clip: str) -> str:
+    """Returns a clip id as part of a file name."""
+    return quote(clip, safe=" ")
+
+
+def frame_name(clip: str, frame: int) -> str:
+    """Returns the name of a frame's image."""
+    return f"{clip_name(clip)}_{frame:06d}.png"
+
+
+def places_of(name: str) -> list[Place]:
+    """Returns what the name of an image may mean, the likeliest first; see `FRAME_RULE`."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+    stems = [stem] + ([uploaded[1]] if (uploaded := _UPLOADED.fullmatch(stem)) else [])
+    found = [
+        (unquote(match[1]), int(match[2])) for one in stems if (match := re.fullmatch(r"(.+)_(\d{1,9})", one))
+    ]
+    if re.fullmatch(r"\d{1,9}", stem) and path.parent.name:
+        found.append((unquote(path.parent.name), int(stem)))
+    return found

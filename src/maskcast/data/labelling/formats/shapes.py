@@ -1,0 +1,84 @@
+"""Shapes that people draw, as masks.
+
+All shapes become polygons and these masks by COCO's rule (its reference code, `maskApi.c`), whatever tool they
+come from. Coordinates are pixels, (0, 0) is the corner of the first pixel.
+
+Legend: H height, W width, P points.
+"""
+
+import binascii
+from collections import Counter
+from collections.abc import Sequence
+from math import cos, pi, radians, sin
+from pathlib import Path
+
+import numpy as np
+from faster_coco_eval.core import mask as rle
+from PIL import Image
+
+from maskcast.data.coco.masks import FAR
+from maskcast.data.decoding import decode
+from maskcast.data.labelling.formats.base import Size
+from maskcast.errors import MaskcastError
+from maskcast.progress import say
+from maskcast.reading import counted, shown
+
+ELLIPSE_POINTS = 90
+
+
+def polygon(points_P2: Sequence[Sequence[float]], size: Size, where: str) -> np.ndarray:
+    """Returns the pixels inside a polygon, (H, W) bool.
+
+    Raises:
+        MaskcastError: it has fewer than three points, or one far outside of the frame.
+    """
+    if len(points_P2) < 3:
+        raise MaskcastError(
+            f"{where}: a polygon of {counted(len(points_P2), 'point')} has no area; draw at least 3"
+        )
+    flat = np.asarray(points_P2, np.float64)
+    if not np.isfinite(flat).all() or np.abs(flat).max() > FAR * max(size):
+        raise MaskcastError(f"{where}: a point lies far outside of the frame of {size[1]}x{size[0]}; mend it")
+    inside_HW: np.ndarray = rle.decode(rle.frPyObjects([flat.ravel().tolist()], *size))[..., 0] > 0
+    return inside_HW
+
+
+def say_without_area(file: Path, found: Counter[str]) -> None:
+    """Says which kinds of shapes without an area are left out, if there are any."""
+    if found:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.items())
+        say(f"{file}: left out {kinds}: they have no area")
+
+
+def decoded_base64(text: object, key: str, where: str) -> Image.Image:
+    """Returns the image of a file in base64, which stands under a key.
+
+    Raises:
+        MaskcastError: it is no base64, or no readable image.
+    """
+    if not isinstance(text, str):
+        raise MaskcastError(f"{where}: {key} must be a PNG in base64, not {shown(text)}; export it again")
+    try:
+        content = binascii.a2b_base64("".join(text.split()), strict_mode=True)  # some writers break lines
+    except binascii.Error as error:
+        raise MaskcastError(f"{where}: {key} is no base64 ({error}); export it again") from None
+    return decode(where, content).image
+
+
+def rectangle(
+    left: float, top: float, width: float, height: float, rotation: float, centre: Sequence[float]
+) -> list[list[float]]:
+    """Returns the corners of a rectangle that is turned about a point by so many degrees, clockwise."""
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    return _turned(corners, rotation, centre)
+
+
+def ellipse(x: float, y: float, radius_x: float, radius_y: float, rotation: float) -> list[list[float]]:
+    """Returns points of an ellipse that is turned about its centre by so many degrees, clockwise."""
+    angles = [2 * pi * k / ELLIPSE_POINTS for k in range(ELLIPSE_POINTS)]
+    return _turned([(x + radius_x * cos(a), y + radius_y * sin(a)) for a in angles], rotation, (x, y))
+
+
+def _turned(points: Sequence[tuple[float, float]], rotation: float, centre: Sequence[float]) -> list[list[float]]:
+    c, s, (x0, y0) = cos(radians(rotation)), sin(radians(rotation)), centre
+    return [[x0 + c * (x - x0) - s * (y - y0), y0 + s * (x - x0) + c * (y - y0)] for x, y in points]

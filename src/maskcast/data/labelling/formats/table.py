@@ -1,0 +1,32 @@
+"""All label formats; one is imported when it is asked for."""
+
+import importlib
+
+from maskcast.data.labelling.formats.base import LabelFormat
+
+PACKAGE = "maskcast.data.labelling.formats"
+FORMATS = {  # by name: where it is, and what it holds
+    "coco": ("coco:Coco", "COCO: polygons or RLE; CocoVID's videos and objects"),
+    "youtube-vis": ("youtube_vis:YouTubeVis", "YouTube-VIS: objects with a mask per frame"),
+    "mots": ("mots:MotsPng", "MOTS: a 16-bit PNG per frame, class * 1000 + object"),
+    "mots-txt": ("mots_txt:MotsTxt", "MOTS: a text per clip, a line per object and frame"),
+    "cityscapes": ("cityscapes:Cityscapes", "Cityscapes: labelIds and instanceIds"),
+    "cvat-images": ("cvat_images:CvatImages", "CVAT for images 1.1: masks, polygons, boxes"),
+    "cvat-video": ("cvat_video:CvatVideo", "CVAT for video 1.1: tracks; a task per clip"),
+    "labelme": ("labelme:Labelme", "labelme: a JSON an image: polygons, circles, masks"),
+    "label-studio": (
+        "label_studio:LabelStudio",
+        "predictions out, what people annotated in",
+    ),
+    "label-studio-predictions": (
+        "label_studio:LabelStudioPredictions",
+        "the same, but predictions are read",
+    ),
+}
+
+
+def get_format(name: str) -> LabelFormat:
+    """Returns the format of a name, which is one of ``FORMATS``."""
+    module, _, class_name = FORMATS[name][0].partition(":")
+    found: LabelFormat = getattr(importlib.import_module(f"{PACKAGE}.{module}"), class_name)()
+    return found

@@ -1,0 +1,108 @@
+"""YouTube-VIS: one JSON of videos; an annotation is an object with a mask or null per frame of its video.
+
+A video lists the frames that are labelled by their file names.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.coco.masks import packed_masks
+from maskcast.data.coco.records import Records, category_names
+from maskcast.data.labelling.formats.base import Export, FoundFrame, LabelFormat, Region, checked_size
+from maskcast.data.labelling.formats.coco import Packed, coco_mask, instance_of, packed_frame
+from maskcast.data.labelling.formats.names import frame_name, places_of
+from maskcast.errors import MaskcastError
+from maskcast.reading import read_json, shown
+
+FILE = "instances.json"
+LISTS = ("videos", "categories", "annotations")
+
+
+class YouTubeVis(LabelFormat):
+    """YouTube-VIS."""
+
+    name = "youtube-vis"
+    tool = "YouTube-VIS"
+    files = (FILE, "*.json")
+    tracks = True
+    scores = True
+
+    def write(self, folder: Path, export: Export) -> None:
+        """Writes ``instances.json``."""
+        height, width = export.size
+        ids = {name: k for k, name in enumerate(export.labels, 1)}
+        videos: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, (clip, frames) in enumerate(export.clips.items(), 1):
+            names = [frame_name(clip, t) for t in frames]
+            video = {"id": number, "width": width, "height": height, "length": len(names), "file_names": names}
+            videos.append(video)
+            objects: dict[tuple[str, int | None], dict[int, Region]] = defaultdict(dict)
+            for k, t in enumerate(frames):
+                for region in export.regions(clip, t):
+                    objects[region.class_name, region.instance][k] = region
+            for (class_name, instance), seen in objects.items():
+                masks = {k: coco_mask(region.mask_HW) for k, region in seen.items()}
+                one: dict[str, Any] = {
+                    key: [masks[k][mask_key] if k in masks else None for k in range(len(names))]
+                    for key, mask_key in (("segmentations", "segmentation"), ("bboxes", "bbox"), ("areas", "area"))
+                }
+                sure = [region.score for region in seen.values() if region.score is not None]
+                one |= {"score": round(float(np.mean(sure)), 4)} if sure else {}
+                one |= {} if instance is None else {"instance_id": instance}
+                ours = {"id": len(annotations) + 1, "video_id": number, "category_id": ids[class_name]}
+                annotations.append(ours | one | {"iscrowd": 0, "width": width, "height": height})
+        categories = [{"id": k, "name": name} for name, k in ids.items()]
+        content = {"videos": videos, "categories": categories, "annotations": annotations}
+        (folder / FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def read_file(self, file: Path) -> Iterator[FoundFrame]:
+        """Yields the frames of all videos of a file (see `LabelFormat.read`)."""
+        return _read(file)
+
+
+def _read(file: Path) -> Iterator[FoundFrame]:
+    content = read_json(file)
+    if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in LISTS):
+        raise MaskcastError(f"{file}: YouTube-VIS is an object of the lists {', '.join(LISTS)}; export it again")
+    videos, categories, annotations = (Records(f"{file}: {key}", content[key]) for key in LISTS)
+    names = category_names(categories)
+    video_ids = videos.unique("id")
+    annotations.unique("id")
+    annotations.known("category_id", categories.integers("id"), f"category of {file}")
+    annotations.known("video_id", video_ids, f"video of {file}")
+    heights, widths = videos.integers("height"), videos.integers("width")
+    frames = videos.column("file_names", "add it: the image of each frame")
+    row = {int(video_id): n for n, video_id in enumerate(video_ids)}
+    grouped: dict[tuple[int, int], list[Packed]] = defaultdict(list)
+    for n, files in enumerate(frames):
+        if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+            videos.fail(n, f"file_names must be a list of texts, not {shown(files)}; mend it")
+        checked_size(int(heights[n]), int(widths[n]), f"{videos.where}[{n}]")
+    for n, one in enumerate(annotations.records):
+        video = row[one["video_id"]]
+        masks = one.get("segmentations")
+        if not isinstance(masks, list) or len(masks) != len(frames[video]):
+            have = len(masks) if isinstance(masks, list) else shown(masks)
+            annotations.fail(
+                n, f"segmentations must be one per frame of its video, {len(frames[video])}, not {have}"
+            )
+        seen = [k for k, mask in enumerate(masks) if mask is not None]
+        known = instance_of(annotations, n)
+        instance = one["id"] if known is None else known  # an annotation is an object
+        where = f"{annotations.where}[{n}]: segmentations"
+        size = np.array([[heights[video], widths[video]]] * len(seen)).reshape(-1, 2)
+        for k, mask in zip(
+            seen, packed_masks(Records(where, [{"segmentation": masks[k]} for k in seen]), size), strict=True
+        ):
+            grouped[video, k].append((names[one["category_id"]], instance, one.get("score"), mask))
+    for n, files in enumerate(frames):
+        for k, name in enumerate(files):
+            where = f"{videos.where}[{n}].file_names[{k}] ({name})"
+            own = int(heights[n]), int(widths[n])
+            yield packed_frame(where, places_of(name), own, grouped.get((n, k), []), [name])

@@ -1,0 +1,247 @@
+"""Reads labels of another tool into the clips that they belong to.
+
+A frame that a file does not list has no label. That is not the same as background: its pixels are left out of
+losses and scores. A frame that is listed without any region is background, or without label, as the user says.
+
+Legend: T frames, H height, W width.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import zstandard
+
+from maskcast.data.archives.unpack import is_archive, unpack
+from maskcast.data.clip_store.labelled_frames import labelled_frames
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.labelling.formats.base import FoundFrame, LabelFormat
+from maskcast.data.labelling.formats.class_names import ClassNames
+from maskcast.data.labelling.formats.names import FRAME_RULE
+from maskcast.data.labelling.relabelling import NewLabels, write_relabelled
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
+from maskcast.reading import counted, parsing
+
+Empty = Literal["background", "unlabelled"]
+MOST_INSTANCE = (1 << 16) - 1
+
+
+@dataclass
+class ImportReport:
+    """What became of a file.
+
+    Attributes:
+        clips: that have new labels.
+        frames: labelled, of all of them.
+        empty: of these, frames that are listed without any region.
+        unlabelled: frames that are listed without any region and stay without labels.
+        unpaired: names of frames that belong to no clip of the store.
+        unmet: what is to be said of renamed classes that no labelled frame has.
+    """
+
+    clips: int = 0
+    frames: int = 0
+    empty: int = 0
+    unlabelled: int = 0
+    unpaired: list[str] = field(default_factory=list)
+    unmet: list[str] = field(default_factory=list)
+
+
+def import_labels(
+    root: Path,
+    form: LabelFormat,
+    path: Path,
+    store: ClipStore,
+    *,
+    rename: Mapping[str, str],
+    empty: Empty,
+    split: str,
+    first: int | None = None,
+) -> ImportReport:
+    """Writes a store with the clips of another one and labels of a file.
+
+    Args:
+        root: the folder to write.
+        form: the format of the file.
+        path: file, folder or archive of labels.
+        store: the clips; its chosen map gets the labels.
+        rename: class names of the store by those of the file.
+        empty: what a frame is that is listed without any region.
+        split: of clips that had no labels before.
+        first: the number of a clip's first frame, of a format that is ``numbered``; None: as the file shows.
+
+    Raises:
+        MaskcastError: the file is damaged or contradicts the store, or none of its frames is in the store.
+    """
+    if store.label_map.kind == "alpha":
+        raise MaskcastError(f"{store.root}: map {store.label_map.name!r} is a matte, which no label format holds")
+    names, report = ClassNames(store.classes, form, rename, "--rename '{}={}'"), ImportReport()
+    painted: dict[str, _Clip] = {}
+    with _unpacked(path) as opened, parsing(path, f"labels of {form.name}", "export them again"):
+        try:
+            if form.numbered:
+                form.count_frames(opened, {clip.id: clip.num_frames for clip in store.clips}, first)
+            for frame in form.read(opened):
+                place = _place(frame, store)
+                if place is None:
+                    report.unpaired.append(frame.where)
+                elif frame.empty and empty == "unlabelled":
+                    report.unlabelled += 1
+                else:
+                    report.empty += frame.empty
+                    clip = painted.setdefault(place[0], _Clip(store, place[0], form.twice))
+                    clip.paint(place[1], frame, names)
+        except MaskcastError as error:  # which of an archive names what it was unpacked into
+            raise MaskcastError(str(error).replace(str(opened), str(path))) from None
+        report.unpaired = [where.replace(str(opened), str(path)) for where in report.unpaired]
+    if not painted:
+        listed = (
+            f"has {counted(len(report.unpaired), 'frame')}, none" if report.unpaired else "lists no labelled frame"
+        )
+        example = f", first {report.unpaired[0]}" if report.unpaired else ""
+        raise MaskcastError(
+            f"{path}: {listed} of a clip in {store.root}{example}; names must be {FRAME_RULE}, as in exports"
+        )
+    if form.fills and empty == "background":
+        for clip in painted.values():
+            report.empty += clip.fill()
+    report.unmet = list(names.unmet())
+    labels = {clip_id: clip.finish() for clip_id, clip in painted.items() if clip.frames}
+    report.clips, report.frames = len(labels), sum(len(clip.frames) for clip in painted.values())
+    write_relabelled(root, store, labels, split)
+    return report
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """Gives the path, or of an archive the folder that it is unpacked into for the time of the block.
+
+    Raises:
+        MaskcastError: there is nothing, or an empty file.
+    """
+    if not path.exists():
+        raise MaskcastError(f"{path}: no such file or folder; give what the labelling tool exported")
+    if path.is_file() and not path.stat().st_size:
+        raise MaskcastError(f"{path}: is empty; export the labels again")
+    if not is_archive(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="maskcast-labels-") as scratch:
+        unpack(path, Path(scratch) / path.stem)
+        yield Path(scratch) / path.stem
+
+
+def _place(frame: FoundFrame, store: ClipStore) -> tuple[str, int] | None:
+    """Returns clip and frame, None where the store has no such clip.
+
+    Raises:
+        MaskcastError: the clip is shorter.
+    """
+    for clip_id, t in frame.places:
+        if clip_id in store:
+            length = store.get(clip_id).num_frames
+            if not 0 <= t < length:
+                raise MaskcastError(
+                    f"{frame.where}: clip {clip_id!r} of {store.root} has frames 0 to {length - 1}, not {t}; give "
+                    "the store that the labels were exported from"
+                )
+            return clip_id, t
+    return None
+
+
+class _Clip:
+    """The new labels of a clip, frame by frame; memory holds them compressed."""
+
+    def __init__(self, store: ClipStore, clip_id: str, twice: str) -> None:
+        self._store, self._clip, self._twice = store, store.get(clip_id), twice
+        if self._clip.kind == "hidden":
+            raise MaskcastError(
+                f"{store.root}: clip {clip_id!r} is hidden; it is there to be forecast, not to be labelled"
+            )
+        self._instances = store.label_map.kind == "instances"
+        self._size, self._dtype = (store.height, store.width), np.uint32 if self._instances else np.uint8
+        self._objects: dict[
+            tuple[int, int], int
+        ] = {}  # key of an object (class, instance): number that is painted
+        self._new = Counter[int]()
+        self.frames: dict[int, bytes] = {}
+
+    def paint(self, t: int, frame: FoundFrame, names: ClassNames) -> None:
+        """Takes a frame: what is in front covers what is behind.
+
+        Raises:
+            MaskcastError: it stands twice, is of another size, or has an unknown class.
+        """
+        where = frame.where
+        if t in self.frames:
+            raise MaskcastError(f"{where}: frame {t} of clip {self._clip.id!r} is listed twice; {self._twice}")
+        if frame.size is not None and frame.size != self._size:
+            raise MaskcastError(
+                f"{where}: is {frame.size[1]}x{frame.size[0]}, the clips of {self._store.root} are "
+                f"{self._size[1]}x{self._size[0]}; label the frames that `labels export` wrote"
+            )
+        mask_HW = np.zeros(self._size, self._dtype)
+        for region in frame.regions(self._size):
+            class_id = names.id_of(region.class_name, where)
+            if not self._instances:
+                mask_HW[region.mask_HW] = class_id
+            elif class_id not in (0, IGNORE):
+                mask_HW[region.mask_HW] = self._number(class_id, region.instance)
+        self.frames[t] = zstandard.compress(mask_HW.tobytes(), 3)
+
+    def fill(self) -> int:
+        """Makes the other frames background; returns how many."""
+        missing = [t for t in range(self._clip.num_frames) if t not in self.frames]
+        background = zstandard.compress(np.zeros(self._size, self._dtype).tobytes(), 3)
+        self.frames |= dict.fromkeys(missing, background)
+        return len(missing)
+
+    def finish(self) -> NewLabels:
+        """Returns the labels, over those that the clip had."""
+        store, clip = self._store, self._clip
+        before = set(labelled_frames(store, clip))
+        frames = sorted(before | set(self.frames))
+        if not self._instances:
+            masks = store.masks(clip) if before else np.full((clip.num_frames, *self._size), IGNORE, np.uint8)
+            for t in self.frames:
+                masks[t] = self._frame(t)
+            return NewLabels(masks, frames)
+        if len(self.frames) < clip.num_frames:
+            raise MaskcastError(
+                f"{store.root}: of clip {clip.id!r} {len(self.frames)} of {clip.num_frames} frames are labelled; "
+                f"map {store.label_map.name!r} holds objects and cannot say that a frame has no label: label all"
+            )
+        numbers, objects = self._numbered()
+        masks = np.stack([numbers[self._frame(t)] for t in range(clip.num_frames)])
+        return NewLabels(masks, frames, objects)
+
+    def _frame(self, t: int) -> np.ndarray:
+        return np.frombuffer(zstandard.decompress(self.frames[t]), self._dtype).reshape(self._size)
+
+    def _number(self, class_id: int, instance: int | None) -> int:
+        """Returns what an object is painted with: its place among the objects of the clip, from 1 on."""
+        if instance is None:
+            self._new[0] += 1
+            instance = -self._new[0]  # another object in every frame
+        return self._objects.setdefault((class_id, instance), 1 + len(self._objects))
+
+    def _numbered(self) -> tuple[np.ndarray, dict[int, int]]:
+        """Returns the id of each object that is painted, uint16, and the class of each id.
+
+        Objects keep the numbers of the file where these are ids.
+        """
+        instances = [instance for _, instance in self._objects]
+        if not all(0 < one <= MOST_INSTANCE for one in instances) or len(set(instances)) < len(instances):
+            instances = list(range(1, 1 + len(instances)))
+        if len(instances) > MOST_INSTANCE:
+            raise MaskcastError(
+                f"clip {self._clip.id!r}: has {len(instances)} objects; there is room for {MOST_INSTANCE}"
+            )
+        classes = [class_id for class_id, _ in self._objects]
+        return np.array([0, *instances], np.uint16), dict(zip(instances, classes, strict=True))

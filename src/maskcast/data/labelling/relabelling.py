@@ -1,0 +1,83 @@
+"""A clip store with new labels of some of its clips.
+
+Legend: T frames, H height, W width.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from maskcast.data.clip_store.labelled_frames import LABELLED_FRAMES
+from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
+from maskcast.data.clip_store.writer import ClipWriter
+from maskcast.data.composing import BACKGROUNDS
+from maskcast.labels import LabelMap
+
+
+@dataclass(frozen=True)
+class NewLabels:
+    """Labels of one clip.
+
+    Attributes:
+        masks_THW: of the chosen map, of the dtype of its kind.
+        frames: those that have labels, in order.
+        objects: of a map of instances the class id of every instance id.
+    """
+
+    masks_THW: np.ndarray
+    frames: Sequence[int]
+    objects: Mapping[int, int] = field(default_factory=dict)
+
+
+def write_relabelled(root: Path, store: ClipStore, labels: Mapping[str, NewLabels], split: str) -> None:
+    """Writes a store with the same clips, of which some have new labels in the store's chosen map.
+
+    Args:
+        root: the folder to write.
+        store: where everything else comes from.
+        labels: by clip id.
+        split: of clips that had no labels before; the others keep theirs.
+    """
+    label_map = store.label_map
+    if BACKGROUNDS in store.meta:
+        shutil.copytree(store.root / BACKGROUNDS, root / BACKGROUNDS)
+    partly = set(store.meta.get(LABELLED_FRAMES, ()))
+    if any(len(new.frames) < len(new.masks_THW) for new in labels.values()):
+        partly.add(label_map.name)
+    meta = store.meta | ({LABELLED_FRAMES: sorted(partly)} if partly else {})
+    maps = tuple(store.maps.values())
+    with ClipWriter(root, height=store.height, width=store.width, maps=maps, meta=meta) as writer:
+        for clip in store.clips:
+            layers = [store.of(name) for name in clip.maps]
+            masks = {each.label_map.name: each.masks(clip) for each in layers}
+            sure = {each.label_map.name: each.confidence(clip) for each in layers if each.has_confidence(clip)}
+            objects = dict(clip.objects)
+            new = labels.get(clip.id)
+            if new is not None:
+                masks[label_map.name] = new.masks_THW
+                sure.pop(label_map.name, None)
+                if label_map.kind == "instances":
+                    objects[label_map.name] = dict(new.objects)
+            writer.add(
+                clip.id,
+                split=clip.split if new is None or clip.kind == "labelled" else split,
+                kind=clip.kind if new is None else "labelled",
+                frames=store.frames(clip) if clip.has_frames else None,
+                masks=masks,
+                confidence=sure,
+                objects=objects,
+                meta=clip.meta if new is None else _meta(clip, label_map, new),
+            )
+
+
+def _meta(clip: Clip, label_map: LabelMap, new: NewLabels) -> dict[str, object]:
+    frames = {name: list(known) for name, known in clip.meta.get(LABELLED_FRAMES, {}).items()}
+    frames.pop(label_map.name, None)
+    if len(new.frames) < len(new.masks_THW):
+        frames[label_map.name] = list(new.frames)
+    rest = {key: value for key, value in clip.meta.items() if key != LABELLED_FRAMES}
+    return rest | ({LABELLED_FRAMES: frames} if frames else {})

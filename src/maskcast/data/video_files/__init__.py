@@ -1,0 +1,1 @@
+"""Video files: opening, indexing, decoding, cuts between shots."""

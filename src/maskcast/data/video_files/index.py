@@ -1,0 +1,141 @@
+"""Which frames a video file has, and where decoding may begin so that they come out as they are.
+
+Frame i is the i-th that a decoder gives from the beginning of the file. What containers say of frames (counts,
+times, key frames) may be wrong. An index is therefore made by decoding, except for files whose packets prove the
+same: one frame a packet, a time of its own for each, and key frames that reset the decoder.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskcast.data.video_files.file import check_end, damaged, decoded, opened, rgb_of
+from maskcast.errors import MaskcastError
+
+CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})  # which store a time for each frame
+RESET = frozenset({"vp9", "libdav1d", "mjpeg", "prores", "dnxhd"})  # codecs whose key frames all reset the decoder
+# Of these, pictures of some kinds of NAL units do; what is shown before a CRA (21) needs an earlier key frame.
+RESET_BY = {"h264": frozenset({5}), "hevc": frozenset({19, 20, 21})}
+HEVC_END = frozenset({36, 37})  # NAL units after which what is shown before a CRA is left out by decoders
+PROGRESSIVE = (0, 1)  # field orders (0: not said); two fields of a frame may come in a packet each
+NATIVE = frozenset(
+    {"yuv420p", "yuvj420p", "yuv420p10le"}
+)  # pixels that are compared as stored, in a third of the time
+PROBED = 16  # frames that are decoded to see that packets are frames
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The frames of a file.
+
+    Attributes:
+        times: when each is shown, in units of the stream; None where the file does not say.
+        keys: frames where decoding may begin, ascending.
+        digests: of each frame's pixels; None where the times tell the frames apart.
+    """
+
+    times: tuple[int | None, ...]
+    keys: tuple[int, ...]
+    digests: tuple[bytes, ...] | None
+
+
+def index_of(path: Path) -> FrameIndex:
+    """Returns the index of a file; the last ones are kept while their files are unchanged.
+
+    Raises:
+        MaskcastError: when the file is missing, is no video, is damaged or cut short.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        raise MaskcastError(f"{path}: no such video") from None
+    return _index(path, found.st_size, found.st_mtime_ns)
+
+
+def digest_of(frame: Any) -> bytes:
+    """Returns what tells the pixels of a decoded frame from those of others."""
+    native = frame.format.name in NATIVE and not (frame.width % 2 or frame.height % 2)
+    pixels = frame.to_ndarray() if native else rgb_of(frame)
+    return hashlib.sha256(pixels.data).digest()
+
+
+@lru_cache(maxsize=64)
+def _index(path: Path, size: int, mtime_ns: int) -> FrameIndex:
+    return _by_packets(path) or _by_decoding(path)
+
+
+def _by_packets(path: Path) -> FrameIndex | None:
+    """Returns the index that the packets prove; None where they prove nothing."""
+    times: list[int] = []
+    starts: list[int] = []
+    before = None
+    with opened(path) as (container, stream):
+        codec = stream.codec_context
+        known = container.format.name in CONTAINERS and codec.name in RESET | RESET_BY.keys()
+        if not known or codec.field_order not in PROGRESSIVE:
+            return None
+        for packet in container.demux(stream):
+            if packet.dts is None and not packet.size:
+                continue  # the end
+            if packet.pts is None or packet.is_discard or packet.is_corrupt or not packet.size:
+                return None
+            if packet.is_keyframe:
+                if codec.name in RESET_BY and not _resets(codec, packet, before):
+                    return None
+                starts.append(packet.pts)
+            times.append(packet.pts)
+            before = packet
+        check_end(path, container, stream)
+        reorder, counted = codec.reorder_depth, stream.frames
+    if len(set(times)) < len(times) or not times[:1] == starts[:1] == [min(times, default=0)]:
+        return None
+    shown = np.sort(times)
+    # A decoder that waits for fewer frames than come too early leaves some out.
+    if (np.arange(len(times)) - np.searchsorted(shown, times)).max() > reorder or counted not in (0, len(times)):
+        return None
+    with opened(path) as (container, stream):
+        probed = [frame.pts for _, frame in zip(range(PROBED), container.decode(stream), strict=False)]
+    if probed != shown[:PROBED].tolist():
+        return None
+    return FrameIndex(tuple(shown.tolist()), tuple(np.searchsorted(shown, starts).tolist()), None)
+
+
+def _resets(codec: Any, packet: Any, before: Any) -> bool:
+    """Tells whether frames from a key frame's packet on are decoded alike from there and from the start."""
+    if codec.name == "hevc" and before is not None and HEVC_END & set(_nal_units(codec, before)):
+        return False
+    return bool(RESET_BY[codec.name] & set(_nal_units(codec, packet)))
+
+
+def _nal_units(codec: Any, packet: Any) -> Iterator[int]:
+    """Yields the kind of each NAL unit of a packet, where each stands after its length (as in MP4)."""
+    setup, data = codec.extradata or b"", bytes(packet)
+    lengths, shift, mask = (4, 0, 0x1F) if codec.name == "h264" else (21, 1, 0x3F)
+    if len(setup) <= lengths or setup[0] != 1:
+        return
+    width, place = (setup[lengths] & 3) + 1, 0
+    while place + width < len(data):
+        yield data[place + width] >> shift & mask
+        place += width + int.from_bytes(data[place : place + width])
+
+
+def _by_decoding(path: Path) -> FrameIndex:
+    """Returns the index of a file after decoding all of it."""
+    times: list[int | None] = []
+    keys, digests = [], []
+    with opened(path, "AUTO") as (container, stream):
+        for frame in decoded(path, container, stream):
+            if frame.is_corrupt:
+                raise damaged(path, len(times))
+            if frame.key_frame:
+                keys.append(len(times))
+            times.append(frame.pts)
+            digests.append(digest_of(frame))
+    if not times:
+        raise MaskcastError(f"{path}: no frame of it can be decoded; copy it again from its origin")
+    return FrameIndex(tuple(times), tuple(keys), tuple(digests))
