@@ -358,14 +358,75 @@ def test_the_folder_that_the_pipeline_writes_into_is_refused(
         plan(Path(folder))
 
 
-def test_lists_of_splits_are_taken(tmp_path: Path) -> None:
+LISTS: dict[str, tuple[str, str]] = {  # of the official files: what they are called, what a line has
+    "DAVIS 2017": ("ImageSets/2017/{}.txt", "{name}"),
+    "DAVIS 2016": (
+        "ImageSets/480p/{}.txt",
+        "/JPEGImages/480p/{name}/00000.jpg /Annotations/480p/{name}/00000.png 1",
+    ),
+    "paths of folders": ("lists/{}ing.txt", "JPEGImages/480p/{name}/"),
+    "videos": ("{}.txt", "videos/{name}.mp4"),
+    "frames": ("{}.txt", "{name}_000012.jpg"),
+}
+
+
+@pytest.mark.parametrize("form", LISTS)
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_lists_of_splits_are_taken(form: str, split: str, tmp_path: Path) -> None:
+    """What a list holds out for `test` is never learnt from, where there is no `val`, either."""
     davis(tmp_path)
-    (tmp_path / "ImageSets/2017").mkdir(parents=True)
-    (tmp_path / "ImageSets/2017/train.txt").write_text("seq-0\nseq-1\n")
-    (tmp_path / "ImageSets/2017/val.txt").write_text("seq-2\nseq-3\n", "utf-8-sig")  # as on Windows
+    name, line = LISTS[form]
+    if split == "val":
+        name = name.replace("{}ing", "{}")
+    for called, sequences in (("train", ("seq-0", "seq-1")), (split, ("seq-2", "seq-3"))):
+        path = tmp_path / name.format(called)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line.format(name=one)}\n" for one in sequences), "utf-8-sig")  # as on Windows
+    (tmp_path / "ImageSets/2016").mkdir(parents=True)  # of fewer sequences
+    (tmp_path / "ImageSets/2016/val.txt").write_text("seq-0\n")
+    found, origin = look(tmp_path), f"as {name.format(split)} lists them"
+    if split == "val":
+        assert found.source["splits"] == {"val": ("seq-2", "seq-3")}
+        assert found.why["splits"] == f"val: {origin}; the rest is train"
+    else:
+        assert found.source["splits"] == {"val": ("seq-0",), "test": ("seq-2", "seq-3")}
+        said = "val: 20% of the 2 labelled ones that are not for test, drawn with seed 0; "
+        assert found.why["splits"] == f"{said}test: {origin}; the rest is train"
+
+
+def test_lists_of_frames_that_cut_through_sequences_are_none_of_sequences(tmp_path: Path) -> None:
+    davis(tmp_path)
+    for split, frame in (("train", 1), ("val", 2)):
+        (tmp_path / f"{split}.txt").write_text("".join(f"seq-{k}_{frame:05d}\n" for k in range(4)))
+    assert "drawn with seed 0" in look(tmp_path).why["splits"]
+
+
+def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:
+    for k, place in enumerate(("train/a", "train/b", "train/c", "test/d")):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / f"images/{place}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"masks/{place}", masks, "{:04d}.png")
+    assert look(tmp_path).source["splits"] == {"val": ("c",), "test": ("d",)}
+    for name in ("b", "c"):
+        shutil.rmtree(tmp_path / f"images/train/{name}")
+        shutil.rmtree(tmp_path / f"masks/train/{name}")
     found = look(tmp_path)
-    assert found.source["splits"] == {"val": ("seq-2", "seq-3")}
-    assert found.why["splits"] == "val: as ImageSets/2017/val.txt lists them; the rest is train"
+    assert found.source["splits"] == {"val": ("d",)}
+    said = "test serves as val, because a alone has other masks: what chooses the model scores it, too"
+    assert said in found.warnings
+
+
+def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp_path: Path) -> None:
+    """Beside them lies what a server of Synology leaves behind."""
+    for k in range(4):
+        frames, masks = frames_of(k, 24)
+        write_images(tmp_path / f"take{k}", frames, "{:04d}.png")
+        write_images(tmp_path / f"take{k}/@eaDir/0000.png", frames[:1], "SYNOPHOTO_THUMB_M.jpg")
+        if k < 2:
+            write_images(tmp_path / f"take{k}", masks, "{:04d}_mask.png")
+    start = plan(tmp_path)
+    assert start.found.source["splits"]["unlabeled"] == ("take2", "take3")
+    assert start.clips == {"train": 1, "val": 1, "unlabeled": 2} and not start.left_out
 
 
 def test_names_that_look_like_numbers_are_quoted(tmp_path: Path) -> None:

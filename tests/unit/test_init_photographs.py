@@ -138,6 +138,19 @@ def test_splits_that_folders_are_named_after_are_taken(tmp_path: Path) -> None:
     assert start.clips == {"train": 6, "val": 4}
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_photographs_for_test_are_not_learnt_from(alone: bool, tmp_path: Path) -> None:
+    """Where there is no folder called `val`, and no list, they are in lists or folders of their own."""
+    for split, names in (("train", WORDS[:6]), ("test", WORDS[6:])):
+        photographs(tmp_path, names, ONE_SIZE, folder="" if alone else f"/{split}")
+        if alone:
+            (tmp_path / f"{split}.txt").write_text("".join(f"images/{name}.jpg\n" for name in names))
+    start = plan(tmp_path)
+    assert start.clips == ({"train": 5, "val": 1, "test": 4} if alone else {"train": 6, "val": 4})
+    assert start.found.why["splits"].endswith("test: as test.txt lists them") is alone
+    assert any("test serves as val" in warning for warning in start.found.warnings) is not alone
+
+
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):  # whose images have the same names
         photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")

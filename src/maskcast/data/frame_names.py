@@ -96,8 +96,9 @@ def name_key(name: str) -> NameKey:
 def runs(keys: Sequence[str]) -> list[range]:
     """Returns the parts of a sequence whose frames follow each other, by the numbers in their keys.
 
-    A part ends where numbers are missing or names change their form. Keys without numbers, and numbers that are no
-    count (times of day), follow each other as they are sorted.
+    A part ends where numbers are missing, names change their form, or a count begins anew behind another number
+    (`1_0023`, `2_0000`). Keys without numbers, and numbers that are no count (times of day), follow each other as
+    they are sorted.
     """
     steps = [_step(before, after) for before, after in pairwise(keys)]
     known = [step for step in steps if step]
@@ -105,7 +106,8 @@ def runs(keys: Sequence[str]) -> list[range]:
     counts = bool(known) and Counter(known)[usual] * 2 > len(known) and all(step % usual == 0 for step in known)
     found, start = [], 0
     for k, step in enumerate(steps, 1):
-        if step == 0 or (counts and step is not None and step > usual):
+        ends = step > usual if step is not None else not _carried(keys[k - 1], keys[k], usual)
+        if step == 0 or (counts and ends):
             found.append(range(start, k))
             start = k
     return [*found, range(start, len(keys))] if keys else []
@@ -124,6 +126,13 @@ def _step(before: str, after: str) -> int | None:
     pairs = zip(re.findall(r"\d+", before), re.findall(r"\d+", after), strict=True)
     grown = [int(b) - int(a) for a, b in pairs if int(a) != int(b)]
     return grown[0] if len(grown) == 1 and grown[0] > 0 else None
+
+
+def _carried(before: str, after: str, step: int) -> bool:
+    """Returns whether the last number goes on from its highest to its lowest, as in times: 12-59 before 13-00."""
+    last, first = (re.findall(r"\d+", key)[-1:] for key in (before, after))
+    wraps = 60 if len("".join(last)) == 2 else 10 ** len("".join(last))
+    return not last or int(first[0]) == (int(last[0]) + step) % wraps
 
 
 def skeleton(key: str) -> str:

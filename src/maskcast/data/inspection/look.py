@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskcast.data.archives.unpack import is_archive
+from maskcast.data.frame_names import other_endings
+from maskcast.data.images import image_files
 from maskcast.data.inspection.choosing import drawn_frames, for_people, made_of_frames, of_classes, photographs_of
 from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
@@ -166,7 +168,10 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
         guess, folders = widened(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
     labels = find_sequences(raw, guess.masks) if guess.masks else {}
-    labels = {name: files for name, files in labels.items() if isinstance(files, dict) or files.is_dir()}
+    suffix = guess.mask_suffix or ""
+    labels = {
+        name: files for name, files in labels.items() if isinstance(files, dict) or _has_masks(files, suffix)
+    }
     images = without_masks(find_sequences(raw, guess.images), labels)
     if guess.masks:
         source["masks"] = guess.masks
@@ -181,7 +186,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
         found.warnings.append(
             f"masks of {', '.join(lonely[:3])} ({counted(len(lonely), 'sequence')}) have no frames"
         )
-    footage = pair_masks(images, labels, guess.mask_suffix or "", found)
+    footage = pair_masks(images, labels, suffix, found)
     if not why and (why := photographs(footage)):
         alone = replace(guess, images=by_image(guess.images), masks=guess.masks and by_image(guess.masks))
         return _frame_folders(raw, alone, why)
@@ -206,6 +211,13 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
     propose_splits(raw, found, marked, folders)
     cover_horizon(found, marked)
     return found
+
+
+def _has_masks(folder: Path, suffix: str) -> bool:
+    """Returns whether a folder holds masks, or what may be some in files that cannot be read."""
+    if not folder.is_dir():
+        return False
+    return any(path.stem.endswith(suffix) for path in image_files(folder)) or bool(other_endings(folder))
 
 
 def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:

@@ -1,8 +1,8 @@
 """Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
@@ -13,8 +13,8 @@ from maskcast.reading import counted
 
 SHARE = 0.2  # of the labelled sequences that is scored on
 FEW_CLIPS = 20  # labelled clips up to which windows overlap
-LIST = re.compile(r"(train|val|test)\.txt", re.IGNORECASE)
-SPLIT_NAMES = {"validation": "val", "valid": "val", "val": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 
 
 def propose_splits(
@@ -48,10 +48,8 @@ def propose_splits(
         _by_time(raw, found, alone, marked[alone], unlabelled)
     else:
         named, origin = _existing(raw, sorted(lengths, key=id_key), folders or {})
-        if not named or not set(named.get("val", ())) & set(long_enough):
-            drawn = assign_splits(long_enough, {"val": SHARE}, 0)
-            named = {"val": tuple(name for name, split in drawn.items() if split == "val")}
-            origin = f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
+        if not set(named.get("val", ())) & set(long_enough):
+            named, origin = _with_val(found, named, origin, long_enough)
         found.source["splits"] = named | short
         found.why["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
@@ -60,6 +58,24 @@ def propose_splits(
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
     if unlabelled and (alone is None or found.source["layout"] != "frame_folders"):
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+
+
+def _with_val(
+    found: Findings, named: dict[str, tuple[str, ...]], origin: str, long_enough: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], str]:
+    """Returns splits with a `val`: some of the sequences that are not for `test`, else those that are."""
+    test = named.get("test", ())
+    rest = [name for name in long_enough if name not in test]
+    if test and len(rest) == 1:
+        found.warnings.append(
+            f"test serves as val, because {rest[0]} alone has other masks: what chooses the model scores it, too"
+        )
+        return {"val": test}, f"test, {origin}"
+    drawn = _members(assign_splits(rest or long_enough, {"val": SHARE}, 0), "val")
+    if not test or not rest:
+        return {"val": drawn}, f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
+    told = f"{SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0; test: {origin}"
+    return {"val": drawn, "test": test}, told
 
 
 def _of_photographs(raw: Path, found: Findings, folders: Mapping[str, str]) -> None:
@@ -75,12 +91,17 @@ def _of_photographs(raw: Path, found: Findings, folders: Mapping[str, str]) -> N
         return
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     named, origin = _existing(raw, sorted(found.labelled, key=id_key), folders)
-    if named.get("val"):
-        splits: dict[str, Any] = dict(named)
+    alone = all(length == 1 for length in found.sequences.values())
+    if "test" in named and "val" not in named and not alone:
+        named, origin = _with_val(found, named, origin, sorted(found.labelled, key=id_key))
+    splits: dict[str, Any] = dict(named)
+    if "val" in named:
         found.why["splits"] = f"val: {origin}; the rest is train"
-    elif all(length == 1 for length in found.sequences.values()):
-        splits = {"val": SHARE}
-        found.why["splits"] = f"val: {SHARE:.0%} of the {len(found.labelled)} labelled ones; the rest is train"
+    elif alone:
+        splits["val"] = SHARE
+        others = len(found.labelled) - len(named.get("test", ()))
+        found.why["splits"] = f"val: {SHARE:.0%} of {others} labelled ones; the rest is train"
+        found.why["splits"] += f"; test: {origin}" if named else ""
     else:
         found.source |= {"split_by": "time", "splits": {"val": SHARE}}
         found.why["splits"] = f"val: the last {SHARE:.0%} of each folder; the rest is train"
@@ -192,24 +213,51 @@ def _existing(
     """Returns the splits that a data set comes with: by the names of its sequences, or by lists in text files."""
     lower = {name: folders.get(name, name).lower() for name in names}
     by_name = {name: SPLIT_NAMES[word] for name, word in lower.items() if word in SPLIT_NAMES}
-    if by_name and len(by_name) < len(names):
-        named = {
-            split: tuple(n for n in names if by_name.get(n) == split) for split in sorted({*by_name.values()})
-        }
-        return {split: named[split] for split in ("val", "test") if named.get(split)}, "folders are named so"
-    known = set(names)
-    for path in sorted(raw.rglob("val.txt")):
-        lists = {}
-        for other in sorted(path.parent.iterdir()):
-            if LIST.fullmatch(other.name):
-                words = other.read_text(encoding="utf-8-sig", errors="replace").split()
-                listed = dict.fromkeys(word.strip("/").split("/")[-1] for word in words)
-                lists[other.stem.lower()] = tuple(name for name in listed if name in known)
-        if lists.get("val") and set(lists["val"]) < known:
-            chosen = {split: lists[split] for split in ("val", "test") if lists.get(split)}
-            taken: set[str] = set()
-            for split in chosen:
-                chosen[split] = tuple(name for name in chosen[split] if name not in taken)
-                taken |= set(chosen[split])
-            return chosen, f"as {path.relative_to(raw).as_posix()} lists them"
-    return {}, ""
+    if set(by_name.values()) - {"train"} and (len(by_name) < len(names) or "train" in by_name.values()):
+        return _held_out(by_name), "folders are named so"
+    best: tuple[dict[str, str], str] = {}, ""
+    for folder in sorted({path.parent for path in raw.rglob("*.txt") if path.stem.lower() in SPLIT_NAMES}):
+        listed, origin = _listed(folder, names)
+        if len(listed) > len(best[0]) and 0 < len(_members(listed, "val", "test")) < len(names):
+            best = listed, f"as {(folder / origin).relative_to(raw).as_posix()} lists them"
+    return _held_out(best[0]), best[1]
+
+
+def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Returns the names of each split but `train`."""
+    return {split: members for split in ("val", "test") if (members := _members(splits, split))}
+
+
+def _members(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
+    return tuple(name for name, split in splits.items() if split in wanted)
+
+
+def _listed(folder: Path, names: Sequence[str]) -> tuple[dict[str, str], str]:
+    """Returns the split of each name that the lists of a folder have, and the list that holds some out.
+
+    Nothing where a name stands in two of them: they are of single frames then.
+    """
+    found: dict[str, str] = {}
+    origin = ""
+    for path in sorted(folder.glob("*.txt"), key=lambda path: SPLIT_NAMES.get(path.stem.lower(), "") != "val"):
+        split = SPLIT_NAMES.get(path.stem.lower())
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if split else []
+        mine = {name for line in lines if (name := _name_in(line.strip(), names))}
+        if any(found.get(name, split) != split for name in mine):
+            return {}, ""
+        found |= {name: str(split) for name in names if name in mine}
+        origin = origin or (path.name if mine and split != "train" else "")
+    return found, origin
+
+
+def _name_in(line: str, names: Collection[str]) -> str | None:
+    """Returns the name of a sequence in a line: all of it, or a part of a path, less an ending or a number."""
+    if line in names:
+        return line
+    for word in line.split():
+        for part in PurePosixPath(word).parts:
+            stem = PurePosixPath(part).stem
+            for name in (part, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem)):
+                if name in names:
+                    return name
+    return None
