@@ -895,9 +895,11 @@ def test_what_is_said_counts_parts_between_gaps_and_tells_each_thing_once(tmp_pa
     assert "masker unet, starts" in said
 
 
-def test_without_masks_nothing_is_said_of_a_masker(tmp_path: Path) -> None:
-    write_images(tmp_path / "a", frames_of(0, 24)[0], "{:03d}.png")
-    assert "starts at random" not in told(plan(tmp_path), tmp_path, Path("params.yaml"))
+def test_without_masks_nothing_is_said_of_a_masker_and_no_hub_is_asked(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", frames_of(0, 24, (96, 128))[0], "{:03d}.png")
+    start = plan(tmp_path, lambda: pytest.fail("asked for weights"))
+    assert "at random" not in told(start, tmp_path, Path("params.yaml"))
+    assert "of the labelled pixels" not in start.text(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["", "{}/"])

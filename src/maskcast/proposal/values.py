@@ -76,7 +76,6 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         "fetch_dataset.uri": "the folder that was looked at; it is copied to data/raw",
         "prepare_clips.source.layout": found.layout,
         "prepare_clips.height": size_why,
-        "train_masker.augment.crop_on_object": f"background takes {_background(found):.0%} of the labelled pixels",
         "generate_masks.propagated": "frames that have masks keep them, and optical flow carries them on",
         "train_masker.training": "raise epochs for better masks: this is a first run",
         "train_masker.model": "docs/ssl.md: what weights of ImageNet are worth, and where they come from",
@@ -93,6 +92,10 @@ def propose_params(raw: Path, found: Findings, weights: str | None = None) -> Pr
         why["prepare_clips.required_splits"] = (
             "no masks, so nothing to train on or to score: remove it with the first labels"
         )
+    if found.shares:
+        why["train_masker.augment.crop_on_object"] = (
+            f"class 0 takes {_background(found):.0%} of the labelled pixels"
+        )
     if context:
         why["evaluate.context_frames"] = found.why["frames"]
     return Proposal(sections, why)
@@ -105,7 +108,7 @@ def suits_pretrained(found: Findings) -> bool:
     stride 32 sees next to nothing.
     """
     one_sequence = found.source.get("split_by") == "time" and not found.photographs
-    return min(_size(found)[0]) >= SMALLEST and not one_sequence
+    return found.trainable and min(_size(found)[0]) >= SMALLEST and not one_sequence
 
 
 def _encoder(weights: str | None) -> dict[str, Any]:
