@@ -229,6 +229,27 @@ class LockedMlflow(BaseHTTPRequestHandler):
         pass
 
 
+class MlflowWithoutFiles(LockedMlflow):
+    """A server that hands no files out, as a proxy without their route has it."""
+
+    def do_PUT(self) -> None:
+        self.send_error(404)
+
+
+def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), MlflowWithoutFiles)
+    threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+    uri = f"http://team:right@127.0.0.1:{server.server_port}"
+    data = {"MLFLOW_TRACKING_URI": base64.b64encode(uri.encode()).decode()}
+    kube.put("secrets", "maskcast-mlflow", "team", data=data)
+    try:
+        found = said(row("MLflow", cluster_file(tmp_path, env={}, secrets={"maskcast-mlflow": list(data)})))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert re.match("failed: .*MLflow answers 404 .* -> see the server's log", found, re.DOTALL), found
+
+
 @pytest.mark.parametrize(
     ("password", "expected"),
     [

@@ -34,15 +34,15 @@ class MlflowApi:
             MaskcastError: see `ask`.
         """
         path = "/api/2.0/mlflow/experiments/get-by-name"
-        answer = self.ask("GET", path, params={"experiment_name": name})
+        answer = self.ask("GET", path, may_lack=True, params={"experiment_name": name})
         return str(answer.json()["experiment"]["experiment_id"]) if answer.ok else None
 
     def post(self, path: str, **fields: Any) -> Any:
         """Returns the JSON that a call of the API answers; see `ask`."""
         return self.ask("POST", f"/api/2.0/mlflow/{path}", json=fields).json()
 
-    def ask(self, method: str, path: str, **content: Any) -> Any:
-        """Returns an answer of status 404 or below 400.
+    def ask(self, method: str, path: str, *, may_lack: bool = False, **content: Any) -> Any:
+        """Returns an answer of status below 400, or of 404 where the server may lack what is asked for.
 
         Raises:
             MaskcastError: the server does not answer, or refuses.
@@ -56,7 +56,7 @@ class MlflowApi:
             raise MaskcastError(
                 f"{self.shown}: MLflow refuses ({answer.status_code}: {answer.text[:200]}); {remedy}"
             )
-        if answer.status_code >= 400 and answer.status_code != 404:
+        if answer.status_code >= 400 and not (may_lack and answer.status_code == 404):
             raise MaskcastError(
                 f"{self.shown}: MLflow answers {answer.status_code} ({answer.text[:200]}); see the server's log"
             )
