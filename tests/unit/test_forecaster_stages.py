@@ -80,12 +80,13 @@ def test_pretrain_then_finetune_writes_models_and_scores(
         pretrained=tmp_path / "pretrained",
         forecaster=tmp_path / "forecaster",
         metrics=tmp_path / "tuned.json",
+        name="tuned",
     )
     assert json.loads((tmp_path / "tuned.json").read_text())["parameters"] == scores["parameters"]
     assert tuned["persistence_val_jaccard_last"] == scores["persistence_val_jaccard_last"]
     curves = read_curves(tmp_path / "forecaster")
-    assert list(curves) == ["pretrain_forecaster", "finetune_forecaster"]
-    assert max(epoch["jaccard_last"] for epoch in curves["finetune_forecaster"]) >= tuned["val_jaccard_last"]
+    assert list(curves) == ["pretrain_forecaster", "tuned"]  # each stage by the name that it goes by
+    assert max(epoch["jaccard_last"] for epoch in curves["tuned"]) >= tuned["val_jaccard_last"]
     assert len(curves["pretrain_forecaster"]) == scores["epochs"]
     before, description = load_forecaster(tmp_path / "pretrained")
     after, _ = load_forecaster(tmp_path / "forecaster")

@@ -8,7 +8,7 @@ from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
 from maskcast.runner.outputs import resume_dir
-from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.seed import derive
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 
@@ -60,7 +60,7 @@ def finetune_forecaster(
 
     task, description, count = finetuning(clips, masks, masker, pretrained, params)
     train_forecaster(
-        "finetune_forecaster",
+        running_name("finetune_forecaster"),
         task,
         config_of(description),
         {"clips": float(count)},

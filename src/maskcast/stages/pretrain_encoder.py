@@ -7,7 +7,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import first_of_classes
 from maskcast.models.encoders.configs import DenseConfig, NoMethod
 from maskcast.progress import first_process, report_file, say
-from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.encoder_params import EncoderTraining
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
         return result | (_probed(trained, start, frames.store) if isinstance(frames, ClipFrames) else {})
 
     finish_training(
-        "pretrain_encoder",
+        running_name("pretrain_encoder"),
         task,
         params.training,
         resume_dir(encoder),

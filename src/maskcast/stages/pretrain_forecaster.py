@@ -12,7 +12,7 @@ from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
 from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.runner.outputs import resume_dir
-from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.seed import derive
 from maskcast.training.tasks.forecasting_params import ForecastTraining
 
@@ -62,7 +62,7 @@ def pretrain_forecaster(
 
     task, counts = pretraining(clips, masks, masker, params)
     train_forecaster(
-        "pretrain_forecaster",
+        running_name("pretrain_forecaster"),
         task,
         params.model,
         counts,

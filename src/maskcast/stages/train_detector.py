@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from maskcast.runner.stage import InPath, OutPath, stage
+from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.training.tasks.detection_params import DetectorTraining
 
 
@@ -55,7 +55,7 @@ def train_detector(
         }
 
     finish_training(
-        "train_detector",
+        running_name("train_detector"),
         task,
         params.training,
         resume_dir(detector),

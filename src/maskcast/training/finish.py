@@ -15,7 +15,7 @@ Scores = Mapping[str, float]
 
 
 def finish_training(
-    stage: str,
+    name: str,
     task: Task,
     schedule: Schedule,
     resume: Path,
@@ -30,7 +30,7 @@ def finish_training(
     """Trains a task, writes all that comes of it, and returns its scores.
 
     Args:
-        stage: names the learning curve.
+        name: that the stage goes by, and the learning curve after it.
         task: what to train, and on what.
         schedule: how long, and how fast.
         resume: folder for the checkpoint (``runner.outputs.resume_dir``).
@@ -48,7 +48,7 @@ def finish_training(
     train = rehearse if rehearsing() else fit
     scores, curve = train(task, schedule, resume, start_counts=before is not None)
     save(out)
-    write_curve(out, stage, curve, before)
+    write_curve(out, name, curve, before)
     write_json(metrics, dict(results(scores)))
     if summary:
         say(summary(scores))

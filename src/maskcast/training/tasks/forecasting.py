@@ -164,7 +164,7 @@ class ForecastTask:
 
 
 def train_forecaster(
-    stage: str,
+    name: str,
     task: ForecastTask,
     config: ModelConfig,
     clip_counts: Mapping[str, float],
@@ -177,7 +177,7 @@ def train_forecaster(
     """Trains a forecaster and writes all that comes of it (see ``finish_training``).
 
     Args:
-        stage: its name.
+        name: that the stage goes by.
         task: what to train, and on what.
         config: of the model.
         clip_counts: how many clips were trained on, and left out, for the metrics.
@@ -188,10 +188,10 @@ def train_forecaster(
     """
     params = task.params
     baselines = _baseline_scores(task)
-    name = task.clips.label_map.name
+    label_map = task.clips.label_map.name
     meta = {
         "classes": list(task.clips.classes),
-        **({} if name == MASK else {"label_map": name}),  # a model that names none speaks of MASK
+        **({} if label_map == MASK else {"label_map": label_map}),  # a model that names none speaks of MASK
         "context_frames": params.context_frames,
         "horizon": params.horizon,
     }
@@ -214,7 +214,7 @@ def train_forecaster(
         return f"forecaster: validation Jaccard {told} at the last frame"
 
     scores = finish_training(
-        stage,
+        name,
         task,
         params.training,
         resume,
@@ -225,10 +225,10 @@ def train_forecaster(
         summary=summary,
         before=before,
     )
-    reached, name = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
+    reached, best = max((baselines.get(f"{name}_val_jaccard_last", -1.0), name) for name in UNLEARNT)
     if not rehearsing() and scores["jaccard_last"] <= reached:
         say(
-            f"warning: {name}, which learns nothing, has {reached:.4f} there; train longer or on more "
+            f"warning: {best}, which learns nothing, has {reached:.4f} there; train longer or on more "
             "clips, or look at the masks: where they are poor, no forecast is good"
         )
 
@@ -237,8 +237,6 @@ def _baseline_scores(task: ForecastTask) -> dict[str, float]:
     """Returns the validation scores of the baselines that apply to these clips."""
     scores: dict[str, float] = {}
     for name, baseline in baselines_of(task.clips, task.val).items():
-        if baseline is None:
-            continue
         found = task.score(baseline)
         told = {score: found[score] for score in SCORES if score in found}
         scores |= {f"{name}_val_{score}": value for score, value in told.items()}
