@@ -18,7 +18,6 @@ from maskcast.errors import MaskcastError
 from maskcast.evaluation.boundary import boundary_f
 from maskcast.evaluation.forecasts import Evaluation
 from maskcast.evaluation.metrics import confusion, macro_jaccard
-from maskcast.evaluation.scores import applicable
 from maskcast.labels import MASK, single_map
 from maskcast.models.base import save_model
 from maskcast.models.forecasting.base import Predictor
@@ -146,7 +145,7 @@ def test_the_stage_writes_tables_and_pictures_twice_alike(
     first = run(tmp_path / "a", models, store.root, store.root, pictures=2)
     assert first["jaccard_last"] == first["jaccard_last_persistence"]  # an untrained network copies
     said = capsys.readouterr().err
-    assert "constant_velocity" in said
+    assert "constant_velocity" in said and "rigid_body" not in said  # which is for CLEVRER's classes alone
     assert str(tmp_path / "a" / "report" / "forecast.png") in said
 
     report = tmp_path / "a" / "report"
@@ -183,13 +182,16 @@ def test_the_page_says_in_how_many_clips_the_best_baseline_is_beaten(tmp_path: P
     store = still_store(tmp_path / "clips")
     evaluated = evaluation(store, store, Spy(shift=5))
     scores, page = evaluated.scores(), Page("evaluate")
-    compared = clip_by_clip(applicable(scores), evaluated.videos)
+    compared = clip_by_clip(scores, evaluated.videos)
+    epochs = [{"epoch": n, "loss": 1 / n, "jaccard": 0.5} for n in (1, 2)]
+    curves = {"train_masker": epochs, "finetune_forecaster": epochs[:1]}
     with listening(page):
-        show_evaluation(evaluated, scores, evaluated.flat(scores), compared, {}, None, {})
+        show_evaluation(evaluated, scores, evaluated.flat(scores), compared, {}, None, curves)
     page.write(tmp_path / "page.html", {}, Evaluate(), {})
     text = (tmp_path / "page.html").read_text()
+    assert "Loss of train masker" in text and "Loss of finetune forecaster" not in text  # one epoch is no course
     less = f"{compared[0].interval[0] - 1:+.3f}"
-    assert f"above it in 0 of 1 clip, by {less} [{less}, {less}] in the mean." in text
+    assert f"above it in 0 of 1 clip, by {less} in the mean." in text
     assert "Clip by clip: how sure the differences are" in text and "not what another seed" in text
 
 

@@ -50,6 +50,13 @@ def test_many_clips_of_few_videos_are_less_sure_than_as_many_videos() -> None:
     assert str(by_clip).endswith(f"over 100 clips, greater in {by_clip.greater}")
 
 
+def test_a_single_clip_has_no_interval() -> None:
+    assert (
+        str(paired_difference(scores(0.5), scores(0.3), Bootstrap(), "clip"))
+        == "+0.2000 over 1 clip, greater in 1"
+    )
+
+
 @pytest.mark.parametrize(
     ("steps", "said"),
     [

@@ -18,7 +18,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.errors import MaskcastError
 from maskcast.evaluation.futures import Future, score_futures
 from maskcast.evaluation.masker import MaskerScores, score_masker
-from maskcast.evaluation.scores import ForecastScores, applicable, measured
+from maskcast.evaluation.scores import ForecastScores, measured
 from maskcast.evaluation.view import ForecastView
 from maskcast.inference.forecast import Context, Forecast, ForecastSetting, check_agreement, forecast_clips
 from maskcast.labels import id_key
@@ -135,14 +135,14 @@ class Evaluation:
         """The video of each clip by its id."""
         return {clip.id: clip.video for clip in self.chosen}
 
-    def scores(self) -> dict[str, ForecastScores | None]:
-        """Scores the forecaster, then the baselines; None for those that do not apply to these clips."""
-        return {name: None if model is None else self._score(name, model) for name, model in self._models.items()}
+    def scores(self) -> dict[str, ForecastScores]:
+        """Scores the forecaster, then the baselines that apply to these clips."""
+        return {name: self._score(name, model) for name, model in self._models.items()}
 
-    def flat(self, scores: Mapping[str, ForecastScores | None]) -> dict[str, float]:
+    def flat(self, scores: Mapping[str, ForecastScores]) -> dict[str, float]:
         """Returns all scores as flat finite numbers; those of baselines and other label maps carry their name."""
         flat = {"clips": float(len(self.chosen))}
-        for name, found in applicable(scores).items():
+        for name, found in scores.items():
             suffix = "" if name == FORECASTER else f"_{name}"
             flat |= {f"{key}{suffix}": value for key, value in found.table().items()}
         for name, one in self.masker_scores.items():
@@ -155,9 +155,8 @@ class Evaluation:
     def view(self, n: int) -> ForecastView:
         """Forecasts clip n once more, to draw it."""
         clip = self.chosen[n]
-        rival_model = self._models[RIVAL]
-        assert rival_model is not None
-        (_, own), (_, rival) = (next(self._forecasts(model, [clip])) for model in (self.forecaster, rival_model))
+        drawn = (self.forecaster, self._models[RIVAL])
+        (_, own), (_, rival) = (next(self._forecasts(model, [clip])) for model in drawn)
         futures = {
             f"future {seed + 1}": next(self._forecasts(Future(self.forecaster, seed), [clip]))[1].masks[0]
             for seed in range(self.futures)
@@ -180,7 +179,7 @@ class Evaluation:
         return score_masker(self.prepared, self.generated, self.chosen)
 
     @cached_property
-    def _models(self) -> dict[str, Predictor | None]:
+    def _models(self) -> dict[str, Predictor]:
         return {FORECASTER: self.forecaster, **baselines_of(self.prepared, self.chosen)}
 
     @property

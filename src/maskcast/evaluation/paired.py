@@ -54,8 +54,12 @@ class Difference:
         of_videos = f" of {counted(self.videos, 'video')}" if self.videos < self.count else ""
         return f"{counted(self.count, self.of)}{of_videos}"
 
+    def shown(self, digits: int = 4) -> str:
+        """Returns the mean with its interval."""
+        return bracketed((self.mean, self.low, self.high), self.count, f"+.{digits}f")
+
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}] over {self.over}, greater in {self.greater}"
+        return f"{self.shown()} over {self.over}, greater in {self.greater}"
 
 
 def paired_difference(
@@ -108,6 +112,12 @@ def mean_interval(
     tail = (1 - bootstrap.confidence) / 2
     low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
     return float(values_N.mean()), float(low), float(high)
+
+
+def bracketed(interval: tuple[float, float, float], count: int, spec: str = ".4f") -> str:
+    """Returns a mean, and in brackets both ends of its interval: of a single clip or image there is none."""
+    mean, low, high = (format(value, spec) for value in interval)
+    return f"{mean} [{low}, {high}]" if count > 1 else mean
 
 
 def _videos(items: list[str], videos: Mapping[str, str] | None) -> dict[str, list[int]]:

@@ -6,7 +6,7 @@ Legend: h horizon, K classes, H height, W width; clips are forecast in batches a
 import math
 import resource
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,11 +124,6 @@ class ForecastScores(HorizonCounts):
             "seconds_per_clip": self.seconds / max(len(self.clip_ids), 1),
             "peak_memory_mib": self.peak_memory_mib,
         }
-
-
-def applicable(scores: Mapping[str, ForecastScores | None]) -> dict[str, ForecastScores]:
-    """Returns the scores without the forecasters that did not apply."""
-    return {name: one for name, one in scores.items() if one is not None}
 
 
 def measured(scores: ForecastScores, batches: Iterable[T]) -> Iterator[T]:

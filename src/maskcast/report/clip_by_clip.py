@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from maskcast.evaluation.bootstrap_params import Bootstrap
 from maskcast.evaluation.forecasts import FORECASTER
-from maskcast.evaluation.paired import FEWEST, Difference, mean_interval, paired_difference
+from maskcast.evaluation.paired import FEWEST, Difference, bracketed, mean_interval, paired_difference
 from maskcast.evaluation.scores import ForecastScores
 
 HEADER = ("forecaster", "score of each clip", "mean", "forecaster less this", "greater in")
@@ -47,12 +47,10 @@ class ClipByClip:
     @property
     def cells(self) -> list[str]:
         """The row of a table, under `HEADER`."""
-        mean, low, high = self.interval
-        row = [self.model.replace("_", " "), self.score, f"{mean:.4f} [{low:.4f}, {high:.4f}]"]
+        row = [self.model.replace("_", " "), self.score, bracketed(self.interval, self.clips)]
         if self.difference is None:
             return [*row, "-", "-"]
-        one = self.difference
-        return [*row, f"{one.mean:+.4f} [{one.low:+.4f}, {one.high:+.4f}]", f"{one.greater} of {one.count}"]
+        return [*row, self.difference.shown(), f"{self.difference.greater} of {self.difference.count}"]
 
     @property
     def numbers(self) -> list[object]:
@@ -64,21 +62,21 @@ class ClipByClip:
         return [*row, *(f"{value:.6f}" for value in (one.mean, one.low, one.high)), one.greater]
 
 
-def clip_by_clip(known: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> list[ClipByClip]:
+def clip_by_clip(scores: Mapping[str, ForecastScores], videos: Mapping[str, str]) -> list[ClipByClip]:
     """Compares a forecaster with the baselines clip by clip.
 
     Args:
-        known: of the forecaster and those that apply.
+        scores: of the forecaster and the baselines.
         videos: of which video each clip is.
 
     Returns:
         The scores of each by name, the forecaster first; none where no true mask has foreground.
     """
-    if not known[FORECASTER].foreground:
+    if not scores[FORECASTER].foreground:
         return []
     found = []
-    own = known[FORECASTER].per_clip()
-    for name, one in known.items():
+    own = scores[FORECASTER].per_clip()
+    for name, one in scores.items():
         for score, clips in one.per_clip().items():
             of = len({videos[clip] for clip in clips})
             interval = mean_interval(clips, BOOTSTRAP, videos)
@@ -95,7 +93,6 @@ def said(found: list[ClipByClip], model: str, score: str) -> str:
     if one is None:
         return ""
     text = (
-        f"Clip by clip the forecaster is above it in {one.greater} of {one.over}, by {one.mean:+.3f} "
-        f"[{one.low:+.3f}, {one.high:+.3f}] in the mean."
+        f"Clip by clip the forecaster is above it in {one.greater} of {one.over}, by {one.shown(3)} in the mean."
     )
     return f"{text} That may be chance." if one.may_be_chance else text

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.evaluation.metrics import jaccard_per_class
-from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.report.clip_by_clip import CSV_HEADER, MEANING, ClipByClip, clip_by_clip
 from maskcast.report.clip_by_clip import HEADER as CLIP_BY_CLIP
 from maskcast.report.plots import plot_lines, plot_reliability
@@ -73,14 +73,14 @@ def meanings(futures: int) -> dict[str, str]:
     return definitions(futures) | DAVIS
 
 
-def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], list[list[str]]]:
-    """Returns header and rows of the score table, one row per forecaster; None one that does not apply (n/a)."""
-    some = next(iter(applicable(scores).values()))
+def headline(scores: Mapping[str, ForecastScores]) -> tuple[list[str], list[list[str]]]:
+    """Returns header and rows of the score table, one row per forecaster."""
+    some = next(iter(scores.values()))
     numbers = some.frame_numbers
     told = {"first": numbers[0], "last": numbers[-1], "judged": numbers[some.last]}
     header = ["forecaster", *(text.format(**told) for text in HEADLINE.values())]
     rows = [
-        [name, *(shown_score(one.table()[key], DIGITS.get(key, 4)) if one else "n/a" for key in HEADLINE)]
+        [name, *(shown_score(one.table()[key], DIGITS.get(key, 4)) for key in HEADLINE)]
         for name, one in scores.items()
     ]
     return header, rows
@@ -88,7 +88,7 @@ def headline(scores: Mapping[str, ForecastScores | None]) -> tuple[list[str], li
 
 def write_tables(
     folder: Path,
-    results: Mapping[str, ForecastScores | None],
+    scores: Mapping[str, ForecastScores],
     classes: Sequence[str],
     facts: Mapping[str, Any],
     futures: int,
@@ -99,8 +99,7 @@ def write_tables(
     Returns:
         The forecasters clip by clip.
     """
-    header, rows = headline(results)
-    scores = applicable(results)
+    header, rows = headline(scores)
     (folder / "scores.md").write_text(markdown(header, rows), encoding="utf-8")
     write_csv(
         folder / "scores.csv",
@@ -109,9 +108,9 @@ def write_tables(
     )
     write_csv(
         folder / "per_horizon.csv",
-        ["horizon", *results],
+        ["horizon", *scores],
         [
-            [frame, *(number(one.per_horizon()[index]) if one else "" for one in results.values())]
+            [frame, *(number(one.per_horizon()[index]) for one in scores.values())]
             for index, frame in enumerate(next(iter(scores.values())).frame_numbers)
         ],
     )
@@ -144,16 +143,16 @@ def write_tables(
         lines += ["## Clip by clip", "", markdown(CLIP_BY_CLIP, [each.cells for each in compared]), MEANING, ""]
     lines += ["## What the scores mean", ""]
     lines += [f"- `{name}`: {text}." for name, text in meanings(futures).items()]
-    lines += ["", "In `metrics`, a baseline's scores end in its name. `rigid_body` knows CLEVRER's camera and"]
-    lines += ["physics and applies to its classes alone; no trained forecaster is given either."]
+    lines += ["", "In `metrics`, a baseline's scores end in its name."]
+    if "rigid_body" in scores:
+        lines += ["`rigid_body` knows CLEVRER's camera and physics; no trained forecaster is given either."]
     lines += ["In per_clip.csv a score is that of one clip alone: their mean is not the pooled score above.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
     return compared
 
 
-def plot_horizons(path: Path, results: Mapping[str, ForecastScores | None]) -> None:
+def plot_horizons(path: Path, scores: Mapping[str, ForecastScores]) -> None:
     """Draws macro Jaccard over the forecast frames, one line per forecaster."""
-    scores = applicable(results)
     plot_lines(
         path,
         next(iter(scores.values())).frame_numbers,

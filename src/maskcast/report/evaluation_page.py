@@ -11,7 +11,7 @@ import torch
 from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
-from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.markup import Html, definition_list, element, folded, joined, table
 from maskcast.progress import show
@@ -27,7 +27,7 @@ from maskcast.report.tables import shown_score
 
 def show_evaluation(
     evaluation: Evaluation,
-    scores: Mapping[str, ForecastScores | None],
+    scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
     compared: list[ClipByClip],
     featured: Mapping[str, tuple[int, ForecastView]],
@@ -45,40 +45,38 @@ def show_evaluation(
         maps: the masker in every label map, see ``label_maps``; None where there is but one.
         curves: of the trainings that led here, by stage.
     """
-    known = applicable(scores)
     classes = evaluation.prepared.classes
     show("Scores", _scores(evaluation, scores, flat, compared))
-    show("By horizon", _horizons(known))
+    show("By horizon", _horizons(scores))
     if featured:
-        show("Clips", _clips(known[FORECASTER], featured))
-    show("By class", _classes(known, classes))
-    show("Confusions", confusions(known[FORECASTER], classes))
+        show("Clips", _clips(scores[FORECASTER], featured))
+    show("By class", _classes(scores, classes))
+    show("Confusions", confusions(scores[FORECASTER], classes))
     if maps is not None:
         show("Label maps", maps)
-    if known[FORECASTER].reliability.pixels.any():
-        show("Confidence", _confidence(known[FORECASTER]))
+    if scores[FORECASTER].reliability.pixels.any():
+        show("Confidence", _confidence(scores[FORECASTER]))
     show("Learning curves", _learning(curves))
-    show("Timing", _timing(known, evaluation.device))
+    show("Timing", _timing(scores, evaluation.device))
     show("What the scores mean", definition_list(meanings(evaluation.futures)))
 
 
 def _scores(
     evaluation: Evaluation,
-    scores: Mapping[str, ForecastScores | None],
+    scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
     compared: list[ClipByClip],
 ) -> Html:
-    known = applicable(scores)
-    last = {name: one.table()["jaccard_last"] for name, one in known.items()}
+    last = {name: one.table()["jaccard_last"] for name, one in scores.items()}
     best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
-    frame = known[FORECASTER].frame_numbers[known[FORECASTER].last]
+    frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
     alone = {
         name: foreground_words(foreground_jaccard(one.matrix_hKK[one.last]), digits=3)
-        for name, one in known.items()
+        for name, one in scores.items()
     }
     lead = element("p", element("strong", NO_FOREGROUND[:1].upper() + NO_FOREGROUND[1:] + "."))
-    if known[FORECASTER].foreground:
+    if scores[FORECASTER].foreground:
         lead = element(
             "p",
             f"Jaccard {last[FORECASTER]:.3f}{alone[FORECASTER]} at frame {frame}: ",
@@ -86,14 +84,12 @@ def _scores(
             f" the best baseline, {_words(best)}, with {last[best]:.3f}{alone[best]}. ",
             said(compared, best, "jaccard_last"),
         )
-    header, rows = headline(known)
+    header, rows = headline(scores)
     facts = element("ul", *(element("li", f"{name}: {value}") for name, value in evaluation.facts.items()))
     parts = [
         lead,
         table("Scores of the forecaster and of the baselines", header, [[_words(n), *r] for n, *r in rows]),
     ]
-    if without := [_words(name) for name, one in scores.items() if one is None]:
-        parts.append(element("p", f"Not applicable to these clips: {', '.join(without)}."))
     if "masker_jaccard" in flat:
         masks = evaluation.masker_scores[evaluation.prepared.label_map.name]
         told = f"{flat['masker_jaccard']:.3f}{foreground_words(foreground_jaccard(masks.counts), digits=3)}"
@@ -105,10 +101,10 @@ def _scores(
     return joined([*parts, folded("What was measured", facts)])
 
 
-def _horizons(known: Mapping[str, ForecastScores]) -> Html:
+def _horizons(scores: Mapping[str, ForecastScores]) -> Html:
     lines = {
         _words(name): list(zip(map(float, one.frame_numbers), one.per_horizon(), strict=True))
-        for name, one in known.items()
+        for name, one in scores.items()
     }
     return line_chart(
         "Forecast quality by horizon", lines, x_label="frame", y_label="macro Jaccard", y_range=(0.0, 1.0)
@@ -141,16 +137,16 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
     return joined(parts)
 
 
-def _classes(known: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
-    last = known[FORECASTER].last
-    pixels_K = known[FORECASTER].matrix_hKK[last].sum(axis=1)
-    own_K, rival_K = (jaccard_per_class(known[name].matrix_hKK[last]) for name in (FORECASTER, RIVAL))
+def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
+    last = scores[FORECASTER].last
+    pixels_K = scores[FORECASTER].matrix_hKK[last].sum(axis=1)
+    own_K, rival_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, RIVAL))
     order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
     rows = [
         [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", shown_score(rival_K[k], 3), f"{pixels_K[k]:,}"]
         for k in order
     ]
-    frame = known[FORECASTER].frame_numbers[last]
+    frame = scores[FORECASTER].frame_numbers[last]
     caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, the mark {_words(RIVAL)}"
     parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(RIVAL), "true pixels"], rows)]
     if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
@@ -191,8 +187,9 @@ def _learning(curves: Mapping[str, Curve]) -> Html:
     scores = {_words(stage): _points(curve, "jaccard") for stage, curve in curves.items()}
     charts = [line_chart("Validation by epoch", scores, x_label="epoch", y_label="Jaccard", y_range=(0.0, 1.0))]
     charts += [
-        line_chart(f"Loss of {_words(stage)}", {"training": _points(curve, "loss")}, x_label="epoch")
+        line_chart(f"Loss of {_words(stage)}", {"training": points}, x_label="epoch")
         for stage, curve in curves.items()
+        if len(points := _points(curve, "loss")) > 1  # one epoch shows no course
     ]
     return element("div", *charts, class_="charts")
 
@@ -201,10 +198,10 @@ def _points(curve: Curve, name: str) -> list[tuple[float, float]]:
     return [(epoch["epoch"], epoch[name]) for epoch in curve if name in epoch]
 
 
-def _timing(known: Mapping[str, ForecastScores], device: torch.device) -> Html:
+def _timing(scores: Mapping[str, ForecastScores], device: torch.device) -> Html:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
     rows = []
-    for name, one in known.items():
+    for name, one in scores.items():
         clips, memory = len(one.clip_ids), one.peak_memory_mib
         rate = clips / one.seconds if one.seconds else float("inf")
         rows.append([_words(name), f"{one.seconds / clips:.4f}", f"{rate:,.1f}", f"{memory:,.0f}"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from maskcast.curves import Curve
 from maskcast.evaluation.forecasts import FORECASTER, Evaluation
-from maskcast.evaluation.scores import ForecastScores, applicable
+from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
 from maskcast.report.evaluation_page import show_evaluation
@@ -18,7 +18,7 @@ HORIZONS = "per_horizon.png"
 def write_report(
     folder: Path,
     evaluation: Evaluation,
-    scores: Mapping[str, ForecastScores | None],
+    scores: Mapping[str, ForecastScores],
     flat: Mapping[str, float],
     *,
     split: str,
@@ -43,7 +43,7 @@ def write_report(
     facts = {"split": split, **evaluation.facts}
     compared = write_tables(folder, scores, prepared.classes, facts, evaluation.futures, evaluation.videos)
     plot_horizons(folder / HORIZONS, scores)
-    own = applicable(scores)[FORECASTER]
+    own = scores[FORECASTER]
     plot_confidence(folder / "confidence.png", own)
     featured: dict[str, tuple[int, ForecastView]] = {}
     if pictures:

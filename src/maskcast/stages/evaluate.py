@@ -116,11 +116,10 @@ def evaluate(
     say(f"picture: {final(report) / overview}")
 
 
-def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores | None]", split: str) -> None:
+def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores]", split: str) -> None:
     """Says how right the masker is, and where the truth says nothing of it."""
     from maskcast.evaluation.forecasts import FORECASTER
     from maskcast.evaluation.metrics import foreground_jaccard, foreground_words
-    from maskcast.evaluation.scores import applicable
     from maskcast.report.evaluation_files import NO_FOREGROUND
 
     for name, one in evaluation.masker_scores.items():
@@ -128,5 +127,5 @@ def _say_of_masks(evaluation: "Evaluation", scores: "Mapping[str, ForecastScores
         jaccard = one.table()["jaccard"]
         found = f"{jaccard:.4f}{foreground_words(foreground_jaccard(one.counts))} over all frames"
         say(f"masker: Jaccard {'n/a, no true mask has foreground' if math.isnan(jaccard) else found}{of}")
-    if not applicable(scores)[FORECASTER].foreground:
+    if not scores[FORECASTER].foreground:
         say(f"warning: split {split!r}: {NO_FOREGROUND}")

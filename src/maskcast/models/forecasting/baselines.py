@@ -40,12 +40,13 @@ class ConstantVelocity(Predictor):
         return out_BhHW
 
 
-def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Predictor | None]:
-    """Returns every baseline of the score tables by the name it has there; None where it does not apply."""
+def baselines_of(store: ClipStore, chosen: Sequence[Clip]) -> dict[str, Predictor]:
+    """Returns the baselines of the score tables that apply to these clips, by the name that they have there."""
+    rigid_body = rigid_body_of(store, chosen)
     return {
         "persistence": Persistence(),
         "constant_velocity": ConstantVelocity(),
-        "rigid_body": rigid_body_of(store, chosen),
+        **({} if rigid_body is None else {"rigid_body": rigid_body}),
     }
 
 
