@@ -334,8 +334,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("sign", ["videos and backgrounds", "YT_4sec/train/out_log.json"])
 def test_init_says_what_such_a_folder_is_for(sign: str, tmp_path: Path) -> None:
-    for folder in ("videos", "backgrounds") if "videos" in sign else ("YT_4sec/train/out_log.json",):
+    for folder in ("videos", "backgrounds") if "videos" in sign else ("YT_4sec/train",):
         (tmp_path / folder).mkdir(parents=True)
+    if "videos" not in sign:
+        (tmp_path / sign).write_text("{}")
     with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: they are for recipes/video"):
         look(tmp_path)
 

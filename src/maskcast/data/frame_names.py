@@ -9,7 +9,7 @@ from pathlib import Path
 
 from maskcast.data.images import IMAGE_SUFFIXES, image_files
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.labels import id_key
 from maskcast.reading import counted
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from maskcast.data.decoding import decode
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.labels import id_key
 
 DARK = 4096  # of 16 bits: where no value is above, the image is black, or of 10 or 12 bits

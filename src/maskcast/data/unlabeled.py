@@ -19,8 +19,8 @@ from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
+from maskcast.files import files_below
 from maskcast.forking import short_lived
-from maskcast.junk import is_junk
 from maskcast.labels import id_key
 from maskcast.processors import num_processors
 from maskcast.progress import say
@@ -119,7 +119,7 @@ class ImageFrames(Frames):
         roots = [folder / part for part in parts]
         self.threads = min(MOST_THREADS, num_processors())
         self.paths = sorted(
-            (path for root in roots for path in root.rglob("*") if _is_image(path.relative_to(root))),
+            (path for root in roots for path in files_below(root, *IMAGE_SUFFIXES)),
             key=lambda path: id_key(path.relative_to(folder).as_posix()),
         )
         if twins := same_names(self.paths):
@@ -158,7 +158,3 @@ def open_frames(path: Path, scratch: Path) -> Frames:
             unpack(path, unpacked)
         path = unpacked
     return ClipFrames(ClipStore(path)) if (path / "index.json").is_file() else ImageFrames(path)
-
-
-def _is_image(relative: Path) -> bool:
-    return relative.suffix.lower() in IMAGE_SUFFIXES and not any(map(is_junk, relative.parts))

@@ -16,7 +16,7 @@ from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.labels import id_key
 from maskcast.progress import say
 from maskcast.registry.loading import SAMPLES

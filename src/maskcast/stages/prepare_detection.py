@@ -14,7 +14,7 @@ from maskcast.data.detection.writer import DetectionWriter
 from maskcast.data.frame_names import same_names
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.labels import id_key
 from maskcast.params import Params
 from maskcast.progress import say

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.storage.transfer import Item, Transfer, num_pieces
 
 

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.progress import say
 from maskcast.storage.folder import Folder
 from maskcast.storage.s3 import open_bucket

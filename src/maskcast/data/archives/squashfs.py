@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskcast.data.archives.checks import Member, check_member, not_plain
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 
 
 def is_squashfs(path: Path) -> bool:

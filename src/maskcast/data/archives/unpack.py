@@ -24,7 +24,7 @@ from maskcast.data.archives.checks import (
 )
 from maskcast.data.archives.squashfs import is_squashfs, unsquash
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.progress import track
 
 CHUNK = 1 << 20  # bytes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from maskcast.data.labelling.formats.cityscapes import TABLE
 from maskcast.data.masks.panoptic import COLOURS
 from maskcast.data.masks.rules import VOID
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.labels import IGNORE
 
 LISTS = re.compile(r".*(class|label|palette|colou?r).*\.(txt|csv)", re.IGNORECASE)
@@ -33,11 +33,9 @@ class Named(NamedTuple):
 
 def listed_classes(raw: Path) -> tuple[list[Named], str]:
     """Returns the classes of the first list below a folder, and its path; nothing where there is none."""
-    for path in sorted(raw.rglob("*")):
+    for path in files_below(raw):
         parts = path.relative_to(raw).parts
-        if len(parts) > 3 or any(map(is_junk, parts)) or not LISTS.fullmatch(path.name):
-            continue
-        if not path.is_file() or path.stat().st_size > LARGEST:
+        if len(parts) > 3 or not LISTS.fullmatch(path.name) or path.stat().st_size > LARGEST:
             continue
         found = _read(path.read_text(encoding="utf-8-sig", errors="replace"))
         if len(found) > 1:

@@ -12,8 +12,10 @@ from maskcast.data.inspection.splitting import set_length
 from maskcast.data.inspection.streams import MASK_WORDS, videos
 from maskcast.data.inspection.unread import unread_labels
 from maskcast.data.sources.competition import FRAME, SETS, find_root
+from maskcast.data.sources.green_log import LOG
 from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
+from maskcast.files import files_below
 from maskcast.progress import track
 from maskcast.reading import content_of, counted, mapped_array
 
@@ -47,7 +49,7 @@ def plain_videos(raw: Path) -> Findings:
 def clevrer(raw: Path) -> Findings | None:
     """Returns what is in CLEVRER's release; None where a folder is something else."""
     numbers = {"video": set[int](), "annotation": set[int]()}
-    for path in raw.rglob("*"):
+    for path in files_below(raw):
         if match := re.fullmatch(r"(video)_(\d+)\.mp4|(annotation)_(\d+)\.json", path.name, re.IGNORECASE):
             numbers[(match[1] or match[3]).lower()].add(int(match[2] or match[4]))
     annotated = sorted(numbers["video"] & numbers["annotation"])
@@ -112,16 +114,16 @@ def green_screen(raw: Path) -> str | None:
     """Returns what shows that videos in front of a green screen lie in a folder; None where nothing does."""
     if (raw / "videos").is_dir() and (raw / "backgrounds").is_dir():
         return "videos and backgrounds"
-    log = min(raw.rglob("out_log.json"), default=None)
-    return None if log is None else log.relative_to(raw).as_posix()
+    logs = (path for path in files_below(raw, ".json") if path.name == LOG)
+    return next((log.relative_to(raw).as_posix() for log in logs), None)
 
 
 def box_file(raw: Path) -> Path | None:
     """Returns a file of Pascal VOC's or COCO's boxes below a folder, if there is one."""
-    for path in sorted(raw.rglob("*.xml")):
+    for path in files_below(raw, ".xml"):
         if b"<bndbox" in content_of(path):
             return path
-    for path in sorted(raw.rglob("*.json")):
+    for path in files_below(raw, ".json"):
         content = content_of(path)
         if all(key in content for key in (b'"images"', b'"annotations"', b'"categories"', b'"bbox"')):
             return path

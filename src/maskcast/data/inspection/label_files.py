@@ -22,7 +22,7 @@ from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
 from maskcast.data.sources.annotations import AnnotationsSource, Known, gather_labels, known_frames
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.reading import content_of, counted, read_json
 
 LOOKED_AT = 60  # frames whose masks are counted
@@ -44,11 +44,10 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
     Of several formats that comes first which tells most of objects.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(raw.rglob("*")):
-        if path.suffix.lower() in (".json", ".xml") and not any(map(is_junk, path.relative_to(raw).parts)):
-            form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
-            if form is not None:
-                found.setdefault(form, []).append(path)
+    for path in files_below(raw, ".json", ".xml"):
+        form = _xml_format(path) if path.suffix.lower() == ".xml" else _json_format(path)
+        if form is not None:
+            found.setdefault(form, []).append(path)
     order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
     form = next((form for form in order if form in found), None)
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])

@@ -8,6 +8,7 @@ from typing import Any
 from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
+from maskcast.files import files_below
 from maskcast.labels import id_key
 from maskcast.reading import counted
 
@@ -216,7 +217,7 @@ def _existing(
     if set(by_name.values()) - {"train"} and (len(by_name) < len(names) or "train" in by_name.values()):
         return _held_out(by_name), "folders are named so"
     best: tuple[dict[str, str], str] = {}, ""
-    for folder in sorted({path.parent for path in raw.rglob("*.txt") if path.stem.lower() in SPLIT_NAMES}):
+    for folder in sorted({path.parent for path in files_below(raw, ".txt") if path.stem.lower() in SPLIT_NAMES}):
         listed, origin = _listed(folder, names)
         if len(listed) > len(best[0]) and 0 < len(_members(listed, "val", "test")) < len(names):
             best = listed, f"as {(folder / origin).relative_to(raw).as_posix()} lists them"

@@ -3,7 +3,6 @@
 `frames/0001.png` and `frames/0001_L.png` are two streams of one folder.
 """
 
-import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from maskcast.data.frame_names import BESIDE, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below, folders_below
 from maskcast.labels import id_key
 from maskcast.reading import counted
 
@@ -59,7 +58,7 @@ class Stream:
 def image_streams(raw: Path) -> list[Stream]:
     """Returns the streams of all folders below ``raw``; single images among many others are left out."""
     found = []
-    for folder, names in _folders(raw):
+    for folder, names in folders_below(raw):
         by_tail: dict[str, list[str]] = defaultdict(list)
         for name in names:
             if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
@@ -96,7 +95,7 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
     """Returns the parts of the path of each video below ``raw``."""
     return [
         (*folder.relative_to(raw).parts, name)
-        for folder, names in _folders(raw)
+        for folder, names in folders_below(raw)
         for name in sorted(names, key=id_key)
         if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
     ]
@@ -105,12 +104,7 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
 def unread_files(raw: Path) -> str:
     """Says how many files below ``raw`` are neither images, videos nor texts, e.g. arrays; empty without any."""
     known = IMAGE_SUFFIXES | VIDEO_SUFFIXES | BESIDE
-    others = [
-        folder.relative_to(raw) / name
-        for folder, names in _folders(raw)
-        for name in sorted(names)
-        if PurePosixPath(name).suffix.lower() not in known
-    ]
+    others = [path.relative_to(raw) for path in files_below(raw) if path.suffix.lower() not in known]
     return (
         f"{counted(len(others), 'file', 'is', 'are')} neither images nor videos, e.g. {others[0]}"
         if others
@@ -148,11 +142,3 @@ def _mask_word(stem: str) -> str:
     """Returns the word for masks that a name ends in, with what is before it, e.g. `_mask`; empty without any."""
     word = re.fullmatch(r".+?([-_. ][^-_. ]+)", stem)
     return word[1] if word and MASK_WORDS.search(word[1]) else ""
-
-
-def _folders(raw: Path) -> list[tuple[Path, list[str]]]:
-    found = []
-    for folder, folders, names in os.walk(raw, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_junk(name))
-        found.append((Path(folder), [name for name in names if not is_junk(name)]))
-    return found

@@ -6,7 +6,7 @@ from pathlib import Path
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.reading import LFS_POINTER, content_of, is_lfs_pointer, read_text
 
 AGAIN = "put it beside the frames and run init again"
@@ -43,13 +43,11 @@ LEAST_POLYGON = 7  # words of a line: the class, and three points
 
 def unread_labels(raw: Path) -> str | None:
     """Returns a line about the first file of labels below a folder that is not read; None without any."""
-    files = sorted(raw.rglob("*"))
+    files = files_below(raw)
     stems = {
         path.stem for path in files if path.suffix.lower() in IMAGE_SUFFIXES
     }  # YOLO has a text for each image
     for path in files:
-        if any(map(is_junk, path.relative_to(raw).parts)):
-            continue
         what = None
         match path.suffix.lower():
             case ".json" | ".xml" | ".zip" if is_lfs_pointer(path):
@@ -67,11 +65,8 @@ def unread_labels(raw: Path) -> str | None:
 
 def panoptic_file(raw: Path) -> str | None:
     """Returns the first file below a folder that says which colour is which segment; None without any."""
-    for path in sorted(raw.rglob("*.json")):
-        name = path.relative_to(raw)
-        if not any(map(is_junk, name.parts)) and b'"segments_info"' in content_of(path):
-            return name.as_posix()
-    return None
+    found = (path for path in files_below(raw, ".json") if b'"segments_info"' in content_of(path))
+    return next((path.relative_to(raw).as_posix() for path in found), None)
 
 
 def _json(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from maskcast.data.images import resize_frames, window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.labels import KIND_OF_SPLIT, MASK, Split, single_map
 from maskcast.params import ByName, is_false
 from maskcast.reading import counted, parsing, read_json
@@ -127,9 +127,9 @@ class ClevrerSource(SourceConfig):
 def _find(raw: Path, kind: str, ending: str, listing: Listing) -> dict[int, Path]:
     """Finds the files `<kind>_<id>.<ending>`, by id; of two files with one id the first is taken."""
     found: dict[int, Path] = {}
-    for path in sorted(raw.rglob("*")):
+    for path in files_below(raw):
         match = re.fullmatch(rf"{kind}_(\d+)\.(\w+)", path.name, re.IGNORECASE)
-        if not match or any(map(is_junk, path.relative_to(raw).parts)):
+        if not match:
             continue
         number = int(match[1])
         if match[2].lower() != ending:

@@ -21,7 +21,7 @@ from maskcast.data.images import read_frames
 from maskcast.data.sources.annotations_txt import FILE, Annotation, read_annotations
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, LabelError, id_key, single_map
 from maskcast.params import is_false
 from maskcast.reading import counted, mapped_array

@@ -16,6 +16,7 @@ from maskcast.data.sources.splits import assign_splits
 from maskcast.labels import LabelError, LabelMap
 from maskcast.reading import parsing, read_json
 
+LOG = "out_log.json"
 OF_FOLDER = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 

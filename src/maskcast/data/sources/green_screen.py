@@ -16,10 +16,11 @@ from maskcast.data.composing import ALPHA
 from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
 from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
-from maskcast.data.sources.green_log import logged_clips
+from maskcast.data.sources.green_log import LOG, logged_clips
 from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
+from maskcast.files import files_below
 from maskcast.labels import LabelMap
 from maskcast.params import Params, is_null
 from maskcast.reading import counted
@@ -105,7 +106,7 @@ class GreenScreenSource(SourceConfig):
             LabelMap(self.foreground, ("background", self.foreground)),
             LabelMap(ALPHA, ("background", "foreground"), "alpha"),
         )
-        if self.figures is None and (logs := sorted(raw.rglob("out_log.json"))):
+        if self.figures is None and (logs := [path for path in files_below(raw, ".json") if path.name == LOG]):
             return logged_clips(raw, logs, maps[0], self.splits, seed)
         if height is None or width is None:
             raise MaskcastError(

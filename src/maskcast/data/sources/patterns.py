@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import is_junk
 
 CLIP, FRAME = "{clip}", "{frame}"
 _VARIES = re.compile(r"[{*]")

@@ -16,7 +16,7 @@ from maskcast.data.sources.videos import VIDEO_SUFFIXES
 from maskcast.data.video_files.frames import count_frames, frame_rate, read_video
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.labels import id_key
 from maskcast.simulator.figures import simulate_background, simulate_green_screen
 
@@ -137,7 +137,7 @@ def reels_in(folder: Path, rate: float, *, stills: bool = False) -> dict[str, Re
     if not folder.is_dir():
         raise MaskcastError(f"{folder}: no such folder; name it in prepare_clips.source, or create it")
     found: dict[str, Path | list[Path]] = {}
-    paths = [path for path in folder.rglob("*") if not any(map(is_junk, path.relative_to(folder).parts))]
+    paths = files_below(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
     for name, path in sorted(zip(names, paths, strict=True), key=lambda one: id_key(one[0])):

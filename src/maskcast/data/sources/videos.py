@@ -13,7 +13,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
 from maskcast.reading import counted
@@ -57,11 +57,7 @@ class VideosSource(SourceConfig):
         """Lists the windows of all videos (see `SourceConfig.list`)."""
         classes, attributes = classes_of(raw, self.classes)
         listing = Listing([], single_map(classes, attributes=attributes))
-        files = {
-            path.relative_to(raw).as_posix(): path
-            for path in raw.rglob("*")
-            if path.is_file() and not any(map(is_junk, path.relative_to(raw).parts))
-        }
+        files = {path.relative_to(raw).as_posix(): path for path in files_below(raw)}
         names = {name: path for name, path in files.items() if path.suffix.lower() in VIDEO_SUFFIXES}
         listing.skipped += left_out(files)
         if not names:

@@ -9,6 +9,7 @@ Legend: H height, W width.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from maskcast.data.images import numeric_sort
 from maskcast.errors import MaskcastError
-from maskcast.junk import is_junk
+from maskcast.files import files_below
 from maskcast.labels import MOST_PIXELS
 
 IGNORED = "ignore"  # class in a file of the pixels that have no label
@@ -169,7 +170,7 @@ class LabelFormat(ABC):
         if path.is_file():
             return [path]
         for pattern in self.files:
-            found = [one for one in numeric_sort(path.rglob(pattern)) if one.is_file() and not is_junk(one.name)]
+            found = numeric_sort(one for one in files_below(path) if fnmatch(one.name, pattern))
             if found:
                 return found
         raise MaskcastError(f"{path}: holds no {' or '.join(self.files)}; give a file or export of {self.tool}")

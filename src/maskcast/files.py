@@ -1,0 +1,34 @@
+"""What lies below a folder of users, without what operating systems leave there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def is_junk(name: str) -> bool:
+    """Tells what an operating system left behind (`__MACOSX`, `.DS_Store`, `._x`, `Thumbs.db`) from data."""
+    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields a folder and all below it, each with the names of its files; links are followed, but in no circle."""
+    for place, folders, names in os.walk(root, followlinks=True):
+        folder = Path(place)
+        folders[:] = sorted(name for name in folders if not is_junk(name) and not _circles(folder / name))
+        yield folder, sorted(name for name in names if not is_junk(name))
+
+
+def files_below(root: Path, *suffixes: str) -> list[Path]:
+    """Returns the files below a folder in the order of their paths, of any kind or of these endings.
+
+    Args:
+        root: the folder.
+        suffixes: in lower case, e.g. `.json`; files may have them in capitals.
+    """
+    files = (folder / name for folder, names in folders_below(root) for name in names)
+    return sorted(path for path in files if not suffixes or path.suffix.lower() in suffixes)
+
+
+def _circles(folder: Path) -> bool:
+    """Whether a link leads to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())

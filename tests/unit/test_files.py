@@ -1,0 +1,32 @@
+"""The files below a folder of users."""
+
+from pathlib import Path
+
+from maskcast.files import files_below
+
+
+def names(root: Path, *suffixes: str) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in files_below(root, *suffixes)]
+
+
+def test_files_come_by_path_without_what_operating_systems_leave(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/10.PNG", "a.json", "b/.DS_Store", ".git/c.json", "__MACOSX/b/2.png", "c/Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(tmp_path) == ["a.json", "b/10.PNG", "b/2.png"]
+    assert names(tmp_path, ".png") == ["b/10.PNG", "b/2.png"]
+
+
+def test_links_are_followed_but_in_no_circle(tmp_path: Path) -> None:
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    for folder in (root / "inner", disk):
+        folder.mkdir(parents=True)
+    (disk / "video.mp4").touch()
+    (root / "linked").symlink_to(disk)
+    (root / "inner/up").symlink_to(root)
+    (root / "inner/here").symlink_to(".")
+    assert names(root) == ["linked/video.mp4"]
+
+
+def test_a_folder_that_is_not_there_holds_no_files(tmp_path: Path) -> None:
+    assert names(tmp_path / "nowhere") == []
