@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import resource
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,6 +67,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         lacking(f"{folder} is absent: set MASKCAST_SHARED_DATA to the folder of real data")
     return folder
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """Lets no file of this process grow above so many bytes within the block; Python ignores SIGXFSZ."""
+    limit, bytecode = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python would leave halves of it, in the packages of all who share them
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        sys.dont_write_bytecode = bytecode
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -5,9 +5,6 @@ A limit on the size of files makes writes fail for real, on any machine and with
 
 import errno
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tests.conftest import full_disk
 
 from maskcast import errors
 from maskcast.__main__ import main
@@ -33,17 +31,6 @@ from maskcast.storage.transfer import PIECE, Item, Transfer
 from maskcast.training.checkpoint import Checkpoints
 
 LIMIT = 20_000  # bytes of a file
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """Lets no file of this process grow above the limit within the block; Python ignores SIGXFSZ."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Nothing(Params):
@@ -130,7 +117,7 @@ def test_each_writer_of_a_stage_ends_in_one_line_with_its_path(write: Any, tmp_p
 
     stage(fill)
     with (
-        full_disk(),
+        full_disk(LIMIT),
         pytest.raises(MaskcastError, match=r"free some and run the same command again$") as error,
     ):
         run_stage("fill", {}, out=tmp_path / "out")
@@ -146,7 +133,7 @@ def test_what_was_written_before_is_gone_on_from_and_what_was_cut_is_gone(tmp_pa
         kept.save({"weights": torch.zeros(100_000)})
 
     stage(learn)
-    with full_disk(), pytest.raises(MaskcastError, match=r"again \(it resumes\)$"):
+    with full_disk(LIMIT), pytest.raises(MaskcastError, match=r"again \(it resumes\)$"):
         run_stage("learn", {}, model=tmp_path / "model")
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "checkpoint.pt",

@@ -3,10 +3,8 @@
 import gc
 import http.server
 import json
-import resource
 import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from tests import videos
-from tests.conftest import moving_squares
+from tests.conftest import full_disk, moving_squares
 from tests.registered import CLASSES, HEIGHT, WIDTH, write_registered
 from tests.unit.test_forecast_command import enlarged, write_frames, write_video
 
@@ -215,17 +213,10 @@ def test_sound_that_mp4_does_not_hold_is_encoded(segment: Segment, tmp_path: Pat
     assert heard >= 12 * 1024
 
 
-def test_a_full_disk_is_not_blamed_on_the_video(
-    segment: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would leave halves of it
+def test_a_full_disk_is_not_blamed_on_the_video(segment: Segment, tmp_path: Path) -> None:
     videos.encode(tmp_path / "talk.mp4", "libx264", frames=200)
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    with full_disk(2000):
         code, _, err = segment(tmp_path / "talk.mp4")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert code == 2 and "talk.partial/overlay.mp4: no space left on the device; free some" in err
     assert not list(tmp_path.glob("out/*"))
 
