@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, first_line
 from maskcast.reading import read_json
 from maskcast.registry.forecast_models import PipelineModel
 
@@ -104,7 +104,7 @@ def traced(graph: nn.Module, title: str, batch: np.ndarray, *more: np.ndarray) -
                 dynamic_shapes=(clips, (clips,) * len(more)) if more else (clips,),
             )
     except Exception as error:  # torch.export raises whatever the code that it traces does
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         raise MaskcastError(
             f"{title}: cannot be written as one graph ({reason}); serve it, or train another arch"
         ) from error
