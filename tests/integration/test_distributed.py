@@ -7,6 +7,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import save_masker
+from maskcast.runner import launch
 from maskcast.runner.run import run_stage
 
 TRAINING = {
@@ -64,6 +68,19 @@ def databases(tmp_path: Path, empty_database: Path) -> None:
     for name in ("1", "2", "run"):
         (tmp_path / name).mkdir()
         shutil.copy(empty_database, tmp_path / name / "mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Processes of a stage that this one starts are forked from one that has imported what takes seconds."""
+    made = launch._config
+    forkserver.set_forkserver_preload(
+        ["mlflow.store.tracking.sqlalchemy_store", "maskcast.training.finish", launch.__name__]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "_config", lambda *words: replace(made(*words), start_method="forkserver"))
+        yield
+    forkserver._forkserver._stop()
 
 
 def ports(name: str, inputs: Path) -> dict[str, str]:
@@ -129,6 +146,7 @@ def left_in(folder: Path) -> set[str]:
     [*((name, {}) for name in OUTPUT), ("pretrain_encoder", DENSE), ("pretrain_forecaster", FLOW)],
     ids=[*OUTPUT, "dense", "flow"],
 )
+@pytest.mark.usefixtures("forked")
 def test_the_curve_of_two_processes_is_that_of_one(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, own: dict[str, Any]
 ) -> None:
@@ -150,6 +168,7 @@ def test_the_curve_of_two_processes_is_that_of_one(
             assert (two[key] - weights).float().abs().mean() < 2e-4, key
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_two_processes_score_a_detector_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each draws proposals of its own, so losses differ; what both find in their halves of val is put together."""

@@ -157,6 +157,7 @@ def fit_as(rank: int, port: int, task: str, file: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     losses = fitted(task)
+    assert "torch._dynamo" not in sys.modules  # the compiler, which takes as long to import as all of torch
     if rank == 0:
         file.write_text(json.dumps(losses))
 
