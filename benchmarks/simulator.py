@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from _common import ROOT, at_least_one, print_table
-from maskcast.data.images import window_starts
 from maskcast.data.sources.clevrer import read_motion
+from maskcast.data.sources.cutting import windows_in
 from maskcast.errors import mistakes_in_one_line
 from maskcast.evaluation.metrics import confusion, macro_jaccard
 from maskcast.models.forecasting.base import Predictor
@@ -48,8 +48,7 @@ def scores(clips: Iterable[np.ndarray], stride: int) -> np.ndarray:
 
 def windows(motion: Motion, stride: int) -> list[np.ndarray]:
     masks = paint_masks(motion, *SIZE)
-    starts = window_starts(len(masks), FRAMES, stride, 2)
-    return [masks[start : start + FRAMES * stride : stride][:FRAMES] for start in starts]
+    return [masks[window] for window in windows_in(len(masks), FRAMES, stride, 2)]
 
 
 def seven_videos(group: int, stride: int) -> np.ndarray:

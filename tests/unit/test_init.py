@@ -218,7 +218,7 @@ def links_out(root: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "folder", "line"),
     [
-        (small_masks, ".", r"00000\.png: the mask is \(10, 16\), its frame .*; export them at one size"),
+        (small_masks, ".", r"00000\.png: is 16x10, .* is \d+x\d+ \(width x height\); export both at one size"),
         (
             links_out,
             "some",

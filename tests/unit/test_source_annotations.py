@@ -525,7 +525,7 @@ def test_images_of_another_size_stop_the_stage(size: tuple[int, int], hint: str,
     write_coco(tmp_path, ["video1"])
     write_frames(tmp_path, numbered("video1"), size)
     (clip,) = list_raw(tmp_path).clips
-    with pytest.raises(LabelError, match=f"is 6x4, .*00000.png is {size[1]}x{size[0]} .*; {hint}give the images"):
+    with pytest.raises(LabelError, match=f"is 6x4, .*00000.png is {size[1]}x{size[0]} .*; {hint}export both"):
         clip.load()
 
 

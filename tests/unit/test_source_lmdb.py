@@ -168,7 +168,7 @@ BAD: dict[str, tuple[Callable[[Values], object], str]] = {
     "a mask of one hand alone": (no_right_hand, r"segm_train_val_mp.lmdb: holds no key '41__r'; mend the list"),
     "a mask of another size": (
         smaller_left_hand,
-        r"mask '41__l' is \(16, 30\), its image .*\(20, 30\); export both",
+        r"\.lmdb: 41__l: is 30x16, .* is 30x20 \(width x height\); export both",
     ),
     "swapped hands": (
         swapped_hands,

@@ -1,4 +1,4 @@
-"""Small helpers that sources share: numeric order, windows, reading and resizing images.
+"""Small helpers that sources share: numeric order, reading and resizing images.
 
 Shapes: T frames, H rows, W columns.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from maskcast.data.decoding import decode
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
-from maskcast.labels import id_key
+from maskcast.labels import LabelError, id_key
 
 DARK = 4096  # of 16 bits: where no value is above, the image is black, or of 10 or 12 bits
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
@@ -27,18 +27,6 @@ def numeric_sort(paths: Iterable[Path]) -> list[Path]:
 def image_files(folder: Path) -> list[Path]:
     """Lists the image files of a folder in numeric order, without junk."""
     return numeric_sort(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not is_junk(p.name))
-
-
-def window_starts(num_frames: int, frames: int, stride: int, window_step: int) -> list[int]:
-    """First frames of the windows of `frames` frames, `stride` apart, that fit into a video.
-
-    Args:
-        num_frames: frames of the video.
-        frames: frames of a window.
-        stride: distance of a window's frames, in frames of the video.
-        window_step: distance of consecutive windows, in frames of the video.
-    """
-    return list(range(0, num_frames - (frames - 1) * stride, window_step))
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -101,6 +89,26 @@ def odd_size(frames: Sequence[np.ndarray]) -> tuple[int, str] | None:
     number = next(k for k, frame in enumerate(frames) if frame.shape[:2] != usual)
     own = "{}x{}".format(*frames[number].shape[:2])
     return number, f"is {own}, {count} of {len(frames)} frames are {usual[0]}x{usual[1]} (height x width)"
+
+
+def check_size(mask: object, mask_size: tuple[int, int], frame: object, frame_size: tuple[int, int]) -> None:
+    """Refuses a mask of another size than its frame.
+
+    Args:
+        mask: where it is, for errors.
+        mask_size: its height and width.
+        frame: where the frame is.
+        frame_size: likewise.
+
+    Raises:
+        LabelError: naming both.
+    """
+    if mask_size != frame_size:
+        turned = "they differ by a quarter turn: " if mask_size == frame_size[::-1] else ""
+        raise LabelError(
+            f"{mask}: is {mask_size[1]}x{mask_size[0]}, {frame} is {frame_size[1]}x{frame_size[0]} (width x "
+            f"height); {turned}export both at one size"
+        )
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ImageColor
 
 from maskcast.data.images import IMAGE_SUFFIXES, read_image
-from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.serving.playing import playing
 

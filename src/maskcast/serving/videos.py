@@ -12,8 +12,8 @@ from maskcast.data.frame_names import by_stem, frame_files, is_image, runs, same
 from maskcast.data.images import IMAGE_SUFFIXES, image_files, read_frames
 from maskcast.data.inspection.photographs import photographs
 from maskcast.data.sources.footage import Footage
-from maskcast.data.sources.videos import VIDEO_SUFFIXES, left_out
-from maskcast.data.video_files.frames import count_frames, read_video
+from maskcast.data.sources.videos import left_out
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.digest import digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk

@@ -14,7 +14,7 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.decoding import decode
 from maskcast.data.frame_names import BESIDE, NameKey, name_key
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below, folders_below
 from maskcast.labels import id_key

@@ -12,18 +12,17 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import read_frames
+from maskcast.data.images import check_size
 from maskcast.data.labelling.formats.base import FoundFrame
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import SplitBy, windows
-from maskcast.data.sources.footage import Footage, gather, notes_of
+from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, read_footage
 from maskcast.data.sources.label_pairs import Labels, read_labels
 from maskcast.data.sources.patterns import Pattern, find_sequences, fixed_folder
 from maskcast.data.sources.splits import Splits, assign_splits
-from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
@@ -235,7 +234,7 @@ def load_window(
         LabelError: on labels of another size than their frame.
         MaskcastError: on files that cannot be read, masks that are damaged, or images that differ in size.
     """
-    frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
+    frames = read_footage(images, window)
     if labels is None:
         return Arrays(frames)
     size = frames.shape[1], frames.shape[2]
@@ -244,14 +243,8 @@ def load_window(
     for t, frame in enumerate(labels):
         if frame is None:
             continue
-        if frame.size not in (None, size):
-            assert frame.size is not None
-            hint = "they differ by a quarter turn: " if frame.size == size[::-1] else ""
-            image = images if isinstance(images, Path) else images[t]
-            raise LabelError(
-                f"{frame.where}: is {frame.size[1]}x{frame.size[0]}, {image} is {size[1]}x{size[0]} (width x "
-                f"height); {hint}give the images that were labelled"
-            )
+        if frame.size is not None:
+            check_size(frame.where, frame.size, file_of(images, t), size)
         classes[t] = 0
         for region in frame.regions(size):
             class_id = names.id_of(region.class_name, frame.where)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.images import resize_frames, window_starts
+from maskcast.data.images import resize_frames
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
+from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
@@ -108,14 +109,15 @@ class ClevrerSource(SourceConfig):
         if video is None and annotation is None:
             raise MaskcastError(f"video_{number:05d}.mp4 is absent and clips of the split {split} need frames")
         length = self.context if kind == "hidden" else self.frames
-        starts = [0]
+        reach = span(length, self.stride)
+        windows = [range(0, reach, self.stride)]
         if self.window_step is not None:
             total = count_frames(video) if video else len(read_motion(annotation).locations)
-            starts = window_starts(total, length, self.stride, self.window_step)
-            if not starts:
-                span = (length - 1) * self.stride + 1
-                raise MaskcastError(f"{video or annotation}: has {counted(total, 'frame')}, a window needs {span}")
-        windows = [range(start, start + (length - 1) * self.stride + 1, self.stride) for start in starts]
+            windows = windows_in(total, length, self.stride, self.window_step)
+            if not windows:
+                raise MaskcastError(
+                    f"{video or annotation}: has {counted(total, 'frame')}, a window needs {reach}"
+                )
         needed = tuple(sorted({index for window in windows for index in window}))
         for window in windows:
             name = f"clevrer_{number:05d}_s{window.start:03d}"

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Listing
 from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import Splits, time_parts
@@ -37,6 +36,24 @@ class Cuts(Protocol):
     @property
     def splits(self) -> Splits:
         """Shares or names of the splits."""
+
+
+def span(frames: int, stride: int) -> int:
+    """Returns the frames of a video from the first to the last of a window of ``frames``, ``stride`` apart."""
+    return (frames - 1) * stride + 1
+
+
+def windows_in(num_frames: int, frames: int, stride: int, window_step: int) -> list[range]:
+    """Returns the frames of each window that fits into a video.
+
+    Args:
+        num_frames: frames of the video.
+        frames: frames of a window.
+        stride: distance of a window's frames, in frames of the video.
+        window_step: distance of consecutive windows, in frames of the video.
+    """
+    reach = span(frames, stride)
+    return [range(start, start + reach, stride) for start in range(0, num_frames - reach + 1, window_step)]
 
 
 @dataclass(frozen=True)
@@ -74,20 +91,19 @@ def windows(
         lookback: frames at a window's beginning that may be of the split before, by time.
     """
     whole, by_time = range(len(found.masks)), how.split_by == "time"
-    span = (how.frames - 1) * how.stride + 1
     for part_split, part in (time_parts(whole, how.splits) if by_time else {split: whole}).items():
         first = max(0, part.start - lookback)
-        starts = [
-            run.start + start
-            for run in (range(max(one.start, first), min(one.stop, part.stop)) for one in found.runs)
-            for start in window_starts(len(run), how.frames, how.stride, how.window_step)
+        runs = (range(max(one.start, first), min(one.stop, part.stop)) for one in found.runs)
+        inside = [
+            run[window.start : window.stop : window.step]
+            for run in runs
+            for window in windows_in(len(run), how.frames, how.stride, how.window_step)
         ]
-        if not starts:
+        if not inside:
             what = f"has {counted(len(part), 'frame')}" + (f" for {part_split}" if by_time else "")
             what += f" in {len(found.runs)} parts ({found.gap})" if found.gap else ""
-            listing.skipped.append((name, f"{what}, a window needs {span}"))
-        for start in starts:
-            frames = range(start, start + span, how.stride)
+            listing.skipped.append((name, f"{what}, a window needs {span(how.frames, how.stride)}"))
+        for frames in inside:
             images = found.images if isinstance(found.images, Path) else [found.images[i] for i in frames]
-            meta = {"video": name, "start": start, "stride": how.stride}
-            yield Window(f"{name}_{start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)
+            meta = {"video": name, "start": frames.start, "stride": how.stride}
+            yield Window(f"{name}_{frames.start:05d}", part_split, KIND_OF_SPLIT[part_split], frames, images, meta)

@@ -4,11 +4,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from maskcast.data.frame_names import first_names, other_endings, runs, same_number, unique
-from maskcast.data.images import image_files
+from maskcast.data.images import image_files, read_frames
 from maskcast.data.sources.pairing import Pairs, numbers_of, pair_by_name, pair_by_number
 from maskcast.data.sources.patterns import Files
-from maskcast.data.video_files.frames import count_frames
+from maskcast.data.video_files.frames import count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import id_key
 from maskcast.reading import counted
@@ -76,6 +78,20 @@ def gather(
     files = [frames[key] for key in keys]
     unread = other_endings(images) if isinstance(images, Path) else ""
     return Footage(files, pairs.masks, parts, _unpaired(pairs, first_names(files)), gap, unread)
+
+
+def read_footage(images: Path | Sequence[Path], window: Sequence[int]) -> np.ndarray:
+    """Returns the frames (T, H, W, 3) uint8 of a window: these of a video, or all images of a list.
+
+    Raises:
+        MaskcastError: on files that cannot be read, or images that differ in size.
+    """
+    return read_video(images, window) if isinstance(images, Path) else read_frames(images)
+
+
+def file_of(images: Path | Sequence[Path], t: int) -> Path:
+    """Returns the file that holds a frame of a window."""
+    return images if isinstance(images, Path) else images[t]
 
 
 def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.data.images import read_frames
+from maskcast.data.images import check_size
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.panoptic import COLOURS, Split
 from maskcast.data.masks.rules import MaskRule, has_colours, value_table
@@ -19,11 +19,10 @@ from maskcast.data.masks.stored import Reading
 from maskcast.data.masks.survey import survey_masks
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
-from maskcast.data.sources.cutting import SplitBy, windows
-from maskcast.data.sources.footage import Footage, gather, notes_of
+from maskcast.data.sources.cutting import SplitBy, span, windows
+from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, read_footage
 from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
 from maskcast.data.sources.splits import Splits, assign_splits
-from maskcast.data.video_files.frames import read_video
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
 from maskcast.params import ByName, is_false, is_null
@@ -101,7 +100,7 @@ class FrameFoldersSource(SourceConfig):
     @property
     def span(self) -> int:
         """Frames of the sequence from a window's first to its last."""
-        return (self.frames - 1) * self.stride + 1
+        return span(self.frames, self.stride)
 
     @model_validator(mode="after")
     def _new_frames(self) -> Self:
@@ -230,7 +229,7 @@ def load_window(
         LabelError: on a mask of another size, or with a value that is no class.
         MaskcastError: on files that cannot be read or images that differ in size.
     """
-    frames = read_video(images, window) if isinstance(images, Path) else read_frames(images)
+    frames = read_footage(images, window)
     if masks is None:
         return Arrays(frames)
     labels, objects = np.full(frames.shape[:3], IGNORE, np.uint8), np.zeros(frames.shape[:3], np.int32)
@@ -238,13 +237,7 @@ def load_window(
         if path is None:
             continue
         label, values = rule.read_objects(path)
-        if label.shape != labels.shape[1:]:
-            lying = label.shape == labels.shape[:0:-1]
-            hint = "they differ by a quarter turn: " if lying else ""
-            raise LabelError(
-                f"{path}: the mask is {label.shape}, its frame {labels.shape[1:]}; {hint}export them at one size"
-                + (", turned alike" if lying else "")
-            )
+        check_size(path, label.shape, file_of(images, index), frames.shape[1:3])
         labels[index], objects[index] = label, np.where((label > 0) & (label != IGNORE), values, 0)
     if not instances or None in masks:
         return Arrays(frames, {MASK: labels})

@@ -10,10 +10,10 @@ import numpy as np
 
 from maskcast.data.chroma import Key, check_key, with_matte
 from maskcast.data.composing import ALPHA, compose, there_and_back
+from maskcast.data.images import check_size
 from maskcast.data.sources.base import Arrays
 from maskcast.data.sources.reels import Reel
 from maskcast.errors import MaskcastError
-from maskcast.labels import LabelError
 from maskcast.seed import rng
 
 
@@ -109,11 +109,7 @@ def load_clip(shot: Shot) -> Arrays:
         keyed = shot.key(frames)
         check_key(keyed, frames, shot.key.min_screen)
     else:
-        matte, video = (reel.frame_size() for reel in (shot.matte, shot.video))
-        if matte != video:
-            raise LabelError(
-                f"{shot.matte}: mattes are {matte}, frames of the video {video}; export them at one size"
-            )
+        check_size(shot.matte, shot.matte.frame_size(), shot.video, shot.video.frame_size())
         keyed = with_matte(frames, shot.matte.read(shot.window, shot.size)[..., 1])
     background = load_background(shot.background, shot.size).frames
     assert background is not None

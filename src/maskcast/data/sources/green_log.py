@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from maskcast.data.images import read_frames
+from maskcast.data.images import check_size, read_frames
 from maskcast.data.sources.base import Arrays, Listing, RawClip
 from maskcast.data.sources.splits import assign_splits
-from maskcast.labels import LabelError, LabelMap
+from maskcast.labels import LabelMap
 from maskcast.reading import parsing, read_json
 
 LOG = "out_log.json"
@@ -65,9 +65,7 @@ def load_logged(images: Sequence[Path], labels: Sequence[Path], name: str) -> Ar
         MaskcastError: on files that cannot be read.
     """
     frames, grey = read_frames(images), read_frames(labels)[..., 1]
-    if grey.shape != frames.shape[:3]:
-        sizes = f"{grey.shape[1:]}, its frame {frames.shape[1:3]}"
-        raise LabelError(f"{labels[0]}: the label is {sizes}; export them at one size")
+    check_size(labels[0], grey.shape[1:], images[0], frames.shape[1:3])
     return Arrays(frames, {name: (grey >= 128).astype(np.uint8)})
 
 

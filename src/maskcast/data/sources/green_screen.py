@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from maskcast.data.chroma import Key, SoftKey
 from maskcast.data.composing import ALPHA
-from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Listing, RawClip, SourceConfig
+from maskcast.data.sources.cutting import span, windows_in
 from maskcast.data.sources.green_clips import Shot, background_for, load_background, load_clip, pools_of
 from maskcast.data.sources.green_log import LOG, logged_clips
 from maskcast.data.sources.reels import Drawn, DrawnReel, Reel, reels_in, refuse_copies
@@ -170,11 +170,11 @@ class GreenScreenSource(SourceConfig):
             videos = reels_in(raw / self.videos, self.rate)
             return videos, reels_in(raw / self.backgrounds, self.rate, stills=True)
         drawn: list[dict[str, Reel]] = []
-        span = (self._length(self.rate) - 1) * self.stride + 1
+        frames = span(self._length(self.rate), self.stride)
         counts: dict[Drawn, int] = {"figures": self.figures.videos, "background": self.figures.backgrounds}
         for part, (what, count) in enumerate(counts.items()):
             seeds = {f"{what}_{number:04d}": derive(seed, 4 + part, number) for number in range(count)}
-            drawn.append({name: DrawnReel(self.rate, what, one, span, size) for name, one in seeds.items()})
+            drawn.append({name: DrawnReel(self.rate, what, one, frames, size) for name, one in seeds.items()})
         return drawn[0], drawn[1]
 
     def _length(self, rate: float) -> int:
@@ -192,13 +192,13 @@ class GreenScreenSource(SourceConfig):
                 )
             if mattes is not None and (given := mattes[name].count()) != total:
                 raise MaskcastError(f"{counted(given, 'matte')} of {counted(total, 'frame')}; export one for each")
-            span = (length - 1) * self.stride + 1
-            starts = window_starts(total, length, self.stride, length * self.stride)
-            if not starts:
+            windows = windows_in(total, length, self.stride, length * self.stride)
+            if not windows:
                 raise MaskcastError(
-                    f"has {counted(total, 'frame')}, a clip of {self.seconds:g} s needs {span}; lower seconds"
+                    f"has {counted(total, 'frame')}, a clip of {self.seconds:g} s needs "
+                    f"{span(length, self.stride)}; lower seconds"
                 )
         except MaskcastError as error:
             listing.skipped.append((name, str(error)))
             return ()
-        return [range(start, start + span, self.stride) for start in starts]
+        return windows

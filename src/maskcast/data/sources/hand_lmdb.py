@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from maskcast.data.decoding import decode
+from maskcast.data.images import check_size
 from maskcast.data.lmdb_files import count_keys, read_value
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
@@ -156,11 +157,7 @@ def load_sample(
         assert masks is not None
         key = sample.mask + MASK_KEYS[side]
         mask_HW = _mask(masks, key, shifts[side], num_classes)
-        if mask_HW.shape != frame_HWC.shape[:2]:
-            raise LabelError(
-                f"{masks}: mask {key!r} is {mask_HW.shape}, its image {sample.path!r} {frame_HWC.shape[:2]}; "
-                "export both at one size"
-            )
+        check_size(f"{masks}: {key}", mask_HW.shape, sample.path, frame_HWC.shape[:2])
         layers[side] = _cut(mask_HW, crop, IGNORE)[None]
     return Arrays(_cut(frame_HWC, crop, 0)[None], layers)
 

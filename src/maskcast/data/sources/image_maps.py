@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import read_image
+from maskcast.data.images import check_size, read_image
 from maskcast.data.masks.choice import Encoding, choose_rule
 from maskcast.data.masks.rules import MaskRule
 from maskcast.data.masks.survey import survey_masks
@@ -21,7 +21,7 @@ from maskcast.data.sources.hands import SIDES, swapping
 from maskcast.data.sources.patterns import ALONE, CLIP, FRAME, Pattern, find_sequences
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.labels import KIND_OF_SPLIT, LabelError, LabelMap, MirrorSwaps, id_key
+from maskcast.labels import KIND_OF_SPLIT, LabelMap, MirrorSwaps, id_key
 from maskcast.params import ByName, is_null
 from maskcast.simulator.hands import PARTS
 
@@ -140,15 +140,12 @@ def load_image(image: Path, masks: Mapping[str, Path], rule: MaskRule) -> Arrays
         MaskcastError: on files that cannot be read.
     """
     frame_HWC = read_image(image)
-    layers = {name: read_sized(path, frame_HWC, rule)[None] for name, path in masks.items()}
+    layers = {name: read_sized(path, image, frame_HWC.shape[:2], rule)[None] for name, path in masks.items()}
     return Arrays(frame_HWC[None], layers)
 
 
-def read_sized(path: Path, frame_HWC: np.ndarray, rule: MaskRule) -> np.ndarray:
+def read_sized(path: Path, image: Path, size: tuple[int, int], rule: MaskRule) -> np.ndarray:
     """Returns a mask (H, W) uint8, of the size of its image."""
     mask_HW = rule.read(path)
-    if mask_HW.shape != frame_HWC.shape[:2]:
-        raise LabelError(
-            f"{path}: the mask is {mask_HW.shape}, its image {frame_HWC.shape[:2]}; export them at one size"
-        )
+    check_size(path, mask_HW.shape, image, size)
     return mask_HW

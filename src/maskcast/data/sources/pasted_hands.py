@@ -143,7 +143,7 @@ def load_pair(
     frames, masks = [], []
     for number, (image, mask) in enumerate(photos):
         frame_HWC = read_image(image)
-        mask_HW = read_sized(mask, frame_HWC, rule)
+        mask_HW = read_sized(mask, image, frame_HWC.shape[:2], rule)
         step = -1 if number == mirrored else 1
         shape = size[::-1]
         frames.append(cv2.resize(frame_HWC[:, ::step], shape, interpolation=cv2.INTER_AREA))

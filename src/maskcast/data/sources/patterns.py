@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from maskcast.data.images import IMAGE_SUFFIXES
-from maskcast.data.sources.videos import VIDEO_SUFFIXES
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
 from maskcast.files import is_junk
 

@@ -12,8 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from maskcast.data.images import IMAGE_SUFFIXES, read_frames, resize_frames
-from maskcast.data.sources.videos import VIDEO_SUFFIXES
-from maskcast.data.video_files.frames import count_frames, frame_rate, read_video
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, frame_rate, read_video
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below

@@ -8,18 +8,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from maskcast.data.images import window_starts
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
-from maskcast.data.video_files.frames import count_frames, read_video
+from maskcast.data.sources.cutting import span, windows_in
+from maskcast.data.video_files.frames import VIDEO_SUFFIXES, count_frames, read_video
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
 from maskcast.labels import id_key, single_map
 from maskcast.progress import track
 from maskcast.reading import counted
 
-_KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
-VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
 # Files that lie beside videos and are left out without a word.
 BESIDE = frozenset({"", ".csv", ".json", ".md", ".txt", ".xml", ".yaml", ".yml"})
 
@@ -71,16 +69,15 @@ class VideosSource(SourceConfig):
             except MaskcastError as error:
                 listing.skipped.append((name, str(error)))
                 continue
-            starts = window_starts(num_frames, self.frames, self.stride, self.window_step)
-            if not starts:
-                needed = (self.frames - 1) * self.stride + 1
+            windows = windows_in(num_frames, self.frames, self.stride, self.window_step)
+            if not windows:
+                needed = span(self.frames, self.stride)
                 listing.skipped.append((name, f"has {counted(num_frames, 'frame')}, a window needs {needed}"))
             stem = _id(name) if ids[_id(name)] == 1 else name.replace("/", "_").replace(".", "_")
-            for start in starts:
-                window = range(start, start + (self.frames - 1) * self.stride + 1, self.stride)
+            for window in windows:
                 load = partial(load_window, names[name], window)
-                meta = {"video": name, "start": start, "stride": self.stride}
-                listing.add(RawClip(f"{stem}_{start:05d}", "unlabeled", "unlabelled", load, meta))
+                meta = {"video": name, "start": window.start, "stride": self.stride}
+                listing.add(RawClip(f"{stem}_{window.start:05d}", "unlabeled", "unlabelled", load, meta))
         return listing
 
 

@@ -25,6 +25,9 @@ TRIES = 3  # key frames that decoding is begun at, one after the other, before i
 SLACK = 300  # frames that may be decoded in vain, where a seek landed early
 OFF = 16  # frames by which times may differ after a seek
 
+_KINDS = "3gp asf avi flv gif m2ts m2v m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
+VIDEO_SUFFIXES = frozenset(f".{kind}" for kind in _KINDS.split())
+
 
 def count_frames(path: Path) -> int:
     """Counts the frames of a video file, which is decoded where its packets do not prove their number.
