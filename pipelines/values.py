@@ -66,6 +66,6 @@ def _set(values: dict[str, dict[str, Any]], override: str) -> None:
         raise MaskcastError(f"-S {override}: write section.key=value, e.g. train_masker.training.epochs=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # the latter two of dates, digits and depth
         raise MaskcastError(f"-S {override}: {text!r} is not valid YAML; quote it for the shell") from None
     set_key(values, address, value, f"-S {override}")

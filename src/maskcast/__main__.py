@@ -5,9 +5,10 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from maskcast.commands import COMMANDS, command_module
-from maskcast.errors import MaskcastError, one_line, user_errors_of_disk
+from maskcast.errors import MaskcastError, one_line, user_errors_of_machine
 from maskcast.memory import keep_freed_memory
 from maskcast.processors import limit_threads
 from maskcast.stopping import end_stopped, stopped_by_signals
@@ -23,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     limit_threads()
     try:
-        with stopped_by_signals(), user_errors_of_disk():
+        with stopped_by_signals(), user_errors_of_machine():
+            _check_place()
             code = _run_command(arguments)
-            sys.stdout.flush()
+            print(end="", flush=True)
             return code
     except KeyboardInterrupt as stop:
         return end_stopped(stop)
@@ -64,8 +66,17 @@ def _run_command(arguments: Sequence[str]) -> int:
     return int(module.run(parser.parse_args(rest)))
 
 
+def _check_place() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise MaskcastError("the working directory has been removed; `cd` to a folder that is there") from None
+
+
 def console() -> None:
     """Runs the console command `maskcast`."""
+    if isinstance(sys.stdout, TextIOWrapper):  # None where it is closed
+        sys.stdout.reconfigure(errors="replace")  # what a terminal, or UTF-8, has no character for is a `?`
     try:
         sys.exit(main())
     finally:

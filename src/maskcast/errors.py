@@ -17,6 +17,7 @@ SAID_OF_FULL = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
+SAID_OF_MEMORY = re.compile(r"out of memory|[Cc]an(no|')t allocate memory|std::bad_alloc")
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 FEW_BYTES = 2**20  # what is left of a disk on which a write has failed
 LONGEST = 1200  # characters of an error's line
@@ -65,7 +66,7 @@ def mistakes_in_one_line() -> Iterator[None]:
     from subprocess import CalledProcessError
 
     try:
-        with user_errors_of_disk():
+        with user_errors_of_machine():
             yield
     except MaskcastError as error:
         raise SystemExit(f"error: {one_line(error)}") from None
@@ -75,8 +76,8 @@ def mistakes_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def user_errors_of_disk(*places: Path) -> Iterator[None]:
-    """Turns errors of the disk that a user can mend into a MaskcastError that names the path at fault.
+def user_errors_of_machine(*places: Path) -> Iterator[None]:
+    """Turns errors of disk and memory that a user can mend into a MaskcastError, which names a path at fault.
 
     Args:
         places: what the block writes, besides the working directory and temporary files; of a full disk whose path
@@ -91,6 +92,10 @@ def user_errors_of_disk(*places: Path) -> Iterator[None]:
             raise MaskcastError(
                 f"{_full_path(error, places)}: no space left on the device; free some and run the same command "
                 "again"
+            ) from error
+        if is_memory_full(error):
+            raise MaskcastError(
+                f"not enough memory ({first_line(error)}); lower the batch size, or the sizes of model and frames"
             ) from error
         if isinstance(error, OSError) and error.errno in UNUSABLE:
             place = f"{named}: " if (named := _path_of(error)) else ""
@@ -107,6 +112,17 @@ def is_disk_full(error: BaseException) -> bool:
     """
     return any(
         getattr(each, "errno", None) in FULL or (isinstance(each, Exception) and SAID_OF_FULL.search(str(each)))
+        for each in chain_of(error)
+    )
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Tells whether an error, or what it came from, says that there is no more memory.
+
+    PyTorch and OpenCV say it in words alone.
+    """
+    return any(
+        isinstance(each, MemoryError) or (isinstance(each, Exception) and SAID_OF_MEMORY.search(str(each)))
         for each in chain_of(error)
     )
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, RootModel, ValidationError
@@ -66,6 +67,8 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
             return _join(key, place.tag), text, False
         case "string_type" if isinstance(given, Mapping) and not any(given.values()):
             return key, f'needs quotes, because braces mean a mapping in YAML: "{{{", ".join(given)}}}"', False
+        case "string_type" if isinstance(given, bool | int | float | date):
+            return key, f"must be text, and YAML takes it for {shown(given)}; put it in quotes", False
         case "missing":
             return key, "missing; add it", False
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -74,6 +77,7 @@ def _told(model: type[BaseModel], values: Any, fault: ErrorDetails) -> tuple[str
         case "literal_error" if near := near_name(str(given), re.findall("'(.+?)'", context["expected"])):
             return key, f"input should be {context['expected']}, got {shown(given)}; did you mean {near!r}?", False
     text = fault["msg"].removeprefix("Value error, ").split(", unable to parse")[0]
+    text = text.replace("tuple", "list").replace(" after validation", "")  # as YAML has them
     if kind == UNSHOWN or (kind == "value_error" and isinstance(given, Mapping)):  # a section is too long
         return key, text, False
     return key, f"{text[:1].lower()}{text[1:]}, got {shown(given)}; change it", False

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -18,7 +18,8 @@ class Params(BaseModel):
     """Base of every params and config class: frozen, unknown keys fail, NaN and infinity fail.
 
     Two things come from KFP's dicts: numbers are lax because every ``3`` arrives as ``3.0`` (``3.5`` for an
-    integer fails), and the text ``null`` is None, which such a dict cannot hold.
+    integer fails), and the text ``null`` is None, which such a dict cannot hold. Lax would take true and false for
+    numbers, too, and ``hflip: true`` for a probability of 1: they fail.
     """
 
     model_config = ConfigDict(
@@ -31,10 +32,23 @@ class Params(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_none(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            return {key: None if value == "null" else value for key, value in values.items()}
-        return values
+    def _as_written(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        given = {key: None if value == "null" else value for key, value in values.items()}
+        switches = [key for key, value in given.items() if isinstance(value, bool) and key in cls.model_fields]
+        numbers = [key for key in switches if _is_number(cls.model_fields[key].annotation)]
+        return given | {key: str(given[key]).lower() for key in numbers}  # a text that is no number
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether an annotation is of numbers, and not of true and false, too."""
+
+    def kinds(part: Any) -> set[Any]:
+        return {part}.union(*map(kinds, get_args(part)))
+
+    found = kinds(annotation)
+    return bool(found & {int, float}) and bool not in found
 
 
 P = TypeVar("P", bound=BaseModel)
@@ -126,7 +140,8 @@ def set_key(values: dict[str, dict[str, Any]], address: str, value: Any, where: 
     if not keys:
         raise MaskcastError(f"{where}: write section.key and a value, e.g. train_masker.training.epochs and 3")
     if name not in values:
-        raise MaskcastError(f"{where}: no section {name!r}; sections: {', '.join(values)}")
+        hint = f"did you mean {near!r}? " if (near := near_name(name, values)) else ""
+        raise MaskcastError(f"{where}: no section {name!r}; {hint}sections: {', '.join(values)}")
     place = values[name]
     for key in keys[:-1]:
         place = place.setdefault(key, {})

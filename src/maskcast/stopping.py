@@ -43,11 +43,14 @@ class Paused(Stopped):
 class _Stop:
     """The handler of signals that stops this process."""
 
+    raised: Stopped | None = None
+
     def __call__(self, number: int, _: Any) -> None:
         # Functions of Python, not SIG_IGN and SIG_DFL: it complains of a signal that is under way by then.
         signal.signal(signal.SIGTERM, _do_nothing)
         signal.signal(signal.SIGINT, end_at_once)
-        raise Stopped(number)
+        self.raised = Stopped(number)
+        raise self.raised
 
 
 @contextmanager
@@ -65,10 +68,15 @@ def stopped_by_signals() -> Iterator[bool]:
         yield False
         return
 
+    stop = _Stop()
     for number in ours:
-        signal.signal(number, _Stop())
+        signal.signal(number, stop)
     try:
         yield True
+    except Exception as error:
+        if stop.raised is not None:  # within a library that makes an error of its own of it, as pydantic's core
+            raise stop.raised from error
+        raise
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)

@@ -1,12 +1,24 @@
 """Writes files that people read, too."""
 
 import json
+from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
 
+def refuse_device(path: Path) -> None:
+    """Refuses to put a file or folder in the place of a pipe or device, such as ``/dev/null``.
+
+    Raises:
+        OSError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(EINVAL, "a pipe or device, no file")
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a text that is there whole or not at all."""
+    refuse_device(path)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(text, encoding="utf-8")

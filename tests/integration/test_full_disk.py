@@ -5,6 +5,7 @@ A limit on the size of files makes writes fail for real, on any machine and with
 
 import errno
 import os
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.conftest import full_disk
 from maskcast import errors
 from maskcast.__main__ import main
 from maskcast.data.images import write_image
-from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_disk
+from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
 from maskcast.params import Params
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.run import run_stage
@@ -149,8 +150,20 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
     roomy, full = tmp_path / "roomy", tmp_path / "full"
     monkeypatch.setattr(errors, "_room", lambda folder: 0 if folder == full else 2**40)
     full.mkdir()
-    with pytest.raises(MaskcastError, match=f"{full}/x: no space left"), user_errors_of_disk(roomy, full / "x"):
+    with pytest.raises(MaskcastError, match=f"{full}/x: no space left"), user_errors_of_machine(roomy, full / "x"):
         raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+
+
+@pytest.mark.parametrize(
+    "full",
+    [
+        lambda: torch.empty(2**55),  # PyTorch has an error of its own, in words
+        lambda: np.empty(2**55),
+    ],
+)
+def test_want_of_memory_is_said_in_one_line(full: Callable[[], object]) -> None:
+    with pytest.raises(MaskcastError, match=r"^not enough memory .*llocate.*; lower"), user_errors_of_machine():
+        full()
 
 
 def test_a_full_disk_is_no_server_that_comes_back(tmp_path: Path) -> None:

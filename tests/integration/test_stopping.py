@@ -16,6 +16,8 @@ import pytest
 import yaml
 from tests.conftest import ROOT, write_store
 
+from maskcast.stopping import Stopped, stopped_by_signals
+
 TRAINING = {"epochs": 500, "steps_per_epoch": 20, "batch_size": 2, "learning_rate": 0.01, "checkpoint_every": 5}
 TRAIN = ["train_masker", "--params", "params.yaml", "--clips", "clips"]
 TRAIN += ["--masker", "masker", "--metrics", "metrics.json"]
@@ -157,6 +159,15 @@ def test_a_command_that_waits_stops_in_one_line(folder: Path) -> None:
         with deaf.accept()[0]:
             said = stop(folder, process, signal.SIGINT, lambda: True, group=True)
     assert (process.returncode, said.splitlines()) == (130, ["stopped"])
+
+
+def test_a_library_that_makes_an_error_of_a_stop_does_not_hide_it() -> None:
+    """A Ctrl-C while pydantic's core looked at a params class was a SchemaError, with a traceback."""
+    with pytest.raises(Stopped), stopped_by_signals():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as stop:
+            raise RuntimeError("SchemaError") from stop
 
 
 LOCAL = """

@@ -21,6 +21,7 @@ from maskcast.commands.completion import all_parsers, tree
 from maskcast.commands.pipeline import pipelines_folder
 from maskcast.runner.stage import get_stage, stage_names
 
+COMMAND = [sys.executable, "-m", "maskcast"]
 MODELS = "maskcast models: error: argument COMMAND:"
 PIPELINES = [
     yaml.safe_load((ROOT / file).read_text())["stages"]
@@ -33,10 +34,35 @@ def test_a_reader_that_has_had_enough_sees_no_traceback(words: tuple[str, ...], 
     read, write = os.pipe()
     os.close(read)  # as `| head -0` does
     (tmp_path / "video_0").mkdir()
-    command = [sys.executable, "-m", "maskcast", *(word.format(tmp_path) for word in words)]
+    command = [*COMMAND, *(word.format(tmp_path) for word in words)]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_terminal_that_lacks_characters_shows_something_in_their_places(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # as Windows and old archives spell it
+    (folder / "video_0").mkdir(parents=True)
+    words = [*COMMAND, "write-annotations", "0", "1", str(folder), "22"]
+    for environment in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8"}):
+        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.strip().endswith("caf?/annotations.txt")
+
+
+def test_what_is_printed_may_go_nowhere() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--help"], stdin=subprocess.DEVNULL, preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_working_directory_that_has_gone_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "models", "list"], cwd=tmp_path, preexec_fn=tmp_path.rmdir, capture_output=True, text=True
+    )
+    line = "error: the working directory has been removed; `cd` to a folder that is there\n"
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Params: values as YAML and KFP give them are accepted, typos and nonsense are named."""
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -27,7 +28,9 @@ class Phase(Params):
 class Example(Params):
     epochs: int
     rate: float = 0.1
+    limit: float | None = None
     flip: bool = True
+    repeat: bool | int = 1
     mode: Literal["soft", "hard"] = "soft"
     images: str = ""
     model: Annotated[Small | Large, Field(discriminator="arch")] = Small(arch="small")
@@ -60,6 +63,10 @@ def test_the_word_false_is_false() -> None:
     assert validate(Example, {"epochs": 1, "flip": "False"}, "p").flip is False
 
 
+def test_what_may_be_true_or_a_number_is_what_it_was_given_as() -> None:
+    assert validate(Example, {"epochs": 1, "repeat": True}, "p").repeat is True
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -69,6 +76,10 @@ def test_the_word_false_is_false() -> None:
         ({"epochs": 1, "rate": float("nan")}, "p.rate: .*finite"),
         ({"epochs": 1, "epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'"),
         ({"epochs": 1, "flip": "perhaps"}, "p.flip: .*perhaps"),
+        ({"epochs": True}, "p.epochs: .* valid integer, got 'true'"),
+        ({"epochs": 1, "limit": False}, "p.limit: .* valid number, got 'false'"),
+        ({"epochs": 1, "mode": "soft", "images": False}, "p.images: must be text, .* False; put it in quotes"),
+        ({"epochs": 1, "images": date(2001, 1, 2)}, "p.images: must be text, .*2001.*; put it in quotes"),
         ({"epoch": 2}, "p.epoch: unknown key; did you mean 'epochs'.*and 1 more"),
         ({"epochs": 1, "depth": 2}, "p.depth: unknown key; did you mean 'model.depth'"),
         ({"epochs": 1, "model": {"arch": "tiny"}}, "p.model.arch: no arch 'tiny'; allowed: small, large"),
@@ -87,7 +98,7 @@ def test_the_word_false_is_false() -> None:
             "p.mode: input .* 'hard', got 'softt'; did you mean 'soft'",
         ),
         ({"epochs": 1, "phases": [{"rate": 1}, {"rat": 1}]}, r"p.phases\[1\].rat: .*did you mean 'rate'"),
-        ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid tuple, got 3"),
+        ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid list, got 3"),
         ({"epochs": 1, "rate": 9}, "p: rate: more than epochs$"),
         ({"epochs": 1, "images": {"clip": None}}, 'p.images: needs quotes, .*: "{clip}"$'),
     ],

@@ -366,6 +366,7 @@ def test_a_wrong_cluster_file_is_said_in_one_line(
         ("train.epochs=1", "no section 'train'; sections: fetch_dataset, "),
         ("train_masker.epochs=1", "train_masker.epochs: unknown key"),
         ("train_masker.training.epochs=[1", "is not valid YAML"),
+        ("train_masker.training.epochs=2001-99-99", "is not valid YAML"),
         ("train_masker.training.epochs.x=1", "'epochs' holds 4, no keys"),
         ("train_masker.training.epochs=0", "training.epochs: input should be greater than or equal to 1"),
     ],
@@ -384,6 +385,10 @@ def test_other_mistakes_are_said_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "out.yaml: cannot be written (No such file or directory)" in capsys.readouterr().err
     assert main(["pipeline", "compile", "--out", "."]) == 2
     assert capsys.readouterr().err == "error: .: is a folder; name a file by --out\n"
+    os.mkfifo(tmp_path / "pipe")  # a device as well: root would have replaced /dev/null
+    assert main(["pipeline", "compile", "--out", str(tmp_path / "pipe")]) == 2
+    assert "pipe: cannot be written (a pipe or device, no file)" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "params.yaml").write_text("fetch_dataset: {uri: synthetic}")
     files = ["--params", str(tmp_path / "params.yaml"), "--out", str(tmp_path / "out.yaml")]
     assert main(["pipeline", "compile", *files]) == 2

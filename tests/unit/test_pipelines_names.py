@@ -93,7 +93,10 @@ def test_a_run_is_given_other_values_by_name(tmp_path: Path) -> None:
     [
         ("second_masker.training.epochs=0", "second_masker.training.epochs: input should be greater"),
         ("second_masker.confidence_levels=4", "second_masker.confidence_levels: unknown key"),
-        ("third_masker.training.epochs=1", "no section 'third_masker'; sections: fetch_dataset, "),
+        (
+            "third_masker.training.epochs=1",
+            "no section 'third_masker'; did you mean 'train_masker'. sections: fetch_dataset, ",
+        ),
     ],
 )
 def test_a_section_is_checked_as_its_stage_checks_it(override: str, said: str) -> None:

@@ -116,6 +116,16 @@ def test_an_output_takes_no_other_output_with_it(tmp_path: Path, register) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_takes_no_pipe_or_device_with_it(tmp_path: Path, register) -> None:
+    """Root can replace /dev/null, where somebody sends what they do not want."""
+    register(copy)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(MaskcastError, match=r"pipe: cannot be written \(--copied: a pipe or device, no file\)"):
+        run_stage("copy", {}, source=Path(__file__), copied=pipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    assert pipe.is_fifo()
+
+
 def test_a_failure_leaves_the_old_output_and_nothing_else(tmp_path: Path, register) -> None:
     def fail(*, first: OutPath, second: OutPath, params: CopyParams) -> None:
         """Writes one output and fails."""

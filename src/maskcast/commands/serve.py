@@ -30,7 +30,7 @@ example:
 
 def run(given: argparse.Namespace) -> int:
     """Runs the command until it is stopped; returns the exit code 0."""
-    if given.sessions < 0 or given.idle <= 0:
+    if given.sessions < 0 or not given.idle > 0:  # nor NaN
         raise MaskcastError("--sessions, --idle: give 0 or more sessions, and more than 0 seconds")
     if not 0 <= given.port < 2**16:
         raise MaskcastError(f"--port: got {given.port}; give 0 to 65535, where 0 takes any that is free")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_disk
+from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
 from maskcast.runner.locks import exchange, sole_writer
+from maskcast.writing import refuse_device
 
 RUN = "mlflow_run_id"
 
@@ -137,6 +138,7 @@ def outputs_whole(
             for name, out in outputs.items():
                 made += _make_parents(out, name)
                 with _unwritable(out, f"--{name}"):
+                    refuse_device(out)
                     if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK):
                         # What is there could be moved away after the work, but not be removed.
                         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -165,7 +167,7 @@ def _moved_into_place(
     for left in (*passing, *(_gone(resume_dir(out)) for out in outputs.values())):
         remove(left)
     try:
-        with user_errors_of_disk(*outputs.values(), *map(resume_dir, outputs.values())):
+        with user_errors_of_machine(*outputs.values(), *map(resume_dir, outputs.values())):
             yield
             for name in outputs:
                 assert partials[name].exists(), f"the stage did not write its output {name!r}"

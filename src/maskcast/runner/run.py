@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from maskcast.errors import MaskcastError, user_errors_of_disk
+from maskcast.errors import MaskcastError, user_errors_of_machine
 from maskcast.memory import keep_freed_memory
 from maskcast.params import validate
 from maskcast.processors import limit_threads
@@ -75,7 +75,7 @@ def _run(
 
             metrics = launch(execute, job, nodes=training.nodes, processes=training.processes)
     if first_process() and "page" in outputs and outputs["page"].suffix == ".html":
-        with user_errors_of_disk(outputs["page"]):
+        with user_errors_of_machine(outputs["page"]):
             link_pages(outputs["page"].parent)
     return metrics
 
@@ -115,7 +115,7 @@ def execute(job: Job) -> dict[str, float]:
     the_stage = get_stage(job.stage)
     values = validate(the_stage.params, job.params, job.name)
     own = {port: path for port, path in job.outputs.items() if port != "page" or not the_stage.tracked}
-    with user_errors_of_disk(*job.outputs.values()), running_as(job.name):
+    with user_errors_of_machine(*job.outputs.values()), running_as(job.name):
         if not first_process():
             with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
                 os.environ.pop("MASKCAST_RESUME_DIR", None)  # what it would resume from is the first one's

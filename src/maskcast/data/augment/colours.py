@@ -33,7 +33,7 @@ class ColourParams(Params):
     """Greatest turn of the hue, as a fraction of the circle."""
     channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
     """Greatest relative change of each of red, green and blue by itself."""
-    blur: float = Field(default=0.0, ge=0)
+    blur: float = Field(default=0.0, ge=0, le=100)
     """Greatest standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
     """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""

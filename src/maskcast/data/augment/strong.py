@@ -20,7 +20,7 @@ class StrongColours(ColourParams):
     brightness: float = Field(default=0.4, ge=0, le=1)
     contrast: float = Field(default=0.4, ge=0, le=1)
     saturation: float = Field(default=0.4, ge=0, le=1)
-    blur: float = Field(default=1.0, ge=0)
+    blur: float = Field(default=1.0, ge=0, le=100)
 
 
 def strong_colours(frames_THWC: np.ndarray, params: StrongColours, random: np.random.Generator) -> np.ndarray:

@@ -46,7 +46,7 @@ class ViewParams(ColourParams):
     """Probability of losing all colour."""
     blurred: Probability = 0.5
     """Probability of a blur."""
-    blur: float = Field(default=2.0, ge=0)
+    blur: float = Field(default=2.0, ge=0, le=100)
     """Greatest standard deviation of the Gaussian blur, in pixels of the view."""
 
     @model_validator(mode="after")
