@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -245,6 +246,33 @@ def test_an_export_becomes_clips_with_the_masks_that_were_drawn(name: str, tmp_p
     for clip in store.clips:
         first = clip.meta["start"]
         assert (store.masks(clip) == truth[clip.meta["video"]][first : first + clip.num_frames]).all()
+
+
+def test_frames_of_all_splits_are_found_where_a_file_lies_beside_each(tmp_path: Path) -> None:
+    truth = cvat_coco(tmp_path)
+    content = json.loads((tmp_path / "annotations/instances_default.json").read_text())
+    shutil.rmtree(tmp_path / "annotations")
+    for split, sequences in (("train", list(truth)[:2]), ("valid", list(truth)[2:])):
+        for name in sequences:
+            (tmp_path / split / name).mkdir(parents=True)
+            for path in sorted((tmp_path / "images/default").glob(f"{name}_*")):
+                path.rename(tmp_path / split / name / path.name)
+        dump(
+            tmp_path / f"{split}.json",
+            content
+            | {
+                "images": [one for one in content["images"] if one["file_name"].split("_")[0] in sequences],
+                "annotations": [
+                    one
+                    for one in content["annotations"]
+                    if content["images"][one["image_id"] - 1]["file_name"].split("_")[0] in sequences
+                ],
+            },
+        )
+    shutil.rmtree(tmp_path / "images")
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "*/{clip}" and start.found.source["splits"] == {"val": ("clip2",)}
+    assert start.clips.keys() == {"train", "val"} and not start.left_out
 
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:

@@ -138,6 +138,40 @@ def test_splits_that_folders_are_named_after_are_taken(tmp_path: Path) -> None:
     assert start.clips == {"train": 6, "val": 4}
 
 
+def test_photographs_in_folders_of_splits_and_places_keep_their_splits(tmp_path: Path) -> None:
+    """Cityscapes has folders of cities in those of splits."""
+    for place in ("train/aachen", "train/ulm", "val/lindau", "test/bonn"):
+        photographs(tmp_path, [f"{word} {place[-3:]}" for word in WORDS[:4]], ONE_SIZE, folder=f"/{place}")
+    start = plan(tmp_path)
+    assert start.found.photographs and start.found.source["images"] == "images/*/{clip}"
+    assert start.clips == {"train": 8, "val": 4, "test": 4}
+
+
+def test_photographs_of_coco_keep_their_splits_and_have_instances_not_keypoints(tmp_path: Path) -> None:
+    """As `annotations_trainval2017.zip` has them."""
+    for split, words in (("train", WORDS[:6]), ("val", WORDS[6:])):
+        images, annotations = [], []
+        for k, word in enumerate(words, 1):
+            write_images(
+                tmp_path / f"{split}2017", frames_of(k, 1, (40, 64) if k % 2 else (64, 40))[0], f"{word}.jpg"
+            )
+            images.append(
+                {"id": k, "file_name": f"{word}.jpg", "height": 40 if k % 2 else 64, "width": 64 if k % 2 else 40}
+            )
+            square = [10, 10, 20, 10, 20, 20, 10, 20]
+            annotations.append({"id": k, "image_id": k, "category_id": 1, "segmentation": [square]})
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+        dump(tmp_path / f"annotations/instances_{split}2017.json", content)
+        people = content | {"categories": [{"id": 1, "name": "person", "keypoints": ["nose"]}]}
+        dump(tmp_path / f"annotations/person_keypoints_{split}2017.json", people)
+        dump(
+            tmp_path / f"annotations/captions_{split}2017.json",
+            {"images": images, "annotations": [{"caption": "A cat"}]},
+        )
+    start = plan(tmp_path)
+    assert start.found.source["classes"] == ["background", "cat"] and start.clips == {"train": 6, "val": 4}
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_photographs_for_test_are_not_learnt_from(alone: bool, tmp_path: Path) -> None:
     """Where there is no folder called `val`, and no list, they are in lists or folders of their own."""

@@ -243,3 +243,80 @@ def test_thumbnails_of_videos_are_no_frames(tmp_path: Path) -> None:
     found = look(tmp_path)
     assert (found.source["images"], found.source["masks"]) == ("{clip}.mp4", "masks/{clip}")
     assert any(warning.startswith("48 images left out: thumbs/a and 1 folder more") for warning in found.warnings)
+
+
+def test_sets_whose_val_has_masks_of_first_frames_alone_are_scored_on_others(tmp_path: Path) -> None:
+    """YouTube-VOS, MOSE and LVOS ask for what follows the first frame."""
+    for k, name in enumerate(("train/a", "train/b", "train/c", "valid/d", "valid/e")):
+        split, _, video = name.partition("/")
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"{split}/JPEGImages/{video}", frames, "{:05d}.jpg")
+        write_images(
+            tmp_path / f"{split}/Annotations/{video}", masks[: 1 if split == "valid" else LENGTH], "{:05d}.png"
+        )
+    start = plan(tmp_path)
+    assert start.found.source["splits"] == {"val": ("c",), "unlabeled": ("d", "e")}
+    said = "the 2 sequences of val count as unlabelled: 4% of their frames have masks, 100% of others, so no "
+    assert any(warning.startswith(said) for warning in start.found.warnings)
+    assert start.clips["unlabeled"] == 2 and start.clips["val"] == 1
+
+
+def test_splits_stand_in_names_of_folders_with_other_words(tmp_path: Path) -> None:
+    """UAVid has `uavid_train`, a folder for each sequence in it, and a `test` without masks."""
+    for k, name in enumerate(("train/seq1", "train/seq2", "val/seq16", "test/seq21")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"uavid_{name}/Images", frames, "{:06d}.png")
+        if "test" not in name:
+            write_images(tmp_path / f"uavid_{name}/Labels", COLOURS[masks], "{:06d}.png")
+    assert look(tmp_path).source["splits"] == {"val": ("seq16",), "unlabeled": ("seq21",)}
+
+
+def test_a_sequence_whose_name_holds_the_word_test_is_none_for_tests(tmp_path: Path) -> None:
+    for k, name in enumerate(("street", "my-test", "train", "beach")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / f"frames/{name}", frames, "{:04d}.jpg")
+        write_images(tmp_path / f"masks/{name}", masks, "{:04d}.png")
+    assert look(tmp_path).source["splits"].keys() == {"val"}
+
+
+def kitti(root: Path) -> None:
+    """Writes KITTI's semantics: ids, ids with objects, and colours of each image."""
+    frames, masks = frames_of(0, 2 * LENGTH)
+    write_images(root / "training/image_2", frames, "{:06d}_10.png")
+    write_images(root / "training/instance", masks * np.uint16(256) + np.uint16(1), "{:06d}_10.png")
+    write_images(root / "training/semantic", masks, "{:06d}_10.png")
+    write_images(root / "training/semantic_rgb", COLOURS[masks], "{:06d}_10.png")
+
+
+def isic(root: Path) -> None:
+    """Writes ISIC: superpixels in colours beside the frames, masks elsewhere."""
+    frames, masks = frames_of(0, 2 * LENGTH)
+    write_images(root / "ISIC-2017_Training_Data", frames, "ISIC_{:07d}.jpg")
+    write_images(root / "ISIC-2017_Training_Data", COLOURS[masks[::-1]], "ISIC_{:07d}_superpixels.png")
+    gt = root / "ISIC-2017_Training_Part1_GroundTruth"
+    write_images(gt, (masks > 0) * np.uint8(255), "ISIC_{:07d}_segmentation.png")
+
+
+def blended(root: Path) -> None:
+    """Writes frames with their masks over them beside the frames, in folders that come first."""
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(root / name / "masks", masks, "{:04d}.png")
+        for folder, images in (("images", frames), ("blend", frames // 2), ("seg_result", frames // 3)):
+            write_images(root / name / folder, images, "{:04d}.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "images", "masks"),
+    [
+        (kitti, "training/image_2", "training/semantic"),
+        (isic, "ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
+        (blended, "{clip}/images", "{clip}/masks"),
+    ],
+)
+def test_frames_and_masks_are_told_from_what_shows_them(
+    write: Callable[[Path], None], images: str, masks: str, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    source = look(tmp_path).source
+    assert source["images"].startswith(images) and source["masks"].startswith(masks)

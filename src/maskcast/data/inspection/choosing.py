@@ -14,13 +14,15 @@ BESIDE = {
     "instances": "labels",  # Mapillary Vistas
     "panoptic": "labels",
     "TRA": "SEG",  # Cell Tracking Challenge
+    "instance": "semantic",  # KITTI
+    "semantic_rgb": "semantic",
 }
 IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
 # What shows frames under their masks, such as the folders of labelme's scripts.
-FOR_PEOPLE = re.compile(r".*Visualization|overlays?|masked", re.IGNORECASE)
+FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
 # What is made of frames and lies beside them: no frames to learn from, and no masks, though some look like these.
 MADE = re.compile(
-    r"(depth|disparity|thumb(nail)?s?|previews?|(optical[_-]?|opt[_-]?)?flows?)"
+    r"(depth|disparity|thumb(nail)?s?|previews?|super[_-]?pixels?|(optical[_-]?|opt[_-]?)?flows?)"
     r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
     re.IGNORECASE,
 )

@@ -1,7 +1,8 @@
 """Folders whose masks stand in files of other tools, such as COCO, beside the frames."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.given_splits import split_of_name
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.patterns import Guess
 from maskcast.data.inspection.photographs import by_image, photographs
@@ -50,6 +52,8 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
             found.setdefault(form, []).append(path)
     order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
     form = next((form for form in order if form in found), None)
+    if form == "coco":  # instances beside keypoints of the same people
+        found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
 
 
@@ -68,7 +72,7 @@ def labelled_by_files(
     Raises:
         MaskcastError: when the frames have no pattern, or the files cannot be read or are of other frames.
     """
-    images = _roboflow(raw, streams) or (guess.images if guess is not None else None)
+    images = _roboflow(raw, streams) or (_of_all_splits(raw, guess.images) if guess is not None else None)
     if images is None:
         raise MaskcastError(
             f"{raw}: the frames that {files[0].name} names have no pattern in common; give each sequence a folder "
@@ -105,7 +109,7 @@ def labelled_by_files(
     _add_objects(found, frames)
     _count_pixels(found, frames)
     measure(found, find_sequences(raw, images))
-    propose_splits(raw, found, _marked(found, known))
+    propose_splits(raw, found, _marked(found, known), footage)
     found.source["splits"].pop("unlabeled", None)  # as the source says by itself
     asked = empty > 0 and "empty" not in source
     try:
@@ -125,6 +129,27 @@ def labelled_by_files(
             "somebody has looked at them and nothing is there, else to unlabelled"
         )
     return found
+
+
+def _of_all_splits(raw: Path, images: str) -> str:
+    """Returns a pattern with `*` for a folder that is named as a split, where others beside it are, too."""
+    parts = images.split("/")
+    for place, part in enumerate(parts[:-1]):
+        beside = raw.joinpath(*parts[:place])
+        if (
+            split_of_name(part)
+            and sum(one.is_dir() and split_of_name(one.name) is not None for one in beside.iterdir()) > 1
+        ):
+            wide = "/".join((*parts[:place], "*", *parts[place + 1 :]))
+            with suppress(MaskcastError):  # two are of one name
+                if all(split_of_name(path.relative_to(beside).parts[0]) for path in _places(raw, wide)):
+                    return wide
+    return images
+
+
+def _places(raw: Path, images: str) -> Iterator[Path]:
+    for files in find_sequences(raw, images).values():
+        yield from [files] if isinstance(files, Path) else files.values()
 
 
 def _patterns(raw: Path, files: Sequence[Path]) -> list[str]:

@@ -163,9 +163,8 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
 
 def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
     """Returns what patterns find; ``why`` its images are photographs, where that is known."""
-    folders: dict[str, str] = {}
     if guess.masks:
-        guess, folders = widened(raw, guess)
+        guess = widened(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
     labels = find_sequences(raw, guess.masks) if guess.masks else {}
     suffix = guess.mask_suffix or ""
@@ -208,7 +207,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
-    propose_splits(raw, found, marked, folders)
+    propose_splits(raw, found, marked, footage)
     cover_horizon(found, marked)
     return found
 

@@ -98,7 +98,7 @@ def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess |
     return None if found is None else found[1]
 
 
-def widened(raw: Path, guess: Guess) -> tuple[Guess, dict[str, str]]:
+def widened(raw: Path, guess: Guess) -> Guess:
     """Returns patterns with `*` for a folder that others with masks lie beside, e.g. `train` beside `val`.
 
     Args:
@@ -106,27 +106,27 @@ def widened(raw: Path, guess: Guess) -> tuple[Guess, dict[str, str]]:
         guess: patterns that spell one of them out, for frames and masks alike.
 
     Returns:
-        The patterns, and the folder of each sequence; as they were and none where there is nothing to add.
+        The patterns; as they were where there is nothing to add.
     """
     ours, theirs = fixed_folder(guess.images).split("/"), fixed_folder(guess.masks or "").split("/")
     for place, part in enumerate(ours):
         if not part or part not in theirs:
             continue
         wide, count, paired = _with_part(guess, part, "*"), 0, 0
-        folders: dict[str, str] = {}
+        names: set[str] = set()
         try:
             for other in sorted(path.name for path in raw.joinpath(*ours[:place]).iterdir() if path.is_dir()):
                 narrow = _with_part(guess, part, other)
                 images = find_sequences(raw, narrow.images)
-                folders |= dict.fromkeys(images, other)
+                names |= images.keys()
                 count += len(images)
                 paired += bool(images.keys() & find_sequences(raw, str(narrow.masks)).keys())
             find_sequences(raw, str(wide.masks))
         except MaskcastError:  # two are of one name
             continue
-        if paired > 1 and count == len(folders):
-            return wide, folders
-    return guess, {}
+        if paired > 1 and count == len(names):
+            return wide
+    return guess
 
 
 def _with_part(guess: Guess, part: str, other: str) -> Guess:

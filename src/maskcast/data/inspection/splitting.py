@@ -1,25 +1,24 @@
 """Proposes which sequences to learn from and which to score on, and how long a clip is to be."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from maskcast.data.inspection.findings import LEAST_SEEN, SEEN, Findings
+from maskcast.data.inspection.given_splits import given_splits, of_split
+from maskcast.data.sources.footage import Footage
 from maskcast.data.sources.splits import assign_splits
 from maskcast.errors import MaskcastError
-from maskcast.files import files_below
 from maskcast.labels import id_key
 from maskcast.reading import counted
 
 SHARE = 0.2  # of the labelled sequences that is scored on
 FEW_CLIPS = 20  # labelled clips up to which windows overlap
-SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 
 
 def propose_splits(
-    raw: Path, found: Findings, marked: Mapping[str, Sequence[bool]], folders: Mapping[str, str] | None = None
+    raw: Path, found: Findings, marked: Mapping[str, Sequence[bool]], footage: Mapping[str, Footage]
 ) -> None:
     """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
 
@@ -27,28 +26,31 @@ def propose_splits(
         raw: the folder of the data.
         found: what is in it.
         marked: by sequence, whether each frame has a mask.
-        folders: of sequences, which may be named as splits; else sequences are.
+        footage: the sequences, whose folders may be named as splits.
 
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     if found.photographs:
-        _of_photographs(raw, found, folders or {})
+        _of_photographs(raw, found, footage)
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
     most = _most_seen(found.runs(alone), marked[alone]) if alone is not None else SEEN
     set_length(raw, found, sorted(lengths.values(), reverse=True), apart=bool(found.labelled), most=most)
-    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     if not found.labelled:
         _without_masks(found)
         return
+    named, origin = given_splits(raw, sorted(lengths, key=id_key), footage)
+    if alone is None and _hardly_labelled(found, marked, named):
+        lengths = {name: length for name, length in lengths.items() if name in found.labelled}
+        named.pop("val")
+    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
     short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
     if alone is not None:
         _by_time(raw, found, alone, marked[alone], unlabelled)
     else:
-        named, origin = _existing(raw, sorted(lengths, key=id_key), folders or {})
         if not set(named.get("val", ())) & set(long_enough):
             named, origin = _with_val(found, named, origin, long_enough)
         found.source["splits"] = named | short
@@ -59,6 +61,31 @@ def propose_splits(
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
     if unlabelled and (alone is None or found.source["layout"] != "frame_folders"):
         found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+
+
+def _hardly_labelled(
+    found: Findings, marked: Mapping[str, Sequence[bool]], named: Mapping[str, tuple[str, ...]]
+) -> bool:
+    """Takes the sequences of `val` for unlabelled where their masks are few beside those of others, and says so.
+
+    Sets of objects that are to be followed have masks of first frames there.
+    """
+    val, rest = named.get("val", ()), found.labelled.keys() - set(chain(*named.values()))
+    few, usual = _share(marked, val), _share(marked, rest)
+    if not val or len(rest) < 2 or few > usual / 2:
+        return False
+    found.warnings.append(
+        f"the {counted(len(val), 'sequence')} of val count as unlabelled: {few:.0%} of their frames have masks, "
+        f"{usual:.0%} of others, so no forecast can be scored on them"
+    )
+    for name in val:
+        del found.labelled[name]
+    return True
+
+
+def _share(marked: Mapping[str, Sequence[bool]], names: Collection[str]) -> float:
+    """Returns the share of the frames of some sequences that have masks."""
+    return sum(sum(marked[name]) for name in names) / max(1, sum(len(marked[name]) for name in names))
 
 
 def _with_val(
@@ -72,14 +99,14 @@ def _with_val(
             f"test serves as val, because {rest[0]} alone has other masks: what chooses the model scores it, too"
         )
         return {"val": test}, f"test, {origin}"
-    drawn = _members(assign_splits(rest or long_enough, {"val": SHARE}, 0), "val")
+    drawn = of_split(assign_splits(rest or long_enough, {"val": SHARE}, 0), "val")
     if not test or not rest:
         return {"val": drawn}, f"{SHARE:.0%} of the {len(long_enough)} labelled sequences, drawn with seed 0"
     told = f"{SHARE:.0%} of the {len(rest)} labelled ones that are not for test, drawn with seed 0; test: {origin}"
     return {"val": drawn, "test": test}, told
 
 
-def _of_photographs(raw: Path, found: Findings, folders: Mapping[str, str]) -> None:
+def _of_photographs(raw: Path, found: Findings, footage: Mapping[str, Footage]) -> None:
     """Makes each image a clip, and draws those to be scored on; where they lie in folders, the end of each is."""
     found.source |= {"frames": 1, "window_step": 1}
     found.why["frames"] = f"photographs: {found.photographs}"
@@ -91,7 +118,7 @@ def _of_photographs(raw: Path, found: Findings, folders: Mapping[str, str]) -> N
         _without_masks(found)
         return
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
-    named, origin = _existing(raw, sorted(found.labelled, key=id_key), folders)
+    named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage)
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
         named, origin = _with_val(found, named, origin, sorted(found.labelled, key=id_key))
@@ -206,59 +233,3 @@ def _begin(found: Findings, name: str, end: int) -> int:
     runs = [range(run.start, min(run.stop, end)) for run in found.runs(name)]
     stops = [run.stop for run in runs if len(run) >= found.frames]
     return min(end - round(SHARE * end), max(stops, default=end) - found.frames)
-
-
-def _existing(
-    raw: Path, names: Sequence[str], folders: Mapping[str, str]
-) -> tuple[dict[str, tuple[str, ...]], str]:
-    """Returns the splits that a data set comes with: by the names of its sequences, or by lists in text files."""
-    lower = {name: folders.get(name, name).lower() for name in names}
-    by_name = {name: SPLIT_NAMES[word] for name, word in lower.items() if word in SPLIT_NAMES}
-    if set(by_name.values()) - {"train"} and (len(by_name) < len(names) or "train" in by_name.values()):
-        return _held_out(by_name), "folders are named so"
-    best: tuple[dict[str, str], str] = {}, ""
-    for folder in sorted({path.parent for path in files_below(raw, ".txt") if path.stem.lower() in SPLIT_NAMES}):
-        listed, origin = _listed(folder, names)
-        if len(listed) > len(best[0]) and 0 < len(_members(listed, "val", "test")) < len(names):
-            best = listed, f"as {(folder / origin).relative_to(raw).as_posix()} lists them"
-    return _held_out(best[0]), best[1]
-
-
-def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Returns the names of each split but `train`."""
-    return {split: members for split in ("val", "test") if (members := _members(splits, split))}
-
-
-def _members(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
-    return tuple(name for name, split in splits.items() if split in wanted)
-
-
-def _listed(folder: Path, names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Returns the split of each name that the lists of a folder have, and the list that holds some out.
-
-    Nothing where a name stands in two of them: they are of single frames then.
-    """
-    found: dict[str, str] = {}
-    origin = ""
-    for path in sorted(folder.glob("*.txt"), key=lambda path: SPLIT_NAMES.get(path.stem.lower(), "") != "val"):
-        split = SPLIT_NAMES.get(path.stem.lower())
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if split else []
-        mine = {name for line in lines if (name := _name_in(line.strip(), names))}
-        if any(found.get(name, split) != split for name in mine):
-            return {}, ""
-        found |= {name: str(split) for name in names if name in mine}
-        origin = origin or (path.name if mine and split != "train" else "")
-    return found, origin
-
-
-def _name_in(line: str, names: Collection[str]) -> str | None:
-    """Returns the name of a sequence in a line: all of it, or a part of a path, less an ending or a number."""
-    if line in names:
-        return line
-    for word in line.split():
-        for part in PurePosixPath(word).parts:
-            stem = PurePosixPath(part).stem
-            for name in (part, stem, re.sub(r"[-_][A-Za-z]?\d+$", "", stem)):
-                if name in names:
-                    return name
-    return None
