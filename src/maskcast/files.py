@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def is_junk(name: str) -> bool:
-    """Tells what an operating system left behind (`__MACOSX`, `.DS_Store`, `._x`, `Thumbs.db`) from data."""
-    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
+    """Tells what a system left behind (`__MACOSX`, `.DS_Store`, `Thumbs.db`, Synology's `@eaDir`) from data."""
+    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
