@@ -338,7 +338,7 @@ def test_init_says_what_such_a_folder_is_for(sign: str, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     if "videos" not in sign:
         (tmp_path / sign).write_text("{}")
-    with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: they are for recipes/video"):
+    with pytest.raises(MaskcastError, match=f"holds {sign}, .*green screen: `maskcast new .* --pipeline video`"):
         look(tmp_path)
 
 

@@ -188,7 +188,7 @@ def boxes(root: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "line"),
     [
-        (boxes, r"\.json: images with boxes, no videos: they are for the detection pipeline"),
+        (boxes, r"\.json: images with boxes, no videos: .* `maskcast new FOLDER --pipeline detection`"),
         (files_only, "holds no images and no videos; give the folder"),
         (masks_only, "holds 1 folder of masks, and no frames"),
         (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),

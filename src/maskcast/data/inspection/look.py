@@ -46,9 +46,9 @@ def look(raw: Path) -> Findings:
         return found
     if (sign := green_screen(raw)) is not None:
         raise MaskcastError(
-            f"{raw}: holds {sign}, so its videos stand in front of a green screen: they are for recipes/video; "
-            "set fetch_dataset.uri there to this folder and take figures out of prepare_clips.source "
-            "(docs/green-screen.md)"
+            f"{raw}: holds {sign}, so its videos stand in front of a green screen: `maskcast new FOLDER "
+            "--pipeline video`, set fetch_dataset.uri there to this folder and take figures out of "
+            "prepare_clips.source (docs/green-screen.md)"
         )
     streams, films = image_streams(raw), videos(raw)
     made = made_of_frames(streams, bool(films))
@@ -103,8 +103,9 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
         return _without_films(raw, found, frames, films)
     if not masks and not films and (boxes := box_file(raw)) is not None:
         raise MaskcastError(
-            f"{boxes}: images with boxes, no videos: they are for the detection pipeline (recipes/detection, "
-            "docs/detection.md). A masker learns from masks: export polygons or masks in place of boxes"
+            f"{boxes}: images with boxes, no videos: they are for the detection pipeline: `maskcast new FOLDER "
+            "--pipeline detection` (docs/detection.md). A masker learns from masks: export polygons or masks in "
+            "place of boxes"
         )
     guess = guess_patterns(frames, films, masks)
     if guess is None and films and not frames and not masks:
