@@ -18,8 +18,10 @@ def test_errors_are_counted_and_absent_classes_left_out() -> None:
     truth = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2]], np.uint8)
     forecast = np.array([[0, 0, 0, 1], [1, 1, 0, 2], [2, 2, 1, 1]], np.uint8)
     text = confusions(scored(truth, forecast, 5), ["rest", "a<b", "two", "never", "neither"])
-    assert "Of 8 object pixels of frame 12, 12.5% were missed and 37.5% forecast as another class." in text
-    assert "Of 4 background pixels 25.0% were forecast as objects." in text
+    assert (
+        "Of 8 pixels of frame 12 that are not rest, 12.5% were forecast as rest and 37.5% as another wrong" in text
+    )
+    assert "Of 4 pixels of rest, 25.0% were forecast as another class." in text  # whatever class 0 is called
     rows = re.findall(
         r'<th scope="row">([^<]*)</th><td class="text">([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>', text
     )
@@ -33,7 +35,7 @@ def test_thousands_have_commas_and_one_pixel_is_no_pixels() -> None:
     truth, forecast = np.zeros((2, 1001), np.uint8), np.zeros((2, 1001), np.uint8)
     truth[0, 0] = forecast[0, 0] = 1
     text = confusions(scored(truth, forecast, 2), ["rest", "one"])
-    assert "Of 1 object pixel of frame 12, " in text and "Of 2,001 background pixels " in text
+    assert "Of 1 pixel of frame 12 that" in text and "Of 2,001 pixels of rest, " in text
     assert (
         "rest forecast as rest: 100.0% (2,001 pixels)" in text and "one forecast as one: 100.0% (1 pixel)" in text
     )
@@ -53,7 +55,7 @@ def test_of_very_many_classes_those_with_errors_are_drawn() -> None:
 def test_a_forecast_without_errors_has_no_list() -> None:
     truth = np.array([[0, 1]], np.uint8)
     text = confusions(scored(truth, truth, 2), ["rest", "one"])
-    assert "0.0% were missed" in text and "<table>" not in text
+    assert "0.0% were forecast as rest." in text and "<table>" not in text
 
 
 def test_a_long_name_is_shortened_and_told_whole() -> None:

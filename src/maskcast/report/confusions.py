@@ -24,21 +24,23 @@ def confusions(scores: ForecastScores, classes: Sequence[str]) -> Html:
     wrong_KK = matrix_KK * ~np.eye(len(classes), dtype=bool)
     true_K = matrix_KK.sum(axis=1)
     frame = scores.frame_numbers[scores.last]
-    objects = int(true_K[1:].sum())
-    missed, other = (_share(part.sum(), objects) for part in (wrong_KK[1:, 0], wrong_KK[1:, 1:]))
+    others = int(true_K[1:].sum())
+    missed, taken = (_share(part.sum(), others) for part in (wrong_KK[1:, 0], wrong_KK[1:, 1:]))
+    first = classes[0]
+    other = f" and {taken} as another wrong class" if len(classes) > 2 else ""
     lead = element(
         "p",
-        f"Of {counted(objects, 'object pixel', commas=True)} of frame {frame}, {missed} were missed and {other} "
-        f"forecast as another class. Of {counted(true_K[0], 'background pixel', commas=True)} "
-        f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as objects.",
+        f"Of {counted(others, 'pixel', commas=True)} of frame {frame} that are not {first}, {missed} were "
+        f"forecast as {first}{other}. Of {counted(true_K[0], 'pixel', commas=True)} of {first}, "
+        f"{_share(wrong_KK[0].sum(), true_K[0])} were forecast as another class.",
     )
-    among_objects = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
+    among_others = [(i, j) for i in range(1, len(classes)) for j in range(1, len(classes)) if wrong_KK[i, j]]
     rows = [
         [classes[i], classes[j], f"{wrong_KK[i, j]:,}", _share(wrong_KK[i, j], true_K[i])]
-        for i, j in sorted(among_objects, key=lambda pair: -wrong_KK[pair])[:LISTED]
+        for i, j in sorted(among_others, key=lambda pair: -wrong_KK[pair])[:LISTED]
     ]
     header = ["truth", "forecast as", "pixels", "of the true class"]
-    listed = table("Objects forecast as other objects, most pixels first", header, rows)
+    listed = table(f"Taken for each other, {first} left out, most pixels first", header, rows)
     return joined([lead, *([listed] if rows else []), _heat_map(matrix_KK, wrong_KK, classes, frame)])
 
 
