@@ -1,9 +1,9 @@
 """Several processes train one model: each takes its part of every batch, and sums go over all of them.
 
 The rule: every process computes the loss of the *whole* batch, from its own part and ``all_sum``. Backward through
-``all_sum`` gives each process the gradient of the sum of all processes' (equal) losses. The mean of these is the
-gradient that one process would have found, whatever the loss divides by. Outside a process group there is one
-process: ``all_sum`` returns its argument.
+``all_sum`` gives each process the gradient of the sum of all processes' (equal) losses, and DDP takes the mean of
+these, which is the gradient that one process would have found, whatever the loss divides by. Outside a process
+group there is one process: ``all_sum`` returns its argument.
 """
 
 import sys
@@ -68,8 +68,8 @@ def all_items(items: list[T]) -> list[T]:
 def average_gradients(model: nn.Module) -> None:
     """Takes the mean of each gradient over all processes.
 
-    Between CPUs, and for several backward passes a step; for one between GPUs DDP does it while the pass still
-    runs. DDP can leave out passes, but not with a static graph; without one it warns where all weights take part.
+    For several backward passes a step; for one, DDP does it while the pass still runs. DDP can leave out passes,
+    but not with a static graph, and without one it warns where all weights take part.
     """
     if not _grouped():
         return

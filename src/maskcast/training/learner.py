@@ -50,8 +50,7 @@ class Learner:
             task.model, params.compile, processes.device, steps=params.steps, alone=alone, recorded=records
         )
         model = _NextLoss(task.model, processes)
-        averaging = None if isinstance(task, ChunkedTask) else processes.averaging(model)
-        self._next, self._averages = averaging or model, averaging is None
+        self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
         self._learned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._recorded: Recorded[tuple[Tensor, Logged]] | None = None
         if records:
@@ -102,7 +101,7 @@ class Learner:
             loss.backward()
             total.append(loss.detach())
             logged |= {name: logged.get(name, 0.0) + value for name, value in numbers.items()}
-        if self._averages:
+        if isinstance(self._task, ChunkedTask):
             average_gradients(self._task.model)
         return torch.stack(total).sum(), logged
 

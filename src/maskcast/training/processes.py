@@ -73,15 +73,13 @@ class Processes:
         if self.several:
             distributed.barrier()
 
-    def averaging(self, module: nn.Module) -> nn.Module | None:
-        """Returns a module whose backward averages the gradients of all processes while it runs, between GPUs.
-
-        Between CPUs that has no use: to send takes the cores that compute, and DDP imports torch's compiler.
-        """
-        if not self.several or self.device.type == "cpu":
-            return None
+    def averaging(self, module: nn.Module) -> nn.Module:
+        """Returns a module whose backward averages the gradients of all processes while it runs."""
+        if not self.several:
+            return module
+        ids = None if self.device.type == "cpu" else [self.device.index]
         # static: some encoders have weights that take no part
-        return DistributedDataParallel(module, device_ids=[self.device.index], static_graph=True)
+        return DistributedDataParallel(module, device_ids=ids, static_graph=True)
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """Returns the context of all steps, in which the device computes by the rules of the precision."""
