@@ -156,6 +156,12 @@ def test_a_file_that_is_there_stays_as_it_is(
     assert [path.name for path in tmp_path.glob("*.partial")] == []
 
 
+def iphone(root: Path) -> None:
+    root.mkdir(exist_ok=True)
+    for k in range(2):
+        (root / f"IMG_{k}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+
+
 def files_only(root: Path) -> None:
     (root / "readme.txt").write_text("none")
 
@@ -190,6 +196,10 @@ def boxes(root: Path) -> None:
     [
         (boxes, r"\.json: images with boxes, no videos: .* `maskcast new FOLDER --pipeline detection`"),
         (files_only, "holds no images and no videos; give the folder"),
+        (
+            iphone,
+            r"no videos \(2 files are neither .*, e.g. IMG_0.HEIC: save them as PNG, or unpack them\)",
+        ),
         (masks_only, "holds 1 folder of masks, and no frames"),
         (short, "sequences have 7, 7 frames: a clip to learn from and one to be scored on need 8 frames each"),
         (jpeg_masks, "JPEG changes the values of a mask; export"),

@@ -185,6 +185,24 @@ def test_photographs_for_test_are_not_learnt_from(alone: bool, tmp_path: Path) -
     assert any("test serves as val" in warning for warning in start.found.warnings) is not alone
 
 
+def test_photographs_of_one_number_in_folders_of_splits_are_found_by_their_names(tmp_path: Path) -> None:
+    for split, numbers in (("train", range(4)), ("val", range(4, 6))):
+        photographs(tmp_path, [f"{animal}{k}" for animal in ("cat", "dog") for k in numbers], folder=f"/{split}")
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "images/*/{clip}.*" and start.clips == {"train": 8, "val": 4}
+
+
+def test_masks_that_are_gifs_are_said(tmp_path: Path) -> None:
+    photographs(tmp_path, WORDS)
+    for path in (tmp_path / "masks").iterdir():
+        Image.open(path).save(path.with_suffix(".gif"))
+        path.unlink()
+    said = (
+        "10 videos are left out, e.g. masks/apple.gif: GIFs are read as videos: save them as PNG where they are "
+    )
+    assert any(warning.startswith(said) for warning in look(tmp_path).warnings)
+
+
 def test_of_folders_with_one_kind_each_a_part_of_each_is_scored_on(tmp_path: Path) -> None:
     for kind in ("cats", "dogs"):  # whose images have the same names
         photographs(tmp_path, [str(k) for k in range(10)], ((40, 64), (64, 40)), folder=f"/{kind}")

@@ -10,6 +10,7 @@ from tests.lookalikes import frames_of, write_images, write_mp4
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.inspection.look import look
+from maskcast.errors import MaskcastError
 from maskcast.proposal import duration
 from maskcast.proposal.write import plan
 from maskcast.runner.run import run_stage
@@ -302,7 +303,7 @@ def blended(root: Path) -> None:
     for k, name in enumerate(("a", "b")):
         frames, masks = frames_of(k, LENGTH)
         write_images(root / name / "masks", masks, "{:04d}.png")
-        for folder, images in (("images", frames), ("blend", frames // 2), ("seg_result", frames // 3)):
+        for folder, images in (("images", frames), ("blend", frames // 2), ("annotated", frames // 3)):
             write_images(root / name / folder, images, "{:04d}.png")
 
 
@@ -320,3 +321,53 @@ def test_frames_and_masks_are_told_from_what_shows_them(
     write(tmp_path)
     source = look(tmp_path).source
     assert source["images"].startswith(images) and source["masks"].startswith(masks)
+
+
+MASKS_EACH = {  # where a set has masks of one class or object each
+    "a folder of each, in that of the sequence": "masks/{name}/{each}/{{:04d}}.png",
+    "the sequence in that of each": "masks/{each}/{name}/{{:04d}}.png",
+    "names": "masks/{name}_{{:04d}}_{each}.png",
+}
+
+
+@pytest.mark.parametrize("form", MASKS_EACH)
+def test_masks_of_one_class_each_are_not_taken_one_for_all(form: str, tmp_path: Path) -> None:
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "frames", frames, name + "_{:04d}.png") if form == "names" else write_images(
+            tmp_path / "frames" / name, frames, "{:04d}.png"
+        )
+        for value, each in ((1, "car"), (2, "person")):
+            path = Path(MASKS_EACH[form].format(name=name, each=each))
+            write_images(tmp_path / path.parent, (masks == value) * np.uint8(255), path.name)
+    said = r"car.* and .*person.* mark other pixels of the same frames, as masks of one class or object each do"
+    with pytest.raises(MaskcastError, match=said):
+        look(tmp_path)
+
+
+def test_why_masks_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """BDD100K has classes in red and numbers of objects in alpha."""
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "images" / name, frames, f"{name}-{{:07d}}.jpg")
+        rgba = np.stack([masks, masks * 0, masks * 0, masks * 7], -1)
+        write_images(tmp_path / "bitmasks" / name, rgba, f"{name}-{{:07d}}.png")
+    with pytest.raises(
+        MaskcastError, match=r"no mask can be read: .*png: has labels in its colours and in its alpha"
+    ):
+        look(tmp_path)
+
+
+def test_colours_without_black_have_the_most_frequent_for_background(tmp_path: Path) -> None:
+    """CholecSeg8k has no black; the lowest colour is that of an instrument."""
+    for k, name in enumerate(("a", "b")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "images" / name, frames, "{:04d}.png")
+        write_images(
+            tmp_path / "masks" / name,
+            np.array([(200, 10, 10), (10, 200, 10), (10, 10, 200)], np.uint8)[masks],
+            "{:04d}.png",
+        )
+    found = look(tmp_path)
+    assert found.source["classes"][0] == found.source["values"]["#c80a0a"] == "background"
+    assert any("and #c80a0a, which most pixels have, for the background" in warning for warning in found.warnings)

@@ -3,9 +3,16 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import takewhile
+from contextlib import suppress
+from itertools import product, takewhile
+from operator import ne
 
+import numpy as np
+
+from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.inspection.streams import MASK_WORDS, Stream
+from maskcast.data.masks.stored import read_mask
+from maskcast.errors import MaskcastError
 
 # What tools and data sets write: masks of classes, and in the folder beside them the same with objects, or marks.
 BESIDE = {
@@ -26,6 +33,8 @@ MADE = re.compile(
     r"([_-]?(maps?|images?|imgs?|pngs?|jpgs?|vis|small|fwd?|bwd?|forward|backward))?",
     re.IGNORECASE,
 )
+
+LOOKED_AT = 12  # places of masks, and frames of each, that are compared
 
 
 def for_people(stream: Stream) -> bool:
@@ -94,6 +103,39 @@ def drawn_frames(masks: Sequence[Stream], frames: Sequence[Stream]) -> list[Stre
 
 def _called_masks(stream: Stream) -> bool:
     return bool(MASK_WORDS.search("/".join((*stream.parts, stream.tail))))
+
+
+def one_mask_each(read: Sequence[Stream], others: Sequence[Stream]) -> tuple[str, str] | None:
+    """Returns two places of masks that share frames and no pixel, as masks of one class or object each do.
+
+    Args:
+        read: masks that a pattern finds.
+        others: images that none finds. Where frames are among them, those masks may be theirs.
+    """
+    places = {part for one in others if not one.masks for part in one.parts}
+    for one, other in product(read, [other for other in others if other.masks][:LOOKED_AT]):
+        beside = len(one.parts) == len(other.parts) and sum(map(ne, one.parts, other.parts)) <= 1
+        if beside and not places & ({*other.parts} - {*one.parts}) and _apart(one, other):
+            first, second = (f"{each.place} ({each.files[0].name})" for each in (one, other))
+            return first, second
+    return None
+
+
+def _apart(one: Stream, other: Stream) -> bool:
+    """Returns whether masks of two values mark no pixel twice, in some frames in which both mark one."""
+    ours, theirs = one.by_key(), other.by_key()
+    shared = sorted(ours.keys() & theirs.keys())
+    both = 0
+    for number in evenly_spaced(len(shared), LOOKED_AT):
+        with suppress(MaskcastError):
+            pairs = [read_mask(paths[shared[number]]).values_HW for paths in (ours, theirs)]
+            marked = [values_HW != values_HW.min() for values_HW in pairs]
+            if any(len(np.unique(values_HW)) > 2 for values_HW in pairs) or pairs[0].shape != pairs[1].shape:
+                return False
+            if (marked[0] & marked[1]).any():
+                return False
+            both += all(each.any() for each in marked)
+    return both > 1
 
 
 def of_classes(masks: Sequence[Stream]) -> list[Stream]:

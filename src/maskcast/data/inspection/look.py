@@ -7,14 +7,21 @@ from pathlib import Path
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import other_endings
 from maskcast.data.images import image_files
-from maskcast.data.inspection.choosing import drawn_frames, for_people, made_of_frames, of_classes, photographs_of
+from maskcast.data.inspection.choosing import (
+    drawn_frames,
+    for_people,
+    made_of_frames,
+    of_classes,
+    one_mask_each,
+    photographs_of,
+)
 from maskcast.data.inspection.class_names import known_source, listed_classes, named_source
 from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.inspection.known import box_file, clevrer, competition, green_screen, plain_videos
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
-from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns, widened
+from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_in_folders, guess_patterns, widened
 from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
@@ -53,6 +60,7 @@ def look(raw: Path) -> Findings:
     streams, films = image_streams(raw), videos(raw)
     made = made_of_frames(streams, bool(films))
     shown = [one for one in streams if for_people(one)]
+    shown = shown if len(shown) < len(streams) else []
     segments = [one for one in streams if numbers_segments(one.files[0].parent)]
     streams = [one for one in streams if one not in shown and one not in made and one not in segments]
     unread = [one for one in streams if one.unread]
@@ -73,6 +81,7 @@ def look(raw: Path) -> Findings:
         if unread:
             raise MaskcastError(unread[0].unread)
         have = f"{counted(len(masks), 'folder')} of masks, and no frames" if masks else "no images and no videos"
+        have += f" ({others}: save them as PNG, or unpack them)" if (others := unread_files(raw)) else ""
         raise MaskcastError(f"{raw}: holds {have}; give the folder that holds the videos, or frames and masks")
     found = _look(raw, frames, of_classes(masks), films)
     why = [(one, one.unread) for one in unread]
@@ -123,6 +132,8 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
+            other = guess_in_folders(guess, frames, masks)
+        if other is None:
             raise
         found = _frame_folders(raw, other)
     _say_left_out(raw, found, [*frames, *masks])
@@ -137,6 +148,14 @@ def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
         for files in find_sequences(raw, pattern).values():
             taken |= {files} if isinstance(files, Path) else set(files.values())
     others = [path for one in streams for path in one.files if not taken & {path, path.parent}]
+    read = [one for one in streams if one.masks and taken & {one.files[0], one.files[0].parent}]
+    lost = {path.parent for path in others}
+    if (two := one_mask_each(read, [one for one in streams if one.files[0].parent in lost])) is not None:
+        raise MaskcastError(
+            f"{raw}: {two[0]} and {two[1]} mark other pixels of the same frames, as masks of one class or object "
+            "each do, and one mask a frame is read: make one of them, in which each has a value of its own (0 for "
+            "none of them), or move away what is not to be learnt"
+        )
     if others:
         first = others[0].relative_to(raw).as_posix()
         found.warnings.append(
@@ -150,12 +169,14 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
     taken = find_sequences(raw, str(found.source["images"])).values()
     others = [parts for parts in films if raw.joinpath(*parts) not in taken]
     if others:
-        why = (
-            "one source reads frames or videos, not both. Save their frames as images beside the others to use "
-            "them as unlabelled clips"
-            if frames
-            else f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
-        )
+        why = f"they do not fit the pattern {found.source['images']}; name them and their masks alike"
+        if others[0][-1].lower().endswith(".gif"):
+            why = "GIFs are read as videos: save them as PNG where they are masks, or frames"
+        elif frames:
+            why = (
+                "one source reads frames or videos, not both. Save their frames as images beside the others to "
+                "use them as unlabelled clips"
+            )
         found.warnings.append(
             f"{counted(len(others), 'video', 'is', 'are')} left out, e.g. {'/'.join(others[0])}: {why}"
         )

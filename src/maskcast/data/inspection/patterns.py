@@ -17,6 +17,11 @@ Parts = tuple[str, ...]
 MOST_PAIRS = 2500  # of a folder of frames and one of masks whose names are compared
 _SEPARATOR = re.compile(r"[_\-. ]")
 _DIGIT = re.compile(r"\d")
+# What folders of frames are called, beside others that have the names of their images, such as `annotated`.
+_FRAMES = re.compile(
+    r"((jpe?g|png|rgb|colou?r|left|raw|original|source)[_-]?)?(images?|imgs?|frames?)|rgb|colou?r|raw|originals?|origin",
+    re.IGNORECASE,
+)
 _IN_NAME = re.compile(r"(.+)([_-])([A-Za-z]?\d+)")  # sequence and frame in one name
 
 
@@ -96,6 +101,28 @@ def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess |
     """Returns patterns for the one folder of frames and that of masks that share most names, if there are such."""
     found = _by_shared_names(frames, masks)
     return None if found is None else found[1]
+
+
+def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+    """Returns patterns for folders, of splits or places, that hold several sequences each, or photographs.
+
+    Args:
+        guess: patterns under which each of these folders is a sequence.
+        frames: streams of frames.
+        masks: streams of masks.
+    """
+    if guess.masks is None or FRAME in guess.images:
+        return None
+    patterns = []
+    for folder, streams, tail in ((guess.images, frames, ""), (guess.masks, masks, guess.mask_suffix or "")):
+        stems = [path.stem.removesuffix(tail) for stream in streams for path in stream.files]
+        if len(set(stems)) < len(stems):
+            return None
+        matches = [_IN_NAME.fullmatch(stem) for stem in stems]
+        between = {match[2] for match in matches if match}
+        name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else CLIP
+        patterns.append(f"{folder.replace(CLIP, '*')}/{name}{tail}.*")
+    return Guess(*patterns) if len({FRAME in pattern for pattern in patterns}) == 1 else None
 
 
 def widened(raw: Path, guess: Guess) -> Guess:
@@ -180,10 +207,10 @@ def _paired(
                         there += len(found)
                         shared += len(found & frames.get(images.at(name), found))
                 alike = (near, len(images.names), ours == theirs, images.parts.index(""))
-                rank = (count, *alike, shared, there)
+                rank = (count, *alike, shared, there, _called_frames(images.parts))
                 if best is None or rank > best[0]:
                     best = rank, images.pattern(*ours), labels.pattern(*theirs)
-    return None if best is None else (*best[1:], best[0][-2])
+    return None if best is None else (*best[1:], best[0][-3])
 
 
 def _inner(name: str, before: str, after: str) -> str:
@@ -271,7 +298,7 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
             both, near = len(ours & theirs), sum(map(eq, one.parts, other.parts))  # names, folders
             fits.append((both if 2 * both >= len(theirs) else 0, near, other))
         count, near, labels = max(fits, key=itemgetter(0, 1))
-        shared.append(((count, count / len(ours), near), one, labels))
+        shared.append(((count, count / len(ours), near, _called_frames(one.parts)), one, labels))
     ranks = [rank for rank, _, _ in shared]
     if not shared or max(ranks)[0] == 0 or ranks.count(max(ranks)) > 1:
         return None
@@ -284,6 +311,10 @@ def _by_shared_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> tuple
 def _sequences_in_names(stream: Stream) -> set[str]:
     matches = (_IN_NAME.fullmatch(path.stem.removesuffix(stream.tail)) for path in stream.files)
     return {match[1] for match in matches if match}
+
+
+def _called_frames(parts: Parts) -> bool:
+    return any(map(_FRAMES.fullmatch, parts))
 
 
 def _most(values: Sequence[str]) -> str:

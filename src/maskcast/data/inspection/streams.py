@@ -52,7 +52,11 @@ class Stream:
 
     def keys(self) -> set[NameKey]:
         """Returns what names a frame in the names of its files."""
-        return {name_key(path.stem.removesuffix(self.tail)) for path in self.files}
+        return set(self.by_key())
+
+    def by_key(self) -> dict[NameKey, Path]:
+        """Returns its files by what names a frame in their names."""
+        return {name_key(path.stem.removesuffix(self.tail)): path for path in self.files}
 
 
 def image_streams(raw: Path) -> list[Stream]:

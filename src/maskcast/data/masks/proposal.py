@@ -33,7 +33,7 @@ def propose(survey: MaskSurvey) -> Proposal:
             nothing to propose.
     """
     if not survey.looked_at:
-        raise LabelError("no mask can be read; export the masks as PNG")
+        raise LabelError(f"no mask can be read: {survey.unread}")
     check_palettes(survey)
     if survey.split is not None:
         return _panoptic(survey, survey.split)
@@ -89,10 +89,15 @@ def _named_values(survey: MaskSurvey, why: str) -> Proposal:
             "they are classes, export the masks without soft edges"
         )
         return Proposal({"classes": ["background", "foreground"], "encoding": "binary"}, (note,))
-    texts = [f"#{value:06x}" if survey.colours else str(value) for value in survey.values]
-    names = ["background", *(f"class {text.removeprefix('#')}" for text in texts[1:])]
+    ground = 0 if 0 in survey.pixels else max(survey.pixels, key=lambda value: survey.pixels[value])
+    texts = {value: f"#{value:06x}" if survey.colours else str(value) for value in survey.values}
+    table = {
+        text: "background" if value == ground else f"class {text.removeprefix('#')}"
+        for value, text in texts.items()
+    }
+    names = ["background", *(name for name in table.values() if name != "background")]
+    why += "" if ground == 0 else f", and {texts[ground]}, which most pixels have, for the background"
     note = f"{why}: rename {names[-1]!r} and so on in source.values and classes, `ignore` for no label"
     if not survey.colours:
         note += "; if they number objects, take encoding: binary and two classes in place of values"
-    notes = (note,)
-    return Proposal({"classes": names, "values": dict(zip(texts, names, strict=True))}, notes)
+    return Proposal({"classes": names, "values": table}, (note,))

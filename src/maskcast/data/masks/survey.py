@@ -38,6 +38,7 @@ class MaskSurvey:
         indexed: whether all files are of a form that holds small numbers, a palette or bits.
         lossy: a file whose compression changes values; None without one.
         palette: colour by index, and the first file that has it, of masks with palettes.
+        unread: why the first of those that could not be read could not; empty where all were.
         clash: an index, and a file in which it has another colour; None where all palettes agree.
     """
 
@@ -53,6 +54,7 @@ class MaskSurvey:
     lossy: Path | None = None
     palette: dict[int, tuple[int, Path]] = field(default_factory=dict)
     clash: tuple[int, int, Path] | None = None
+    unread: str = ""
 
     def add(self, path: Path, mask: MaskImage) -> None:
         """Counts a mask."""
@@ -145,7 +147,8 @@ def _look(paths: Sequence[Path], ignore: int | None, reading: Reading, split: Sp
             break
         try:
             mask = read_mask(paths[number], reading)
-        except MaskcastError:
+        except MaskcastError as error:
+            survey.unread = survey.unread or str(error)
             continue
         if reading != "colours":
             grey_HW = mask.grey()
