@@ -149,6 +149,14 @@ class Serving(Params):
     timeout_s: int = Field(60, ge=1)
     """Seconds that a request may take."""
 
+    @model_validator(mode="after")
+    def _least_is_within_most(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise PydanticCustomError(
+                UNSHOWN, f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}; change one"
+            )
+        return self
+
 
 class Cluster(Params):
     """A cluster as `cluster.yaml` describes it. Names of secrets stand here, their values never."""
@@ -159,7 +167,7 @@ class Cluster(Params):
     """Namespace of the runs."""
     service_account: str = Field("maskcast-runner", pattern=DNS_LABEL)
     """Service account of the pods."""
-    pipeline_root: str | None = None
+    pipeline_root: str | None = Field(None, pattern=r"^[a-z0-9]+://[^/\s]\S*$")
     """Where artifacts go, e.g. s3://bucket/maskcast; null takes the cluster's default."""
     env: dict[str, str] = Field(default_factory=dict)
     """Environment of all stages: addresses (MLFLOW_TRACKING_URI, AWS_ENDPOINT_URL_S3), never a secret."""

@@ -1,6 +1,7 @@
 """The clip store: what is written is read back, and everything broken is said in one line."""
 
 import json
+import os
 import resource
 import shutil
 import tracemalloc
@@ -49,6 +50,14 @@ def test_reads_back_what_was_written(written: Path) -> None:
     assert store.skipped == [{"item": "v_4", "reason": "no frames"}]
     assert not store.has_masks(hidden)
     assert not generated.has_frames
+
+
+def test_a_clip_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    """As of a file from Windows or an old archive."""
+    name = os.fsdecode(b"caf\xe9")
+    with writer(tmp_path / "s") as w:
+        w.add(name, split="hidden", kind="hidden", frames=FRAMES)
+    assert ClipStore(tmp_path / "s").get(name).id == name
 
 
 def test_frames_are_a_read_only_view_of_the_shard(written: Path) -> None:

@@ -70,6 +70,10 @@ def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path
     wanted = [network.future(torch.from_numpy(result.seen[None]), HORIZON, seed)[0].numpy() for seed in (0, 1)]
     np.testing.assert_array_equal(result.futures, wanted)
     np.testing.assert_array_equal(model.forecaster.predict(result.seen), result.masks)
+    unlabelled = np.where(result.seen == 0, 255, result.seen).astype(np.uint8)
+    np.testing.assert_array_equal(model.forecaster.predict(unlabelled), result.masks)
+    with pytest.raises(maskcast.MaskcastError, match=rf"^masks: hold class {len(CLASSES)}, and this model knows"):
+        model.forecaster.predict(np.full_like(result.seen, len(CLASSES)))
     assert record["samples"] == 2 and len(model.forecast(video).futures) == 0
     assert list(result.frames_seen) == record["frames_seen"]
     assert list(result.frames_forecast) == record["frames_forecast"]

@@ -3,11 +3,13 @@
 import ast
 import shutil
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from maskcast import stages
@@ -33,6 +35,7 @@ STAGES = {  # in which order the overview names stages, after the commands
     "stages of a masker of videos": ("evaluate_video", "register_segmenter"),
     "stages of a detector": ("prepare_detection", "train_detector", "evaluate_detector", "register_detector"),
 }
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as pydantic calls them
 USAGE = """\
 usage: maskcast COMMAND [--help] ...
        maskcast STAGE [--help] --params FILE --<port> PATH ..."""
@@ -137,6 +140,8 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
     for name, field in fields.items():
         default = field.get_default(call_default_factory=True)
         notes = ["required" if field.is_required() else f"default {_plain(default)}"]
+        if limits := [f"{said} {limit}" for said, limit in _limits(field)]:
+            notes.insert(0, ", ".join(limits))
         if choices := _choices(field.annotation):
             notes.insert(0, f"one of {', '.join(map(_plain, choices))}")
         words = [f"{name}:", *(field.description or "").split(), f"({'; '.join(notes)})"]
@@ -145,6 +150,14 @@ def describe(model: type[BaseModel], indent: str = "  ", tag: object = None) -> 
         )
         lines += [describe(nested, indent + "    ", field.discriminator) for nested in models_in(field.annotation)]
     return "\n".join(lines)
+
+
+def _limits(field: FieldInfo) -> Iterator[tuple[str, float]]:
+    """Yields the bounds of a number, each after what it is."""
+    for bound in field.metadata:
+        for name, said in BOUNDS.items():
+            if hasattr(bound, name):
+                yield said, getattr(bound, name)
 
 
 def _plain(value: Any) -> str:

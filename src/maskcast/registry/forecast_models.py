@@ -16,7 +16,7 @@ from maskcast.inference.familiar import Reference, Seen, unlike
 from maskcast.inference.found import MeanConfidence, quantise
 from maskcast.inference.segment import segment_both, segment_future
 from maskcast.inference.session import Session
-from maskcast.labels import first_of_classes
+from maskcast.labels import IGNORE, first_of_classes
 from maskcast.models.base import best_device
 from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.table import load_masker, place_of_map
@@ -114,8 +114,8 @@ class ForecasterModel:
     dtype_out = "uint8"
 
     def __init__(self, folder: Path, horizon: int) -> None:
-        model, _ = load_forecaster(folder)
-        self._device = best_device()
+        model, description = load_forecaster(folder)
+        self._device, self._num_classes = best_device(), int(description["num_classes"])
         self.network, self.horizon = model.to(self._device), horizon
         self.input = model.input
         self.shape_in: Shape = (-1, -1, -1, -1, *self.input.channels)
@@ -124,9 +124,20 @@ class ForecasterModel:
     def predict(self, data: Any) -> np.ndarray:
         """Continues clips; one clip (T, H, W) or (T, H, W, C) gives one future."""
         context_BT, alone = batched(data, self.shape_in, self.input)
+        self._check_classes(context_BT)
         context = torch.tensor(context_BT, device=self._device)
         future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
+
+    def _check_classes(self, context_BT: np.ndarray) -> None:
+        if self.input.needs_masker:
+            return
+        strange = context_BT[(context_BT >= self._num_classes) & (context_BT != IGNORE)]
+        if strange.size:
+            raise MaskcastError(
+                f"masks: hold class {strange[0]}, and this model knows 0 to {self._num_classes - 1}; give masks"
+                f" of its classes, and {IGNORE} where there is no label"
+            )
 
     def predict_with_confidence(self, masks_THW: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Continues one clip of masks; returns masks (h, H, W), and how sure they are, 255 = certain."""

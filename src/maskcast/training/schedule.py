@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+MOST_RATE = 1000.0  # a rate above it is a slip: every training diverges
+
+
 def _is_auto(value: object) -> bool:
     return value == "auto"
 
@@ -101,7 +104,7 @@ class CosineSchedule(Schedule):
 
     epochs: int = Field(ge=1)
     """Number of epochs at most."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=MOST_RATE)
     """Peak of the schedule: linear warm-up, then cosine or cycles per step."""
     min_learning_rate: float = Field(default=1e-8, ge=0)
     """Where the cosine ends, or the lowest rate of a cycle."""
@@ -166,7 +169,7 @@ class SgdCosine(CosineSchedule, _Sgd):
 class Phase(Params):
     """A stretch of training at one learning rate."""
 
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=MOST_RATE)
     """Rate of each step, but for those that warm up."""
     epochs: int = Field(ge=1)
     """Epochs at this rate."""

@@ -115,7 +115,7 @@ def grouped(clips: Iterable[Clip]) -> tuple[tuple[Group, ...], np.ndarray]:
 
 def id_hash(clip_id: str) -> int:
     """Returns 64 bits that name a clip id."""
-    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8], "little")
+    return int.from_bytes(hashlib.sha256(clip_id.encode(errors="surrogatepass")).digest()[:8], "little")
 
 
 class Table:
