@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -38,6 +40,15 @@ def test_ports_come_from_the_signature(register) -> None:
     source, extra, copied = Port("source", "in", False), Port("extra", "in", True), Port("copied", "out", False)
     assert the_stage.ports == (source, extra, copied)
     assert (the_stage.params, the_stage.summary, the_stage.tracked) == (CopyParams, "Copies a file.", False)
+
+
+def test_the_stage_of_the_docs_says_of_each_path_what_it_is() -> None:
+    text = (ROOT / "docs/add-a-stage.md").read_text()
+    code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
+    exec(code, {"stage": stage, "InPath": InPath, "OutPath": OutPath, "CountPixels": CopyParams})
+    found = get_stage("count_pixels")
+    said = [found.meaning(port.name) for port in found.ports]
+    assert said == ["the clip store", "JSON, the pixels of each class by its name", "HTML: the page of the run"]
 
 
 def test_unknown_stage_lists_the_stages() -> None:
