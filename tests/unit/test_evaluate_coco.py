@@ -14,6 +14,7 @@ from PIL import Image
 from maskcast.__main__ import main
 from maskcast.evaluation.coco.evaluator import Truth, evaluate
 from maskcast.evaluation.coco.matches import match
+from maskcast.report import detection_pictures
 from maskcast.report.detection_files import write_report
 from maskcast.report.paint import FALSE_ALARM, MISSED
 
@@ -103,6 +104,15 @@ def test_it_writes_a_report(tmp_path: Path, kind: str) -> None:
     assert (last == MISSED).all(axis=2).any()
     assert not (last == FALSE_ALARM).all(axis=2).any()
     assert len(pixels(out / "pictures.png")) == 2 * len(last)
+
+
+def test_pictures_bear_the_names_of_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, results = content(tmp_path)
+    titles, draw = [], detection_pictures.grid
+    monkeypatch.setattr(detection_pictures, "grid", lambda *given: titles.append(given[1]) or draw(*given))
+    command = ["evaluate-coco", str(truth), str(results), "--out", str(tmp_path / "report")]
+    assert main([*command, "--images", str(tmp_path / "images")]) == 0
+    assert titles[-1].startswith("img/2.png · F1 0.000 at IoU 0.50")
 
 
 def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:

@@ -155,6 +155,14 @@ def test_results_without_scores_are_refused(
     assert "evaluate.json: " in capsys.readouterr().err
 
 
+def test_a_run_that_forecasts_nothing_is_told_where_its_pages_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "index.html").touch()  # as the pipelines of detection and photographs leave it
+    assert main(["summary", str(tmp_path)]) == 2
+    assert f"{tmp_path}/index.html leads to the pages of this run" in capsys.readouterr().err
+
+
 def test_scores_without_foreground_are_not_taken_for_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-DESCRIPTION = "Prints the scores of a finished run, what was gained, where the report is, and what to do next."
+DESCRIPTION = "Prints the scores of a run's forecaster, what was gained, where the report is, and what to do next."
 EPILOG = """\
 examples:
   maskcast summary

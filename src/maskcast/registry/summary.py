@@ -41,6 +41,11 @@ def summary(results: Path) -> str:
     Raises:
         MaskcastError: there are no scores of forecasts.
     """
+    if not (results / "evaluate.json").exists() and (results / "index.html").exists():
+        raise MaskcastError(
+            f"{results / 'evaluate.json'}: no such scores, as of a pipeline that forecasts nothing; "
+            f"{results / 'index.html'} leads to the pages of this run"
+        )
     scores = _read(results / "evaluate.json")
     ends = [name.removeprefix("jaccard_h") for name in scores]
     frames = sorted(int(end) for end in ends if end.isdecimal())

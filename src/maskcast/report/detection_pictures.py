@@ -92,7 +92,9 @@ def _sheet(scores: CocoScores, matches: Matches, i: int, image_HWC: np.ndarray) 
         f"truth: {matches.right_I[i]} found (green), {matches.missed_I[i]} missed (red)",
         f"detections: {matches.false_I[i]} false alarms (blue)",
     ]
-    title = f"{image['id']} · F1 {matches.f1_I[i]:.3f} at IoU {IOU:.2f}, score {matches.threshold:.2f} and more"
+    title = (
+        f"{image['file_name']} · F1 {matches.f1_I[i]:.3f} at IoU {IOU:.2f}, score {matches.threshold:.2f} and more"
+    )
     return grid([Row("", cells, captions)], title, (PANEL_WIDTH, PANEL_WIDTH))
 
 
