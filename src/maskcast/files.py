@@ -25,8 +25,12 @@ def files_below(root: Path, *suffixes: str) -> list[Path]:
         root: the folder.
         suffixes: in lower case, e.g. `.json`; files may have them in capitals.
     """
-    files = (folder / name for folder, names in folders_below(root) for name in names)
-    return sorted(path for path in files if not suffixes or path.suffix.lower() in suffixes)
+    return sorted(
+        folder / name
+        for folder, names in folders_below(root)
+        for name in names
+        if not suffixes or os.path.splitext(name)[1].lower() in suffixes  # before a Path is made of it
+    )
 
 
 def _circles(folder: Path) -> bool:
