@@ -17,6 +17,7 @@ from tests.conftest import moving_squares
 from tests.toy_segmenter import MemoryConfig
 from torch import Tensor
 
+from maskcast import progress
 from maskcast.data.clip_store.finished import FinishedClips
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
@@ -75,6 +76,19 @@ def test_every_clip_gets_the_maskers_masks(store: ClipStore, masker: Path, tmp_p
     assert metrics["frames_per_second"] > 0
     assert 0 < metrics["bytes_per_frame"] < 2 * 32 * 48
     assert {"mean_confidence_labelled", "mean_confidence_unlabelled", "mean_confidence_hidden"} <= set(metrics)
+
+
+def test_progress_is_told_in_frames_of_all_frames(
+    store: ClipStore,
+    masker: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", -1.0)
+    run(store, masker, tmp_path / "out")
+    frames = sum(clip.num_frames for clip in store.clips)
+    assert f"masking frames: {frames - 1}/{frames} (" in capsys.readouterr().err
 
 
 class Killed(BaseException):

@@ -23,7 +23,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.inference.carried_labels import CarriedLabels
 from maskcast.inference.clip_packing import Packer, Packing, lanes
-from maskcast.inference.segment import segment_clips
+from maskcast.inference.segment import frame_by_frame, segment_clips
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.models.segmentation.table import place_of_map
@@ -141,9 +141,10 @@ class Generation:
         )
         pixels = batch_size * self.store.height * self.store.width
         with Packing(lanes(packer, pixels)) as packing:
-            for number, found in track(pieces, "generating masks"):
-                if first + number >= done:
-                    packing.add(first + number, {one.name: found[one.name] for one in self.maps})
+            left = len(self._index) - self._index.start(first) - place
+            for piece in track(frame_by_frame(pieces), "masking frames", left):
+                if piece is not None and first + piece[0] >= done:
+                    packing.add(first + piece[0], {one.name: piece[1][one.name] for one in self.maps})
                     yield
 
     def _frames(self, k: int, start: int) -> Iterator[np.ndarray]:

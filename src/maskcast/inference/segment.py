@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, zip_longest
+from itertools import chain, repeat, zip_longest
 
 import numpy as np
 
 from maskcast.inference.agreement import Agreement
-from maskcast.inference.found import Found, joined, sliced
+from maskcast.inference.found import Found, joined, length, sliced
 from maskcast.inference.worker import FoundPart, Part, Worker
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.processors import num_processors
@@ -116,6 +116,13 @@ def segment_clips(
         turns = _warmed(workers, turns)
     parts = chain.from_iterable(_side_by_side(workers, turns))
     yield from ((number, found) for number, found in parts if found is not None)
+
+
+def frame_by_frame(pieces: Iterable[tuple[int, Found]]) -> Iterator[tuple[int, Found] | None]:
+    """Yields each piece, then None for each further frame of it, so that who counts on counts frames."""
+    for piece in pieces:
+        yield piece
+        yield from repeat(None, length(piece[1]) - 1)
 
 
 def _warmed(workers: Sequence[Worker], turns: Iterator[Turn]) -> Iterator[Turn]:

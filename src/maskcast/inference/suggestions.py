@@ -14,7 +14,7 @@ from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.table import Clip
 from maskcast.errors import MaskcastError
 from maskcast.inference.found import length
-from maskcast.inference.segment import segment_clips
+from maskcast.inference.segment import frame_by_frame, segment_clips
 from maskcast.models.segmentation.base import Segmenter
 from maskcast.progress import track
 from maskcast.seed import rng
@@ -75,7 +75,11 @@ def find_candidates(store: ClipStore, masker: Segmenter, *, batch_size: int, pre
     pieces = segment_clips(
         [masker], [[store.frames(clip)] for clip in clips], batch_size=batch_size, precision=precision
     )
-    for k, found in track(pieces, "looking for frames to label"):
+    frames = sum(clip.num_frames for clip in clips)
+    for piece in track(frame_by_frame(pieces), "looking for frames to label", frames):
+        if piece is None:
+            continue
+        k, found = piece
         masked = found[name]
         assert masked.confidence is not None
         for t in range(length(found)):
