@@ -63,6 +63,16 @@ def test_holds_scores_curves_pictures_and_lineage(tmp_path: Path) -> None:
     assert re.findall(r'(?:src|href)="(?!data:|#)([^"]*)', text) == ["index.html"]  # hidden but among files
 
 
+def test_scores_and_the_loss_come_first_and_single_points_are_no_curves(tmp_path: Path) -> None:
+    page = Page("train_masker")
+    for step in range(2):
+        page.metrics({"train/border": 1.0, "train/loss": 2.0, "val/jaccard": 0.5}, step)
+    page.metrics({"val/accuracy": 1.0}, 1)
+    page.write(tmp_path / "page.html", {}, Given(), {})
+    titles = re.findall(r"<figcaption>([^<]*)</figcaption>", (tmp_path / "page.html").read_text())
+    assert titles == ["val/jaccard", "train/loss", "train/border"]
+
+
 def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> None:
     Page("x").write(tmp_path / "page.html", {}, Given(), {})
     text = (tmp_path / "page.html").read_text()
@@ -105,6 +115,7 @@ def test_a_measuring_stage_has_a_page(tmp_path: Path, monkeypatch) -> None:
     @stage
     def measure(*, metrics: OutPath, params: Params) -> None:
         """Measures."""
+        report({"val/score": 0.5}, step=0)
         report({"val/score": 0.25}, step=1)
         Image.new("RGB", (2, 2)).save(tmp_path / "look.png")
         report_file(tmp_path / "look.png")

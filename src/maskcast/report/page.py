@@ -88,13 +88,19 @@ class Page:
         own = bool(self._sections)
         sections = dict(self._sections)
         sections["All numbers" if own else "Scores"] = folded("Final numbers", numbers) if own else numbers
-        if self._curves:
-            charts = [line_chart(name, {name: at}, x_label="step") for name, at in sorted(self._curves.items())]
+        curves = {name: at for name, at in self._curves.items() if len(at) > 1}  # one point shows no course
+        if curves:
+            charts = [line_chart(name, {name: curves[name]}, x_label="step") for name in sorted(curves, key=_rank)]
             sections["Curves"] = element("div", *charts, class_="charts")
         if self._files and not own:
             sections["Pictures and texts"] = joined(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
+
+
+def _rank(curve: str) -> tuple[bool, bool, str]:
+    """Returns what curves are sorted by: scores of validation first, then the loss, then all else by name."""
+    return not curve.startswith("val/"), curve != "train/loss", curve
 
 
 def _score(metrics: Mapping[str, float]) -> str:
