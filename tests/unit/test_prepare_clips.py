@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -234,6 +235,19 @@ def test_a_source_may_give_several_maps_and_not_all_to_each_clip(tmp_path):
         assert store.of(name).masks(both).dtype == mask.dtype
     assert [clip.id for clip in store.of("hands").select(kind="labelled")] == ["both"]
     assert [clip.id for clip in store.of("skin").select(kind="labelled")] == ["both", "skin"]
+
+
+class MasksSource(HandsSource):
+    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        clips = super().list(raw, height=height, width=width, seed=seed).clips
+        clips += [RawClip("masks", "train", "labelled", lambda: replace(two_hands(), frames=None))]
+        return Listing(clips, self.maps)
+
+
+def test_clips_of_masks_without_frames_are_counted(tmp_path, capsys):
+    prepare_clips(raw=tmp_path, clips=tmp_path / "clips", params=PrepareHands(workers=1, source=MasksSource()))
+    said = "prepared 3 clips (2 train, 1 val), 1 of them masks without frames"
+    assert said in capsys.readouterr().err.splitlines()
 
 
 def test_ids_are_resized_to_the_nearest_and_mattes_by_area(tmp_path):

@@ -106,7 +106,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     if (page := write_left_out(pictured)) is not None:
         where = final(clips) / page.relative_to(clips)
         notes.append(f"{counted(len(pictured), 'clip', 'is', 'are')} left out that {where} shows")
-    _report(survey.written, [*listing.skipped, *unreadable], notes)
+    _report(survey, [*listing.skipped, *unreadable], notes)
 
 
 class _Survey:
@@ -117,10 +117,12 @@ class _Survey:
 
     Attributes:
         written: the number of clips of each split.
+        masks_alone: of these the number of clips without frames.
     """
 
     def __init__(self, maps: Sequence[LabelMap]) -> None:
         self.written: Counter[str] = Counter()
+        self.masks_alone = 0
         self._maps = maps
         self._void = {one.name: IGNORE if one.kind == "classes" else 0 for one in maps}
         self._has_foreground: dict[tuple[str, str], bool] = {}  # by split and map
@@ -130,6 +132,7 @@ class _Survey:
     def add(self, clip: RawClip, arrays: Arrays, aspect: float) -> dict[str, Any]:
         """Takes in a clip; returns what its meta is to say of frames without labels."""
         self.written[clip.split] += 1
+        self.masks_alone += arrays.frames is None
         aspects = [*self._aspects, aspect]
         self._aspects = [min(aspects), max(aspects)]
         for name, mask in arrays.masks.items():
@@ -187,10 +190,11 @@ def _write_backgrounds(root: Path, listing: Listing, size: tuple[int, int], work
     return ClipStore(root).digest
 
 
-def _report(written: Counter[str], skipped: list[tuple[str, str]], notes: list[str]) -> None:
-    counts = ", ".join(f"{count} {split}" for split, count in written.items())
+def _report(survey: _Survey, skipped: list[tuple[str, str]], notes: list[str]) -> None:
+    counts = ", ".join(f"{count} {split}" for split, count in survey.written.items())
+    alone = f", {survey.masks_alone} of them masks without frames" if survey.masks_alone else ""
     left_out = f"; left out {counted(len(skipped), 'item')}" if skipped else ""
-    say(f"prepared {counted(written.total(), 'clip')} ({counts}){left_out}")
+    say(f"prepared {counted(survey.written.total(), 'clip')} ({counts}){alone}{left_out}")
     for note in notes:
         say(f"  {note}")
     for item, reason in skipped[:REASONS_SAID]:
