@@ -164,15 +164,25 @@ def test_from_the_first_registration_to_the_rollback(
     ]
     code, said = command(capsys, "list")
     assert code == 0
-    for text in ("champion", "previous", "passed", "failed", "a demo on Friday", "rollback"):
+    for text in (
+        "champion",
+        "previous",
+        "passed",
+        "failed",
+        "a demo on Friday",
+        "rollback",
+        "\n\nlast decisions\n",
+    ):
         assert text in said
+    assert "outcome  reason" in said  # also of a version that passed the gate
+    assert ", done, reason: calmer edges" in command(capsys, "lineage", "2")[1]  # its gate was not overruled
     code, said = command(capsys, "lineage", "3")
     assert code == 0
     for text in (
         "commit: ",
         "clip store: " + store.digest,
         "register_models: run ",
-        "overruling the gate: a demo",
+        ", done, reason: a demo",
     ):
         assert text in said
 

@@ -205,18 +205,9 @@ def _list(name: str) -> str:
             ]
             for each in trail
         ]
-        header = [
-            "decision",
-            "action",
-            "version",
-            "before",
-            "by",
-            "outcome",
-            "gate overruled because",
-            "when (UTC)",
-        ]
+        header = ["decision", "action", "version", "before", "by", "outcome", "reason", "when (UTC)"]
         found.append(printed(header, rows, "last decisions"))
-    return "\n".join(found)
+    return "\n\n".join(found)
 
 
 def _scored(versions: Sequence[Version], score: str) -> bool:

@@ -55,7 +55,7 @@ def lineage(registry: Registry, which: str) -> str:
             lines.append(f"  input {each.dataset.name}: {each.dataset.digest}{f', DVC {dvc}' if dvc else ''}")
     for each in decisions(registry.name):
         if version.number in (each.version, each.champion):
-            reason = f", overruling the gate: {each.reason}" if each.reason else ""
+            reason = f", reason: {each.reason}" if each.reason else ""
             lines.append(
                 f"decision {each.number} by {each.user}: {each.action} {each.version} "
                 f"(champion was {each.champion or 'none'}), {each.outcome}{reason}"
