@@ -29,7 +29,12 @@ class Folder:
         if self._path.is_file():
             return {self._path.name: _item(self._path.name, self._path.resolve())}
         if not self._path.is_dir():
-            raise MaskcastError(f"{self._path}: no such file or folder; mend the path (or use s3://, dvc:)")
+            of_shell = (
+                ", and write out `~` and `$`, which only a shell knows" if {*"~$"} & {*str(self._path)} else ""
+            )
+            raise MaskcastError(
+                f"{self._path}: no such file or folder; mend the path{of_shell} (or use s3://, dvc:)"
+            )
         found = {item.name: item for item in _walk(self._path.resolve(), "", ())}
         if not found:
             raise MaskcastError(f"{self._path}: the folder is empty; give the folder with the data")

@@ -34,7 +34,7 @@ class MaskForecasterConfig(ModelConfig):
     """Masks only: move every object of the last seen mask along a learned trajectory, or leave it where it was."""
     loss_steps: int = Field(default=2, ge=1)
     """Future frames, drawn at random, whose pixels enter a training step's loss; feedback needs them all."""
-    loss_stride: int = Field(default=2, ge=1)
+    loss_stride: int = Field(default=2, ge=1, le=16)
     """Every how many rows and columns of them, from a random offset."""
     loss_clips: int = Field(default=2, ge=1)
     """Clips of a batch whose pixels enter the loss where objects move; trajectories are learned from all."""
