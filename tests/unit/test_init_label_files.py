@@ -8,7 +8,7 @@ import re
 import shutil
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,22 +257,43 @@ def test_frames_of_all_splits_are_found_where_a_file_lies_beside_each(tmp_path: 
             (tmp_path / split / name).mkdir(parents=True)
             for path in sorted((tmp_path / "images/default").glob(f"{name}_*")):
                 path.rename(tmp_path / split / name / path.name)
-        dump(
-            tmp_path / f"{split}.json",
-            content
-            | {
-                "images": [one for one in content["images"] if one["file_name"].split("_")[0] in sequences],
-                "annotations": [
-                    one
-                    for one in content["annotations"]
-                    if content["images"][one["image_id"] - 1]["file_name"].split("_")[0] in sequences
-                ],
-            },
-        )
+        dump(tmp_path / f"{split}.json", parts_of(content, sequences))
     shutil.rmtree(tmp_path / "images")
     start = plan(tmp_path)
     assert start.found.source["images"] == "*/{clip}" and start.found.source["splits"] == {"val": ("clip2",)}
     assert start.clips.keys() == {"train", "val"} and not start.left_out
+
+
+def parts_of(content: dict[str, Any], sequences: Sequence[str]) -> dict[str, Any]:
+    """Returns what a file of COCO has of some sequences."""
+    images = [one for one in content["images"] if one["file_name"].split("_")[0] in sequences]
+    ids = {one["id"] for one in images}
+    return content | {"images": images, "annotations": [a for a in content["annotations"] if a["image_id"] in ids]}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_files_of_labels_tell_the_split_and_frames_may_lie_in_one_folder(apart: bool, tmp_path: Path) -> None:
+    """Frames of several sequences lie in one folder, or in one of each split."""
+    cvat_coco(tmp_path)
+    frames = tmp_path / "images/default"
+    text = (tmp_path / "annotations/instances_default.json").read_text()
+    for old, new in (("clip0", "ash"), ("clip1", "elm"), ("clip2", "oak")):  # numbers of frames alone
+        text = text.replace(old, new)
+        for path in frames.glob(f"{old}_*"):
+            path.rename(path.with_name(path.name.replace(old, new)))
+    shutil.rmtree(tmp_path / "annotations")
+    for split, sequences in (("train", ("elm", "oak")), ("val", ("ash",))):
+        dump(tmp_path / f"annotations/instances_{split}.json", parts_of(json.loads(text), sequences))
+        if apart:
+            (tmp_path / split).mkdir()
+            for path in [path for name in sequences for path in frames.glob(f"{name}_*")]:
+                path.rename(tmp_path / split / path.name)
+    if apart:
+        shutil.rmtree(tmp_path / "images")
+    start = plan(tmp_path)
+    pattern = "*/{clip}_{frame}.*" if apart else "images/default/{clip}_{frame}.png"
+    assert (start.found.source["images"], start.found.source["splits"]) == (pattern, {"val": ("ash",)})
+    assert sum(start.found.labelled.values()) == 3 * LENGTH and not start.left_out
 
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:

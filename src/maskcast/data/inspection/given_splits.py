@@ -12,7 +12,7 @@ SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
 
 
 def given_splits(
-    raw: Path, names: Sequence[str], footage: Mapping[str, Footage]
+    raw: Path, names: Sequence[str], footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
 ) -> tuple[dict[str, tuple[str, ...]], str]:
     """Returns the sequences of `val` and `test`, as far as a data set says so, and what says it.
 
@@ -20,8 +20,11 @@ def given_splits(
         raw: the folder of the data.
         names: of the labelled sequences.
         footage: all sequences.
+        files: of labels, by sequence.
     """
-    by_folder = {name: split for name in names if (split := _split_of_folders(raw, name, footage[name]))}
+    by_folder = {
+        name: split for name in names if (split := _split_of(raw, name, footage[name], files.get(name, ())))
+    }
     found = {name: split for name, (split, exact) in by_folder.items() if exact or len(by_folder) == len(names)}
     if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
         return _held_out(found), "folders are named so"
@@ -46,13 +49,16 @@ def split_of_name(name: str) -> tuple[str, bool] | None:
     return (words.pop(), False) if len(words) == 1 else None
 
 
-def _split_of_folders(raw: Path, name: str, one: Footage) -> tuple[str, bool] | None:
-    """Returns what the name of a sequence says, or the folders that its frames lie in, if these agree."""
+def _split_of(raw: Path, name: str, one: Footage, files: Collection[Path]) -> tuple[str, bool] | None:
+    """Returns what the name of a sequence says, or its folders, or else its files of labels, if these agree."""
     if (own := split_of_name(name)) and own[1]:
         return own
-    folders = {one.images.parent} if isinstance(one.images, Path) else {path.parent for path in one.images}
-    told = {next(_told(folder.relative_to(raw)), None) for folder in folders}
-    return told.pop() if len(told) == 1 else None
+    images = [one.images] if isinstance(one.images, Path) else one.images
+    for places in ({path.parent for path in images}, {file.with_suffix("") for file in files}):
+        told = {next(_told(place.relative_to(raw)), None) for place in places}
+        if len(told) == 1 and (split := told.pop()):
+            return split
+    return None
 
 
 def _told(folder: Path) -> Iterator[tuple[str, bool]]:

@@ -14,14 +14,15 @@ from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.given_splits import split_of_name
 from maskcast.data.inspection.measuring import measure
-from maskcast.data.inspection.patterns import Guess
+from maskcast.data.inspection.patterns import Guess, guess_in_folders
 from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
 from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
-from maskcast.data.sources.annotations import AnnotationsSource, Known, gather_labels, known_frames
+from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequences, gather_labels, known_frames
+from maskcast.data.sources.label_pairs import Labels
 from maskcast.data.sources.patterns import find_sequences
 from maskcast.errors import MaskcastError
 from maskcast.files import files_below
@@ -89,7 +90,8 @@ def labelled_by_files(
     found = Findings(f"masks in files of {FORMATS[form]}, frames by sequence", source)
     if form == "youtube-vis":
         found.why["empty"] = "null says that an object is not there"
-    footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
+    footage, labels = _gathered(raw, source, guess and guess_in_folders(guess, streams, []))
+    images = source["images"]
     if why := photographs(footage):
         found.layout, found.photographs = f"photographs, masks in files of {FORMATS[form]}", why
         source["images"] = images = by_image(images)
@@ -109,7 +111,7 @@ def labelled_by_files(
     _add_objects(found, frames)
     _count_pixels(found, frames)
     measure(found, find_sequences(raw, images))
-    propose_splits(raw, found, _marked(found, known), footage)
+    propose_splits(raw, found, _marked(found, known), footage, labels.files)
     found.source["splits"].pop("unlabeled", None)  # as the source says by itself
     asked = empty > 0 and "empty" not in source
     try:
@@ -129,6 +131,26 @@ def labelled_by_files(
             "somebody has looked at them and nothing is there, else to unlabelled"
         )
     return found
+
+
+def _gathered(raw: Path, source: dict[str, Any], other: Guess | None) -> tuple[Sequences, Labels]:
+    """Returns sequences and their labels; ``source`` gets the pattern of ``other`` if it finds more frames."""
+    try:
+        footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
+        lost = sum(map(len, labels.unpaired.values()))
+    except MaskcastError:
+        if other is None:
+            raise
+        footage, labels, lost = {}, Labels(), 1
+    if lost and other is not None:
+        with suppress(MaskcastError):
+            found = gather_labels(raw, AnnotationsSource(**source | {"images": other.images}), [])
+            if not footage or sum(map(len, found[1].unpaired.values())) < lost:
+                source["images"] = other.images
+                return found
+    if not footage:
+        return gather_labels(raw, AnnotationsSource(**source), [])  # says what is wrong
+    return footage, labels
 
 
 def _of_all_splits(raw: Path, images: str) -> str:

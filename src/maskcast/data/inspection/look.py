@@ -229,7 +229,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
         found.warnings.append(f"{others}, and are not read; masks are read from images: save them as PNG")
     measure(found, images)
     marked = {name: [path is not None for path in one.masks] for name, one in footage.items()}
-    propose_splits(raw, found, marked, footage)
+    propose_splits(raw, found, marked, footage, {})
     cover_horizon(found, marked)
     return found
 

@@ -111,10 +111,13 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
         frames: streams of frames.
         masks: streams of masks.
     """
-    if guess.masks is None or FRAME in guess.images:
+    if FRAME in guess.images:
         return None
     patterns = []
-    for folder, streams, tail in ((guess.images, frames, ""), (guess.masks, masks, guess.mask_suffix or "")):
+    sides = [(guess.images, frames, "")]
+    if guess.masks is not None:
+        sides.append((guess.masks, masks, guess.mask_suffix or ""))
+    for folder, streams, tail in sides:
         stems = [path.stem.removesuffix(tail) for stream in streams for path in stream.files]
         if len(set(stems)) < len(stems):
             return None

@@ -18,7 +18,11 @@ FEW_CLIPS = 20  # labelled clips up to which windows overlap
 
 
 def propose_splits(
-    raw: Path, found: Findings, marked: Mapping[str, Sequence[bool]], footage: Mapping[str, Footage]
+    raw: Path,
+    found: Findings,
+    marked: Mapping[str, Sequence[bool]],
+    footage: Mapping[str, Footage],
+    files: Mapping[str, Collection[Path]],
 ) -> None:
     """Sets the length of clips and the splits of labelled sequences; those without a mask are unlabelled.
 
@@ -27,12 +31,14 @@ def propose_splits(
         found: what is in it.
         marked: by sequence, whether each frame has a mask.
         footage: the sequences, whose folders may be named as splits.
+        files: of labels by sequence, which may be named so, too.
 
     Raises:
         MaskcastError: when the labelled sequences are too short for a forecast, or too few frames have masks.
     """
     if found.photographs:
-        _of_photographs(raw, found, footage)
+        named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage, files)
+        _of_photographs(found, named, origin)
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -41,7 +47,7 @@ def propose_splits(
     if not found.labelled:
         _without_masks(found)
         return
-    named, origin = given_splits(raw, sorted(lengths, key=id_key), footage)
+    named, origin = given_splits(raw, sorted(lengths, key=id_key), footage, files)
     if alone is None and _hardly_labelled(found, marked, named):
         lengths = {name: length for name, length in lengths.items() if name in found.labelled}
         named.pop("val")
@@ -106,7 +112,7 @@ def _with_val(
     return {"val": drawn, "test": test}, told
 
 
-def _of_photographs(raw: Path, found: Findings, footage: Mapping[str, Footage]) -> None:
+def _of_photographs(found: Findings, named: dict[str, tuple[str, ...]], origin: str) -> None:
     """Makes each image a clip, and draws those to be scored on; where they lie in folders, the end of each is."""
     found.source |= {"frames": 1, "window_step": 1}
     found.why["frames"] = f"photographs: {found.photographs}"
@@ -118,7 +124,6 @@ def _of_photographs(raw: Path, found: Findings, footage: Mapping[str, Footage]) 
         _without_masks(found)
         return
     unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
-    named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage)
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
         named, origin = _with_val(found, named, origin, sorted(found.labelled, key=id_key))

@@ -34,10 +34,12 @@ class Labels:
     Attributes:
         frames: of each sequence by their places in it.
         unpaired: of each file the frames that have no image.
+        files: of each sequence the files that list frames of it.
     """
 
     frames: dict[str, dict[int, FoundFrame]] = field(default_factory=lambda: defaultdict(dict))
     unpaired: dict[Path, list[str]] = field(default_factory=lambda: defaultdict(list))
+    files: dict[str, set[Path]] = field(default_factory=lambda: defaultdict(set))
 
 
 def read_labels(
@@ -71,6 +73,7 @@ def read_labels(
                     other = labels.frames[name][k].where
                     raise LabelError(f"{frame.where}: the same frame as {other}; {form.twice}")
                 labels.frames[name][k] = frame
+                labels.files[name].add(file)
     return labels
 
 
