@@ -1,10 +1,12 @@
-"""Where the embedded store of runs is."""
+"""Where the embedded store of runs is, and what another needs."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from maskcast.runner.server import embedded_folder
+from maskcast.errors import MaskcastError
+from maskcast.runner.server import embedded_folder, new_client
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,11 @@ def test_it_is_in_the_workspace(
         (tmp_path / "project" / root / ".dvc").mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path / working)
     assert embedded_folder() == tmp_path / kept
+
+
+def test_a_database_without_its_driver_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://me:pw-of-me@127.0.0.1:1/mlflow")
+    with pytest.raises(MaskcastError, match="needs the Python module psycopg, which is not installed") as caught:
+        new_client()
+    assert "pw-of-me" not in str(caught.value)

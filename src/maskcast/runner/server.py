@@ -101,7 +101,8 @@ def new_client(*, query: bool = False) -> Any:
         query: whether nothing is to be written; a database that is not there is then not made.
 
     Raises:
-        MaskcastError: the address is none, a database has no place to be written to, or is not there to ask.
+        MaskcastError: the address is none, a database has no place to be written to, is not there to ask, or its
+            driver is not installed.
     """
     uri = tracking_uri()
     check_database(uri, query)
@@ -115,7 +116,13 @@ def new_client(*, query: bool = False) -> Any:
         path = database_file(uri)
         if path is not None and not query and _is_empty(path):
             _make_database(path.resolve())
-        return mlflow.MlflowClient(uri)
+        try:
+            return mlflow.MlflowClient(uri)
+        except ModuleNotFoundError as error:
+            raise MaskcastError(
+                f"{VARIABLE} {redacted(uri)}: needs the Python module {error.name}, which is not installed; "
+                "install it, or give the address of an MLflow server, http://host:port"
+            ) from None
 
 
 def make_database() -> None:
