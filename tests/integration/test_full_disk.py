@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -159,6 +160,7 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
     [
         lambda: torch.empty(2**55),  # PyTorch has an error of its own, in words
         lambda: np.empty(2**55),
+        lambda: cv2.copyMakeBorder(np.zeros((1, 1), np.uint8), 0, 2**30, 0, 2**30, cv2.BORDER_CONSTANT),
     ],
 )
 def test_want_of_memory_is_said_in_one_line(full: Callable[[], object]) -> None:
