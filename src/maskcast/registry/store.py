@@ -96,7 +96,8 @@ class Registry:
         have = "; ".join(", ".join([str(each.number), *each.aliases]) for each in versions)
         if not versions:
             raise self.empty()
-        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {have}")
+        how = "; one that passes the gate of a register stage becomes it" if which == CANDIDATE else ""
+        raise MaskcastError(f"{self.name}: no version or alias {which!r}; there are: {have}{how}")
 
     def empty(self) -> MaskcastError:
         """Returns what to say where no version is registered."""
