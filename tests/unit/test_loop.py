@@ -176,14 +176,20 @@ def test_training_learns(tmp_path: Path) -> None:
     assert max(epoch["score"] for epoch in curve) == scores["score"]
 
 
-@pytest.mark.parametrize("schedule", ["PARAMS", "PARAMS_OF_SGD"])
-def test_training_imports_no_compiler(tmp_path: Path, schedule: str) -> None:
+def test_training_imports_no_compiler(tmp_path: Path) -> None:
     """It would take as long to import as all of torch."""
-    code = (
-        f"import sys\nfrom pathlib import Path\nfrom tests.unit.test_loop import {schedule}, Regression, fit\n"
-        f"fit(Regression(), {schedule}, Path({str(tmp_path)!r}))\n"
-        "assert not {'torch._dynamo', 'torch._inductor', 'sympy'} & sys.modules.keys()"
-    )
+    code = f"""
+import sys
+from pathlib import Path
+from tests.unit import test_loop, test_muon
+for name, task, params in (
+    ("adamw", test_loop.Regression(), test_loop.PARAMS),
+    ("sgd", test_loop.Regression(), test_loop.PARAMS_OF_SGD),
+    ("muon", test_muon.Brightness(), test_muon.PARAMS),
+):
+    test_loop.fit(task, params, Path({str(tmp_path)!r}, name))
+    assert not {{'torch._dynamo', 'torch._inductor', 'sympy'}} & sys.modules.keys(), name
+"""
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 
 

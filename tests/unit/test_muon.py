@@ -1,12 +1,9 @@
 """Muon: orthogonal steps of convolutions by hand, AdamW for the rest, exact resume."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tests.conftest import ROOT
 from tests.pretended_gpu import pretended_gpu
 from torch import Tensor, nn
 
@@ -145,14 +142,6 @@ def test_a_killed_run_ends_like_an_unbroken_one(tmp_path: Path, killed_at: int) 
     assert found.curve == expected.curve
     for name, weights in unbroken.model.state_dict().items():
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
-
-
-def test_it_imports_no_compiler(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from tests.unit.test_muon import PARAMS, Brightness, fit\n"
-        f"fit(Brightness(), PARAMS, Path({str(tmp_path)!r})); assert 'torch._dynamo' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_params_of_adamw_are_what_they_were() -> None:
