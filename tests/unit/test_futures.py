@@ -107,10 +107,10 @@ def test_evaluate_scores_futures_beside_the_forecast(store: ClipStore) -> None:
     assert "jaccard_last_best_of_3" not in Evaluation(
         store, store, chosen, model, None, "truth", 6, 3, 2, cpu
     ).flat({})
-    view = evaluation.view(0)  # and pictures show them
+    view = evaluation.view(0, "persistence")  # and pictures show them
     context = torch.from_numpy(view.seen[None])
     for seed in range(3):
         wanted = model.future(context, 3, seed)[0].numpy()
         np.testing.assert_array_equal(view.forecasts[f"future {seed + 1}"], wanted)
-    assert list(view.forecasts)[:2] == ["forecaster", "constant_velocity"]
+    assert list(view.forecasts)[:2] == ["forecaster", "persistence"]
     assert Evaluate().model_dump().keys() == Evaluate.model_fields.keys() - {"label_map", "futures"}  # as ever

@@ -29,7 +29,13 @@ from maskcast.progress import track
 from maskcast.reading import counted
 
 FORECASTER = "forecaster"
-RIVAL = "constant_velocity"  # the baseline drawn beside the forecaster
+
+
+def best_baseline(scores: Mapping[str, ForecastScores]) -> str:
+    """Returns the name of the baseline whose last frame scores best."""
+    return max(
+        (name for name in scores if name != FORECASTER), key=lambda name: scores[name].table()["jaccard_last"]
+    )
 
 
 def scored_clips(prepared: ClipStore, split: str) -> list[Clip]:
@@ -152,11 +158,11 @@ class Evaluation:
             flat |= self._futures()
         return {key: value for key, value in flat.items() if np.isfinite(value)}
 
-    def view(self, n: int) -> ForecastView:
-        """Forecasts clip n once more, to draw it."""
+    def view(self, n: int, baseline: str) -> ForecastView:
+        """Forecasts clip n once more, to draw it beside what a baseline forecasts."""
         clip = self.chosen[n]
-        drawn = (self.forecaster, self._models[RIVAL])
-        (_, own), (_, rival) = (next(self._forecasts(model, [clip])) for model in drawn)
+        drawn = (self.forecaster, self._models[baseline])
+        (_, own), (_, other) = (next(self._forecasts(model, [clip])) for model in drawn)
         futures = {
             f"future {seed + 1}": next(self._forecasts(Future(self.forecaster, seed), [clip]))[1].masks[0]
             for seed in range(self.futures)
@@ -166,7 +172,7 @@ class Evaluation:
             self.prepared.frames(clip) if clip.has_frames else None,
             self._seen.masks(self._seen.get(clip.id), slice(self.context_frames)),
             self.prepared.masks(clip)[: self.context_frames + self.horizon],
-            {FORECASTER: own.masks[0], RIVAL: rival.masks[0], **futures},
+            {FORECASTER: own.masks[0], baseline: other.masks[0], **futures},
             None if own.frames is None else own.frames[0],
             self.prepared.classes,
         )

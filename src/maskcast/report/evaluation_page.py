@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, RIVAL, Evaluation
+from maskcast.evaluation.forecasts import FORECASTER, Evaluation, best_baseline
 from maskcast.evaluation.metrics import foreground_jaccard, foreground_words, jaccard_per_class
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
@@ -68,7 +68,7 @@ def _scores(
     compared: list[ClipByClip],
 ) -> Html:
     last = {name: one.table()["jaccard_last"] for name, one in scores.items()}
-    best = max((name for name in last if name != FORECASTER), key=lambda name: last[name])
+    best = best_baseline(scores)
     frame = scores[FORECASTER].frame_numbers[scores[FORECASTER].last]
     difference = last[FORECASTER] - last[best]
     alone = {
@@ -140,15 +140,17 @@ def _clips(scores: ForecastScores, featured: Mapping[str, tuple[int, ForecastVie
 def _classes(scores: Mapping[str, ForecastScores], classes: Sequence[str]) -> Html:
     last = scores[FORECASTER].last
     pixels_K = scores[FORECASTER].matrix_hKK[last].sum(axis=1)
-    own_K, rival_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, RIVAL))
+    best = best_baseline(scores)
+    own_K, rival_K = (jaccard_per_class(scores[name].matrix_hKK[last]) for name in (FORECASTER, best))
     order = [k for k in np.argsort(-np.nan_to_num(own_K, nan=-1), kind="stable") if np.isfinite(own_K[k])]
     rows = [
         [classes[k], _bar(own_K[k], rival_K[k]), f"{own_K[k]:.3f}", shown_score(rival_K[k], 3), f"{pixels_K[k]:,}"]
         for k in order
     ]
     frame = scores[FORECASTER].frame_numbers[last]
-    caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, the mark {_words(RIVAL)}"
-    parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(RIVAL), "true pixels"], rows)]
+    marked = f"the mark the best baseline, {_words(best)}"
+    caption = f"Jaccard of each class at frame {frame}; the bar is the {FORECASTER}, {marked}"
+    parts = [table(caption, ["class", "0 to 1", FORECASTER, _words(best), "true pixels"], rows)]
     if absent := [name for name, value in zip(classes, own_K, strict=True) if not np.isfinite(value)]:
         said = f"Neither in truth nor forecast: {len(absent)} of {len(classes)} classes"
         parts.append(folded(said, element("p", f"{', '.join(absent)}.")))

@@ -1,10 +1,11 @@
 """The report of an evaluation of a forecaster: tables, plots and pictures in a folder, and the run's page."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from maskcast.curves import Curve
-from maskcast.evaluation.forecasts import FORECASTER, Evaluation
+from maskcast.evaluation.forecasts import FORECASTER, Evaluation, best_baseline
 from maskcast.evaluation.scores import ForecastScores
 from maskcast.evaluation.view import ForecastView
 from maskcast.report.evaluation_files import plot_confidence, plot_horizons, write_tables
@@ -48,7 +49,8 @@ def write_report(
     featured: dict[str, tuple[int, ForecastView]] = {}
     if pictures:
         by_clip = [jaccard_h[own.last] for jaccard_h in own.clip_jaccard]
-        featured = draw_gallery(folder, by_clip, pictures, evaluation.view, own.frame_numbers[own.last])
+        view = partial(evaluation.view, baseline=best_baseline(scores))
+        featured = draw_gallery(folder, by_clip, pictures, view, own.frame_numbers[own.last])
     maps = None
     if len(prepared.maps) > 1 and evaluation.masker_scores:
         shown = [view.clip_id for _, view in featured.values()]
