@@ -265,4 +265,4 @@ def test_a_forecaster_of_frames_is_scored_through_the_masker(tmp_path: Path) -> 
     assert scores["jaccard_last"] == 1
     assert scores["frame_mse"] == pytest.approx(1 / 255**2)
     assert scores["frame_psnr"] == pytest.approx(20 * np.log10(255))
-    assert np.all(one.view(0).forecast_frames == 81)
+    assert np.all(one.view(0, "persistence").forecast_frames == 81)
