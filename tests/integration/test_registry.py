@@ -431,7 +431,7 @@ def test_a_pipeline_makes_masks_consistent_as_its_evaluation_did(run: Run, tmp_p
     forecaster, _ = load_forecaster(parts["forecaster"])
     evaluation = Evaluation(clips, ClipStore(masks), scored, forecaster, None, "generated", SEEN, HORIZON, 2, cpu)
     for n, clip in enumerate(scored):
-        frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n)
+        frames, view = np.array(clips.frames(clip)[:SEEN]), evaluation.view(n, "persistence")
         seen, future = model.watch(frames)
         assert np.array_equal(seen, view.seen)
         assert np.array_equal(future, view.forecasts["forecaster"])
