@@ -110,6 +110,9 @@ def command(client: socket.socket, programs: Path) -> int:
     for number, stream in enumerate(array.array("i", sent)):
         os.dup2(stream, number)
         os.close(stream)
+    # Made anew, as each process does: those of the server know whether its own files could be sought in.
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     with client.makefile("rb") as told:
         (flag, code_or_module, *words), folder, environment = json.load(told)
     client.close()
