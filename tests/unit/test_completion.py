@@ -1,6 +1,8 @@
 """The scripts by which shells complete `maskcast`."""
 
 import subprocess
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -29,12 +31,10 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def printed(shell: str, folder: Path) -> str:
-    with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as streams:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
         patch.chdir(folder)
-        said: list[str] = []
-        streams.setattr("builtins.print", said.append)
         assert main(["completion", shell]) == 0
-    return "\n".join(said)
+    return said.getvalue()
 
 
 def completed(script: Path, folder: Path, *words: str) -> list[str]:

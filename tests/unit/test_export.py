@@ -12,8 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.conftest import moving_squares
-from tests.integration.test_full_disk import full_disk
+from tests.conftest import full_disk, moving_squares
 from tests.registered import FACTS, HEIGHT, HORIZON, SEEN, WIDTH, clips_of_squares, write_registered
 
 from maskcast.__main__ import main
@@ -60,7 +59,7 @@ def test_all_forms_agree_with_the_trained_model_and_none_is_written_that_does_no
     assert np.array_equal(loaded.model.predict(clips), wanted)
     # tracing takes seconds: all forms are written from one trace
     monkeypatch.setattr(exporting, "traced", cache_of(exporting.traced))
-    with full_disk(), pytest.raises(MaskcastError, match=f"^{tmp_path}/full.*free some"):  # and no abort
+    with full_disk(20_000), pytest.raises(MaskcastError, match=f"^{tmp_path}/full.*free some"):  # and no abort
         export(loaded, "torch-export", tmp_path / "full")
     assert not list(tmp_path.glob("full*"))
     for form, suffix in SUFFIXES.items():

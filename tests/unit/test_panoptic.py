@@ -340,7 +340,7 @@ def test_segments_of_cocos_panoptic_form_have_the_classes_of_its_json(tmp_path: 
             "id '7' of a segment must be an integer",
         ),
         (lambda one: one["annotations"].insert(1, 5), "panoptic_val2017.json: "),
-        (lambda one: one["images"][0].update(height=HEIGHT + 2), "is 64x40 (width x height); give the images"),
+        (lambda one: one["images"][0].update(height=HEIGHT + 2), "is 64x40 (width x height); export both"),
     ],
 )
 def test_what_is_wrong_with_cocos_panoptic_form_is_one_line(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-MOST_RATE = 1000.0  # a rate above it is a slip: every training diverges
+MOST_RATE = 1e30  # float32 has no numbers for what becomes of higher ones
 
 
 def _is_auto(value: object) -> bool:
