@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.colours import ColourParams, Probability, recolour_image
+from maskcast.data.augment.colours import Blur, ColourParams, Probability, recolour_image
 
 SMALLEST = 1.0  # a box that a crop leaves less of, in pixels of either side, is no object any more
 
@@ -87,7 +87,7 @@ class StrongParams(ColourParams):
     brightness: float = Field(default=0.4, ge=0, le=1)
     contrast: float = Field(default=0.4, ge=0, le=1)
     saturation: float = Field(default=0.4, ge=0, le=1)
-    blur: float = Field(default=1.5, ge=0, le=100)
+    blur: Blur = 1.5
     patches: int = Field(default=3, ge=0)
     """Rectangles of noise at most (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each of a tenth of the area
     at most."""

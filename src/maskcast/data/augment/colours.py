@@ -17,6 +17,7 @@ from pydantic import Field
 from maskcast.params import Params, is_zero
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Blur = Annotated[float, Field(ge=0, le=100)]
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma
 
 
@@ -33,7 +34,7 @@ class ColourParams(Params):
     """Greatest turn of the hue, as a fraction of the circle."""
     channels: float = Field(default=0.0, ge=0, le=1, exclude_if=is_zero)
     """Greatest relative change of each of red, green and blue by itself."""
-    blur: float = Field(default=0.0, ge=0, le=100)
+    blur: Blur = 0.0
     """Greatest standard deviation of a Gaussian blur, in pixels."""
     noise: float = Field(default=0.0, ge=0)
     """Greatest standard deviation of Gaussian pixel noise, in levels of 255."""

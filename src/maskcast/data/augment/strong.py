@@ -8,7 +8,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB); frames are uint8.
 import numpy as np
 from pydantic import Field
 
-from maskcast.data.augment.colours import ColourParams, draw_colours, recolour
+from maskcast.data.augment.colours import Blur, ColourParams, draw_colours, recolour
 
 CUT = (0.02, 0.4)  # least and greatest area of the rectangle, as a part of the frame's; UniMatch's
 CUT_RATIO = 0.3  # its least width over its height; the greatest is the inverse
@@ -20,7 +20,7 @@ class StrongColours(ColourParams):
     brightness: float = Field(default=0.4, ge=0, le=1)
     contrast: float = Field(default=0.4, ge=0, le=1)
     saturation: float = Field(default=0.4, ge=0, le=1)
-    blur: float = Field(default=1.0, ge=0, le=100)
+    blur: Blur = 1.0
 
 
 def strong_colours(frames_THWC: np.ndarray, params: StrongColours, random: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from pydantic import Field, model_validator
 
-from maskcast.data.augment.colours import GREY, ColourParams, Probability, recolour_image
+from maskcast.data.augment.colours import GREY, Blur, ColourParams, Probability, recolour_image
 
 
 class ViewParams(ColourParams):
@@ -46,7 +46,7 @@ class ViewParams(ColourParams):
     """Probability of losing all colour."""
     blurred: Probability = 0.5
     """Probability of a blur."""
-    blur: float = Field(default=2.0, ge=0, le=100)
+    blur: Blur = 2.0
     """Greatest standard deviation of the Gaussian blur, in pixels of the view."""
 
     @model_validator(mode="after")
