@@ -53,7 +53,7 @@ def label_files(raw: Path) -> tuple[str, list[Path]] | None:
             found.setdefault(form, []).append(path)
     order = ("youtube-vis", "cvat-video", "cvat-images", PANOPTIC, "coco", "label-studio", "labelme")
     form = next((form for form in order if form in found), None)
-    if form == "coco":  # instances beside keypoints of the same people
+    if form == "coco" and len(found[form]) > 1:  # instances beside keypoints of the same people
         found[form] = [path for path in found[form] if b'"keypoints"' not in content_of(path)] or found[form]
     return None if form is None else ("coco" if form == PANOPTIC else form, found[form])
 
@@ -135,22 +135,26 @@ def labelled_by_files(
 
 def _gathered(raw: Path, source: dict[str, Any], other: Guess | None) -> tuple[Sequences, Labels]:
     """Returns sequences and their labels; ``source`` gets the pattern of ``other`` if it finds more frames."""
+    found, failure = None, None
     try:
-        footage, labels = gather_labels(raw, AnnotationsSource(**source), [])
-        lost = sum(map(len, labels.unpaired.values()))
-    except MaskcastError:
-        if other is None:
-            raise
-        footage, labels, lost = {}, Labels(), 1
-    if lost and other is not None:
+        found = gather_labels(raw, AnnotationsSource(**source), [])
+    except MaskcastError as error:
+        failure = error
+    if other is not None and (found is None or _unpaired(found[1])):
         with suppress(MaskcastError):
-            found = gather_labels(raw, AnnotationsSource(**source | {"images": other.images}), [])
-            if not footage or sum(map(len, found[1].unpaired.values())) < lost:
+            second = gather_labels(raw, AnnotationsSource(**source | {"images": other.images}), [])
+            if found is None or _unpaired(second[1]) < _unpaired(found[1]):
                 source["images"] = other.images
-                return found
-    if not footage:
-        return gather_labels(raw, AnnotationsSource(**source), [])  # says what is wrong
-    return footage, labels
+                return second
+    if found is None:
+        assert failure is not None
+        raise failure
+    return found
+
+
+def _unpaired(labels: Labels) -> int:
+    """Returns how many frames of the files have no image."""
+    return sum(map(len, labels.unpaired.values()))
 
 
 def _of_all_splits(raw: Path, images: str) -> str:
