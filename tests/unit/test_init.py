@@ -5,7 +5,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from socketserver import BaseRequestHandler
 from typing import Any
@@ -212,6 +212,50 @@ def test_what_cannot_be_learnt_from_is_said(write: Callable[[Path], None], line:
         look(tmp_path)
 
 
+def one_off(root: Path) -> None:
+    """Writes masks of which one folder counts from 1."""
+    for k, split in enumerate(("train", "val")):
+        frames, masks = frames_of(k, 24)
+        write_images(root / split / "images", frames, "{:04d}.jpg")
+        write_images(root / split / "masks", masks, "{:04d}.png", k)
+
+
+def one_off_in_names(root: Path) -> None:
+    for k, name in enumerate("abc"):
+        frames, masks = frames_of(k, 24)
+        split = "val" if name == "c" else "train"
+        write_images(root / f"images/{split}", frames, f"{name}_{{:04d}}.jpg")
+        write_images(root / f"masks/{split}", masks, f"{name}_{{:04d}}.png", int(name == "c"))
+
+
+def mask_each(root: Path) -> None:
+    """Writes the form of DSB 2018: a folder for each image, and in it one mask for each object."""
+    for k in range(4):
+        frames, masks = frames_of(k, 1)
+        write_images(root / f"id{k}/images", frames, f"id{k}.png")
+        for value in (1, 2):
+            write_images(root / f"id{k}/masks", (masks == value) * np.uint8(255), f"{'xy'[value - 1]}.png")
+
+
+@pytest.mark.parametrize(
+    ("write", "line"),
+    [
+        (
+            one_off,
+            "^val: its 24 frames have the numbers 0 to 23, its 24 masks 1 to 24, .* rename its masks, by -1",
+        ),
+        (one_off_in_names, "^c: its 24 frames have the numbers 0 to 23, its 24 masks 1 to 24"),
+        (mask_each, "^id0: several masks and one frame, as masks of one object each are"),
+    ],
+)
+def test_masks_that_may_be_of_other_frames_are_refused(
+    write: Callable[[Path], None], line: str, tmp_path: Path
+) -> None:
+    write(tmp_path)
+    with pytest.raises(MaskcastError, match=line):
+        look(tmp_path)
+
+
 def small_masks(root: Path) -> None:
     davis(root, sequences=2, labelled=2)
     for path in root.glob("Annotations/480p/*/*.png"):
@@ -351,11 +395,28 @@ def test_frames_without_a_mask_are_not_drawn_to_learn_from(tmp_path: Path) -> No
 
 
 def test_masks_too_few_to_score_a_forecast_are_said(tmp_path: Path) -> None:
-    sparse(tmp_path, 40)
+    sparse(tmp_path, 48)
     with pytest.raises(
-        MaskcastError, match=r"4 of the 96 frames of labelled sequences have a mask, too few .* 22"
+        MaskcastError, match=r"2 of the 96 frames of labelled sequences have a mask, too few .* 22"
     ):
         look(tmp_path)
+
+
+@pytest.mark.parametrize(("length", "step", "context"), [(48, 40, 8), (24, 8, 8), (16, 5, 6)])
+def test_of_few_masks_in_short_sequences_clips_are_so_short_that_every_forecast_frame_gets_one(
+    length: int, step: int, context: int, tmp_path: Path
+) -> None:
+    for k in range(2):
+        frames, masks = frames_of(k, length)
+        write_images(tmp_path / f"frames/{k}", frames, "{:03d}.png")
+        for t in range(0, length, step):
+            write_images(tmp_path / f"masks/{k}", masks[t : t + 1], "{:03d}.png", t)
+    found = plan(tmp_path).found
+    assert (found.context, found.source["frames"]) == (context, 2 * context)
+    starts = range(0, length - 2 * context + 1, found.source["window_step"])
+    ahead = {t - start for start in starts for t in range(0, length, step)}
+    assert set(range(context, 2 * context)) <= ahead
+    assert any(f"{context} frames are seen and {context} forecast" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("folder", ["data", "."])
@@ -426,6 +487,24 @@ def test_folders_for_train_and_test_alone_are_not_mixed(tmp_path: Path) -> None:
     assert said in found.warnings
 
 
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("labelled", ["train", "train, val"])
+def test_nothing_is_learnt_from_a_test_without_masks(labelled: str, flat: bool, tmp_path: Path) -> None:
+    """Its sequences are folders, or in the names of files; those of a val without masks are unlabelled."""
+    for k, place in enumerate(("train/a", "train/b", "val/c", "test/d")):
+        frames, masks = frames_of(k, 24)
+        split, name = place.split("/")
+        folder, file = (split, f"{name}_{{:04d}}") if flat else (place, "{:04d}")
+        write_images(tmp_path / f"images/{folder}", frames, f"{file}.jpg")
+        if split in labelled:
+            write_images(tmp_path / f"masks/{folder}", masks, f"{file}.png")
+    start = plan(tmp_path)
+    val = {"val": ("c",)} if "val" in labelled else {"val": ("a",), "unlabeled": ("c",)}
+    assert start.found.source["splits"] == val | {"hidden": ("d",)}
+    assert start.clips["hidden"] == 1 and not start.left_out
+    assert start.found.why["splits"].endswith("hidden: the 1 of test, without masks: nothing learns from them")
+
+
 def test_sequences_without_masks_among_folders_that_hold_both_are_unlabelled(tmp_path: Path) -> None:
     """Beside them lies what a server of Synology leaves behind."""
     for k in range(4):
@@ -481,9 +560,18 @@ def test_frames_that_lie_in_the_folder_itself_are_one_sequence(tmp_path: Path) -
     assert dict(start.clips) == {"unlabeled": 1} and not start.found.warnings
 
 
+@pytest.mark.parametrize(("video", "masks"), [("videos/a.mp4", "masks/a.mp4"), ("a.mp4", "a_mask.mp4")])
+def test_videos_of_masks_are_no_videos_to_learn_from(video: str, masks: str, tmp_path: Path) -> None:
+    for name in (video, masks):
+        write_mp4(tmp_path / name, frames_of(9, 24)[0])
+    said = f"{masks} is called as the masks of {video}, and masks are read from images: .*`ffmpeg -i {masks} "
+    with pytest.raises(MaskcastError, match=said):
+        look(tmp_path)
+
+
 def test_masks_beside_videos_that_nobody_reads_are_said(tmp_path: Path) -> None:
-    for name in ("videos", "masks"):
-        write_mp4(tmp_path / name / "a.mp4", frames_of(9, 24)[0])
+    for name in ("videos/b", "masks/a"):
+        write_mp4(tmp_path / f"{name}.mp4", frames_of(9, 24)[0])
     (tmp_path / "all.json").write_text('{"images": [], "annotations": [{"bbox": []}], "categories": []}')
     found = look(tmp_path)
     assert found.source["layout"] == "videos" and not found.trainable
@@ -500,6 +588,24 @@ def test_videos_beside_frames_are_said(tmp_path: Path) -> None:
     (tmp_path / "more/a.mp4").rename(tmp_path / "JPEGImages/480p/a.mp4")  # where the pattern finds it
     found = look(tmp_path)
     assert "a.mp4" in found.sequences and not any("left out" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers", "offset"),
+    [(2, range(24), None), (1, range(1, 25), 1), (2, (6, *range(14, 24)), 0), (2, range(1, 24, 2), 1)],
+)
+def test_masks_lie_beside_a_video_in_a_folder_called_after_it(
+    count: int, numbers: Sequence[int], offset: int | None, tmp_path: Path
+) -> None:
+    """Few masks have the numbers of their frames; those of a video may count from 1."""
+    for k in range(count):
+        frames, masks = frames_of(k, 24)
+        write_mp4(tmp_path / f"v{k}.mp4", frames)
+        for number in numbers:
+            at = number - (offset or 0)
+            write_images(tmp_path / f"v{k}_masks", masks[at : at + 1], "{:05d}.png", number)
+    source = plan(tmp_path).found.source
+    assert (source["images"], source["masks"], source.get("offset")) == ("{clip}.mp4", "{clip}_masks", offset)
 
 
 def test_videos_of_several_endings_are_all_taken(tmp_path: Path) -> None:
@@ -949,7 +1055,7 @@ def test_what_is_said_of_a_single_labelled_sequence_is_so(tmp_path: Path) -> Non
         ),
         (["a/input", "flow/a"], ["a/labels"], ("{clip}/input", "{clip}/labels")),
         # sequences without masks, whose names differ in numbers from that with masks
-        (["train/i_1/rgb", "val/i_2/rgb", "val/i_3/rgb"], ["train/i_1/y"], ("train/{clip}/rgb", "train/{clip}/y")),
+        (["train/i_1/rgb", "val/i_2/rgb", "val/i_3/rgb"], ["train/i_1/y"], ("*/{clip}/rgb", "*/{clip}/y")),
     ],
 )
 def test_patterns_that_are_most_alike_are_taken(

@@ -305,6 +305,17 @@ def test_what_was_found_is_said(tmp_path: Path) -> None:
     assert "pixels background: " in said and "classes background, blue, red" in said
 
 
+def test_a_folder_of_labels_alone_is_no_sequence(tmp_path: Path) -> None:
+    cvat_coco(tmp_path)
+    for path in sorted((tmp_path / "images/default").iterdir()):
+        folder = tmp_path / path.name.partition("_")[0]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    shutil.rmtree(tmp_path / "images")
+    start = plan(tmp_path)
+    assert start.found.source["images"] == "{clip}" and not start.left_out
+
+
 def edited(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(path.read_text())
     edit(content)

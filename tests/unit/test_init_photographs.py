@@ -225,6 +225,16 @@ def test_a_folder_for_each_photograph_is_no_sequence(tmp_path: Path) -> None:
     assert start.found.source["images"] == "{clip}/images" and start.clips == {"train": 8, "val": 2}
 
 
+def test_a_folder_for_each_photograph_may_hold_its_mask(tmp_path: Path) -> None:
+    for k, word in enumerate(WORDS):
+        frames, masks = frames_of(k, 1)
+        write_images(tmp_path / word, frames, "image.png")
+        write_images(tmp_path / word, masks, "mask.png")
+    start = plan(tmp_path)
+    assert (start.found.source["images"], start.found.source["masks"]) == ("{clip}/image.png", "{clip}/mask.png")
+    assert start.found.photographs == "no two images belong together" and start.clips == {"train": 8, "val": 2}
+
+
 def test_photographs_without_masks_are_to_be_labelled(tmp_path: Path) -> None:
     photographs(tmp_path, WORDS, ONE_SIZE)
     for path in (tmp_path / "masks").iterdir():

@@ -269,7 +269,7 @@ def test_splits_stand_in_names_of_folders_with_other_words(tmp_path: Path) -> No
         write_images(tmp_path / f"uavid_{name}/Images", frames, "{:06d}.png")
         if "test" not in name:
             write_images(tmp_path / f"uavid_{name}/Labels", COLOURS[masks], "{:06d}.png")
-    assert look(tmp_path).source["splits"] == {"val": ("seq16",), "unlabeled": ("seq21",)}
+    assert look(tmp_path).source["splits"] == {"val": ("seq16",), "hidden": ("seq21",)}
 
 
 def test_a_sequence_whose_name_holds_the_word_test_is_none_for_tests(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from maskcast.data.inspection.class_names import NO_LABEL
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.inspection.given_splits import split_of_name
 from maskcast.data.inspection.measuring import measure
-from maskcast.data.inspection.patterns import Guess, guess_in_folders
+from maskcast.data.inspection.patterns import Guess
 from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
 from maskcast.data.inspection.streams import Stream
+from maskcast.data.inspection.widening import guess_in_folders
 from maskcast.data.labelling.formats.base import IGNORED, FoundFrame
 from maskcast.data.labelling.formats.coco_panoptic import is_panoptic
 from maskcast.data.sources.annotations import AnnotationsSource, Known, Sequences, gather_labels, known_frames
@@ -115,7 +116,7 @@ def labelled_by_files(
     found.source["splits"].pop("unlabeled", None)  # as the source says by itself
     asked = empty > 0 and "empty" not in source
     try:
-        cover_horizon(found, _marked(found, known))
+        cover_horizon(found, _marked(found, known), shorter=not asked)
     except MaskcastError:
         if not asked:
             raise

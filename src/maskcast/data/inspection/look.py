@@ -1,8 +1,9 @@
 """Looks at a folder of data and says how to read it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from maskcast.data.archives.unpack import is_archive
 from maskcast.data.frame_names import other_endings
@@ -21,12 +22,13 @@ from maskcast.data.inspection.known import box_file, clevrer, competition, green
 from maskcast.data.inspection.label_files import label_files, labelled_by_files
 from maskcast.data.inspection.measuring import measure
 from maskcast.data.inspection.pairs import NoSequenceError, pair_masks
-from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_in_folders, guess_patterns, widened
+from maskcast.data.inspection.patterns import Guess, guess_by_names, guess_patterns
 from maskcast.data.inspection.photographs import by_image, photographs
 from maskcast.data.inspection.sparse import cover_horizon
 from maskcast.data.inspection.splitting import propose_splits
-from maskcast.data.inspection.streams import Stream, image_streams, unread_files, videos
+from maskcast.data.inspection.streams import Stream, image_streams, unread_files, video_of_masks, videos
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
+from maskcast.data.inspection.widening import guess_in_folders, widened
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
 from maskcast.data.masks.panoptic import proposed_split
 from maskcast.data.masks.proposal import propose
@@ -107,6 +109,12 @@ def _say_made(made: dict[Stream, str]) -> Iterator[str]:
 
 
 def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tuple[str, ...]]) -> Findings:
+    if not frames and (both := video_of_masks(films)) is not None:
+        raise MaskcastError(
+            f"{raw}: {both[0]} is called as the masks of {both[1]}, and masks are read from images: if its "
+            f"compression kept the values, make images of it (`ffmpeg -i {both[0]} -start_number 0 "
+            f"{PurePosixPath(both[0]).with_suffix('')}/%05d.png`); then move it away"
+        )
     if not masks and (given := label_files(raw)) is not None:
         found = labelled_by_files(raw, *given, guess_patterns(frames, films, []), frames)
         return _without_films(raw, found, frames, films)
@@ -127,17 +135,24 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
         )
     if films and not frames and guess.masks is None:
         return plain_videos(raw)
+    found = _by_best_guess(raw, guess, frames, masks)
+    _say_left_out(raw, found, [*frames, *masks])
+    return _without_films(raw, found, frames, films)
+
+
+def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[Stream]) -> Findings:
+    """Returns what the first of several patterns finds under which all masks can be read, else most of them."""
+    for one in (guess, guess_in_folders(guess, frames, masks)):
+        with suppress(NoSequenceError):
+            if one is not None:
+                return _frame_folders(raw, one, whole=True)
     try:
-        found = _frame_folders(raw, guess)
+        return _frame_folders(raw, guess)
     except NoSequenceError:
         other = guess_by_names(frames, masks)
         if other is None or other == guess:
-            other = guess_in_folders(guess, frames, masks)
-        if other is None:
             raise
-        found = _frame_folders(raw, other)
-    _say_left_out(raw, found, [*frames, *masks])
-    return _without_films(raw, found, frames, films)
+        return _frame_folders(raw, other)
 
 
 def _say_left_out(raw: Path, found: Findings, streams: list[Stream]) -> None:
@@ -183,8 +198,18 @@ def _without_films(raw: Path, found: Findings, frames: list[Stream], films: list
     return found
 
 
-def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
-    """Returns what patterns find; ``why`` its images are photographs, where that is known."""
+def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = False) -> Findings:
+    """Returns what patterns find.
+
+    Args:
+        raw: the folder.
+        guess: the patterns.
+        why: its images are photographs, where that is known.
+        whole: whether all sequences with masks must be read.
+
+    Raises:
+        MaskcastError: when they cannot, or nothing can be made of them.
+    """
     if guess.masks:
         guess = widened(raw, guess)
     source: dict[str, object] = {"layout": "frame_folders", "images": guess.images}
@@ -207,7 +232,7 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "") -> Findings:
         found.warnings.append(
             f"masks of {', '.join(lonely[:3])} ({counted(len(lonely), 'sequence')}) have no frames"
         )
-    footage = pair_masks(images, labels, suffix, found)
+    footage = pair_masks(images, labels, suffix, found, whole=whole)
     if not why and (why := photographs(footage)):
         alone = replace(guess, images=by_image(guess.images), masks=guess.masks and by_image(guess.masks))
         return _frame_folders(raw, alone, why)

@@ -1,12 +1,14 @@
 """Pairs the frames of all sequences with their masks: by name, or by number where names do not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from maskcast.data.images import image_files
 from maskcast.data.inspection.findings import Findings
 from maskcast.data.sources.footage import Footage, gather, named_images
 from maskcast.data.sources.pairing import numbers_of
 from maskcast.data.sources.patterns import Files
+from maskcast.data.video_files.frames import count_frames
 from maskcast.errors import MaskcastError
 from maskcast.progress import track
 
@@ -17,11 +19,21 @@ class NoSequenceError(MaskcastError):
     """No sequence can be read by the patterns that were tried."""
 
 
-def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Findings) -> dict[str, Footage]:
+def pair_masks(
+    images: Sequences, labels: Sequences, suffix: str, found: Findings, *, whole: bool
+) -> dict[str, Footage]:
     """Returns the sequences with their masks; ``found`` gets `source.offset`, if that is needed, and warnings.
 
+    Args:
+        images: the sequences.
+        labels: masks of some or all.
+        suffix: see `gather`.
+        found: what is known of the folder.
+        whole: whether all sequences with masks must be read; else most of their masks.
+
     Raises:
-        NoSequenceError: when no sequence, or none with masks, can be read.
+        NoSequenceError: when no sequence, or none with masks, can be read, or not the ``whole``.
+        MaskcastError: most masks cannot be read, or those of a sequence may be of other frames.
     """
     footage, failed = _gathered(images, labels, suffix, None)
     if failed or any(one.unpaired for one in footage.values()):
@@ -30,16 +42,46 @@ def pair_masks(images: Sequences, labels: Sequences, suffix: str, found: Finding
         if by_number and not wrong.keys() & labels.keys() and not any(one.unpaired for one in by_number.values()):
             footage, failed = by_number, {}
             found.source["offset"] = offset
-            found.why["offset"] = "taken from the numbers of the first frame and the first mask: check a picture"
+            found.why["offset"] = "taken from the numbers of frames and masks: check a picture"
             found.warnings.append(
                 f"masks are paired with frames by number (offset {offset}), because names do not tell: check one"
             )
+    paired = any(any(one.masks) for one in footage.values())
+    if not paired and (several := _several_of_one(images, labels)) is not None:
+        raise MaskcastError(
+            f"{several}: several masks and one frame, as masks of one object each are, and one mask a frame is "
+            "read: make one of them, in which each has a value of its own (0 for none of them)"
+        )
     if not footage:
         raise NoSequenceError(f"no sequence can be read: {next(iter(failed.values()))}")
-    unread = [failed[name] for name in labels if name in failed]
-    if unread and not any(any(one.masks) for one in footage.values()):
-        raise NoSequenceError(f"no sequence with masks can be read: {unread[0]}; or move away what is no mask")
+    unread = {name: failed[name] for name in labels if name in failed}
+    lost, read = (sum(_count(labels[name]) for name in labels if name in one) for one in (unread, footage))
+    if unread and (whole or lost > read):
+        what = "most masks cannot be read" if read else "no sequence with masks can be read"
+        error = NoSequenceError if whole or not read else MaskcastError
+        raise error(f"{what}: {next(iter(unread.values()))}; or move away what is no mask")
+    for name in (name for name, one in footage.items() if one.unpaired):
+        numbers = _numbers(images[name], labels[name], suffix, name)
+        if numbers is not None and (shift := _shift_of_all(*numbers)):
+            count, (frames, masks) = len(numbers[0]), (f"{each[0]} to {each[-1]}" for each in numbers)
+            raise MaskcastError(
+                f"{name}: its {count} frames have the numbers {frames}, its {count} masks {masks}, and others are "
+                f"paired in another way: rename its masks, by {-shift:+d}, or move them away"
+            )
     return footage
+
+
+def _several_of_one(images: Sequences, labels: Sequences) -> str | None:
+    """Returns the first sequence of one frame that has several masks."""
+    both = [name for name in images if name in labels]
+    return next((name for name in both if _count(images[name]) == 1 < _count(labels[name])), None)
+
+
+def _count(files: Files) -> int:
+    """Returns how many images a folder or a pattern has; none of a video."""
+    if isinstance(files, Path):
+        return len(image_files(files)) if files.is_dir() else 0
+    return len(files)
 
 
 def _gathered(
@@ -59,15 +101,38 @@ def _gathered(
 
 
 def _offset(images: Sequences, labels: Sequences, suffix: str) -> int | None:
-    """Returns how far the numbers of masks are above those of frames, if the first ones belong together."""
-    name = next((name for name in images if name in labels), None)
-    if name is None:
+    """Returns how far the numbers of masks are above those of frames; None where they do not tell.
+
+    Where a sequence has as many masks as frames, the first ones belong together. Few masks have the numbers of
+    their frames, but for those of a video that count from 1.
+    """
+    told = [_numbers(images[name], labels[name], suffix, name) for name in images if name in labels]
+    known = [one for one in told if one is not None]
+    if not known:
         return None
-    files = images[name]
+    if shifts := {shift for frames, masks in known if (shift := _shift_of_all(frames, masks)) is not None}:
+        return shifts.pop() if len(shifts) == 1 else None
+    lowest = min(masks[0] - frames[0] for frames, masks in known)
+    video = any(isinstance(frames, range) for frames, _ in known)
+    same = lowest >= 0 and all(masks[-1] <= frames[-1] for frames, masks in known)
+    return 0 if same and not (video and lowest == 1) else lowest
+
+
+def _numbers(images: Files, labels: Files, suffix: str, name: str) -> tuple[Sequence[int], Sequence[int]] | None:
+    """Returns the numbers of frames and of masks, ascending; None where names do not tell them."""
     try:
-        masks = numbers_of(named_images(labels[name], suffix), name)
-        video = isinstance(files, Path) and files.is_file()
-        frames = {"": 0} if video else numbers_of(named_images(files, ""), name)
+        masks = sorted(numbers_of(named_images(labels, suffix), name).values())
+        if isinstance(images, Path) and images.is_file():
+            return (range(count_frames(images)), masks) if masks else None
+        frames = sorted(numbers_of(named_images(images, ""), name).values())
     except MaskcastError:
         return None
-    return min(masks.values()) - min(frames.values()) if masks and frames else None
+    return (frames, masks) if frames and masks else None
+
+
+def _shift_of_all(frames: Sequence[int], masks: Sequence[int]) -> int | None:
+    """Returns how far the numbers of as many masks are above those of frames; None where they are not as many."""
+    if len(frames) != len(masks):
+        return None
+    shifts = {mask - frame for frame, mask in zip(frames, masks, strict=True)}
+    return shifts.pop() if len(shifts) == 1 else None

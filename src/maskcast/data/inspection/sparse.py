@@ -2,37 +2,49 @@
 
 from collections.abc import Mapping, Sequence
 
-from maskcast.data.inspection.findings import Findings
+from maskcast.data.inspection.findings import LEAST_SEEN, Findings
 from maskcast.data.sources.splits import time_parts
 from maskcast.errors import MaskcastError
 
 
-def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]]) -> None:
-    """Lowers `source.window_step` until every forecast frame has a mask in some clip that is scored on.
+def cover_horizon(found: Findings, marked: Mapping[str, Sequence[bool]], *, shorter: bool = True) -> None:
+    """Lowers `source.window_step`, else the context, until every forecast frame has a mask in a clip of `val`.
 
     Args:
         found: with its splits.
         marked: by sequence, whether each frame has a mask.
+        shorter: whether the context may be lowered.
 
     Raises:
-        MaskcastError: when no window step does it.
+        MaskcastError: when neither does it.
     """
     if found.photographs or all(sum(marked[name]) == len(marked[name]) for name in found.labelled):
         return
     given, total = (sum(numbers) for numbers in zip(*_counts(found, marked), strict=True))
     parts = _scored(found, marked)
     usual = int(found.source.get("window_step", found.frames))
-    for step in range(usual, 0, -1):
-        if all(_covered(found, marked, parts, step, frame) for frame in range(found.context, found.frames)):
+    longest = found.frames
+    for context in range(found.context, (LEAST_SEEN if shorter else found.context) - 1, -1):
+        found.context = context
+        steps = range(min(usual, found.frames), 0, -1)
+        step = next((one for one in steps if _covered(found, marked, parts, one)), None)
+        if step is not None:
             break
     else:
         raise MaskcastError(
             f"{given} of the {total} frames of labelled sequences have a mask, too few to score a forecast: label "
-            f"{found.frames} frames in a row of a sequence to be scored on"
+            f"{longest} frames in a row of a sequence to be scored on"
         )
     if step < usual:
         found.source["window_step"] = step
         found.why["window_step"] = "few frames have masks: so every forecast frame has one in some clip"
+    if found.frames < longest:
+        found.source["frames"] = found.frames
+        found.why["frames"] = f"{found.context} seen and {found.context} forecast: few frames have masks"
+        found.warnings.append(
+            f"few frames have masks: {found.context} frames are seen and {found.context} forecast, so that every "
+            "forecast frame has a mask in some clip"
+        )
     found.warnings.append(
         f"{given} of the {total} frames of labelled sequences have a mask: the others count as not labelled, and "
         "no score rests on them"
@@ -48,14 +60,15 @@ def _scored(found: Findings, marked: Mapping[str, Sequence[bool]]) -> dict[str, 
     return {name: range(len(marked[name])) for name in splits.get("val", ())}
 
 
-def _covered(
-    found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], step: int, frame: int
-) -> bool:
-    return any(
-        marked[name][start + frame]
+def _covered(found: Findings, marked: Mapping[str, Sequence[bool]], parts: Mapping[str, range], step: int) -> bool:
+    starts = [
+        (name, start)
         for name, part in parts.items()
         for run in found.runs(name)
         for start in range(max(run.start, part.start), min(run.stop, part.stop) - found.frames + 1, step)
+    ]
+    return all(
+        any(marked[name][start + frame] for name, start in starts) for frame in range(found.context, found.frames)
     )
 
 

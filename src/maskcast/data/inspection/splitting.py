@@ -38,7 +38,7 @@ def propose_splits(
     """
     if found.photographs:
         named, origin = given_splits(raw, sorted(found.labelled, key=id_key), footage, files)
-        _of_photographs(found, named, origin)
+        _of_photographs(found, named, origin, _without_labels(raw, found, footage, files))
         return
     lengths = {name: max(map(len, found.runs(name))) for name in found.labelled or found.sequences}
     alone = next(iter(found.labelled)) if len(found.labelled) == 1 else None
@@ -51,22 +51,38 @@ def propose_splits(
     if alone is None and _hardly_labelled(found, marked, named):
         lengths = {name: length for name, length in lengths.items() if name in found.labelled}
         named.pop("val")
-    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
+    without = _without_labels(raw, found, footage, files)
     long_enough = sorted((name for name, length in lengths.items() if length >= found.frames), key=id_key)
-    short = {"unlabeled": tuple(unlabelled)} if unlabelled else {}
     if alone is not None:
-        _by_time(raw, found, alone, marked[alone], unlabelled)
+        _by_time(raw, found, alone, marked[alone], without)
     else:
         if not set(named.get("val", ())) & set(long_enough):
             named, origin = _with_val(found, named, origin, long_enough)
-        found.source["splits"] = named | short
+        found.source["splits"] = named | without
         found.why["splits"] = f"val: {origin}; the rest is train"
         clips = sum(len(run) // found.frames for name in long_enough for run in found.runs(name))
         if clips < FEW_CLIPS:
             found.source["window_step"] = found.context
             found.why["window_step"] = f"windows overlap, because {clips} that do not are few"
-    if unlabelled and (alone is None or found.source["layout"] != "frame_folders"):
-        found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
+        found.why["splits"] += _told(without)
+
+
+def _without_labels(
+    raw: Path, found: Findings, footage: Mapping[str, Footage], files: Mapping[str, Collection[Path]]
+) -> dict[str, tuple[str, ...]]:
+    """Returns the sequences without masks: those for `test` are `hidden`, so that nothing is learnt from them."""
+    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
+    named, _ = given_splits(raw, sorted(found.sequences, key=id_key), footage, files) if unlabelled else ({}, "")
+    hidden = tuple(name for name in unlabelled if name in named.get("test", ()))
+    rest = tuple(name for name in unlabelled if name not in hidden)
+    return {split: members for split, members in (("unlabeled", rest), ("hidden", hidden)) if members}
+
+
+def _told(without: Mapping[str, Sequence[str]]) -> str:
+    """Says what becomes of the sequences without masks."""
+    unlabelled, hidden = (len(without.get(split, ())) for split in ("unlabeled", "hidden"))
+    told = f"; unlabeled: the {unlabelled} without masks" if unlabelled else ""
+    return told + (f"; hidden: the {hidden} of test, without masks: nothing learns from them" if hidden else "")
 
 
 def _hardly_labelled(
@@ -112,18 +128,19 @@ def _with_val(
     return {"val": drawn, "test": test}, told
 
 
-def _of_photographs(found: Findings, named: dict[str, tuple[str, ...]], origin: str) -> None:
+def _of_photographs(
+    found: Findings, named: dict[str, tuple[str, ...]], origin: str, without: Mapping[str, tuple[str, ...]]
+) -> None:
     """Makes each image a clip, and draws those to be scored on; where they lie in folders, the end of each is."""
     found.source |= {"frames": 1, "window_step": 1}
     found.why["frames"] = f"photographs: {found.photographs}"
     found.warnings.append(
         f"taken for photographs, because {found.photographs}: nothing is forecast. If they are frames of videos, "
-        "number them in their order and give those of a video one size"
+        "number them in their order and give those of a video one folder and one size"
     )
     if not found.labelled:
         _without_masks(found)
         return
-    unlabelled = sorted(found.sequences.keys() - found.labelled.keys(), key=id_key)
     alone = all(length == 1 for length in found.sequences.values())
     if "test" in named and "val" not in named and not alone:
         named, origin = _with_val(found, named, origin, sorted(found.labelled, key=id_key))
@@ -139,10 +156,8 @@ def _of_photographs(found: Findings, named: dict[str, tuple[str, ...]], origin: 
         found.source |= {"split_by": "time", "splits": {"val": SHARE}}
         found.why["splits"] = f"val: the last {SHARE:.0%} of each folder; the rest is train"
         return
-    if unlabelled:
-        splits["unlabeled"] = tuple(unlabelled)
-        found.why["splits"] += f"; unlabeled: the {len(unlabelled)} without masks"
-    found.source["splits"] = splits
+    found.why["splits"] += _told(without)
+    found.source["splits"] = {**splits, **without}
 
 
 def _without_masks(found: Findings) -> None:
@@ -182,7 +197,9 @@ def set_length(raw: Path, found: Findings, lengths: Sequence[int], *, apart: boo
         )
 
 
-def _by_time(raw: Path, found: Findings, name: str, marks: Sequence[bool], unlabelled: list[str]) -> None:
+def _by_time(
+    raw: Path, found: Findings, name: str, marks: Sequence[bool], without: Mapping[str, Sequence[str]]
+) -> None:
     """Cuts a single sequence into a beginning to learn from and an end to be scored on.
 
     Raises:
@@ -209,11 +226,19 @@ def _by_time(raw: Path, found: Findings, name: str, marks: Sequence[bool], unlab
     found.warnings.append(
         "one labelled sequence: scores on its own end say little about other videos; label a second one"
     )
-    if unlabelled and found.source["layout"] == "frame_folders":
+    if without and found.source["layout"] == "frame_folders":
+        count = sum(map(len, without.values()))
         found.warnings.append(
-            f"left out: {counted(len(unlabelled), 'sequence')} without masks, because every sequence is cut by "
+            f"left out: {counted(count, 'sequence')} without masks, because every sequence is cut by "
             "time. Label a second sequence, and they are used, too"
         )
+    elif without:
+        found.why["splits"] += f"; unlabeled: the {sum(map(len, without.values()))} without masks"
+        if hidden := without.get("hidden"):
+            found.warnings.append(
+                f"{', '.join(hidden[:3])} ({counted(len(hidden), 'sequence')} of test) count as unlabelled, "
+                "because labelled ones are cut by time: move them away if nothing may learn from them"
+            )
 
 
 def _most_seen(runs: Sequence[range], marks: Sequence[bool]) -> int:

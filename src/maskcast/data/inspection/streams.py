@@ -4,7 +4,8 @@
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -33,7 +34,8 @@ class Stream:
 
     Attributes:
         parts: the folder, relative to the root.
-        tail: what their names have after the last number, without the ending; without a number a word for masks.
+        tail: what their names have after the last number, without the ending; without a number a word for masks,
+            or all of the name, where each of several folders holds a frame and its mask.
         files: in numeric order.
         masks: whether they look like masks.
         unread: why none of those that were looked at can be read; empty where one can.
@@ -62,15 +64,20 @@ class Stream:
 def image_streams(raw: Path) -> list[Stream]:
     """Returns the streams of all folders below ``raw``; single images among many others are left out."""
     found = []
-    for folder, names in folders_below(raw):
+    images_in = {
+        folder: tuple(name for name in names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+        for folder, names in folders_below(raw)
+    }
+    alike = Counter(images_in.values())
+    for folder, names in images_in.items():
         by_tail: dict[str, list[str]] = defaultdict(list)
+        own = alike[names] > 1 and _kinds_of_one(names)
         for name in names:
-            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-                stem = PurePosixPath(name).stem
-                by_tail[_tail(stem)].append(name)
+            stem = PurePosixPath(name).stem
+            by_tail[stem if own else _tail(stem)].append(name)
         if len(by_tail) > MOST_TAILS:  # as many as words after the numbers of photographs
-            images, by_tail = [name for members in by_tail.values() for name in members], defaultdict(list)
-            for name in images:
+            by_tail = defaultdict(list)
+            for name in names:
                 by_tail[_mask_word(PurePosixPath(name).stem)].append(name)
         most = max(map(len, by_tail.values()), default=0)
         for tail, members in sorted(by_tail.items()):
@@ -79,6 +86,13 @@ def image_streams(raw: Path) -> list[Stream]:
             files = tuple(folder / name for name in sorted(members, key=id_key))
             found += _streams(folder.relative_to(raw).parts, tail, files)
     return found
+
+
+def _kinds_of_one(names: tuple[str, ...]) -> bool:
+    """Whether a folder holds one frame and its mask by names of their kinds alone: `image.png`, `mask.png`."""
+    stems = [PurePosixPath(name).stem for name in names]
+    called = [bool(MASK_WORDS.search(stem)) for stem in stems]
+    return len(names) <= MOST_TAILS and {*called} == {True, False} and not re.search(r"\d", "".join(stems))
 
 
 def _streams(parts: tuple[str, ...], tail: str, files: tuple[Path, ...]) -> list[Stream]:
@@ -103,6 +117,17 @@ def videos(raw: Path) -> list[tuple[str, ...]]:
         for name in sorted(names, key=id_key)
         if PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
     ]
+
+
+def video_of_masks(films: Sequence[tuple[str, ...]]) -> tuple[str, str] | None:
+    """Returns the first video that is called as masks of another, and that: `a_mask.mp4`, or `masks/a.mp4`."""
+    called = [film for film in films if MASK_WORDS.search("/".join(film))]
+    stems = {PurePosixPath(film[-1]).stem: "/".join(film) for film in films if film not in called}
+    for film in called:
+        stem = PurePosixPath(film[-1]).stem
+        if (other := stems.get(stem.removesuffix(_mask_word(stem)))) is not None:
+            return "/".join(film), other
+    return None
 
 
 def unread_files(raw: Path) -> str:

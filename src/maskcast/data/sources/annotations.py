@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from maskcast.data.images import check_size
+from maskcast.data.images import check_size, image_files
 from maskcast.data.labelling.formats.base import FoundFrame
 from maskcast.data.labelling.formats.class_names import ClassNames
 from maskcast.data.labelling.formats.table import get_format
@@ -130,8 +130,12 @@ def gather_labels(
     Raises:
         MaskcastError: there are no images or no files, or one is damaged or contradicts the images.
     """
+    files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
+    homes = {folder for file in files for folder in file.parents}
     footage: dict[str, Footage] = {}
     for name, images in sorted(find_sequences(raw, source.images).items(), key=lambda one: id_key(one[0])):
+        if isinstance(images, Path) and images in homes and not image_files(images):
+            continue  # holds labels alone
         try:
             footage[name] = gather(images, None, raw, suffix="", offset=None, labelled=False)
         except MaskcastError as error:
@@ -141,7 +145,6 @@ def gather_labels(
         raise MaskcastError(
             f"{raw}: nothing matches images {source.images!r}{why}; mend source.images or the data set's root"
         )
-    files = dict.fromkeys(path for pattern in source.labels for path in _files(raw, pattern))
     labels = read_labels(raw, files, get_format(source.format), footage, fixed_folder(source.images))
     for file, lost in labels.unpaired.items():
         name = file.relative_to(raw).as_posix()

@@ -113,7 +113,8 @@ def frames_beside(images: Files, masks: Mapping[str, Path]) -> dict[str, Path]:
     if not frames:
         kinds = other_endings(images) if isinstance(images, Path) else ""
         raise MaskcastError(
-            f"{images}: holds no images{f' (but {kinds})' if kinds else ''} beside masks; save the frames as PNG"
+            f"{images}: holds no images{f' (but {kinds})' if kinds else ''}{' beside masks' if masks else ''}; "
+            "save the frames as PNG"
         )
     return frames
 

@@ -1,0 +1,81 @@
+"""Makes patterns of one folder those of all its kind: of splits, of places, of several sequences in each."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from maskcast.data.inspection.given_splits import split_of_name
+from maskcast.data.inspection.patterns import IN_NAME, Guess
+from maskcast.data.inspection.streams import Stream
+from maskcast.data.sources.patterns import CLIP, FRAME, find_sequences, fixed_folder
+from maskcast.errors import MaskcastError
+
+
+def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None:
+    """Returns patterns for folders, of splits or places, that hold several sequences each, or photographs.
+
+    Args:
+        guess: patterns under which each of these folders is a sequence.
+        frames: streams of frames.
+        masks: streams of masks.
+    """
+    if FRAME in guess.images:
+        return None
+    patterns = []
+    sides = [(guess.images, frames, "")]
+    if guess.masks is not None:
+        sides.append((guess.masks, masks, guess.mask_suffix or ""))
+    for folder, streams, tail in sides:
+        places = [(path.stem.removesuffix(tail), one.parts) for one in streams for path in one.files]
+        stems = [stem for stem, _ in places]
+        if len(set(stems)) < len(stems):
+            return None
+        matches = [IN_NAME.fullmatch(stem) for stem in stems]
+        owners = {(match[1], parts) for match, (_, parts) in zip(matches, places, strict=True) if match}
+        if all(matches) and len({name for name, _ in owners}) < len(owners):
+            return None  # a sequence has frames in two of them
+        between = {match[2] for match in matches if match}
+        name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else CLIP
+        patterns.append(f"{folder.replace(CLIP, '*')}/{name}{tail}.*")
+    return Guess(*patterns) if len({FRAME in pattern for pattern in patterns}) == 1 else None
+
+
+def widened(raw: Path, guess: Guess) -> Guess:
+    """Returns patterns with `*` for a folder that others, with masks or called as splits, lie beside, e.g. `val`.
+
+    Args:
+        raw: the folder of the data.
+        guess: patterns that spell one of them out, for frames and masks alike.
+
+    Returns:
+        The patterns; as they were where there is nothing to add.
+    """
+    ours, theirs = fixed_folder(guess.images).split("/"), fixed_folder(guess.masks or "").split("/")
+    for place, part in enumerate(ours):
+        if not part or part not in theirs:
+            continue
+        wide, count, paired, splits = _with_part(guess, part, "*"), 0, 0, 0
+        names: set[str] = set()
+        try:
+            for other in sorted(path.name for path in raw.joinpath(*ours[:place]).iterdir() if path.is_dir()):
+                narrow = _with_part(guess, part, other)
+                images = find_sequences(raw, narrow.images)
+                names |= images.keys()
+                count += len(images)
+                paired += bool(images.keys() & find_sequences(raw, str(narrow.masks)).keys())
+                splits += bool(images) and split_of_name(other) is not None
+            find_sequences(raw, str(wide.masks))
+        except MaskcastError:  # two are of one name
+            continue
+        if max(paired, splits) > 1 and count == len(names):
+            return wide
+    return guess
+
+
+def _with_part(guess: Guess, part: str, other: str) -> Guess:
+    """Returns patterns with another folder in the place of one."""
+    images, masks = (
+        "/".join(other if one == part else one for one in pattern.split("/"))
+        for pattern in (guess.images, str(guess.masks))
+    )
+    return replace(guess, images=images, masks=masks)
