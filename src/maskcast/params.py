@@ -88,6 +88,11 @@ def is_zero(value: object) -> bool:
     return value == 0
 
 
+def is_standard(value: object) -> bool:
+    """Whether a name is that of what maskcast itself has: as ``is_null``, where packages may bring others."""
+    return value == "standard"
+
+
 def load_params_file(
     path: Path, kind: str = "params file", remedy: str = "name one with --params (e.g. params.yaml)"
 ) -> dict[str, Any]:

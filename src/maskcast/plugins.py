@@ -1,15 +1,16 @@
-"""Models and layouts of other packages: config classes that installed packages declare as entry points.
+"""Models, losses and more of other packages: config classes that installed packages declare as entry points.
 
 A package is code that somebody installed here; what a params file or a model's folder says imports nothing more.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
@@ -18,23 +19,27 @@ JOINED_IN = {
     "maskcast.segmenters": "maskcast.models.segmentation.configs",
     "maskcast.forecasters": "maskcast.models.forecasting.configs",
     "maskcast.layouts": "maskcast.data.sources.table",
+    "maskcast.losses": "maskcast.training.tasks.segmentation_phases",
+    "maskcast.augmentations": "maskcast.training.tasks.segmentation_params",
 }
 """The groups of entry points, and the module whose union the classes of each join."""
+MODELS = ("maskcast.segmenters", "maskcast.forecasters")  # what a model's folder may ask for
 
 
-def with_plugins(own: Any, group: str, base: type[Params], key: str) -> Any:
+def with_plugins(own: Any, group: str, base: type[Params], key: str, default: str | None = None) -> Any:
     """Returns a union of configs that takes those of installed packages, too.
 
     Args:
-        own: the union of maskcast's own.
+        own: the union of maskcast's own, or the only one.
         group: whose entry points join it, one of ``JOINED_IN``.
         base: what each must be a subclass of.
         key: the key whose value chooses one, e.g. ``arch``.
+        default: the value that is meant where there is no such key; None has none.
 
     Raises:
         MaskcastError: a class cannot be imported, is no such config, or has a value of ``key`` that is taken.
     """
-    taken = {value for config in get_args(own) for value in _values(config, key)}
+    taken = {value for config in get_args(own) or (own,) for value in _values(config, key)}
     for point in plugins(group):
         config = _load(point, base)
         values = _values(config, key)
@@ -46,7 +51,19 @@ def with_plugins(own: Any, group: str, base: type[Params], key: str) -> Any:
             )
         taken.update(values)
         own |= config
-    return Annotated[own, Field(discriminator=key)]
+    if default is None:
+        return Annotated[own, Field(discriminator=key)]
+
+    def named(given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        names = sorted(taken)
+        if (name := given.get(key, default)) not in names:
+            raise ValueError(f"no {key} {name!r}; allowed: {', '.join(names)}; or install the package that has it")
+        return {key: default, **given}
+
+    chosen = Annotated[own, Field(discriminator=key)] if get_args(own) else own
+    return Annotated[chosen, BeforeValidator(named)]
 
 
 @cache
@@ -56,8 +73,8 @@ def plugins(group: str) -> tuple[EntryPoint, ...]:
 
 
 def packages() -> dict[str, str]:
-    """Returns the installed packages that have plugins, and their versions."""
-    found = [point.dist for group in JOINED_IN for point in plugins(group)]
+    """Returns the installed packages that have models, and their versions."""
+    found = [point.dist for group in MODELS for point in plugins(group)]
     return {dist.name: dist.version for dist in found if dist is not None}
 
 

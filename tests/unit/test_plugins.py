@@ -1,7 +1,8 @@
-"""Models and layouts of another package: a small one is installed beside maskcast, for one test."""
+"""Models, losses and more of another package: a small one is installed beside maskcast, for one test."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,13 +21,15 @@ from maskcast.models.forecasting.table import load_forecaster
 from maskcast.models.segmentation.config import SegmenterModelConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
+from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
 from maskcast.runner.closure import closure
+from maskcast.stages.train_masker import TrainMasker
 
 SEGMENTERS = "maskcast.segmenters"
 PAGE = (Path(__file__).parents[2] / "docs/add-a-model.md").read_text(encoding="utf-8")
 MODULES = {
-    "fcn": PAGE.partition("```python\n")[2].partition("```")[0],
+    **{name: source for source, name in re.findall(r"```python\n(# mynets/(\w+)\.py\n.*?)```", PAGE, re.DOTALL)},
     "still": """
 from typing import Any, Literal
 
@@ -100,6 +103,8 @@ class Taken(SegmenterModelConfig):
 }
 ALL = {SEGMENTERS: "mynets.fcn:FcnConfig", "maskcast.forecasters": "mynets.still:StillConfig"}
 ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClips"}
+ALL |= {"maskcast.losses": "mynets.lovasz:LovaszConfig", "maskcast.augmentations": "mynets.erasing:ErasingConfig"}
+CALM = {"maskcast.forecasters": "mynets.calm:CalmConfig"}
 Install = Callable[[dict[str, str]], Path]
 
 
@@ -141,9 +146,10 @@ from maskcast.stages.train_masker import TrainMasker, train_masker
 clips, masker, masks, still, metrics = map(Path, ("clips", "masker", "masks", "still", "metrics.json"))
 training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
 own = {"model": {"arch": "fcn", "width": 4}, "training": training}
+own |= {"loss": {"name": "lovasz"}, "augment": {"name": "erasing", "crop": [16, 16]}}
 train_masker(clips=clips, masker=masker, metrics=metrics, params=TrainMasker.model_validate(own))
 generate_masks(clips=clips, masker=masker, masks=masks, metrics=metrics, params=GenerateMasks())
-own = PretrainForecaster.model_validate({"model": {"arch": "still"}, "training": training})
+own = PretrainForecaster.model_validate({"model": {"arch": sys.argv[1]}, "training": training})
 pretrain_forecaster(clips=clips, masks=masks, masker=masker, pretrained=still, metrics=metrics, params=own)
 print(describe(TrainMasker))
 """
@@ -155,18 +161,23 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=240, check=False)
 
 
-def test_models_of_another_package_train_and_load(install: Install, tmp_path: Path) -> None:
-    install(ALL)
+@pytest.mark.parametrize(("own", "arch"), [(ALL, "still"), (ALL | CALM, "calm")])
+def test_what_another_package_brings_trains_and_loads(
+    install: Install, own: dict[str, str], arch: str, tmp_path: Path
+) -> None:
+    install(own)
     write_store(tmp_path / "clips")
-    done = run("-c", TRAIN, folder=tmp_path)
+    done = run("-c", TRAIN, arch, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "masker/config.json").read_text())["model"] == {"arch": "fcn", "width": 4}
-    assert json.loads((tmp_path / "still/config.json").read_text())["model"] == {"arch": "still"}
-    assert "arch: fcn" in done.stdout and "Channels of the hidden layer." in done.stdout
+    assert json.loads((tmp_path / "still/config.json").read_text())["model"]["arch"] == arch
+    for said in ("arch: fcn", "Channels of the hidden layer.", "name: lovasz", "name: erasing", "per_image: Mean"):
+        assert said in done.stdout
 
 
 def test_the_page_declares_what_it_shows() -> None:
-    assert f'[project.entry-points."{SEGMENTERS}"]\nfcn = "{ALL[SEGMENTERS]}"\n' in PAGE
+    for group, name in ((SEGMENTERS, "fcn"), ("maskcast.losses", "lovasz"), ("maskcast.augmentations", "erasing")):
+        assert f'[project.entry-points."{group}"]\n{name} = "{ALL[group]}"\n' in PAGE
     assert all(f"`{group}`" in PAGE for group in plugins.JOINED_IN)
 
 
@@ -202,6 +213,38 @@ def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> N
     assert named["mynets/fcn.py"] == sha256_of(site / "mynets" / "fcn.py")
     assert not any(place.startswith("mynets") for place in closure("maskcast.stages.fetch_dataset"))
     assert "mynets" not in sys.modules  # it was read, not run
+
+
+@pytest.mark.parametrize("group", ["maskcast.losses", "maskcast.augmentations"])
+def test_what_trains_alone_reruns_no_other_stage(install: Install, tmp_path: Path, group: str) -> None:
+    install({group: ALL[group]})
+    stages = (
+        "train_masker",
+        "find_learning_rate",
+        "generate_masks",
+        "pretrain_forecaster",
+        "evaluate",
+        "prepare_clips",
+    )
+    using = [name for name in stages if "mynets/erasing.py" in closure(f"maskcast.stages.{name}")]
+    assert using == ["train_masker", "find_learning_rate"]
+    write_artifact(tmp_path, "a card", np.zeros((1, 2, 2, 3), np.uint8), ((-1, 2, 2, 3), (-1, 2, 2)))
+    assert "mynets" not in (tmp_path / "requirements.txt").read_text()
+
+
+@pytest.mark.parametrize("key", ["loss", "augment"])
+def test_a_loss_whose_package_is_gone_says_so(key: str) -> None:
+    said = rf"^params\.yaml: {key}: no name 'mine'; allowed: standard; or install the package that has it \(and 1 "
+    with pytest.raises(MaskcastError, match=said):
+        validate(TrainMasker, {key: {"name": "mine", "x": 1}}, "params.yaml: ")
+
+
+def test_the_names_of_its_own_change_no_fingerprint() -> None:
+    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
+    plain = TrainMasker.model_validate({"training": training})
+    named = {"loss": {"name": "standard"}, "augment": {"name": "standard"}, "training": training}
+    assert TrainMasker.model_validate(named).model_dump() == plain.model_dump()
+    assert not {"name"} & {*plain.model_dump()["loss"], *plain.model_dump()["augment"]}
 
 
 def test_a_registered_model_names_the_package(install: Install, tmp_path: Path) -> None:

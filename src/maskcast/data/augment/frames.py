@@ -9,6 +9,7 @@ Legend: T frames, H height, W width, C = 3 channels (RGB); frames and masks are 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, radians, sin
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -16,11 +17,16 @@ from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import ColourParams, Probability, draw_colours, recolour
 from maskcast.data.augment.mirror import swapped
+from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, LabelMap, MirrorSwaps
+from maskcast.params import is_standard
 
 
-class AugmentParams(ColourParams):
-    """What may change about a training frame; the defaults change nothing but its mirror image."""
+class Augmentation(ColourParams):
+    """What may change about a training frame; the defaults change nothing but its mirror image.
+
+    A package may bring a subclass that adds ``name: Literal[...]``, keys, and what ``change`` makes of a sample.
+    """
 
     hflip: Probability = 0.5
     """Probability of mirroring left and right."""
@@ -37,12 +43,31 @@ class AugmentParams(ColourParams):
     does for a third of its patches; else it may lie anywhere."""
 
     @model_validator(mode="after")
-    def _sizes_make_sense(self) -> "AugmentParams":
+    def _sizes_make_sense(self) -> Self:
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"zoom {self.zoom} must be two factors above 0, the smaller first")
         if self.crop is not None and min(self.crop) < 1:
             raise ValueError(f"crop {self.crop} must be a height and a width of at least 1")
         return self
+
+    def change(
+        self, frames_THWC: np.ndarray, masks: dict[LabelMap, np.ndarray], random: np.random.Generator
+    ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
+        """Returns a sample as it is learnt, of the same sizes: here as it is. It comes after all other changes.
+
+        Args:
+            frames_THWC: uint8 RGB, frames of one clip.
+            masks: (T, H, W) uint8 of each map; class ids, 255 where there is no label.
+            random: all that is drawn must come from it, or a training that is resumed differs.
+        """
+        return frames_THWC, masks
+
+
+class AugmentParams(Augmentation):
+    """What maskcast itself may change."""
+
+    name: Literal["standard"] = Field("standard", exclude_if=is_standard)
+    """These changes; a package of yours may bring others (docs/add-a-model.md)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +89,7 @@ class Geometry:
 
 
 def draw_geometry(
-    params: AugmentParams, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
+    params: Augmentation, shape: tuple[int, int], object_HW: np.ndarray | None, random: np.random.Generator
 ) -> Geometry:
     """Draws how frames move.
 
@@ -95,7 +120,7 @@ def move_masks(label_map: LabelMap, masks_THW: np.ndarray, geometry: Geometry) -
 def augment(
     frames_THWC: np.ndarray,
     masks: Mapping[LabelMap, np.ndarray],
-    params: AugmentParams,
+    params: Augmentation,
     random: np.random.Generator,
     swaps: MirrorSwaps | None = None,
 ) -> tuple[np.ndarray, dict[LabelMap, np.ndarray]]:
@@ -118,7 +143,19 @@ def augment(
     moved = {label_map: move_masks(label_map, masks_THW, geometry) for label_map, masks_THW in masks.items()}
     if swaps is not None and geometry.mirrored:
         moved = swapped(moved, swaps)
-    return recolour(move_frames(frames_THWC, geometry), colours), moved
+    frames_THWC = recolour(move_frames(frames_THWC, geometry), colours)
+    wanted = _forms(frames_THWC, moved)
+    frames_THWC, moved = params.change(frames_THWC, moved, random)
+    if (found := _forms(frames_THWC, moved)) != wanted:
+        own = type(params).__name__
+        raise MaskcastError(f"train_masker.augment: {own}.change returns {found}; return {wanted}")
+    return frames_THWC, moved
+
+
+def _forms(frames_THWC: np.ndarray, masks: Mapping[LabelMap, np.ndarray]) -> str:
+    """Returns type and shape of the layers of a sample, which is stacked with others."""
+    layers = {"frames": frames_THWC} | {f"masks {one.name!r}": masks_THW for one, masks_THW in masks.items()}
+    return ", ".join(f"{name} {layer.dtype} {layer.shape}" for name, layer in layers.items())
 
 
 def _objects(masks: Mapping[LabelMap, np.ndarray]) -> np.ndarray:
@@ -167,7 +204,7 @@ def _corner(
 
 
 def _affine(
-    params: AugmentParams, random: np.random.Generator, corner: tuple[int, int], crop: tuple[int, int]
+    params: Augmentation, random: np.random.Generator, corner: tuple[int, int], crop: tuple[int, int]
 ) -> np.ndarray:
     """Returns the (2, 3) map from (x, y) of the result to those of the frame, about the window's centre."""
     mirror = -1.0 if random.random() < params.hflip else 1.0

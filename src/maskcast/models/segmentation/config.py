@@ -1,6 +1,6 @@
-"""What the configs of all segmenters share; nothing here imports torch."""
+"""What the configs of all segmenters, and of their losses, share; nothing here imports torch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from maskcast.labels import LabelMap
@@ -8,7 +8,7 @@ from maskcast.models.encoders.configs import EncoderModelConfig
 from maskcast.params import Params
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from maskcast.models.encoders.pretrained import Pretrained
     from maskcast.models.segmentation.base import Segmenter
@@ -52,6 +52,19 @@ class SegmenterModelConfig(Params):
     def load_pretrained(self, segmenter: "Segmenter") -> "Pretrained | None":
         """Loads the weights that training is to start from, where the config names any, and returns which."""
         return None
+
+
+class LossConfig(Params):
+    """Base of the config of a loss of maps of classes; a subclass adds ``name: Literal[...]`` and its values."""
+
+    def build(self, label_map: LabelMap) -> "Callable[[Tensor, Tensor], Tensor]":
+        """Returns the loss of a map, a module or another function: logits and class ids to one number.
+
+        The logits are (N, K, H, W) float32. The ids are (N, H, W) int64; some pixel has one, those of 255 have no
+        label and must not count. K is the number of the map's classes, or where ``recoloured`` changes samples of
+        their groups.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how to build its loss")
 
 
 class MaskerModelConfig(SegmenterModelConfig):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig, SmpEncoderConfig, UNetEncoderConfig
 from maskcast.models.encoders.weights import EncoderWeights, Sha256, check_digest
-from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
-from maskcast.params import Params, is_null
+from maskcast.models.segmentation.config import LossConfig, MaskerModelConfig, SegmenterModelConfig
+from maskcast.params import Params, is_null, is_standard
 from maskcast.plugins import with_plugins
+from maskcast.reading import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -160,9 +162,11 @@ class RecurrentConfig(SegmenterModelConfig):
         return self.base.load_pretrained(segmenter)
 
 
-class MaskLossConfig(Params):
+class MaskLossConfig(LossConfig):
     """Weights and reductions of ``losses.MaskLoss``; the defaults are system 0's (smp 0.3.2 semantics)."""
 
+    name: Literal["standard"] = Field("standard", exclude_if=is_standard)
+    """This loss; a package of yours may bring others (docs/add-a-model.md)."""
     ce: float = Field(0.2, ge=0)
     """Weight of the cross entropy; 0 leaves the term out."""
     dice: float = Field(0.4, ge=0)
@@ -188,6 +192,22 @@ class MaskLossConfig(Params):
     """Exponent of the focal factor; 0 makes it plain cross entropy."""
     focal_classes: Literal["sum", "mean"] = "sum"
     """Sum the sigmoid form's losses over the classes (smp 0.3.2) or average them (smp since 2026)."""
+
+    def build(self, label_map: LabelMap) -> "nn.Module":
+        """Returns the loss.
+
+        Raises:
+            MaskcastError: if there is not one weight of each class.
+        """
+        from maskcast.models.segmentation.losses import MaskLoss
+
+        given = self.class_weights
+        if given is not None and len(given) != label_map.num_classes:
+            raise MaskcastError(
+                f"train_masker.loss.class_weights: has {counted(len(given), 'weight')}, map {label_map.name!r} "
+                f"has {counted(label_map.num_classes, 'class')}; give one of each class, background first"
+            )
+        return MaskLoss(self)
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:

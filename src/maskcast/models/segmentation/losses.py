@@ -1,4 +1,4 @@
-"""The losses of label maps: MaskLoss of classes, AlphaLoss of opacities.
+"""The losses of label maps: MaskLoss of classes, AlphaLoss of opacities, OwnLoss of what other packages bring.
 
 MaskLoss is weighted cross entropy + Dice + focal, with every reduction named and no one-hot tensor. The three
 terms share one walk over the logits: forward keeps the logits, one log-sum-exp per pixel and a few sums per class;
@@ -10,13 +10,16 @@ their sums are added up before anything is divided.
 Shapes: N frames, K classes, P pixels of a frame.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maskcast.distributed import all_means, all_sum
+from maskcast.distributed import all_means, all_sum, world_size
+from maskcast.errors import MaskcastError
+from maskcast.labels import IGNORE
 from maskcast.models.arithmetic import at_least_float32, has_kernels
 from maskcast.models.segmentation import loss_chunks
 from maskcast.models.segmentation.configs import MaskLossConfig
@@ -88,6 +91,39 @@ class AlphaLoss(nn.Module):
         difference_NHW = opacity_NHW - target.to(opacity_NHW.dtype) / 255
         terms = [difference_NHW, difference_NHW.diff(dim=1), difference_NHW.diff(dim=2)]
         return all_means([(1.0, term.abs()) for term in terms])
+
+
+class OwnLoss(nn.Module):
+    """The loss of another package: the mean of those that all processes find of their frames.
+
+    Args:
+        loss: what ``LossConfig.build`` returned.
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a float32 scalar; 0 where no pixel counts.
+
+        Args:
+            logits: (N, K, H, W) floating.
+            target: (N, H, W) class ids below K, or 255.
+
+        Raises:
+            MaskcastError: it is no single number.
+        """
+        self.to(logits.device)  # weights of classes may be a buffer of it
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = at_least_float32(logits)
+            own = self.loss(logits, target.long()) if (target != IGNORE).any() else 0 * logits.sum()
+        if own.ndim:
+            raise MaskcastError(
+                f"train_masker.loss: {type(self.loss).__name__} returns a tensor of shape {tuple(own.shape)}; "
+                "return one number, e.g. the mean over the pixels that have a label"
+            )
+        return all_sum(own) / world_size()
 
 
 class _FusedLoss(torch.autograd.Function):

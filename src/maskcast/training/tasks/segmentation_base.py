@@ -19,10 +19,10 @@ from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
-from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss
+from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss, OwnLoss
 from maskcast.models.segmentation.matte_losses import MatteLoss
-from maskcast.reading import counted
 from maskcast.seed import derive
 from maskcast.training.ema import BetterModel, EmaModel
 from maskcast.training.tasks.segmentation_adversarial import Adversary
@@ -142,10 +142,12 @@ class SegmentationTask:
     def same_each_step(self) -> bool:
         """Whether the loss does the same in each step (``models/recorded.py``).
 
-        Phases and a discriminator go by the number of the step, and masks that agree are made on the host.
+        Phases and a discriminator go by the number of the step, masks that agree are made on the host, and what
+        the loss of another package does is not known.
         """
         agreeing = self.teaching is not None and self.teaching.unlabeled.consistent_frames is not None
-        return self.adversary is None and self.params.phases is None and not agreeing
+        known = isinstance(self.params.loss, MaskLossConfig)
+        return known and self.adversary is None and self.params.phases is None and not agreeing
 
     def _begin(self, batch: Windows, step: int) -> Windows:
         """Returns what the student sees in this step: the labelled samples come first."""
@@ -172,12 +174,13 @@ class SegmentationTask:
         labelled = len(batch.frames_BTHWC)
         parts = []
         criteria = self._of_phases[self.params.phase(step)] if self._of_phases else self.criteria
-        for criterion, alike, logits_BTKHW, masks_BTHW in zip(criteria, self.alike, logits, masks, strict=True):
+        learnt = zip(self.maps, criteria, self.alike, logits, masks, strict=True)
+        for label_map, criterion, alike, logits_BTKHW, masks_BTHW in learnt:
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
             parts.append(self._given_loss(criterion, alike, *given))
             if self.teaching is not None and batch.views is not None:
-                share = learnt_share(taught[1]) if isinstance(criterion, MaskLoss) else 1.0
+                share = learnt_share(taught[1]) if label_map.kind == "classes" else 1.0
                 if alike is not None and self.teaching.unlabeled.strong.hue:
                     taught = (alike.logits(taught[0]), alike.masks(taught[1]))
                 parts.append(batch.views.weight * share * _loss_of(criterion, *taught))
@@ -204,15 +207,10 @@ class SegmentationTask:
         return share * changed + (1 - share) * _loss_of(criterion, logits_BTKHW[first:], masks_BTHW[first:])
 
 
-def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: MaskLossConfig) -> nn.Module:
+def _criterion(label_map: LabelMap, params: SegmentationTraining, loss: LossConfig) -> nn.Module:
     if label_map.kind != "alpha":
-        given = loss.class_weights
-        if given is not None and len(given) != label_map.num_classes:
-            raise MaskcastError(
-                f"train_masker.loss.class_weights: has {counted(len(given), 'weight')}, map {label_map.name!r} "
-                f"has {counted(label_map.num_classes, 'class')}; give one of each class, background first"
-            )
-        return MaskLoss(loss)
+        criterion = loss.build(label_map)
+        return criterion if isinstance(criterion, MaskLoss) else OwnLoss(criterion)
     return AlphaLoss() if params.matte_loss is None else MatteLoss(params.matte_loss)
 
 

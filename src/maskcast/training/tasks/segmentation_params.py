@@ -1,24 +1,31 @@
 """Params of the training of a segmenter; nothing here imports torch."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from maskcast.data.augment.colours import ColourParams, Probability
-from maskcast.data.augment.frames import AugmentParams
+from maskcast.data.augment.frames import Augmentation, AugmentParams
 from maskcast.data.augment.strong import StrongColours
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
 from maskcast.params import Params, is_false, is_null
+from maskcast.plugins import with_plugins
 from maskcast.reading import counted
 from maskcast.training.schedule import TrainingParams
 from maskcast.training.tasks.segmentation_phases import (
     AdversarialParams,
     GeneratedParams,
+    Loss,
     PhasedTraining,
     SegmentationPhase,
     phase_at,
 )
+
+if TYPE_CHECKING:
+    Augment = Augmentation
+else:
+    Augment = with_plugins(AugmentParams, "maskcast.augmentations", Augmentation, "name", "standard")
 
 
 class WindowParams(Params):
@@ -97,12 +104,12 @@ class SegmentationTraining(Params):
 
     model: SegmenterConfig = UNetConfig()
     """Architecture and its sizes."""
-    loss: MaskLossConfig = MaskLossConfig()
+    loss: Loss = MaskLossConfig()
     """Terms of the loss of maps of classes, their weights and reductions."""
     matte_loss: MatteLossConfig | None = Field(default=None, exclude_if=is_null)
     """Terms of the loss of alpha maps, e.g. {l1: 1, laplacian: 1, coherence: 5} as Robust Video Matting has; null
     is the mean absolute difference of opacity and of its gradient."""
-    augment: AugmentParams = AugmentParams()
+    augment: Augment = AugmentParams()
     """How training frames are varied."""
     training: TrainingParams
     """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip where the model has a state."""
@@ -186,8 +193,9 @@ class SegmentationTraining(Params):
 
     @model_validator(mode="after")
     def _weights_fit_the_classes(self) -> Self:
-        losses = [self.loss, *(one.loss for one in self.phases or () if one.loss is not None)]
-        if self.recoloured is not None and any(one.class_weights is not None for one in losses):
+        losses = [self.loss, *(one.loss for one in self.phases or ())]
+        weighed = any(isinstance(one, MaskLossConfig) and one.class_weights is not None for one in losses)
+        if self.recoloured is not None and weighed:
             raise ValueError(
                 "loss.class_weights: recoloured learns groups of classes, which have no weights; set one to null"
             )

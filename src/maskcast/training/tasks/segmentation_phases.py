@@ -1,14 +1,21 @@
-"""Params of what a second round has: generated masks, phases, a discriminator; nothing here imports torch."""
+"""Params of the loss, and of what a second round has: phases and more; nothing here imports torch."""
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.params import Params, is_null, is_zero
+from maskcast.plugins import with_plugins
 from maskcast.training.schedule import TrainingParams
+
+if TYPE_CHECKING:
+    Loss = LossConfig
+else:
+    Loss = with_plugins(MaskLossConfig, "maskcast.losses", LossConfig, "name", "standard")
 
 
 class AdversarialParams(Params):
@@ -45,7 +52,7 @@ class SegmentationPhase(Params):
     """Factor on the learning rate of the schedule."""
     generated: float | None = Field(default=None, ge=0, le=1, exclude_if=is_null)
     """Share of the samples that is drawn from generated masks: 0 learns from labels alone, 1 from no label."""
-    loss: MaskLossConfig | None = Field(default=None, exclude_if=is_null)
+    loss: Loss | None = Field(default=None, exclude_if=is_null)
     """Terms of the loss of maps of classes."""
     adversarial: float | None = Field(default=None, ge=0, exclude_if=is_null)
     """Weight of the adversarial loss."""
