@@ -1,6 +1,7 @@
 """train_masker on small clips: it learns, resumes exactly, and says what is wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from maskcast.labels import MASK, single_map
 from maskcast.models.encoders.configs import SmpEncoderConfig
 from maskcast.models.encoders.table import save_encoder
 from maskcast.models.segmentation.table import load_masker
+from maskcast.progress import listening
 from maskcast.report.overlays import masker_strip
+from maskcast.report.page import Page
 from maskcast.report.paint import palette
 from maskcast.runner.run import run_stage
 from maskcast.stages.train_masker import TrainMasker, train_masker
@@ -71,7 +74,8 @@ def test_it_learns_two_colours_and_leaves_a_masker(store: ClipStore, tmp_path: P
 def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
     store, out = write_two_maps(tmp_path / "clips"), outputs(tmp_path / "out")
     short = params(epochs=1, steps_per_epoch=2).model_copy(update={"val_frame_step": 1})
-    train_masker(clips=store.root, params=short, **out)
+    with listening(page := Page("train_masker")):
+        train_masker(clips=store.root, params=short, **out)
     masker, description = load_masker(out["masker"])
     assert masker.maps == (SQUARES, MATTE) and description["num_classes"] == 3
     metrics = json.loads(out["metrics"].read_text())
@@ -82,6 +86,17 @@ def test_two_maps_are_trained_generated_and_shown(tmp_path: Path) -> None:
     one = masker_strip(store.frames(store.clips[2]), *[store.of("squares").masks(store.clips[2])] * 2)
     with Image.open(picture) as shown:
         assert shown.height > 1.8 * one.height  # a strip of each map, the matte's without a legend
+    with Image.open(tmp_path / "out/masker.resume/samples.png") as shown:
+        assert shown.width > 4 * 120 and shown.height > 3 * 80  # 4 samples, and their masks of two maps
+    page.write(tmp_path / "page.html", metrics, short, {})
+    text = (tmp_path / "page.html").read_text()
+    assert text.index("samples.png") < text.index("classes.md") < text.index("val_0.png")
+    told = (tmp_path / "out/masker.resume/classes.md").read_text()
+    assert told.startswith("## squares\n") and "matte" not in told
+    rows = re.findall(r"^\| (background|red|blue) \| ([\d.]+) \|", told, re.MULTILINE)
+    found = [float(jaccard) for _, jaccard in rows]
+    assert len(rows) == 3 and found == sorted(found)
+    assert np.mean(found) == pytest.approx(metrics["val_jaccard_squares"], abs=1e-3)
 
 
 def test_one_class_has_its_score_beside_the_one_with_background(

@@ -5,7 +5,7 @@ Frame numbers on pictures count from 1, as the names of scores do.
 Legend: T frames, H height, W width, C = 3 channels (RGB); frames and pictures are uint8, masks uint8 class ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +115,20 @@ def masker_strip(
         label = "difference" if kind == "alpha" else "error"  # colours of errors are explained below
         rows.append(Row(label, [error(truth[t], prediction[t]) for t in shown]))
     return grid(rows, title, legend=legend)
+
+
+def samples_picture(frames: np.ndarray, maps: Mapping[str, tuple[MapKind, np.ndarray]]) -> Image.Image:
+    """Draws the samples of a batch, frames (N, H, W, C), and below them the masks (N, H, W) of each map.
+
+    Args:
+        frames: as they are learnt from.
+        maps: kind and masks, by the name of the map.
+    """
+    rows = [Row("sample", list(frames))]
+    for name, (kind, masks) in maps.items():
+        painted = matte if kind == "alpha" else overlay
+        rows.append(Row(name, [painted(frame, mask) for frame, mask in zip(frames, masks, strict=True)]))
+    return grid(rows, "samples of the first batch")
 
 
 def grid(

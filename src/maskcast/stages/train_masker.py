@@ -9,6 +9,7 @@ from maskcast.training.tasks.segmentation_params import SegmentationTraining
 if TYPE_CHECKING:
     from maskcast.training.tasks.segmentation_base import SegmentationTask
 
+SAMPLES = 8  # of the first batch, in a picture
 LEARNT = 0.01  # of Jaccard that a masker must be better than a single class
 
 
@@ -65,6 +66,7 @@ def train_masker(
     given = {"clips": clips, "encoder": encoder, "start": start, "masks": masks, "unlabeled": unlabeled}
     inputs = {name: path for name, path in given.items() if path is not None}
     task = segmentation_task(store, params, fingerprint(params, **inputs), encoder, start, masks, unlabeled)
+    _report_samples(task, resume_dir(masker) / "samples.png")
     meta: dict[str, Any] = {"height": store.height, "width": store.width}
     if task.pretrained is not None:
         meta["encoder_weights"] = task.pretrained.record
@@ -101,7 +103,41 @@ def train_masker(
             f"warning: masks of one class alone have {alone:.4f} there, so the masker has learnt next to nothing; "
             "train longer, label more, or look at the masks of the clips"
         )
+    if not rehearsing():  # it takes one more validation
+        _report_classes(task, resume_dir(masker) / "classes.md")
     _report_pictures(task, resume_dir(masker) / "pictures")
+
+
+def _report_samples(task: "SegmentationTask", path: Path) -> None:
+    """Draws what the masker learns from: samples of the first batch, varied as they are, and their masks."""
+    from maskcast.progress import first_process, report_file
+    from maskcast.report.overlays import samples_picture
+
+    if not first_process():
+        return
+    batch = task.windows.batch(0)
+    frames = batch.frames_BTHWC[:SAMPLES, 0].numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    maps = {
+        one.name: (one.kind, masks[:SAMPLES, 0].numpy()) for one, masks in zip(task.maps, batch.masks, strict=True)
+    }
+    samples_picture(frames, maps).save(path)
+    report_file(path, "masker")
+
+
+def _report_classes(task: "SegmentationTask", path: Path) -> None:
+    """Writes how well each class is found in the validation clips."""
+    from maskcast.models.base import best_device
+    from maskcast.progress import first_process, report_file
+    from maskcast.report.class_scores import class_scores
+
+    if not first_process():
+        return
+    counts = zip(task.maps, task.validation.counts(task.segmenter.to(best_device())), strict=True)
+    tables = [f"## {one.name}\n\n{class_scores(one, own)}" for one, own in counts if one.kind == "classes"]
+    if tables:
+        path.write_text("\n".join(tables), encoding="utf-8")
+        report_file(path, "masker")
 
 
 def _report_pictures(task: "SegmentationTask", folder: Path) -> None:

@@ -62,6 +62,17 @@ class Validation:
         Maps of one class beside the background have its Jaccard, ``jaccard_no_background``, too. Where there are
         several maps, the scores of each carry its name as well.
         """
+        each = {}
+        for one, total in zip(self.maps, self.counts(segmenter), strict=True):
+            each[one.name] = map_scores(one, total) | ({} if one.kind == "alpha" else foreground_jaccard(total))
+        if len(each) == 1:
+            return next(iter(each.values()))
+        shared = [score for score in MEANS if all(score in one for one in each.values())]
+        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in shared}
+        return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
+
+    def counts(self, segmenter: Segmenter) -> list[np.ndarray]:
+        """Returns what the scores of each map are made of (``map_scores.counts_of``), over all processes."""
         counts = [no_counts(label_map) for label_map in self.maps]
         worker = self.worker(segmenter)
         for k in own_part(len(self.clips)):
@@ -70,15 +81,7 @@ class Validation:
                 for n, label_map in enumerate(self.maps):
                     truth = taken(frames, partial(self._masks[n].masks, clip))
                     counts[n] += counts_of(label_map, truth, found[label_map.name].masks)
-        each = {}
-        for one, own in zip(self.maps, counts, strict=True):
-            total = all_counts(own, segmenter)
-            each[one.name] = map_scores(one, total) | ({} if one.kind == "alpha" else foreground_jaccard(total))
-        if len(each) == 1:
-            return next(iter(each.values()))
-        shared = [score for score in MEANS if all(score in one for one in each.values())]
-        mean = {score: float(np.mean([one[score] for one in each.values()])) for score in shared}
-        return mean | {f"{score}_{name}": value for name, one in each.items() for score, value in one.items()}
+        return [all_counts(own, segmenter) for own in counts]
 
     def of_one_class(self) -> float:
         """Returns the Jaccard of masks of one class, the most frequent of each map; NaN where one is an alpha."""

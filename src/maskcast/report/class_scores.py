@@ -1,0 +1,32 @@
+"""How well a masker finds each class, as a text that the page of its run shows and MLflow keeps."""
+
+import numpy as np
+
+from maskcast.evaluation.metrics import jaccard_per_class
+from maskcast.labels import LabelMap
+from maskcast.report.tables import markdown
+
+HEADER = ["class", "Jaccard", "precision", "recall", "true pixels", "most taken for"]
+
+
+def class_scores(label_map: LabelMap, counts_KK: np.ndarray) -> str:
+    """Returns a table of the classes that are there, the worst first.
+
+    Args:
+        label_map: of kind ``classes``.
+        counts_KK: the confusion matrix, rows = true class, columns = what was found.
+    """
+    jaccard_K = jaccard_per_class(counts_KK)
+    there = [k for k in np.argsort(jaccard_K, kind="stable") if np.isfinite(jaccard_K[k])]
+    rows = [[label_map.classes[k], f"{jaccard_K[k]:.3f}", *_of_class(counts_KK, k, label_map)] for k in there]
+    return markdown(HEADER, rows)
+
+
+def _of_class(counts_KK: np.ndarray, k: int, label_map: LabelMap) -> list[str]:
+    right, true, found = int(counts_KK[k, k]), int(counts_KK[k].sum()), int(counts_KK[:, k].sum())
+    precision, recall = (f"{right / whole:.3f}" if whole else "-" for whole in (found, true))
+    wrong_K = counts_KK[k].copy()
+    wrong_K[k] = 0
+    other = int(wrong_K.argmax())
+    taken = f"{label_map.classes[other]} ({wrong_K[other] / true:.1%})" if wrong_K[other] else "-"
+    return [precision, recall, f"{true:,}", taken]
