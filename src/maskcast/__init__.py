@@ -16,6 +16,7 @@ _PLACES = {
     "Session": "maskcast.inference.session",
     "Step": "maskcast.inference.session",
     "load": "maskcast.serving.face",
+    "run_stage": "maskcast.runner.run",
 }
 __all__ = [*_PLACES]
 

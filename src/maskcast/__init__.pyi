@@ -2,6 +2,7 @@ from maskcast.data.clip_store.reader import ClipStore as ClipStore
 from maskcast.errors import MaskcastError as MaskcastError
 from maskcast.inference.session import Session as Session
 from maskcast.inference.session import Step as Step
+from maskcast.runner.run import run_stage as run_stage
 from maskcast.serving.face import Pipeline as Pipeline
 from maskcast.serving.face import Segmentation as Segmentation
 from maskcast.serving.face import Segmenter as Segmenter

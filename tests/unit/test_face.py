@@ -185,6 +185,46 @@ def test_documented_masks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
     assert (values["masks"] == values["truth"]).mean() > 0.97
 
 
+AFTER = """
+import json
+
+assert scores == json.loads(Path("models/masker-0.01.json").read_text())
+assert Path("models/masker-0.003.html").is_file() and "MLFLOW_RUN_ID" not in os.environ
+found = mlflow.get_run(run.info.run_id)
+assert found.info.run_name == "wide" and found.data.metrics["val_jaccard"] > 0
+assert {"who": "ann", "maskcast.stage": "train_masker"}.items() <= found.data.tags.items()
+(untrained,), _ = maskcast.Segmenter("models/masker").model.network(frames)
+assert loss < 0.7 * F.cross_entropy(untrained[0], masks, ignore_index=255)
+"""
+
+
+def test_documented_trainings_run(tmp_path: Path) -> None:
+    write_store(tmp_path / "data/clips")
+    short = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
+    model = {"arch": "unet", "width": 4}
+    (tmp_path / "params.yaml").write_text(json.dumps({"train_masker": {"model": model, "training": short}}))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/masker").symlink_to("wide")
+    text = (ROOT / "docs/python.md").read_text().split("## Train\n")[1]
+    programs = [part.split("```")[0] for part in text.split("```python\n")[1:4]]
+    (tmp_path / "script.py").write_text("\n".join([*programs, AFTER]))
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_script_without_a_main_is_told_so(tmp_path: Path) -> None:
+    params = {"source": {"layout": "synthetic", "train": 2, "val": 2, "unlabeled": 0, "hidden": 0}, "workers": 2}
+    call = f"maskcast.run_stage('prepare_clips', {params | {'height': 16, 'width': 24}}, raw='.', clips='clips')\n"
+    (tmp_path / "script.py").write_text(f"import maskcast\n\n{call}")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (
+        "MaskcastError: prepare_clips: a process that the stage started reads your script and comes" in done.stderr
+    )
+    (tmp_path / "script.py").write_text(f'import maskcast\n\nif __name__ == "__main__":\n    {call}')
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_notebook_runs_and_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / "docs/notebooks/first-forecast.ipynb"
     monkeypatch.chdir(tmp_path)

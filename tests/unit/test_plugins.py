@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from tests.conftest import moving_squares, write_store
 from tests.toy_segmenter import MemoryConfig
 
@@ -17,14 +19,16 @@ from maskcast import plugins
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
+from maskcast.labels import single_map
 from maskcast.models.forecasting.table import load_forecaster
-from maskcast.models.segmentation.config import SegmenterModelConfig
+from maskcast.models.segmentation.config import MaskerModelConfig, SegmenterModelConfig
 from maskcast.models.segmentation.configs import UNetConfig
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
 from maskcast.runner.closure import closure
 from maskcast.stages.train_masker import TrainMasker
+from maskcast.training.tasks.segmentation import FrameTask
 
 SEGMENTERS = "maskcast.segmenters"
 PAGE = (Path(__file__).parents[2] / "docs/add-a-model.md").read_text(encoding="utf-8")
@@ -274,3 +278,46 @@ def test_a_package_at_fault_ends_a_command_in_one_line(install: Install, tmp_pat
     done = run("-m", "maskcast", "train_masker", "--help", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: mynets: plugin 'broken'") and done.stderr.count("\n") == 1
+
+
+class Networks(MaskerModelConfig):
+    """A masker whose author has forgotten something."""
+
+    channels: int = 3
+    stride: int = 1
+
+    def network(self, channels: int) -> tuple[Any, int]:
+        return torch.nn.Conv2d(3, self.channels, self.stride, self.stride), 2
+
+
+class Stateless(MemoryConfig):
+    stateful: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            Networks(stride=2),
+            r"Networks gives logits of map 'mask' of shape \(2, 1, 3, 16, 24\); give \(2, 1, 3, 32, 48\): "
+            r"samples, frames, channels, height, width$",
+        ),
+        (Networks(channels=1), r"Networks gives .* \(2, 1, 1, 32, 48\); give \(2, 1, 3, 32, 48\)"),
+        (Stateless(), r"Stateless\.stateful is False, Memory\.stateful is True; make them equal$"),
+    ],
+)
+def test_what_an_author_has_forgotten_is_told(model: SegmenterModelConfig, said: str, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "clips")
+    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
+    params = TrainMasker.model_validate({"training": training}).model_copy(update={"model": model})
+    with pytest.raises(MaskcastError, match=rf"^train_masker\.model: {said}"):
+        task = FrameTask(store, params, "")
+        task.loss(task.batch(0), 0)
+
+
+def test_a_model_without_a_head_says_so() -> None:
+    said = (
+        r"^Networks: sets no head_name, .*; set it, e\.g\. to network\.head, or train_masker\.attributes to false$"
+    )
+    with pytest.raises(MaskcastError, match=said):
+        Networks().head_of(UNetConfig(width=2).build(single_map("ab")))

@@ -57,7 +57,10 @@ def load_all(
                 flight.append((clip, pool.submit(load, clip)))
             yield done, result
     except BrokenProcessPool as error:
-        raise MaskcastError("a worker of prepare_clips died, perhaps for lack of memory; lower workers") from error
+        raise MaskcastError(
+            "a worker of prepare_clips died: what it said stands above; if it said nothing, perhaps for lack of "
+            "memory: lower workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

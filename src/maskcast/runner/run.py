@@ -4,6 +4,7 @@ Outputs appear whole or not at all: a stage writes to ``<output>.partial``, see 
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -47,8 +48,13 @@ def run_stage(
 
     Raises:
         MaskcastError: on bad params or a bad name, missing or unknown ports, unreadable inputs, unwritable
-            outputs, a full disk.
+            outputs, a full disk; or in a process that the stage itself started, which reads the script anew.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks it
+        raise MaskcastError(
+            f"{stage}: a process that the stage started reads your script and comes here, too; put what the "
+            'script does below `if __name__ == "__main__":`'
+        )
     the_stage = get_stage(stage)
     name = name or stage
     check_name(name, stage)

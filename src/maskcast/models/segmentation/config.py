@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.encoders.configs import EncoderModelConfig
 from maskcast.params import Params
@@ -33,15 +34,26 @@ class SegmenterModelConfig(Params):
         return None
 
     def encoder_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the part of a segmenter that is its encoder."""
+        """Returns the part of a segmenter that is its encoder.
+
+        Raises:
+            MaskcastError: the config does not name it.
+        """
         if self.encoder_name is None:
-            raise TypeError(f"{type(self).__name__} does not say what its encoder is")
+            raise MaskcastError(f"{type(self).__name__}: sets no encoder_name; set it, e.g. to network.encoder")
         return segmenter.get_submodule(self.encoder_name)
 
     def head_of(self, segmenter: "Segmenter") -> "nn.Module":
-        """Returns the convolution that ends a segmenter, which gives the logits of all maps."""
+        """Returns the convolution that ends a segmenter, which gives the logits of all maps.
+
+        Raises:
+            MaskcastError: the config does not name it.
+        """
         if self.head_name is None:
-            raise TypeError(f"{type(self).__name__} does not say what its head is")
+            raise MaskcastError(
+                f"{type(self).__name__}: sets no head_name, the convolution that learns what classes share; "
+                "set it, e.g. to network.head, or train_masker.attributes to false"
+            )
         return segmenter.get_submodule(self.head_name)
 
     @property

@@ -18,7 +18,7 @@ from maskcast.distributed import rank
 from maskcast.errors import MaskcastError
 from maskcast.labels import LabelMap
 from maskcast.models.segmentation.attributes import fold_parts, share_parts
-from maskcast.models.segmentation.base import Segmenter
+from maskcast.models.segmentation.base import Segmenter, logit_channels
 from maskcast.models.segmentation.config import LossConfig
 from maskcast.models.segmentation.configs import MaskLossConfig
 from maskcast.models.segmentation.losses import AlphaLoss, MaskLoss, OwnLoss
@@ -70,6 +70,12 @@ class SegmentationTask:
         self.validation = Validation(store, self.maps, params)
         torch.manual_seed(derive(params.training.seed))
         self.student: Segmenter = params.model.build([replace(one, attributes={}) for one in self.maps])
+        if self.student.stateful != params.model.stateful:
+            own, network = type(params.model).__name__, type(self.student).__name__
+            raise MaskcastError(
+                f"train_masker.model: {own}.stateful is {params.model.stateful}, {network}.stateful is "
+                f"{self.student.stateful}; make them equal"
+            )
         colours = partial(frame_statistics, store, self.windows.clips)
         self.pretrained = start_weights(self.student, params.model, encoder, start, colours)
         if self.pretrained is not None:
@@ -176,6 +182,7 @@ class SegmentationTask:
         criteria = self._of_phases[self.params.phase(step)] if self._of_phases else self.criteria
         learnt = zip(self.maps, criteria, self.alike, logits, masks, strict=True)
         for label_map, criterion, alike, logits_BTKHW, masks_BTHW in learnt:
+            self._check_shape(label_map, logits_BTKHW, masks_BTHW)
             sizes = [labelled, len(masks_BTHW) - labelled]
             given, taught = zip(logits_BTKHW.split(sizes), masks_BTHW.split(sizes), strict=True)
             parts.append(self._given_loss(criterion, alike, *given))
@@ -195,6 +202,21 @@ class SegmentationTask:
                 parts.append(loss)
         total: Tensor = sum(parts[1:], parts[0])
         return total, numbers
+
+    def _check_shape(self, label_map: LabelMap, logits_BTKHW: Tensor, masks_BTHW: Tensor) -> None:
+        """Makes sure that a network of another package gives what it has to.
+
+        Raises:
+            MaskcastError: it does not.
+        """
+        (channels,) = logit_channels([label_map])
+        wanted = (*masks_BTHW.shape[:2], channels, *masks_BTHW.shape[2:])
+        if logits_BTKHW.shape != wanted:
+            own, found = type(self.params.model).__name__, tuple(logits_BTKHW.shape)
+            raise MaskcastError(
+                f"train_masker.model: {own} gives logits of map {label_map.name!r} of shape {found}; "
+                f"give {wanted}: samples, frames, channels, height, width"
+            )
 
     def _given_loss(
         self, criterion: nn.Module, alike: AlikeClasses | None, logits_BTKHW: Tensor, masks_BTHW: Tensor
