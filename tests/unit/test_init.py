@@ -1087,3 +1087,25 @@ def test_a_number_is_no_word_for_masks(tmp_path: Path) -> None:
     write_images(tmp_path / "labels/take_1", masks, "frame{:03d}.png")
     with pytest.raises(MaskcastError, match="have no pattern in common"):
         look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        ("{split}/{name}_{{:04d}}.jpg", "{split}_masks/{name}_{{:04d}}.png"),  # the folders of masks fit `*`, too
+        ("images/{split}/{name}_{{:04d}}.jpg", "masks/{split}/{name}_{{:04d}}.png"),
+        ("{split}/{name}/rgb/{{:04d}}.jpg", "{split}/{name}/labels/{{:04d}}.png"),  # most masks lie in val
+    ],
+)
+@pytest.mark.parametrize("names", ["abcd", ("v1", "v2", "v3", "v4")])
+def test_sequences_in_folders_of_splits_are_all_found(
+    images: str, masks: str, names: Sequence[str], tmp_path: Path
+) -> None:
+    for k, (name, split) in enumerate(zip(names, ("train", "train", "val", "test"), strict=True)):
+        frames, truth = frames_of(k, 60 if split == "val" else 24)
+        for pattern, pixels in ((images, frames), (masks, truth)):
+            path = tmp_path / pattern.format(split=split, name=name)
+            write_images(path.parent, pixels, path.name)
+    start = plan(tmp_path)
+    assert start.found.source["splits"] == {"val": (names[2],), "test": (names[3],)}
+    assert {*start.found.sequences} == {*names} and not start.left_out

@@ -34,7 +34,7 @@ from maskcast.data.masks.panoptic import proposed_split
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.masks.survey import survey_masks
-from maskcast.data.sources.patterns import find_sequences, without_masks
+from maskcast.data.sources.patterns import FRAME, find_sequences, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import counted
@@ -142,10 +142,14 @@ def _look(raw: Path, frames: list[Stream], masks: list[Stream], films: list[tupl
 
 def _by_best_guess(raw: Path, guess: Guess, frames: list[Stream], masks: list[Stream]) -> Findings:
     """Returns what the first of several patterns finds under which all masks can be read, else most of them."""
-    for one in (guess, guess_in_folders(guess, frames, masks)):
+    guesses, inner = [guess], guess_in_folders(guess, frames, masks)
+    with suppress(MaskcastError):  # two are of one name
+        if inner is not None:
+            more = len(find_sequences(raw, inner.images)) > len({one.parts for one in frames})
+            guesses.insert(0 if more and FRAME in inner.images else 1, inner)
+    for one in guesses:
         with suppress(NoSequenceError):
-            if one is not None:
-                return _frame_folders(raw, one, whole=True)
+            return _frame_folders(raw, one, whole=True)
     try:
         return _frame_folders(raw, guess)
     except NoSequenceError:

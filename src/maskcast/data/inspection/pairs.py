@@ -59,7 +59,8 @@ def pair_masks(
     if unread and (whole or lost > read):
         what = "most masks cannot be read" if read else "no sequence with masks can be read"
         error = NoSequenceError if whole or not read else MaskcastError
-        raise error(f"{what}: {next(iter(unread.values()))}; or move away what is no mask")
+        remedy = "or give each sequence a folder of its own, or move away what is no mask"
+        raise error(f"{what}: {next(iter(unread.values()))}; {remedy}")
     for name in (name for name, one in footage.items() if one.unpaired):
         numbers = _numbers(images[name], labels[name], suffix, name)
         if numbers is not None and (shift := _shift_of_all(*numbers)):

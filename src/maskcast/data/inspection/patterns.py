@@ -42,7 +42,9 @@ def guess_patterns(frames: Sequence[Stream], videos: Sequence[Parts], masks: Seq
     if masks and (found := paired_families(places, _keys(frames), _keys(masks))):
         images, labels, shared = found
         if by_names is not None and by_names[0] >= shared and (by_names[0] > shared or by_names[2]):
-            return by_names[1]
+            flat = by_names[1]
+            if not (_beside(flat.images, images) and _beside(str(flat.masks), labels)):
+                return flat
         return _with_names(images, labels, frames, masks)
     if frames and (flat := _in_names(frames, masks)):
         return flat
@@ -62,6 +64,12 @@ def guess_by_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess |
     """Returns patterns for the one folder of frames and that of masks that share most names, if there are such."""
     found = _by_shared_names(frames, masks)
     return None if found is None else found[1]
+
+
+def _beside(pattern: str, family: str) -> bool:
+    """Whether the folder of a pattern is none of a family, and as these but for one part, e.g. the split."""
+    folder, parts = PurePosixPath(pattern).parts[:-1], PurePosixPath(family).parts
+    return len(folder) == len(parts) and sum(CLIP not in part for part in parts if part not in folder) == 1
 
 
 def _any_ending(videos: Sequence[Parts]) -> list[Parts]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from maskcast.data.inspection.given_splits import split_of_name
 from maskcast.data.inspection.patterns import IN_NAME, Guess
@@ -22,13 +22,15 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
     if FRAME in guess.images:
         return None
     patterns = []
-    sides = [(guess.images, frames, "")]
+    sides = [(guess.images, frames, masks, "")]
     if guess.masks is not None:
-        sides.append((guess.masks, masks, guess.mask_suffix or ""))
-    for folder, streams, tail in sides:
+        sides.append((guess.masks, masks, frames, guess.mask_suffix or ""))
+    for pattern, streams, others, tail in sides:
+        folders = pattern.replace(CLIP, "*")
+        ending = _ending(streams, [one for one in others if _in(one, folders)])
         places = [(path.stem.removesuffix(tail), one.parts) for one in streams for path in one.files]
         stems = [stem for stem, _ in places]
-        if len(set(stems)) < len(stems):
+        if ending is None or len(set(stems)) < len(stems):
             return None
         matches = [IN_NAME.fullmatch(stem) for stem in stems]
         owners = {(match[1], parts) for match, (_, parts) in zip(matches, places, strict=True) if match}
@@ -36,8 +38,21 @@ def guess_in_folders(guess: Guess, frames: Sequence[Stream], masks: Sequence[Str
             return None  # a sequence has frames in two of them
         between = {match[2] for match in matches if match}
         name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else CLIP
-        patterns.append(f"{folder.replace(CLIP, '*')}/{name}{tail}.*")
+        patterns.append(f"{folders}/{name}{tail}{ending}")
     return Guess(*patterns) if len({FRAME in pattern for pattern in patterns}) == 1 else None
+
+
+def _in(stream: Stream, folders: str) -> bool:
+    """Whether a pattern without names finds the folder of a stream."""
+    return len(stream.parts) == len(PurePosixPath(folders).parts) and PurePosixPath(*stream.parts).match(folders)
+
+
+def _ending(streams: Sequence[Stream], others: Sequence[Stream]) -> str | None:
+    """Returns what tells images from others in their folders, `.*` where there are none; None: nothing does."""
+    if not others:
+        return ".*"
+    ours, theirs = ({path.suffix.lower() for one in each for path in one.files} for each in (streams, others))
+    return None if len(ours) > 1 or ours & theirs else ours.pop()
 
 
 def widened(raw: Path, guess: Guess) -> Guess:
