@@ -81,7 +81,7 @@ def measure(raw: Path) -> dict[str, tuple[int, float]]:
         tracemalloc.stop()
         return done
 
-    listing = step("list", lambda: source.list(raw, height=SIZE, width=SIZE, seed=0))
+    listing = step("list", lambda: source.listing(raw, height=SIZE, width=SIZE, seed=0))
     assert isinstance(listing, Listing)
     step("check ids", lambda: check_ids(listing))
     step("check splits", lambda: check_splits(raw, listing, source, required=()))

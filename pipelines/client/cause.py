@@ -54,7 +54,7 @@ class Snapshot:
 
 def snapshot(run: V2beta1Run, names: Mapping[str, str], reach: RunPods) -> Snapshot:
     """Returns how a run stands; its pods are asked, where they can be."""
-    pods = reach.list()
+    pods = reach.pods()
     last = {each.task: each for each in pods}
     waiting = {}
     for task, each in last.items():

@@ -41,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
         found = client.get_run(given.run_id)  # a wrong id is said here
         stages, reach = stage_states(found, task_names(client, found)), RunPods.of(client, found)
         try:
-            pods = reach.list()
+            pods = reach.pods()
             stage = _choose(stages, pods, given.stage)
             mine = executors(pods, stage.task)
             if given.follow and reach.api and mine and mine[-1].pod.status.phase in ("Pending", "Running"):

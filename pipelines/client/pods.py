@@ -59,7 +59,7 @@ class RunPods:
         except MaskcastError:
             return cls(run.run_id, namespace, None)
 
-    def list(self) -> list[StagePod]:
+    def pods(self) -> list[StagePod]:
         """Returns the pods that are still there, the oldest first; none where the API does not tell."""
         if self.api is None:
             return []

@@ -30,7 +30,7 @@ LEFT_SHIFT = 16  # left hands have the classes 17 to 32
 
 def make(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
     """Writes the data set into a new folder, pictures of ``size`` x ``size``."""
-    listing = SyntheticHandsSource(**counts).list(folder, height=size, width=size, seed=seed)
+    listing = SyntheticHandsSource(**counts).listing(folder, height=size, width=size, seed=seed)
     lists: dict[str, list[dict[str, Any]]] = {split: [] for split in LISTS}
     ids: dict[str, dict[str, int]] = {"train": {}, "val": {}}
     masks: list[tuple[str, bytes]] = []

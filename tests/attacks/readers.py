@@ -217,7 +217,7 @@ def read_raw(folder: Path, **source: Any) -> None:
 
     params = validate(PrepareClips, {"source": source, "height": SIZE[0], "width": SIZE[1]}, "params.yaml")
     assert isinstance(params.source, SourceConfig)
-    listing = params.source.list(folder / "raw", height=SIZE[0], width=SIZE[1], seed=0)
+    listing = params.source.listing(folder / "raw", height=SIZE[0], width=SIZE[1], seed=0)
     for _, reason in listing.skipped:
         assert len(reason) < 1000, reason
     for clip in (*listing.clips, *listing.backgrounds):
@@ -333,7 +333,7 @@ def read_detection(folder: Path, **source: Any) -> None:
     from maskcast.stages.prepare_detection import PrepareDetection
 
     params = validate(PrepareDetection, {"source": source}, "params.yaml")
-    for images in params.source.list(folder / "raw").splits.values():
+    for images in params.source.listing(folder / "raw").splits.values():
         for one in images:
             read_image(one.path)
 

@@ -42,7 +42,7 @@ class ToySource(SourceConfig):
 
     layout: Literal["toy"] = "toy"
 
-    def list(self, raw, *, height, width, seed):
+    def listing(self, raw, *, height, width, seed):
         clips = [
             RawClip(f"{split}_{k}", split, kind, partial(load, 10 * number + k, kind))
             for number, (split, kind) in enumerate(KINDS.items())

@@ -121,7 +121,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 def test_clips_are_listed_without_their_pixels_and_loaded_anywhere(source: dict[str, Any], tmp_path: Path) -> None:
     (config,) = (each for each in get_args(get_args(table.Source)[0]) if layout_of(each) == source["layout"])
-    listing = config(**source).list(tmp_path / "raw", height=HEIGHT, width=WIDTH, seed=0)
+    listing = config(**source).listing(tmp_path / "raw", height=HEIGHT, width=WIDTH, seed=0)
     assert listing.clips and len({clip.id for clip in listing.clips}) == len(listing.clips)
     assert {clip.split for clip in listing.clips} <= set(SPLITS)
     assert {clip.kind for clip in listing.clips} <= set(KINDS)
@@ -156,7 +156,7 @@ def test_the_store_of_a_source_is_a_function_of_folder_and_params(source: dict[s
 def test_boxes_are_listed_with_the_classes_that_name_them(layout: str, tmp_path: Path) -> None:
     config = DETECTION_CASES[layout](tmp_path)
     assert config.layout == layout
-    listing = config.list(tmp_path)
+    listing = config.listing(tmp_path)
     found = boxes.boxes_of(listing)
     assert found
     assert {label for image in found.values() for label, _ in image} <= set(listing.classes)

@@ -106,7 +106,7 @@ def boxes_of(listing: Listing, split: str = "train") -> dict[str, list[tuple[str
 
 @pytest.mark.parametrize("make", [coco, voc, label_files])
 def test_each_layout_gives_the_same_boxes(tmp_path: Path, make: Any) -> None:
-    listing = make(tmp_path).list(tmp_path)
+    listing = make(tmp_path).listing(tmp_path)
     assert listing.classes == ("cat", "dog")
     found = boxes_of(listing)
     assert list(found) == ["2", "10", "11"]  # 2 before 10
@@ -125,14 +125,14 @@ def test_coco_keeps_ids_sizes_and_crowds(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "labels.json").read_text())
     content["annotations"][-1]["iscrowd"] = 1
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    listing = config.list(tmp_path)
+    listing = config.listing(tmp_path)
     assert listing.original_ids == (0, 7)
     assert [one.id for one in listing.splits["train"]] == [100, 99, 98]
     assert {one.size for one in listing.splits["train"]} == {(30, 40)}
     assert [one.crowd_N.sum() for one in listing.splits["train"]] == [1, 0, 0]
     content["annotations"][-1]["attributes"] = {"occluded": False}  # a mask that was painted in CVAT is no crowd
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    assert not any(one.crowd_N.any() for one in config.list(tmp_path).splits["train"])
+    assert not any(one.crowd_N.any() for one in config.listing(tmp_path).splits["train"])
 
 
 def test_a_project_of_roboflow_may_be_called_as_one_of_its_classes(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_project_of_roboflow_may_be_called_as_one_of_its_classes(tmp_path: Pat
     content["categories"][0]["supercategory"] = "dog"
     content["categories"].insert(0, {"id": 3, "name": "dog", "supercategory": "none"})
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    listing = config.list(tmp_path)
+    listing = config.listing(tmp_path)
     assert (listing.classes, listing.original_ids) == (("cat", "dog"), (0, 7))
     assert {name: sorted(boxes) for name, boxes in boxes_of(listing).items()} == {
         name: sorted(boxes) for name, boxes in BOXES.items()
@@ -150,14 +150,14 @@ def test_a_project_of_roboflow_may_be_called_as_one_of_its_classes(tmp_path: Pat
 
 def test_classes_may_be_named_in_their_order(tmp_path: Path) -> None:
     voc(tmp_path)
-    listing = source({"layout": "voc", "val": None, "classes": ["bird", "dog", "cat"]}).list(tmp_path)
+    listing = source({"layout": "voc", "val": None, "classes": ["bird", "dog", "cat"]}).listing(tmp_path)
     assert listing.classes == ("bird", "dog", "cat")
     assert listing.original_ids == (0, 1, 2)
     assert sorted(boxes_of(listing)["2"]) == sorted(BOXES["2"])
 
 
 def test_the_real_voc_set(shared_data: Path) -> None:
-    listing = source({"layout": "voc", **BCCD}).list(shared_data / "bccd")
+    listing = source({"layout": "voc", **BCCD}).listing(shared_data / "bccd")
     assert listing.classes == ("Platelets", "RBC", "WBC")
     assert {split: len(images) for split, images in listing.splits.items()} == {"train": 205, "val": 87}
     sizes = np.concatenate(
@@ -168,7 +168,7 @@ def test_the_real_voc_set(shared_data: Path) -> None:
 
 def test_the_real_coco_set(shared_data: Path) -> None:
     files = {"annotations": "annotations/custom_train.json", "images": "train2017"}
-    listing = source({"layout": "coco", "train": files}).list(shared_data / "facemask_coco")
+    listing = source({"layout": "coco", "train": files}).listing(shared_data / "facemask_coco")
     assert listing.classes == ("mask_weared_incorrect", "with_mask", "without_mask")
     assert listing.original_ids == (0, 1, 2)
     images = listing.splits["train"]
@@ -179,7 +179,7 @@ def test_the_real_coco_set(shared_data: Path) -> None:
 
 
 def test_label_files_made_of_a_real_set_give_its_boxes(tmp_path: Path, shared_data: Path) -> None:
-    expected = source({"layout": "voc", **BCCD}).list(shared_data / "bccd")
+    expected = source({"layout": "voc", **BCCD}).listing(shared_data / "bccd")
     for split, folder in {"train": "training", "val": "validation"}.items():
         (tmp_path / folder / "labels").mkdir(parents=True)
         (tmp_path / folder / "images").mkdir()
@@ -188,7 +188,7 @@ def test_label_files_made_of_a_real_set_give_its_boxes(tmp_path: Path, shared_da
             content = {"labels": names, "bboxes": [[int(v) for v in box] for box in one.boxes_N4]}
             (tmp_path / folder / "labels" / f"{one.path.stem}.yml").write_text(json.dumps(content))  # JSON is YAML
             (tmp_path / folder / "images" / f"{one.path.stem}.JPEG").symlink_to(one.path)
-    listing = source({"layout": "label_files"}).list(tmp_path)
+    listing = source({"layout": "label_files"}).listing(tmp_path)
     assert listing.classes == expected.classes
     for split in ("train", "val"):
         assert boxes_of(listing, split) == boxes_of(expected, split)
@@ -327,7 +327,7 @@ def test_a_set_without_objects_needs_its_classes_named(tmp_path: Path) -> None:
     for path in (tmp_path / "training/labels").iterdir():
         path.write_text("labels: []\nbboxes: []\n")
     refused(source({"layout": "label_files", "val": None}), tmp_path, "name the classes in source.classes")
-    named = source({"layout": "label_files", "val": None, "classes": ["dog"]}).list(tmp_path)
+    named = source({"layout": "label_files", "val": None, "classes": ["dog"]}).listing(tmp_path)
     assert named.classes == ("dog",)
 
 
@@ -345,7 +345,7 @@ def test_voc_names_may_hold_spaces_endings_and_flags(tmp_path: Path) -> None:
     (tmp_path / "Annotations/b.c.xml").rename(tmp_path / "Annotations/b.c.XML")
     lines = "\ufeffmy photo 1\r\n10.jpg\r\nb.c -1\r\n\r\n"
     (tmp_path / "ImageSets/Main/train.txt").write_text(lines, encoding="utf-8")
-    found = boxes_of(source({"layout": "voc", "val": None}).list(tmp_path))
+    found = boxes_of(source({"layout": "voc", "val": None}).listing(tmp_path))
     assert list(found) == ["my photo 1", "10", "b.c"]
     assert sorted(found["my photo 1"]) == sorted(BOXES["2"])
     (tmp_path / "ImageSets/Main/train.txt").write_text("my photo 2 -1\n")
@@ -366,7 +366,7 @@ def test_the_size_that_voc_states_is_kept(tmp_path: Path, size: str, found: tupl
     config = voc(tmp_path)
     path = tmp_path / "Annotations/2.xml"
     path.write_text(path.read_text().replace("<annotation>", f"<annotation>{size}"))
-    assert config.list(tmp_path).splits["train"][0].size == found
+    assert config.listing(tmp_path).splits["train"][0].size == found
     path.write_text("<annotation><size><width>wide</width><height>3</height></size></annotation>")
     refused(config, tmp_path, "2.xml: width of size must be a finite number, not 'wide'")
 
@@ -377,7 +377,7 @@ def test_nulls_in_coco_files_are_nothing_said_elsewhere(tmp_path: Path) -> None:
     content["annotations"][-1] |= {"iscrowd": None, "area": None, "segmentation": None}
     content["images"][1]["file_name"] = "sub\\10.jpg"  # as tools on Windows write it
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    one, two, _ = config.list(tmp_path).splits["train"]
+    one, two, _ = config.listing(tmp_path).splits["train"]
     assert (one.size, one.crowd_N.tolist(), two.size) == (None, [False, False], (30, 40))
     assert two.path == tmp_path / "pictures/sub/10.jpg"
 
@@ -386,12 +386,12 @@ def test_nulls_in_coco_files_are_nothing_said_elsewhere(tmp_path: Path) -> None:
 def test_a_label_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
     config = label_files(tmp_path)
     (tmp_path / "training/labels/2.yml").rename(tmp_path / "training/labels/2.YAML")
-    assert len(config.list(tmp_path).splits["train"]) == 3
+    assert len(config.listing(tmp_path).splits["train"]) == 3
     (tmp_path / "training/labels/2.YAML").write_text(f"labels: [{name}]\nbboxes: [[1, 2, 3, 4]]")
     refused(config, tmp_path, "labels/2.YAML: label 1 must be a name, not")
 
 
 def refused(config: Any, raw: Path, line: str) -> None:
     with pytest.raises(MaskcastError, match=re.escape(line)) as raised:
-        config.list(raw)
+        config.listing(raw)
     assert "\n" not in str(raised.value)

@@ -186,13 +186,13 @@ def source(**params: Any) -> FrameFoldersSource:
 def test_values_of_masks_are_objects(tmp_path: Path) -> None:
     raw = folder(tmp_path, np.repeat(np.array([[0, 1, 7, 9, 255]], np.uint8), 4, 0))
     told = {"0": "background", "1": "car", "7": "car", "9": "bus", "255": "ignore"}
-    listing = source(classes=CLASSES, values=told).list(raw, height=None, width=None, seed=0)
+    listing = source(classes=CLASSES, values=told).listing(raw, height=None, width=None, seed=0)
     assert listing.maps == (MASK, OBJECTS) and listing.maps[0].things
     loaded = listing.clips[0].load()
     assert loaded.masks["mask"][0, 0].tolist() == [0, 1, 1, 2, 255]
     assert loaded.masks["objects"][0, 0].tolist() == [0, 1, 7, 9, 0] and loaded.masks["objects"].dtype == np.uint16
     assert loaded.objects == {"objects": {1: 1, 7: 1, 9: 2}}
-    alone = source(ignore=255).list(raw, height=None, width=None, seed=0).clips[0].load()
+    alone = source(ignore=255).listing(raw, height=None, width=None, seed=0).clips[0].load()
     assert alone.masks["mask"][0, 0].tolist() == [0, 1, 1, 1, 255]
     assert alone.objects == {"objects": {1: 1, 7: 1, 9: 1}}
 
@@ -200,14 +200,14 @@ def test_values_of_masks_are_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [(3, 200), (251, 700), tuple(range(1, 250, 12))])
 def test_objects_have_any_number(ids: tuple[int, ...], tmp_path: Path) -> None:
     raw = folder(tmp_path, np.array([[0] * 300, [0] * (300 - len(ids)) + list(ids)], np.uint16))
-    loaded = source().list(raw, height=None, width=None, seed=0).clips[0].load()
+    loaded = source().listing(raw, height=None, width=None, seed=0).clips[0].load()
     assert loaded.objects == {"objects": dict.fromkeys(ids, 1)}
     assert (loaded.masks["mask"][0, 1, -len(ids) :] == 1).all()
 
 
 def test_a_clip_with_a_frame_without_a_mask_has_no_objects(tmp_path: Path) -> None:
     raw = folder(tmp_path, np.array([[0, 1, 2]], np.uint8), missing=1)
-    assert set(source().list(raw, height=None, width=None, seed=0).clips[0].load().masks) == {"mask"}
+    assert set(source().listing(raw, height=None, width=None, seed=0).clips[0].load().masks) == {"mask"}
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def film(path: Path, frames: int = 4) -> None:
 
 def listed(raw: Path, **params: Any) -> Listing:
     values = {"frames": 1, "window_step": 1, "splits": {}} | params
-    return FrameFoldersSource(**values).list(raw, height=None, width=None, seed=0)
+    return FrameFoldersSource(**values).listing(raw, height=None, width=None, seed=0)
 
 
 def rows(listing: Listing) -> list[tuple[int, int | None]]:
@@ -300,9 +300,9 @@ def test_a_suffix_belongs_into_a_pattern_with_frame() -> None:
 def test_the_competition_takes_capitals_and_says_two_files_of_one_frame(tmp_path: Path) -> None:
     folder = write_video(tmp_path / "train/video_1", masks=some_masks())
     (folder / "image_0.png").rename(folder / "image_0.PNG")
-    (clip,) = CompetitionSource().list(tmp_path, height=None, width=None, seed=0).clips
+    (clip,) = CompetitionSource().listing(tmp_path, height=None, width=None, seed=0).clips
     whole = clip.load().frames
     Image.fromarray(whole[0]).save(folder / "image_0.jpg")
-    listing = CompetitionSource().list(tmp_path, height=None, width=None, seed=0)
+    listing = CompetitionSource().listing(tmp_path, height=None, width=None, seed=0)
     assert not listing.clips
     assert "is the same picture as image_0" in listing.skipped[0][1]

@@ -83,7 +83,7 @@ def read(file):
 class NumpyClips(SourceConfig):
     layout: Literal["numpy_clips"] = "numpy_clips"
 
-    def list(self, raw, *, height, width, seed):
+    def listing(self, raw, *, height, width, seed):
         listing = Listing([], single_map(["background", "thing"]))
         for file in sorted(Path(raw).glob("*.npz")):
             listing.add(RawClip(file.stem, file.stem.partition("_")[0], "labelled", partial(read, file)))

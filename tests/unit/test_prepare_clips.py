@@ -210,7 +210,7 @@ class HandsSource(SourceConfig):
     layout: Literal["hands"] = "hands"
     maps: tuple[LabelMap, ...] = (HANDS, MATTE, SKIN)
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         clips = [RawClip("both", "train", "labelled", two_hands), RawClip("skin", "val", "labelled", skin_alone)]
         return Listing(clips, self.maps)
 
@@ -238,8 +238,8 @@ def test_a_source_may_give_several_maps_and_not_all_to_each_clip(tmp_path):
 
 
 class MasksSource(HandsSource):
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        clips = super().list(raw, height=height, width=width, seed=seed).clips
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        clips = super().listing(raw, height=height, width=width, seed=seed).clips
         clips += [RawClip("masks", "train", "labelled", lambda: replace(two_hands(), frames=None))]
         return Listing(clips, self.maps)
 

@@ -68,7 +68,7 @@ def write_coco(raw: Path, clips: Sequence[str] = ("video1", "video2"), **more: A
 
 
 def list_raw(raw: Path, **params: Any) -> Listing:
-    return AnnotationsSource(**COCO | {"frames": 3, "splits": {}} | params).list(
+    return AnnotationsSource(**COCO | {"frames": 3, "splits": {}} | params).listing(
         raw, height=None, width=None, seed=0
     )
 

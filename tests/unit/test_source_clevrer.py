@@ -57,20 +57,20 @@ def raw(tmp_path: Path) -> Path:
 
 def listing(raw: Path, size: tuple[int | None, int | None] = (16, 24), **params):
     settings = {"frames": 4, "context": 2, "stride": 3, **params}
-    return ClevrerSource(**settings).list(raw, height=size[0], width=size[1], seed=0)
+    return ClevrerSource(**settings).listing(raw, height=size[0], width=size[1], seed=0)
 
 
 def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: Path):
     for number in SEVEN:
         source = ClevrerSource(frames=9, stride=15, ids=(number,), id_splits={number: "val"})
-        clip = source.list(shared_data / "clevrer", height=320, width=480, seed=0).clips[0]
+        clip = source.listing(shared_data / "clevrer", height=320, width=480, seed=0).clips[0]
         _, masks = layers_of(pickle.loads(pickle.dumps(clip)).load())
         folder = next((shared_data / "clevrer/DERIVED_masks").glob(f"*_{number:05d}"))
         derived = np.stack([read_mask(folder / f"{k:05d}.png").values_HW for k in range(0, 121, 15)])
         assert (masks == derived).mean() > 0.999
         objects = (masks > 0) | (derived > 0)
         assert (masks == derived)[objects].mean() > 0.98
-        halved = ClevrerSource(frames=9, stride=15, ids=(number,)).list(
+        halved = ClevrerSource(frames=9, stride=15, ids=(number,)).listing(
             shared_data / "clevrer", height=160, width=240, seed=0
         )
         assert (layers_of(halved.clips[0].load())[1] == resize_masks(derived, 160, 240)).mean() > 0.999
@@ -78,7 +78,8 @@ def test_masks_agree_with_the_derived_ones_on_all_seven_sequences(shared_data: P
 
 def test_frames_of_a_real_video_lie_under_its_masks(shared_data: Path):
     source = ClevrerSource(frames=3, stride=20, ids=(1000,))
-    frames, masks = layers_of(source.list(shared_data / "clevrer", height=160, width=240, seed=0).clips[0].load())
+    clip = source.listing(shared_data / "clevrer", height=160, width=240, seed=0).clips[0]
+    frames, masks = layers_of(clip.load())
     assert frames.shape == (3, 160, 240, 3)
     blue = frames[masks == CLASSES.index("cylinder rubber blue")].mean(axis=0)
     assert blue[2] > blue[0] + 40

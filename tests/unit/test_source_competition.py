@@ -31,7 +31,7 @@ def some_masks(num: int = 22, dtype: type = np.int64) -> np.ndarray:
 
 
 def list_raw(raw: Path, **params) -> Listing:
-    return CompetitionSource(**params).list(raw, height=None, width=None, seed=0)
+    return CompetitionSource(**params).listing(raw, height=None, width=None, seed=0)
 
 
 def reasons(listing: Listing) -> dict[str, str]:

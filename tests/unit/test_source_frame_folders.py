@@ -33,7 +33,7 @@ def write_sequence(raw: Path, name: str, frames: int = 5, value: int = 255, mode
 
 
 def list_raw(raw: Path, seed: int = 0, **params) -> Listing:
-    return FrameFoldersSource(**params).list(raw, height=None, width=None, seed=seed)
+    return FrameFoldersSource(**params).listing(raw, height=None, width=None, seed=seed)
 
 
 def test_windows_carry_frames_and_binary_masks(tmp_path):
@@ -344,6 +344,7 @@ def test_a_folder_may_be_one_sequence_and_masks_of_others_are_none(tmp_path: Pat
         for k in range(22):
             Image.fromarray(np.full((8, 8), value, np.uint8)).save(tmp_path / folder / f"{k:03d}.png")
     alone = FrameFoldersSource(images="frames/{frame}.png", masks="masks/{frame}.png", splits={})
-    assert [clip.id for clip in alone.list(tmp_path, height=None, width=None, seed=0).clips] == ["sequence_00000"]
+    size = {"height": None, "width": None}
+    assert [clip.id for clip in alone.listing(tmp_path, **size, seed=0).clips] == ["sequence_00000"]
     beside = FrameFoldersSource(images="st{clip}", masks="st{clip}annot", splits={})
-    assert [clip.id for clip in beside.list(tmp_path, height=None, width=None, seed=0).clips] == ["reet_00000"]
+    assert [clip.id for clip in beside.listing(tmp_path, height=None, width=None, seed=0).clips] == ["reet_00000"]

@@ -128,13 +128,13 @@ def test_lists_of_json_say_the_same_and_mini_splits_are_drawn_by_seed(tmp_path: 
         HandLmdbSource(lists=LISTS),
         HandLmdbSource(lists=lists, ids=dict.fromkeys(("train", "val"), "ids.json")),
     )
-    one, other = (source.list(raw, height=10, width=10, seed=0) for source in sources)
+    one, other = (source.listing(raw, height=10, width=10, seed=0) for source in sources)
     assert [vars(clip) | {"load": clip.load.args} for clip in one.clips] == [
         vars(clip) | {"load": clip.load.args} for clip in other.clips
     ]
     assert len(one.clips) == 6
     drawn = [
-        HandLmdbSource(lists=LISTS, most=2).list(raw, height=10, width=10, seed=seed) for seed in (1, 1, 2, 3)
+        HandLmdbSource(lists=LISTS, most=2).listing(raw, height=10, width=10, seed=seed) for seed in (1, 1, 2, 3)
     ]
     ids = [[clip.id for clip in listing.clips if clip.split == "train"] for listing in drawn]
     assert ids[0] == ids[1] and all(len(some) == 2 for some in ids) and len(set(map(tuple, ids))) > 1

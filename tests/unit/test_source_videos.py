@@ -31,7 +31,7 @@ def greys(frames: np.ndarray) -> np.ndarray:
 
 
 def list_raw(raw: Path, **params):
-    return VideosSource(**params).list(raw, height=None, width=None, seed=0)
+    return VideosSource(**params).listing(raw, height=None, width=None, seed=0)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".avi", ".webm", ".mkv"])

@@ -16,7 +16,7 @@ from maskcast.simulator.scenes import simulate_clip, simulate_motion
 
 
 def listing(seed: int = 0, **params):
-    return SyntheticSource(**params).list(Path("nowhere"), height=32, width=48, seed=seed)
+    return SyntheticSource(**params).listing(Path("nowhere"), height=32, width=48, seed=seed)
 
 
 def test_clip_has_the_stated_form_and_comes_again_from_its_seed():

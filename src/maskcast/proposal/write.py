@@ -84,7 +84,7 @@ def plan(raw: Path, find_weights: Callable[[], str] | None = None) -> Start:
     written = yaml.safe_load(proposal.text(""))
     checked = {name: validate(get_stage(name).params, values, name) for name, values in written.items()}
     prepare: Any = checked["prepare_clips"]
-    listing = prepare.source.list(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
+    listing = prepare.source.listing(raw, height=prepare.height, width=prepare.width, seed=prepare.seed)
     clips = Counter(clip.split for clip in listing.clips)
     if not clips:
         of_clips = sorted(listing.skipped, key=lambda one: one[0].startswith("*"))  # `*.txt`: of files beside them

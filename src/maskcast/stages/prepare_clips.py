@@ -71,7 +71,7 @@ def prepare_clips(*, raw: InPath, clips: OutPath, params: PrepareClips) -> None:
     """
     from maskcast.report.left_out_page import write_left_out
 
-    listing = params.source.list(raw, height=params.height, width=params.width, seed=params.seed)
+    listing = params.source.listing(raw, height=params.height, width=params.width, seed=params.seed)
     check_ids(listing)
     check_splits(raw, listing, params.source, params.required_splits)
     if rehearsing():

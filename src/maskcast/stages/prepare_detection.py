@@ -60,7 +60,7 @@ def prepare_detection(*, raw: InPath, dataset: OutPath, params: PrepareDetection
             `source.boxes` says, no box of a split is left, or an image is missing, damaged or of another size
             than its labels state.
     """
-    listing = params.source.list(raw)
+    listing = params.source.listing(raw)
     check_units(listing.splits, params.source.boxes)
     splits = dict(listing.splits)
     if "val" not in splits:

@@ -91,8 +91,8 @@ class AnnotationsSource(SourceConfig):
                 raise ValueError(str(error)) from None
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the windows of all sequences (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all sequences (see `SourceConfig.listing`)."""
         classes, attributes = classes_of(raw, self.classes)
         names = ClassNames(classes, get_format(self.format), self.rename, RENAME)
         maps = single_map(classes, things=self.things or self.instances, attributes=attributes)
@@ -254,7 +254,7 @@ def load_window(
             classes[t][region.mask_HW] = class_id
             painted = 0
             if instances and class_id not in (0, IGNORE):
-                assert region.instance is not None  # as `list` has checked
+                assert region.instance is not None  # as `listing` has checked
                 class_of[region.instance] = class_id
                 painted = 1 + region.instance  # an object may have the number 0
             objects[t][region.mask_HW] = painted

@@ -1,7 +1,7 @@
 """What a raw layout is: a config that lists the clips of a folder without loading them.
 
 A source module defines one `SourceConfig` subclass whose `layout` names it; `table.Source` is the union of them
-all. `list` is cheap and reads names and annotations only; each clip's pixels are read by its
+all. `listing` is cheap and reads names and annotations only; each clip's pixels are read by its
 `load`, in a worker process.
 """
 
@@ -81,12 +81,12 @@ class Listing:
 
 
 class SourceConfig(Params):
-    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `list`."""
+    """Base of the params of a raw layout; a subclass adds `layout: Literal["..."]` and implements `listing`."""
 
     splits_come_from: ClassVar[str] = "source"
     """What decides the split of a clip, for errors."""
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the clips of a raw folder.
 
         Args:

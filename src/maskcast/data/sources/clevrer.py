@@ -61,8 +61,8 @@ class ClevrerSource(SourceConfig):
     attributes: bool = Field(default=False, exclude_if=is_false)
     """Say the shape, material and color of every class, so that a masker learns classes from their parts."""
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the windows of all videos and annotations (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all videos and annotations (see `SourceConfig.listing`)."""
         size = None if height is None or width is None else (height, width)
         rows, columns = size or (CLEVRER_CAMERA.height, CLEVRER_CAMERA.width)
         listing = Listing(

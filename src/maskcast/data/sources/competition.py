@@ -47,8 +47,8 @@ class CompetitionSource(SourceConfig):
             raise ValueError(f"attributes are those of CLEVRER's {len(CLASSES)} classes; leave them out")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the videos of the sets that are there (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the videos of the sets that are there (see `SourceConfig.listing`)."""
         root = find_root(raw)
         if root is None:
             raise MaskcastError(

@@ -149,8 +149,8 @@ class FrameFoldersSource(SourceConfig):
             raise ValueError("instances: true is for masks whose values are numbers; values names colours")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the windows of all sequences (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all sequences (see `SourceConfig.listing`)."""
         masks = find_sequences(raw, self.masks)
         images = without_masks(find_sequences(raw, self.images), masks)
         if not images:

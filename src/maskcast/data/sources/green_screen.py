@@ -100,8 +100,8 @@ class GreenScreenSource(SourceConfig):
             raise ValueError("figures are drawn, so there are no mattes to read; leave one of the two out")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the clips of all videos (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the clips of all videos (see `SourceConfig.listing`)."""
         maps = (
             LabelMap(self.foreground, ("background", self.foreground)),
             LabelMap(ALPHA, ("background", "foreground"), "alpha"),

@@ -77,8 +77,8 @@ class HandLmdbSource(SourceConfig):
             )
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the samples of all lists (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the samples of all lists (see `SourceConfig.listing`)."""
         if height is None or height != width:
             raise MaskcastError(
                 f"{raw}: the crops are squares of sizes of their own; set height and width of prepare_clips to "

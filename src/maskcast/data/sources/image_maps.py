@@ -69,8 +69,8 @@ class ImageMapsSource(SourceConfig):
             raise ValueError("images and masks must all have {clip}, or none of them")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the images (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the images (see `SourceConfig.listing`)."""
         images = find_images(raw, self.images, "images")
         masks = {name: find_images(raw, pattern, f"masks.{name}") for name, pattern in self.masks.items()}
         splits = splits_of(images, self.splits, seed)

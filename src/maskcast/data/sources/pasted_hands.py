@@ -65,8 +65,8 @@ class PastedHandsSource(SourceConfig):
             raise ValueError(f"zoom {self.zoom} must be two factors above 0 and up to 4, the smaller first")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the pictures, at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
         images, masks = (find_images(raw, *one) for one in ((self.images, "images"), (self.masks, "masks")))
         listing = Listing([], hand_maps(CLASSES[1:], visible=True), meta=swapping(*SIDES))
         bare = sorted(images.keys() - masks.keys())

@@ -60,8 +60,8 @@ class SyntheticSource(SourceConfig):
             raise ValueError("render: false leaves nothing of unlabeled and hidden clips; set both to 0")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the clips, rendered at `height` x `width` or 160 x 240 (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the clips, rendered at `height` x `width` or 160 x 240 (see `SourceConfig.listing`)."""
         rows, columns = height or DEFAULT_SIZE[0], width or DEFAULT_SIZE[1]
         strides = self.stride if isinstance(self.stride, list) else [self.stride]
         camera = {"camera": CLEVRER_CAMERA.scaled(rows, columns).to_meta()}

@@ -49,8 +49,8 @@ class SyntheticHandsSource(SourceConfig):
             raise ValueError(f"all of {', '.join(SPLITS)} are 0; ask for at least one picture")
         return self
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the pictures, rendered at `height` x `width` or 128 x 128 (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the pictures, rendered at `height` x `width` or 128 x 128 (see `SourceConfig.listing`)."""
         listing = Listing([], hand_maps(PARTS, visible=True), meta=swapping("left", "right"))
         for number, split in enumerate(SPLITS):
             for index in range(getattr(self, split)):

@@ -51,8 +51,8 @@ class VideosSource(SourceConfig):
     window_step: int = Field(default=22, ge=1)
     """Distance of consecutive clips' first frames in the video."""
 
-    def list(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
-        """Lists the windows of all videos (see `SourceConfig.list`)."""
+    def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
+        """Lists the windows of all videos (see `SourceConfig.listing`)."""
         classes, attributes = classes_of(raw, self.classes)
         listing = Listing([], single_map(classes, attributes=attributes))
         files = {path.relative_to(raw).as_posix(): path for path in files_below(raw)}

@@ -31,8 +31,8 @@ class CocoSource(DetectionSource):
     val: CocoFiles | None = None
     """Files of the validation images; null holds out `val_share` of the others."""
 
-    def list(self, raw: Path) -> Listing:
-        """Lists the images of both files (see `DetectionSource.list`)."""
+    def listing(self, raw: Path) -> Listing:
+        """Lists the images of both files (see `DetectionSource.listing`)."""
         files = {"train": self.train} | ({"val": self.val} if self.val else {})
         categories, splits = {}, {}
         for split, one in files.items():

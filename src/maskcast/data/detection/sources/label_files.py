@@ -36,8 +36,8 @@ class LabelFilesSource(DetectionSource):
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Class names in the order of their ids; null takes those that occur, sorted."""
 
-    def list(self, raw: Path) -> Listing:
-        """Lists the images of both folders (see `DetectionSource.list`)."""
+    def listing(self, raw: Path) -> Listing:
+        """Lists the images of both folders (see `DetectionSource.listing`)."""
         folders = {"train": self.train} | ({"val": self.val} if self.val else {})
         return named_listing({split: _images(raw / folder) for split, folder in folders.items()}, self.classes)
 

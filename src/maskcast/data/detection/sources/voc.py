@@ -41,8 +41,8 @@ class VocSource(DetectionSource):
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Class names in the order of their ids; null takes those that occur, sorted."""
 
-    def list(self, raw: Path) -> Listing:
-        """Lists the images of both text files (see `DetectionSource.list`)."""
+    def listing(self, raw: Path) -> Listing:
+        """Lists the images of both text files (see `DetectionSource.listing`)."""
         if not (raw / self.images).is_dir():
             raise MaskcastError(f"{raw / self.images}: no such folder; mend source.images or the data set's root")
         images = by_stem(image_files(raw / self.images))
