@@ -1,11 +1,13 @@
 """`maskcast init` in folders that lie as public data sets, and the scripts of tools, have them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.lookalikes import frames_of, write_images, write_mp4
 
 from maskcast.data.clip_store.reader import ClipStore
@@ -139,6 +141,55 @@ def test_masks_of_classes_are_found_among_all_that_a_set_has(name: str, tmp_path
         np.testing.assert_array_equal(masks[:, rows], truth[:, rows])
         assert name != "KITTI MOTS" or (masks[:, :2] == 255).all()
     assert lengths == {22}
+
+
+def test_segments_of_cityscapes_are_of_the_frames_that_its_script_names(tmp_path: Path) -> None:
+    names = {1: "road", 2: "car"}
+    categories = [{"id": k, "name": name} for k, name in names.items()]
+    for k, (split, city) in enumerate((("train", "aachen"), ("val", "lindau"))):
+        frames, masks = frames_of(k, LENGTH)
+        base = city + "_000000_{:06d}"
+        write_images(tmp_path / f"leftImg8bit/{split}/{city}", frames, f"{base}_leftImg8bit.png")
+        segments = np.stack([masks, 0 * masks, 0 * masks], -1)
+        file = tmp_path / f"gtFine/cityscapes_panoptic_{split}.json"
+        write_images(file.with_suffix(""), segments, f"{base}_gtFine_panoptic.png")
+        images = [
+            {
+                "id": base.format(t),
+                "height": 40,
+                "width": 64,
+                "file_name": f"{base.format(t)}_gtFine_leftImg8bit.png",
+            }
+            for t in range(LENGTH)
+        ]
+        annotations = [
+            {
+                "image_id": base.format(t),
+                "file_name": f"{base.format(t)}_gtFine_panoptic.png",
+                "segments_info": [{"id": value, "category_id": value} for value in names],
+            }
+            for t in range(LENGTH)
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        file.write_text(json.dumps(content))
+    start = plan(tmp_path)
+    assert start.found.source["classes"] == ["background", "car", "road"]
+    assert start.found.labelled == {"aachen": LENGTH, "lindau": LENGTH}
+    assert start.found.source["splits"] == {"val": ("lindau",)}
+
+
+def test_instances_of_vistas_without_its_labels_are_refused(tmp_path: Path) -> None:
+    vistas(tmp_path)
+    for place in ("training", "validation"):
+        for name in ("labels", "panoptic"):
+            shutil.rmtree(tmp_path / place / "v2.0" / name)
+        for path in (tmp_path / place / "v2.0/instances").iterdir():
+            values = np.asarray(Image.open(path))
+            Image.fromarray(
+                np.where(values, values + 1, [256 * 13] * 32 + [256 * 21] * 32).astype(np.uint16)
+            ).save(path)
+    with pytest.raises(MaskcastError, match=r"values hold class \* 256 \+ object, as the instances of Mapillary"):
+        look(tmp_path)
 
 
 def test_pictures_for_people_are_left_out(tmp_path: Path) -> None:
@@ -289,6 +340,15 @@ def kitti(root: Path) -> None:
     write_images(root / "training/semantic_rgb", COLOURS[masks], "{:06d}_10.png")
 
 
+def bdd(root: Path) -> None:
+    """Writes BDD100K's semantics: ids and colours of each image, in folders of splits."""
+    for k, split in enumerate(("train", "val")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(root / f"images/10k/{split}", frames, "{:08d}.jpg")
+        write_images(root / f"labels/sem_seg/masks/{split}", masks, "{:08d}.png")
+        write_images(root / f"labels/sem_seg/colormaps/{split}", COLOURS[masks], "{:08d}.png")
+
+
 def isic(root: Path) -> None:
     """Writes ISIC: superpixels in colours beside the frames, masks elsewhere."""
     frames, masks = frames_of(0, 2 * LENGTH)
@@ -311,6 +371,7 @@ def blended(root: Path) -> None:
     ("write", "images", "masks"),
     [
         (kitti, "training/image_2", "training/semantic"),
+        (bdd, "images/10k", "labels/sem_seg/masks"),
         (isic, "ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
         (blended, "{clip}/images", "{clip}/masks"),
     ],

@@ -15,15 +15,18 @@ from maskcast.data.masks.stored import read_mask
 from maskcast.errors import MaskcastError
 
 # What tools and data sets write: masks of classes, and in the folder beside them the same with objects, or marks.
-BESIDE = {
-    "SegmentationObject": "SegmentationClass",  # Pascal VOC, CVAT
-    "SegmentationObjectPNG": "SegmentationClassPNG",  # labelme
-    "instances": "labels",  # Mapillary Vistas
-    "panoptic": "labels",
-    "TRA": "SEG",  # Cell Tracking Challenge
-    "instance": "semantic",  # KITTI
-    "semantic_rgb": "semantic",
-}
+BESIDE = (
+    ("SegmentationObject", "SegmentationClass"),  # Pascal VOC, CVAT
+    ("SegmentationObjectPNG", "SegmentationClassPNG"),  # labelme
+    ("instances", "labels"),  # Mapillary Vistas
+    ("panoptic", "labels"),
+    ("TRA", "SEG"),  # Cell Tracking Challenge
+    ("instance", "semantic"),  # KITTI
+    ("semantic_rgb", "semantic"),
+    ("colormaps", "masks"),  # BDD100K
+    ("colormaps", "bitmasks"),
+    ("panomasksRGB", "panomasks"),  # VIPSeg
+)
 IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
 # What shows frames under their masks, such as the folders of labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
@@ -143,8 +146,10 @@ def of_classes(masks: Sequence[Stream]) -> list[Stream]:
     places = {one.parts for one in masks}
     kept = []
     for one in masks:
-        classes = BESIDE.get("".join(one.parts[-1:]))
-        if classes is not None and (*one.parts[:-1], classes) in places:
+        pairs = [(other, classes) for other, classes in BESIDE if other in one.parts]
+        if any(
+            tuple(classes if part == other else part for part in one.parts) in places for other, classes in pairs
+        ):
             continue
         rivals = [other.tail for other in masks if other.parts == one.parts]
         best = next((tail for ids in IDS for tail in rivals if tail.endswith(ids)), one.tail)

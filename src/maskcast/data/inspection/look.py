@@ -30,7 +30,7 @@ from maskcast.data.inspection.streams import Stream, image_streams, unread_files
 from maskcast.data.inspection.unread import panoptic_file, unread_labels
 from maskcast.data.inspection.widening import guess_in_folders, widened
 from maskcast.data.labelling.formats.coco_panoptic import numbers_segments
-from maskcast.data.masks.panoptic import proposed_split
+from maskcast.data.masks.panoptic import proposed_split, two_bytes
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.masks.survey import survey_masks
@@ -276,6 +276,11 @@ def _read_values(raw: Path, found: Findings, paths: list[Path]) -> None:
     if (survey.colours or survey.numbered) and (split := proposed_split(survey.pixels, colours=survey.colours)):
         survey = survey_masks(paths, IGNORE, survey.reading, split)
         found.why["label_divisor"] = "values lie as class * label_divisor + object does"
+    if survey.numbered and survey.split is None and two_bytes(survey.pixels):
+        raise MaskcastError(
+            f"{paths[0]}: values hold class * 256 + object, as the instances of Mapillary Vistas and KITTI do, "
+            "and are not read; put the masks of classes (labels, semantic) there in place of these, or beside them"
+        )
     proposal = propose(survey)
     found.source |= proposal.source
     found.why["classes"] = f"the masks hold {survey.named(survey.values)}"

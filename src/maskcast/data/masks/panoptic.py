@@ -48,6 +48,16 @@ class Split:
         return np.where(whole_HW, values_HW, values_HW // self.divisor), np.where(whole_HW, 0, values_HW)
 
 
+def two_bytes(pixels: Mapping[int, int]) -> bool:
+    """Whether values are class * 256 + object, as all pixels of Mapillary Vistas' and KITTI's instances have them.
+
+    They are no `Split`: below 256 are objects of class 0.
+    """
+    large = [value for value in pixels if value > IGNORE]
+    stuff, highest = (1 for value in large if value % 256 == 0), max((value % 256 for value in large), default=256)
+    return sum(stuff) > 1 and highest < 128 and 2 * pixels.get(0, 0) <= sum(pixels.values())
+
+
 def proposed_split(pixels: Mapping[int, int], *, colours: bool) -> Split | None:
     """Returns how the values of a set's masks split, where they show that they hold classes and objects.
 

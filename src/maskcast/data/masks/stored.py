@@ -109,7 +109,10 @@ def _coloured(path: Path, decoded: Decoded) -> MaskImage:
             return MaskImage(alpha_HW, "alpha", lossy=decoded.lossy)
         clear = alpha_HW == 0
         if not (clear | (alpha_HW == 255)).all() or np.isin(colours_HW[clear], colours_HW[~clear]).any():
-            raise MaskcastError(f"{path}: has labels in its colours and in its alpha; {EXPORT}, without alpha")
+            raise MaskcastError(
+                f"{path}: has labels in its colours and in its alpha (in BDD100K's bitmasks red is the class); "
+                f"{EXPORT}, without alpha"
+            )
     form = "JPEG, RGB" if decoded.lossy else "RGB"
     return MaskImage(colours_HW, form, colours=True, lossy=decoded.lossy)
 

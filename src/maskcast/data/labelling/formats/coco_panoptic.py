@@ -66,7 +66,9 @@ def panoptic_frames(file: Path, content: Mapping[str, Any]) -> Iterator[FoundFra
         read = partial(_regions, segments_folder(file) / png, segments)
         k = row[one["image_id"]]
         name, size = images.records[k]["file_name"], checked_size(heights[k], widths[k], where)
-        yield FoundFrame(where, places_of(name), size, [(IGNORED, None), *found] if found else [], read, [name])
+        # Cityscapes' script calls frames as its masks.
+        called = list(dict.fromkeys((name, name.replace("_gtFine_leftImg8bit", "_leftImg8bit"))))
+        yield FoundFrame(where, places_of(name), size, [(IGNORED, None), *found] if found else [], read, called)
 
 
 def _regions(png: Path, segments: Mapping[int, str], size: Size) -> Iterator[Region]:
