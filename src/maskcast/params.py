@@ -6,16 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from maskcast.errors import MaskcastError
 from maskcast.faults import first_fault, near_name
 from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml
 
+LARGEST_INTEGER = 2**53  # KFP hands numbers over as doubles, which hold no larger ones exactly
+LARGEST = 1e38  # networks compute in float32, which ends there
+SAMPLES = 1_000_000
+Batch = Annotated[int, Field(ge=1, le=SAMPLES)]
+"""How many samples are worked on at once; without an end they would be drawn for hours before memory ends."""
+
 
 class Params(BaseModel):
-    """Base of every params and config class: frozen, unknown keys fail, NaN and infinity fail.
+    """Base of every params and config class: frozen, unknown keys fail, NaN, infinity and larger numbers fail.
 
     Two things come from KFP's dicts: numbers are lax because every ``3`` arrives as ``3.0`` (``3.5`` for an
     integer fails), and the text ``null`` is None, which such a dict cannot hold. Lax would take true and false for
@@ -39,6 +54,26 @@ class Params(BaseModel):
         switches = [key for key, value in given.items() if isinstance(value, bool) and key in cls.model_fields]
         numbers = [key for key in switches if _is_number(cls.model_fields[key].annotation)]
         return given | {key: str(given[key]).lower() for key in numbers}  # a text that is no number
+
+    @field_validator("*")
+    @classmethod
+    def _in_bounds(cls, value: Any, info: ValidationInfo) -> Any:
+        if _is_number(cls.model_fields[str(info.field_name)].annotation):
+            _check_numbers(value)
+        return value
+
+
+def _check_numbers(value: Any) -> None:
+    """Raises ValueError where a value is, or holds, a number beyond the bounds of all."""
+    if isinstance(value, Mapping):
+        _check_numbers((*value.keys(), *value.values()))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_numbers(each)
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise ValueError(f"input should lie between -{LARGEST_INTEGER} and {LARGEST_INTEGER}")
+    elif isinstance(value, float) and abs(value) > LARGEST:
+        raise ValueError(f"input should lie between -{LARGEST:g} and {LARGEST:g}")
 
 
 def _is_number(annotation: Any) -> bool:
@@ -68,6 +103,16 @@ def _in_one_order(values: dict[K, V]) -> dict[K, V]:
 ByName = Annotated[dict[K, V], AfterValidator(_in_one_order)]
 """A param whose keys are its user's. Their order says nothing, so it is always the same: KFP hands mappings over
 in another order in each process, and neither DVC nor ``params_hash`` takes that for other values."""
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if twins := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twins[0]!r} stands twice; name it once")
+    return names
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+"""Some of what has names, each once."""
 
 
 def is_null(value: object) -> bool:

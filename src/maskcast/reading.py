@@ -140,6 +140,26 @@ def mapped_array(path: Path, remedy: str) -> "np.ndarray":
         return mapped
 
 
+def array_of(data: Any, what: str, wanted: str) -> "np.ndarray":
+    """Returns what is given as an array.
+
+    Args:
+        data: an array, nested lists, or a tensor on the CPU.
+        what: what errors call it.
+        wanted: what to give, in errors.
+
+    Raises:
+        MaskcastError: NumPy makes no array of it, such as of a tensor on a GPU.
+    """
+    import numpy as np
+
+    try:
+        return np.asarray(data)
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = f"{what}: got a {type(data).__name__} that is no array ({reason_of(error)})"
+        raise MaskcastError(f"{said}; give {wanted}") from error
+
+
 def checked(model: Any, value: Any, path: Path, what: str, remedy: str) -> Any:
     """Returns a value of a file as a pydantic model, or as any type that pydantic knows.
 

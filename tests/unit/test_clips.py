@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import tracemalloc
@@ -168,8 +169,13 @@ def test_select_names_what_there_is(written: Path) -> None:
     assert [clip.id for clip in store.select("train", "labelled")] == ["v_10"]
     with pytest.raises(MaskcastError, match=r"split 'val'.*train \(labelled\)"):
         store.select("val")
-    with pytest.raises(MaskcastError, match="no clip 'v_9'"):
-        store.get("v_9")
+    for unknown in ("v_9", 9, store.clips[0]):
+        assert unknown not in store
+        with pytest.raises(MaskcastError, match=f"no clip {re.escape(repr(unknown))}"):
+            store.get(unknown)  # type: ignore[arg-type]
+    for read in (store.frames, store.masks, store.confidence, store.has_masks, store.has_confidence):
+        with pytest.raises(MaskcastError, match="got 'v_10', no clip; give what `get`, `select` or `clips` has"):
+            read("v_10")  # type: ignore[operator]
 
 
 def test_columns_are_written_as_numpy_would_and_memory_holds_none_of_them(tmp_path: Path) -> None:

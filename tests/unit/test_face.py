@@ -72,6 +72,9 @@ def test_a_forecast_is_that_of_the_command(artifact: Path, video: Path, tmp_path
     np.testing.assert_array_equal(model.forecaster.predict(result.seen), result.masks)
     unlabelled = np.where(result.seen == 0, 255, result.seen).astype(np.uint8)
     np.testing.assert_array_equal(model.forecaster.predict(unlabelled), result.masks)
+    mirrored = result.seen[:, :, ::-1]  # a view with a step below 0, which torch does not take
+    np.testing.assert_array_equal(model.forecaster.predict(mirrored), model.forecaster.predict(mirrored.copy()))
+    assert result != model.forecast(video, samples=2)  # comparing arrays has no one answer
     with pytest.raises(maskcast.MaskcastError, match=rf"^masks: hold class {len(CLASSES)}, and this model knows"):
         model.forecaster.predict(np.full_like(result.seen, len(CLASSES)))
     assert record["samples"] == 2 and len(model.forecast(video).futures) == 0
@@ -128,6 +131,8 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
     write_video(tmp_path / "two" / "more.mp4", enlarged(1, SEEN))
     silent = maskcast.load(write_registered(tmp_path / "silent", frame_stride=None))
     made = maskcast.load(write_registered(tmp_path / "made", ConvLSTMConfig(hidden=4, stride=4, input="frames")))
+    on_gpu = torch.zeros(clip.shape, dtype=torch.uint8, device="meta")  # no more an array than that of a GPU
+    (tmp_path / "a.gif").mkdir()
     cases = [
         (lambda: maskcast.load(tmp_path), "no registered model there; give models:/"),
         (lambda: maskcast.load("mine@champion"), "there; did you mean models:/mine@champion? give models:/NAME"),
@@ -145,6 +150,16 @@ def test_mistakes_are_one_line(artifact: Path, video: Path, tmp_path: Path) -> N
         (lambda: model.forecast(clip.astype(np.float32)), "video: got float32 of shape"),
         (lambda: model.segmenter.segment(clip[..., 0]), "frames: got uint8 of shape"),
         (lambda: model.forecast(list(clip)), "video: got a list; give a path, an address, or an array of frames"),
+        (lambda: model.forecast("x" * 5000), "x: cannot be written or read (File name too long); choose"),
+        (lambda: maskcast.load("x" * 5000), "x/MLmodel: cannot be written or read (File name too long); choose"),
+        (lambda: model.forecast(video, stride=1.5), "stride: got 1.5; give a whole number"),
+        (lambda: model.forecast(video, start="0"), "start: got '0'; give a whole number"),
+        (lambda: model.forecast(video, samples=None), "samples: got None; give a whole number"),
+        (lambda: model.forecast(video, samples=10**9), "samples: got 1000000000; give the number of futures to"),
+        (lambda: model.segmenter.segment([[1], [2, 3]]), "frames: got a list that is no array (setting an array"),
+        (lambda: model.segmenter.segment(on_gpu), "frames: got a Tensor that is no array (can't convert meta"),
+        (lambda: model.forecaster.predict(on_gpu), "masks: got a Tensor that is no array (can't convert meta"),
+        (lambda: model.forecast(video).save_film(tmp_path / "a.gif"), "a.gif: cannot be written or read (Is a"),
         (lambda: model.forecast(video).save_film("film.avi"), "film.avi: films are written as .mp4 and .gif"),
         (lambda: model.forecast(video).save_film("none/film.gif"), "none/film.gif: there is no folder none; make"),
     ]

@@ -20,7 +20,8 @@ from maskcast.progress import listening
 from maskcast.seed import derive, rng
 from maskcast.training.checkpoint import Checkpoints
 from maskcast.training.loop import fit
-from maskcast.training.schedule import SgdCosine, SgdPhases, TrainingParams
+from maskcast.training.schedule import CosineSchedule, SgdCosine, SgdPhases, TrainingParams
+from maskcast.training.tasks.segmentation_phases import PhasedTraining
 
 PARAMS = TrainingParams(
     epochs=4, steps_per_epoch=5, batch_size=8, learning_rate=0.02, warmup_steps=2, checkpoint_every=2
@@ -294,6 +295,28 @@ def test_divergence_is_said_with_a_remedy(tmp_path: Path) -> None:
 
     with pytest.raises(MaskcastError, match=r"step 3: .*lower learning_rate"):
         fit(Diverging(), PARAMS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "more", "said"),
+    [
+        (SgdCosine, {}, "step 0: weights that are not finite: training diverged"),  # its loss was
+        (PhasedTraining, {"phases": [{"epochs": 1, "rate": 1e30}]}, "step 0: .* too high for float32: training"),
+    ],
+)
+def test_a_last_step_that_ruins_the_weights_is_said(
+    tmp_path: Path, schedule: type[CosineSchedule], more: dict[str, Any], said: str
+) -> None:
+    """They were validated, kept as the best and written."""
+
+    class Steep(Regression):
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            loss, logged = super().loss(batch, step)
+            return loss * 1e10, logged
+
+    length = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 8, "learning_rate": 1e30, "clip_grad_norm": None}
+    with pytest.raises(MaskcastError, match=said):
+        fit(Steep(), schedule.model_validate(length | more), tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -2,13 +2,15 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from maskcast.errors import MaskcastError
 from maskcast.params import ByName, Params, flatten, load_params_file, params_hash, section, validate
+from maskcast.runner.stage import get_stage
+from maskcast.training.schedule import TrainingParams
 
 
 class Small(Params):
@@ -27,6 +29,7 @@ class Phase(Params):
 
 class Example(Params):
     epochs: int
+    sides: tuple[int, ...] = ()
     rate: float = 0.1
     limit: float | None = None
     flip: bool = True
@@ -49,6 +52,7 @@ def test_kfp_floats_are_integers() -> None:
 
 class Shares(Params):
     of: ByName[str, float]
+    others: dict[str, Any] = Field(default_factory=dict)
 
 
 def test_the_order_of_keys_says_nothing() -> None:
@@ -57,6 +61,40 @@ def test_the_order_of_keys_says_nothing() -> None:
     ordered = ["train", "val", "test", "unlabeled", "hidden", "map_2", "map_10"]
     for given in (keys, keys[::-1]):
         assert list(validate(Shares, {"of": dict.fromkeys(given, 0.1)}, "p").of) == ordered
+
+
+def test_the_largest_numbers_and_what_another_section_holds_are_left_alone() -> None:
+    assert validate(Example, {"epochs": 2**53, "limit": 1e38}, "p").limit == 1e38
+    assert validate(Shares, {"of": {}, "others": {"seed": 10**30}}, "p").others == {"seed": 10**30}
+    with pytest.raises(MaskcastError, match=r"p\.of: .*between"):
+        validate(Shares, {"of": {"a": 1e300}}, "p")
+
+
+def test_steps_of_a_training_are_counted_before_it_begins() -> None:
+    values = {"epochs": 2**40, "steps_per_epoch": 2**40, "batch_size": 1, "learning_rate": 1}
+    with pytest.raises(MaskcastError, match=r"p: steps_per_epoch of all epochs are .* steps, above"):
+        validate(TrainingParams, values, "p")
+    with pytest.raises(MaskcastError, match=r"p\.batch_size: input should be less than or equal to 1000000, got"):
+        validate(TrainingParams, values | {"batch_size": 10**9, "epochs": 1}, "p")
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "key"),
+    [
+        ("evaluate", {"futures": 10**9}, "futures"),
+        ("predict", {"horizon": 10**9}, "horizon"),
+        ("register_models", {"gate": {"resamples": 10**9}}, "gate.resamples"),
+        ("pretrain_encoder", {"views": {"candidates": 10**9}}, "views.candidates"),
+        ("train_masker", {"unlabeled": {"batch_size": 10**9, "burn_in_steps": 0}}, "unlabeled.batch_size"),
+        ("train_detector", {"unlabeled": {"batch_size": 10**9, "burn_in_steps": 0}}, "unlabeled.batch_size"),
+        ("train_detector", {"unlabeled": {"strong": {"patches": 10**9}}}, "unlabeled.strong.patches"),
+    ],
+)
+def test_what_would_never_end_is_refused(stage: str, values: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        get_stage(stage).params.model_validate(values)
+    faults = {".".join(map(str, fault["loc"])): fault["msg"] for fault in caught.value.errors()}
+    assert faults[key].startswith("Input should be less than or equal to ")
 
 
 def test_the_word_false_is_false() -> None:
@@ -99,6 +137,12 @@ def test_what_may_be_true_or_a_number_is_what_it_was_given_as() -> None:
         ),
         ({"epochs": 1, "phases": [{"rate": 1}, {"rat": 1}]}, r"p.phases\[1\].rat: .*did you mean 'rate'"),
         ({"epochs": 1, "phases": 3}, r"p.phases: input should be a valid list, got 3"),
+        ({"epochs": 2**53 + 1}, "p.epochs: input should lie between -9007199254740992 and 9007199254740992, got"),
+        ({"epochs": 10**30}, "p.epochs: .*, got 10{30}; change it"),
+        ({"epochs": 10**400}, "p.epochs: .*, got 10*"),
+        ({"epochs": 1, "limit": -1e300}, r"p.limit: input should lie between -1e\+38 and 1e\+38, got -1e\+300"),
+        ({"epochs": 1, "limit": "1e300"}, "p.limit: .*between"),  # as YAML has it
+        ({"epochs": 1, "limit": 10**30, "sides": [1, 10**30]}, "p.sides: .*between"),
         ({"epochs": 1, "rate": 9}, "p: rate: more than epochs$"),
         ({"epochs": 1, "images": {"clip": None}}, 'p.images: needs quotes, .*: "{clip}"$'),
     ],

@@ -107,4 +107,5 @@ def test_cyclic_rates_halve_their_peaks() -> None:
     training = TrainingParams.model_validate(values)
     found = [training.rate(step) for step in range(9)]
     assert found == pytest.approx([0.2, 0.6, 1.0, 0.6, 0.2, 0.4, 0.6, 0.4, 0.2])
+    assert training.rate(10**6) == pytest.approx(0.2)  # 2**250,000 is no float
     assert "cycle_steps" not in TrainingParams.model_validate(TRAINING).model_dump()

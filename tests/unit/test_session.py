@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_and_do_no_harm(segmenter: Segmenter) -> None:
     frames, _ = moving_squares(0, 4, 32, 48)
     session = Session(segmenter, precision="fp32")
     steps = [session.step(frames[0])]
-    for wrong in (frames[0].astype(np.float32), frames[0, :, :, 0], frames[0, :0], frames, "frame"):
+    for wrong in (frames[0].astype(np.float32), frames[0, :, :, 0], frames[0, :0], frames, "frame", [[1], [2, 3]]):
         with pytest.raises(MaskcastError, match=r"^frame: got .*; give uint8 of shape \(any, any, 3\)$"):
             session.step(wrong)  # type: ignore[arg-type]
     assert_alike([*steps, *shown(session, frames[1:])], segmenter, frames)

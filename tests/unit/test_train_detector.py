@@ -240,6 +240,7 @@ def test_an_encoder_is_where_it_starts(dataset: Path, tmp_path: Path) -> None:
         ({"ema": 1.0}, "ema: input should be less than 1"),
         ({"repeat_threshold": 0}, "repeat_threshold"),
         ({"augment": {"scale": [2, 1]}}, "scale"),
+        ({"augment": {"scale": [1, 1e30]}}, "scale .* must be two factors above 0 and at most 10"),
         ({"training": PARAMS["training"] | {"phases": []}}, r"training\.phases"),
         ({"training": PARAMS["training"] | {"learning_rate": 0.1}}, r"training\.learning_rate: unknown key"),
     ],

@@ -207,6 +207,7 @@ def test_masks_without_frames_are_refused(tmp_path: Path) -> None:
         ({"loss": {"ce": 0, "dice": 0, "focal": 0}}, "nothing would be learnt"),
         ({"augment": {"crop": [0, 3]}}, "crop"),
         ({"val_frame_step": 0}, "val_frame_step"),
+        ({"maps": ["mask", "mask"]}, "maps: 'mask' stands twice; name it once"),
     ],
 )
 def test_wrong_params_name_their_key(

@@ -10,7 +10,7 @@ class Bootstrap(Params):
 
     confidence: float = Field(0.95, gt=0, lt=1)
     """Of the two-sided interval of the mean difference."""
-    resamples: int = Field(10_000, ge=100)
+    resamples: int = Field(10_000, ge=100, le=1_000_000)
     """Bootstrap samples of what was scored."""
     seed: int = Field(0, ge=0)
     """Of the bootstrap."""

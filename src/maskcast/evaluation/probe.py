@@ -20,6 +20,7 @@ from maskcast.data.clip_store.frame_index import evenly_spaced
 from maskcast.data.clip_store.labelled_frames import TrainingIndex
 from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.table import labels_of
+from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.seed import rng
@@ -38,12 +39,20 @@ def probe(encoder: Normalised, store: ClipStore) -> dict[str, float]:
     Args:
         encoder: takes uint8 frames; left in eval mode.
         store: of which ``can_probe`` is true.
+
+    Raises:
+        MaskcastError: the encoder's maps are not finite, or so large that their spread is not.
     """
     encoder.eval()
     train_NC, labels_N = _pixels(encoder, store, "train")
     val_NC, truth_N = _pixels(encoder, store, "val")
     mean_C, std_C = train_NC.mean(0), train_NC.std(0).clamp_min(1e-6 * train_NC.std() + 1e-12)
     train_NC, val_NC = (train_NC - mean_C) / std_C, (val_NC - mean_C) / std_C
+    if not (train_NC.isfinite().all() and val_NC.isfinite().all()):
+        raise MaskcastError(
+            "the encoder's maps have numbers that are not finite: training diverged; lower learning_rate or "
+            "weight_decay"
+        )
     return {
         "linear_probe": mean_class_accuracy(linear(train_NC, labels_N, val_NC), truth_N),
         "knn": mean_class_accuracy(nearest(train_NC, labels_N, val_NC), truth_N),

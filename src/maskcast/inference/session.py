@@ -15,6 +15,7 @@ from maskcast.errors import MaskcastError
 from maskcast.inference.found import Found
 from maskcast.inference.segment import segment
 from maskcast.models.segmentation.base import Segmenter
+from maskcast.reading import array_of
 
 Reset = Literal["", "size", "cut"]
 
@@ -65,11 +66,10 @@ class Session:
         """
         if self._ended:
             raise MaskcastError("session: it has ended; open another one")
-        frame_HWC = np.asarray(frame)
+        wanted = "uint8 of shape (any, any, 3)"
+        frame_HWC = array_of(frame, "frame", wanted)
         if frame_HWC.dtype != np.uint8 or frame_HWC.ndim != 3 or frame_HWC.shape[2] != 3 or not frame_HWC.size:
-            raise MaskcastError(
-                f"frame: got {frame_HWC.dtype} of shape {frame_HWC.shape}; give uint8 of shape (any, any, 3)"
-            )
+            raise MaskcastError(f"frame: got {frame_HWC.dtype} of shape {frame_HWC.shape}; give {wanted}")
         why: Reset = ""
         if self._size not in (None, frame_HWC.shape):
             why = "size"

@@ -125,7 +125,7 @@ class ForecasterModel:
         """Continues clips; one clip (T, H, W) or (T, H, W, C) gives one future."""
         context_BT, alone = batched(data, self.shape_in, self.input)
         self._check_classes(context_BT)
-        context = torch.tensor(context_BT, device=self._device)
+        context = torch.tensor(np.ascontiguousarray(context_BT), device=self._device)  # it takes no mirrored view
         future_Bh: np.ndarray = self.network.forecast(context, self.horizon).cpu().numpy()
         return future_Bh[0] if alone else future_Bh
 

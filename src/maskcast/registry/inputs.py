@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from maskcast.errors import MaskcastError
+from maskcast.reading import array_of
 
 MAX_BYTES = 64 << 20  # of one call from outside: a server's memory is a small multiple of it, and so is bounded
 MAX_FRAMES = 4096  # of the same: clips of a few pixels take long, too
@@ -49,16 +50,14 @@ def batched(data: Any, shape: Shape, what: str) -> tuple[np.ndarray, bool]:
     Raises:
         MaskcastError: if type or shape differ; the line says what is allowed.
     """
-    array = np.asarray(data)
+    axes = ", ".join("any" if length < 0 else str(length) for length in shape)
+    wanted = f"uint8 of shape ({axes}), or one sample without the first axis"
+    array = array_of(data, what, wanted)
     alone = array.ndim == len(shape) - 1
     found = array[None] if alone else array
     fits = found.ndim == len(shape) and all(
         have == want if want > 0 else have > 0 for have, want in zip(found.shape, shape, strict=False)
     )
     if array.dtype != np.uint8 or not fits:
-        axes = ", ".join("any" if length < 0 else str(length) for length in shape)
-        raise MaskcastError(
-            f"{what}: got {array.dtype} of shape {array.shape}; give uint8 of shape ({axes}), "
-            "or one sample without the first axis"
-        )
+        raise MaskcastError(f"{what}: got {array.dtype} of shape {array.shape}; give {wanted}")
     return found, alone

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, user_errors_of_machine
 from maskcast.inference.familiar import Seen, unlike
 from maskcast.inference.session import Session
 from maskcast.labels import LabelMap
@@ -21,6 +21,7 @@ from maskcast.serving.forecasts import Forecast, checked_stride, look
 from maskcast.serving.videos import SAMPLE, Frames, find_video, is_sample
 
 
+@user_errors_of_machine()
 def load(address: str | Path = SAMPLE) -> "Pipeline":
     """Returns a registered pipeline, which forecasts videos.
 
@@ -60,6 +61,7 @@ class Pipeline:
         """Its forecaster alone: ``predict`` continues masks of whoever made them, (T, H, W) or (B, T, H, W)."""
         return self.loaded.model.forecaster
 
+    @user_errors_of_machine()
     def forecast(
         self,
         video: str | Path | np.ndarray,
@@ -101,7 +103,7 @@ class Pipeline:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class Segmentation:
     """The masks of some frames.
 
@@ -139,6 +141,7 @@ class Segmenter:
         MaskcastError: there is no such model, or it masks no frames.
     """
 
+    @user_errors_of_machine()
     def __init__(self, model: str | Path | PipelineModel) -> None:
         if isinstance(model, PipelineModel):
             self.model, self.consistent_frames = model.masker, model.consistent_frames
@@ -161,6 +164,7 @@ class Segmenter:
         """
         return self.model.session(cuts=cuts)
 
+    @user_errors_of_machine()
     def segment(self, frames: np.ndarray) -> Segmentation:
         """Masks the frames of one clip, in their order and at their size.
 
@@ -170,7 +174,7 @@ class Segmenter:
         Raises:
             MaskcastError: on another type or shape.
         """
-        frames_THWC, alone = batched(np.asarray(frames), (-1, -1, -1, 3), "frames")
+        frames_THWC, alone = batched(frames, (-1, -1, -1, 3), "frames")
         found = self.model.mask_clip(frames_THWC, self.consistent_frames)
         warning = unlike(Seen(frames_THWC, found.sure), self.model.reference, self.model.label_map)
         masks, confidence = found.masks, found.confidence

@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, user_errors_of_machine
 from maskcast.labels import MASK, LabelMap
 from maskcast.progress import say
 from maskcast.reading import counted
@@ -25,10 +25,11 @@ from maskcast.serving.videos import Video
 from maskcast.writing import write_json
 
 RECORD = "forecast.json"
+MOST_FUTURES = 1000
 FILMS = ("overlay.mp4", "overlay.gif")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class Forecast:
     """What a pipeline forecasts of a video.
 
@@ -85,6 +86,7 @@ class Forecast:
         title = f"{self.video} · {self.model}"
         return draw_film(self.frames, self.seen, [self.masks, *self.futures], self.classes, title)
 
+    @user_errors_of_machine()
     def save_film(self, path: str | Path) -> None:
         """Writes the film.
 
@@ -116,8 +118,12 @@ def checked_stride(
         dashes: before the names of these, in errors.
 
     Raises:
-        MaskcastError: the distance is not known or not positive, or the others are negative.
+        MaskcastError: the distance is not known or not positive, the others are out of their bounds, or one is no
+            whole number.
     """
+    for name, value in (("stride", stride), ("start", start), ("samples", samples)):
+        if not hasattr(value, "__index__") and (value is not None or name == "samples"):
+            raise MaskcastError(f"{dashes}{name}: got {value!r}; give a whole number")
     distance = loaded.about.frame_stride if stride is None else stride
     if distance is None or distance < 1:
         known = (
@@ -126,8 +132,10 @@ def checked_stride(
         raise MaskcastError(f"{dashes}stride: {known}; give the frames' distance in the video, 1 or more")
     if start is not None and start < 0:
         raise MaskcastError(f"{dashes}start: got {start}; frames count from 0")
-    if samples < 0:
-        raise MaskcastError(f"{dashes}samples: got {samples}; give the number of futures to draw, 0 or more")
+    if not 0 <= samples <= MOST_FUTURES:
+        raise MaskcastError(
+            f"{dashes}samples: got {samples}; give the number of futures to draw, 0 to {MOST_FUTURES}"
+        )
     return distance
 
 

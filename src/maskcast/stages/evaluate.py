@@ -38,7 +38,7 @@ class Evaluate(Params):
     """Frames that are forecast."""
     batch_size: int = Field(8, ge=1)
     """Clips forecast at once; no score depends on it."""
-    futures: int = Field(0, ge=0, exclude_if=is_zero)
+    futures: int = Field(0, ge=0, le=1000, exclude_if=is_zero)
     """Futures drawn of each clip; the mean of their scores and that of the best stand in metrics."""
     pictures: int = Field(6, ge=0)
     """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs and on the

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskcast.params import Params, is_null
+from maskcast.params import Names, Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -13,7 +13,7 @@ from maskcast.writing import write_json
 class AmodalParams(Params):
     """Several label maps of whole objects, such as two hands, which hide each other."""
 
-    maps: list[str] = Field(min_length=1)
+    maps: Names
     """Names of the maps, all of kind classes and of the same classes."""
     visible: str | None = None
     """The map that says what is seen, by classes of the names of `maps`; null scores no hidden pixels apart."""

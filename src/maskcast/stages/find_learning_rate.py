@@ -35,9 +35,9 @@ class FindLearningRate(Params):
     """The stage whose training is tried."""
     values: dict[str, Any]
     """The params of that stage; its rates and the length of its schedule are not used."""
-    lowest: float = Field(default=1e-6, gt=0)
+    lowest: float = Field(default=1e-6, ge=1e-38)  # of fp32
     """Learning rate of the first step."""
-    highest: float = Field(default=1.0, gt=0, le=1e38)  # of fp32
+    highest: float = Field(default=1.0, gt=0)
     """Learning rate of the last step; a sweep ends before it where the loss leaves all bounds."""
     steps: int = Field(default=100, ge=20)
     """Steps of a sweep; the rate grows by the same factor from each to the next."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
-from maskcast.params import Params, is_null
+from maskcast.params import Names, Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -37,7 +37,7 @@ class GenerateMasks(Params):
     propagated: PropagationParams | None = Field(default=None, exclude_if=is_null)
     """In clips of split train that have labels of some frames, these and what optical flow carries of them to the
     frames nearby take the place of the masker's masks; null leaves its masks as they are."""
-    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
+    maps: Names | None = Field(default=None, exclude_if=is_null)
     """Label maps to write; null writes all that the masker knows."""
 
 

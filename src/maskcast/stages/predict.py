@@ -33,7 +33,7 @@ class Predict(Params):
     """The label map that is forecast, of kind classes; null is the only one there is."""
     context_frames: int = Field(11, ge=1)
     """Frames that are seen."""
-    horizon: int = Field(11, ge=1)
+    horizon: int = Field(11, ge=1, le=10_000)
     """Frames that are forecast."""
     batch_size: int = Field(8, ge=1)
     """Clips forecast at once."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from maskcast.progress import report, say
+from maskcast.training.numbers import diverged
 from maskcast.training.schedule import Schedule
 from maskcast.training.task import FromStart, Task
 
@@ -25,7 +26,11 @@ class Progress:
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def end_epoch(self, task: Task, params: Schedule) -> None:
-        """Validates, keeps the weights if they are better, and stops a training that no longer gets better."""
+        """Validates, keeps the weights if they are better, and stops a training that no longer gets better.
+
+        Raises:
+            MaskcastError: if weights that would be kept are not finite; the loss before the last step was.
+        """
         epoch = self.step // params.steps_per_epoch
         task.model.eval()
         with torch.no_grad():
@@ -39,6 +44,8 @@ class Progress:
         if better:
             self.best, self.best_epoch, self.stale = scores, epoch, 0
             self.best_weights = weights_of(task.model)
+            if not all(tensor.isfinite().all() for tensor in self.best_weights.values()):
+                raise diverged(self.step - 1, "weights that are not finite")
         else:
             self.stale += 1
             self.stopped = 0 < params.patience <= self.stale

@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.models.recorded import Recorded
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
-from maskcast.training.numbers import LATE, Logged, Numbers
+from maskcast.training.numbers import LATE, Logged, Numbers, diverged
 from maskcast.training.out_of_memory import Measured, batch_that_fits, part_of
 from maskcast.training.processes import Processes
 from maskcast.training.schedule import Schedule
@@ -60,7 +60,7 @@ class Learner:
         """Takes a step, at a learning rate in the place of the schedule's where one is given.
 
         Raises:
-            MaskcastError: if the batch does not fit into the memory of the GPU.
+            MaskcastError: if the batch does not fit into the memory of the GPU, or the step is too large.
         """
         self._task.model.train()
         for group in self._optimizer.param_groups:
@@ -72,7 +72,12 @@ class Learner:
             raise MaskcastError(self._full(step, batch))
         norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
         self.numbers.add(step, found[0], norm, found[1])
-        self._optimizer.step()
+        try:
+            self._optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):  # as PyTorch says it of a number that float32 does not hold
+                raise
+            raise diverged(step, "a learning rate or weight decay that is too high for float32") from error
         self._optimizer.zero_grad(set_to_none=True)
 
     def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:

@@ -71,7 +71,7 @@ def fit(
         begins: is told of each step as it begins.
 
     Raises:
-        MaskcastError: if the loss or the gradient is no longer finite, the batch does not fit into the memory of
+        MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of
             the GPU, the processes cannot share it, the network cannot be compiled as asked for, or the checkpoint
             is damaged.
         Paused: if the time limit, SIGTERM or SIGUSR1 ended it; a checkpoint of the last step is there.

@@ -54,11 +54,20 @@ class Numbers:
         while len(self._waiting) > (0 if all_steps else self._late):
             numbers = self._waiting.popleft().read()
             if not (math.isfinite(numbers.loss) and math.isfinite(numbers.norm)):
-                raise MaskcastError(
-                    f"step {numbers.step}: loss {numbers.loss:g}, gradient norm {numbers.norm:g}: training "
-                    "diverged; lower learning_rate, add warmup_steps or use precision fp32"
-                )
+                raise diverged(numbers.step, f"loss {numbers.loss:g}, gradient norm {numbers.norm:g}")
             yield numbers
+
+
+def diverged(step: int, seen: str) -> MaskcastError:
+    """Returns the error of a training whose numbers left all bounds.
+
+    Args:
+        step: the one that they left them in.
+        seen: what tells it.
+    """
+    return MaskcastError(
+        f"step {step}: {seen}: training diverged; lower learning_rate, add warmup_steps or use precision fp32"
+    )
 
 
 class _Waiting:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from maskcast.params import Params, is_null
+from maskcast.params import LARGEST_INTEGER, Batch, Params, is_null
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ class Schedule(Params, ABC):
 
     steps_per_epoch: int = Field(ge=1)
     """Optimiser steps between two validations."""
-    batch_size: int = Field(ge=1)
+    batch_size: Batch
     """Samples per step, of all processes together."""
     warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
@@ -98,6 +98,12 @@ class Schedule(Params, ABC):
             )
         return self
 
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        if self.steps > LARGEST_INTEGER:
+            raise ValueError(f"steps_per_epoch of all epochs are {self.steps} steps, above {LARGEST_INTEGER}")
+        return self
+
 
 class CosineSchedule(Schedule):
     """Linear warm-up to a peak, then half a cosine down, or cycles."""
@@ -106,7 +112,7 @@ class CosineSchedule(Schedule):
     """Number of epochs at most."""
     learning_rate: float = Field(gt=0, le=MOST_RATE)
     """Peak of the schedule: linear warm-up, then cosine or cycles per step."""
-    min_learning_rate: float = Field(default=1e-8, ge=0)
+    min_learning_rate: float = Field(default=1e-8, ge=0, le=MOST_RATE)
     """Where the cosine ends, or the lowest rate of a cycle."""
     cycle_steps: int | None = Field(default=None, ge=1, exclude_if=is_null)
     """After the warm-up, steps up to the peak and as many down, again and again, each peak half as far above the
@@ -123,7 +129,7 @@ class CosineSchedule(Schedule):
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.cycle_steps is not None:
             cycle, place = divmod(step - self.warmup_steps, 2 * self.cycle_steps)
-            share = (1 - abs(place / self.cycle_steps - 1)) / 2**cycle
+            share = math.ldexp(1 - abs(place / self.cycle_steps - 1), -cycle)  # 2**cycle may be no float
             return self.min_learning_rate + (self.learning_rate - self.min_learning_rate) * share
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         span = self.learning_rate - self.min_learning_rate

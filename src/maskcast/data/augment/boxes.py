@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from maskcast.data.augment.colours import Blur, ColourParams, Probability, recolour_image
 
 SMALLEST = 1.0  # a box that a crop leaves less of, in pixels of either side, is no object any more
+MOST_SCALE = 10  # the whole image is magnified before it is cropped
 
 
 class BoxAugmentParams(ColourParams):
@@ -27,8 +28,10 @@ class BoxAugmentParams(ColourParams):
 
     @model_validator(mode="after")
     def _scale_makes_sense(self) -> "BoxAugmentParams":
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale {self.scale} must be two factors above 0, the smaller first")
+        if not 0 < self.scale[0] <= self.scale[1] <= MOST_SCALE:
+            raise ValueError(
+                f"scale {self.scale} must be two factors above 0 and at most {MOST_SCALE}, the smaller first"
+            )
         return self
 
 
@@ -88,7 +91,7 @@ class StrongParams(ColourParams):
     contrast: float = Field(default=0.4, ge=0, le=1)
     saturation: float = Field(default=0.4, ge=0, le=1)
     blur: Blur = 1.5
-    patches: int = Field(default=3, ge=0)
+    patches: int = Field(default=3, ge=0, le=1000)
     """Rectangles of noise at most (cutout, DeVries and Taylor 2017, arXiv 1708.04552), each of a tenth of the area
     at most."""
 

@@ -24,7 +24,7 @@ class ViewParams(ColourParams):
     """Least and greatest area of the crop, as a fraction of the frame's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Least and greatest width of the crop over its height, drawn evenly on a log scale."""
-    candidates: int = Field(default=1, ge=1)
+    candidates: int = Field(default=1, ge=1, le=1000)
     """Of so many crops the one with the strongest contrast is the first view; more than 1 finds small objects on
     plain ground."""
     max_offset: float | None = Field(default=None, ge=0)

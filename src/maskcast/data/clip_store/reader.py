@@ -29,7 +29,7 @@ from maskcast.data.clip_store.table import FRAMES, Clip, Clips, Group, Packed, l
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import MIRROR_SWAPS, LabelMap, MirrorSwaps
-from maskcast.reading import content_of, mapped_array, parsing
+from maskcast.reading import content_of, mapped_array, parsing, shown
 
 ALL = slice(None)
 
@@ -158,7 +158,7 @@ class ClipStore:
 
     def has_masks(self, clip: Clip) -> bool:
         """Whether the store holds masks of a clip in the chosen map."""
-        return labels_of(self.label_map.name) in clip.layers
+        return labels_of(self.label_map.name) in self._of_store(clip).layers
 
     def remedy_without_masks(self, clip: Clip) -> str:
         """Returns what to do where a clip of this store has no generated masks."""
@@ -170,11 +170,11 @@ class ClipStore:
 
     def has_confidence(self, clip: Clip) -> bool:
         """Whether the store holds a confidence per mask pixel."""
-        return f"confidence/{self.label_map.name}" in clip.layers
+        return f"confidence/{self.label_map.name}" in self._of_store(clip).layers
 
     def frames(self, clip: Clip) -> np.ndarray:
         """Returns the frames, (T, H, W, 3) uint8, as a read-only view of the memory-mapped shard."""
-        span = clip.frames
+        span = self._of_store(clip).frames
         if span is None:
             raise self._lacks(clip, FRAMES)
         if span.shard not in self._mapped:
@@ -219,6 +219,11 @@ class ClipStore:
             )
         return self.maps[name]
 
+    def _of_store(self, clip: Any) -> Clip:
+        if isinstance(clip, Clip):
+            return clip
+        raise MaskcastError(f"{self.root}: got {shown(clip)}, no clip; give what `get`, `select` or `clips` has")
+
     def _lacks(self, clip: Clip, layer: str) -> MaskcastError:
         of = f" of map {self.label_map.name!r}" if len(self.maps) > 1 and layer != FRAMES else ""
         return MaskcastError(
@@ -226,7 +231,7 @@ class ClipStore:
         )
 
     def _unpack(self, clip: Clip, layer: str, word: str, frames: slice, dtype: type) -> np.ndarray:
-        packed = clip.layers.get(layer)
+        packed = self._of_store(clip).layers.get(layer)
         if packed is None:
             raise self._lacks(clip, word)
         wanted = range(clip.num_frames)[frames]

@@ -148,8 +148,10 @@ class Table:
         order = np.argsort(self._hashes, kind="stable")
         return order, self._hashes[order]
 
-    def find(self, clip_id: str) -> Clip | None:
-        """Returns the clip with an id, or None."""
+    def find(self, clip_id: object) -> Clip | None:
+        """Returns the clip with an id, or None, as for what is no id."""
+        if not isinstance(clip_id, str):
+            return None
         order, sorted_hashes = self._by_hash
         low, high = (
             np.searchsorted(sorted_hashes, np.uint64(id_hash(clip_id)), side) for side in ("left", "right")

@@ -4,14 +4,14 @@ from pydantic import Field, model_validator
 
 from maskcast.data.augment.boxes import BoxAugmentParams, StrongParams
 from maskcast.models.detection.configs import DetectorConfig, FasterRcnnConfig
-from maskcast.params import Params
+from maskcast.params import Batch, Params
 from maskcast.training.schedule import SgdPhases
 
 
 class UnlabeledParams(Params):
     """Learning from images without boxes, by pseudo labels."""
 
-    batch_size: int = Field(ge=1)
+    batch_size: Batch
     """Unlabelled images per step."""
     threshold: float = Field(default=0.7, gt=0, lt=1)
     """Score from which on the teacher's box is a pseudo label."""

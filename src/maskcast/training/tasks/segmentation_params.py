@@ -9,7 +9,7 @@ from maskcast.data.augment.frames import Augmentation, AugmentParams
 from maskcast.data.augment.strong import StrongColours
 from maskcast.data.labelling.propagation import PropagationParams
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, SegmenterConfig, UNetConfig
-from maskcast.params import Params, is_false, is_null
+from maskcast.params import SAMPLES, Names, Params, is_false, is_null
 from maskcast.plugins import with_plugins
 from maskcast.reading import counted
 from maskcast.training.schedule import TrainingParams
@@ -49,7 +49,7 @@ class WindowParams(Params):
 class UnlabeledParams(Params):
     """Learning from frames without labels, by pseudo masks of a teacher: the running average of the weights."""
 
-    batch_size: int = Field(ge=2, multiple_of=2)
+    batch_size: int = Field(ge=2, le=SAMPLES, multiple_of=2)
     """Unlabelled samples per step, of all processes together: a frame each, ``consistent_frames`` frames, or a
     window where the model has a state."""
     burn_in_steps: int = Field(ge=0)
@@ -115,7 +115,7 @@ class SegmentationTraining(Params):
     """Schedule; a sample of ``batch_size`` is one frame, or one window of a clip where the model has a state."""
     val_frame_step: int = Field(default=1, ge=1)
     """Validate on every n-th frame of the validation clips."""
-    maps: list[str] | None = Field(default=None, min_length=1, exclude_if=is_null)
+    maps: Names | None = Field(default=None, exclude_if=is_null)
     """Label maps to learn; null learns all of kind classes or alpha."""
     window: WindowParams | None = Field(default=None, exclude_if=is_null)
     """What a model with state learns from; null for one without."""
