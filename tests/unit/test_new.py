@@ -92,6 +92,26 @@ def test_nothing_is_replaced(there: str, capsys: pytest.CaptureFixture[str]) -> 
     assert files_of(Path("mine")) == {there: b"mine"}
 
 
+def test_a_link_to_nothing_is_not_written_through(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("dangling").symlink_to("gone")
+    Path("mine").mkdir()
+    Path("mine/dvc.yaml").symlink_to("../gone")
+    for folder, said in (
+        ("dangling", "dangling: links to gone, which is"),
+        ("mine", "mine/dvc.yaml: already there"),
+    ):
+        assert main(["new", folder]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {said}")
+        assert not Path("gone").exists()
+
+
+def test_what_was_begun_does_not_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/.gitignore").mkdir(parents=True)
+    assert main(["new", "mine"]) == 2
+    assert capsys.readouterr().err == "error: mine: cannot be written (Is a directory); choose another folder\n"
+    assert not files_of(Path("mine"))
+
+
 def test_what_cannot_be_made_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

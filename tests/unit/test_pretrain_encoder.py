@@ -205,7 +205,10 @@ def test_a_collapse_ends_the_run(store: ClipStore, tmp_path: Path, monkeypatch: 
         ({"method": METHODS["moco"] | {"quue": 3}}, "did you mean 'queue'"),
         ({"model": {"arch": "vit"}}, "vit"),
         ({"views": {"scale": [0.5, 0.1]}}, "scale"),
-        (training(weight_decay=1e9, epochs=1, steps_per_epoch=1), "the encoder's maps have numbers that are not finite: training diverged"),
+        (
+            training(weight_decay=1e9, epochs=1, steps_per_epoch=1),
+            "the encoder's maps have numbers that are not finite: training diverged",
+        ),
     ],
 )
 def test_wrong_params_name_their_key(store: ClipStore, tmp_path: Path, change: dict[str, Any], line: str) -> None:

@@ -1,8 +1,10 @@
 """The command `new`: a folder for a project of one's own, whose code is the installed package."""
 
 import argparse
+import os
 import shlex
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from maskcast.errors import MaskcastError
@@ -74,7 +76,11 @@ def run(given: argparse.Namespace) -> int:
     """
     folder: Path = given.folder
     files = _files(given.pipeline)
-    if there := [name for name in files if (folder / name).exists()]:
+    if folder.is_symlink() and not folder.exists():
+        raise MaskcastError(
+            f"{folder}: links to {folder.readlink()}, which is not there; make it or remove the link"
+        )
+    if there := [name for name in files if os.path.lexists(folder / name)]:  # a link to nothing is there, too
         raise MaskcastError(f"{folder / there[0]}: already there; name a new folder, or one without this file")
     _git("--version")  # before anything is written
     try:
@@ -86,6 +92,9 @@ def run(given: argparse.Namespace) -> int:
         with ignored.open("a", encoding="utf-8") as file:
             file.write(lines)
     except OSError as error:
+        for name in files:  # none was there; a second try would find those of this one
+            with suppress(OSError):
+                (folder / name).unlink()
         raise MaskcastError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     if not _git("-C", str(folder), "rev-parse", "--git-dir") and not _git("init", "--quiet", str(folder)):
         raise MaskcastError(f"{folder}: `git init` fails there; run it to see why")
