@@ -20,7 +20,7 @@ from kfp_server_api.configuration import Configuration
 from kfp_server_api.models import V2beta1Run
 
 from maskcast.errors import MaskcastError
-from pipelines.client.transport import RefusedError, Transport
+from pipelines.client.transport import RefusedError, Transport, not_kubeflow
 from pipelines.cluster import load_cluster
 from pipelines.options import add_cluster, cluster_file
 
@@ -101,8 +101,11 @@ class Client(kfp.Client):
             raise MaskcastError(f"~/.config/kfp: cannot be used ({error}); mend or remove what is in it") from None
         self.address, self._ui, self._flags = host, ui, flags
         self._run_api.api_client.rest_client = Transport(self._existing_config, namespace)
-        self.health: Mapping[str, Any] = json.loads(self._get("/apis/v2beta1/healthz"))
+        answer = self._get("/apis/v2beta1/healthz")
+        self.health: Mapping[str, Any] = json.loads(answer)
         """`multi_user`, `tag_name` (the version) and `pipeline_store`; kfp's own model knows only the first."""
+        if not {"multi_user", "tag_name", "commit_sha"} & self.health.keys():
+            raise not_kubeflow(host, answer)
         self.multi_user = bool(self.health.get("multi_user"))
         self.namespace = namespace
 

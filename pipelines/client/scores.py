@@ -7,6 +7,7 @@ from typing import Any
 
 from maskcast.checkup.mlflow_api import MlflowApi
 from maskcast.errors import MaskcastError
+from maskcast.reading import parsing
 from maskcast.runner.record import EXPERIMENT
 
 EVERY_S = 15.0
@@ -29,7 +30,8 @@ class Scores:
         """Returns a few words per stage, e.g. ``step 80, val/jaccard 0.512``; asks at most every 15 s."""
         if self._uri.startswith(("http://", "https://")) and time.monotonic() - self._asked >= EVERY_S:
             self._asked = time.monotonic()
-            with suppress(MaskcastError, ValueError, KeyError):  # while it is away, the last still stands
+            # While it is away, or another server answers, the last still stands.
+            with suppress(MaskcastError), parsing(self._uri, "an answer of MLflow", "mend MLFLOW_TRACKING_URI"):
                 self._found = {
                     _tag(each, "maskcast.name"): words for each in self._runs() if (words := _words(each))
                 }

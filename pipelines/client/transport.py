@@ -13,7 +13,7 @@ from kfp_server_api.rest import RESTClientObject
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError
 
 from maskcast.errors import MaskcastError
-from maskcast.progress import say
+from maskcast.progress import say, told_when_late
 
 TIMEOUT_S = (10, 120)  # to connect, to answer
 RETRIES = 8  # about a minute and a half in all: long enough for a server's pod to be replaced
@@ -68,13 +68,15 @@ class Transport(RESTClientObject):
         """
         for attempt in itertools.count(1):
             try:
-                answer = super().request(
-                    method,
-                    url,
-                    headers=dict(headers or {}),
-                    _request_timeout=_request_timeout or TIMEOUT_S,
-                    **rest,
-                )
+                with told_when_late(f"an answer of {self.host}"):
+                    answer = super().request(
+                        method,
+                        url,
+                        headers=dict(headers or {}),
+                        _request_timeout=_request_timeout or TIMEOUT_S,
+                        **rest,
+                    )
+                    body = answer.data  # all of it: it may be cut off, or no gzip
             except (HTTPError, ApiException) as error:
                 self.has_answered |= isinstance(error, ApiException)
                 problem, remedy = self._explain(error)
@@ -90,11 +92,22 @@ class Transport(RESTClientObject):
                 self.has_answered = True
                 if "html" in (answer.getheader("content-type") or "html"):
                     raise MaskcastError(f"{self.host} answers with a web page instead of the API; {LOGIN}")
+                if not url.endswith("/log"):  # which is text
+                    self._check(body)
                 return answer
             pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
             say(f"{problem}; trying again in {pause:.0f} s ({attempt} of {RETRIES})")
             time.sleep(pause)
         raise AssertionError("the loop ends by itself")
+
+    def _check(self, body: bytes) -> None:
+        """Refuses what no call of the API answers; kfp would fail on it anywhere."""
+        try:
+            sound = isinstance(json.loads(body), dict)
+        except ValueError:
+            sound = False
+        if not sound:
+            raise not_kubeflow(self.host, body.decode("utf-8", "replace"))
 
     def _explain(self, error: HTTPError | ApiException) -> tuple[str, str]:
         """Returns what went wrong, and the remedy."""
@@ -111,6 +124,14 @@ class Transport(RESTClientObject):
             return f"{self.host} redirects to {address}, perhaps a login page", LOGIN
         remedy = REMEDIES.get(error.status, "try again; the pods of ml-pipeline in the cluster say more")
         return f"{self.host} answers {error.status}: {_message(error)}", remedy.format(namespace=self.namespace)
+
+
+def not_kubeflow(host: str, body: str) -> MaskcastError:
+    """Returns what to say of a server that speaks HTTP and is another one."""
+    return MaskcastError(
+        f"{host} answers, but not as Kubeflow Pipelines does ({body[:100]!r}); correct --host (a full Kubeflow "
+        "has the API below /pipeline)"
+    )
 
 
 def _passes(error: HTTPError | ApiException) -> bool:

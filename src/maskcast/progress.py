@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.console import Console
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LINE_EVERY_S = 15.0  # off a terminal (logs of a pod, DVC) a bar becomes a line now and then
+LATE_S = 10.0  # before it is said what a silence waits for
 
 
 class Listener(Protocol):
@@ -90,6 +92,18 @@ def say(message: str) -> None:
     """Prints one line for the user; of the processes that torchrun starts the first one speaks."""
     if first_process():
         print(redacted(message), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told_when_late(what: str) -> Iterator[None]:
+    """Says what the block waits for, where that takes a while."""
+    timer = Timer(LATE_S, say, (f"waiting for {what}",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, of: AllOf | None = None) -> Iterator[T]:

@@ -39,8 +39,8 @@ class KfpServer:
         self.health = {"commit_sha": "unknown", "tag_name": "2.17.0", "pipeline_store": "database"}
         self.token: str | None = None
         self.cookie: str | None = None
-        self.faults: deque[int | str] = deque()
-        """What the next requests get instead: a status, `login page`, `redirect`, or `hang up`."""
+        self.faults: deque[int | str | bytes] = deque()
+        """What the next get instead: a status, a body, `login page`, `redirect`, `cut off` or `hang up`."""
         self.asked: list[str] = []
         self.headers: list[Message] = []
         self.stored: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in [*LISTS, "versions"]}
@@ -207,6 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "login page":
             self._send(200, b"<html>Sign in</html>", "text/html")
+            return
+        if isinstance(fault, bytes):
+            self._send(200, fault)
+            return
+        if fault == "cut off":
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"{")
             return
         if fault == "redirect":
             self.send_response(302)

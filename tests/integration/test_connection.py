@@ -116,6 +116,10 @@ def test_no_server_and_no_address_are_said(
     [
         ("login page", "answers with a web page instead of the API"),
         ("redirect", "redirects to https://login.example.com/dex/auth, perhaps a login page"),
+        ("cut off", "cannot be reached (IncompleteRead(1 bytes read"),
+        (b"[]", "answers, but not as Kubeflow Pipelines does ('[]'); correct --host"),
+        (b"{}", "answers, but not as Kubeflow Pipelines does ('{}')"),
+        (b"", "answers, but not as Kubeflow Pipelines does ('')"),
         (500, "answers 500"),
         (403, "may not do this in namespace team"),
         (404, "correct the id"),
@@ -123,7 +127,7 @@ def test_no_server_and_no_address_are_said(
     ],
 )
 def test_what_a_server_answers_instead_ends_in_one_line(
-    kfp_server: KfpServer, pipelines: Cli, fault: int | str, said: str
+    kfp_server: KfpServer, pipelines: Cli, fault: int | str | bytes, said: str
 ) -> None:
     kfp_server.faults.extend([fault] * (transport.RETRIES + 1))
     assert said in one_line(pipelines("status"))

@@ -236,8 +236,22 @@ class MlflowWithoutFiles(LockedMlflow):
         self.send_error(404)
 
 
-def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), MlflowWithoutFiles)
+class NoMlflow(LockedMlflow):
+    """A server that answers all with JSON of its own."""
+
+    def do_GET(self) -> None:
+        self._answer({"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (MlflowWithoutFiles, "failed: .*MLflow answers 404 .* -> see the server's log"),
+        (NoMlflow, "failed: .*: not an answer of MLflow .lacks 'experiment'. -> mend MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path, kind, expected):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, args=(0.02,)).start()
     uri = f"http://team:right@127.0.0.1:{server.server_port}"
     data = {"MLFLOW_TRACKING_URI": base64.b64encode(uri.encode()).decode()}
@@ -247,7 +261,7 @@ def test_mlflow_that_cannot_keep_files_fails(kube, tmp_path):
     finally:
         server.shutdown()
         server.server_close()
-    assert re.match("failed: .*MLflow answers 404 .* -> see the server's log", found, re.DOTALL), found
+    assert re.match(expected, found, re.DOTALL), found
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Which MLflow run a stage has: refused for good, found again, joined, named; on a real server and on SQLite."""
 
+import os
 import shutil
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +15,14 @@ from typing import Any
 import mlflow
 import pytest
 
+from maskcast import progress
 from maskcast.errors import MaskcastError
 from maskcast.params import Params
 from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
 from maskcast.runner.provenance import Origin
+from maskcast.runner.server import user_errors_of_server
 from maskcast.runner.tracking import tracked_run
 
 
@@ -152,6 +157,7 @@ def refused(folder: Path, said: str) -> None:
         (403, b"not you", "check MLFLOW_TRACKING_USERNAME .*or ask an administrator"),
         (404, b"<html>nothing here", "no MLflow server is there: mend MLFLOW_TRACKING_URI"),
         (200, b"<html>please log in", "MLflow says: .*mend that or MLFLOW_TRACKING_URI"),
+        (200, b'{"experiment": 3}', "MLflow says: .*experiment.*; mend that or MLFLOW_TRACKING_URI"),
     ],
 )
 def test_what_a_server_refuses_fails_before_the_work(
@@ -175,8 +181,44 @@ def test_a_server_that_is_not_well_is_waited_for(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         track(folder)
     said = capfd.readouterr().err
-    assert "does not answer" in said
+    assert "does not answer (too many 503 error responses)" in said
     assert "lost 2 metrics, 0 files of train_masker" in said
+
+
+def test_a_proxy_that_is_away_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example.com:5000")
+    monkeypatch.setenv("HTTP_PROXY", "http://ann:a-secret@127.0.0.1:9")
+    said = r"refused.*; mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY"
+    with pytest.raises(MaskcastError, match=said) as caught, user_errors_of_server():
+        Registry("maskcast").versions()
+    assert "a-secret" not in str(caught.value)
+
+
+def test_a_server_that_never_ends_an_answer_holds_up_no_stage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3600")
+    monkeypatch.setattr(tracking, "OPEN_S", 0.1)
+    monkeypatch.setattr(tracking, "FLUSH_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        track(folder)
+    assert "lost 2 metrics, 0 files of train_masker" in capfd.readouterr().err
+
+
+def test_ctrl_c_ends_the_waiting_for_a_server_and_keeps_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def press(line: str) -> None:
+        if "to take the last metrics and files" in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(progress, "LATE_S", 0.1)
+    monkeypatch.setattr(progress, "say", press)
+    with answering(503, b"gone") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        track(folder)
+    assert "did not answer (too many 503 error responses); the outputs" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["", "0" * 32, "no id at all\n", f"{'0' * 16}-{'1' * 32}"])

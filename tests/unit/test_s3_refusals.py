@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,45 @@ def test_a_server_that_takes_a_request_and_never_answers_is_named(
         keys = KEYS | {"AWS_ENDPOINT_URL_S3": address}
         fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"{address} cannot be reached .*it resumes")
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (200, r"answers, but not as S3 does \(status 200\); mend AWS_ENDPOINT_URL_S3"),
+        (302, "redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does"),
+        (403, r"answers, but not as S3 does \(status 403\)"),
+        (503, "the server answered 503: Service Unavailable; run the same command again"),
+    ],
+)
+def test_a_server_of_web_pages_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = b"<html><body>Sign in</body></html>"
+            self.send_response(status)
+            self.send_header("Location", "/login")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(page)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        keys = KEYS | {"AWS_ENDPOINT_URL_S3": address}
+        try:
+            fetch("s3://bucket/x", tmp_path, monkeypatch, "", keys, f"s3://bucket/x: {address}:? {said}")
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def fetch(

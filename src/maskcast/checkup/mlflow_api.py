@@ -7,6 +7,7 @@ import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import redacted
+from maskcast.runner.server import words_of
 
 TIMEOUT_S = (5, 10)  # to connect, to read
 
@@ -50,7 +51,9 @@ class MlflowApi:
         try:
             answer = self._session.request(method, f"{self._uri}{path}", timeout=TIMEOUT_S, **content)
         except requests.RequestException as error:
-            raise MaskcastError(f"{self.shown}: MLflow does not answer ({error}); check that it is up") from None
+            raise MaskcastError(
+                f"{self.shown}: MLflow does not answer ({words_of(error)}); check that it is up"
+            ) from None
         if answer.status_code in (401, 403):
             remedy = "check user, password and the server's --allowed-hosts"
             raise MaskcastError(

@@ -9,6 +9,7 @@ from uuid import uuid4
 from maskcast.checkup.mlflow_api import MlflowApi
 from maskcast.checkup.rows import Row
 from maskcast.errors import MaskcastError
+from maskcast.reading import parsing
 from maskcast.runner.record import EXPERIMENT
 from maskcast.runner.server import (
     VARIABLE,
@@ -48,13 +49,14 @@ def keep_run(uri: str) -> str:
     server = MlflowApi(uri)
     version = _version(server)
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    experiment = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
-    now = int(time.time() * 1000)
-    run = server.post("runs/create", experiment_id=experiment, run_name="preflight", start_time=now)["run"]["info"]
-    try:
-        _keep_file(server, run["artifact_uri"])
-    finally:
-        server.post("runs/delete", run_id=run["run_id"])
+    with parsing(server.shown, "an answer of MLflow", f"mend {VARIABLE}"):
+        own = server.experiment_id(name) or str(server.post("experiments/create", name=name)["experiment_id"])
+        now = int(time.time() * 1000)
+        run = server.post("runs/create", experiment_id=own, run_name="preflight", start_time=now)["run"]["info"]
+        try:
+            _keep_file(server, run["artifact_uri"])
+        finally:
+            server.post("runs/delete", run_id=run["run_id"])
     return version
 
 

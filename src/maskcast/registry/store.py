@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.progress import told_when_late
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
 from maskcast.runner.server import new_client, shown_uri
@@ -63,7 +64,8 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """Returns the version of each alias; none where the model is not registered."""
-        found = self.client.search_registered_models(f"name = '{self.name}'")
+        with told_when_late(f"an answer of {shown_uri()}"):  # the first that commands ask
+            found = self.client.search_registered_models(f"name = '{self.name}'")
         return {alias: int(number) for alias, number in found[0].aliases.items()} if found else {}
 
     def versions(self) -> list[Version]:

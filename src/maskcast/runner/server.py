@@ -42,6 +42,7 @@ REMEDIES = {
     "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
     "ENDPOINT_NOT_FOUND": f"no MLflow server is there: mend {VARIABLE}",
 }
+PROXY = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
 TLS = (
     "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
 )
@@ -151,11 +152,12 @@ def user_errors_of_server() -> Iterator[None]:
 
 def is_of_server(error: Exception) -> bool:
     """Tells whether MLflow, its database or the network raised an error."""
+    from google.protobuf.json_format import ParseError  # of an answer that is JSON, and of another shape
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]
     from sqlalchemy.exc import SQLAlchemyError
 
-    return isinstance(error, MlflowException | RequestException | SQLAlchemyError)
+    return isinstance(error, MlflowException | RequestException | SQLAlchemyError | ParseError)
 
 
 def is_away(error: BaseException) -> bool:
@@ -184,14 +186,26 @@ def is_away(error: BaseException) -> bool:
 
 def refusal(error: Exception) -> MaskcastError:
     """Returns what MLflow, its database or the network raised as one line with a remedy."""
-    text = one_line(error)[:300]
-    if any(type(each).__name__ == "SSLError" for each in chain_of(error)):
+    text = words_of(error)
+    names = {type(each).__name__ for each in chain_of(error)}
+    if "SSLError" in names:
         remedy = TLS
+    elif "ProxyError" in names:
+        remedy = PROXY
     elif "out-of-date database schema" in text:
         remedy = UPGRADE
     else:
         remedy = REMEDIES.get(getattr(error, "error_code", ""), f"mend that or {VARIABLE} and try again")
     return MaskcastError(f"{shown_uri()}: MLflow says: {text}; {remedy}")
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what MLflow, its database or the network says, shortened; of a lost connection the cause alone.
+
+    What urllib3 gave up on tells it behind an address that is longer than what is shown.
+    """
+    causes = (getattr(each, "reason", None) for each in chain_of(error))
+    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error))[:300]
 
 
 def is_missing(error: Exception) -> bool:

@@ -1,8 +1,8 @@
 """Tracks a stage: its metrics, files and outputs go to its MLflow run while it works.
 
 A thread of its own talks to the server: training never waits for it. The run is opened first (``record``), and
-what MLflow refuses then for good ends the stage before any work. While the server is away everything queues up;
-what has not arrived two minutes after the stage's end is counted and said.
+what MLflow refuses then for good ends the stage before any work. While the server is away everything queues up.
+The end of a stage waits while its queues grow shorter; what has not left them for two minutes is counted and said.
 """
 
 import re
@@ -12,19 +12,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 
-from maskcast.errors import MaskcastError, one_line
-from maskcast.progress import say
+from maskcast.errors import MaskcastError
+from maskcast.progress import say, told_when_late
 from maskcast.reading import counted
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
 from maskcast.runner.record import open_run
-from maskcast.runner.server import is_away, is_of_server, new_client, refusal, shown_uri, tracking_uri
+from maskcast.runner.server import (
+    is_away,
+    is_of_server,
+    new_client,
+    refusal,
+    shown_uri,
+    tracking_uri,
+    words_of,
+)
 
 OPEN_S = 60.0  # how long the work waits for the first answer of a server
-FLUSH_S = 120.0  # how long the end of a stage waits for a server that is away
+FLUSH_S = 120.0  # how long the end of a stage waits for a server that takes nothing
 STOPPED_FLUSH_S = 10.0  # the same of a stage that was stopped: a pod is killed half a minute later
 SEND_EVERY_S = 2.0
 SAMPLE_EVERY_S = 10.0  # system metrics
@@ -44,13 +52,14 @@ class TrackedRun:
         self._end_tags: dict[str, str] = {}
         self._spool = tempfile.TemporaryDirectory(prefix="maskcast-")
         self._reported = 0
-        self._answered, self._stop = threading.Event(), threading.Event()
+        self._answered, self._stop, self._given_up = threading.Event(), threading.Event(), threading.Event()
+        # Not `join` and `is_alive`: a thread that Ctrl-C ends the waiting for counts as ended.
+        self._ended = threading.Event()
         self._refused: Exception | None = None
-        self._deadline = float("inf")
+        self._why = "no answer yet"
         self._status = "FINISHED"
         # in the context of this thread, which knows what the stage goes by
-        self._thread = threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True)
-        self._thread.start()
+        threading.Thread(target=copy_context().run, args=(self._work,), name="mlflow", daemon=True).start()
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
         """Queues named numbers."""
@@ -82,19 +91,43 @@ class TrackedRun:
         Raises:
             MaskcastError: MLflow refuses the run, and waiting does not mend that.
         """
-        self._answered.wait(OPEN_S)
+        with told_when_late(f"the first answer of MLflow, {OPEN_S:.0f} s at most"):
+            self._answered.wait(OPEN_S)
         if self._refused is not None:
             raise self._refused
 
     def close(self, status: str) -> None:
-        """Sends what is queued, waiting for a server that is away, and ends the run."""
-        wait = STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S
-        self._status, self._deadline = status, time.monotonic() + wait
+        """Sends what is queued, waiting for a server that is away, and ends the run.
+
+        Ctrl-C and SIGTERM end the waiting alone: the stage has done its work, and what it made is kept.
+        """
+        self._status = status
         self._stop.set()
-        self._thread.join()
+        what = "MLflow to take the last metrics and files; Ctrl-C ends this waiting alone"
+        with told_when_late(what), suppress(KeyboardInterrupt):
+            self._wait_for_rest(STOPPED_FLUSH_S if status == "KILLED" else FLUSH_S)
+        if not self._ended.is_set():
+            self._given_up.set()
+            self._say_lost(f"did not answer ({self._why})")
         self._spool.cleanup()
 
+    def _wait_for_rest(self, wait_s: float) -> None:
+        """Returns when all is sent, or when nothing has left the queues for a while."""
+        before, left = float("inf"), self._left
+        while left < before and not self._ended.wait(wait_s):
+            before, left = left, self._left
+
+    @property
+    def _left(self) -> int:
+        return len(self._metrics) + len(self._files)
+
     def _work(self) -> None:
+        try:
+            self._send_all()
+        finally:
+            self._ended.set()
+
+    def _send_all(self) -> None:
         client: _Client | None = None
         said = False
         while True:
@@ -116,25 +149,27 @@ class TrackedRun:
                     self._answered.set()
                     return
                 self._answered.set()
-                if stopping and (lasting or time.monotonic() > self._deadline):
-                    self._say_lost(error, lasting)
+                self._why = words_of(error)[:200]
+                if self._given_up.is_set():
+                    return
+                if stopping and lasting:
+                    self._say_lost(f"refused them ({self._why})")
                     return
                 if not said:
                     doing = "refuses" if lasting else "does not answer"
-                    say(f"tracking: {shown_uri()} {doing} ({one_line(error)[:200]}); going on, metrics are kept")
+                    say(f"tracking: {shown_uri()} {doing} ({self._why}); going on, metrics are kept")
                     said = True
-                if stopping:
-                    time.sleep(SEND_EVERY_S)
+                if stopping and self._given_up.wait(SEND_EVERY_S):
+                    return
             if not stopping:
                 self._stop.wait(SEND_EVERY_S)
 
-    def _say_lost(self, error: Exception, lasting: bool) -> None:
+    def _say_lost(self, what: str) -> None:
         lost = (
             f"{counted(len(self._metrics), 'metric')}, {counted(len(self._files), 'file')} of {self.origin.name}"
         )
-        did = "refused them" if lasting else "did not answer"
-        why = one_line(error)[:200]
-        say(f"tracking: lost {lost}: {shown_uri()} {did} ({why}); the outputs of the stage are complete")
+        kept = "; the outputs of the stage are complete" if self._status == "FINISHED" else ""
+        say(f"tracking: lost {lost}: {shown_uri()} {what}{kept}")
 
 
 class _Client:

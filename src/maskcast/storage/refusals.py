@@ -15,6 +15,7 @@ CHANGED = f"an object changed or vanished during the transfer; {RESUMES}"
 REGION = "the bucket is in another region than {region}; set AWS_REGION to its own"
 KEPT_OUT = f"access refused ({{code}}); check {KEYS} and their rights"
 OLD = f"the session token has expired or is wrong ({{code}}); get a new AWS_SESSION_TOKEN, and {KEYS} with it"
+NOT_S3 = "{place} answers, but not as S3 does ({code}); mend AWS_ENDPOINT_URL_S3"
 AWAY = f"{{place}} cannot be reached ({{text}}); mend AWS_ENDPOINT_URL_S3 or {RESUMES}"
 
 PROGRAM = (
@@ -42,6 +43,7 @@ RAISED = {
     "ProxyConnectionError": "the proxy does not answer ({text}); mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY",
     "ConnectionError": AWAY,
     "HTTPClientError": AWAY,
+    "RecursionError": "{place} redirects elsewhere; write AWS_ENDPOINT_URL_S3 as it does",
     "JSONDecodeError": PROGRAM,
     "OSError": PROGRAM,
     "BotoCoreError": f"{{place}}: {{text}}; mend that, or {RESUMES}",
@@ -59,6 +61,7 @@ ANSWERED = {
     "AWS_ENDPOINT_URL_S3",
     "SignatureDoesNotMatch": "access refused ({code}); check AWS_SECRET_ACCESS_KEY",
     "AccessDenied": KEPT_OUT,
+    "401": KEPT_OUT,
     "403": KEPT_OUT,
     "ExpiredToken": OLD,
     "ExpiredTokenException": OLD,
@@ -70,18 +73,20 @@ ANSWERED = {
     "IllegalLocationConstraintException": REGION,
     "RequestTimeTooSkewed": "the clock of this machine is wrong ({code}); set it, e.g. by NTP",
 }
-OTHER = f"the server answered {{code}}: {{text}}; {RESUMES}"
+OTHER = f"{{place}}: the server answered {{code}}: {{text}}; {RESUMES}"
 
 
 def refusal(error: Exception, bucket: str) -> str:
     """Returns what boto3 raised as one line with its remedy.
 
     Args:
-        error: a ``BotoCoreError`` or ``ClientError``; of the address a ``ValueError``, of a file an ``OSError``.
+        error: a ``BotoCoreError`` or ``ClientError``; of the address a ``ValueError``, of a file an ``OSError``;
+            a ``RecursionError`` where a server redirects: boto3 then asks for the bucket's region without an end.
         bucket: that was asked for.
     """
     environment = os.environ
-    answer = (getattr(error, "response", None) or {}).get("Error", {})  # None where a server never answered
+    response = getattr(error, "response", None) or {}  # None where a server never answered
+    answer = response.get("Error", {})
     own = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
     facts = {
         "bucket": bucket,
@@ -93,5 +98,8 @@ def refusal(error: Exception, bucket: str) -> str:
         "text": answer.get("Message", "") if answer else one_line(error),
     }
     if answer:
+        if not facts["code"]:  # a page, of a proxy for example
+            facts["code"] = f"status {response['ResponseMetadata']['HTTPStatusCode']}"
+            return NOT_S3.format_map(facts)
         return ANSWERED.get(facts["code"], OTHER).format_map(facts)
     return next(RAISED[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in RAISED).format_map(facts)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from maskcast.errors import MaskcastError
+from maskcast.progress import told_when_late
 from maskcast.redaction import has_user
 from maskcast.storage.refusals import refusal
 from maskcast.storage.transfer import PIECE, WORKERS, Item, Transfer, num_pieces
@@ -71,7 +72,7 @@ def open_bucket(uri: str) -> Iterator["Bucket"]:
             raise MaskcastError(f"{uri}: {name} has blanks or line breaks; set it anew, there or in the profile")
     try:
         yield Bucket(client, uri, match[1], match[2])
-    except (problems.ClientError, problems.BotoCoreError) as error:
+    except (problems.ClientError, problems.BotoCoreError, RecursionError) as error:
         raise MaskcastError(f"{uri}: {refusal(error, match[1])}") from error
     finally:
         client.close()
@@ -87,11 +88,16 @@ class Bucket:
     def items(self) -> dict[str, Item]:
         """Returns the objects below the prefix by name, or the one that it names."""
         found = {}
-        for page in self._pages("list_objects_v2", Prefix=self._folder):
-            for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):
-                    name = item["Key"].removeprefix(self._folder)
-                    found[name] = self._item(name, item["Key"], item["Size"], item)
+        with told_when_late(f"the list of what lies at {self._uri}"):
+            objects = [
+                item
+                for page in self._pages("list_objects_v2", Prefix=self._folder)
+                for item in page.get("Contents", [])
+            ]
+        for item in objects:
+            if not item["Key"].endswith("/"):
+                name = item["Key"].removeprefix(self._folder)
+                found[name] = self._item(name, item["Key"], item["Size"], item)
         if not found and self._prefix and (head := self._head(self._prefix)):
             name = PurePosixPath(self._prefix).name
             found[name] = self._item(name, self._prefix, head["ContentLength"], head)
@@ -163,11 +169,15 @@ class Bucket:
 
     def _head(self, key: str, absent: Sequence[str] = ("404", "NoSuchKey")) -> dict[str, Any] | None:
         try:
-            return self._client.head_object(Bucket=self._bucket, Key=key)
+            head: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=key)
         except self._client.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in absent:
                 return None
             raise
+        if not {"ETag", "LastModified"} <= head.keys():  # as of any server of web pages
+            answer = {"Error": {"Code": ""}, "ResponseMetadata": head["ResponseMetadata"]}
+            raise self._client.exceptions.ClientError(answer, "HeadObject")
+        return head
 
     def _holds(self, key: str, sha256: str) -> bool:
         head = self._head(key)
