@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -138,12 +137,10 @@ def test_what_no_waiting_mends_fails_before_the_work(
 
 
 def refused(folder: Path, said: str) -> None:
-    started = time.monotonic()
     work = tracked_run(origin(folder), folder / "masker.resume/mlflow_run_id")
     with pytest.raises(MaskcastError, match=said) as caught, work:
         pytest.fail("the work has begun")
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

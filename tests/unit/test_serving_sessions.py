@@ -30,7 +30,8 @@ from maskcast.serving.server import PROTOCOLS, make_app, serving
 from maskcast.serving.sessions import MAX_FRAME, Sessions
 
 MAPS = (LabelMap("squares", CLASSES), LabelMap("matte", ("background", "foreground"), "alpha"))
-MOST, IDLE_S = 2, 1.5
+MOST, IDLE_S = 2, 300.0  # on a slow machine, too, no frame of an honest client is late
+WAIT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def message(frame: np.ndarray, **more: Any) -> bytes:
 def ask(client: ClientConnection, frame: np.ndarray, **more: Any) -> tuple[dict[str, Any], np.ndarray]:
     """Sends a frame; returns the line of the answer, and the maps (M, H, W)."""
     client.send(message(frame, **more))
-    answer = client.recv(timeout=30)
+    answer = client.recv(timeout=WAIT_S)
     assert isinstance(answer, bytes), answer
     head, _, pixels = answer.partition(b"\n")
     return json.loads(head), np.frombuffer(pixels, np.uint8).reshape(-1, *frame.shape[:2])
@@ -103,11 +104,10 @@ def wanted(masker: Path, frames: np.ndarray) -> np.ndarray:
 
 
 def wait_until(what: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if what():
-            return
+    deadline = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.01)
-    pytest.fail("it never came to be")
 
 
 def test_each_client_has_the_masks_of_its_own_video(address: str, masker: Path) -> None:
@@ -149,19 +149,21 @@ def test_sessions_are_bounded_and_who_leaves_or_vanishes_frees_one(address: str,
 def refused(address: str, *sent: bytes | str) -> tuple[int, str]:
     """Sends messages; returns the code that the connection is closed with, and what is said before."""
     said = ""
-    with connect(address, open_timeout=30) as client:
+    with connect(address, open_timeout=WAIT_S) as client:
         with pytest.raises(ConnectionClosed) as closed:
             for one in sent:
                 client.send(one)
             while True:
-                told = client.recv(timeout=30)
+                told = client.recv(timeout=WAIT_S)
                 if isinstance(told, str) and "error" in json.loads(told):
                     said = json.loads(told)["error"]
         assert closed.value.rcvd is not None
         return closed.value.rcvd.code, said
 
 
-def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(address: str, opened: list[Sessions]) -> None:
+def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(
+    address: str, opened: list[Sessions], monkeypatch: pytest.MonkeyPatch
+) -> None:
     frame = moving_squares(0, 1, 32, 48)[0][0]
     good, line = message(frame), b'{"height": 32, "width": 48}\n'
     for sent, told in (
@@ -185,7 +187,9 @@ def test_garbage_and_silence_are_said_in_a_line_and_nothing_is_left(address: str
     ):
         found, said = refused(address, good, sent)
         assert (found, told in said, "\n" in said) == (1008, True, False), (sent[:40], said)
-    assert refused(address, good) == (1001, "session: no frame for 1.5 s; connect again")
+    with monkeypatch.context() as patch:
+        patch.setattr(opened[0], "idle_s", 0.2)
+        assert refused(address) == (1001, "session: no frame for 0.2 s; connect again")
     said = refused(address.replace("masker", "other"))
     assert said == (1008, "no such model here; this server has 'masker', version '0'")
     wait_until(lambda: opened[0].open == 0)
