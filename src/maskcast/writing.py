@@ -4,6 +4,7 @@ import json
 from errno import EINVAL
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def refuse_device(path: Path) -> None:
@@ -17,9 +18,9 @@ def refuse_device(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text that is there whole or not at all."""
+    """Writes a text that is there whole or not at all; of two who write it at once the last one is right."""
     refuse_device(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")  # of this writer alone
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)

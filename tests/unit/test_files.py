@@ -1,8 +1,12 @@
-"""The files below a folder of users."""
+"""The files below a folder of users, and texts that are written whole."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from maskcast.files import files_below
+from maskcast.writing import write_whole
 
 
 def names(root: Path, *suffixes: str) -> list[str]:
@@ -30,3 +34,21 @@ def test_links_are_followed_but_in_no_circle(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_holds_no_files(tmp_path: Path) -> None:
     assert names(tmp_path / "nowhere") == []
+
+
+def test_of_two_who_write_a_text_at_once_neither_fails_nor_tears_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "params.yaml", Path.write_text
+
+    def overtaken(file: Path, text: str, **how: Any) -> int:
+        count = write(file, text, **how)
+        if text == "first":
+            write_whole(path, "second")
+            assert path.read_text() == "second"
+        return count
+
+    monkeypatch.setattr(Path, "write_text", overtaken)
+    write_whole(path, "first")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
