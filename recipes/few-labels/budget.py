@@ -26,13 +26,13 @@ import yaml
 
 from maskcast.data.clip_store.reader import ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
-from maskcast.digest import fingerprint
 from maskcast.errors import mistakes_in_one_line
 from maskcast.inference.suggestions import choose, find_candidates
 from maskcast.models.base import best_device
 from maskcast.models.segmentation.table import load_masker
 from maskcast.params import Params, merged
 from maskcast.report.budget import Point, write_budget
+from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.run import run_stage
 from maskcast.seed import rng
 from maskcast.stages.train_masker import TrainMasker

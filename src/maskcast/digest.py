@@ -1,12 +1,9 @@
-"""Names for data: a digest of a file, a folder, or everything a run depends on."""
+"""Names for data: a digest of a file or a folder."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic import BaseModel
 
 from maskcast.reading import parsing, read_yaml
 
@@ -47,12 +44,6 @@ def stamp_tree(path: Path) -> str:
     found = [(file.relative_to(whole).as_posix(), file.stat()) for file in files]
     lines = [f"{name}\0{each.st_size} {each.st_mtime_ns} {each.st_ino}" for name, each in found]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def fingerprint(params: BaseModel, **inputs: Path) -> str:
-    """Returns 32 hex digits that name the params and the contents of the inputs, i.e. what a run depends on."""
-    parts = {"params": params.model_dump(mode="json")} | {name: digest_tree(path) for name, path in inputs.items()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def dvc_hashes(inputs: Mapping[str, Path]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from maskcast.models.segmentation.table import load_masker
 from maskcast.params import validate
 from maskcast.registry.artifact import write_artifact
 from maskcast.runner.closure import closure
+from maskcast.runner.fingerprint import fingerprint
 from maskcast.stages.train_masker import TrainMasker
 from maskcast.training.tasks.segmentation import FrameTask
 
@@ -109,6 +110,7 @@ ALL = {SEGMENTERS: "mynets.fcn:FcnConfig", "maskcast.forecasters": "mynets.still
 ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClips"}
 ALL |= {"maskcast.losses": "mynets.lovasz:LovaszConfig", "maskcast.augmentations": "mynets.erasing:ErasingConfig"}
 CALM = {"maskcast.forecasters": "mynets.calm:CalmConfig"}
+TRAINING = {"training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}}
 Install = Callable[[dict[str, str]], Path]
 
 
@@ -219,6 +221,17 @@ def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> N
     assert "mynets" not in sys.modules  # it was read, not run
 
 
+def test_a_run_of_changed_plugins_is_another_one(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "clips").write_text("clips")
+    params = TrainMasker.model_validate(TRAINING)
+    bare = fingerprint(params, clips=tmp_path / "clips")
+    assert bare == "cd105f6504f4179f5d978facc704f1ea"  # as it was before there were own losses and augmentations
+    site = install({"maskcast.losses": ALL["maskcast.losses"]})
+    own = fingerprint(params, clips=tmp_path / "clips")
+    (site / "mynets/lovasz.py").write_text("# changed")
+    assert len({bare, own, fingerprint(params, clips=tmp_path / "clips")}) == 3
+
+
 @pytest.mark.parametrize("group", ["maskcast.losses", "maskcast.augmentations"])
 def test_what_trains_alone_reruns_no_other_stage(install: Install, tmp_path: Path, group: str) -> None:
     install({group: ALL[group]})
@@ -244,9 +257,8 @@ def test_a_loss_whose_package_is_gone_says_so(key: str) -> None:
 
 
 def test_the_names_of_its_own_change_no_fingerprint() -> None:
-    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
-    plain = TrainMasker.model_validate({"training": training})
-    named = {"loss": {"name": "standard"}, "augment": {"name": "standard"}, "training": training}
+    plain = TrainMasker.model_validate(TRAINING)
+    named = {"loss": {"name": "standard"}, "augment": {"name": "standard"}} | TRAINING
     assert TrainMasker.model_validate(named).model_dump() == plain.model_dump()
     assert not {"name"} & {*plain.model_dump()["loss"], *plain.model_dump()["augment"]}
 
@@ -308,8 +320,7 @@ class Stateless(MemoryConfig):
 )
 def test_what_an_author_has_forgotten_is_told(model: SegmenterModelConfig, said: str, tmp_path: Path) -> None:
     store = write_store(tmp_path / "clips")
-    training = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}
-    params = TrainMasker.model_validate({"training": training}).model_copy(update={"model": model})
+    params = TrainMasker.model_validate(TRAINING).model_copy(update={"model": model})
     with pytest.raises(MaskcastError, match=rf"^train_masker\.model: {said}"):
         task = FrameTask(store, params, "")
         task.loss(task.batch(0), 0)

@@ -4,9 +4,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.progress import say
+from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.seed import derive

@@ -66,13 +66,13 @@ def generate_masks(
     """
     from maskcast.data.clip_store.finished import FinishedClips
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.digest import fingerprint
     from maskcast.errors import MaskcastError
     from maskcast.inference.carried_labels import CarriedLabels
     from maskcast.inference.generation import Generation, are_things, check_maps
     from maskcast.models.base import all_devices
     from maskcast.models.segmentation.table import load_masker
     from maskcast.progress import say
+    from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
 
     store = ClipStore(clips)

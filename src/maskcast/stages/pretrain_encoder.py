@@ -44,10 +44,10 @@ def pretrain_encoder(*, unlabeled: InPath, encoder: OutPath, metrics: OutPath, p
     from copy import deepcopy
 
     from maskcast.data.unlabeled import ClipFrames, open_frames
-    from maskcast.digest import fingerprint
     from maskcast.models.base import count_parameters
     from maskcast.models.encoders.table import save_encoder
     from maskcast.models.segmentation.pretrained import NETWORK, save_decoder
+    from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.dense import DenseTask

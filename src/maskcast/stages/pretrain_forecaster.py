@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from maskcast.data.clip_store.reader import Clip, ClipStore
-from maskcast.digest import fingerprint
 from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ForecasterConfig, ObjectsConfig
 from maskcast.progress import say
 from maskcast.reading import counted
+from maskcast.runner.fingerprint import fingerprint
 from maskcast.runner.outputs import resume_dir
 from maskcast.runner.stage import InPath, OutPath, running_name, stage
 from maskcast.seed import derive

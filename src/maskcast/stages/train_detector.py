@@ -31,8 +31,8 @@ def train_detector(
     from functools import partial
 
     from maskcast.data.detection.dataset import DetectionSet
-    from maskcast.digest import fingerprint
     from maskcast.models.base import count_parameters, save_model
+    from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.detection import DetectorTask

@@ -49,13 +49,13 @@ def train_masker(
             another architecture than ``model``, or training diverges.
     """
     from maskcast.data.clip_store.reader import ClipStore
-    from maskcast.digest import fingerprint
     from maskcast.evaluation.metrics import foreground_words
     from maskcast.models.base import best_device, count_parameters
     from maskcast.models.segmentation.table import save_masker
     from maskcast.progress import say
     from maskcast.reading import counted
     from maskcast.rehearsal import rehearsing
+    from maskcast.runner.fingerprint import fingerprint
     from maskcast.runner.outputs import resume_dir
     from maskcast.training.finish import Scores, finish_training
     from maskcast.training.tasks.segmentation import segmentation_task

@@ -38,7 +38,7 @@ class Checkpoints:
         if not path.exists() or not owner.exists():
             return None
         if not self._own(owner):
-            say(f"{self.folder}: belongs to a run with other params or data; starting anew")
+            say(f"{self.folder}: belongs to a run with other params, data or plugins; starting anew")
             return None
         with opened(path, "checkpoint", self._remedy) as file, parsing(path, "a checkpoint", self._remedy):
             state = torch.load(file, map_location="cpu", weights_only=True)
