@@ -1109,3 +1109,14 @@ def test_sequences_in_folders_of_splits_are_all_found(
     start = plan(tmp_path)
     assert start.found.source["splits"] == {"val": (names[2],), "test": (names[3],)}
     assert {*start.found.sequences} == {*names} and not start.left_out
+
+
+@pytest.mark.parametrize("names", [("frame_{:04d}.jpg", "mask_{:03d}.png"), ("frame_{:04d}.jpg", "{:04d}.png")])
+@pytest.mark.parametrize("folders", [(".", "mask"), ("images", "masks")])
+def test_frames_and_masks_of_one_sequence_may_begin_with_other_words(
+    folders: tuple[str, str], names: tuple[str, str], tmp_path: Path
+) -> None:
+    for folder, pixels, name in zip(folders, frames_of(0, 48), names, strict=True):
+        write_images(tmp_path / folder, pixels, name, 1)
+    found = look(tmp_path)
+    assert list(found.labelled.values()) == [48] and not found.source.get("offset")

@@ -432,3 +432,17 @@ def test_colours_without_black_have_the_most_frequent_for_background(tmp_path: P
     found = look(tmp_path)
     assert found.source["classes"][0] == found.source["values"]["#c80a0a"] == "background"
     assert any("and #c80a0a, which most pixels have, for the background" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "places", [("masks/{}", "colored_masks/{}"), ("{}/gt", "{}/gt_color"), ("semantic", "semanticRGB")]
+)
+def test_masks_are_told_from_the_same_in_colours(places: tuple[str, str], tmp_path: Path) -> None:
+    """A sequence may be called after colours: its masks are no others'."""
+    for k, name in enumerate(("street", "street_color")):
+        frames, masks = frames_of(k, LENGTH)
+        write_images(tmp_path / "frames" / name, frames, "{:04d}.jpg")
+        for place, pixels in zip(places, (masks, COLOURS[masks]), strict=True):
+            write_images(tmp_path / place.format(name) / ("" if "{}" in place else name), pixels, "{:04d}.png")
+    found = look(tmp_path)
+    assert found.source["encoding"] == "index" and {*found.labelled} == {"street", "street_color"}

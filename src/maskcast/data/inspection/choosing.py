@@ -22,11 +22,11 @@ BESIDE = (
     ("panoptic", "labels"),
     ("TRA", "SEG"),  # Cell Tracking Challenge
     ("instance", "semantic"),  # KITTI
-    ("semantic_rgb", "semantic"),
     ("colormaps", "masks"),  # BDD100K
     ("colormaps", "bitmasks"),
-    ("panomasksRGB", "panomasks"),  # VIPSeg
 )
+# The same in colours for people: `colored_masks` beside `masks`, VIPSeg's `panomasksRGB`, KITTI's `semantic_rgb`.
+COLOURED = re.compile(r"[_-]?(colou?r(ed|s|maps?|i[sz]ed)?|rgb)[_-]?", re.IGNORECASE)
 IDS = ("_labelIds", "_labelTrainIds", "_instanceIds")  # of Cityscapes, the best first
 # What shows frames under their masks, such as the folders of labelme's scripts.
 FOR_PEOPLE = re.compile(r".*Visuali[sz]ations?|overlays?|overlaid|vis|viz|blend(ed)?|masked", re.IGNORECASE)
@@ -141,14 +141,24 @@ def _apart(one: Stream, other: Stream) -> bool:
     return both > 1
 
 
+def _holds_colours(stream: Stream) -> bool:
+    with suppress(MaskcastError):
+        return read_mask(stream.files[0]).grey() is None
+    return False
+
+
 def of_classes(masks: Sequence[Stream]) -> list[Stream]:
     """Returns the masks without those that show the frames of others in another way."""
-    places = {one.parts for one in masks}
+    places = {one.parts: one for one in masks}
     kept = []
     for one in masks:
-        pairs = [(other, classes) for other, classes in BESIDE if other in one.parts]
-        if any(
-            tuple(classes if part == other else part for part in one.parts) in places for other, classes in pairs
+        renamed = [tuple(classes if part == other else part for part in one.parts) for other, classes in BESIDE]
+        bare = [
+            tuple(COLOURED.sub("", part) if part == other else part for part in one.parts) for other in one.parts
+        ]
+        grey = [places[parts] for parts in bare if parts in places and parts != one.parts]
+        if any(parts in places and parts != one.parts for parts in renamed) or any(
+            _holds_colours(one) and not _holds_colours(other) for other in grey
         ):
             continue
         rivals = [other.tail for other in masks if other.parts == one.parts]

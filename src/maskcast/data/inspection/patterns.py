@@ -105,12 +105,16 @@ def _in_names(frames: Sequence[Stream], masks: Sequence[Stream]) -> Guess | None
     """Returns patterns for one flat folder, whose files carry the sequence in their names, or are one sequence."""
     if len(frames) != 1 or len(masks) > 1:
         return None
-    names = []
+    names, forms = [], []
     for stream in (*frames, *masks):
         stems = [path.stem.removesuffix(stream.tail) for path in stream.files]
-        matches = [IN_NAME.fullmatch(stem) for stem in stems]
-        between = {match[2] for match in matches if match}
-        name = f"{CLIP}{between.pop()}{FRAME}" if all(matches) and len(between) == 1 else FRAME
+        found = {match and (match[1], match[2]) for match in map(IN_NAME.fullmatch, stems)}
+        several = None in found or len({between for _, between in filter(None, found)}) > 1
+        forms.append(set() if several else set(filter(None, found)))
+    words = len(forms) > 1 and forms[0] != forms[1] and max(map(len, forms)) == 1  # frame_0001.jpg, mask_0001.png
+    for stream, form in zip((*frames, *masks), forms, strict=True):
+        clip, between = next(iter(form), ("", ""))
+        name = f"{clip if words else CLIP}{between}{FRAME}" if form else FRAME
         names.append("/".join((*stream.parts, f"{name}{stream.tail}{_most([p.suffix for p in stream.files])}")))
     if len({CLIP in name for name in names}) > 1:
         return None
