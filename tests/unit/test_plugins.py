@@ -17,6 +17,8 @@ from tests.toy_segmenter import MemoryConfig
 
 from maskcast import plugins
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.detection.sources.base import DetectionSource
+from maskcast.data.sources.base import SourceConfig
 from maskcast.digest import sha256_of
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
@@ -111,6 +113,7 @@ ALL |= {"maskcast.layouts": "mynets.numpy_clips:NumpyClips"}
 ALL |= {"maskcast.losses": "mynets.lovasz:LovaszConfig", "maskcast.augmentations": "mynets.erasing:ErasingConfig"}
 CALM = {"maskcast.forecasters": "mynets.calm:CalmConfig"}
 TRAINING = {"training": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 2, "learning_rate": 0.01}}
+SIZES = {"height": None, "width": None, "seed": 0}
 Install = Callable[[dict[str, str]], Path]
 
 
@@ -209,6 +212,12 @@ def test_a_layout_of_another_package_is_read(install: Install, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     store = ClipStore(tmp_path / "clips")
     assert [(clip.id, clip.split) for clip in store.clips] == [("train_0", "train"), ("val_0", "val")]
+
+
+@pytest.mark.parametrize("base", [SourceConfig, DetectionSource])
+def test_a_layout_that_lists_nothing_is_told_what_it_lacks(base: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=rf"^{base.__name__} does not implement listing\(\)$"):
+        base.listing(base.model_construct(), tmp_path, **({} if base is DetectionSource else SIZES))
 
 
 def test_a_stage_that_may_use_a_package_names_its_modules(install: Install) -> None:

@@ -99,4 +99,4 @@ class SourceConfig(Params):
         Raises:
             MaskcastError: when the folder does not have this layout.
         """
-        raise TypeError(f"{type(self).__name__} does not implement list()")
+        raise TypeError(f"{type(self).__name__} does not implement listing()")

@@ -87,7 +87,7 @@ class DetectionSource(Params):
         Raises:
             MaskcastError: when the folder does not have this layout, or labels are malformed.
         """
-        raise TypeError(f"{type(self).__name__} does not implement list()")
+        raise TypeError(f"{type(self).__name__} does not implement listing()")
 
 
 @dataclass(frozen=True)
