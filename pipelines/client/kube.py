@@ -9,7 +9,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
 from maskcast.checkup.rows import NotCheckedError
-from maskcast.errors import MaskcastError
+from maskcast.errors import MaskcastError, one_line
 from maskcast.runner.kube import message_of
 
 TIMEOUT_S = (5, 10)  # to connect, to read
@@ -64,6 +64,10 @@ def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
                 "the Kubernetes API does not know you (401); log in to the cluster again"
             ) from None
         raise MaskcastError(f"the Kubernetes API answers {error.status}: {message_of(error)}; mend that") from None
+    except ValueError as error:  # of the models of its client: a login page, for example
+        raise MaskcastError(
+            f"what answers is not the Kubernetes API ({one_line(error)}); mend KUBECONFIG, or log in again"
+        ) from None
     except HTTPError as error:
         raise MaskcastError(
             f"the Kubernetes API does not answer ({error}); check `kubectl cluster-info` and the network"

@@ -49,10 +49,10 @@ class PicturedError(MaskcastError):
         return str(self.args[0])
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, longest: int = LONGEST) -> str:
     """Returns what an error says as one line, without secrets, and shortened where a value has made it long."""
     text = " ".join(as_written(str(error)).split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 4 :]}"
+    return text if len(text) <= longest else f"{text[: longest // 2]} ... {text[-longest // 4 :]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -123,6 +123,15 @@ def test_without_the_api_the_rest_is_still_checked(kube, tmp_path, config, expec
     assert rows["image"][0].state == rows["data"][0].state == "ok"
 
 
+def test_a_server_that_answers_in_the_place_of_the_api_is_said(kube, tmp_path):
+    kube.refused["GET /version"] = 200
+    rows = rows_of(cluster_file(tmp_path))
+    found = said(rows["Kubernetes API"][0])
+    assert re.match("failed: what answers is not the Kubernetes API .*build_date.* -> mend KUBECONFIG", found), (
+        found
+    )
+
+
 def test_an_api_that_fails_on_one_thing_fails_one_row(kube, tmp_path, monkeypatch):
     cluster = cluster_file(tmp_path)
     set_up(kube, cluster, monkeypatch)

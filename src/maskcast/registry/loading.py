@@ -17,7 +17,7 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
-from maskcast.runner.server import user_errors_of_server
+from maskcast.runner.server import download_files, user_errors_of_server
 
 SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with maskcast: README.md there tells how it was made
 SHIPPED = SAMPLES / "pipeline"
@@ -136,7 +136,7 @@ def download(registry: Registry, version: Version, folder: Path) -> Path:
     Raises:
         MaskcastError: it is not there.
     """
-    return Path(registry.client.download_artifacts(*registry.files(version), str(folder)))
+    return download_files(registry.client, *registry.files(version), folder)
 
 
 def load_pipeline(address: str) -> LoadedPipeline:

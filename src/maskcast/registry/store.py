@@ -17,7 +17,7 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import told_when_late
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.runner.server import new_client, shown_uri
+from maskcast.runner.server import download_files, new_client, shown_uri
 
 NAME = r"^[\w.-]+$"  # of a registered model
 PIPELINE = "maskcast"  # the registered pipeline, unless params name it otherwise
@@ -174,4 +174,4 @@ class Registry:
         """
         run_id = self.evaluation_run(version)
         with tempfile.TemporaryDirectory(prefix="maskcast-") as scratch:
-            return read_evaluation(Path(self.client.download_artifacts(run_id, EVALUATION, scratch)))
+            return read_evaluation(download_files(self.client, run_id, EVALUATION, Path(scratch)))

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
 from maskcast.memory import collector_paused
+from maskcast.progress import told_when_late
 from maskcast.redaction import has_user, redacted
 from maskcast.runner.locks import sole_writer
 from maskcast.runner.outputs import beside, remove
@@ -46,6 +47,7 @@ PROXY = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
 TLS = (
     "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
 )
+SAID = 600  # characters of what MLflow says; it names the cause at its end
 UPGRADE = "copy the database, then run `mlflow db upgrade` on it once"
 
 
@@ -124,6 +126,18 @@ def new_client(*, query: bool = False) -> Any:
                 f"{VARIABLE} {redacted(uri)}: needs the Python module {error.name}, which is not installed; "
                 "install it, or give the address of an MLflow server, http://host:port"
             ) from None
+
+
+def download_files(client: Any, run_id: str, name: str, folder: Path) -> Path:
+    """Brings a folder of a run's files into another; returns where it lies there.
+
+    Not by the client: where a download fails, that says to look at the path and not why.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    place = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+    with told_when_late(f"{name} of run {run_id} from {shown_uri()}"):
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(folder), tracking_uri=tracking_uri()))
 
 
 def make_database() -> None:
@@ -205,7 +219,7 @@ def words_of(error: BaseException) -> str:
     What urllib3 gave up on tells it behind an address that is longer than what is shown.
     """
     causes = (getattr(each, "reason", None) for each in chain_of(error))
-    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error))[:300]
+    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), SAID)
 
 
 def is_missing(error: Exception) -> bool:

@@ -149,7 +149,7 @@ class TrackedRun:
                     self._answered.set()
                     return
                 self._answered.set()
-                self._why = words_of(error)[:200]
+                self._why = words_of(error)
                 if self._given_up.is_set():
                     return
                 if stopping and lasting:
