@@ -465,6 +465,25 @@ def test_lists_of_splits_are_taken(form: str, split: str, tmp_path: Path) -> Non
         assert found.why["splits"] == f"{said}test: {origin}; the rest is train"
 
 
+TABLES = {
+    "splits.csv": "name,split\nseq-0,train\nseq-1,train\nseq-2,Val\nseq-3,test\n",
+    "meta/sequences.csv": "test,JPEGImages/480p/seq-3\ntrain,seq-0\nval,seq-2\ntrain,seq-1\n",
+    "dataset_splits.json": '{"train": ["seq-0", "seq-1"], "valid": ["seq-2.mp4"], "test": ["seq-3"]}',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_splits_are_taken(name: str, tmp_path: Path) -> None:
+    davis(tmp_path)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / name).write_text(TABLES[name])
+    (tmp_path / "a.csv").write_text("frame,note\nseq-0,test\nseq-1,blurred\nseq-2,cut\n")
+    (tmp_path / "b_split.json").write_text("{")
+    found = look(tmp_path)
+    assert found.source["splits"] == {"val": ("seq-2",), "test": ("seq-3",)}
+    assert found.why["splits"] == f"val: as {name} lists them; the rest is train"
+
+
 def test_lists_of_frames_that_cut_through_sequences_are_none_of_sequences(tmp_path: Path) -> None:
     davis(tmp_path)
     for split, frame in (("train", 1), ("val", 2)):
@@ -1120,3 +1139,10 @@ def test_frames_and_masks_of_one_sequence_may_begin_with_other_words(
         write_images(tmp_path / folder, pixels, name, 1)
     found = look(tmp_path)
     assert list(found.labelled.values()) == [48] and not found.source.get("offset")
+
+
+def test_names_that_would_be_patterns_are_refused(tmp_path: Path) -> None:
+    davis(tmp_path)
+    (tmp_path / "JPEGImages").rename(tmp_path / "im{frame}")
+    with pytest.raises(MaskcastError, match=r"no pattern finds names that hold \{ or \*; rename these folders"):
+        look(tmp_path)

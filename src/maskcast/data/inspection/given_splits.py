@@ -1,14 +1,19 @@
-"""The splits that a data set comes with, by the names of its folders or by lists in text files."""
+"""The splits that a data set comes with, by the names of its folders or by lists and tables in files."""
 
+import csv
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from maskcast.data.sources.footage import Footage
+from maskcast.errors import MaskcastError
 from maskcast.files import files_below
+from maskcast.reading import read_json
 
 SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 SPLIT_NAMES |= {split: split for split in ("train", "val", "test")}
+LARGEST = 1 << 20  # bytes of a table of splits
 
 
 def given_splits(
@@ -28,12 +33,11 @@ def given_splits(
     found = {name: split for name, (split, exact) in by_folder.items() if exact or len(by_folder) == len(names)}
     if {"val", "test"} & {*found.values()} and (len(found) < len(names) or "train" in found.values()):
         return _held_out(found), "folders are named so"
-    best: tuple[dict[str, str], str] = {}, ""
-    for folder in sorted({path.parent for path in files_below(raw, ".txt") if path.stem.lower() in SPLIT_NAMES}):
-        listed, origin = _listed(folder, names)
+    best: tuple[dict[str, str], Path] = {}, raw
+    for listed, path in _lists(raw, names):
         if len(listed) > len(best[0]) and 0 < len(of_split(listed, "val", "test")) < len(names):
-            best = listed, f"as {(folder / origin).relative_to(raw).as_posix()} lists them"
-    return _held_out(best[0]), best[1]
+            best = listed, path
+    return _held_out(best[0]), f"as {best[1].relative_to(raw).as_posix()} lists them" if best[0] else ""
 
 
 def of_split(splits: Mapping[str, str], *wanted: str) -> tuple[str, ...]:
@@ -73,22 +77,63 @@ def _held_out(splits: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return {split: members for split in ("val", "test") if (members := of_split(splits, split))}
 
 
-def _listed(folder: Path, names: Sequence[str]) -> tuple[dict[str, str], str]:
-    """Returns the split of each name that the lists of a folder have, and the list that holds some out.
+def _lists(raw: Path, names: Sequence[str]) -> Iterator[tuple[dict[str, str], Path]]:
+    """Yields the split of each name that lists or tables have, and the file that holds some out.
 
-    Nothing where a name stands in two of them: they are of single frames then.
+    Lists are those of one folder, `train.txt`, `val.txt`; a table is `splits.csv` or `splits.json`.
     """
+    tables = [path for path in files_below(raw, ".csv", ".json") if path.stat().st_size <= LARGEST]
+    lists = [path for path in (*files_below(raw, ".txt"), *tables) if path.stem.lower() in SPLIT_NAMES]
+    lists = [path for path in lists if path.suffix.lower() != ".json"]
+    for folder in sorted({path.parent for path in lists}):
+        own = [path for path in lists if path.parent == folder]
+        own.sort(key=lambda path: SPLIT_NAMES[path.stem.lower()] != "val")
+        found = {path: _splits_in(_lines_of(path), names) for path in own}
+        together = _splits_in(((split, name) for one in found.values() for name, split in one.items()), names)
+        yield together, next((path for path, one in found.items() if {"val", "test"} & {*one.values()}), folder)
+    for path in tables:
+        known = path.suffix.lower() == ".csv" or "split" in path.stem.lower()  # labels are many
+        if known and path not in lists:
+            yield _splits_in(_rows_of(path), names), path
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields the lines of a list with the split that it is called after."""
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        yield SPLIT_NAMES[path.stem.lower()], line.replace(",", " ") if path.suffix.lower() == ".csv" else line
+
+
+def _rows_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields splits and what belongs to each, of a table: a row a name, `a,train`, or `{"train": ["a"]}`."""
+    if path.suffix.lower() == ".json":
+        content = None
+        with suppress(MaskcastError):  # who reads it will say what is wrong
+            content = read_json(path)
+        for key, members in content.items() if isinstance(content, dict) else ():
+            if key.lower() in SPLIT_NAMES and isinstance(members, list):
+                yield from ((SPLIT_NAMES[key.lower()], one) for one in members if isinstance(one, str))
+        return
+    rows: list[list[str]] = []
+    with suppress(csv.Error):  # of something else
+        rows += csv.reader(path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    told = [(SPLIT_NAMES.get("".join(map(_called, row)), ""), row) for row in rows]
+    if sum(not split for split, _ in told) <= 1:  # the header
+        yield from ((split, cell) for split, row in told for cell in row if split and not _called(cell))
+
+
+def _called(cell: str) -> str:
+    """Returns a cell of a table that is the name of a split, in lower case; empty for another."""
+    word = cell.strip().lower()
+    return word if word in SPLIT_NAMES else ""
+
+
+def _splits_in(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> dict[str, str]:
+    """Returns the split of each name in lines; nothing where one stands in two: they are of single frames then."""
     found: dict[str, str] = {}
-    origin = ""
-    for path in sorted(folder.glob("*.txt"), key=lambda path: SPLIT_NAMES.get(path.stem.lower(), "") != "val"):
-        split = SPLIT_NAMES.get(path.stem.lower())
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if split else []
-        mine = {name for line in lines if (name := _name_in(line.strip(), names))}
-        if any(found.get(name, split) != split for name in mine):
-            return {}, ""
-        found |= {name: str(split) for name in names if name in mine}
-        origin = origin or (path.name if mine and split != "train" else "")
-    return found, origin
+    for split, line in rows:
+        if (name := _name_in(line.strip(), names)) and found.setdefault(name, split) != split:
+            return {}
+    return {name: found[name] for name in names if name in found}
 
 
 def _name_in(line: str, names: Collection[str]) -> str | None:

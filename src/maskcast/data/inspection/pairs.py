@@ -53,7 +53,8 @@ def pair_masks(
             "read: make one of them, in which each has a value of its own (0 for none of them)"
         )
     if not footage:
-        raise NoSequenceError(f"no sequence can be read: {next(iter(failed.values()))}")
+        why = next(iter(failed.values()), "no pattern finds names that hold { or *; rename these folders or files")
+        raise NoSequenceError(f"no sequence can be read: {why}")
     unread = {name: failed[name] for name in labels if name in failed}
     lost, read = (sum(_count(labels[name]) for name in labels if name in one) for one in (unread, footage))
     if unread and (whole or lost > read):
