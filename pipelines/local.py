@@ -143,8 +143,11 @@ def run_local(
             raise
         except RuntimeError as error:
             failure = COLOUR.sub("", str(error)) if total is None else f"{stages.stage}: {stages.error or error}"
-    # the first of those that are new: their names end in when they began, and others may run here, too
-    folder = min(new for new in set(out.iterdir()) - before if new.name.startswith(built.name))
+    # Others may run here, too: what stages print names the own folder. Where that was shown instead, it is the
+    # first that is new: their names end in when they began.
+    new = sorted(each for each in set(out.iterdir()) - before if each.name.startswith(built.name))
+    printed_text = log.read_text(encoding="utf-8")
+    folder = next((each for each in new if each.name in printed_text), new[0])
     log = log.replace(folder / "log.txt")
     if failure:
         where = "its own error stands above" if total is None else f"all that was printed: {log}"

@@ -48,12 +48,18 @@ def test_a_run_finds_its_own_folder_beside_those_of_others(
     class Built:
         name = "maskcast-video"
 
+        def __init__(self, ours: int) -> None:
+            self.places = [tmp_path / f"{self.name}-2026-11-27-10-{ours}0-0{second}-7" for second in (0, 2)]
+            self.own = self.places[ours]
+
         def __call__(self) -> None:
-            for when in ("2026-11-27-10-00-00-7", "2026-11-27-10-00-02-1"):  # ours, and one that began later
-                (tmp_path / f"{self.name}-{when}").mkdir()
+            for place in self.places:
+                place.mkdir()
+            print(f'        "outputFile": "{self.own}/fetch-dataset/executor_output.json"')
 
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    assert local.run_local(Built(), tmp_path).name == "maskcast-video-2026-11-27-10-00-00-7"
+    for built, total in ((Built(0), None), (Built(1), 1)):  # the other one begins later, or at the same time
+        assert local.run_local(built, tmp_path, total=total) == built.own
 
 
 def test_each_stage_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
