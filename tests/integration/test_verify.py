@@ -75,6 +75,9 @@ def test_what_cannot_be_verified_is_said_in_one_line(
         assert message in errors[0]
     assert main(["models", "--name", "maskcast-masker", "lineage", "1", "--verify"]) == 2
     assert "version 1: is part of a pipeline; verify that" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))  # as in an image
+    assert main(["models", "lineage", "1", ours, "--verify"]) == 2
+    assert "error: git: is not installed here, and --verify needs it; install it\n" in capsys.readouterr().err
 
 
 def test_scores_that_differ_are_named() -> None:

@@ -18,7 +18,7 @@ import yaml
 from maskcast.digest import DATA_HASH, DVC_HASH, digest_tree
 from maskcast.errors import MaskcastError
 from maskcast.installation import described
-from maskcast.progress import say
+from maskcast.progress import say, told_when_late
 from maskcast.registry.bundle import read_bundle
 from maskcast.registry.evaluations import FORECASTS, EvaluationRecord, read_evaluation
 from maskcast.registry.lineage import known_of, runs_behind
@@ -261,9 +261,19 @@ def _run(
 ) -> str:
     """Runs a command and returns what it prints; where it fails, its last line follows the remedy."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    done = subprocess.run(
-        command, cwd=folder, env=environment | dict(more or {}), capture_output=True, text=True, check=False
-    )
+    name = Path(command[0]).name
+    try:
+        with told_when_late(f"`{' '.join([name, *command[1:4]])} ...`"):
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment | dict(more or {}),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+    except FileNotFoundError:
+        raise MaskcastError(f"{name}: is not installed here, and --verify needs it; install it") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise MaskcastError(f"{remedy} ({said})")
