@@ -1146,3 +1146,18 @@ def test_names_that_would_be_patterns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages").rename(tmp_path / "im{frame}")
     with pytest.raises(MaskcastError, match=r"no pattern finds names that hold \{ or \*; rename these folders"):
         look(tmp_path)
+
+
+def test_names_of_sequences_may_differ_in_case_and_in_the_form_of_an_accent(tmp_path: Path) -> None:
+    """Other ones that differ in no more stay apart."""
+    davis(tmp_path, sequences=4, labelled=4)
+    images, masks = (tmp_path / name / "480p" for name in ("JPEGImages", "Annotations"))
+    for number, (ours, theirs) in enumerate(
+        (("Take", "take"), (f"Tu{chr(0x308)}r", f"T{chr(0xFC)}r"), ("A", "a"))
+    ):
+        (images / f"seq-{number}").rename(images / ours)
+        (masks / f"seq-{number}").rename(masks / theirs)
+    write_images(images / "a", frames_of(5, 24)[0], "{:05d}.jpg")
+    start = plan(tmp_path)
+    assert {*start.found.labelled} == {"Take", f"Tu{chr(0x308)}r", "a", "seq-3"}
+    assert start.clips.total() == 5 and not start.left_out

@@ -34,7 +34,7 @@ from maskcast.data.masks.panoptic import proposed_split, two_bytes
 from maskcast.data.masks.proposal import propose
 from maskcast.data.masks.rules import has_colours
 from maskcast.data.masks.survey import survey_masks
-from maskcast.data.sources.patterns import FRAME, find_sequences, without_masks
+from maskcast.data.sources.patterns import FRAME, find_sequences, named_as, without_masks
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE
 from maskcast.reading import counted
@@ -222,7 +222,9 @@ def _frame_folders(raw: Path, guess: Guess, why: str = "", *, whole: bool = Fals
     labels = {
         name: files for name, files in labels.items() if isinstance(files, dict) or _has_masks(files, suffix)
     }
-    images = without_masks(find_sequences(raw, guess.images), labels)
+    sequences = find_sequences(raw, guess.images)
+    labels = named_as(sequences, labels)
+    images = without_masks(sequences, labels)
     if guess.masks:
         source["masks"] = guess.masks
     if guess.mask_suffix:

@@ -21,7 +21,7 @@ from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.classes import Classes, classes_of
 from maskcast.data.sources.cutting import SplitBy, span, windows
 from maskcast.data.sources.footage import Footage, file_of, gather, notes_of, read_footage
-from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, without_masks
+from maskcast.data.sources.patterns import FRAME, Pattern, find_sequences, named_as, without_masks
 from maskcast.data.sources.splits import Splits, assign_splits
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, KIND_OF_SPLIT, MASK, OBJECTS, LabelError, LabelMap, id_key, single_map
@@ -151,8 +151,9 @@ class FrameFoldersSource(SourceConfig):
 
     def listing(self, raw: Path, *, height: int | None, width: int | None, seed: int) -> Listing:
         """Lists the windows of all sequences (see `SourceConfig.listing`)."""
-        masks = find_sequences(raw, self.masks)
-        images = without_masks(find_sequences(raw, self.images), masks)
+        sequences = find_sequences(raw, self.images)
+        masks = named_as(sequences, find_sequences(raw, self.masks))
+        images = without_masks(sequences, masks)
         if not images:
             raise MaskcastError(
                 f"{raw}: nothing matches images {self.images!r}; mend source.images or the data set's root"

@@ -4,13 +4,15 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from maskcast.data.frame_names import name_key
 from maskcast.data.images import IMAGE_SUFFIXES
 from maskcast.data.video_files.frames import VIDEO_SUFFIXES
 from maskcast.errors import MaskcastError
@@ -69,6 +71,17 @@ def find_sequences(raw: Path, pattern: str) -> dict[str, Files]:
     for clip, path in alone:
         _add(images, clip, path)
     return {clip: {clip: path} for clip, path in images.items()}
+
+
+def named_as(images: Collection[str], masks: dict[str, Files]) -> dict[str, Files]:
+    """Returns masks by the names of the sequences that they are of.
+
+    These may differ in case, leading zeros or the form of an accent, unless several sequences differ in no more.
+    """
+    alone = {name for name in images if name not in masks}
+    known = Counter(map(name_key, (*alone, *masks)))
+    called = {key: name for name in alone if known[key := name_key(name)] == 2} if alone else {}
+    return {name if name in images else called.get(name_key(name), name): files for name, files in masks.items()}
 
 
 def without_masks(images: dict[str, Files], masks: dict[str, Files]) -> dict[str, Files]:
