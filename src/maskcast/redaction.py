@@ -12,8 +12,9 @@ HIDDEN = "***"
 SHORTEST = 8  # characters of a variable's value: a shorter one is a word that other texts have, too
 SECRET = re.compile(r"PASS(WORD|WD|PHRASE)?$|TOKEN|SECRET|PRIVATE_?KEY|API_?KEY|CREDENTIAL|AUTHORIZATION", re.I)
 NO_SECRET = re.compile(r"_(FILE|PATH|URI|URL|PROCESS|SOURCE)$", re.I)  # says where one is
-# Up to the last @ of a word: a password may hold / and @ itself.
-ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s\"'<>]*)@", re.I)
+# Up to the last @ of a word: a password may hold / and @ itself. The end of a scheme will do: without a bound a
+# long word takes the square of its length.
+ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)(?P<user>[^\s\"'<>]*)@", re.I)
 SERVERS = frozenset({"MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and end of line
 HOST = re.compile(r"[\w.-]+(:\d+)?/|\[[\da-f:]+\](:\d+)?/|/", re.I)

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from maskcast.errors import MaskcastError
 from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig
 from maskcast.models.forecasting.label_codec import EmbeddedClasses, PatchEmbedding
 from maskcast.models.objects.motion import ObjectMotion
@@ -234,11 +235,20 @@ def test_system_0_feeds_its_forecast_back_with_gradient() -> None:
         ({"whole": True, "motion": "none"}, "use motion: object"),
         ({"whole": True, "input": "frames"}, "use input: masks"),
         ({"peepholes": "full"}, "full needs size"),
+        ({"peepholes": "full", "size": (0, 8)}, "greater than or equal to 1"),
+        ({"layers": 10**9}, "less than or equal to 100"),  # they were made one by one
     ],
 )
 def test_settings_that_do_not_fit_are_named(fault: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ConvLSTMConfig(**fault)
+
+
+def test_peepholes_of_another_size_are_named() -> None:
+    forecaster = ConvLSTMConfig(hidden=4, stride=2, peepholes="full", size=(16, 16)).build(3)
+    assert forecaster.forecast(random_masks(1, 2, 15, 16, classes=3), 1).shape == (1, 1, 15, 16)  # as many places
+    with pytest.raises(MaskcastError, match=r"^model\.size: .* for 8 x 8 places, the frames have 9 x 8; set size"):
+        forecaster.forecast(random_masks(1, 2, 17, 16, classes=3), 1)
 
 
 def test_corrections_start_at_0_and_know_only_the_classes_asked_for() -> None:

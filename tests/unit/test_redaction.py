@@ -55,6 +55,11 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_user("https://host/a@b")
 
 
+def test_a_long_word_takes_no_longer_than_many_short_ones() -> None:
+    word = "x" * 1_000_000  # as of a value in an error; this took hours
+    assert redacted(f"{word} {word}https://me:mine@host") == f"{word} {word}https://***@host"
+
+
 def test_variables_may_go_while_they_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     class Going(dict[str, str]):
         """Names a variable that another thread has just removed."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
 from maskcast.labels import Split
-from maskcast.params import Params, is_null, is_zero
+from maskcast.params import Batch, Params, is_null, is_zero
 from maskcast.progress import report_folder, say
 from maskcast.reading import counted
 from maskcast.runner.outputs import final
@@ -36,7 +36,7 @@ class Evaluate(Params):
     """Frames that are seen."""
     horizon: int = Field(11, ge=1)
     """Frames that are forecast."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: Batch = 8
     """Clips forecast at once; no score depends on it."""
     futures: int = Field(0, ge=0, le=1000, exclude_if=is_zero)
     """Futures drawn of each clip; the mean of their scores and that of the best stand in metrics."""

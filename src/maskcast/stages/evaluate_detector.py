@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from maskcast.errors import MaskcastError
-from maskcast.params import Params
+from maskcast.params import Batch, Params
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
 
@@ -17,7 +17,7 @@ class EvaluateDetector(Params):
 
     split: Literal["train", "val"] = "val"
     """Split whose images are scored."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: Batch = 8
     """Images detected at once; they are padded to one size, which the last digits of a score may show."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Autocast to bf16 or everything in fp32."""

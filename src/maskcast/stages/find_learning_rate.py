@@ -39,7 +39,7 @@ class FindLearningRate(Params):
     """Learning rate of the first step."""
     highest: float = Field(default=1.0, gt=0)
     """Learning rate of the last step; a sweep ends before it where the loss leaves all bounds."""
-    steps: int = Field(default=100, ge=20)
+    steps: int = Field(default=100, ge=20, le=100_000)
     """Steps of a sweep; the rate grows by the same factor from each to the next."""
     weight_decays: tuple[float, ...] = ()
     """A sweep for each of these; none takes that of `values`."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from maskcast.data.labelling.propagation import PropagationParams
-from maskcast.params import Names, Params, is_null
+from maskcast.params import Batch, Names, Params, is_null
 from maskcast.reading import counted
 from maskcast.runner.stage import InPath, OutPath, stage
 from maskcast.writing import write_json
@@ -23,7 +23,7 @@ def _agreeing(value: Any) -> Any:
 class GenerateMasks(Params):
     """Params of generate_masks."""
 
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Batch = 16
     """Frames per forward pass; batches run on over the borders of clips where the masker has no state."""
     confidence_levels: int = Field(default=8, ge=2, le=256)
     """Steps between 0 and 1 to which a confidence is rounded: few compress to almost nothing."""

@@ -12,7 +12,7 @@ from maskcast.data.clip_store.reader import Clip, ClipStore
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import Split, id_key
-from maskcast.params import Params, is_null
+from maskcast.params import Batch, Params, is_null
 from maskcast.progress import say, track
 from maskcast.reading import counted
 from maskcast.report.paint import PAPER, class_entries, palette, with_legend
@@ -35,7 +35,7 @@ class Predict(Params):
     """Frames that are seen."""
     horizon: int = Field(11, ge=1, le=10_000)
     """Frames that are forecast."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: Batch = 8
     """Clips forecast at once."""
     png: bool = False
     """Whether to write palette PNGs, png/<clip>/mask_<k>.png with k counted from 0 as in image_<k>.png, and

@@ -4,7 +4,7 @@ A new one: a module with its config, whose ``build`` imports what it needs, and 
 a plugin.
 """
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EMBEDDING = 16  # width of a class embedding, and of the corrections that are compared with it
 OBJECT_HIDDEN = 64  # width of an object's memory
+Side = Annotated[int, Field(ge=1)]
 
 
 class MaskForecasterConfig(ModelConfig):
@@ -72,7 +73,7 @@ class RecurrentConfig(MaskForecasterConfig):
 
     input: Literal["masks", "frames"] = "masks"
     """Forecast masks from masks, or frames from frames."""
-    layers: int = Field(default=1, ge=1)
+    layers: int = Field(default=1, ge=1, le=100)
     """Recurrent layers."""
     kernel: Literal[1, 3, 5, 7] = 3
     """Size of the recurrent convolutions."""
@@ -121,7 +122,7 @@ class ConvLSTMConfig(RecurrentConfig):
     arch: Literal["convlstm"] = "convlstm"
     peepholes: Literal["none", "channel", "full"] = "none"
     """Let the gates see the cell: one weight per channel, or per channel and place."""
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     """Height and width of the frames, for full peepholes."""
     norm: Literal["gates", "batch"] = "gates"
     """GroupNorm on the gates, or BatchNorm after each layer."""
@@ -177,7 +178,7 @@ class SimVPConfig(MaskForecasterConfig):
     arch: Literal["simvp"] = "simvp"
     hidden: int = Field(default=16, ge=1)
     """Channels of each frame's state; the network is as wide as all of them."""
-    blocks: int = Field(default=4, ge=1)
+    blocks: int = Field(default=4, ge=1, le=100)
     """Blocks of attention."""
     context: int = Field(default=11, ge=1)
     """Frames that are looked at, of a longer context the last ones."""

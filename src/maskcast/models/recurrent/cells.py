@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from maskcast.errors import MaskcastError
 from maskcast.models.arithmetic import at_least_float32, has_kernels
 
 Peepholes = Literal["none", "channel", "full"]
@@ -96,6 +97,7 @@ class ConvLSTMCell(_Cell):
         gates = self.norm(at_least_float32(seen + remembered))
         i, f, g, o = gates.chunk(4, dim=1)
         if self.peepholes is not None:
+            _check_places(self.peepholes, cell)
             i, f = i + self.peepholes[0] * cell, f + self.peepholes[1] * cell
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * self.activation(g)
         if self.peepholes is not None:
@@ -123,6 +125,20 @@ class ConvGRUCell(_Cell):
         update, reset = torch.sigmoid(self.norm(at_least_float32(seen + self.recurrent(hidden)))).chunk(2, dim=1)
         candidate = self.candidate_norm(at_least_float32(seen_candidate + self.candidate(reset * hidden)))
         return ((1 - update) * hidden + update * torch.tanh(candidate),)
+
+
+def _check_places(peepholes: Tensor, cell: Tensor) -> None:
+    """Checks that weights of places are of the places that there are.
+
+    Raises:
+        MaskcastError: they are of frames of another size.
+    """
+    own, seen = tuple(peepholes.shape[-2:]), tuple(cell.shape[-2:])
+    if own not in ((1, 1), seen):
+        raise MaskcastError(
+            f"model.size: full peepholes are for {own[0]} x {own[1]} places, the frames have {seen[0]} x {seen[1]}; "
+            "set size to the height and width of the frames, or peepholes to channel"
+        )
 
 
 def set_to_zero(layer: nn.Module) -> None:

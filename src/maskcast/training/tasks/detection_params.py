@@ -38,7 +38,7 @@ class DetectorTraining(Params):
     """Learning from the unlabelled images of the data set; null leaves them alone."""
     training: SgdPhases
     """Schedule; a sample of ``batch_size`` is one labelled image."""
-    val_batch_size: int = Field(default=8, ge=1)
+    val_batch_size: Batch = 8
     """Images detected at once in validation."""
 
     @model_validator(mode="after")

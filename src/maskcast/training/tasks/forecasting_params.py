@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from maskcast.params import Params, is_null
+from maskcast.params import Batch, Params, is_null
 from maskcast.training.schedule import TrainingParams
 
 
@@ -25,7 +25,7 @@ class ForecastTraining(Params):
     """Probability of mirroring a window left to right."""
     val_clips: int | None = Field(default=None, ge=1)
     """Validate on that many clips, spread evenly over the split; null takes all."""
-    val_batch_size: int = Field(default=8, ge=1)
+    val_batch_size: Batch = 8
     """Clips forecast at once in validation."""
 
     @model_validator(mode="after")
