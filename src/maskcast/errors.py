@@ -17,9 +17,9 @@ SAID_OF_FULL = re.compile(
     r"No space left on device|Disk quota exceeded|File too large|os error (27|28|122)\b|database or disk is full"
     r"|PytorchStreamWriter failed|unexpected pos \d+ vs \d+|\d+ requested and \d+ written"
 )
-SAID_OF_MEMORY = re.compile(
+SAID_OF_MEMORY = re.compile(  # of sizes that no memory could have, too
     r"out of memory|Insufficient memory|[Cc]an(no|')t allocate memory|std::bad_alloc"
-    r"|Storage size calculation overflowed|Overflow when unpacking"  # sizes that no memory has
+    r"|Storage size calculation overflowed|Overflow when unpacking|array is too big|Maximum allowed dimension"
 )
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 FEW_BYTES = 2**20  # what is left of a disk on which a write has failed

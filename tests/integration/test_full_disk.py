@@ -162,6 +162,8 @@ def test_the_place_that_is_full_is_named_where_an_error_names_none(
         lambda: torch.empty(2**53, 2**12),  # of which no memory could be
         lambda: torch.empty(2**70),
         lambda: np.empty(2**55),
+        lambda: np.empty((2**53, 2**53)),
+        lambda: np.empty(2**62),
         lambda: cv2.copyMakeBorder(np.zeros((1, 1), np.uint8), 0, 2**30, 0, 2**30, cv2.BORDER_CONSTANT),
     ],
 )

@@ -87,6 +87,10 @@ def test_steps_of_a_training_are_counted_before_it_begins() -> None:
         ("pretrain_encoder", {"views": {"candidates": 10**9}}, "views.candidates"),
         ("train_masker", {"unlabeled": {"batch_size": 10**9, "burn_in_steps": 0}}, "unlabeled.batch_size"),
         ("train_detector", {"unlabeled": {"batch_size": 10**9, "burn_in_steps": 0}}, "unlabeled.batch_size"),
+        ("generate_masks", {"batch_size": 10**9}, "batch_size"),
+        ("find_learning_rate", {"steps": 10**9}, "steps"),
+        ("prepare_clips", {"source": {"layout": "synthetic", "motion": 10**9}}, "source.synthetic.motion"),
+        ("pretrain_forecaster", {"model": {"arch": "simvp", "blocks": 10**9}}, "model.simvp.blocks"),
         ("train_detector", {"unlabeled": {"strong": {"patches": 10**9}}}, "unlabeled.strong.patches"),
     ],
 )

@@ -14,6 +14,7 @@ from maskcast.simulator.camera import ATTRIBUTES, CLASSES, CLEVRER_CAMERA
 from maskcast.simulator.scenes import simulate_clip
 
 DEFAULT_SIZE = (160, 240)
+Some = Annotated[int, Field(ge=0, le=1_000_000)]  # clips: all are listed before the first one is made
 
 
 class SyntheticSource(SourceConfig):
@@ -21,17 +22,17 @@ class SyntheticSource(SourceConfig):
 
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic"] = "synthetic"
-    train: int = Field(default=100, ge=0)
+    train: Some = 100
     """Labelled clips to train on."""
-    val: int = Field(default=50, ge=0)
+    val: Some = 50
     """Labelled clips to validate on."""
-    test: int = Field(default=0, ge=0)
+    test: Some = 0
     """Labelled clips to test on."""
-    unlabeled: int = Field(default=200, ge=0)
+    unlabeled: Some = 200
     """Clips without masks."""
-    hidden: int = Field(default=0, ge=0)
+    hidden: Some = 0
     """Clips of which only the first `context` frames are shown."""
-    motion: int = Field(default=0, ge=0, exclude_if=is_zero)
+    motion: Some = Field(default=0, exclude_if=is_zero)
     """More clips of the split train that have masks and no frames: a forecaster learns motion from them, a masker
     does not see them. They cost a tenth of others."""
     frames: int = Field(default=22, ge=1)

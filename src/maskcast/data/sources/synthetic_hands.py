@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from maskcast.data.sources.base import Arrays, Listing, RawClip, SourceConfig
 from maskcast.data.sources.hands import hand_maps, swapping
+from maskcast.data.sources.synthetic import Some
 from maskcast.labels import KIND_OF_SPLIT, SPLITS
 from maskcast.seed import derive, rng
 from maskcast.simulator.hand_pictures import simulate_hands
@@ -26,15 +27,15 @@ class SyntheticHandsSource(SourceConfig):
 
     splits_come_from: ClassVar[str] = "source.train and source.val"
     layout: Literal["synthetic_hands"] = "synthetic_hands"
-    train: int = Field(default=100, ge=0)
+    train: Some = 100
     """Pictures with masks to train on."""
-    val: int = Field(default=50, ge=0)
+    val: Some = 50
     """Pictures with masks to validate on."""
-    test: int = Field(default=0, ge=0)
+    test: Some = 0
     """Pictures with masks to test on."""
-    unlabeled: int = Field(default=900, ge=0)
+    unlabeled: Some = 900
     """Pictures without masks."""
-    hidden: int = Field(default=0, ge=0)
+    hidden: Some = 0
     """Pictures without masks that nothing learns from."""
     interacting: float = Field(default=0.5, ge=0, le=1)
     """Share of pictures with two hands that touch each other."""

@@ -136,8 +136,8 @@ def _check_places(peepholes: Tensor, cell: Tensor) -> None:
     own, seen = tuple(peepholes.shape[-2:]), tuple(cell.shape[-2:])
     if own not in ((1, 1), seen):
         raise MaskcastError(
-            f"model.size: full peepholes are for {own[0]} x {own[1]} places, the frames have {seen[0]} x {seen[1]}; "
-            "set size to the height and width of the frames, or peepholes to channel"
+            f"model.size: full peepholes are for {own[0]} x {own[1]} places, the frames have {seen[0]} x "
+            f"{seen[1]}; set size to the height and width of the frames, or peepholes to channel"
         )
 
 
