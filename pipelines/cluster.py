@@ -161,7 +161,7 @@ class Serving(Params):
 class Cluster(Params):
     """A cluster as `cluster.yaml` describes it. Names of secrets stand here, their values never."""
 
-    image: str
+    image: str = Field(min_length=1)
     """Image of all stages, pinned: registry/name@sha256:... (`submit` takes nothing else)."""
     namespace: str = Field("kubeflow-user", pattern=DNS_LABEL)
     """Namespace of the runs."""

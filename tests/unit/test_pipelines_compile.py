@@ -338,6 +338,7 @@ def test_processes_that_compile_the_same_make_one_version(tmp_path: Path) -> Non
             "image: x\nserving: {min_replicas: 0}",
             "serving.min_replicas: input should be",
         ),
+        ("image: ''", "image: string should have at least 1 character, got"),
         ("image: x\nserving: {min_replicas: 5}", "serving: min_replicas 5 is above max_replicas 4; change one"),
         ("image: x\npipeline_root: bucket/runs", "cluster.yaml: pipeline_root: string should match pattern"),
         ("image: x\nenv: {AWS_SECRET_ACCESS_KEY: x}", "AWS_SECRET_ACCESS_KEY must come from a secret"),
