@@ -22,7 +22,7 @@ from maskcast.faults import first_fault, near_name
 from maskcast.labels import SPLITS, id_key
 from maskcast.reading import read_yaml
 
-LARGEST_INTEGER = 2**63 - 1  # of int64, in which NumPy and PyTorch count
+LARGEST_INTEGER = 2**62  # so that the sum of two fits int64, in which NumPy and PyTorch count
 LARGEST = 1e38  # networks compute in float32, which ends there
 SAMPLES = 1_000_000
 Batch = Annotated[int, Field(ge=1, le=SAMPLES)]
