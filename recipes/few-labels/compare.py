@@ -3,9 +3,10 @@
     python recipes/few-labels/compare.py [--seeds 0 1 2] [--pretraining budget.yaml]
 
 Each run is a `dvc repro train_masker` of this recipe with other values in params.yaml, which is put back
-afterwards: those of pretrain_encoder from moco.yaml or another file, and a masker that learns for 500 steps from
-labels alone. The seeds are the masker's; the encoder is trained once. Method `none` makes the masker start at
-random. The encoder is also measured on the clips of probe.yaml, where eight times as many are labelled.
+afterwards: pretrain_encoder is that of moco.yaml or another file, and train_masker that of compare.yaml, which
+learns for 512 steps from labels alone. The seeds are the masker's; the encoder is trained once. Method `none` has
+the masker start at random. The encoder is also measured on the clips of compare.yaml, of which eight times as many
+are labelled.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from maskcast.evaluation.probe import probe
 from maskcast.models.encoders.configs import UNetEncoderConfig
 from maskcast.models.encoders.siamese import Normalised
 from maskcast.models.encoders.table import load_encoder
-from maskcast.params import load_params_file, section
+from maskcast.params import load_params_file, merged, section
 from maskcast.runner.locks import changed_for_a_while
 from maskcast.seed import derive
 
@@ -46,11 +47,11 @@ def main() -> None:
     pretraining = section(
         load_params_file(file, "file of values", "e.g. moco.yaml"), "pretrain_encoder", str(file)
     )
+    masker = yaml.safe_load((HERE / "compare.yaml").read_text(encoding="utf-8"))["train_masker"]
     jaccard: dict[str, list[float]] = {start: [] for start in STARTS}
     with changed_for_a_while(path) as shipped:
         values: dict[str, Any] = yaml.safe_load(shipped)
-        values["train_masker"] |= {"unlabeled": None, "ema": None, "attributes": False, "recoloured": None}
-        values["train_masker"]["training"]["epochs"] = 4
+        values["train_masker"] = merged(values["train_masker"], masker)
         for start in reversed(STARTS):
             method = {} if start == "pretrained" else {"method": {"name": "none"}}
             values["pretrain_encoder"] = pretraining | method
@@ -69,7 +70,7 @@ def probed_on_many_labels(values: dict[str, Any]) -> dict[str, float]:
     clips = HERE / "data/probe"
     if not clips.exists():
         flags = ["--raw", "data/raw", "--clips", "data/probe"]
-        call(sys.executable, "-m", "maskcast", "prepare_clips", "--params", "probe.yaml", *flags)
+        call(sys.executable, "-m", "maskcast", "prepare_clips", "--params", "compare.yaml", *flags)
     encoder, description = load_encoder(HERE / "models/encoder")
     torch.manual_seed(derive(values["training"].get("seed", 0)))
     start = UNetEncoderConfig.model_validate(values["model"]).build()

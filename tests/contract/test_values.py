@@ -26,7 +26,10 @@ BY_NAME = get_args(ByName)[-1]
 HANDS = ROOT / "recipes/hands/arms.yaml"
 CHANGES = {  # files whose sections change those of params.yaml
     ROOT / f"recipes/clevrer-frames/{name}.yaml": ["train_masker"] for name in ("attributes", "gpu", "unlabeled")
-} | {ROOT / "recipes/reference/gpu.yaml": ["prepare_clips", "train_masker"]}
+} | {
+    ROOT / "recipes/reference/gpu.yaml": ["prepare_clips", "train_masker"],
+    ROOT / "recipes/few-labels/compare.yaml": ["train_masker"],
+}
 GRID = ROOT / "recipes/video/grid.yaml"  # variants: tests/unit/test_grid.py
 FILES = sorted({ROOT / "params.yaml", *PARAMS} - {*PLANS, GRID, HANDS})
 
