@@ -155,10 +155,10 @@ def test_folders_of_windows_are_folders(tmp_path):
     assert (tmp_path / "out/set/marked/a.png").read_bytes() == b"a"
 
 
-@pytest.mark.parametrize("lost", [1, 40, 900])
+@pytest.mark.parametrize("lost", [1, 20, 40])
 def test_a_zip_without_its_head_is_damaged(tmp_path, lost):
     path = make_zip(tmp_path / "set.zip", first=bytes(range(256)) * 2, second=b"2" * 9)
-    path.write_bytes(path.read_bytes()[min(lost, path.stat().st_size - 30) :])
+    path.write_bytes(path.read_bytes()[lost:])
     assert is_archive(path)
     refuses(path, "damaged|holds no file")
 
