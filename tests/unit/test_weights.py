@@ -33,9 +33,9 @@ def change(folder: Path, **changed: Any) -> None:
     ("part", "changed", "line"),
     [
         ("masker", {"model": {"width": 10**6}}, "far larger network"),
-        ("masker", {"model": {"width": 10**30}}, "far larger network"),
+        ("masker", {"model": {"width": 10**30}}, "model: "),
         ("forecaster", {"model": {"hidden": 10**5}}, "far larger network"),
-        ("forecaster", {"model": {"layers": 10**9}}, "far larger network"),
+        ("forecaster", {"model": {"layers": 10**9}}, "model: "),
         ("forecaster", {"num_classes": 10**9}, "num_classes from 0 to 65536"),
         ("forecaster", {"num_classes": "many"}, "num_classes from 0 to 65536"),
         ("forecaster", {"num_classes": 65536}, "has another shape for"),
