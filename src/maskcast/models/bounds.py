@@ -17,6 +17,8 @@ AT_ONCE = 2**26
 """Numbers in memory at once, 256 MiB of float32, of work that can be cut; the recipes need fewer for a batch."""
 WHOLE = 2**29
 """Numbers of what cannot be cut, 2 GiB of float32: a frame of 1920x1080 in a U-Net of width 64 has as many."""
+MOST_FUTURES = 1000
+"""Futures of a clip that are drawn at most: all are kept until they are scored or written."""
 _limit: ContextVar[tuple[float, float]] = ContextVar("limit", default=(math.inf, math.inf))
 """Seconds that work may take, and when they are over, as `time.monotonic` counts."""
 

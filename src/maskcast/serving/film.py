@@ -24,7 +24,7 @@ from maskcast.serving.sound import Track
 
 FPS = Fraction(1000, GIF_MS)
 CELL_WIDTHS = (320, 640)
-MOST_FUTURES = 8
+MOST_SHOWN = 8
 CODECS = ("libx264", "mpeg4")  # browsers play the first; FFmpeg has the second everywhere
 
 
@@ -47,7 +47,7 @@ def draw_film(
         title: what is said above each picture, beside the number of its frame, which counts from 1.
     """
     size = frames_THWC.shape[1:3]
-    shown = coming[: MOST_FUTURES + 1]
+    shown = coming[: MOST_SHOWN + 1]
     masks = [resize_masks(np.concatenate([seen_THW, one_hHW]), *size) for one_hHW in shown]
     names = ["forecast", *(f"future {number}" for number in range(1, len(shown)))]
     columns = math.ceil(len(shown) ** 0.5)

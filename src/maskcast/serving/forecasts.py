@@ -15,6 +15,7 @@ from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.data.images import resize_frames
 from maskcast.errors import MaskcastError, user_errors_of_machine
 from maskcast.labels import MASK, LabelMap
+from maskcast.models.bounds import MOST_FUTURES
 from maskcast.progress import say
 from maskcast.reading import counted
 from maskcast.registry.forecast_models import Observed
@@ -25,7 +26,6 @@ from maskcast.serving.videos import Video
 from maskcast.writing import write_json
 
 RECORD = "forecast.json"
-MOST_FUTURES = 1000
 FILMS = ("overlay.mp4", "overlay.gif")
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from maskcast.curves import read_curves
 from maskcast.digest import digest_tree
 from maskcast.labels import Split
+from maskcast.models.bounds import MOST_FUTURES
 from maskcast.params import Batch, Params, is_null, is_zero
 from maskcast.progress import report_folder, say
 from maskcast.reading import counted
@@ -38,7 +39,7 @@ class Evaluate(Params):
     """Frames that are forecast."""
     batch_size: Batch = 8
     """Clips forecast at once; no score depends on it."""
-    futures: int = Field(0, ge=0, le=1000, exclude_if=is_zero)
+    futures: int = Field(0, ge=0, le=MOST_FUTURES, exclude_if=is_zero)
     """Futures drawn of each clip; the mean of their scores and that of the best stand in metrics."""
     pictures: int = Field(6, ge=0)
     """Clips drawn as strips, spread from the best to the worst; best, median and worst also as GIFs and on the
