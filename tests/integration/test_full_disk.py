@@ -24,8 +24,9 @@ from maskcast.data.images import write_image
 from maskcast.errors import MaskcastError, is_disk_full, user_errors_of_machine
 from maskcast.params import Params
 from maskcast.runner.outputs import resume_dir
+from maskcast.runner.refusals import is_away
 from maskcast.runner.run import run_stage
-from maskcast.runner.server import is_away, new_client
+from maskcast.runner.server import new_client
 from maskcast.runner.stage import OutPath, stage
 from maskcast.serving.film import write_film
 from maskcast.storage.s3 import Bucket

@@ -21,8 +21,8 @@ from maskcast.errors import MaskcastError
 from maskcast.models.base import save_model
 from maskcast.models.detection.configs import FasterRcnnConfig
 from maskcast.registry.store import Registry
+from maskcast.runner.address import tracking_uri
 from maskcast.runner.run import run_stage
-from maskcast.runner.server import tracking_uri
 
 Run = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.filterwarnings(

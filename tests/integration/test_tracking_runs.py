@@ -21,7 +21,7 @@ from maskcast.registry.lineage import runs_behind
 from maskcast.registry.store import Registry
 from maskcast.runner import tracking
 from maskcast.runner.provenance import Origin
-from maskcast.runner.server import user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
 from maskcast.runner.tracking import tracked_run
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.server import download_files, new_client, user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
+from maskcast.runner.server import download_files, new_client
 
 ANSWERS = {
     "/api/2.0/mlflow/runs/get": {

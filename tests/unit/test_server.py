@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from maskcast.errors import MaskcastError
-from maskcast.runner.server import embedded_folder, new_client
+from maskcast.runner.address import embedded_folder
+from maskcast.runner.server import new_client
 
 
 @pytest.mark.parametrize(

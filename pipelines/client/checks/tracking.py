@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from maskcast.checkup import tracking
 from maskcast.checkup.rows import NotCheckedError, Row
-from maskcast.runner.server import VARIABLE
+from maskcast.runner.address import VARIABLE
 from pipelines.client.checks import Subject
 from pipelines.client.checks.outside import must_be_known
 

@@ -7,7 +7,7 @@ import requests  # type: ignore[import-untyped]
 
 from maskcast.errors import MaskcastError
 from maskcast.redaction import redacted
-from maskcast.runner.server import words_of
+from maskcast.runner.refusals import words_of
 
 TIMEOUT_S = (5, 10)  # to connect, to read
 

@@ -10,16 +10,10 @@ from maskcast.checkup.mlflow_api import MlflowApi
 from maskcast.checkup.rows import Row
 from maskcast.errors import MaskcastError
 from maskcast.reading import parsing
+from maskcast.runner.address import VARIABLE, database_file, shown_uri, tracking_uri
 from maskcast.runner.record import EXPERIMENT
-from maskcast.runner.server import (
-    VARIABLE,
-    check_database,
-    database_file,
-    new_client,
-    shown_uri,
-    tracking_uri,
-    user_errors_of_server,
-)
+from maskcast.runner.refusals import user_errors_of_server
+from maskcast.runner.server import check_database, new_client
 from maskcast.storage.s3 import open_bucket
 
 

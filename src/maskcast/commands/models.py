@@ -15,7 +15,7 @@ from maskcast.registry.lineage import lineage
 from maskcast.registry.promotion import Decision, decisions, promote, rollback
 from maskcast.registry.store import CANDIDATE, PIPELINE, Registry, Version
 from maskcast.report.tables import printed
-from maskcast.runner.server import user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
 
 CLIPS = Path("data/clips")  # where `dvc repro` leaves them
 USED_WITH = {  # options of a command, and the one without which they would do nothing

@@ -17,7 +17,8 @@ from maskcast.registry.forecast_models import MaskerModel, PipelineModel
 from maskcast.registry.inputs import batched
 from maskcast.registry.runtime import Model
 from maskcast.registry.store import ADDRESS, ADDRESS_HELP, Registry, Version
-from maskcast.runner.server import download_files, user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
+from maskcast.runner.server import download_files
 
 SAMPLES = Path(__file__).parents[1] / "samples"  # what comes with maskcast: README.md there tells how it was made
 SHIPPED = SAMPLES / "pipeline"

@@ -26,7 +26,7 @@ from maskcast.registry.verdict import Verdict
 from maskcast.runner.outputs import run_file
 from maskcast.runner.provenance import Origin
 from maskcast.runner.record import open_run
-from maskcast.runner.server import user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
 from maskcast.writing import write_json
 
 # The last of what is registered is what was evaluated and is promoted; it names the others' versions.

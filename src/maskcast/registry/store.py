@@ -17,7 +17,8 @@ from maskcast.errors import MaskcastError
 from maskcast.progress import told_when_late
 from maskcast.redaction import redacted
 from maskcast.registry.evaluations import EvaluationRecord, read_evaluation
-from maskcast.runner.server import download_files, new_client, shown_uri
+from maskcast.runner.address import shown_uri
+from maskcast.runner.server import download_files, new_client
 
 NAME = r"^[\w.-]+$"  # of a registered model
 PIPELINE = "maskcast"  # the registered pipeline, unless params name it otherwise

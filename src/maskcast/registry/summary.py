@@ -14,7 +14,7 @@ from maskcast.errors import MaskcastError
 from maskcast.reading import checked, counted, read_json
 from maskcast.registry.store import CHAMPION, PIPELINE, Registry
 from maskcast.report.tables import printed
-from maskcast.runner.server import user_errors_of_server
+from maskcast.runner.refusals import user_errors_of_server
 from maskcast.simulator.camera import CLASSES
 
 COLUMNS = {

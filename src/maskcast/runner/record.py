@@ -16,8 +16,9 @@ from maskcast.errors import MaskcastError
 from maskcast.params import flatten
 from maskcast.progress import say
 from maskcast.redaction import redacted
+from maskcast.runner.address import VARIABLE, embedded_folder, given, shown_uri
 from maskcast.runner.provenance import Origin
-from maskcast.runner.server import VARIABLE, embedded_folder, given, is_missing, shown_uri
+from maskcast.runner.refusals import is_missing
 from maskcast.writing import write_whole
 
 EXPERIMENT = "maskcast"

@@ -19,17 +19,11 @@ from pathlib import Path
 from maskcast.errors import MaskcastError
 from maskcast.progress import say, told_when_late
 from maskcast.reading import counted
+from maskcast.runner.address import shown_uri, tracking_uri
 from maskcast.runner.provenance import CHANGED, Origin, output_tags
 from maskcast.runner.record import open_run
-from maskcast.runner.server import (
-    is_away,
-    is_of_server,
-    new_client,
-    refusal,
-    shown_uri,
-    tracking_uri,
-    words_of,
-)
+from maskcast.runner.refusals import is_away, is_of_server, refusal, words_of
+from maskcast.runner.server import new_client
 
 OPEN_S = 60.0  # how long the work waits for the first answer of a server
 FLUSH_S = 120.0  # how long the end of a stage waits for a server that takes nothing

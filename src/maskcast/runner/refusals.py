@@ -1,0 +1,126 @@
+"""What MLflow, its database and the network refuse: whether waiting may mend it, and one line with a remedy."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from maskcast.errors import MaskcastError, chain_of, is_disk_full, one_line
+from maskcast.runner.address import VARIABLE, shown_uri
+
+# Codes of answers that another try may change: the server, or what stands before it, is not well.
+PASSING = frozenset(
+    {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
+    | {"RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED"}
+)
+# Errors of requests, by name, that are no loss of a connection.
+LASTING = frozenset(
+    {"SSLError", "InvalidURL", "InvalidSchema", "MissingSchema", "InvalidHeader", "InvalidProxyURL"}
+    | {"TooManyRedirects"}
+)
+REFUSED_LOGIN = r"authentication failed|access denied|does not exist|unknown database|no pg_hba\.conf"
+ACCOUNT = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+REMEDIES = {
+    "UNAUTHENTICATED": ACCOUNT,
+    "CUSTOMER_UNAUTHORIZED": ACCOUNT,
+    "PERMISSION_DENIED": f"{ACCOUNT}; or ask an administrator of the server for this right",
+    "ENDPOINT_NOT_FOUND": f"no MLflow server is there: mend {VARIABLE}",
+}
+PROXY = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY, or see that the proxy is up"
+TLS = (
+    "write http:// where the server speaks no TLS, or set MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's file"
+)
+SAID = 600  # characters of what MLflow says; it names the cause at its end
+UPGRADE = "copy the database, then run `mlflow db upgrade` on it once"
+
+
+@contextmanager
+def user_errors_of_server() -> Iterator[None]:
+    """Turns what MLflow, its database or the network raise into one MaskcastError."""
+    try:
+        yield
+    except MaskcastError:
+        raise
+    except Exception as error:
+        if not is_of_server(error):
+            raise
+        raise refusal(error) from error
+
+
+def is_of_server(error: Exception) -> bool:
+    """Tells whether MLflow, its database or the network raised an error."""
+    from google.protobuf.json_format import ParseError  # of an answer that is JSON, and of another shape
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException  # type: ignore[import-untyped]
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, MlflowException | RequestException | SQLAlchemyError | ParseError)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tells whether waiting may mend an error: the line broke, or the server is not well (5xx)."""
+    from mlflow.exceptions import MlflowException, RestException
+    from requests import RequestException
+    from sqlalchemy.exc import OperationalError
+
+    if is_disk_full(error):  # of this machine: no server comes back to mend it
+        return False
+    for each in chain_of(error):
+        if isinstance(each, RequestException):
+            if LASTING & {kind.__name__ for kind in type(each).__mro__}:
+                return False
+            answer = each.response
+            return answer is None or _passing(answer.status_code)
+        if isinstance(each, OperationalError):
+            return re.search(REFUSED_LOGIN, str(each), re.IGNORECASE) is None and not _is_sqlite(each)
+    if isinstance(error, RestException):
+        return error.error_code in PASSING
+    if isinstance(error, MlflowException):
+        status = re.search(r"failed with error code (\d{3})", str(error))
+        return status is not None and _passing(int(status[1]))
+    return isinstance(error, OSError)
+
+
+def refusal(error: Exception) -> MaskcastError:
+    """Returns what MLflow, its database or the network raised as one line with a remedy."""
+    text = words_of(error)
+    names = {type(each).__name__ for each in chain_of(error)}
+    if "SSLError" in names:
+        remedy = TLS
+    elif "ProxyError" in names:
+        remedy = PROXY
+    elif "out-of-date database schema" in text:
+        remedy = UPGRADE
+    else:
+        remedy = REMEDIES.get(getattr(error, "error_code", ""), f"mend that or {VARIABLE} and try again")
+    return MaskcastError(f"{shown_uri()}: MLflow says: {text}; {remedy}")
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what MLflow, its database or the network says, shortened; of a lost connection the cause alone.
+
+    What urllib3 gave up on tells it behind an address that is longer than what is shown.
+    """
+    causes = (getattr(each, "reason", None) for each in chain_of(error))
+    return one_line(next((cause for cause in causes if isinstance(cause, Exception)), error), SAID)
+
+
+def is_missing(error: Exception) -> bool:
+    """Tells whether MLflow says that something it was asked for by name is not there."""
+    return getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def bad_request(error: MaskcastError) -> Exception:
+    """Returns an error as MLflow's model server tells it to a client, with status 400."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+    return MlflowException(str(error), error_code=BAD_REQUEST)
+
+
+def _passing(status: int) -> bool:
+    return status >= 500 or status in (408, 429)
+
+
+def _is_sqlite(error: BaseException) -> bool:
+    """Whether a database in a file raised an error, and not because somebody else writes to it."""
+    return type(getattr(error, "orig", None)).__module__ == "sqlite3" and "locked" not in str(error)
