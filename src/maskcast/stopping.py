@@ -80,6 +80,7 @@ def stopped_by_signals() -> Iterator[bool]:
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
+        stop.raised = None  # whose traceback holds this frame: together they would keep what was open there
 
 
 @contextmanager

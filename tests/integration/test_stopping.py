@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: one line that says how to go on, an exit code that tells, a run that is KILLED."""
 
+import gc
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,24 @@ def test_a_library_that_makes_an_error_of_a_stop_does_not_hide_it() -> None:
             raise RuntimeError("SchemaError") from stop
 
 
+def test_what_was_open_where_a_stop_came_is_let_go_at_once() -> None:
+    """The collector came upon it at any later time: upon an open connection, within another test."""
+    opened: list[weakref.ref[socket.socket]] = []
+
+    def work() -> None:
+        with socket.socket() as one:
+            opened.append(weakref.ref(one))
+            signal.raise_signal(signal.SIGTERM)
+
+    gc.disable()
+    try:
+        with pytest.raises(Stopped), stopped_by_signals():
+            work()
+        assert opened[0]() is None
+    finally:
+        gc.enable()
+
+
 LOCAL = """
 import subprocess, sys
 from pipelines.local import _stages_stop_first
@@ -181,6 +201,7 @@ with _stages_stop_first():
 """
 STAGE = """
 import time
+import weakref
 from maskcast.stopping import stopped_by_signals
 try:
     with stopped_by_signals():

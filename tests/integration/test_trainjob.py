@@ -129,8 +129,8 @@ def test_a_job_that_was_left_behind_makes_way(
     assert cluster.name is None
 
 
-@pytest.mark.filterwarnings(  # SIGTERM may come within a TLS handshake: Python leaves that socket to the collector
-    "ignore:Exception ignored in.*socket:pytest.PytestUnraisableExceptionWarning"
+@pytest.mark.filterwarnings(  # SIGTERM may come within a TLS handshake: Python does not close that socket
+    "ignore:Exception ignored .*socket:pytest.PytestUnraisableExceptionWarning"
 )
 def test_a_killed_node_ends_the_job_and_the_next_try_resumes(cluster: Trainer, tmp_path: Path) -> None:
     write_store(tmp_path / "clips")
