@@ -1,6 +1,9 @@
 """Where the embedded store of runs is, and what another needs."""
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,3 +40,31 @@ def test_a_database_without_its_driver_is_said(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(MaskcastError, match="needs the Python module psycopg, which is not installed") as caught:
         new_client()
     assert "pw-of-me" not in str(caught.value)
+
+
+ASKED = """
+import sys, threading
+asked = []
+def hook(event, words):
+    if event == "socket.getaddrinfo":
+        asked.append(words[0])
+        raise OSError("tests ask nobody outside")
+sys.addaudithook(hook)
+from maskcast.runner.server import new_client
+new_client().create_run("0")
+[thread.join() for thread in threading.enumerate() if "Telemetry" in thread.name]
+print(asked)
+"""
+
+
+@pytest.mark.parametrize(("given", "asked"), [({}, "[]"), ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "telemetry")])
+def test_no_host_is_told_of_a_run_unless_one_wants_it(
+    tmp_path: Path, given: dict[str, str], asked: str, new_tables: Callable[[Path], None]
+) -> None:
+    new_tables(tmp_path / "mlflow.db")
+    # MLflow is quiet in tests, too
+    quiet = ("CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI")
+    environment = {name: value for name, value in os.environ.items() if name not in quiet} | given
+    command = [sys.executable, "-c", ASKED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert asked in done.stdout

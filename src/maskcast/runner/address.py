@@ -14,6 +14,8 @@ from maskcast.errors import MaskcastError
 from maskcast.redaction import has_user, redacted
 
 VARIABLE = "MLFLOW_TRACKING_URI"
+# MLflow asks a host of its makers what to report to them as soon as it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def given(name: str) -> str | None:
