@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import resource
 import shutil
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from torch.utils.data import DataLoader, Dataset
 
 from maskcast.data.clip_store.columns import ColumnWriter
 from maskcast.data.clip_store.packing import LayerPacker, packed, unpack_into
 from maskcast.data.clip_store.reader import ClipStore
+from maskcast.data.clip_store.table import Clip
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.errors import MaskcastError
 from maskcast.labels import IGNORE, MASK, id_key, single_map
@@ -51,6 +54,33 @@ def test_reads_back_what_was_written(written: Path) -> None:
     assert store.skipped == [{"item": "v_4", "reason": "no frames"}]
     assert not store.has_masks(hidden)
     assert not generated.has_frames
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_loader_read_a_store_however_they_are_started(
+    written: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    monkeypatch.chdir(written.parent)
+    store = ClipStore("s", MASK)
+    clips = [clip for clip in store.select("train") if store.masks(clip).any()]
+    loader = DataLoader(_Masks(store, clips), batch_size=None, num_workers=1, multiprocessing_context=start)
+    (masks,) = loader
+    np.testing.assert_array_equal(masks, MASKS)
+    copied, rows = pickle.loads(pickle.dumps((store, store.clips)))
+    assert (copied.digest, copied.label_map, list(rows)) == (store.digest, store.label_map, list(store.clips))
+
+
+class _Masks(Dataset[np.ndarray]):
+    """As people write it for a training of their own."""
+
+    def __init__(self, store: ClipStore, clips: list[Clip]) -> None:
+        self.store, self.clips = store, clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.store.masks(self.clips[index])
 
 
 def test_a_clip_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:

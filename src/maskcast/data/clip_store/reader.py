@@ -13,7 +13,6 @@ frames (generated masks, forecasts) and, per mask, a confidence of the same shap
 and one chunk a clip, are read as well.
 """
 
-import copy
 import hashlib
 from collections.abc import Callable
 from functools import partial
@@ -68,9 +67,14 @@ class ClipStore:
         Raises:
             MaskcastError: if there is no such map.
         """
-        other = copy.copy(self)
+        other = object.__new__(ClipStore)
+        vars(other).update(vars(self))
         other._chosen = self._known(label_map)
         return other
+
+    def __reduce__(self) -> tuple[type["ClipStore"], tuple[Path, str | None]]:
+        """Another process opens the store itself: what is mapped here need not travel."""
+        return ClipStore, (self.root.absolute(), None if self._chosen is None else self._chosen.name)
 
     @property
     def label_map(self) -> LabelMap:

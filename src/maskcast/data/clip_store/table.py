@@ -192,6 +192,10 @@ class Clips(Sequence[Clip]):
     def __iter__(self) -> Iterator[Clip]:
         return (self._table.build(int(row)) for row in self._rows)
 
+    def __reduce__(self) -> tuple[type[tuple[Clip, ...]], tuple[tuple[Clip, ...]]]:
+        """To another process they travel as clips, without the table of the store."""
+        return tuple, (tuple(self),)
+
     def frame_counts(self) -> np.ndarray:
         """Returns the number of frames of each clip, (N,) int64."""
         rows = self._rows
