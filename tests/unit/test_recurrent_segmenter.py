@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskcast.errors import MaskcastError
 from maskcast.labels import single_map
@@ -94,6 +94,14 @@ def test_what_is_frozen_keeps_weights_and_statistics(frozen: str, learns: set[st
     parts = {".".join(name.split(".")[: 2 if name.startswith("network") else 1]) for name in changed}
     assert parts == learns
     assert any("running_mean" in name for name in changed) == (frozen not in ("norms", "base"))
+
+
+def test_frozen_norms_are_found_where_others_take_their_place() -> None:
+    """As on several GPUs, whose batch norms take statistics together."""
+    segmenter = build(frozen="norms")
+    nn.SyncBatchNorm.convert_sync_batchnorm(segmenter.network)
+    norms = [part for part in segmenter.train().network.modules() if isinstance(part, nn.SyncBatchNorm)]
+    assert norms and not any(norm.training for norm in norms) and segmenter.network.training
 
 
 def test_scales_need_a_decoder_that_has_some() -> None:

@@ -42,7 +42,7 @@ class RecurrentSegmenter(Segmenter):
         self, config: RecurrentConfig, network: nn.Module, multiple: int, maps: Sequence[LabelMap]
     ) -> None:
         super().__init__(maps)
-        self.network, self.multiple, self.place = network, multiple, config.place
+        self.network, self.multiple, self.place, self._config = network, multiple, config.place, config
         self._cut = cut_open(network)
         if config.place == "scales" and not self._cut.scales:
             raise MaskcastError(
@@ -58,12 +58,9 @@ class RecurrentSegmenter(Segmenter):
         }[config.place]
         self.memories = nn.ModuleList(kind(channels, config.hidden, config.cell, config.sees) for channels in seen)
         self.to(memory_format=torch.channels_last)
-        self._still: list[nn.Module] = []
-        if config.frozen == "norms":
-            self._still = [part for part in network.modules() if isinstance(part, _BatchNorm)]
-        elif config.frozen != "nothing":
-            self._still = [network if config.frozen == "base" else config.encoder_of(self)]
-            self._still[0].requires_grad_(False)
+        if config.frozen in ("encoder", "base"):
+            for part in self._still():
+                part.requires_grad_(False)
         self.train()
 
     @property
@@ -74,7 +71,7 @@ class RecurrentSegmenter(Segmenter):
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; what is frozen stays in eval mode, so that its batch norms keep their statistics."""
         super().train(mode)
-        for part in self._still:
+        for part in self._still():
             part.eval()
         return self
 
@@ -89,6 +86,15 @@ class RecurrentSegmenter(Segmenter):
         maps = self._maps(frames_BTHWC)
         logits, state = self._remembering(maps, frames_BTHWC, state)
         return logits, self.cropped(self._logits(maps, as_it_is), frames_BTHWC), state
+
+    def _still(self) -> list[nn.Module]:
+        """Returns what is frozen. Norms are looked up each time: on several GPUs others take their place."""
+        frozen = self._config.frozen
+        if frozen == "norms":
+            return [part for part in self.network.modules() if isinstance(part, _BatchNorm)]
+        if frozen == "nothing":
+            return []
+        return [self.network if frozen == "base" else self._config.encoder_of(self)]
 
     def _memory(self, place: int) -> Memory:
         memory = self.memories[place]
