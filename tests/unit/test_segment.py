@@ -1,6 +1,7 @@
 """Clips to masks: frames stream through, a clip's state is its own, and replicas change nothing."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.two_maps import MATTE, SQUARES
 from torch import Tensor
 
 from maskcast.errors import MaskcastError
+from maskcast.inference import worker
 from maskcast.inference.found import joined
 from maskcast.inference.segment import segment, segment_both, segment_clips, segment_future, segment_whole
 from maskcast.labels import LabelMap
@@ -133,6 +135,21 @@ def test_frames_beyond_the_memory_go_through_in_smaller_batches(capsys: pytest.C
     np.testing.assert_array_equal(found["alpha"].masks, clip[..., 1])
     said = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[1] for line in said] == ["going on with 4", "going on with 2"]
+
+
+def test_a_state_does_not_go_on_where_the_masks_of_a_batch_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, calls = worker._decoded, []
+
+    def tight(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:  # the first map of the second batch
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decoded(*given)
+
+    monkeypatch.setattr(worker, "_decoded", tight)
+    clip = numbered(8)
+    found = segment_whole(Known(), clip, **SETTING)  # which looks that no frame comes twice
+    np.testing.assert_array_equal(found["classes"].masks, clip[..., 0])
 
 
 def test_a_frame_beyond_the_memory_is_said_in_one_line() -> None:

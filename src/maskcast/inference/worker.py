@@ -123,11 +123,12 @@ class Worker:
                 frames = frames.pin_memory()
             frames_BTHWC = frames.to(device, non_blocking=True)[None]
             if self._recorded is None:
-                logits, self.state = self.segmenter(frames_BTHWC, self.state)
+                logits, state = self.segmenter(frames_BTHWC, self.state)
             else:
-                logits, _ = self._recorded(frames_BTHWC)
+                logits, state = self._recorded(frames_BTHWC)
             decoded = [_decoded(*each, self.objects, self.levels) for each in zip(maps, logits, strict=True)]
             arrived = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        self.state = state  # not before: what does not fit into memory is done again
 
         def finish() -> Found:
             if arrived is not None:
