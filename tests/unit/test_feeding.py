@@ -22,7 +22,7 @@ from maskcast.training.feeding import Feed, forked, num_workers
 from maskcast.training.learner import MOST, WARM
 from maskcast.training.loop import fit
 from maskcast.training.numbers import Numbers
-from maskcast.training.optimizers import load_state
+from maskcast.training.optimizers import AdamW, load_state
 from maskcast.training.out_of_memory import batch_that_fits, part_of
 from maskcast.training.schedule import TrainingParams
 
@@ -265,6 +265,43 @@ def test_a_batch_that_does_not_fit_is_said_in_one_line(tmp_path: Path, monkeypat
         MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU: 5 would, .*$"
     ):
         fit(Hungry(), PARAMS, tmp_path)
+
+
+def test_a_batch_that_leaves_no_room_for_the_optimiser_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(AdamW, "step", full)
+    with pytest.raises(
+        MaskcastError, match=r"^training.batch_size 8 does not fit into the memory of the GPU; .*$"
+    ):
+        fit(Regression(), PARAMS, tmp_path)
+
+
+def test_what_is_recorded_gives_its_memory_to_a_step_that_does_not_fit_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Growing(Regression):
+        """Its last steps need what the recorded ones hold."""
+
+        room = True
+
+        def batch(self, step: int) -> tuple[Tensor, Tensor]:
+            x, y = super().batch(step)
+            return (x, y) if step < WARM + 2 else (x[:4], y[:4])
+
+        def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+            if len(batch[0]) == 4 and self.room:
+                self.room = False
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().loss(batch, step)
+
+    monkeypatch.setattr(loop, "Learner", recorded.Learner)
+    task = Growing()
+    fit(task, PARAMS, tmp_path)
+    assert not task.room and "no longer recorded as CUDA graphs" in capsys.readouterr().err
 
 
 def test_the_state_of_an_optimiser_moves_between_kinds_of_devices() -> None:

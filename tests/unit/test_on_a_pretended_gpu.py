@@ -9,12 +9,16 @@ import pytest
 import torch
 from tests.conftest import SMALL_DETECTOR, moving_squares, write_detection_set
 from tests.pretended_gpu import pretended_gpu
+from tests.unit.test_loop import Regression
 from tests.unit.test_recorded_tasks import SQUARES, UNET
 from torch import Tensor
 from torch.nn import functional
 
 from maskcast.data.clip_store.writer import ClipWriter
 from maskcast.runner.run import run_stage
+from maskcast.training.compiling import PAYS
+from maskcast.training.rehearsing import rehearse
+from maskcast.training.schedule import TrainingParams
 
 TRAINING: dict[str, Any] = {
     "epochs": 2,
@@ -130,6 +134,12 @@ def test_detectors_are_trained_and_scored(tmp_path: Path) -> None:
         "evaluate_detector", {}, dataset=dataset, detector=detector, metrics=metrics, report=tmp_path / "report"
     )
     assert 0 <= found["AP"] <= 1
+
+
+@pytest.mark.usefixtures("_gpu")
+def test_a_long_training_of_which_no_part_can_be_compiled_is_rehearsed(tmp_path: Path) -> None:
+    training = TrainingParams(epochs=2, steps_per_epoch=PAYS, batch_size=8, learning_rate=0.02, precision="fp32")
+    assert rehearse(Regression(scores=[0.1, 0.2]), training, tmp_path).scores["score"] == 0.2
 
 
 @pytest.mark.usefixtures("_gpu")

@@ -4,7 +4,11 @@ PyTorch's fake tensors have a device, a type and a shape, and no values; each op
 """
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import local
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +30,7 @@ from maskcast.models.forecasting.configs import ConvGRUConfig, ConvLSTMConfig, O
 from maskcast.models.forecasting.input import Input
 from maskcast.models.forecasting.pixels import Draw, Pixels
 from maskcast.models.objects import tracks, warp
+from maskcast.models.recorded import Recorder
 from maskcast.models.recurrent import cells
 from maskcast.models.segmentation import losses
 from maskcast.models.segmentation.configs import MaskLossConfig, MatteLossConfig, UNetConfig
@@ -206,3 +211,32 @@ def test_fixed_shapes_and_drawn_indices_give_the_loss_of_a_cpu(
         found.append([loss, *(weights.grad for weights in model.parameters() if weights.grad is not None)])
     for own, wanted in zip(*found, strict=True):
         torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_each_gpu_is_recorded_on_a_stream_of_its_own_and_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    current, recording = local(), []
+
+    @contextmanager
+    def graph(_: Any, pool: Any, stream: Any = None, **__: Any) -> Iterator[None]:
+        assert stream is not None and stream.device == current.device and pool == "pool" and not recording
+        recording.append(stream)
+        yield
+        recording.clear()
+
+    graphs = SimpleNamespace(replay=None)
+    for name, value in {
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": lambda: graphs,
+        "Stream": lambda: SimpleNamespace(device=current.device),
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def work(device: int, recorder: Recorder) -> None:
+        current.device = device
+        for _ in range(2):
+            recorder(lambda: time.sleep(0.05))
+
+    recorders = [Recorder() for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2), recorders))

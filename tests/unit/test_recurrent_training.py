@@ -109,3 +109,13 @@ def test_cyclic_rates_halve_their_peaks() -> None:
     assert found == pytest.approx([0.2, 0.6, 1.0, 0.6, 0.2, 0.4, 0.6, 0.4, 0.2])
     assert training.rate(10**6) == pytest.approx(0.2)  # 2**250,000 is no float
     assert "cycle_steps" not in TrainingParams.model_validate(TRAINING).model_dump()
+
+
+def test_frames_that_are_only_seen_leave_the_weights_a_gradient(store: ClipStore) -> None:
+    """By autocast, which keeps what it casts; earlier versions of PyTorch kept it without a gradient."""
+    task = segmentation_task(store, params(window={"frames": 2, "chunk": 2, "burn_in": 1}), "x")
+    assert isinstance(task, WindowTask)
+    with torch.autocast("cpu", torch.bfloat16):
+        ((loss, _),) = task.losses(task.batch(0), 0)
+    loss.backward()
+    assert all(weights.grad is not None for weights in task.student.network.parameters())

@@ -9,6 +9,7 @@ is then.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from maskcast.errors import first_line
 from maskcast.progress import say
 
 AFTER = 8  # calls with the same shapes, after which it is worth to record one
+_ALONE = Lock()  # PyTorch records one graph at a time in a process
 
 R = TypeVar("R")
 Shapes = tuple[tuple[tuple[int, ...], torch.dtype], ...]
@@ -54,6 +56,10 @@ class Recorded(Generic[R]):
         self._after, self._most = after, most
         self._seen: Counter[Shapes] = Counter()
         self._calls: dict[Shapes, _Call] = {}
+
+    def __len__(self) -> int:
+        """Returns how many calls are recorded."""
+        return len(self._calls)
 
     def __call__(self, x: Any) -> R:
         """Returns what is done of ``x``, tensors in any nest; that and the gradients hold until the next call."""
@@ -121,11 +127,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, work: Callable[[], R]) -> tuple[R, Callable[[], None]]:
         """Returns what some work will have given once the function is called that does it."""
         graph = torch.cuda.CUDAGraph()
+        # PyTorch's own is a stream of one GPU, and what runs on another is not recorded there
+        self._stream = self._stream or torch.cuda.Stream()
         # other threads may go on with theirs, e.g. pin memory
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with _ALONE, torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             found = work()
         return found, graph.replay

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from maskcast.distributed import average_gradients
 from maskcast.errors import MaskcastError
 from maskcast.models.recorded import Recorded
+from maskcast.progress import say
 from maskcast.seed import derive
 from maskcast.training.compiling import compiled
 from maskcast.training.numbers import LATE, Logged, Numbers, diverged
@@ -34,20 +35,23 @@ class Learner:
         params: the schedule.
         processes: where.
         optimizer: of the task's model.
+        steps: of the whole training: many are worth compiling.
 
     Attributes:
         numbers: those of the steps taken; on a GPU they come some steps late.
         compiled: the parts of the model that are.
     """
 
-    def __init__(self, task: Task, params: Schedule, processes: Processes, optimizer: Optimizer) -> None:
+    def __init__(
+        self, task: Task, params: Schedule, processes: Processes, optimizer: Optimizer, steps: int
+    ) -> None:
         self._task, self._params, self._processes, self._optimizer = task, params, processes, optimizer
         self.numbers = Numbers(late=LATE if processes.device.type == "cuda" else 0)
         alone = not processes.several
         asked = processes.device.type == "cuda" and alone and params.compile is not False
         records = asked and is_recordable(task)
         self.compiled = compiled(
-            task.model, params.compile, processes.device, steps=params.steps, alone=alone, recorded=records
+            task.model, params.compile, processes.device, steps=steps, alone=alone, recorded=records
         )
         model = _NextLoss(task.model, processes)
         self._next = model if isinstance(task, ChunkedTask) else processes.averaging(model)
@@ -68,17 +72,23 @@ class Learner:
         if begin := getattr(self._task, "begin_step", None):
             begin(step)
         found = self._tried(step, batch)
-        if found is None:
+        if found is None or not self._moved(step, *found):
             raise MaskcastError(self._full(step, batch))
-        norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
-        self.numbers.add(step, found[0], norm, found[1])
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _moved(self, step: int, loss: Tensor, logged: Logged) -> bool:
+        """Takes the optimiser's part of a step; returns whether there was memory for it."""
         try:
+            norm = nn.utils.clip_grad_norm_(self._learned, self._params.clip_grad_norm or math.inf)
+            self.numbers.add(step, loss, norm, logged)
             self._optimizer.step()
+        except torch.OutOfMemoryError:  # the first step takes the optimiser's state
+            return False
         except RuntimeError as error:
             if "without overflow" not in str(error):  # as PyTorch says it of a number that float32 does not hold
                 raise
             raise diverged(step, "a learning rate or weight decay that is too high for float32") from error
-        self._optimizer.zero_grad(set_to_none=True)
+        return True
 
     def _tried(self, step: int, batch: Any) -> tuple[Tensor, Logged] | None:
         """Computes gradients; returns loss and numbers to log, or None where memory ended."""
@@ -89,11 +99,18 @@ class Learner:
                 return self._recorded(batch)
             return self._gradients(step, batch)
         except torch.OutOfMemoryError:
-            return None  # handled by the caller: the error holds on to what takes the memory
+            full = True  # handled below: the error holds on to what takes the memory
         except Exception as error:
+            full = False
             if not self.compiled.fall_back(error):
                 raise
         self._optimizer.zero_grad(set_to_none=True)
+        if full:
+            if not self._recorded:
+                return None
+            self._recorded = None  # graphs have memory of their own
+            torch.cuda.empty_cache()
+            say("training: steps are no longer recorded as CUDA graphs: these leave too little memory")
         return self._tried(step, batch)
 
     def _gradients(self, step: int, batch: Any) -> tuple[Tensor, Logged]:
@@ -124,7 +141,7 @@ class Learner:
             self._gradients(step, part_of(batch, size, asked))
 
         # the first step of an optimiser takes its state: two numbers a weight
-        state = 0 if self._optimizer.state else sum(2 * weights.nbytes for weights in self._learned)
+        state = sum(2 * weights.nbytes for weights in self._learned if weights not in self._optimizer.state)
         fitting = batch_that_fits(measure, asked, Measured(self._processes.device), state)
         if fitting is None:
             return f"{said}; lower it, or choose a smaller model"

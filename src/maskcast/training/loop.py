@@ -57,6 +57,7 @@ def fit(
     *,
     start_counts: bool = False,
     begins: Callable[[int], None] | None = None,
+    of_steps: int | None = None,
 ) -> Trained:
     """Trains ``task.model`` and leaves it with its best weights, in eval mode, on the CPU.
 
@@ -69,6 +70,7 @@ def fit(
         start_counts: whether the weights it starts with are validated, too, as epoch 0, and kept where no epoch is
             better: for those that were trained before.
         begins: is told of each step as it begins.
+        of_steps: steps of the training that this one tries; None for one that is no trial.
 
     Raises:
         MaskcastError: if loss, gradient or weights are no longer finite, the batch does not fit into the memory of
@@ -90,7 +92,7 @@ def fit(
     checkpoints = Checkpoints(resume, task.fingerprint)
     run = _begun(checkpoints, task, optimizer, params)
     started = time.monotonic() - run.seconds
-    learner = Learner(task, params, processes, optimizer)
+    learner = Learner(task, params, processes, optimizer, of_steps or params.steps)
 
     def save() -> None:
         if rank():

@@ -83,7 +83,7 @@ def range_test(task: Task, params: Schedule, lowest: float, highest: float, step
     task.model.to(processes.device)
     optimizer = params.make_optimizer(task.model)
     fused(optimizer, processes.device)
-    learner = Learner(task, params, processes, optimizer)
+    learner = Learner(task, params, processes, optimizer, params.steps)
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     losses: list[float] = []
     smoothed: list[float] = []

@@ -6,17 +6,17 @@ step samples is a pure function of (seed, step), so any step can be taken.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maskcast.rehearsal import note
-from maskcast.training.compiling import PAYS
 from maskcast.training.learner import WARM
 from maskcast.training.loop import Trained, fit
 from maskcast.training.schedule import Schedule
-from maskcast.training.task import ChunkedTask, Task, is_recordable
+from maskcast.training.task import ChunkedTask, Task
 
 WARM_UP = 2  # steps
 PLACES = 3  # in the training: its begin, its middle and its end
@@ -36,18 +36,19 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     Raises:
         MaskcastError: see `fit`.
     """
+    tried = partial(fit, task, of_steps=params.steps)
     trial = _Trial(task, [min(step, params.steps - 1) for step in range(WARM_UP)])
     began = time.monotonic()
     with trial:
-        fit(task, _shortened(task, params, WARM_UP), resume / "warm-up", begins=trial.begins)
+        tried(_shortened(params, WARM_UP), resume / "warm-up", begins=trial.begins)
     note(loop="warm-up", spent=time.monotonic() - began, each=0.0, times=0)
     each = int(min(MOST, max(FEWEST, MEASURED_S / PLACES / max(trial.steps_s[-1], 1e-3))))
     each = max(1, min(each, params.steps // PLACES))
     starts = [place * (params.steps - each) // (PLACES - 1) for place in range(PLACES)]
     trial = _Trial(task, [start + step for start in starts for step in range(each)])
     with trial:
-        short = _shortened(task, params, len(trial.places))
-        trained = fit(task, short, resume / "measured", start_counts=start_counts, begins=trial.begins)
+        short = _shortened(params, len(trial.places))
+        trained = tried(short, resume / "measured", start_counts=start_counts, begins=trial.begins)
     # the first one waits for its batch, and a GPU's step is then recorded
     unlike = WARM + 1 if torch.cuda.is_available() else 1
     learned = trial.steps_s[unlike:] or trial.steps_s[-1:]
@@ -66,7 +67,7 @@ def rehearse(task: Task, params: Schedule, resume: Path, *, start_counts: bool =
     return trained
 
 
-def _shortened(task: Task, params: Schedule, steps: int) -> Schedule:
+def _shortened(params: Schedule, steps: int) -> Schedule:
     """Returns a schedule of one epoch of so many steps, at the real batch, optimiser and precision."""
     update: dict[str, Any] = {
         "steps_per_epoch": steps,
@@ -79,8 +80,6 @@ def _shortened(task: Task, params: Schedule, steps: int) -> Schedule:
     if "phases" in known:
         phases: Any = getattr(params, "phases")  # noqa: B009 - of some schedules
         update["phases"] = [phases[0].model_copy(update={"epochs": 1})]
-    if params.compile == "auto" and torch.cuda.is_available():  # as the whole training would
-        update["compile"] = True if params.steps >= PAYS and not is_recordable(task) else "auto"
     return params.model_copy(update=update)
 
 

@@ -59,6 +59,7 @@ class WindowTask(SegmentationTask):
         if self.window.burn_in:
             with torch.no_grad(), perturbed():
                 _, state = self.student(windows.frames_BTHWC[:, : self.window.burn_in], state)
+            torch.clear_autocast_cache()  # earlier PyTorch kept weights in it that were cast without a gradient
         for start in self._starts:
             chunk = slice(start, min(start + self.window.chunk, self.window.total))
             masks = [masks_BTHW[:, chunk] for masks_BTHW in windows.masks]
