@@ -232,6 +232,17 @@ def test_all_but_the_head_goes_to_other_classes(values: dict[str, Any], tmp_path
     }
 
 
+def test_a_decoder_whose_numbers_are_not_finite_is_said(tmp_path: Path) -> None:
+    config: Any = TypeAdapter(SegmenterConfig).validate_python(UNET)
+    segmenter, meta = config.build(single_map("ab")), {"network": config.model_dump(mode="json")}
+    segmenter.get_parameter("network.up.0.0.weight").data[0] = torch.nan
+    save_decoder(tmp_path, segmenter, config)
+    with pytest.raises(
+        MaskcastError, match=rf"{DECODER}: network\.up\.0\.0\.weight .* not finite; train or fetch"
+    ):
+        load_decoder(config.build(single_map("ab")), config, tmp_path, meta)
+
+
 def test_a_decoder_of_another_masker_or_a_damaged_one_is_said(store: ClipStore, tmp_path: Path) -> None:
     smp, encoder = {"arch": "smp_unet"}, {"arch": "smp", "encoder": "resnet18"}
     config: Any = TypeAdapter(SegmenterConfig).validate_python({"arch": "smp_fpn"})

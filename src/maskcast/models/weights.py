@@ -44,11 +44,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Returns the tensors of a safetensors file by name.
 
     Raises:
-        MaskcastError: if it cannot be read.
+        MaskcastError: if it cannot be read, or a number is not finite.
     """
     shapes_of(path)
     with parsing(path, f"a {WEIGHTS}", REMEDY):
         state: dict[str, torch.Tensor] = load_file(path)
+    wild = [name for name, weights in sorted(state.items()) if not weights.isfinite().all()]
+    if wild:
+        raise MaskcastError(f"{path}: {wild[0]} ({len(wild)} in all) has numbers that are not finite; {REMEDY}")
     return state
 
 
@@ -66,13 +69,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     for fault, names in (("lacks", missing), ("has unknown", unknown), ("has another shape for", shapes)):
         if names:
             raise MaskcastError(f"{path}: {fault} {names[0]} ({len(names)} in all); it belongs to another network")
-    state = read_weights(path)
-    wild = [name for name, weights in sorted(state.items()) if not weights.isfinite().all()]
-    if wild:
-        raise MaskcastError(
-            f"{path}: {wild[0]} ({len(wild)} in all) has numbers that are not finite; train or fetch it again"
-        )
-    model.load_state_dict(state)
+    model.load_state_dict(read_weights(path))
 
 
 def build_like(path: Path, build: Callable[[], N]) -> N:
