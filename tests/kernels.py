@@ -89,6 +89,11 @@ def check_norm(device: str, dtype: torch.dtype, channels: int) -> None:
     plain.eval()
     with torch.no_grad():
         close(norm_relu(x, norm), F.relu(plain(x.double())), small)
+    found, wanted = x.clone().requires_grad_(), x.double().requires_grad_()  # of a norm that is frozen
+    norm_relu(found, norm).backward(grad)
+    F.relu(plain(wanted)).backward(grad.double())
+    assert found.grad is not None and wanted.grad is not None
+    close(found.grad, wanted.grad, small)
 
 
 def check_upsampling(device: str, dtype: torch.dtype, height: int, width: int) -> None:

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ELEMENTS = 4096  # of a program at a time
 CHANNELS = 64  # likewise, at most
@@ -223,6 +224,8 @@ def norm_relu(x_BCHW: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         norm.num_batches_tracked.add_(1)
         out: Tensor = _NormRelu.apply(x_BCHW, weight, bias, mean, var, norm.momentum, norm.eps)
         return out
+    if torch.is_grad_enabled():  # the norm is frozen, and what is below it learns
+        return F.relu(norm(x_BCHW))
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
     return _applied(x_BCHW, mean, var, weight, bias, norm.eps, variance=True)
 
