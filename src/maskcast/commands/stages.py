@@ -7,7 +7,7 @@ from pathlib import Path
 from maskcast.commands import COMMANDS
 from maskcast.commands.help import describe, example
 from maskcast.commands.parser import CommandParser, find_name
-from maskcast.params import LARGEST, LARGEST_INTEGER, load_params_file, section
+from maskcast.params import load_params_file, section
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import get_stage, stage_names
 
@@ -24,8 +24,7 @@ def run(word: str, arguments: Sequence[str]) -> int:
         prog=f"maskcast {stage}",
         description=the_stage.summary,
         epilog=f"example:\n{example(the_stage)}\n\n"
-        f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}\n\n"
-        f"no whole number is above {LARGEST_INTEGER}, and no other above {LARGEST:g}",
+        f"keys of section {stage!r} in the params file:\n{describe(the_stage.params)}",
     )
     add_arguments(parser, stage)
     given = vars(parser.parse_args(arguments))
