@@ -116,6 +116,23 @@ def test_without_a_base_there_is_no_gain(made: dict[str, Path], tmp_path: Path) 
         register(made, tmp_path / "out")
 
 
+def test_of_photographs_nothing_is_told_that_needs_time(made: dict[str, Path], tmp_path: Path) -> None:
+    videos = ClipStore(made["clips"])
+    with ClipWriter(tmp_path / "photographs", height=32, width=48, maps=[videos.label_map]) as writer:
+        for clip in videos.select("val"):
+            frames, masks = videos.frames(clip)[:1], {MASK: videos.masks(clip)[:1]}
+            writer.add(clip.id, split="val", kind="labelled", frames=frames, masks=masks)
+    made["clips"] = tmp_path / "photographs"
+    made["masks"] = masks_of(ClipStore(made["clips"]), tmp_path / "their_masks", 0.01).root
+    del made["base_masks"]
+    scores = evaluate(made, tmp_path / "out", pictures=2)
+    assert scores["frames"] == 2 and "flicker" not in scores
+    assert "flicker" not in (tmp_path / "out/report/scores.md").read_text()
+    page = (tmp_path / "out/page.html").read_text()
+    assert "flicker -" not in page and "Drag a slider" not in page and "From the best clip to the worst." in page
+    assert '<th scope="col">flicker</th>' not in page and '<th scope="col">j_and_f</th>' in page
+
+
 def test_masks_that_lack_clips_or_frames_are_refused(made: dict[str, Path], tmp_path: Path) -> None:
     store = ClipStore(made["clips"])
     masks_of(store, tmp_path / "short", 0.0, length=20)

@@ -17,6 +17,7 @@ from maskcast.params import Params
 from maskcast.progress import report, report_file
 from maskcast.report.index import write_index
 from maskcast.report.page import Page
+from maskcast.report.tables import markdown
 from maskcast.runner.run import run_stage
 from maskcast.runner.stage import OutPath, stage
 
@@ -71,6 +72,19 @@ def test_scores_and_the_loss_come_first_and_single_points_are_no_curves(tmp_path
     page.write(tmp_path / "page.html", {}, Given(), {})
     titles = re.findall(r"<figcaption>([^<]*)</figcaption>", (tmp_path / "page.html").read_text())
     assert titles == ["val/jaccard", "train/loss", "train/border"]
+
+
+def test_headings_and_tables_of_a_markdown_text_are_shown_as_such(tmp_path: Path) -> None:
+    page = Page("train_masker")
+    scores = markdown(["class", "Jaccard"], [["a|b", "0.500"], ["<i>", "-"]])
+    (tmp_path / "classes.md").write_text(f"## squares\n\n{scores}\n*as it is*\n\n| no | table |\n")
+    page.file(tmp_path / "classes.md", "masker")
+    page.write(tmp_path / "page.html", {}, Given(), {})
+    text = (tmp_path / "page.html").read_text()
+    assert "<h3>squares</h3>" in text and "<caption>squares</caption>" in text
+    assert '<th scope="row">a|b</th><td>0.500</td>' in text and '<th scope="row">&lt;i&gt;</th>' in text
+    assert re.findall("<pre[^>]*>(.*?)</pre>", text) == ["*as it is*", "| no | table |"]
+    assert "<figcaption>masker/classes.md</figcaption>" in text
 
 
 def test_its_policy_allows_its_own_style_and_script_alone(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ class VideoEvaluation:
         """The video of each clip by its id."""
         return {clip.id: clip.video for clip in self.chosen}
 
+    @property
+    def photographs(self) -> bool:
+        """Whether every clip is a single frame, so that nothing can be said of what changes in time."""
+        return all(clip.num_frames == 1 for clip in self.chosen)
+
     def layers(self, store: ClipStore, clip: Clip) -> dict[str, np.ndarray]:
         """Returns the masks (T, H, W) of a clip in each map that is scored, true or found ones."""
         return {name: store.of(name).masks(store.get(clip.id)) for name in self.maps}

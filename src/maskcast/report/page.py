@@ -37,6 +37,7 @@ SCORES = {  # by name in the metrics, most telling first: what the index calls t
     "AP": "AP",
     "val_AP": "validation AP",
 }
+_CELL = re.compile(r"(?<!\\)\|")  # what is between the cells of a table in Markdown
 ORIGIN = {
     "maskcast.git_sha": "commit",
     "maskcast.image": "image",
@@ -68,7 +69,7 @@ class Page:
         if path.suffix in PICTURES:
             self._files[caption] = picture(caption, caption, path.read_bytes(), PICTURES[path.suffix])
         elif path.suffix in TEXTS:
-            text = element("pre", path.read_text(encoding="utf-8"), tabindex=0)
+            text = _rendered(path.read_text(encoding="utf-8"), caption)
             self._files[caption] = element("figure", text, element("figcaption", caption))
 
     def section(self, title: str, content: Html) -> None:
@@ -96,6 +97,22 @@ class Page:
             sections["Pictures and texts"] = joined(self._files.values())
         sections["Lineage"] = _lineage(params, tags)
         path.write_text(document(self.stage, sections, INDEX, _score(metrics)), encoding="utf-8")
+
+
+def _rendered(text: str, caption: str) -> Html:
+    """Returns headings and tables of a Markdown text as such, and anything else as it is written."""
+    parts, title = [], caption
+    for block in re.split(r"\n{2,}", text.strip("\n")):
+        cells = [_CELL.split(line.strip())[1:-1] for line in block.splitlines()]
+        if re.fullmatch(r"#+ .*", block):
+            title = block.lstrip("# ")
+            parts.append(element("h3", title))
+        elif re.search(r"\n[|:\- ]+\n", block) and len({len(row) for row in cells}) == 1:
+            header, _, *rows = [[cell.strip().replace(r"\|", "|") for cell in row] for row in cells]
+            parts.append(table(title, header, rows))
+        else:
+            parts.append(element("pre", block, tabindex=0))
+    return joined(parts)
 
 
 def _rank(curve: str) -> tuple[bool, bool, str]:

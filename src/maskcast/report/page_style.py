@@ -65,7 +65,7 @@ svg text { fill: var(--faint); font-size: 11px } .rule { stroke: var(--rule) }
 .legend .swatch { width: 12px; height: 12px } .sprites { position: absolute; width: 0; height: 0 }
 footer { color: var(--faint); font-size: .875rem; padding: 2rem 1rem }
 @media (max-width: 40rem) { .panels { grid-template-columns: repeat(2, 1fr) } .bar { width: 6rem }
-  td.text { min-width: 9rem } }
+  td.text { min-width: 9rem } .facts td.text { min-width: 5rem } }
 """
 
 SCRIPT = """

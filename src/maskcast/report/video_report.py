@@ -41,19 +41,8 @@ AMODAL_HEADLINE = (
     "pooled",
     "accuracy",
 )
-HEADLINE = (
-    "jaccard",
-    "jaccard_frames",
-    "j",
-    "f",
-    "j_and_f",
-    "flicker",
-    "change",
-    "mvc8",
-    "mvc16",
-    "dice",
-    "accuracy",
-)
+OVER_TIME = ("flicker", "change", "mvc8", "mvc16")  # photographs have none
+HEADLINE = ("jaccard", "jaccard_frames", "j", "f", "j_and_f", *OVER_TIME, "dice", "accuracy")
 
 
 def write_report(folder: Path, evaluation: VideoEvaluation, pictures: int) -> None:
@@ -102,6 +91,8 @@ def headline(evaluation: VideoEvaluation) -> tuple[list[str], list[list[str]]]:
     shown: tuple[str, ...] = AMODAL_HEADLINE if evaluation.amodal_scores else HEADLINE
     if not evaluation.amodal_scores and evaluation.prepared.num_classes == 2:
         shown = ("jaccard", *FOREGROUND, *HEADLINE[1:])
+    if evaluation.photographs:
+        shown = tuple(score for score in shown if score not in OVER_TIME)
     rows = [
         [name, *(shown_score(one.get(score, np.nan)) for score in shown)]
         for name, one in evaluation.tables.items()
@@ -178,14 +169,15 @@ def _scores(evaluation: VideoEvaluation, gained: list[list[str]]) -> Html:
 def _told(evaluation: VideoEvaluation) -> list[tuple[str, str]]:
     """Returns the scores that are told first, with their words."""
     if evaluation.amodal is None:
-        return [("jaccard", "Jaccard"), ("flicker", "flicker")]
+        return [("jaccard", "Jaccard"), *([] if evaluation.photographs else [("flicker", "flicker")])]
     hidden = [("miou_occluded", "of hidden pixels")] if evaluation.amodal.visible else []
     return [("miou", "mIoU"), *hidden]
 
 
 def _clips(evaluation: VideoEvaluation, shown: Sequence[Clip]) -> Html:
+    how = "" if evaluation.photographs else " Drag a slider, or use the arrow keys."
     parts = [
-        element("p", "From the best clip to the worst. Drag a slider, or use the arrow keys."),
+        element("p", f"From the best clip to the worst.{how}"),
         legend(ERRORS, "Colours of errors"),
     ]
     for place, clip in enumerate(shown):
