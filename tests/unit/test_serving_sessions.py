@@ -69,6 +69,16 @@ def address(masker: Path) -> Iterator[str]:
         yield found
 
 
+def test_a_server_tells_the_size_that_its_masker_was_trained_on(masker: Path, tmp_path: Path) -> None:
+    assert "height" not in serving(load_servable(str(masker))).facts  # this one does not know it
+    network, _ = load_masker(masker)
+    save_masker(
+        tmp_path / "sized", network, RecurrentConfig(base=UNetConfig(width=4)), {"height": 24, "width": 40}
+    )
+    facts = serving(load_servable(str(tmp_path / "sized"))).facts
+    assert (facts["height"], facts["width"]) == (24, 40)
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Sessions]:
     """Fills with what keeps the sessions, once the server has been asked."""

@@ -87,6 +87,8 @@ def serving(loaded: Servable) -> Served:
     label_map = masker.network.maps[masker.place]
     _ = masker.network.numbers_per_pixel  # runs the network, for which the first client would wait
     facts: dict[str, Any] = {"label_map": label_map.name, "classes": list(label_map.classes)}
+    if masker.size:  # frames of another size are masked at theirs, and worse
+        facts |= dict(zip(("height", "width"), masker.size, strict=True))
 
     def answer(frames: Any) -> tuple[Any, list[str]]:
         return masker.predict(frames), []

@@ -103,7 +103,8 @@ class FlowForecaster(Forecaster):
     def forecast_with_confidence(self, context_BTHW: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Returns masks, and the probability of each pixel's class, (B, horizon, H, W) uint8, 255 = 1."""
         if torch.compiler.is_compiling():
-            raise NotImplementedError("OpenCV finds the flow, so only the masker can be exported")
+            reason = "OpenCV finds the flow, so only the masker can be exported: give its folder for the version"
+            raise NotImplementedError(reason)
         masks = torch.empty(len(context_BTHW), horizon, *context_BTHW.shape[2:], dtype=torch.uint8)
         masks = masks.to(context_BTHW.device)
         confidence = torch.empty_like(masks)
